@@ -1,0 +1,95 @@
+"""ganlab: a small core that trains GANs, and plugins for all else.
+
+The public names are importable from here. They are resolved on first use, so that `import ganlab` (and with it
+`ganlab --help` and a plugin's import of `hookimpl`) does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ganlab.data import ImageDataset as ImageDataset
+    from ganlab.data import to_float as to_float
+    from ganlab.data import to_uint8 as to_uint8
+    from ganlab.errors import ComponentError as ComponentError
+    from ganlab.errors import GanlabError as GanlabError
+    from ganlab.errors import UserError as UserError
+    from ganlab.files import cached_tensors as cached_tensors
+    from ganlab.files import tensors_sha256 as tensors_sha256
+    from ganlab.hookspecs import hookimpl as hookimpl
+    from ganlab.options import Interval as Interval
+    from ganlab.options import component as component
+    from ganlab.options import components as components
+    from ganlab.protocols import Augmentation as Augmentation
+    from ganlab.protocols import Dataset as Dataset
+    from ganlab.protocols import DatasetConfig as DatasetConfig
+    from ganlab.protocols import Discriminator as Discriminator
+    from ganlab.protocols import Evaluation as Evaluation
+    from ganlab.protocols import Features as Features
+    from ganlab.protocols import FeaturesConfig as FeaturesConfig
+    from ganlab.protocols import Generator as Generator
+    from ganlab.protocols import ImageSpec as ImageSpec
+    from ganlab.protocols import Launcher as Launcher
+    from ganlab.protocols import Loss as Loss
+    from ganlab.protocols import LossWrapper as LossWrapper
+    from ganlab.protocols import Metric as Metric
+    from ganlab.protocols import NetworkConfig as NetworkConfig
+    from ganlab.protocols import OptimizerConfig as OptimizerConfig
+    from ganlab.protocols import Penalty as Penalty
+    from ganlab.protocols import Places as Places
+    from ganlab.protocols import Scores as Scores
+    from ganlab.protocols import Step as Step
+    from ganlab.protocols import TargetedLoss as TargetedLoss
+    from ganlab.protocols import Tracker as Tracker
+    from ganlab.protocols import TrackerConfig as TrackerConfig
+    from ganlab.runs import load_run as load_run
+
+_HOMES = {
+    "data": ["ImageDataset", "to_float", "to_uint8"],
+    "errors": ["ComponentError", "GanlabError", "UserError"],
+    "files": ["cached_tensors", "tensors_sha256"],
+    "hookspecs": ["hookimpl"],
+    "options": ["Interval", "component", "components"],
+    "protocols": [
+        "Augmentation",
+        "Dataset",
+        "DatasetConfig",
+        "Discriminator",
+        "Evaluation",
+        "Features",
+        "FeaturesConfig",
+        "Generator",
+        "ImageSpec",
+        "Launcher",
+        "Loss",
+        "LossWrapper",
+        "Metric",
+        "NetworkConfig",
+        "OptimizerConfig",
+        "Penalty",
+        "Places",
+        "Scores",
+        "Step",
+        "TargetedLoss",
+        "Tracker",
+        "TrackerConfig",
+    ],
+    "runs": ["load_run"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ganlab' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ganlab.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,203 @@
+"""What happens beside the steps of one run: records, sample grids, checkpoints, scores, and stopping on request.
+
+Decisions:
+- Everything due at a boundary is done there, in this order: tick, samples, checkpoint, scores. A boundary that is come
+  to again, after a resume, does only what its records lack.
+- The losses are read once a tick, and looked at for NaN and infinity before anything is saved.
+- Training's random streams are not touched: samples and scores have their own.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from typing import Any
+
+import torch
+from attrs import define, field
+
+from ganlab.build import Training
+from ganlab.checkpoint import all_finite, list_checkpoints, save_checkpoint
+from ganlab.config import Experiment
+from ganlab.errors import Diverged, Interrupted
+from ganlab.evaluation import Scorer, sample
+from ganlab.images import save_grid
+from ganlab.interrupts import StopRequest
+from ganlab.plugins import Plugins
+from ganlab.protocols import Metric, Tracker
+from ganlab.rng import global_state, set_global_state, untouched
+from ganlab.runs import RunFolder, best_and_final, read_records
+from ganlab.view import View
+
+
+@define
+class Beside:
+    """Called by the loop at every boundary between steps."""
+
+    experiment: Experiment
+    training: Training
+    run: RunFolder
+    plugins: Plugins
+    scorer: Scorer
+    view: View
+    stop: StopRequest
+    trackers: list[Tracker] = field(factory=list)
+    _busy: float = field(default=0.0, init=False)
+    _left: float = field(factory=time.perf_counter, init=False)
+    _last_tick: int = field(default=0, init=False)
+    _timed_from: int = field(default=0, init=False)
+    _saved: int = field(default=-1, init=False)
+
+    def __call__(self, step: int) -> None:
+        train, total = self.experiment.train, self.training.total_steps
+        at_end = step == total
+        if step > self._last_tick and (at_end or self._due(train.log_every, step)):
+            self.tick(step)
+        # Time spent below is not training time.
+        self._busy += time.perf_counter() - self._left
+        if step == 0 or at_end or self._due(train.sample_every, step):
+            self.draw_samples(step)
+        if at_end or self._due(train.checkpoint_every, step):
+            self.save(step)
+        try:
+            for index, metric in enumerate(self.experiment.metric):
+                if step == 0 or at_end or self._due(metric.every, step):
+                    self.score(step, index, metric)
+        finally:
+            if self.stop.requested:
+                self.save(step)
+        if self.stop.requested and not at_end:
+            raise Interrupted(f"stopped after step {step:,} on request")
+        self._left = time.perf_counter()
+
+    def _due(self, interval: Any, step: int) -> bool:
+        every = interval.in_steps(self.training.steps_per_epoch)
+        return every > 0 and step > 0 and step % every == 0
+
+    def tick(self, step: int) -> None:
+        """Reads the meters, looks for divergence, writes a record of the mean since the last tick."""
+        meters = self.training.game.meters
+        means = meters.means()  # waits for the device, so the clock is read after it
+        self._busy += time.perf_counter() - self._left
+        self._left = time.perf_counter()
+        images = (step - self._timed_from) * self._images_per_step
+        record = {
+            "step": step,
+            "images_seen": step * self._images_per_step,
+            **means,
+            "images_per_second": images / max(self._busy, 1e-9),
+            "seconds": round(self._busy, 6),
+        }
+        meters.reset()
+        self._busy, self._last_tick, self._timed_from = 0.0, step, step
+        self._publish("log.jsonl", record)
+        self.view.tick(record)
+        self.plugins.hook.tick_finished(run=self.run, record=record)
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} in the mean of the steps up to {step:,}")
+
+    @property
+    def _images_per_step(self) -> int:
+        return self.training.feeder.batch_size * self.training.phases[0].repeats
+
+    def draw_samples(self, step: int) -> None:
+        """A grid of the same latents every time."""
+        path = self.run.sample_file(step)
+        if path.exists():
+            return
+        count, seed, device = self.experiment.train.sample_count, self.experiment.seed, self.training.game.device
+        batches = [images.cpu() for images in sample(self.training.evaluated, count, seed, device)]
+        save_grid(torch.cat(batches), path)
+        with untouched():
+            for tracker in self.trackers:
+                tracker.samples(step, path)
+
+    def score(self, step: int, index: int, metric: Metric) -> None:
+        """Writes a record for each value of a metric, unless this boundary's are there already."""
+        known = read_records(self.run.path / "metrics.jsonl")
+        if any(record["step"] == step and record["metric"] == index for record in known):
+            return
+        name = self.plugins.registry.component_of("metric", metric).name
+
+        def progress(done: int, total: int) -> None:
+            self.view.progress(f"scoring {name}", done, total)
+            if self.stop.requested:
+                raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
+
+        start = time.perf_counter()
+        records = self.scorer.score(metric, self.training.evaluated, self.training.weights, progress)
+        for record in records:
+            record = {"step": step, "metric": index, **record, "seconds": round(time.perf_counter() - start, 3)}
+            self._publish("metrics.jsonl", record)
+            self.view.score(record)
+            self.plugins.hook.evaluation_finished(run=self.run, record=record)
+        self.view.progress("", 0, 0)
+
+    def save(self, step: int) -> None:
+        """A checkpoint of all that the next step depends on; refuses one that is not finite."""
+        if self._saved == step:
+            return
+        state = training_state(self.training, step)
+        if not all_finite([state[part] for part in ("generator", "discriminator")]):
+            raise Diverged(f"a weight is not finite after step {step:,}; the checkpoint before it is kept")
+        path = save_checkpoint(self.run.checkpoints, step, state)
+        self._saved = step
+        self._forget_old()
+        self.plugins.hook.checkpoint_saved(run=self.run, path=path)
+
+    def resumed(self, step: int) -> None:
+        """Tells where a resumed run stands: what is recorded up to that step is not recorded again."""
+        self._last_tick = max((record["step"] for record in read_records(self.run.path / "log.jsonl")), default=0)
+        self._saved = self._timed_from = step
+
+    def _forget_old(self) -> None:
+        """Keeps the latest checkpoints and the best by each metric."""
+        keep = self.experiment.train.checkpoint_keep
+        saved = list_checkpoints(self.run.checkpoints)
+        if keep == 0 or len(saved) <= keep:
+            return
+        scored = [record for record in read_records(self.run.path / "metrics.jsonl") if record["step"] in saved]
+        best = {entry["best"]["step"] for entry in best_and_final(scored).values() if "best" in entry}
+        for step in list(saved)[:-keep]:
+            if step not in best:
+                shutil.rmtree(saved[step])
+
+    def _publish(self, file: str, record: dict[str, Any]) -> None:
+        self.run.append(file, record)
+        with untouched():
+            for tracker in self.trackers:
+                tracker.log(record)
+
+
+def training_state(training: Training, step: int) -> dict[str, Any]:
+    """Everything that the steps after `step` depend on, in the parts that a checkpoint writes."""
+    game = training.game
+    state: dict[str, Any] = {player.name: player.network.state_dict() for player in game.players}
+    if training.average is not None:
+        state["ema"] = training.average.network.state_dict()
+    state |= {
+        "optimizers": {player.name: player.optimizer.state_dict() for player in game.players},
+        "meters": {"sums": game.meters.sums, "counts": game.meters.counts},
+        "random": global_state(),
+        "components": {name: part.state_dict() for name, part in training.stateful.items()},
+        "progress": {"step": step, "images_seen": game.images_seen},
+    }
+    return state
+
+
+def restore_training(training: Training, state: dict[str, Any]) -> None:
+    """Puts back what `training_state` gave."""
+    game = training.game
+    for player in game.players:
+        player.network.load_state_dict(state[player.name])
+        player.optimizer.load_state_dict(state["optimizers"][player.name])
+    if training.average is not None:
+        training.average.network.load_state_dict(state["ema"])
+    game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}
+    game.meters.counts = dict(state["meters"]["counts"])
+    game.images_seen.copy_(state["progress"]["images_seen"])
+    for name, part in training.stateful.items():
+        part.load_state_dict(state["components"][name])
+    set_global_state(state["random"])

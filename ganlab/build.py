@@ -1,0 +1,216 @@
+"""From an experiment to the objects that train: every component resolved, once, before step 0.
+
+What does not fit together (an image size that a network cannot make, a batch larger than the data, label smoothing on a
+loss without labels) is refused here, all of it at once, before a run folder exists.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from attrs import frozen
+from torch import nn
+
+from ganlab.config import Experiment
+from ganlab.data import Feeder, image_spec
+from ganlab.errors import ComponentError, UserError
+from ganlab.phases import Average, Game, Phase, Player, two_player_phases
+from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
+from ganlab.registry import Registry
+from ganlab.rng import derived_seed, seed_everything
+
+PLAYERS = ("generator", "discriminator")
+
+
+@frozen
+class Training:
+    """All that a training loop needs."""
+
+    game: Game
+    phases: list[Phase]
+    feeder: Feeder
+    average: Average | None
+    dataset: Dataset
+    images: ImageSpec
+    total_steps: int
+    stateful: dict[str, Any]
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The generator that is sampled and scored: the running average where there is one."""
+        return self.average.network if self.average else self.game.generator.network
+
+    @property
+    def weights(self) -> str:
+        return "ema" if self.average else "plain"
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.feeder.batches_per_epoch / self.phases[0].repeats
+
+
+def places() -> Places:
+    """`$GANLAB_DATA` and `$GANLAB_CACHE`, else folders in the user's cache folder."""
+    home = Path(platformdirs.user_cache_dir("ganlab"))
+    data, cache = os.environ.get("GANLAB_DATA"), os.environ.get("GANLAB_CACHE")
+    return Places(
+        Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
+    )
+
+
+def pick_device(wanted: str) -> torch.device:
+    """auto is CUDA where there is one; raises UserError for a CUDA that is not there."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return torch.device(wanted)
+
+
+def build(experiment: Experiment, registry: Registry, where: Places, device: torch.device) -> Training:
+    """Resolves every component. Raises UserError with a line for each thing that does not fit."""
+    problems: list[str] = []
+    train = experiment.train
+
+    # The data comes first: its shape decides what the networks must make.
+    with _refusals(problems, "dataset"):
+        dataset = experiment.dataset.build(where, "train")
+    loss = _wrapped_loss(experiment, registry, problems)
+    penalties = _named_penalties(experiment, registry, problems)
+    if problems:
+        raise UserError(*problems)
+    images = image_spec(dataset)
+    if train.batch_size > len(dataset.images):
+        problems.append(
+            f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r} "
+            f"({len(dataset.images)} images)"
+        )
+
+    # Construct the networks: the same seed gives the same weights, whatever else is in the experiment.
+    seed_everything(experiment.seed)
+    networks: dict[str, nn.Module] = {}
+    for name in PLAYERS:
+        with _refusals(problems, name):
+            networks[name] = getattr(experiment, name).build(images).to(device)
+    if problems:
+        raise UserError(*problems)
+    generator, discriminator = (networks[name].train() for name in PLAYERS)
+    if not isinstance(getattr(generator, "latent_dim", None), int):
+        raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
+    _check_shapes(generator, discriminator, images, device)
+
+    players = {}
+    for name in PLAYERS:
+        config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
+        with _refusals(problems, f"{name}.optimizer"):
+            optimizer = config.build(networks[name].parameters())
+            players[name] = Player(name, networks[name], optimizer, penalties[name])
+    if problems:
+        raise UserError(*problems)
+
+    average = Average(generator, copy.deepcopy(generator), train.ema) if train.ema else None
+    torch.set_float32_matmul_precision("high" if train.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = train.precision == "tf32"
+    game = Game(
+        **players,
+        loss=loss,
+        augmentations=experiment.augmentation,
+        latent_dim=generator.latent_dim,
+        batch_size=train.batch_size,
+        device=device,
+        uses_real=uses_real(loss),
+        fresh_noise=train.fresh_noise,
+        autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
+    )
+    feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device)
+    phases = two_player_phases(game, train.discriminator_steps)
+    total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
+    if total < 1:
+        raise UserError(
+            f"train.epochs: {train.epochs} of {feeder.batches_per_epoch} batches are fewer than one step of "
+            f"{train.discriminator_steps} discriminator updates"
+        )
+
+    # The training stream starts here, so that it does not depend on how many numbers the networks' weights took.
+    seed_everything(derived_seed(experiment.seed, "training"))
+    return Training(
+        game=game,
+        phases=phases,
+        feeder=feeder,
+        average=average,
+        dataset=dataset,
+        images=images,
+        total_steps=total,
+        stateful=_stateful(experiment, loss),
+    )
+
+
+def uses_real(loss: Loss) -> bool:
+    """Whether the generator's loss looks at the logits of real images: NaN in, NaN out."""
+    real, fake = torch.full((4,), torch.nan), torch.zeros(4)
+    return bool(torch.isnan(loss.generator(real, fake)).any())
+
+
+def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str]) -> Loss:
+    loss = experiment.loss
+    for index, wrapper in enumerate(experiment.loss_wrapper):
+        with _refusals(problems, f"loss_wrapper[{index}] {registry.component_of('loss_wrapper', wrapper).name!r}"):
+            loss = wrapper(loss)
+    return loss
+
+
+def _named_penalties(experiment: Experiment, registry: Registry, problems: list[str]) -> dict[str, list[Any]]:
+    """Each player's penalties under the names they are logged by; a second of a kind gets a number."""
+    penalties: dict[str, list[Any]] = {name: [] for name in PLAYERS}
+    taken: set[str] = set()
+    for index, penalty in enumerate(experiment.penalty):
+        name = base = f"penalty_{registry.component_of('penalty', penalty).name}"
+        while name in taken:
+            name = f"{base}_{len(taken) + 1}"
+        taken.add(name)
+        if penalty.player not in penalties:
+            problems.append(f"penalty[{index}]: player is {penalty.player!r}; expected 'generator' or 'discriminator'")
+        elif penalty.every < 1:
+            problems.append(f"penalty[{index}]: every is {penalty.every}; expected at least 1")
+        else:
+            penalties[penalty.player].append((name, penalty))
+    return penalties
+
+
+def _check_shapes(generator: nn.Module, discriminator: nn.Module, images: ImageSpec, device: torch.device) -> None:
+    """One small pass through both networks in eval mode, so that a wrong shape is found before a step is taken."""
+    wanted = (2, images.channels, images.height, images.width)
+    generator.eval(), discriminator.eval()
+    with torch.no_grad():
+        made = generator(torch.zeros(2, generator.latent_dim, device=device), None)  # type: ignore[arg-type]
+        if tuple(made.shape) != wanted:
+            raise UserError(f"generator: makes images of shape {tuple(made.shape)}; the data set's are {wanted}")
+        judged = discriminator(made, None)
+        judged = judged if isinstance(judged, torch.Tensor) else judged.logits
+        if tuple(judged.shape) != (2,):
+            raise UserError(f"discriminator: gives logits of shape {tuple(judged.shape)} for 2 images; expected (2,)")
+    generator.train(), discriminator.train()
+
+
+def _stateful(experiment: Experiment, loss: Loss) -> dict[str, Any]:
+    """The components in the step that have state of their own, which a checkpoint must hold."""
+    parts: dict[str, Any] = {"loss": loss}
+    for kind in ("penalty", "augmentation"):
+        parts |= {f"{kind}.{index}": part for index, part in enumerate(getattr(experiment, kind))}
+    return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+
+@contextmanager
+def _refusals(problems: list[str], table: str) -> Iterator[None]:
+    """A component's refusal in the body becomes a problem of its table."""
+    try:
+        yield
+    except ComponentError as error:
+        problems.append(f"{table}: {error}")

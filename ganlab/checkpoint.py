@@ -1,0 +1,145 @@
+"""Checkpoints: a folder of safetensors and JSON, never pickle, that is whole or not there.
+
+Decisions:
+- A checkpoint is written under a temporary name, hashed, flushed and renamed, so that a crash leaves the one before.
+- `manifest.json` holds a sha256 of every file: one flipped bit would load silently otherwise.
+- State is any nesting of dicts, lists, tuples, numbers, text and tensors. A part that is a module's `state_dict` becomes
+  a safetensors file that any other tool reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ganlab.errors import GanlabError
+from ganlab.files import flush_folder, sha256
+
+PATTERN = re.compile(r"step-(\d{8,})")
+
+
+class DamagedCheckpoint(GanlabError):
+    """A checkpoint whose files are not what its manifest says."""
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def list_checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints below a folder by their step, oldest first. Unfinished ones are not among them."""
+    if not folder.is_dir():
+        return {}
+    found = {int(match[1]): path for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Writes the parts of a state below `folder`, replacing an earlier checkpoint of that step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / folder_name(step)
+    temporary = folder / f".{final.name}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        hashes = {}
+        skeletons = {}
+        for part, value in state.items():
+            tensors: dict[str, Tensor] = {}
+            skeletons[part] = _pack(value, "", tensors)
+            if tensors:
+                hashes[f"{part}.safetensors"] = _write(temporary / f"{part}.safetensors", save(tensors))
+        hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
+        _write(temporary / "manifest.json", json.dumps({"format": 1, "step": step, "sha256": hashes}).encode())
+        flush_folder(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.rename(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    flush_folder(folder)
+    return final
+
+
+def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]:
+    """The state that was saved (or some parts of it); raises DamagedCheckpoint where a hash does not hold."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        hashes: dict[str, str] = manifest["sha256"]
+        data = {
+            name: (path / name).read_bytes()
+            for name in hashes
+            if parts is None or name.removesuffix(".safetensors") in parts or name == "state.json"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{path}: not a whole checkpoint: {error}") from None
+    for name, content in data.items():
+        if sha256(content) != hashes[name]:
+            raise DamagedCheckpoint(f"{path / name}: damaged: its sha256 is not the one in manifest.json")
+    try:
+        skeletons = json.loads(data.pop("state.json"))
+        tensors = {name.removesuffix(".safetensors"): load(content) for name, content in data.items()}
+        return {
+            part: _unpack(skeleton, tensors.get(part, {}))
+            for part, skeleton in skeletons.items()
+            if parts is None or part in parts
+        }
+    except (KeyError, ValueError, TypeError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{path}: not a ganlab checkpoint: {error}") from None
+
+
+def _write(path: Path, data: bytes) -> str:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return sha256(data)
+
+
+def _pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
+    """A JSON skeleton of a state, its tensors put aside under the path that they were found at."""
+    if isinstance(value, Tensor):
+        name = at or "value"
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _pack(item, f"{at}.{key}" if at else str(key), tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        if all(type(item) is int for item in value):
+            return {kind: list(value)}
+        return {kind: [_pack(item, f"{at}.{index}" if at else str(index), tensors) for index, item in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint holds tensors and plain values; {at or 'the state'} is a {type(value).__name__}")
+
+
+def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(skeleton, dict):
+        return skeleton
+    ((kind, content),) = skeleton.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in content}
+    items = [_unpack(item, tensors) for item in content]
+    return items if kind == "list" else tuple(items)
+
+
+def all_finite(state: Any) -> bool:
+    """Whether every floating-point tensor in a state is free of NaN and infinity."""
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or bool(torch.isfinite(state).all())
+    if isinstance(state, Mapping):
+        return all(all_finite(item) for item in state.values())
+    return all(all_finite(item) for item in state) if isinstance(state, (list, tuple)) else True

@@ -1,0 +1,237 @@
+"""The commands. Each is a thin skin: it reads arguments, calls one function of the core, and prints.
+
+torch is imported inside the commands, so that `ganlab --help` answers at once. A user's mistake is one line a problem
+on stderr and exit code 2; see `ganlab.errors` for the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from ganlab import __version__
+from ganlab.errors import GanlabError, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from ganlab.session import Outcome
+
+app = App(
+    name="ganlab",
+    help="Train GANs from experiment files; everything that trains is a plugin.",
+    version=__version__,
+    default_parameter=Parameter(negative=(), consume_multiple=False),
+    result_action="return_value",
+)
+
+Set = Annotated[list[str] | None, Parameter(name="--set", help="KEY=VALUE, any TOML value; can be repeated.")]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def main() -> None:
+    """The entry point of the `ganlab` command."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    stderr = Console(stderr=True)
+    warnings.showwarning = lambda message, *_: stderr.print(f"warning: {message}", markup=False, soft_wrap=True)
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        error.console = stderr
+        stderr.print(" ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except GanlabError as error:
+        for line in str(error).splitlines():
+            stderr.print(line, markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+@app.command
+def run(
+    experiment: Path,
+    /,
+    *,
+    set_: Set = None,
+    out: Path | None = None,
+    resume: bool = False,
+    anyway: bool = False,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    no_plugin: list[str] | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Train an experiment: samples, scores and checkpoints go into a run folder.
+
+    Parameters
+    ----------
+    experiment
+        The experiment file, or with --resume also a run folder.
+    out
+        The run folder, exactly. Default: runs/NAME/TIME-seedSEED.
+    resume
+        Go on with an interrupted run: the one in --out, the one the file lies in, or the latest unfinished one.
+    anyway
+        With --resume: go on even where the result cannot be the same to the bit.
+    device
+        Where to train. auto is CUDA where there is one.
+    plugin
+        A plugin file to load; can be repeated.
+    no_plugin
+        A plugin not to load, by its name in `ganlab plugins`; can be repeated.
+    dry_run
+        Check everything, print the resolved experiment, write nothing.
+    """
+    from ganlab import session
+    from ganlab.view import make_view
+
+    if anyway and not resume:
+        raise UserError("--anyway: only goes with --resume")
+    if resume and experiment.is_dir():
+        experiment = experiment / "experiment.toml"
+    request = session.Request(
+        experiment=experiment,
+        overrides=tuple(set_ or ()),
+        out=out,
+        resume=resume,
+        anyway=anyway,
+        device=device,
+        plugin_files=tuple(plugin or ()),
+        blocked=tuple(no_plugin or ()),
+    )
+    console = Console()
+    if dry_run:
+        console.print(session.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
+        return 0
+    try:
+        outcome = session.run(request, make_view(console))
+    except Interrupted as error:
+        Console(stderr=True).print(f"{error}; go on with --resume", markup=False, soft_wrap=True)
+        return error.exit_code
+    _print_summary(console, outcome)
+    return 0
+
+
+def _print_summary(console: Console, outcome: Outcome) -> None:
+    from ganlab.view import duration
+
+    console.print(f"\n{outcome.status} at step {outcome.step:,} in {duration(outcome.seconds)}", highlight=False)
+    for name, entry in outcome.metrics.items():
+        best = entry.get("best")
+        note = f"   best {float(best['value']):.4g} at step {best['step']:,}" if best else ""
+        console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False)
+    console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: Path,
+    /,
+    *,
+    metric: list[str] | None = None,
+    step: int | None = None,
+    set_: Set = None,
+    device: Device = "auto",
+) -> int:
+    """Score a saved checkpoint again; the records are added to the run's metrics.jsonl.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    metric
+        Only these metrics of the experiment, or others by name; can be repeated. Default: all of the experiment's.
+    step
+        Which checkpoint. Default: the latest.
+    device
+        Where to compute.
+    """
+    from ganlab.rescore import rescore
+
+    for record in rescore(run, metric or [], step, set_ or [], device):
+        features = record["protocol"].get("features", {})
+        note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
+        print(f"step {record['step']:,}  {record['name']} {record['value']:.6g}{note}  {record['protocol']['weights']} weights")
+    return 0
+
+
+@app.command
+def sample(
+    run: Path,
+    /,
+    *,
+    count: int = 64,
+    seed: int = 0,
+    step: int | None = None,
+    interpolate: bool = False,
+    out: Path = Path("samples.png"),
+    device: Device = "auto",
+) -> int:
+    """Draw images from a run's generator.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    count
+        How many images.
+    seed
+        Equal seeds give equal images.
+    step
+        Which checkpoint. Default: the latest.
+    interpolate
+        Rows that walk from one latent to another, instead of independent images.
+    out
+        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with a PNG an image.
+    device
+        Where to compute.
+    """
+    from ganlab.runs import load_run
+    from ganlab.sampling import write_samples
+
+    if count < 1:
+        raise UserError(f"--count {count}: expected at least 1")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected at least 0")
+    loaded = load_run(run, step, device)
+    write_samples(loaded, count, seed, out, interpolate)
+    print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
+    return 0
+
+
+@app.command
+def plugins(
+    name: str | None = None,
+    /,
+    *,
+    json: bool = False,
+    plugin: list[Path] | None = None,
+    no_plugin: list[str] | None = None,
+) -> int:
+    """List every component by kind, its options with types and defaults, and where it came from.
+
+    Parameters
+    ----------
+    name
+        Only components of this name, or of this kind.
+    json
+        As JSON.
+    plugin
+        A plugin file to load; can be repeated.
+    no_plugin
+        A plugin not to load; can be repeated.
+    """
+    from ganlab.listing import list_plugins
+    from ganlab.plugins import load_plugins
+
+    list_plugins(load_plugins(plugin or (), no_plugin or ()), name, json, Console(), Console(stderr=True))
+    return 0

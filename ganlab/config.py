@@ -1,0 +1,274 @@
+"""The experiment file: what it may say, reading it with `--set` overrides, and writing the resolved one.
+
+Decisions:
+- `Experiment` is the schema: its fields, and those of the components' classes, are all the keys there are.
+- A file is refused as a whole, with one line a problem, before anything is built.
+- The resolved file holds every option with its value, so it repeats a run even after a default has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from attrs import field, frozen
+from attrs.validators import ge, gt, lt, matches_re, optional
+
+from ganlab.errors import UserError
+from ganlab.options import Interval, component, components
+from ganlab.plugins import Plugins, load_plugins
+from ganlab.protocols import (
+    Augmentation,
+    DatasetConfig,
+    Loss,
+    LossWrapper,
+    Metric,
+    NetworkConfig,
+    OptimizerConfig,
+    Penalty,
+    TrackerConfig,
+)
+from ganlab.structure import Problem, Problems, Structurer
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+
+
+@frozen
+class Train:
+    """The `[train]` table. One step is one update of the generator.
+
+    steps, epochs: how long; exactly one of them.
+    batch_size: images in a batch; incomplete batches are dropped.
+    discriminator_steps: updates of the discriminator before each of the generator, each on a batch of its own.
+    fresh_noise: draw new latents for the generator's update. False reuses the discriminator's last fake images: one
+        pass through the generator less.
+    precision: "float32"; "tf32" (matrix products of float32 on CUDA); "bfloat16" (autocast).
+    ema: decay a step of the running average of the generator's weights, which is then what is sampled and scored;
+        0 for none.
+    log_every, sample_every, checkpoint_every: intervals, in steps or as "2 epochs"; 0 for never (but the end is
+        sampled and saved all the same).
+    sample_count: images in a sample grid.
+    checkpoint_keep: how many of the latest checkpoints are kept; 0 for all.
+    """
+
+    steps: int | None = field(default=None, validator=optional(ge(1)))
+    epochs: int | None = field(default=None, validator=optional(ge(1)))
+    batch_size: int = field(default=64, validator=ge(1))
+    discriminator_steps: int = field(default=1, validator=ge(1))
+    fresh_noise: bool = True
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    ema: float = field(default=0.0, validator=[ge(0), lt(1)])
+    log_every: Interval = Interval(50)
+    sample_every: Interval = Interval(1000)
+    checkpoint_every: Interval = Interval(1000)
+    sample_count: int = field(default=64, validator=gt(0))
+    checkpoint_keep: int = field(default=3, validator=ge(0))
+
+    def __attrs_post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of 'steps' and 'epochs'" + (", not both" if self.steps is not None else ""))
+        if self.log_every.count == 0:
+            raise ValueError("log_every: must be at least 1: NaN is looked for once a tick")
+
+
+@frozen
+class Experiment:
+    """The whole file. Tables named after a kind of component hold `name` and the component's own options."""
+
+    name: str = field(validator=matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"))
+    train: Train
+    dataset: DatasetConfig = component("dataset")
+    generator: NetworkConfig = component("generator")
+    discriminator: NetworkConfig = component("discriminator")
+    loss: Loss = component("loss")
+    optimizer: OptimizerConfig = component("optimizer", default="adam")
+    generator_optimizer: OptimizerConfig | None = component("optimizer", default=None)
+    discriminator_optimizer: OptimizerConfig | None = component("optimizer", default=None)
+    seed: int = field(default=0, validator=[ge(0), lt(2**63)])
+    plugins: tuple[str, ...] = ()
+    loss_wrapper: tuple[LossWrapper, ...] = components("loss_wrapper")
+    penalty: tuple[Penalty, ...] = components("penalty")
+    augmentation: tuple[Augmentation, ...] = components("augmentation")
+    metric: tuple[Metric, ...] = components("metric")
+    tracker: tuple[TrackerConfig, ...] = components("tracker")
+
+
+NESTED = {f"{player}_optimizer": (player, "optimizer") for player in ("generator", "discriminator")}
+"""Fields of Experiment that the file writes inside another table: `[generator.optimizer]`."""
+
+
+def load_experiment(
+    path: Path,
+    overrides: Iterable[str] = (),
+    plugin_files: Iterable[Path] = (),
+    blocked: Iterable[str] = (),
+) -> tuple[Experiment, Plugins]:
+    """Reads an experiment file, with `--set` overrides, and loads the plugins it may use.
+
+    Raises UserError with a line for every problem there is.
+    """
+    table = read_toml(path)
+    problems: list[str] = []
+    for text in overrides:
+        try:
+            override(table, *parse_override(text))
+        except UserError as error:
+            problems += error.problems
+    table.setdefault("name", path.stem)
+
+    local = table.get("plugins", [])
+    named = [path.parent / file for file in local if isinstance(file, str)] if isinstance(local, list) else []
+    named = [file.expanduser().resolve() for file in (*named, *plugin_files)]
+    plugins = load_plugins(named, blocked)
+    problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
+
+    try:
+        experiment = structured(table, plugins)
+    except Problems as error:
+        problems += [f"{path}: {problem}" for problem in error.problems]
+        if any("unknown" in problem.message for problem in error.problems):
+            problems += [f"{failure} (so what it registers is unknown)" for failure in plugins.failures]
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return experiment, plugins
+
+
+def structured(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
+    """The table as an Experiment; raises Problems."""
+    flat = dict(table)
+    for key, (player, inner) in NESTED.items():
+        flat.pop(key, None)
+        if isinstance(flat.get(player), Mapping) and inner in flat[player]:
+            flat[key] = flat[player][inner]
+            flat[player] = {name: value for name, value in flat[player].items() if name != inner}
+    try:
+        experiment: Experiment = Structurer(plugins.registry).read(flat, Experiment)
+    except Problems as error:
+        raise Problems([_as_written(problem) for problem in error.problems]) from None
+    return experiment
+
+
+def _as_written(problem: Problem) -> Problem:
+    """A problem under the path that the file has: generator_optimizer is written generator.optimizer."""
+    head, dot, rest = problem.path.partition(".")
+    return Problem(".".join(NESTED.get(head, (head,))) + dot + rest, problem.message)
+
+
+def used_files(experiment: Experiment, plugins: Plugins) -> list[str]:
+    """The plugin files that the experiment's components come from, absolute."""
+    used = Structurer(plugins.registry).components_in(experiment)
+    return sorted({str(part.origin.file) for part in used if part.origin.source == "file"})
+
+
+def to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
+    """The experiment as the table of its resolved file."""
+    table = Structurer(plugins.registry).write(experiment)
+    for key, (player, inner) in NESTED.items():
+        if key in table:
+            table[player][inner] = table.pop(key)
+    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    return {key: value for key, value in table.items() if key not in tables} | tables
+
+
+def to_toml(experiment: Experiment, plugins: Plugins) -> str:
+    """The resolved experiment file: every option, and the plugin files it needs by absolute path."""
+    table = to_table(experiment, plugins)
+    table["plugins"] = used_files(experiment, plugins)
+    return tomli_w.dumps(table)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# TOML and overrides
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a table; raises UserError with the file's name and what is wrong."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path}: {len(data):,} bytes; an experiment file has at most {MAX_BYTES:,}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    _refuse_bombs(text, str(path))
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def _refuse_bombs(text: str, where: str) -> None:
+    """tomllib recurses into brackets and takes quadratic time over dotted keys, so both are bounded beforehand."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        raise UserError(f"{where}: brackets nested {deepest} deep; at most {MAX_DEPTH}")
+    if any(line.partition("=")[0].count(".") > 10 * MAX_DEPTH for line in text.splitlines()):
+        raise UserError(f"{where}: a dotted key of more than {10 * MAX_DEPTH} parts")
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`loss.margin=0.5` as (["loss", "margin"], 0.5). A plain word needs no quotes."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
+        raise UserError(f"--set {text}: expected KEY=VALUE, such as train.steps=100")
+    value = value.strip()
+    if len(value) > MAX_BYTES or "\n" in value:
+        raise UserError(f"--set {key}: expected a value on one line")
+    _refuse_bombs(value, f"--set {key}")
+    try:
+        return parts, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        if value and not re.search(r"""["'\[\]{}=]""", value):
+            return parts, value
+        raise UserError(f"--set {text}: {value!r} is neither a TOML value nor a plain word") from None
+
+
+def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
+    """Sets one value in the table. A number in the path is a place in a list: `metric.0.samples`.
+
+    Choosing another component by its name drops the options of the one before, and setting one of train.steps and
+    train.epochs drops the other.
+    """
+    where = ".".join(parts)
+    at: Any = table
+    for depth, part in enumerate(parts[:-1]):
+        here = ".".join(parts[: depth + 1])
+        if isinstance(at, list):
+            at = at[_place(at, part, where)]
+        else:
+            at = at.setdefault(part, {})
+        if isinstance(at, str):
+            raise UserError(f"--set {where}: {here} is {at!r}, not a table; set {here}={{ name = {at!r}, … }}")
+        if not isinstance(at, (dict, list)):
+            raise UserError(f"--set {where}: {here} is {at!r}, not a table")
+    last = parts[-1]
+    if isinstance(at, list):
+        at[_place(at, last, where)] = value
+        return
+    if last == "name" and len(parts) > 1 and at.get("name") != value:
+        for key in [key for key in at if (parts[0], key) not in NESTED.values()]:
+            del at[key]
+    if parts[0] == "train" and last in ("steps", "epochs"):
+        at.pop("epochs" if last == "steps" else "steps", None)
+    at[last] = value
+
+
+def _place(items: list[Any], part: str, where: str) -> int:
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {part!r}")

@@ -1,0 +1,54 @@
+"""The ways a command can end other than well, each with its exit code.
+
+A user's mistake is a `UserError`: it carries one line a problem, all of them, and never shows a traceback. A component
+that cannot work with what it was given raises `ComponentError`; build adds the file and the table it came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GanlabError(Exception):
+    """Base of everything that ganlab raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(GanlabError):
+    """The user's input is wrong. `problems` holds one line for each thing to mend."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ComponentError(GanlabError):
+    """Raised by a component (a plugin's class) that refuses its options or its surroundings.
+
+    The message says what was got and what was wanted; the core puts the experiment's file and table before it and
+    treats it as the user's mistake (exit code 2).
+    """
+
+    exit_code = 2
+
+
+class Diverged(GanlabError):
+    """A loss term became NaN or infinite."""
+
+    exit_code = 3
+
+
+class Interrupted(GanlabError):
+    """The run was asked to stop; its state is saved and it can be resumed."""
+
+    exit_code = 75
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'margin'?"` for the nearest known name, else an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
+    return f"; did you mean {near[0]!r}?" if near else ""

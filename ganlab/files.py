@@ -1,0 +1,105 @@
+"""Writing files so that a reader never meets half of one, and keeping what is costly to compute.
+
+Every write goes to a temporary name in the same folder, is flushed to the disk and renamed: after a crash there is the
+old file or the new one. A cached value is trusted only when its key and its hash are what they should be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """One hash of named tensors: names, types, shapes and bytes, whatever order they come in."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(dtype=_uint8()).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _uint8() -> Any:
+    import torch  # this module is imported where torch must not be
+
+    return torch.uint8
+
+
+def flush_folder(folder: Path) -> None:
+    """Asks the disk to remember the names in a folder (a rename is not safe before)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def cached_tensors(
+    folder: Path, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The tensors that `compute` gives, kept on disk under everything that they depend on.
+
+    `key` must be JSON and must name all that the result depends on. Of several processes that want the same value at
+    once, one computes and the others wait. A file that is damaged, cut short or of another key is computed again.
+    """
+    from filelock import FileLock
+    from safetensors.torch import load, save
+
+    text = json.dumps(key, sort_keys=True)
+    path = folder / f"{kind}-{sha256(text.encode())[:32]}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def read() -> dict[str, Tensor] | None:
+        if not (path.is_file() and path.with_suffix(".json").is_file()):
+            return None
+        data = path.read_bytes()
+        try:
+            note = json.loads(path.with_suffix(".json").read_text())
+        except ValueError:
+            return None
+        if not isinstance(note, dict) or note.get("key") != json.loads(text) or note.get("sha256") != sha256(data):
+            return None
+        return load(data)
+
+    with FileLock(str(path.with_suffix(".lock"))):
+        tensors = read()
+        if tensors is None:
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
+            data = save(tensors)
+            write_whole(path, data)
+            write_whole(path.with_suffix(".json"), json.dumps({"key": json.loads(text), "sha256": sha256(data)}))
+    return tensors

@@ -1,0 +1,63 @@
+"""What a component's fields can be besides plain values: an interval, and another component.
+
+An option is a field of an `attrs.frozen` class, with a type; numbers take `attrs.validators` for their range and
+`typing.Literal` names a choice. Two things that plain types cannot say are here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import attrs
+from attrs import frozen
+
+COMPONENT = "ganlab.component"
+"""The key in a field's metadata that names the kind of component the field takes."""
+
+
+@frozen
+class Interval:
+    """How often something beside the step happens: `500` (steps) or `"2 epochs"`; 0 means never.
+
+    An epoch is one pass of the discriminator over the training data, incomplete batches dropped.
+    """
+
+    count: int = 0
+    unit: Literal["steps", "epochs"] = "steps"
+
+    @classmethod
+    def parse(cls, value: object) -> Interval:
+        """From the experiment file's number of steps, or text such as "1 epoch". Raises ValueError."""
+        if isinstance(value, Interval):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value)
+        if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12}) (step|epoch)s?", value.strip())):
+            return cls(int(match[1]), "epochs" if match[2] == "epoch" else "steps")
+        raise ValueError(f'expected a number of steps or text such as "2 epochs", got {value!r}')
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.unit if self.count != 1 else self.unit[:-1]}"
+
+    def to_toml(self) -> int | str:
+        return self.count if self.unit == "steps" else str(self)
+
+    def in_steps(self, steps_per_epoch: float) -> int:
+        """The interval in steps: 0 for never, else at least 1."""
+        if self.unit == "steps" or self.count == 0:
+            return self.count
+        return max(1, round(self.count * steps_per_epoch))
+
+
+def component(kind: str, default: Any = attrs.NOTHING) -> Any:
+    """A field that holds a component of `kind`, given in TOML by its name or by a table with `name` and its options.
+
+    `default` is a name, such as `features: FeaturesConfig = component("features", default="inception")`.
+    """
+    return attrs.field(default=default, metadata={COMPONENT: kind})
+
+
+def components(kind: str) -> Any:
+    """A field that holds a tuple of components of `kind`, given in TOML by a list of tables; empty by default."""
+    return attrs.field(factory=tuple, metadata={COMPONENT: kind})

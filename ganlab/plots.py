@@ -1,0 +1,64 @@
+"""The pictures of a run folder, drawn from its records: losses, scores of the discriminator, metrics."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ganlab.files import write_whole
+
+
+def _save(figure: Figure, path: Path) -> None:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    write_whole(path, stream.getvalue())
+
+
+def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Every term of both losses, the mean of each tick, over steps."""
+    names = [name for name in (log[0] if log else {}) if name.startswith(("loss_", "penalty_"))]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        label = name.removeprefix("loss_").replace("_", " ")
+        axes.plot([r["step"] for r in log], [float(r.get(name, "nan")) for r in log], label=label, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="loss, mean of a tick", title="Loss terms")
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend()
+    _save(figure, path)
+
+
+def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
+    """How the discriminator's probabilities of "real" are distributed over real and over generated images."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    bins = [i / 50 for i in range(51)]
+    for values, label in ((real, "D(real)"), (fake, "D(fake)")):
+        axes.hist(values, bins=bins, alpha=0.55, label=f"{label}, mean {sum(values) / max(1, len(values)):.2f}")
+    axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: cannot tell")
+    axes.set(xlabel="probability of being real", ylabel="images", xlim=(0, 1), title=f"Discriminator at step {step:,}")
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One panel a metric: its values over steps; a value that is not finite leaves a gap."""
+    names = list(dict.fromkeys(record["name"] for record in records))
+    figure = Figure(figsize=(8, 3.4 * max(1, len(names))), layout="constrained")
+    panels = figure.subplots(max(1, len(names)), squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=False):
+        mine = [record for record in records if record["name"] == name]
+        values = [float(record["value"]) for record in mine]
+        axes.plot([record["step"] for record in mine], values, marker="o", markersize=4)
+        features = mine[-1]["protocol"].get("features", {})
+        note = f" ({features['name']} features)" if isinstance(features, Mapping) and "name" in features else ""
+        axes.set(xlabel="step", ylabel=name, title=f"{name}{note}")
+        if values and min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+    _save(figure, path)

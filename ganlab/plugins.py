@@ -1,0 +1,212 @@
+"""Finding plugins and asking each, once, what it registers.
+
+Decisions:
+- A plugin manager is made afresh for every call: no state outlives a command or a test.
+- Bundled plugins are found by walking the package `ganlab_plugins`, by its name only: the core imports none of them.
+- A plugin is a stranger's code. Whatever it raises on import or in its hooks is recorded as its failure and never stops
+  the others; it matters only to an experiment that needs what the plugin would have registered.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import pluggy
+from attrs import define, field
+
+from ganlab import hookspecs
+from ganlab.errors import UserError, did_you_mean
+from ganlab.registry import KINDS, Origin, RegistrationError, Registry
+
+BUNDLED = "ganlab_plugins"
+ENTRY_POINT_GROUP = "ganlab"
+
+
+@define
+class Failure:
+    """A plugin that could not be used, and why: one line, with the place in the plugin's own file."""
+
+    origin: Origin
+    cause: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.origin}: {self.cause}"
+
+
+@define
+class Plugins:
+    """The plugins of one command: the manager for hooks, the registry, and what failed to load."""
+
+    registry: Registry = field(factory=Registry)
+    failures: list[Failure] = field(factory=list)
+    origins: dict[str, Origin] = field(factory=dict)
+    manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
+
+    @property
+    def hook(self) -> Any:
+        return self.manager.hook
+
+
+class _Guard:
+    """Runs a stranger's code: what it raises, SystemExit too, ends up in `error` instead of ending the command."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> _Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, KeyboardInterrupt):
+            return False
+        self.error = error
+        return error is not None
+
+
+def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plugins:
+    """All plugins: bundled, installed, in the folders named by GANLAB_PLUGINS, and `files`.
+
+    `blocked` names plugins (`ganlab plugins` shows their names) that are not even imported. Raises UserError for a file
+    that is not there or a blocked name that there is none of.
+    """
+    files = [file.expanduser().resolve() for file in files]
+    if missing := [f"plugin file {str(file)!r}: no such file" for file in files if not file.is_file()]:
+        raise UserError(*missing)
+
+    plugins = Plugins()
+    plugins.manager.add_hookspecs(hookspecs)
+    blocked = set(blocked)
+    seen: set[str] = set()
+    for origin, load in _sources(files):
+        seen.add(origin.plugin)
+        if origin.plugin in blocked:
+            continue
+        with _Guard() as guard:
+            _admit(plugins, origin, load())
+        if guard.error is not None:
+            plugins.failures.append(Failure(origin, _cause(guard.error, origin)))
+    if unknown := sorted(blocked - seen):
+        raise UserError(*(f"--no-plugin {name}: no such plugin{did_you_mean(name, seen)}" for name in unknown))
+    plugins.registry.freeze()
+    return plugins
+
+
+def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
+    """Where plugins come from, in order, each with a function that imports it."""
+    package = importlib.util.find_spec(BUNDLED)
+    if package is not None and package.submodule_search_locations:
+        version = _version("ganlab")
+        for module in sorted(_walk(package.submodule_search_locations, ""), key=lambda item: item[0]):
+            name, file = module
+            origin = Origin(name, "bundled", "ganlab", version, file)
+            yield origin, lambda name=name: importlib.import_module(f"{BUNDLED}.{name}")  # type: ignore[misc]
+
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
+        distribution = _distribution(point)
+        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, _version(distribution), None)
+        yield origin, point.load
+
+    folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
+    lying = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
+    for file in dict.fromkeys([*lying, *files]):
+        origin = Origin(file.stem, "file", "", "", file)
+        yield origin, lambda file=file: _import_file(file)  # type: ignore[misc]
+
+
+def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
+    """The modules below a package without importing any; names with a leading underscore are helpers."""
+    for location in locations:
+        for module in pkgutil.iter_modules([location]):
+            if module.name.startswith("_"):
+                continue
+            if module.ispkg:
+                yield from _walk([str(Path(location) / module.name)], f"{prefix}{module.name}.")
+            else:
+                yield f"{prefix}{module.name}", Path(location) / f"{module.name}.py"
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Imports a plugin file under a name of its own, so that it shadows nothing."""
+    name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclass-like decorators look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> None:
+    """Checks a plugin's hooks, registers it with the manager and runs its register hooks."""
+    if origin.plugin in plugins.origins:
+        raise RegistrationError(f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}")
+    problems = _hook_problems(plugins.manager, module)
+    if problems:
+        raise RegistrationError("; ".join(problems))
+    if origin.file is None and (file := inspect.getsourcefile(module)):
+        origin = Origin(origin.plugin, origin.source, origin.distribution, origin.version, Path(file))
+    plugins.manager.register(module, origin.plugin)
+    plugins.origins[origin.plugin] = origin
+    others = [plugin for plugin in plugins.manager.get_plugins() if plugin is not module]
+    for kind in KINDS.values():
+        # Called for one plugin at a time, so that every component knows whose it is.
+        caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
+        caller(register=lambda name, cls, table=kind.table: plugins.registry.register(table, name, cls, origin))
+
+
+def _hook_problems(manager: pluggy.PluginManager, module: ModuleType) -> list[str]:
+    """What is wrong with the hook implementations in a module, each with its line and the right signature."""
+    known = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "ganlab_spec")}
+    problems = []
+    for name, function in vars(module).items():
+        if not hasattr(function, "ganlab_impl"):
+            continue
+        line = f"line {function.__code__.co_firstlineno}: hook {name!r}"
+        if name not in known:
+            problems.append(f"{line}: no such hook{did_you_mean(name, known)}")
+            continue
+        wanted = inspect.signature(known[name]).parameters
+        got = inspect.signature(function).parameters
+        right = f"{name}({', '.join(wanted)})"
+        problems += [f"{line}: unknown argument {arg!r}; the hook is {right}" for arg in got if arg not in wanted]
+        if defaults := [arg for arg, p in got.items() if p.default is not inspect.Parameter.empty]:
+            problems.append(f"{line}: argument {defaults[0]!r} has a default value; the hook is {right}")
+    if not any(hasattr(function, "ganlab_impl") for function in vars(module).values()):
+        problems.append("it implements no hook; decorate a function such as register_losses with @ganlab.hookimpl")
+    return problems
+
+
+def _cause(error: BaseException, origin: Origin) -> str:
+    """One line: the error, and the deepest line of the plugin's own file that led to it."""
+    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
+    kind = "" if isinstance(error, RegistrationError) else f"{type(error).__name__}: "
+    return f"{kind}{text}" + (f" (line {lines[-1]})" if lines else "")
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

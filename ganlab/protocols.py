@@ -1,0 +1,306 @@
+"""What each kind of component must be: the contracts between the core and every plugin.
+
+Decisions:
+- A component is an `attrs.frozen` class whose fields are its options, so they are its keys in the experiment file.
+  A loss, wrapper, penalty, augmentation or metric *is* that class. A network, optimiser, data set, feature extractor or
+  tracker has state, so its class is a configuration with `build(...)`.
+- What runs inside the step (loss, wrapper, penalty, augmentation, networks) maps tensors to tensors: no `.item()`, no
+  printing, no branch on a tensor's value or on the step. What runs beside it may do as it likes.
+- Images are float32 in [-1, 1] inside the step and uint8 outside it; always (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from attrs import frozen
+
+from ganlab.options import Interval
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ganlab.runs import RunFolder
+
+Direction = Literal["lower", "higher"]
+
+
+@frozen
+class ImageSpec:
+    """The shape of the images that a network makes or judges. `classes` is None for images without class labels."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int | None = None
+
+
+@frozen
+class Places:
+    """Where data sets lie (`$GANLAB_DATA`) and where what can be made again is kept (`$GANLAB_CACHE`)."""
+
+    data: Path
+    cache: Path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Networks and their optimisers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Generator(Protocol):
+    """An `nn.Module` that makes images in [-1, 1], shape (N, C, H, W), from latents of shape (N, latent_dim).
+
+    `condition` is None, class labels (N,) or images (N, C, H, W).
+    """
+
+    latent_dim: int
+
+    def __call__(self, z: Tensor, condition: Tensor | None, /) -> Tensor: ...
+
+
+class Discriminator(Protocol):
+    """An `nn.Module` that judges images in [-1, 1], shape (N, C, H, W).
+
+    It returns logits of shape (N,), where more means more real, or an object that carries them as `logits`. It never
+    applies a sigmoid: the loss owns it.
+    """
+
+    def __call__(self, images: Tensor, condition: Tensor | None, /) -> Any: ...
+
+
+@runtime_checkable
+class NetworkConfig(Protocol):
+    """The options of a generator or a discriminator."""
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        """Makes the network for images of this shape, or raises `ComponentError` where it cannot."""
+        ...
+
+
+@runtime_checkable
+class OptimizerConfig(Protocol):
+    """The options of an optimiser."""
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Makes the optimiser of one player."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The terms of the game
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """Both players' objectives on logits. Each method is given both batches of logits, (N,), and returns a scalar.
+
+    `generator` may leave `real` unused: build finds that out, and only where it is used does the step compute it.
+    """
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor: ...
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class TargetedLoss(Loss, Protocol):
+    """A loss that compares the discriminator's logits with a label for real and one for fake."""
+
+    def with_targets(self, *, real: float, fake: float) -> TargetedLoss:
+        """A copy whose discriminator is trained towards these labels."""
+        ...
+
+
+@runtime_checkable
+class LossWrapper(Protocol):
+    """Turns a loss into another. Raises `ComponentError` for a loss that it cannot wrap."""
+
+    def __call__(self, loss: Loss) -> Loss: ...
+
+
+@frozen
+class Step:
+    """What a penalty sees of one update. Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
+
+    `player` says whose update it is. In the discriminator's, `fake` carries no gradient; in the generator's, the
+    discriminator's parameters are frozen, and `real` and `real_logits` are None unless the loss uses them.
+    `images_seen` is a 0-dim int64 tensor that the loop fills, not a Python number, so that a step can be captured.
+    """
+
+    player: str
+    generator: nn.Module
+    discriminator: nn.Module
+    real: Tensor | None
+    fake: Tensor
+    real_logits: Any
+    fake_logits: Any
+    condition: Tensor | None
+    images_seen: Tensor
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A scalar added to one player's loss, in the same backward pass.
+
+    `player` is "generator" or "discriminator". `every` is the interval in updates of that player (lazy regularisation,
+    Karras et al. 2020, arXiv:1912.04958): the term is added on every k-th update, multiplied by k, so that its weight
+    keeps its meaning.
+    """
+
+    @property
+    def player(self) -> str: ...
+
+    @property
+    def every(self) -> int: ...
+
+    def penalty(self, step: Step) -> Tensor: ...
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """A differentiable change of images, applied to all that the discriminator sees, real and fake."""
+
+    def augment(self, images: Tensor) -> Tensor: ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data and scores
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Dataset(Protocol):
+    """Images held as one uint8 tensor (N, C, H, W), on the CPU; `ganlab.ImageDataset` is one.
+
+    `condition` is None or one entry an image: class labels (N,) int64, or images (N, C, H, W) uint8. `fingerprint`
+    is a sha256 of the pixels, so that a score can say what it was measured against.
+    """
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def condition(self) -> Tensor | None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class DatasetConfig(Protocol):
+    """The options of a data set."""
+
+    def build(self, places: Places, split: str) -> Dataset:
+        """Loads "train" or "test", downloading it first where that is possible.
+
+        Raises `ComponentError` for data that is missing or unreadable, or for a split that there is none of.
+        """
+        ...
+
+
+@frozen
+class Evaluation:
+    """What a metric is given: images to score, data to score them against, and a place to keep what is costly.
+
+    `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluation network in eval
+    mode, with a random stream of its own; equal seeds give equal images. `dataset(split)` loads a split of the
+    experiment's data. `progress(done, total)` shows how far a long metric is, and is where it may be interrupted.
+    """
+
+    generated: Callable[[int, int], Iterator[Tensor]]
+    dataset: Callable[[str], Dataset]
+    device: torch.device
+    places: Places
+    progress: Callable[[int, int], None]
+
+
+@frozen
+class Scores:
+    """Named values and the protocol that produced them: everything that a value depends on but the generator.
+
+    `better` says for each value whether "lower" or "higher" is better; a value it leaves out is not ranked.
+    """
+
+    values: Mapping[str, float]
+    protocol: Mapping[str, Any]
+    better: Mapping[str, Direction]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores a generator. `every` says how often: an `Interval`, where 0 means before and after training only."""
+
+    @property
+    def every(self) -> Interval: ...
+
+    def evaluate(self, evaluation: Evaluation) -> Scores: ...
+
+
+class Features(Protocol):
+    """Maps uint8 images (N, C, H, W) to float32 features (N, dim). `fingerprint` is a hash of its weights."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def preprocessing(self) -> str: ...
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class FeaturesConfig(Protocol):
+    """The options of a feature extractor."""
+
+    def build(self, evaluation: Evaluation) -> Features:
+        """Loads or trains the network; raises `ComponentError` where it cannot."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Beside the step
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Tracker(Protocol):
+    """A place where records go, as they are written to the run folder."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Takes a record of `log.jsonl` (a tick) or of `metrics.jsonl` (a value)."""
+        ...
+
+    def samples(self, step: int, path: Path) -> None:
+        """Takes the sample grid that was just drawn."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class TrackerConfig(Protocol):
+    """The options of a tracker."""
+
+    def build(self, run: RunFolder) -> Tracker: ...
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Runs the commands of a sweep somewhere, and yields (index, exit code) as each ends."""
+
+    def launch(self, commands: list[list[str]], jobs: int) -> Iterator[tuple[int, int]]: ...

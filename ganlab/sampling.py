@@ -1,0 +1,61 @@
+"""`ganlab sample`: images of a run as a grid, an array or a folder, for people and for other tools."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganlab.errors import UserError
+from ganlab.evaluation import images_from
+from ganlab.files import write_whole
+from ganlab.images import png, save_grid
+from ganlab.rng import derived_seed, latents
+from ganlab.runs import Run
+
+WALK = 8
+"""Images in a row of an interpolation."""
+
+
+def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool) -> None:
+    """Draws `count` images and writes them as the name of `out` says: .png, .npz, or a folder."""
+    if out.exists() and out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out}: a folder that is not empty; choose another")
+    if out.suffix == "" and out.is_file():
+        raise UserError(f"--out {out}: is a file; expected FILE.png, FILE.npz or a folder")
+    if out.suffix not in ("", ".png", ".npz") and not out.is_dir():
+        raise UserError(f"--out {out}: expected FILE.png, FILE.npz or a folder without a suffix")
+    images = latent_walk(run, count, seed) if interpolate else run.sample(count, seed)
+    if out.suffix == ".png":
+        save_grid(images, out, columns=WALK if interpolate else None)
+    elif out.suffix == ".npz":
+        stream = io.BytesIO()
+        np.savez_compressed(stream, images=images.permute(0, 2, 3, 1).numpy())
+        write_whole(out, stream.getvalue())
+    else:
+        digits = max(5, len(str(count - 1)))
+        for index, image in enumerate(images):
+            write_whole(out / f"{index:0{digits}}.png", png(image))
+
+
+def latent_walk(run: Run, count: int, seed: int) -> Tensor:
+    """Rows of 8 images, each row a walk between two latents along the great circle (White 2016, arXiv:1609.04468).
+
+    Normal latents lie near a sphere, so a straight line between two would leave where the generator was trained.
+    """
+    rows = math.ceil(count / WALK)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
+    latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
+    ends = latents(2 * rows, latent_dim, generator)
+    first, second = ends[:rows, None], ends[rows:, None]
+    cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).clamp(-1, 1)[..., None]
+    angle = torch.acos(cosine)
+    along = torch.linspace(0, 1, WALK)[None, :, None]
+    z = (torch.sin((1 - along) * angle) * first + torch.sin(along * angle) * second) / torch.sin(angle)
+    device = next(run.generator.parameters()).device
+    images = [part.cpu() for part in images_from(run.generator, z.flatten(0, 1), device)]
+    return torch.cat(images)[:count]

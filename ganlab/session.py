@@ -1,0 +1,315 @@
+"""The life of one run: its folder, where it goes on from, what becomes of it.
+
+The order: read and refuse, build and refuse, and only then make a folder; train; say what became of it in run.json.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from attrs import frozen
+
+from ganlab import plots
+from ganlab.beside import Beside, restore_training
+from ganlab.build import Training, build, pick_device, places
+from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
+from ganlab.config import Experiment, load_experiment, to_toml
+from ganlab.errors import Diverged, GanlabError, Interrupted, UserError
+from ganlab.evaluation import Scorer, evaluating, sample
+from ganlab.interrupts import StopRequest
+from ganlab.loop import train
+from ganlab.phases import logits
+from ganlab.plugins import Plugins
+from ganlab.rng import untouched
+from ganlab.runs import RunFolder, best_and_final, now, read_info, read_records, versions
+from ganlab.structure import Structurer
+from ganlab.view import View
+
+SCORED = 1024
+"""Images of each kind in plots/scores.png."""
+
+
+@frozen
+class Request:
+    """What `ganlab run` was asked."""
+
+    experiment: Path
+    overrides: tuple[str, ...] = ()
+    out: Path | None = None
+    resume: bool = False
+    anyway: bool = False
+    device: str = "auto"
+    plugin_files: tuple[Path, ...] = ()
+    blocked: tuple[str, ...] = ()
+
+
+@frozen
+class Outcome:
+    """What became of a run."""
+
+    path: Path
+    status: str
+    step: int
+    seconds: float
+    metrics: dict[str, Any]
+
+
+def dry_run(request: Request) -> str:
+    """Everything that a run would refuse is refused; returns the resolved experiment. Writes no run folder."""
+    experiment, plugins = load_experiment(
+        request.experiment, request.overrides, request.plugin_files, request.blocked
+    )
+    with _named(request.experiment):
+        build(experiment, plugins.registry, places(), pick_device(request.device))
+    return to_toml(experiment, plugins)
+
+
+def run(request: Request, view: View) -> Outcome:
+    """Trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
+    experiment, plugins = load_experiment(
+        request.experiment, request.overrides, request.plugin_files, request.blocked
+    )
+    device = pick_device(request.device)
+    folder = RunFolder(_folder(request, experiment))
+    earlier = _earlier(folder.path, request)
+    if earlier.get("status") == "finished" and not _goes_further(folder.path, experiment):
+        view.line(f"already finished: {folder.path}")
+        return _outcome(folder.path, "finished", earlier.get("step", 0), 0.0)
+    with _named(request.experiment):
+        training = build(experiment, plugins.registry, places(), device)
+    surroundings = _surroundings(experiment, plugins, device)
+    toml = to_toml(experiment, plugins)
+    if earlier and not request.anyway:
+        _refuse_other(folder.path, earlier, tomllib.loads(toml), surroundings)
+
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.lock()
+    except OSError as error:
+        raise UserError(f"{folder.path}: cannot be written to: {error.strerror}") from None
+    try:
+        start = _restored(folder, training, view) if earlier else 0
+        folder.info = dict(earlier)
+        folder.experiment_file.write_text(toml, encoding="utf-8")
+        folder.write_info(
+            status="running",
+            name=experiment.name,
+            seed=experiment.seed,
+            started=earlier.get("started", now()),
+            resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
+            images=attrs.asdict(training.images),
+            dataset=_described(training),
+            total_steps=training.total_steps,
+            **surroundings,
+        )
+        return _trained(experiment, training, folder, plugins, view, start)
+    finally:
+        folder.unlock()
+
+
+def _trained(
+    experiment: Experiment, training: Training, folder: RunFolder, plugins: Plugins, view: View, start: int
+) -> Outcome:
+    """Trains, and writes down how it ended whatever happens."""
+    began, earlier_seconds = time.monotonic(), folder.info.get("seconds", 0.0)
+    status, failure = "failed", None
+    trackers = [config.build(folder) for config in experiment.tracker]
+    with StopRequest() as stop, view:
+        scorer = Scorer(experiment.dataset, training.dataset, places(), training.game.device)
+        beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
+        if start:
+            beside.resumed(start)
+        view.started(start, training.total_steps)
+        plugins.hook.run_started(run=folder)
+        try:
+            train(training, start, beside)
+            status = "finished"
+        except BaseException as error:
+            failure = error
+            status = {Interrupted: "interrupted", Diverged: "diverged", KeyboardInterrupt: "interrupted"}.get(
+                type(error), "failed"
+            )
+            raise
+        finally:
+            metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
+            saved = list_checkpoints(folder.checkpoints)
+            step = max(saved, default=0)
+            seconds = earlier_seconds + time.monotonic() - began
+            folder.write_info(
+                status=status,
+                ended=now(),
+                seconds=round(seconds, 3),
+                step=step,
+                metrics=metrics,
+                **({"error": f"{type(failure).__name__}: {failure}"} if failure else {}),
+            )
+            draw_plots(training, folder, step)
+            for tracker in trackers:
+                tracker.close()
+            plugins.hook.run_finished(run=folder, error=failure)
+    return _outcome(folder.path, status, step, seconds)
+
+
+def draw_plots(training: Training, folder: RunFolder, step: int) -> None:
+    """The three pictures of a run, from its records and from what the discriminator says now."""
+    plots.plot_losses(read_records(folder.path / "log.jsonl"), folder.plots / "losses.png")
+    plots.plot_metrics(read_records(folder.path / "metrics.jsonl"), folder.plots / "metrics.png")
+    game = training.game
+    network = game.discriminator.network
+    probabilities: dict[str, list[float]] = {"real": [], "fake": []}
+    count = min(SCORED, len(training.dataset.images))
+    with untouched():
+        from ganlab.data import to_float
+
+        sources = {
+            "real": (part.to(game.device) for part in training.dataset.images[:count].split(128)),
+            "fake": sample(game.generator.network, count, 0, game.device, "scores"),
+        }
+        for name, batches in sources.items():
+            for images in batches:
+                with evaluating(network):
+                    probabilities[name] += logits(network(to_float(images), None)).sigmoid().tolist()
+    plots.plot_scores(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The folder, and going on from an earlier run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _folder(request: Request, experiment: Experiment) -> Path:
+    """`--out`; with `--resume` the run that the experiment file lies in, or the latest unfinished one of its name."""
+    if request.out is not None:
+        return request.out
+    if not request.resume:
+        base = Path("runs") / experiment.name / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{experiment.seed}"
+        return next(path for path in _numbered(base) if not path.exists())
+    if (request.experiment.parent / "run.json").is_file():
+        return request.experiment.parent
+    for path in sorted((Path("runs") / experiment.name).glob("*/run.json"), reverse=True):
+        if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{experiment.seed}"):
+            return path.parent
+    raise UserError(
+        f"--resume: no unfinished run of {experiment.name!r} with seed {experiment.seed} in {Path('runs') / experiment.name}"
+        "; name its folder with --out"
+    )
+
+
+def _numbered(base: Path) -> Iterable[Path]:
+    yield base
+    number = 2
+    while True:
+        yield base.with_name(f"{base.name}-{number}")
+        number += 1
+
+
+def _earlier(path: Path, request: Request) -> dict[str, Any]:
+    """run.json of the run that is already in the folder, empty where there is none; refuses to overwrite anything."""
+    if not path.exists():
+        return {}
+    if not path.is_dir():
+        raise UserError(f"--out {path}: is a file; expected a folder")
+    if (path / "run.json").is_file():
+        info = read_info(path)
+        if not request.resume:
+            raise UserError(
+                f"--out {path}: holds an earlier run ({info['status']}); go on with it by --resume, or choose another folder"
+            )
+        return info
+    if any(item.name != ".lock" for item in path.iterdir()):
+        raise UserError(f"--out {path}: is not empty and holds no run; choose another folder")
+    return {}
+
+
+def _goes_further(path: Path, experiment: Experiment) -> bool:
+    """Whether the experiment now asks for more than the finished run in the folder did."""
+    asked = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8")).get("train", {})
+    return (asked.get("steps"), asked.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
+
+
+def _surroundings(experiment: Experiment, plugins: Plugins, device: torch.device) -> dict[str, Any]:
+    """What the bits of a run depend on besides its experiment."""
+    used = Structurer(plugins.registry).components_in(experiment)
+    return {
+        "versions": versions(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "world_size": 1,
+        "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
+    }
+
+
+def _refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], surroundings: dict[str, Any]) -> None:
+    """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
+    before = _flat(tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8")))
+    wanted = _flat(table)
+    for free in ("train.steps", "train.epochs", "plugins"):
+        before.pop(free, None), wanted.pop(free, None)
+    before |= _flat({key: earlier.get(key) for key in surroundings})
+    wanted |= _flat(surroundings)
+    differing = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+    if differing:
+        raise UserError(
+            *(f"{path}: {key}: was {before.get(key)!r}, is now {wanted.get(key)!r}" for key in differing),
+            f"{path}: resuming would not repeat the run to the bit; to go on all the same: --resume --anyway",
+        )
+
+
+def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{at}.{key}" if at else str(key)).items()}
+    if isinstance(value, list):
+        return {k: v for index, item in enumerate(value) for k, v in _flat(item, f"{at}[{index}]").items()}
+    return {at: value}
+
+
+def _restored(folder: RunFolder, training: Training, view: View) -> int:
+    """Loads the latest whole checkpoint; the records of later steps are dropped. Returns the step to go on from."""
+    for step, path in reversed(list_checkpoints(folder.checkpoints).items()):
+        try:
+            state = load_checkpoint(path)
+        except DamagedCheckpoint as error:
+            view.line(f"{error}; using the one before")
+            continue
+        restore_training(training, state)
+        folder.drop_records_after(step)
+        view.line(f"resuming {folder.path} at step {step:,}")
+        return step
+    folder.drop_records_after(-1)
+    view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
+    return 0
+
+
+def _described(training: Training) -> dict[str, Any]:
+    dataset = training.dataset
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "count": len(dataset.images),
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def _outcome(path: Path, status: str, step: int, seconds: float) -> Outcome:
+    return Outcome(path, status, step, seconds, best_and_final(read_records(path / "metrics.jsonl")))
+
+
+class _named:  # noqa: N801 - a context manager that reads as an adjective
+    """Puts the experiment's file before each line of a refusal."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            raise UserError(*(f"{self.path}: {line}" for line in error.problems)) from None

@@ -1,0 +1,291 @@
+"""Tables of plain values into attrs classes, and back: strict, and with every problem at once.
+
+cattrs does the converting; its lenient defaults ("false" is True, 3.9 is 3) are replaced by hooks that take a value only
+where it has the type. A field made by `ganlab.component(kind)` takes a component: its name, or a table with `name` and
+its options, which are the fields of its class.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import cattrs
+from attrs import frozen
+
+from ganlab.errors import UserError, did_you_mean
+from ganlab.options import COMPONENT, Interval
+from ganlab.registry import Component, Registry
+
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a table", list: "a list"}
+
+
+@frozen
+class Problem:
+    """What is wrong, and where: `path` as in the experiment file, "loss.margin"; empty for the whole."""
+
+    path: str
+    message: str
+
+    def under(self, prefix: str | int) -> Problem:
+        head = f"[{prefix}]" if isinstance(prefix, int) else prefix
+        joint = "." if self.path and not self.path.startswith("[") else ""
+        return Problem(f"{head}{joint}{self.path}", self.message)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class Problems(Exception):  # noqa: N818 - it carries several
+    """Raised inside the converter; `read` hands them on as one UserError."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+def shown(value: object) -> str:
+    """A value as the user wrote it, shortened."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+class Structurer:
+    """Converts between TOML tables and attrs classes, given the registry that component names refer to."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.converter = cattrs.Converter(detailed_validation=True)
+        for kind in (bool, int, str, float):
+            self.converter.register_structure_hook(kind, _strict(kind))
+        self.converter.register_structure_hook(Interval, lambda value, _: Interval.parse(value))
+        self.converter.register_structure_hook_func(_is_literal, _literal)
+        self.converter.register_structure_hook_func(_is_sequence, self._sequence)
+        self.converter.register_structure_hook_func(_is_union, self._union)
+        self.converter.register_structure_hook_func(
+            lambda cls: isinstance(cls, type) and attrs.has(cls) and cls is not Interval, self._table
+        )
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Reading
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def read(self, table: object, cls: type[Any]) -> Any:
+        """The table as an instance of `cls`. Raises Problems with everything that is wrong in it."""
+        return self._table(table, cls)
+
+    def _table(self, table: object, cls: type[Any]) -> Any:
+        if not isinstance(table, Mapping):
+            raise Problems([Problem("", f"expected a table, got {shown(table)}")])
+        types = typing.get_type_hints(cls)
+        fields = {f.alias: f for f in attrs.fields(cls) if f.init}
+        problems = [
+            Problem(key, f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
+            for key in table
+            if key not in fields
+        ]
+        values: dict[str, Any] = {}
+        for key, f in fields.items():
+            with _collecting(problems, key):
+                if key in table:
+                    values[key] = self._field(f, types[f.name], table[key])
+                elif COMPONENT in f.metadata and isinstance(f.default, str):
+                    values[key] = self._field(f, types[f.name], f.default)
+                elif f.default is attrs.NOTHING:
+                    raise ValueError(f"missing; {_wanted(f, types[f.name])} is needed")
+        for key, value in values.items():
+            with _collecting(problems, key):
+                _validate(fields[key], value)
+        if problems:
+            raise Problems(problems)
+        with _collecting(problems, ""):
+            return cls(**values)
+        raise Problems(problems)
+
+    def _field(self, f: attrs.Attribute[Any], kind: Any, value: object) -> Any:
+        if COMPONENT not in f.metadata:
+            return self.converter.structure(value, kind)
+        name = f.metadata[COMPONENT]
+        if not isinstance(f.default, attrs.Factory):  # type: ignore[arg-type]
+            return None if value is None else self.component(name, value)
+        if not isinstance(value, list):
+            raise ValueError(f"expected a list of tables ([[{name}]]), got {shown(value)}")
+        problems: list[Problem] = []
+        made = []
+        for index, item in enumerate(value):
+            with _collecting(problems, index):
+                made.append(self.component(name, item))
+        if problems:
+            raise Problems(problems)
+        return tuple(made)
+
+    def component(self, kind: str, value: object) -> Any:
+        """An instance of a registered class, from its name or from a table with `name` and its options."""
+        table = {"name": value} if isinstance(value, str) else value
+        if not isinstance(table, Mapping):
+            raise ValueError(f"expected the name of a {kind} or a table, got {shown(value)}")
+        name = table.get("name")
+        if not isinstance(name, str):
+            names = ", ".join(c.name for c in self.registry.of_kind(kind))
+            raise ValueError(f"name: expected the name of a {kind} ({names}), got {shown(name) if name else 'none'}")
+        try:
+            component = self.registry.find(kind, name)
+        except UserError as error:
+            raise Problems([Problem("name", line) for line in error.problems]) from None
+        return self._table({key: item for key, item in table.items() if key != "name"}, component.cls)
+
+    def _sequence(self, value: object, kind: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError(f"expected a list, got {shown(value)}")
+        inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
+        fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
+        if fixed and len(value) != len(inner):
+            raise ValueError(f"expected {len(inner)} values, got {shown(value)}")
+        problems: list[Problem] = []
+        made = []
+        for index, item in enumerate(value):
+            with _collecting(problems, index):
+                made.append(self.converter.structure(item, inner[index] if fixed else inner[0]))
+        if problems:
+            raise Problems(problems)
+        return tuple(made) if typing.get_origin(kind) is tuple else made
+
+    def _union(self, value: object, kind: Any) -> Any:
+        members = [member for member in typing.get_args(kind) if member is not type(None)]
+        if value is None and len(members) < len(typing.get_args(kind)):
+            return None
+        failures: list[Problem] = []
+        for member in members:
+            tried: list[Problem] = []
+            with _collecting(tried, ""):
+                return self.converter.structure(value, member)
+            failures += tried
+        if len(members) == 1:
+            raise Problems(failures)
+        wanted = " or ".join(NAMES.get(member, str(member)) for member in members)
+        raise ValueError(f"expected {wanted}, got {shown(value)}")
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Writing
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def write(self, instance: Any) -> dict[str, Any]:
+        """The table that reads back as this instance: every option with its value; None is left out."""
+        table: dict[str, Any] = {}
+        for f in attrs.fields(type(instance)):
+            value = getattr(instance, f.name)
+            if f.init and value is not None:
+                table[f.alias] = self._written(value, f.metadata.get(COMPONENT))
+        return table
+
+    def components_in(self, instance: Any) -> Iterator[Component]:
+        """Every registered component that an instance holds, however deep."""
+        for f in attrs.fields(type(instance)):
+            kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
+            if kind is not None and value is not None:
+                for item in value if isinstance(value, tuple) else (value,):
+                    yield self.registry.component_of(kind, item)
+                    yield from self.components_in(item)
+
+    def _written(self, value: Any, kind: str | None) -> Any:
+        if isinstance(value, (tuple, list)):
+            return [self._written(item, kind) for item in value]
+        if kind is not None:
+            return {"name": self.registry.component_of(kind, value).name, **self.write(value)}
+        if isinstance(value, Interval):
+            return value.to_toml()
+        if attrs.has(type(value)):
+            return self.write(value)
+        if isinstance(value, Mapping):
+            return {key: self._written(item, None) for key, item in value.items()}
+        return str(value) if isinstance(value, Path) else value
+
+
+class _collecting:  # noqa: N801 - a context manager that reads as a verb
+    """Turns what the body raises over a value into problems under a key."""
+
+    def __init__(self, problems: list[Problem], key: str | int) -> None:
+        self.problems, self.key = problems, key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            return False
+        found = list(_problems_of(error))
+        self.problems += [problem.under(self.key) if self.key != "" else problem for problem in found]
+        return bool(found)
+
+
+def _problems_of(error: BaseException) -> Iterator[Problem]:
+    if isinstance(error, Problems):
+        yield from error.problems
+    elif isinstance(error, BaseExceptionGroup):  # cattrs, for its own containers
+        for inner in error.exceptions:
+            yield from _problems_of(inner)
+    elif isinstance(error, (ValueError, TypeError, UserError, cattrs.StructureHandlerNotFoundError)):
+        yield Problem("", " ".join(str(error).split()))
+
+
+def _validate(f: attrs.Attribute[Any], value: object) -> None:
+    """Runs a field's validator by itself, so that one bad option does not hide another."""
+    if f.validator is None:
+        return
+    try:
+        f.validator(None, f, value)
+    except (ValueError, TypeError) as error:
+        # attrs puts the name first and the value last, for some validators with all its arguments.
+        text = str(error.args[0]).removeprefix(f"'{f.name}' ")
+        raise ValueError(text if repr(value) in text else f"{text}, got {shown(value)}") from None
+
+
+def _strict(kind: type) -> Callable[[object, Any], Any]:
+    def structure(value: object, _: Any) -> Any:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"expected {NAMES[kind]}, got {shown(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"expected a finite number, got {shown(value)}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"a text cannot hold a zero byte, got {shown(value)}")
+        return value
+
+    return structure
+
+
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal
+
+
+def _literal(value: object, kind: Any) -> Any:
+    choices = typing.get_args(kind)
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return choice
+    near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
+    raise ValueError(f"expected {' or '.join(map(repr, choices))}, got {shown(value)}{near}")
+
+
+def _is_sequence(kind: Any) -> bool:
+    return typing.get_origin(kind) in (list, tuple)
+
+
+def _is_union(kind: Any) -> bool:
+    origin = typing.get_origin(kind)
+    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
+
+
+def _listing(fields: Mapping[str, object]) -> str:
+    return f"; the keys are: {', '.join(fields)}" if fields else "; it has no options"
+
+
+def _wanted(f: attrs.Attribute[Any], kind: Any) -> str:
+    if COMPONENT in f.metadata:
+        return f"a table [{f.metadata[COMPONENT]}] with the name of one"
+    return str(NAMES.get(kind, kind))

@@ -1,0 +1,159 @@
+"""What a person sees of a run: a live view on a terminal, plain lines elsewhere.
+
+Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, the latest score.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from attrs import define, field
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_SECONDS = 5.0
+"""Plain lines come at most this often, so that a log file stays readable."""
+
+
+class View(Protocol):
+    """Shows a run as it goes; a context manager around the training."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None: ...
+
+    def started(self, step: int, total: int) -> None: ...
+
+    def tick(self, record: Mapping[str, Any]) -> None: ...
+
+    def score(self, record: Mapping[str, Any]) -> None: ...
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+
+def make_view(console: Console) -> View:
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def duration(seconds: float) -> str:
+    """3725 as "1:02:05"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _terms(record: Mapping[str, Any]) -> dict[str, str]:
+    """A tick's record as labels and values for people."""
+    names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
+    shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
+    for name, value in record.items():
+        if name.startswith("penalty_"):
+            shown[name.removeprefix("penalty_")] = f"{value:.3g}"
+    shown["img/s"] = f"{record['images_per_second']:,.0f}"
+    return shown
+
+
+@define
+class PlainView:
+    """A line now and then, each whole in itself."""
+
+    console: Console
+    _first: int = 0
+    _total: int = 0
+    _begun: float = field(factory=time.monotonic)
+    _shown: float = 0.0
+    _scores: dict[str, str] = field(factory=dict)
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
+        return None
+
+    def started(self, step: int, total: int) -> None:
+        self._first, self._total, self._begun = step, total, time.monotonic()
+
+    def tick(self, record: Mapping[str, Any]) -> None:
+        step, now = record["step"], time.monotonic()
+        if now - self._shown < PLAIN_SECONDS and step != self._total:
+            return
+        self._shown = now
+        left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
+        parts = [f"{label} {value}" for label, value in {**_terms(record), **self._scores}.items()]
+        self.line(f"step {step:,}/{self._total:,}  {'  '.join(parts)}  {duration(left)} left")
+
+    def score(self, record: Mapping[str, Any]) -> None:
+        self._scores[record["name"]] = f"{record['value']:.4g}"
+        self.line(f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what and now - self._shown >= PLAIN_SECONDS:
+            self._shown = now
+            self.line(f"{what}: {done:,}/{total:,}")
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveView:
+    """A bar with the time left and a table of the latest values, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = Progress(
+            TextColumn("[bold]step"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._terms: dict[str, str] = {}
+        self._scores: dict[str, str] = {}
+        self._doing = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
+        self._live.stop()
+
+    def _render(self) -> Group:
+        values = self._terms | self._scores
+        table = Table.grid(padding=(0, 3))
+        # As many columns as the terminal has room for; the rest goes on below.
+        columns = max(1, self.console.width // 22)
+        cells = [Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in values.items()]
+        for start in range(0, len(cells), columns):
+            table.add_row(*cells[start : start + columns])
+        return Group(self._bar, table, *([Text(self._doing, style="dim")] if self._doing else []))
+
+    def started(self, step: int, total: int) -> None:
+        self._bar.update(self._task, total=total, completed=step)
+
+    def tick(self, record: Mapping[str, Any]) -> None:
+        self._terms = _terms(record)
+        self._bar.update(self._task, completed=record["step"])
+
+    def score(self, record: Mapping[str, Any]) -> None:
+        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}"
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._doing = f"{what}: {done:,}/{total:,}" if what else ""
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

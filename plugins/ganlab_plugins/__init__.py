@@ -1,0 +1,1 @@
+"""The plugins that come with ganlab. Each uses only what a stranger's plugin can use."""

@@ -1,0 +1,50 @@
+"""What the bundled data sets share and what is cheap to import: a field, a check, and how a failed download is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ganlab import ComponentError
+
+
+def image_size(default: int) -> Any:
+    """The option `size`: the height and width of the images in pixels."""
+    return attrs.field(default=default, validator=[attrs.validators.ge(1), attrs.validators.le(4096)])
+
+
+def check_split(name: str, split: str) -> None:
+    """Refuses every split but "train" and "test"."""
+    if split not in ("train", "test"):
+        raise ComponentError(f"{name}: no split {split!r}; there are 'train' and 'test'")
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What an error says, or its name where it says nothing, without line breaks and not without end."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+@contextmanager
+def downloading(name: str, folder: Path, by_hand: str, *refusals: type[Exception]) -> Iterator[None]:
+    """Lets one process at a time download into `folder`, and turns a failure into a `ComponentError`.
+
+    `by_hand` says which files would do instead; `refusals` are errors of the downloader's own.
+    """
+    from filelock import FileLock
+
+    failures: tuple[type[Exception], ...] = (OSError, RuntimeError, HTTPException, *refusals)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder / f".{name}.lock")):
+            yield
+    except failures as error:
+        raise ComponentError(
+            f"{name}: could not be downloaded to {folder} ({one_line(error)}); "
+            f"its files can be put there by hand: {by_hand}"
+        ) from error

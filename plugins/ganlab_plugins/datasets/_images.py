@@ -1,0 +1,187 @@
+"""From image files to one uint8 tensor: decoding in threads, and a cache of what was decoded.
+
+Decisions:
+- A file becomes the same pixels whatever made it: upright by its EXIF orientation, grey or RGB, transparency on white,
+  16-bit grey rounded to 8 bits, of an animation the first frame.
+- Only these formats are tried, whatever a file's name says: some of Pillow's other readers start programs.
+- The cache knows a file by its folder, name, length and time of change, so nothing is decoded to find out that nothing
+  has changed. Its pixels are trusted only when their hash is what was noted when they were written.
+- Pixels are decoded into a memory-mapped file, so a set larger than the memory can be prepared and used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import struct
+import tempfile
+import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ganlab import ComponentError
+from ganlab.files import file_sha256, flush_folder, write_whole
+from ganlab_plugins.datasets._common import one_line
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+# Raised when the meaning of the pixels changes, so that nothing is taken from an older cache.
+_VERSION = 1
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+# What Pillow raises for files that are cut short, damaged or no images.
+_UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, struct.error, zlib.error)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images (N, C, H, W) uint8 as (N, C, size, size) uint8: antialiased bilinear, in torchvision's arithmetic."""
+    if images.shape[2:] == (size, size):
+        return images
+    # Whole numbers from end to end, as in torchvision's Resize and in Pillow: 12 times as fast as floats.
+    return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+def decoded(
+    folder: Path, names: Sequence[str], *, size: int, channels: int = 3, crop: int | None = None, cache: Path
+) -> Tensor:
+    """The images `names` (paths below `folder`) as uint8 (N, channels, size, size), from the cache where it has them.
+
+    Each is cut to its central square of `crop` pixels where that is given, resized until its shorter side is `size`
+    pixels (Lanczos, antialiased) and cut to its central square. Raises `ComponentError` that names the first file which
+    is missing, unreadable or a decompression bomb.
+    """
+    digest = _key(folder, names, f"{_VERSION} {size} {channels} {crop}")
+    path = cache / "decoded" / f"{digest[:32]}.npy"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(path.with_suffix(".lock"))):
+            if not _is_whole(path, digest):
+                _write(path, [folder / name for name in names], size, channels, crop)
+                write_whole(path.with_suffix(".json"), json.dumps({"key": digest, "sha256": file_sha256(path)}))
+            return _load(path)
+    except OSError as error:
+        raise ComponentError(f"cannot keep decoded images in {path.parent} ({one_line(error)})") from error
+
+
+def _key(folder: Path, names: Sequence[str], options: str) -> str:
+    """A hash of all that the decoded pixels depend on, as far as it can be known without reading the files."""
+    digest = hashlib.sha256(f"{options}\n".encode())
+    # Two folders can hold files of equal names, lengths and times that differ, such as archives unpacked at time 0.
+    digest.update(os.fsencode(folder.resolve()) + b"\0")
+    for name in names:
+        path = folder / name
+        try:
+            about = path.stat()
+        except OSError as error:
+            raise ComponentError(f"{path}: cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
+            raise ComponentError(f"{path}: is not a file; remove it")
+        digest.update(os.fsencode(name) + f"\0{about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        note = json.loads(path.with_suffix(".json").read_text())
+        return isinstance(note, dict) and note.get("key") == digest and note.get("sha256") == file_sha256(path)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _load(path: Path) -> Tensor:
+    """In memory where it takes less than half of what is free, else memory-mapped, where a write stays private."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not every system tells
+        free = 0
+    fits = path.stat().st_size < free // 2
+    return torch.from_numpy(np.load(path, mmap_mode=None if fits else "c", allow_pickle=False))
+
+
+def _write(path: Path, files: Sequence[Path], size: int, channels: int, crop: int | None) -> None:
+    """Decodes the files into an .npy file, which gets its name only when it is complete."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
+        if hasattr(os, "posix_fallocate"):
+            # On a full disk this fails with an error, where a write to mapped memory would end the process.
+            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+
+        def decode_part(start: int) -> None:
+            for index in range(start, min(start + 64, len(files))):
+                pixels[index] = decode(files[index], size, channels, crop)
+
+        with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # The results come in order, so the first bad file is named whichever thread was faster.
+            for _ in pool.map(decode_part, range(0, len(files), 64)):
+                pass
+        pixels.flush()
+        os.fsync(descriptor)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        flush_folder(path.parent)
+    finally:
+        os.close(descriptor)
+        Path(temporary).unlink(missing_ok=True)
+
+
+def decode(path: Path, size: int, channels: int, crop: int | None) -> NDArray[np.uint8]:
+    """One file as uint8 (channels, size, size); `decoded` says how. Raises `ComponentError` that names the file."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            square = _square(_plain(image, "L" if channels == 1 else "RGB"), size, crop)
+    except _BOMBS as error:
+        limit = Image.MAX_IMAGE_PIXELS
+        raise ComponentError(f"{path}: refused as a decompression bomb; wanted at most {limit} pixels") from error
+    except _UNREADABLE as error:
+        raise ComponentError(f"{path}: cannot be read as an image ({one_line(error)}); mend or remove it") from error
+    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """The image upright and without transparency, as "L" or "RGB"."""
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    image = ImageOps.exif_transpose(image)
+    if sixteen_bits:
+        # 65535 = 255 * 257, so this is the nearest level; Pillow's own conversion would clip at 255.
+        image = Image.fromarray(((np.asarray(image).astype(np.int32) + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; wanted 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    # A palette's colours, and the inks of CMYK, become grey by way of RGB.
+    return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+def _square(image: Image.Image, size: int, crop: int | None) -> Image.Image:
+    if crop is not None:
+        if min(image.size) < crop:
+            raise ValueError(f"it has {image.width}x{image.height} pixels; wanted at least {crop}x{crop}")
+        image = _centre(image, crop, crop)
+    # Nearly all of a long thin image is cut off in the end; resizing it whole could take more memory than there is.
+    longest = 16 * min(image.size)
+    image = _centre(image, min(image.width, longest), min(image.height, longest))
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    return _centre(image, size, size)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,116 @@
+"""Aligned CelebA: 202,599 photographs of faces of 178x218 pixels, downloaded on first use.
+
+Source: Z. Liu, P. Luo, X. Wang and X. Tang, Deep learning face attributes in the wild, ICCV 2015, arXiv:1411.7766.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs import frozen
+
+from ganlab import ComponentError, DatasetConfig, Places, hookimpl
+from ganlab_plugins.datasets._common import check_split, downloading, image_size, one_line
+
+if TYPE_CHECKING:
+    from ganlab import ImageDataset
+
+IMAGES = "img_align_celeba"
+PARTITION = "list_eval_partition.txt"
+CODES = {"train": "0", "test": "2"}  # 1 is the validation split
+
+
+@frozen
+class CelebA:
+    """Faces without labels: the official training split (162,770 images) and test split (19,962).
+
+    They are read from `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt` in the data folder. Where
+    those are missing they are downloaded, for which `gdown` must be installed.
+
+    Options: `size`, the height and width in pixels. `crop`, the central square that is cut out before resizing: 178 is
+    all of the width, from which published 64-pixel recipes start; others cut 148, 140 or 108, so that less of the
+    background is left. Scores compare only between equal crops.
+    """
+
+    size: int = image_size(64)
+    crop: int = attrs.field(default=178, validator=[attrs.validators.ge(1), attrs.validators.le(178)])
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        from ganlab import ImageDataset
+        from ganlab_plugins.datasets._images import decoded
+
+        check_split("celeba", split)
+        folder = places.data / "celeba"
+        if not (folder / IMAGES).is_dir() or not (folder / PARTITION).is_file():
+            with downloading("celeba", folder, f"{IMAGES}/*.jpg and {PARTITION}", *_refusals()):
+                _download(folder)
+        names = _names(folder / PARTITION, CODES[split])
+        images = decoded(folder / IMAGES, names, size=self.size, crop=self.crop, cache=places.cache)
+        return ImageDataset(images, "celeba", split)
+
+
+def _names(partition: Path, code: str) -> list[str]:
+    """The files of one split, in the order of the list."""
+    try:
+        lines = partition.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError) as error:
+        raise ComponentError(f"{partition}: cannot be read ({one_line(error)})") from error
+    names = []
+    for number, line in enumerate(lines, start=1):
+        match = re.fullmatch(r"(\w+\.jpg)\s+([012])\s*", line)
+        if match is None:
+            raise ComponentError(f'{partition}: line {number} is {line[:80]!r}; wanted one such as "000001.jpg 0"')
+        if match[2] == code:
+            names.append(match[1])
+    if not names:
+        raise ComponentError(f"{partition}: lists no image of this split (code {code})")
+    return names
+
+
+def _download(folder: Path) -> None:
+    """Fetches what is missing. The files' MD5 sums are torchvision's."""
+    from torchvision.datasets import CelebA as Published
+    from torchvision.datasets import utils
+
+    for file_id, md5, name in Published.file_list:
+        missing = not (folder / IMAGES).is_dir() if name == f"{IMAGES}.zip" else not (folder / PARTITION).is_file()
+        if name in (f"{IMAGES}.zip", PARTITION) and missing:
+            utils.download_file_from_google_drive(file_id, str(folder), name, md5)
+            if name == f"{IMAGES}.zip":
+                _extract(folder / name)
+
+
+def _extract(archive: Path) -> None:
+    """Unpacks the images beside the archive: only under the names they must have, and all of them or none."""
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{IMAGES}.") as temporary:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                members = [member for member in opened.namelist() if not member.endswith("/")]
+                if strange := [member for member in members if not re.fullmatch(rf"{IMAGES}/\w+\.jpg", member)]:
+                    raise ComponentError(f"{archive}: holds {strange[0]!r}; wanted only {IMAGES}/*.jpg; remove it")
+                opened.extractall(temporary, members)
+        except zipfile.BadZipFile as error:
+            raise ComponentError(f"{archive}: is damaged ({one_line(error)}); remove it") from error
+        os.replace(Path(temporary) / IMAGES, archive.parent / IMAGES)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What gdown raises when Google Drive refuses, most often because a file was asked for too often that day."""
+    try:
+        errors = importlib.import_module("gdown.exceptions")
+    except ImportError:
+        return ()
+    return tuple(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+@hookimpl
+def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+    register("celeba", CelebA)

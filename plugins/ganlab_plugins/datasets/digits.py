@@ -1,0 +1,58 @@
+"""The digits that come with scikit-learn: 1,797 real handwritten digits of 8x8 pixels, there without a download.
+
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
+doi:10.24432/C50P49; scikit-learn ships its test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from ganlab import DatasetConfig, Places, hookimpl
+from ganlab_plugins.datasets._common import check_split, image_size
+
+if TYPE_CHECKING:
+    from ganlab import ImageDataset
+
+TEST_IMAGES = 297
+
+
+@frozen
+class Digits:
+    """Grey digits with class labels.
+
+    There is no official split: here the last 297 images in file order are the test split, the 1,500 before them the
+    training split.
+
+    Options: `size`, the height and width in pixels; other than 8, the images are resized.
+    """
+
+    size: int = image_size(8)
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        import torch
+        from sklearn.datasets import load_digits
+
+        from ganlab import ImageDataset
+        from ganlab_plugins.datasets._images import resized
+
+        check_split("digits", split)
+        digits = load_digits()
+        part = slice(-TEST_IMAGES, None) if split == "test" else slice(None, -TEST_IMAGES)
+        # The values are 0 to 16.
+        images = torch.from_numpy(digits.images[part]).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+        return ImageDataset(
+            resized(images, self.size),
+            "digits",
+            split,
+            torch.from_numpy(digits.target[part]).long(),
+            tuple(str(name) for name in digits.target_names),
+        )
+
+
+@hookimpl
+def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+    register("digits", Digits)

@@ -1,0 +1,132 @@
+"""Any folder of images, with or without folders for classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+from attrs import frozen
+
+from ganlab import ComponentError, DatasetConfig, Places, hookimpl
+from ganlab_plugins.datasets._common import check_split, image_size, one_line
+
+if TYPE_CHECKING:
+    from ganlab import ImageDataset
+
+
+@frozen
+class ImageFolder:
+    """The images below a folder, in the order of their paths; hidden files and folders are left out.
+
+    Where every image lies in a subfolder, the folders at the top are the classes, labelled in the order of their names,
+    whatever lies deeper. Where images lie in the folder itself there are no labels, and all images are used. The files
+    are PNG, JPEG, WebP, BMP, TIFF, GIF (its first frame), PPM or PGM. Each is turned upright by its EXIF orientation,
+    put on white where it is transparent, resized (Lanczos, antialiased) until its shorter side is `size` pixels, and
+    cut to its central square.
+
+    Options: `path`, the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
+    `test_path`, the same for the test split; its classes are labelled as in `path`. `size`, the height and width in
+    pixels. `channels`, 3 for colour or 1 for grey.
+    """
+
+    path: str = attrs.field(validator=attrs.validators.min_len(1))
+    test_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
+    size: int = image_size(64)
+    channels: Literal[1, 3] = 3
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        import torch
+
+        from ganlab import ImageDataset
+        from ganlab_plugins.datasets._images import decoded
+
+        check_split("image_folder", split)
+        if split == "test" and self.test_path is None:
+            raise ComponentError("there is no test split; set dataset.test_path")
+        folder = _found("path", self.path, places)
+        names = _listed(folder)
+        classes = _classes(names)
+        if split == "test" and self.test_path is not None:
+            folder = _found("test_path", self.test_path, places)
+            names = _listed(folder)
+            classes = _test_classes(folder, _classes(names), classes)
+        label = {name: number for number, name in enumerate(classes)}
+        condition = torch.tensor([label[name.split("/")[0]] for name in names]) if classes else None
+        return ImageDataset(
+            decoded(folder, names, size=self.size, channels=self.channels, cache=places.cache),
+            f"image_folder:{folder.resolve().name}",
+            split,
+            condition,
+            classes,
+        )
+
+
+def _found(option: str, value: str, places: Places) -> Path:
+    """The folder that an option names. Raises `ComponentError` that names every place that was looked at."""
+    try:
+        given = Path(value).expanduser()
+    except RuntimeError as error:
+        raise ComponentError(f"{option}: {value!r}: {one_line(error)}") from error
+    candidates = list(dict.fromkeys([places.data / given, Path.cwd() / given]))  # one where it is absolute
+    for candidate in candidates:
+        try:
+            if candidate.is_dir():
+                return candidate
+            if candidate.exists():
+                raise ComponentError(f"{option}: {candidate} is not a folder; wanted a folder of images")
+        except OSError as error:
+            raise ComponentError(f"{option}: {candidate} cannot be read ({one_line(error)})") from error
+    places_looked_at = " and ".join(str(candidate) for candidate in candidates)
+    raise ComponentError(f"{option}: {value!r}: no such folder; looked at {places_looked_at}")
+
+
+def _listed(folder: Path) -> list[str]:
+    """The images below a folder as sorted relative POSIX paths. Links are followed, unless they lead in circles."""
+    from ganlab_plugins.datasets._images import EXTENSIONS
+
+    names: list[str] = []
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    while waiting:
+        below, above = waiting.pop()
+        here = folder / below
+        try:
+            real = os.path.realpath(here)
+            if real in above:
+                raise ComponentError(f"{here}: is a link to a folder that it lies in; remove it")
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        waiting.append((f"{below}{entry.name}/", (*above, real)))
+                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                        names.append(f"{below}{entry.name}")
+        except OSError as error:
+            raise ComponentError(f"{here}: cannot be listed ({error.strerror})") from error
+    if not names:
+        raise ComponentError(f"{folder}: holds no images; wanted files such as {', '.join(sorted(EXTENSIONS))}")
+    return sorted(names)
+
+
+def _classes(names: list[str]) -> tuple[str, ...]:
+    """The folders at the top in order, or none where an image lies in no folder."""
+    if any("/" not in name for name in names):
+        return ()
+    return tuple(sorted({name.split("/")[0] for name in names}))
+
+
+def _test_classes(folder: Path, test: tuple[str, ...], train: tuple[str, ...]) -> tuple[str, ...]:
+    """The training folder's classes, so that a label means the same in both; none where either folder has none."""
+    if not test or not train:
+        return ()
+    if strange := sorted(set(test) - set(train)):
+        raise ComponentError(f"test_path: {folder} has a class {strange[0]!r}; path has only {', '.join(train)}")
+    return train
+
+
+@hookimpl
+def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+    register("image_folder", ImageFolder)

@@ -1,0 +1,177 @@
+"""The Inception network of 2015 that published FIDs use, as torch-fidelity carries it over from TensorFlow.
+
+Szegedy et al. 2015, "Rethinking the Inception Architecture" (arXiv:1512.00567); Heusel et al. 2017 (arXiv:1706.08500)
+took its 2048 features before the classifier. Published scores mean this network with these weights and TensorFlow 1's
+bilinear resize; torchvision's Inception gives other numbers.
+
+Decisions:
+- A weights file is data, never code: it is read by safetensors, or by torch.load with `weights_only`, and what it
+  holds is handed to torch-fidelity from memory, because torch-fidelity's own loading runs any pickle it is given.
+- The fingerprint is of the weights as loaded, so the same weights in either format give the same one.
+- float32 throughout: TensorFloat-32 and autocast are off while it runs, so that a score does not depend on a setting
+  that was made for training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from ganlab import ComponentError, Evaluation, FeaturesConfig, hookimpl, tensors_sha256
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+HASH_PREFIX = "6726825d"
+"""How the published file's sha256 begins; it is part of the file's name too."""
+
+BATCH = 64
+
+
+@frozen
+class InceptionFeatures:
+    """`Features`: uint8 images (N, 1 or 3, H, W) of any size to float32 (N, 2048). Grey becomes three channels."""
+
+    network: nn.Module
+    device: torch.device
+    fingerprint: str
+    name: str = "inception-2015-tf"
+    dim: int = 2048
+    preprocessing: str = "uint8, resized to 299x299 by TensorFlow 1's bilinear (no antialias), (x - 128) / 128"
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        import torch
+
+        if images.shape[1] not in (1, 3):
+            raise ComponentError(f"Inception takes images of 1 or 3 channels, got {images.shape[1]}")
+        with torch.no_grad(), full_precision(self.device):
+            return torch.cat([self._batch(part.to(self.device)) for part in torch.split(images, BATCH)])
+
+    def _batch(self, images: Tensor) -> Tensor:
+        import torch
+
+        images = images.expand(-1, 3, -1, -1)
+        if self.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.network(images)[0]
+        return features
+
+
+@frozen
+class Inception:
+    """Inception of 2015, 2048 features.
+
+    Options: `weights`, a file of torch-fidelity's weights (a .safetensors file, or a .pth file that holds tensors
+    only). Without it the published file (95 MB) is downloaded once into the cache.
+    """
+
+    weights: str | None = None
+
+    def build(self, evaluation: Evaluation) -> InceptionFeatures:
+        """Loads the network onto the evaluation's device."""
+        if self.weights is None:
+            path = downloaded_weights(evaluation.places.cache / "weights")
+        else:
+            path = Path(self.weights).expanduser()
+        network = inception_network(path).to(evaluation.device)
+        return InceptionFeatures(network, evaluation.device, tensors_sha256(network.state_dict()))
+
+
+def inception_network(path: Path) -> nn.Module:
+    """torch-fidelity's extractor with the weights of a file, in eval mode, without gradients, on the CPU."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    buffer = io.BytesIO()
+    torch.save(read_weights(path), buffer)
+    buffer.seek(0)
+    try:
+        # The constructor draws initial weights before it loads ours, from the generator that training noise comes from.
+        with torch.random.fork_rng(devices=[]):
+            network: nn.Module = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], buffer)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())[:160]
+        raise ComponentError(f"{path} does not hold the weights of torch-fidelity's Inception: {cause}") from error
+    return network.to(memory_format=torch.channels_last)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file, read without running any code that it may hold."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ComponentError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ComponentError(f"{path} was refused: a weights file must hold tensors only, and no code") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise ComponentError(f"{path} cannot be read as a weights file: {first_line(error)}") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
+    ):
+        raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
+    return dict(found)
+
+
+def downloaded_weights(folder: Path) -> Path:
+    """The published weights file, downloaded into `folder` where it is not there yet or is damaged."""
+    from torch.hub import download_url_to_file
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    path: Path = folder / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+    if path.is_file():
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest().startswith(HASH_PREFIX):
+                return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # It writes to a temporary name, checks the hash, and only then renames.
+        download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=HASH_PREFIX, progress=False)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise ComponentError(
+            f"Inception's weights could not be downloaded ({first_line(error)}); download {URL_INCEPTION_V3} "
+            'elsewhere, put the file here, and set features = { name = "inception", weights = "FILE" }'
+        ) from error
+    return path
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No TensorFloat-32 and no autocast inside; what was set before stands again afterwards."""
+    import torch
+
+    backends: Any = torch.backends
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
+@hookimpl
+def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+    register("inception", Inception)

@@ -1,0 +1,36 @@
+"""Label smoothing: the discriminator is trained towards less than certainty (Salimans et al. 2016, arXiv:1606.03498)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import field, frozen
+from attrs.validators import ge, le
+
+from ganlab import ComponentError, Loss, LossWrapper, TargetedLoss, hookimpl
+
+
+@frozen
+class LabelSmoothing:
+    """Gives a loss other label targets for the discriminator; the generator's loss stays as it is.
+
+    real: the label of real images.
+    fake: the label of fake images. Above 0 the optimal discriminator no longer pushes fakes where there are no real
+        images (section 3.4 of the paper), so smoothing is one-sided by default.
+    """
+
+    real: float = field(default=0.9, validator=[ge(0), le(1)])
+    fake: float = field(default=0.0, validator=[ge(0), le(1)])
+
+    def __call__(self, loss: Loss) -> Loss:
+        if not isinstance(loss, TargetedLoss):
+            raise ComponentError(
+                f"the loss {type(loss).__name__} has no label targets to smooth; label smoothing needs a loss with "
+                "with_targets(real=…, fake=…), such as 'bce'"
+            )
+        return loss.with_targets(real=self.real, fake=self.fake)
+
+
+@hookimpl
+def register_loss_wrappers(register: Callable[[str, Callable[..., LossWrapper]], None]) -> None:
+    register("label_smoothing", LabelSmoothing)

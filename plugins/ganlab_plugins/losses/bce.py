@@ -1,0 +1,50 @@
+"""Binary cross-entropy on logits: the loss of the first GAN (Goodfellow et al. 2014, arXiv:1406.2661)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from ganlab import Loss, hookimpl
+
+
+@frozen
+class BCE:
+    """Binary cross-entropy of the discriminator's logits with label targets.
+
+    reduction: the discriminator's two halves, real and fake, are summed ("sum") or averaged ("mean").
+    saturating: False lets the generator maximise log D(G(z)), True minimise log(1 - D(G(z))), the minimax game, whose
+        gradient vanishes while the discriminator is sure.
+    real_target, fake_target: the labels that the discriminator is trained towards. The generator always aims at 1.
+    """
+
+    reduction: Literal["sum", "mean"] = "sum"
+    saturating: bool = False
+    real_target: float = field(default=1.0, validator=[ge(0), le(1)])
+    fake_target: float = field(default=0.0, validator=[ge(0), le(1)])
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        total = _cross_entropy(real, self.real_target) + _cross_entropy(fake, self.fake_target)
+        return total if self.reduction == "sum" else total / 2
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        # log(1 - sigmoid(x)) = -softplus(x), and -log sigmoid(x) = softplus(-x).
+        return -softplus(fake).mean() if self.saturating else softplus(-fake).mean()
+
+    def with_targets(self, *, real: float, fake: float) -> BCE:
+        return attrs.evolve(self, real_target=real, fake_target=fake)
+
+
+def _cross_entropy(logits: Tensor, target: float) -> Tensor:
+    return binary_cross_entropy_with_logits(logits, logits.new_full((), target).expand_as(logits))
+
+
+@hookimpl
+def register_losses(register: Callable[[str, Callable[..., Loss]], None]) -> None:
+    register("bce", BCE)

@@ -1,0 +1,1 @@
+"""Metrics: each scores a generator and says by what protocol."""

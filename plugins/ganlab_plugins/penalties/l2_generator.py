@@ -1,0 +1,41 @@
+"""The L2 norm of the generator's parameters as a term of its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge
+from torch import Tensor
+
+from ganlab import Penalty, Step, hookimpl
+
+
+@frozen
+class L2Generator:
+    """`weight` times the L2 norm of all generator parameters taken as one vector, or times its square.
+
+    weight: the factor.
+    squared: the square of the norm, which is weight decay as a loss term; the norm itself pulls with constant force.
+    every: add the term on every k-th update, times k.
+    """
+
+    weight: float = field(default=1e-5, validator=ge(0))
+    squared: bool = False
+    every: int = field(default=1, validator=ge(1))
+
+    @property
+    def player(self) -> Literal["generator"]:
+        return "generator"
+
+    def penalty(self, step: Step) -> Tensor:
+        norms = torch.stack([torch.linalg.vector_norm(p) for p in step.generator.parameters()])
+        total = norms.square().sum() if self.squared else torch.linalg.vector_norm(norms)
+        return self.weight * total
+
+
+@hookimpl
+def register_penalties(register: Callable[[str, Callable[..., Penalty]], None]) -> None:
+    register("l2_generator", L2Generator)

@@ -1,0 +1,307 @@
+"""Folders of images: pixels against a plain computation with Pillow and NumPy, listing and refusals by example."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganlab import ComponentError, Places
+from ganlab_plugins.datasets.image_folder import ImageFolder
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    (tmp_path / "data" / "set").mkdir(parents=True)
+    return Places(tmp_path / "data", tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(places: Places) -> Path:
+    return places.data / "set"
+
+
+def noise(height: int, width: int, *channels: int) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | None = None) -> np.ndarray:
+    pixels = noise(8, 8, 3) if pixels is None else pixels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def built(places: Places, split: str = "train", **options: object) -> np.ndarray:
+    return ImageFolder(**{"path": "set", "size": 8, **options}).build(places, split).images.numpy()  # type: ignore[arg-type]
+
+
+def hwc(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 2, 3, 1)
+
+
+# Pixels ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extension", ["png", "PNG", "bmp", "tif", "TIFF", "ppm"])
+def test_lossless_formats_keep_every_pixel(extension: str, places: Places, folder: Path) -> None:
+    pixels = save(folder / f"a.{extension}")
+    assert np.array_equal(hwc(built(places))[0], pixels)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "JPEG", "webp", "gif"])
+def test_other_formats_are_what_pillow_reads(extension: str, places: Places, folder: Path) -> None:
+    save(folder / f"a.{extension}")
+    expected = np.asarray(Image.open(folder / f"a.{extension}").convert("RGB"))
+    assert np.array_equal(hwc(built(places))[0], expected)
+
+
+def test_grey_becomes_three_equal_channels_and_stays_grey_in_one(places: Places, folder: Path) -> None:
+    pixels = save(folder / "a.pgm", noise(8, 8))
+    assert np.array_equal(built(places)[0], np.stack([pixels] * 3))
+    assert np.array_equal(built(places, channels=1)[0, 0], pixels)
+
+
+def test_colour_becomes_grey_by_itu_601(places: Places, folder: Path) -> None:
+    pixels = save(folder / "a.png")
+    assert np.abs(built(places, channels=1)[0, 0] - pixels @ [0.299, 0.587, 0.114]).max() <= 1
+
+
+def test_transparency_lies_on_white(places: Places, folder: Path) -> None:
+    pixels = save(folder / "a.png", noise(8, 8, 4)).astype(float)
+    alpha = pixels[..., 3:] / 255
+    assert np.abs(hwc(built(places))[0] - (pixels[..., :3] * alpha + 255 * (1 - alpha))).max() <= 1
+
+
+def test_a_transparent_palette_colour_is_white(places: Places, folder: Path) -> None:
+    indices = (np.arange(64, dtype=np.uint8) % 4).reshape(8, 8)
+    palette = np.array([[10, 20, 30], [200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8)
+    image = Image.fromarray(indices).convert("P")
+    image.putdata(indices.flatten().tolist())
+    image.putpalette(palette.flatten().tolist())
+    image.save(folder / "a.png")
+    image.save(folder / "b.png", transparency=1)
+    images = hwc(built(places))
+    assert np.array_equal(images[0], palette[indices])
+    palette[1] = 255
+    assert np.array_equal(images[1], palette[indices])
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "pgm"])
+def test_16_bit_grey_is_scaled(extension: str, places: Places, folder: Path) -> None:
+    values = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+    if extension == "pgm":
+        (folder / "a.pgm").write_bytes(b"P5 8 8 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(folder / f"a.{extension}")
+    assert np.array_equal(built(places, channels=1)[0, 0], np.rint(values * (255 / 65535)))
+
+
+def test_pixels_without_a_range_are_refused(places: Places, folder: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "a.tif")
+    with pytest.raises(ComponentError, match=r"a\.tif: .*no fixed range"):
+        built(places)
+
+
+# What each EXIF orientation asks for, in NumPy's words.
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation_is_applied(orientation: int, places: Places, folder: Path) -> None:
+    pixels = noise(8, 8, 3)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(folder / "a.png", exif=exif)
+    assert np.array_equal(hwc(built(places))[0], UPRIGHT[orientation](pixels))
+
+
+@pytest.mark.parametrize("shape", [(40, 24), (24, 40), (31, 97), (8, 128), (5, 4), (6, 6)])
+def test_resized_by_the_shorter_side_then_cut(shape: tuple[int, int], places: Places, folder: Path) -> None:
+    save(folder / "a.png", noise(*shape, 3))
+    image = Image.open(folder / "a.png")
+    scale = 16 / min(image.size)
+    width, height = round(image.width * scale), round(image.height * scale)
+    whole = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - 16) // 2, (height - 16) // 2
+    expected = np.asarray(whole.crop((left, top, left + 16, top + 16)))
+    assert np.array_equal(hwc(built(places, size=16))[0], expected)
+
+
+def test_a_long_thin_image_is_cut_before_it_is_resized(places: Places, folder: Path) -> None:
+    pixels = np.zeros((1, 60_000, 3), np.uint8)
+    pixels[:, 29_990:30_010] = 200  # the middle, all that can be seen in the end
+    save(folder / "a.png", pixels)
+    # Whole, it would become 60 million pixels wide and 1,000 high.
+    assert (built(places, size=1000) == 200).all()
+
+
+# Listing --------------------------------------------------------------------------------------------------------------
+
+
+def test_class_folders_give_labels_in_the_order_of_names(places: Places, folder: Path) -> None:
+    pixels = [save(folder / name) for name in ("b/1.png", "a/2.png", "b/deep/er/3.png", "a/10.png")]
+    save(folder / ".hidden" / "4.png")
+    save(folder / "a" / "._5.png")
+    (folder / "a" / "notes.txt").write_text("no image")
+    dataset = ImageFolder("set", size=8).build(places, "train")
+    # The order of the paths as text: a/10, a/2, b/1, b/deep/er/3.
+    assert np.array_equal(hwc(dataset.images.numpy()), np.stack([pixels[i] for i in (3, 1, 0, 2)]))
+    assert dataset.condition is not None
+    assert dataset.condition.tolist() == [0, 0, 1, 1]
+    assert dataset.classes == ("a", "b")
+    assert (dataset.name, dataset.split) == ("image_folder:set", "train")
+
+
+@pytest.mark.parametrize("names", [["a.png", "b.png"], ["a.png", "b/c.png"]])
+def test_images_in_the_folder_itself_have_no_labels(names: list[str], places: Places, folder: Path) -> None:
+    for name in names:
+        save(folder / name)
+    dataset = ImageFolder("set", size=8).build(places, "train")
+    assert len(dataset.images) == 2
+    assert dataset.condition is None
+    assert dataset.classes == ()
+
+
+def test_many_files_keep_their_order(places: Places, folder: Path) -> None:
+    for number in range(200):
+        save(folder / f"{number:03}.png", np.full((2, 2, 3), number, np.uint8))
+    assert built(places, size=2)[:, 0, 0, 0].tolist() == list(range(200))
+
+
+def test_links_are_followed_but_not_in_circles(places: Places, folder: Path) -> None:
+    save(places.data / "elsewhere" / "1.png")
+    folder.joinpath("a").symlink_to(places.data / "elsewhere")
+    assert len(built(places)) == 1
+    (places.data / "elsewhere" / "back").symlink_to(folder)
+    with pytest.raises(ComponentError, match="link to a folder that it lies in"):
+        built(places)
+
+
+def test_the_path_is_absolute_or_below_data_or_here(
+    places: Places, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = save(folder / "a.png")
+    assert np.array_equal(hwc(built(places, path=str(folder)))[0], pixels)
+    monkeypatch.setenv("HOME", str(places.data))
+    assert np.array_equal(hwc(built(places, path="~/set"))[0], pixels)
+
+    monkeypatch.chdir(tmp_path)
+    mine = save(tmp_path / "mine" / "a.png")
+    assert np.array_equal(hwc(built(places, path="mine"))[0], mine)
+    with pytest.raises(ComponentError) as caught:
+        built(places, path="nowhere")
+    assert str(caught.value) == (
+        f"path: 'nowhere': no such folder; looked at {places.data / 'nowhere'} and {tmp_path / 'nowhere'}"
+    )
+
+
+# The test split -------------------------------------------------------------------------------------------------------
+
+
+def test_the_test_split_has_the_labels_of_the_training_folder(places: Places, folder: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "c/1.png"):
+        save(folder / name)
+    pixels = [save(places.data / "held_out" / name) for name in ("b/1.png", "c/1.png")]
+    dataset = ImageFolder("set", test_path="held_out", size=8).build(places, "test")
+    assert np.array_equal(hwc(dataset.images.numpy()), np.stack(pixels))
+    assert dataset.condition is not None
+    assert dataset.condition.tolist() == [1, 2]
+    assert dataset.classes == ("a", "b", "c")
+
+    save(places.data / "held_out" / "d" / "1.png")
+    with pytest.raises(ComponentError, match="has a class 'd'; path has only a, b, c"):
+        ImageFolder("set", test_path="held_out", size=8).build(places, "test")
+
+
+def test_without_test_path_there_is_no_test_split(places: Places, folder: Path) -> None:
+    save(folder / "a.png")
+    with pytest.raises(ComponentError, match=r"there is no test split; set dataset\.test_path"):
+        built(places, "test")
+    with pytest.raises(ComponentError, match="no split 'valid'"):
+        built(places, "valid")
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_folder_is_refused(places: Places) -> None:
+    with pytest.raises(ComponentError, match=r"set: holds no images; wanted files such as \.bmp"):
+        built(places)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(places: Places) -> None:
+    (places.data / "file").write_text("")
+    with pytest.raises(ComponentError, match=r"path: .*file is not a folder"):
+        built(places, path="file")
+
+
+@pytest.mark.parametrize("kind", ["noise", "cut short", "another format", "broken link", "pipe"])
+def test_a_bad_file_is_named(kind: str, places: Places, folder: Path) -> None:
+    save(folder / "a.png")
+    bad = folder / "b.png"
+    if kind == "noise":
+        bad.write_bytes(RNG.bytes(100))
+    elif kind == "cut short":
+        save(bad, noise(64, 64, 3))
+        bad.write_bytes(bad.read_bytes()[:2000])
+    elif kind == "another format":  # one that Pillow could read
+        Image.fromarray(noise(8, 8, 3)).save(bad, format="PCX")
+    elif kind == "broken link":
+        bad.symlink_to(folder / "gone.png")
+    else:
+        os.mkfifo(bad)
+    with pytest.raises(ComponentError) as caught:
+        built(places)
+    assert str(caught.value).startswith(f"{bad}: ")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in places.cache.rglob("*.npy*")] == []
+
+
+@pytest.mark.parametrize("limit", [100, 40])  # Pillow warns above its limit, and raises above twice that
+def test_a_decompression_bomb_is_refused(
+    limit: int, places: Places, folder: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    save(folder / "a.png", noise(11, 11, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(
+        ComponentError, match=rf"a\.png: refused as a decompression bomb; wanted at most {limit} pixels"
+    ):
+        built(places)
+    assert len(recwarn) == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_folder_that_may_not_be_listed_is_named(places: Places, folder: Path) -> None:
+    save(folder / "a" / "1.png")
+    (folder / "a").chmod(0)
+    try:
+        with pytest.raises(ComponentError, match=r"set/a.*: cannot be listed"):
+            built(places)
+    finally:
+        (folder / "a").chmod(0o755)
+
+
+def test_the_superuser_too_is_told_of_a_folder_that_cannot_be_listed(
+    places: Places, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("ganlab_plugins.datasets.image_folder.os.scandir", refuse)
+    with pytest.raises(ComponentError, match=r"set: cannot be listed \(Permission denied\)"):
+        built(places)
