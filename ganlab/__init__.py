@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from ganlab.errors import ComponentError as ComponentError
     from ganlab.errors import GanlabError as GanlabError
     from ganlab.errors import UserError as UserError
+    from ganlab.errors import one_line as one_line
     from ganlab.files import cached_tensors as cached_tensors
+    from ganlab.files import file_sha256 as file_sha256
+    from ganlab.files import flush_folder as flush_folder
     from ganlab.files import tensors_sha256 as tensors_sha256
+    from ganlab.files import write_whole as write_whole
     from ganlab.hookspecs import hookimpl as hookimpl
     from ganlab.options import Interval as Interval
     from ganlab.options import component as component
@@ -50,8 +54,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data": ["ImageDataset", "to_float", "to_uint8"],
-    "errors": ["ComponentError", "GanlabError", "UserError"],
-    "files": ["cached_tensors", "tensors_sha256"],
+    "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
+    "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
     "hookspecs": ["hookimpl"],
     "options": ["Interval", "component", "components"],
     "protocols": [

@@ -121,15 +121,16 @@ class Beside:
             return
         name = self.plugins.registry.component_of("metric", metric).name
 
-        def progress(done: int, total: int) -> None:
-            self.view.progress(f"scoring {name}", done, total)
+        def progress(what: str, done: int, total: int) -> None:
+            self.view.progress(f"{name}: {what}", done, total)
             if self.stop.requested:
                 raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
 
         start = time.perf_counter()
         records = self.scorer.score(metric, self.training.evaluated, self.training.weights, progress)
-        for record in records:
-            record = {"step": step, "metric": index, **record, "seconds": round(time.perf_counter() - start, 3)}
+        seconds = round(time.perf_counter() - start, 3)
+        for scored in records:
+            record = {"step": step, "metric": index, **scored, "seconds": seconds}
             self._publish("metrics.jsonl", record)
             self.view.score(record)
             self.plugins.hook.evaluation_finished(run=self.run, record=record)
@@ -140,17 +141,20 @@ class Beside:
         if self._saved == step:
             return
         state = training_state(self.training, step)
-        if not all_finite([state[part] for part in ("generator", "discriminator")]):
+        if not all_finite([state[part] for part in (player.name for player in self.training.game.players)]):
             raise Diverged(f"a weight is not finite after step {step:,}; the checkpoint before it is kept")
         path = save_checkpoint(self.run.checkpoints, step, state)
         self._saved = step
         self._forget_old()
         self.plugins.hook.checkpoint_saved(run=self.run, path=path)
 
-    def resumed(self, step: int) -> None:
-        """Tells where a resumed run stands: what is recorded up to that step is not recorded again."""
+    def starts(self, step: int) -> None:
+        """Tells where the run goes on from: what is recorded up to that step is not recorded again."""
         self._last_tick = max((record["step"] for record in read_records(self.run.path / "log.jsonl")), default=0)
-        self._saved = self._timed_from = step
+        self._timed_from = step
+        self._saved = step if step in list_checkpoints(self.run.checkpoints) else -1
+        self._left = time.perf_counter()
+        self.view.started(step, self.training.total_steps)
 
     def _forget_old(self) -> None:
         """Keeps the latest checkpoints and the best by each metric."""

@@ -16,12 +16,13 @@ from typing import Any
 import platformdirs
 import torch
 from attrs import frozen
-from torch import nn
+from torch import Tensor, nn
 
 from ganlab.config import Experiment
 from ganlab.data import Feeder, image_spec
 from ganlab.errors import ComponentError, UserError
-from ganlab.phases import Average, Game, Phase, Player, two_player_phases
+from ganlab.evaluation import evaluating
+from ganlab.phases import Average, Game, Phase, Player, logits, two_player_phases
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
@@ -102,9 +103,10 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     if problems:
         raise UserError(*problems)
     generator, discriminator = (networks[name].train() for name in PLAYERS)
-    if not isinstance(getattr(generator, "latent_dim", None), int):
+    latent_dim = getattr(generator, "latent_dim", None)
+    if not isinstance(latent_dim, int):
         raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
-    _check_shapes(generator, discriminator, images, device)
+    _check_shapes(generator, discriminator, torch.zeros(2, latent_dim, device=device), images)
 
     players = {}
     for name in PLAYERS:
@@ -119,10 +121,11 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     torch.set_float32_matmul_precision("high" if train.precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = train.precision == "tf32"
     game = Game(
-        **players,
+        generator=players["generator"],
+        discriminator=players["discriminator"],
         loss=loss,
         augmentations=experiment.augmentation,
-        latent_dim=generator.latent_dim,
+        latent_dim=latent_dim,
         batch_size=train.batch_size,
         device=device,
         uses_real=uses_real(loss),
@@ -184,19 +187,18 @@ def _named_penalties(experiment: Experiment, registry: Registry, problems: list[
     return penalties
 
 
-def _check_shapes(generator: nn.Module, discriminator: nn.Module, images: ImageSpec, device: torch.device) -> None:
-    """One small pass through both networks in eval mode, so that a wrong shape is found before a step is taken."""
-    wanted = (2, images.channels, images.height, images.width)
-    generator.eval(), discriminator.eval()
-    with torch.no_grad():
-        made = generator(torch.zeros(2, generator.latent_dim, device=device), None)  # type: ignore[arg-type]
+def _check_shapes(generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec) -> None:
+    """One small pass through both networks, so that a wrong shape is found before a step is taken."""
+    wanted = (len(z), images.channels, images.height, images.width)
+    with evaluating(generator), evaluating(discriminator):
+        made = generator(z, None)
         if tuple(made.shape) != wanted:
             raise UserError(f"generator: makes images of shape {tuple(made.shape)}; the data set's are {wanted}")
-        judged = discriminator(made, None)
-        judged = judged if isinstance(judged, torch.Tensor) else judged.logits
-        if tuple(judged.shape) != (2,):
-            raise UserError(f"discriminator: gives logits of shape {tuple(judged.shape)} for 2 images; expected (2,)")
-    generator.train(), discriminator.train()
+        judged = logits(discriminator(made, None))
+        if judged.shape != (len(z),):
+            raise UserError(
+                f"discriminator: gives logits of shape {tuple(judged.shape)} for {len(z)} images; expected ({len(z)},)"
+            )
 
 
 def _stateful(experiment: Experiment, loss: Loss) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Decisions:
 - A checkpoint is written under a temporary name, hashed, flushed and renamed, so that a crash leaves the one before.
 - `manifest.json` holds a sha256 of every file: one flipped bit would load silently otherwise.
-- State is any nesting of dicts, lists, tuples, numbers, text and tensors. A part that is a module's `state_dict` becomes
-  a safetensors file that any other tool reads.
+- State is any nesting of dicts, lists, tuples, numbers, text and tensors. A part that is a module's `state_dict`
+  becomes a safetensors file that any other tool reads.
 """
 
 from __future__ import annotations

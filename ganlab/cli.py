@@ -160,7 +160,8 @@ def evaluate(
     for record in rescore(run, metric or [], step, set_ or [], device):
         features = record["protocol"].get("features", {})
         note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
-        print(f"step {record['step']:,}  {record['name']} {record['value']:.6g}{note}  {record['protocol']['weights']} weights")
+        score = f"{record['name']} {record['value']:.6g}{note}"
+        print(f"step {record['step']:,}  {score}  {record['protocol']['weights']} weights")
     return 0
 
 
@@ -233,5 +234,8 @@ def plugins(
     from ganlab.listing import list_plugins
     from ganlab.plugins import load_plugins
 
-    list_plugins(load_plugins(plugin or (), no_plugin or ()), name, json, Console(), Console(stderr=True))
+    loaded = load_plugins(plugin or (), no_plugin or ())
+    if loaded.problems:
+        raise UserError(*loaded.problems)
+    list_plugins(loaded, name, json, Console(), Console(stderr=True))
     return 0

@@ -125,6 +125,7 @@ def load_experiment(
     named = [path.parent / file for file in local if isinstance(file, str)] if isinstance(local, list) else []
     named = [file.expanduser().resolve() for file in (*named, *plugin_files)]
     plugins = load_plugins(named, blocked)
+    problems += plugins.problems
     problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
 
     try:
@@ -144,13 +145,20 @@ def structured(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
     for key, (player, inner) in NESTED.items():
         flat.pop(key, None)
         if isinstance(flat.get(player), Mapping) and inner in flat[player]:
-            flat[key] = flat[player][inner]
+            flat[key] = _over(table.get(inner, "adam"), flat[player][inner])
             flat[player] = {name: value for name, value in flat[player].items() if name != inner}
     try:
         experiment: Experiment = Structurer(plugins.registry).read(flat, Experiment)
     except Problems as error:
         raise Problems([_as_written(problem) for problem in error.problems]) from None
     return experiment
+
+
+def _over(common: Any, own: Any) -> Any:
+    """A player's optimiser: a table without a name changes the common one."""
+    if not isinstance(own, Mapping) or "name" in own:
+        return own
+    return {**(common if isinstance(common, Mapping) else {"name": common}), **own}
 
 
 def _as_written(problem: Problem) -> Problem:
@@ -248,10 +256,7 @@ def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
     at: Any = table
     for depth, part in enumerate(parts[:-1]):
         here = ".".join(parts[: depth + 1])
-        if isinstance(at, list):
-            at = at[_place(at, part, where)]
-        else:
-            at = at.setdefault(part, {})
+        at = at[_place(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
         if isinstance(at, str):
             raise UserError(f"--set {where}: {here} is {at!r}, not a table; set {here}={{ name = {at!r}, … }}")
         if not isinstance(at, (dict, list)):

@@ -48,6 +48,12 @@ class Interrupted(GanlabError):
     exit_code = 75
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an error says, or its name where it says nothing, without line breaks and not without end."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'margin'?"` for the nearest known name, else an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)

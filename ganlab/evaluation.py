@@ -24,6 +24,13 @@ BATCH = 128
 """Images made at a time. Not an option: in eval mode an image does not depend on its batch."""
 
 
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """The network in eval mode without gradients; afterwards each of its modules is in the mode it was in."""
@@ -67,23 +74,34 @@ class Scorer:
             self._splits[split] = self._config.build(self._places, split)
         return self._splits[split]
 
+    def prepare(self, metric: Metric, progress: Progress = _silent) -> None:
+        """Lets a metric load what it needs, or refuse, before there is anything to score."""
+        if hasattr(metric, "prepare"):
+            with untouched():
+                metric.prepare(self._evaluation(lambda count, seed: iter(()), progress))
+
+    def _evaluation(self, generated: Callable[[int, int], Iterator[Tensor]], progress: Progress) -> Evaluation:
+        return Evaluation(
+            generated=generated,
+            dataset=self.dataset,
+            device=self._device,
+            places=self._places,
+            progress=progress,
+        )
+
     def score(
         self,
         metric: Metric,
         network: nn.Module,
         weights: str,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = _silent,
     ) -> list[dict[str, Any]]:
         """One record for each value of a metric: name, value, which direction is better, protocol.
 
         `weights` says whose weights the network has: "ema" or "plain".
         """
-        evaluation = Evaluation(
-            generated=lambda count, seed: sample(network, count, seed, self._device, "metric"),
-            dataset=self.dataset,
-            device=self._device,
-            places=self._places,
-            progress=progress,
+        evaluation = self._evaluation(
+            lambda count, seed: sample(network, count, seed, self._device, "metric"), progress
         )
         with untouched():
             scores = metric.evaluate(evaluation)

@@ -1,4 +1,4 @@
-"""Asking a run to stop: the first signal is a request that the loop grants between two steps, the second ends at once."""
+"""Asking a run to stop: a first signal is granted between two steps, a second ends the run at once."""
 
 from __future__ import annotations
 

@@ -43,9 +43,7 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
         for component in plugins.registry.of_kind(kind)
         if wanted in (None, component.name, kind)
     ]
-    failures = [
-        failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)
-    ]
+    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)]
     if wanted and not found and not failures:
         names = {component.name for kind in KINDS for component in plugins.registry.of_kind(kind)} | set(KINDS)
         raise UserError(f"{wanted!r}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}")
@@ -98,7 +96,9 @@ def _default(f: attrs.Attribute[Any]) -> str | None:
     """The default as the experiment file would write it; None for an option that has to be given."""
     if f.default is attrs.NOTHING:
         return None
-    value = f.default.factory() if isinstance(f.default, attrs.Factory) else f.default  # type: ignore[arg-type]
+    value: Any = f.default
+    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        value = value.factory()
     if value is None:
         return "none"
     if isinstance(value, Interval):

@@ -210,19 +210,21 @@ def frozen_parameters(network: nn.Module) -> Iterator[None]:
 
 
 class Average:
-    """The exponential moving average of a network's weights; buffers are copied (Yazıcı et al. 2019, arXiv:1806.04498).
+    """The exponential moving average of a network's weights; buffers are copied (Yazici et al. 2019, arXiv:1806.04498).
 
     Batch norm's running statistics are buffers: an average without them would be evaluated with the initial ones.
     """
 
     def __init__(self, network: nn.Module, average: nn.Module, decay: float) -> None:
         self.network = average.requires_grad_(False).eval()
-        self._weights = (list(average.parameters()), list(network.parameters()))
-        self._buffers = (list(average.buffers()), list(network.buffers()))
-        self._weight = 1.0 - decay
+        self._averages: list[Tensor] = list(average.parameters())
+        self._weights: list[Tensor] = list(network.parameters())
+        self._averaged_buffers: list[Tensor] = list(average.buffers())
+        self._buffers: list[Tensor] = list(network.buffers())
+        self._share = 1.0 - decay
 
     @torch.no_grad()
     def update(self) -> None:
-        torch._foreach_lerp_(*self._weights, self._weight)
-        if self._buffers[0]:
-            torch._foreach_copy_(*self._buffers)
+        torch._foreach_lerp_(self._averages, self._weights, self._share)
+        if self._buffers:
+            torch._foreach_copy_(self._averaged_buffers, self._buffers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: 
     axes = figure.subplots()
     bins = [i / 50 for i in range(51)]
     for values, label in ((real, "D(real)"), (fake, "D(fake)")):
-        axes.hist(values, bins=bins, alpha=0.55, label=f"{label}, mean {sum(values) / max(1, len(values)):.2f}")
+        finite = [value for value in values if math.isfinite(value)]
+        mean = f"mean {sum(finite) / len(finite):.2f}" if len(finite) == len(values) else "not finite"
+        axes.hist(finite, bins=bins, alpha=0.55, label=f"{label}, {mean}")
     axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: cannot tell")
     axes.set(xlabel="probability of being real", ylabel="images", xlim=(0, 1), title=f"Discriminator at step {step:,}")
     axes.legend()

@@ -26,7 +26,7 @@ import pluggy
 from attrs import define, field
 
 from ganlab import hookspecs
-from ganlab.errors import UserError, did_you_mean
+from ganlab.errors import did_you_mean, one_line
 from ganlab.registry import KINDS, Origin, RegistrationError, Registry
 
 BUNDLED = "ganlab_plugins"
@@ -46,10 +46,14 @@ class Failure:
 
 @define
 class Plugins:
-    """The plugins of one command: the manager for hooks, the registry, and what failed to load."""
+    """The plugins of one command: the manager for hooks, the registry, and what failed to load.
+
+    `problems` are the user's own: a file that is not there, a name to block that no plugin has.
+    """
 
     registry: Registry = field(factory=Registry)
     failures: list[Failure] = field(factory=list)
+    problems: list[str] = field(factory=list)
     origins: dict[str, Origin] = field(factory=dict)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
@@ -79,14 +83,12 @@ class _Guard:
 def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plugins:
     """All plugins: bundled, installed, in the folders named by GANLAB_PLUGINS, and `files`.
 
-    `blocked` names plugins (`ganlab plugins` shows their names) that are not even imported. Raises UserError for a file
-    that is not there or a blocked name that there is none of.
+    `blocked` names plugins (`ganlab plugins` shows their names) that are not even imported.
     """
-    files = [file.expanduser().resolve() for file in files]
-    if missing := [f"plugin file {str(file)!r}: no such file" for file in files if not file.is_file()]:
-        raise UserError(*missing)
-
     plugins = Plugins()
+    files = [file.expanduser().resolve() for file in files]
+    plugins.problems += [f"plugin file {str(file)!r}: no such file" for file in files if not file.is_file()]
+    files = [file for file in files if file.is_file()]
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
     seen: set[str] = set()
@@ -98,8 +100,9 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
             _admit(plugins, origin, load())
         if guard.error is not None:
             plugins.failures.append(Failure(origin, _cause(guard.error, origin)))
-    if unknown := sorted(blocked - seen):
-        raise UserError(*(f"--no-plugin {name}: no such plugin{did_you_mean(name, seen)}" for name in unknown))
+    plugins.problems += [
+        f"--no-plugin {name}: no such plugin{did_you_mean(name, seen)}" for name in sorted(blocked - seen)
+    ]
     plugins.registry.freeze()
     return plugins
 
@@ -193,12 +196,11 @@ def _hook_problems(manager: pluggy.PluginManager, module: ModuleType) -> list[st
 
 def _cause(error: BaseException, origin: Origin) -> str:
     """One line: the error, and the deepest line of the plugin's own file that led to it."""
-    text = " ".join(str(error).split()) or "no message"
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
     kind = "" if isinstance(error, RegistrationError) else f"{type(error).__name__}: "
-    return f"{kind}{text}" + (f" (line {lines[-1]})" if lines else "")
+    return f"{kind}{one_line(error)}" + (f" (line {lines[-1]})" if lines else "")
 
 
 def _distribution(point: importlib.metadata.EntryPoint) -> str:

@@ -214,14 +214,15 @@ class Evaluation:
 
     `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluation network in eval
     mode, with a random stream of its own; equal seeds give equal images. `dataset(split)` loads a split of the
-    experiment's data. `progress(done, total)` shows how far a long metric is, and is where it may be interrupted.
+    experiment's data. `progress(what, done, total)` shows how far a long metric is, and is where it may be
+    interrupted.
     """
 
     generated: Callable[[int, int], Iterator[Tensor]]
     dataset: Callable[[str], Dataset]
     device: torch.device
     places: Places
-    progress: Callable[[int, int], None]
+    progress: Callable[[str, int, int], None]
 
 
 @frozen
@@ -238,7 +239,11 @@ class Scores:
 
 @runtime_checkable
 class Metric(Protocol):
-    """Scores a generator. `every` says how often: an `Interval`, where 0 means before and after training only."""
+    """Scores a generator. `every` says how often: an `Interval`, where 0 means before and after training only.
+
+    A metric may also have `prepare(evaluation)`. It is called before a run folder is made, without a generator, and is
+    the place to load or train what is costly and to raise `ComponentError` where that cannot be.
+    """
 
     @property
     def every(self) -> Interval: ...

@@ -139,7 +139,9 @@ class Registry:
         if (kind, name) in self._components:
             return self._components[kind, name]
         names = [c.name for c in self.of_kind(kind)]
-        near = did_you_mean(name, names) or f"; there {'is' if len(names) == 1 else 'are'}: {', '.join(names) or 'none'}"
+        near = (
+            did_you_mean(name, names) or f"; there {'is' if len(names) == 1 else 'are'}: {', '.join(names) or 'none'}"
+        )
         raise UserError(f"unknown {kind} {name!r}{near}")
 
     def component_of(self, kind: str, instance: Any) -> Component:

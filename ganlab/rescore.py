@@ -30,13 +30,15 @@ def rescore(
         records = []
         with Progress(console=Console(stderr=True), transient=True) as bar:
             for name, metric in metrics:
-                task = bar.add_task(f"scoring {name}", total=None)
+                task = bar.add_task(name, total=None)
                 try:
                     scored = scorer.score(
                         metric,
                         run.generator,
                         run.weights,
-                        lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
+                        lambda what, done, total, task=task, name=name: bar.update(
+                            task, description=f"{name}: {what}", completed=done, total=total
+                        ),  # type: ignore[misc]
                     )
                 except ComponentError as error:
                     raise UserError(f"{run.path}: metric {name!r}: {error}") from None

@@ -5,7 +5,7 @@ The order: read and refuse, build and refuse, and only then make a folder; train
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -21,8 +21,9 @@ from ganlab.beside import Beside, restore_training
 from ganlab.build import Training, build, pick_device, places
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.config import Experiment, load_experiment, to_toml
-from ganlab.errors import Diverged, GanlabError, Interrupted, UserError
-from ganlab.evaluation import Scorer, evaluating, sample
+from ganlab.data import to_float
+from ganlab.errors import ComponentError, Diverged, Interrupted, UserError
+from ganlab.evaluation import Progress, Scorer, evaluating, sample
 from ganlab.interrupts import StopRequest
 from ganlab.loop import train
 from ganlab.phases import logits
@@ -63,98 +64,119 @@ class Outcome:
 
 def dry_run(request: Request) -> str:
     """Everything that a run would refuse is refused; returns the resolved experiment. Writes no run folder."""
-    experiment, plugins = load_experiment(
-        request.experiment, request.overrides, request.plugin_files, request.blocked
-    )
-    with _named(request.experiment):
-        build(experiment, plugins.registry, places(), pick_device(request.device))
+    experiment, plugins = _loaded(request)
+    _built(request, experiment, plugins)
     return to_toml(experiment, plugins)
 
 
 def run(request: Request, view: View) -> Outcome:
     """Trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
-    experiment, plugins = load_experiment(
-        request.experiment, request.overrides, request.plugin_files, request.blocked
-    )
-    device = pick_device(request.device)
+    experiment, plugins = _loaded(request)
     folder = RunFolder(_folder(request, experiment))
     earlier = _earlier(folder.path, request)
     if earlier.get("status") == "finished" and not _goes_further(folder.path, experiment):
         view.line(f"already finished: {folder.path}")
         return _outcome(folder.path, "finished", earlier.get("step", 0), 0.0)
-    with _named(request.experiment):
-        training = build(experiment, plugins.registry, places(), device)
-    surroundings = _surroundings(experiment, plugins, device)
-    toml = to_toml(experiment, plugins)
-    if earlier and not request.anyway:
-        _refuse_other(folder.path, earlier, tomllib.loads(toml), surroundings)
-
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.lock()
-    except OSError as error:
-        raise UserError(f"{folder.path}: cannot be written to: {error.strerror}") from None
-    try:
-        start = _restored(folder, training, view) if earlier else 0
-        folder.info = dict(earlier)
-        folder.experiment_file.write_text(toml, encoding="utf-8")
-        folder.write_info(
-            status="running",
-            name=experiment.name,
-            seed=experiment.seed,
-            started=earlier.get("started", now()),
-            resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
-            images=attrs.asdict(training.images),
-            dataset=_described(training),
-            total_steps=training.total_steps,
-            **surroundings,
-        )
-        return _trained(experiment, training, folder, plugins, view, start)
-    finally:
-        folder.unlock()
-
-
-def _trained(
-    experiment: Experiment, training: Training, folder: RunFolder, plugins: Plugins, view: View, start: int
-) -> Outcome:
-    """Trains, and writes down how it ended whatever happens."""
-    began, earlier_seconds = time.monotonic(), folder.info.get("seconds", 0.0)
-    status, failure = "failed", None
-    trackers = [config.build(folder) for config in experiment.tracker]
     with StopRequest() as stop, view:
-        scorer = Scorer(experiment.dataset, training.dataset, places(), training.game.device)
-        beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
-        if start:
-            beside.resumed(start)
-        view.started(start, training.total_steps)
-        plugins.hook.run_started(run=folder)
+
+        def progress(what: str, done: int, total: int) -> None:
+            view.progress(what, done, total)
+            if stop.requested:
+                raise KeyboardInterrupt
+
+        training, scorer = _built(request, experiment, plugins, progress)
+        surroundings = _surroundings(experiment, plugins, training.game.device)
+        toml = to_toml(experiment, plugins)
+        if earlier and not request.anyway:
+            _refuse_other(folder.path, earlier, tomllib.loads(toml), surroundings)
+        _opened(folder)
         try:
-            train(training, start, beside)
-            status = "finished"
-        except BaseException as error:
-            failure = error
-            status = {Interrupted: "interrupted", Diverged: "diverged", KeyboardInterrupt: "interrupted"}.get(
-                type(error), "failed"
-            )
-            raise
-        finally:
-            metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
-            saved = list_checkpoints(folder.checkpoints)
-            step = max(saved, default=0)
-            seconds = earlier_seconds + time.monotonic() - began
+            start = _restored(folder, training, view) if earlier else 0
+            folder.info = dict(earlier)
+            folder.experiment_file.write_text(toml, encoding="utf-8")
             folder.write_info(
-                status=status,
-                ended=now(),
-                seconds=round(seconds, 3),
-                step=step,
-                metrics=metrics,
-                **({"error": f"{type(failure).__name__}: {failure}"} if failure else {}),
+                status="running",
+                name=experiment.name,
+                seed=experiment.seed,
+                started=earlier.get("started", now()),
+                resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
+                images=attrs.asdict(training.images),
+                dataset=_described(training),
+                total_steps=training.total_steps,
+                **surroundings,
             )
-            draw_plots(training, folder, step)
-            for tracker in trackers:
-                tracker.close()
-            plugins.hook.run_finished(run=folder, error=failure)
-    return _outcome(folder.path, status, step, seconds)
+            trackers = [config.build(folder) for config in experiment.tracker]
+            beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
+            return _trained(beside, start)
+        finally:
+            folder.unlock()
+
+
+def _loaded(request: Request) -> tuple[Experiment, Plugins]:
+    return load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked)
+
+
+def _built(
+    request: Request, experiment: Experiment, plugins: Plugins, progress: Progress | None = None
+) -> tuple[Training, Scorer]:
+    """The objects that train and score; whatever refuses is named with the experiment's file."""
+    where, device = places(), pick_device(request.device)
+    try:
+        training = build(experiment, plugins.registry, where, device)
+        scorer = Scorer(experiment.dataset, training.dataset, where, device)
+        for index, metric in enumerate(experiment.metric):
+            try:
+                scorer.prepare(metric, *([progress] if progress else []))
+            except ComponentError as error:
+                raise UserError(f"metric[{index}]: {error}") from None
+    except UserError as error:
+        raise UserError(*(f"{request.experiment}: {line}" for line in error.problems)) from None
+    return training, scorer
+
+
+def _trained(beside: Beside, start: int) -> Outcome:
+    """Trains, and writes down how it ended whatever happens."""
+    training, folder, hook = beside.training, beside.run, beside.plugins.hook
+    began, earlier_seconds = time.monotonic(), folder.info.get("seconds", 0.0)
+    outcome = Outcome(folder.path, "running", start, 0.0, {})
+
+    def ended(kind: object, failure: BaseException | None, trace: object) -> None:
+        nonlocal outcome
+        outcome = Outcome(
+            path=folder.path,
+            status=_status(failure),
+            step=max(list_checkpoints(folder.checkpoints), default=0),
+            seconds=earlier_seconds + time.monotonic() - began,
+            metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
+        )
+        folder.write_info(
+            status=outcome.status,
+            ended=now(),
+            step=outcome.step,
+            seconds=round(outcome.seconds, 3),
+            metrics=outcome.metrics,
+            error=f"{type(failure).__name__}: {failure}" if failure else None,
+        )
+        draw_plots(training, folder, outcome.step)
+        for tracker in beside.trackers:
+            tracker.close()
+        hook.run_finished(run=folder, error=failure)
+
+    beside.starts(start)
+    hook.run_started(run=folder)
+    with contextlib.ExitStack() as stack:
+        stack.push(ended)
+        train(training, start, beside)
+    return outcome
+
+
+def _status(failure: BaseException | None) -> str:
+    """What run.json calls the way a run ended."""
+    if failure is None:
+        return "finished"
+    if isinstance(failure, (Interrupted, KeyboardInterrupt)):
+        return "interrupted"
+    return "diverged" if isinstance(failure, Diverged) else "failed"
 
 
 def draw_plots(training: Training, folder: RunFolder, step: int) -> None:
@@ -166,8 +188,6 @@ def draw_plots(training: Training, folder: RunFolder, step: int) -> None:
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(training.dataset.images))
     with untouched():
-        from ganlab.data import to_float
-
         sources = {
             "real": (part.to(game.device) for part in training.dataset.images[:count].split(128)),
             "fake": sample(game.generator.network, count, 0, game.device, "scores"),
@@ -197,8 +217,8 @@ def _folder(request: Request, experiment: Experiment) -> Path:
         if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{experiment.seed}"):
             return path.parent
     raise UserError(
-        f"--resume: no unfinished run of {experiment.name!r} with seed {experiment.seed} in {Path('runs') / experiment.name}"
-        "; name its folder with --out"
+        f"--resume: no unfinished run of {experiment.name!r} with seed {experiment.seed} in "
+        f"{Path('runs') / experiment.name}; name its folder with --out"
     )
 
 
@@ -220,12 +240,22 @@ def _earlier(path: Path, request: Request) -> dict[str, Any]:
         info = read_info(path)
         if not request.resume:
             raise UserError(
-                f"--out {path}: holds an earlier run ({info['status']}); go on with it by --resume, or choose another folder"
+                f"--out {path}: holds an earlier run ({info['status']}); go on with it by --resume, "
+                "or choose another folder"
             )
         return info
     if any(item.name != ".lock" for item in path.iterdir()):
         raise UserError(f"--out {path}: is not empty and holds no run; choose another folder")
     return {}
+
+
+def _opened(folder: RunFolder) -> None:
+    """Makes the folder and keeps other processes out."""
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.lock()
+    except OSError as error:
+        raise UserError(f"{folder.path}: cannot be written to: {error.strerror}") from None
 
 
 def _goes_further(path: Path, experiment: Experiment) -> bool:
@@ -299,17 +329,3 @@ def _described(training: Training) -> dict[str, Any]:
 
 def _outcome(path: Path, status: str, step: int, seconds: float) -> Outcome:
     return Outcome(path, status, step, seconds, best_and_final(read_records(path / "metrics.jsonl")))
-
-
-class _named:  # noqa: N801 - a context manager that reads as an adjective
-    """Puts the experiment's file before each line of a refusal."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError):
-            raise UserError(*(f"{self.path}: {line}" for line in error.problems)) from None

@@ -1,8 +1,8 @@
 """Tables of plain values into attrs classes, and back: strict, and with every problem at once.
 
-cattrs does the converting; its lenient defaults ("false" is True, 3.9 is 3) are replaced by hooks that take a value only
-where it has the type. A field made by `ganlab.component(kind)` takes a component: its name, or a table with `name` and
-its options, which are the fields of its class.
+cattrs does the converting; its lenient defaults ("false" is True, 3.9 is 3) are replaced by hooks that take a value
+only where it has the type. A field made by `ganlab.component(kind)` takes a component: its name, or a table with `name`
+and its options, which are the fields of its class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import attrs
 import cattrs
 from attrs import frozen
 
-from ganlab.errors import UserError, did_you_mean
+from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.options import COMPONENT, Interval
 from ganlab.registry import Component, Registry
 
@@ -40,7 +40,7 @@ class Problem:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-class Problems(Exception):  # noqa: N818 - it carries several
+class Problems(Exception):
     """Raised inside the converter; `read` hands them on as one UserError."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -205,7 +205,7 @@ class Structurer:
         return str(value) if isinstance(value, Path) else value
 
 
-class _collecting:  # noqa: N801 - a context manager that reads as a verb
+class _collecting:
     """Turns what the body raises over a value into problems under a key."""
 
     def __init__(self, problems: list[Problem], key: str | int) -> None:
@@ -229,7 +229,7 @@ def _problems_of(error: BaseException) -> Iterator[Problem]:
         for inner in error.exceptions:
             yield from _problems_of(inner)
     elif isinstance(error, (ValueError, TypeError, UserError, cattrs.StructureHandlerNotFoundError)):
-        yield Problem("", " ".join(str(error).split()))
+        yield Problem("", one_line(error))
 
 
 def _validate(f: attrs.Attribute[Any], value: object) -> None:
@@ -239,8 +239,8 @@ def _validate(f: attrs.Attribute[Any], value: object) -> None:
     try:
         f.validator(None, f, value)
     except (ValueError, TypeError) as error:
-        # attrs puts the name first and the value last, for some validators with all its arguments.
-        text = str(error.args[0]).removeprefix(f"'{f.name}' ")
+        # attrs puts the field's name first and the value last, and some of its validators give more arguments.
+        text = str(error.args[0]).removeprefix(f"'{f.name}' ").removesuffix(f": {value!r}")
         raise ValueError(text if repr(value) in text else f"{text}, got {shown(value)}") from None
 
 

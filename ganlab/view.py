@@ -1,6 +1,7 @@
 """What a person sees of a run: a live view on a terminal, plain lines elsewhere.
 
-Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, the latest score.
+Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, and the latest
+scores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class View(Protocol):
 
     def __enter__(self) -> View: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None
+    ) -> None: ...
 
     def started(self, step: int, total: int) -> None: ...
 

@@ -6,6 +6,7 @@ Adam and SGD run fused: one kernel for all parameters, a sixth faster on the CPU
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from attrs import field, frozen
@@ -14,7 +15,7 @@ from torch import nn
 
 from ganlab import OptimizerConfig, hookimpl
 
-_share = [ge(0), lt(1)]
+_share: Any = [ge(0), lt(1)]
 
 
 @frozen

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ganlab import ComponentError
+from ganlab import ComponentError, one_line
 
 
 def image_size(default: int) -> Any:
@@ -22,12 +22,6 @@ def check_split(name: str, split: str) -> None:
     """Refuses every split but "train" and "test"."""
     if split not in ("train", "test"):
         raise ComponentError(f"{name}: no split {split!r}; there are 'train' and 'test'")
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """What an error says, or its name where it says nothing, without line breaks and not without end."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 @contextmanager

@@ -31,9 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ganlab import ComponentError
-from ganlab.files import file_sha256, flush_folder, write_whole
-from ganlab_plugins.datasets._common import one_line
+from ganlab import ComponentError, file_sha256, flush_folder, one_line, write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl
-from ganlab_plugins.datasets._common import check_split, downloading, image_size, one_line
+from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab_plugins.datasets._common import check_split, downloading, image_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -35,9 +35,10 @@ class CelebA:
     They are read from `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt` in the data folder. Where
     those are missing they are downloaded, for which `gdown` must be installed.
 
-    Options: `size`, the height and width in pixels. `crop`, the central square that is cut out before resizing: 178 is
-    all of the width, from which published 64-pixel recipes start; others cut 148, 140 or 108, so that less of the
-    background is left. Scores compare only between equal crops.
+    size: height and width in pixels.
+    crop: the central square that is cut out before resizing. 178 is all of the width, from which published 64-pixel
+        recipes start; others cut 148, 140 or 108, so that less of the background is left. Scores compare only between
+        equal crops.
     """
 
     size: int = image_size(64)

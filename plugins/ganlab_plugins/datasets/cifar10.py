@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl
-from ganlab_plugins.datasets._common import check_split, downloading, image_size, one_line
+from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab_plugins.datasets._common import check_split, downloading, image_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,14 +28,12 @@ JPEG_FOLDER = "cifar10-jpeg"
 class CIFAR10:
     """Photographs of ten kinds of animals and vehicles, with class labels.
 
-    Options: `size`, the height and width in pixels; other than 32, the images are resized. `source`:
-
-    - "original" is the published data, downloaded on first use.
-    - "jpeg" is a stand-in for where it cannot be had: the same photographs after a JPEG compression that loses some of
-      them, in `cifar10-jpeg/{train,test}/CLASS/*.jpg` in the data folder. The data set is then named "cifar10-jpeg": an
-      FID against it must never be set beside a published one.
-    - "auto" takes the original where it is there, else the JPEG files where they are there (and warns), else downloads
-      the original.
+    size: height and width in pixels; other than 32, the images are resized.
+    source: "original" is the published data, downloaded on first use. "jpeg" is a stand-in for where it cannot be had:
+        the same photographs after a JPEG compression that lost detail, in `cifar10-jpeg/{train,test}/CLASS/*.jpg` in
+        the data folder; the data set is then named "cifar10-jpeg", and an FID against it must never be set beside a
+        published one. "auto" takes the original where it is there, else the JPEG files where they are there (and
+        warns), else downloads the original.
     """
 
     size: int = image_size(32)

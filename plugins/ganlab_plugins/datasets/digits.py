@@ -27,7 +27,7 @@ class Digits:
     There is no official split: here the last 297 images in file order are the test split, the 1,500 before them the
     training split.
 
-    Options: `size`, the height and width in pixels; other than 8, the images are resized.
+    size: height and width in pixels; other than 8, the images are resized.
     """
 
     size: int = image_size(8)

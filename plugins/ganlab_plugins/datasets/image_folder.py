@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl
-from ganlab_plugins.datasets._common import check_split, image_size, one_line
+from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab_plugins.datasets._common import check_split, image_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -27,9 +27,10 @@ class ImageFolder:
     put on white where it is transparent, resized (Lanczos, antialiased) until its shorter side is `size` pixels, and
     cut to its central square.
 
-    Options: `path`, the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
-    `test_path`, the same for the test split; its classes are labelled as in `path`. `size`, the height and width in
-    pixels. `channels`, 3 for colour or 1 for grey.
+    path: the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
+    test_path: the same for the test split; its classes are labelled as in `path`.
+    size: height and width in pixels.
+    channels: 3 for colour or 1 for grey.
     """
 
     path: str = attrs.field(validator=attrs.validators.min_len(1))

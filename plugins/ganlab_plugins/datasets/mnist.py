@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl
-from ganlab_plugins.datasets._common import check_split, downloading, image_size, one_line
+from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab_plugins.datasets._common import check_split, downloading, image_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -25,7 +25,7 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 class MNIST:
     """Handwritten digits with class labels, from `MNIST/raw` in the data folder.
 
-    Options: `size`, the height and width in pixels; other than 28, the images are resized.
+    size: height and width in pixels; other than 28, the images are resized.
     """
 
     size: int = image_size(28)
@@ -38,7 +38,7 @@ class MNIST:
 class FashionMNIST:
     """Grey photographs of clothes with class labels, from `FashionMNIST/raw` in the data folder.
 
-    Options: `size`, the height and width in pixels; other than 28, the images are resized.
+    size: height and width in pixels; other than 28, the images are resized.
     """
 
     size: int = image_size(28)

@@ -1,17 +1,19 @@
 """A small network trained on the experiment's own labelled images, for data that Inception says little about.
 
 Features learned on photographs do not tell handwritten digits apart well; those of a network that classifies the
-data set do. (Lucic et al. 2018, "Are GANs Created Equal?", arXiv:1711.10337, notes how FID rests on its network.)
+data set do. What is measured with them is Heusel et al.'s distance (2017, arXiv:1706.08500) in another space.
 
 Decisions:
 - It learns from the training split, whichever split a metric compares with, and always from the same seed. Its
   weights are cached under all that they depend on, and their hash goes into every score: only scores with equal
   hashes can be compared.
 - Training is a number of updates, because an epoch is 12 of them for one data set and 500 for another; a small data
-  set ends earlier, after 30 passes. On two cores, test accuracy and time: scikit-learn's digits DIGITS, MNIST MNIST_,
-  CIFAR-10 CIFAR_.
+  set ends earlier, after 30 passes. Test accuracy and training time measured on two CPU cores: scikit-learn's digits
+  99.0% in 8 s, MNIST 99.1% in 32 s, CIFAR-10 (from JPEG files) 67.0% in 46 s.
+- The features' scale is the network's own: real training against real test images score 0.30 on digits (297 test
+  images), 0.013 on MNIST and 0.008 on CIFAR-10, so compare with that floor and not with Inception's numbers.
 - The features are the last layer's maps after ReLU, averaged over positions, as Inception's are.
-- Larger images go through a first layer with a longer stride, so that the rest works at 32 pixels or less.
+- Larger images go through a first layer with a longer stride, so that the rest works at 16 pixels or less.
 """
 
 from __future__ import annotations
@@ -29,9 +31,8 @@ from ganlab import (
     cached_tensors,
     hookimpl,
     tensors_sha256,
-    to_float,
 )
-from ganlab_plugins.features.inception import full_precision
+from ganlab_plugins.features._precision import full_precision
 
 if TYPE_CHECKING:
     import torch
@@ -83,8 +84,11 @@ class ClassifierFeatures:
 class Classifier:
     """A convolutional classifier of the data set's classes, trained when it is first needed.
 
-    Options: `updates` (of batches of 128 images; fewer where 30 passes over the images are fewer), `dim` (how many
-    features), `seed` (of its weights and of the order of images). The data set must have class labels.
+    The data set must have class labels.
+
+    updates: batches of 128 images to learn from; fewer where 30 passes over the images are fewer.
+    dim: how many features.
+    seed: of its first weights and of the order of images.
     """
 
     updates: int = field(default=800, validator=validators.ge(1))
@@ -189,10 +193,10 @@ def train_classifier(
             batch = prepared(images[chosen].to(evaluation.device))
             loss = cross_entropy(network(batch), labels[chosen].to(evaluation.device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
-            evaluation.progress(update, updates)
+            evaluation.progress("training the classifier", update, updates)
     finally:
         cudnn.deterministic, cudnn.benchmark = as_before
 
@@ -200,6 +204,8 @@ def train_classifier(
 def prepared(images: Tensor) -> Tensor:
     """uint8 images to what the network takes."""
     import torch
+
+    from ganlab import to_float
 
     return to_float(images).contiguous(memory_format=torch.channels_last)
 

@@ -14,18 +14,19 @@ Decisions:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import io
 import pickle
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, hookimpl, tensors_sha256
+from ganlab import ComponentError, Evaluation, FeaturesConfig, hookimpl, one_line, tensors_sha256
+from ganlab_plugins.features._precision import full_precision
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,12 @@ HASH_PREFIX = "6726825d"
 """How the published file's sha256 begins; it is part of the file's name too."""
 
 BATCH = 64
+
+UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError),
+    *(TypeError, AttributeError, AssertionError, struct.error),
+)
+"""What torch.load was seen to raise, or may, on files that were cut short or had bytes changed."""
 
 
 @frozen
@@ -70,8 +77,8 @@ class InceptionFeatures:
 class Inception:
     """Inception of 2015, 2048 features.
 
-    Options: `weights`, a file of torch-fidelity's weights (a .safetensors file, or a .pth file that holds tensors
-    only). Without it the published file (95 MB) is downloaded once into the cache.
+    weights: a file of torch-fidelity's weights: .safetensors, or a .pth that holds tensors only. Without it the
+        published file (95 MB) is downloaded once into the cache.
     """
 
     weights: str | None = None
@@ -99,7 +106,7 @@ def inception_network(path: Path) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], buffer)
     except RuntimeError as error:
-        cause = " ".join(str(error).split())[:160]
+        cause = one_line(error, limit=160)
         raise ComponentError(f"{path} does not hold the weights of torch-fidelity's Inception: {cause}") from error
     return network.to(memory_format=torch.channels_last)
 
@@ -119,8 +126,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ComponentError(f"{path} was refused: a weights file must hold tensors only, and no code") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise ComponentError(f"{path} cannot be read as a weights file: {first_line(error)}") from error
+    except (*UNREADABLE, SafetensorError) as error:
+        raise ComponentError(f"{path} cannot be read as a weights file: {one_line(error)}") from error
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
     ):
@@ -144,32 +151,10 @@ def downloaded_weights(folder: Path) -> Path:
         download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=HASH_PREFIX, progress=False)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ComponentError(
-            f"Inception's weights could not be downloaded ({first_line(error)}); download {URL_INCEPTION_V3} "
+            f"Inception's weights could not be downloaded ({one_line(error)}); download {URL_INCEPTION_V3} "
             'elsewhere, put the file here, and set features = { name = "inception", weights = "FILE" }'
         ) from error
     return path
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """No TensorFloat-32 and no autocast inside; what was set before stands again afterwards."""
-    import torch
-
-    backends: Any = torch.backends
-    settings = (backends.cudnn.conv, backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
-    try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Label smoothing: the discriminator is trained towards less than certainty (Salimans et al. 2016, arXiv:1606.03498)."""
+"""Label smoothing (Salimans et al. 2016, arXiv:1606.03498): a discriminator trained towards less than certainty."""
 
 from __future__ import annotations
 

@@ -51,16 +51,23 @@ REFERENCE_BATCH = 256
 class FID:
     """Frechet Inception Distance of generated images from a split of the data set.
 
-    Options: `every` (how often it is measured), `samples` (how many images are generated, at least 2), `split` (the
-    reference, whole), `features` (the network), `seed` (of the latents). Fewer samples than features make a singular
-    covariance: the distance is still right for those samples, but its bias is large.
+    every: how often it is measured besides before and after training.
+    samples: how many images are generated. Fewer than there are features make a singular covariance: the distance is
+        still right for those samples, but its bias is large.
+    split: the reference, whole.
+    features: the network whose features are compared.
+    seed: of the latents.
     """
 
     every: Interval = Interval()
     samples: int = field(default=10_000, validator=validators.ge(2))
-    split: Literal["train", "test"] = field(default="train", validator=validators.in_(("train", "test")))
+    split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="inception")
     seed: int = field(default=0, validator=validators.ge(0))
+
+    def prepare(self, evaluation: Evaluation) -> None:
+        """Loads or trains the features, so that what is missing is told before training and not after."""
+        self.features.build(evaluation)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """One value, `fid`. It is nan where a feature is not finite."""
@@ -145,7 +152,7 @@ def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluati
     for batch in torch.split(dataset.images, REFERENCE_BATCH):
         metric.update(batch.to(evaluation.device), real=True)
         done += len(batch)
-        evaluation.progress(done, total)
+        evaluation.progress("features of the reference", done, total)
     mean, cov = moments(metric.real_features_sum, metric.real_features_cov_sum, total)
     return {"mean": mean, "cov": cov, "root": symmetric_root(cov), "count": torch.tensor(total)}
 
@@ -159,7 +166,7 @@ def generated_moments(
     for batch in evaluation.generated(samples, seed):
         metric.update(batch.to(evaluation.device), real=False)
         done += len(batch)
-        evaluation.progress(done, samples)
+        evaluation.progress("generated images", done, samples)
     if done < 2:
         raise ComponentError(f"FID needs at least 2 generated images, got {done}")
     return *moments(metric.fake_features_sum, metric.fake_features_cov_sum, done), done

@@ -1,8 +1,9 @@
 """DCGAN (Radford et al. 2016, arXiv:1511.06434) for square images of 16, 28, 32, 64, 128 and like sizes.
 
 Decisions:
-- One piece of code for every size: the side is halved while it is even, to a base of 4 to 7 pixels (4 for powers of two,
-  7 for 28). The generator starts at the base and doubles; the discriminator mirrors it. Channels double at each halving.
+- One piece of code for every size: the side is halved while it is even, to a base of 4 to 7 pixels (4 for powers of
+  two, 7 for 28). The generator starts at the base and doubles; the discriminator mirrors it. Channels double at each
+  halving.
 - As published: strided convolutions only, batch norm everywhere but at the generator's output and the discriminator's
   input, ReLU in the generator and leaky ReLU in the discriminator, weights from N(0, 0.02), batch norm from N(1, 0.02).
 """
@@ -25,8 +26,8 @@ def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
         side, doublings = side // 2, doublings + 1
     if images.height != images.width or not 4 <= side <= 7 or doublings < 1:
         raise ComponentError(
-            f"dcgan cannot make images of {images.height}x{images.width}; it makes square ones whose side is 4, 5, 6 or "
-            "7 doubled some times, such as 16, 28, 32, 64 or 128"
+            f"dcgan cannot make images of {images.height}x{images.width}; it makes square ones whose side is 4, 5, 6 "
+            "or 7 doubled some times, such as 16, 28, 32, 64 or 128"
         )
     return side, doublings
 

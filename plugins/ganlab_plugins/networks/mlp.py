@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, lt, min_len
@@ -55,7 +56,7 @@ def _hidden_layers(widths: Sequence[int], slope: float, dropout: float) -> list[
     return layers
 
 
-_widths = [min_len(1), deep_iterable(ge(1))]
+_widths: Any = [min_len(1), deep_iterable(ge(1))]
 
 
 @frozen

@@ -1,0 +1,81 @@
+"""What every test stands on: folders of its own, no stray plugins, and experiments that take a second."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from ganlab import cli
+from support import HINGE
+
+
+@pytest.fixture(autouse=True)
+def own_folders(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
+    """Runs in a folder of the test's own; caches what is costly once a session; keeps real data where it is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GANLAB_PLUGINS", raising=False)
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    if "real_data" not in request.fixturenames:
+        monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with real images; the test is skipped where GANLAB_DATA names none."""
+    folder = os.environ.get("GANLAB_DATA")
+    if not folder:
+        pytest.skip("GANLAB_DATA names no folder of real images")
+    return Path(folder)
+
+
+@pytest.fixture
+def table() -> dict[str, Any]:
+    """A small experiment as a table: two tiny networks on the offline digits, four steps."""
+    return {
+        "name": "tiny",
+        "dataset": {"name": "digits"},
+        "generator": {"name": "mlp", "latent_dim": 8, "hidden": [16]},
+        "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.2},
+        "loss": {"name": "bce"},
+        "optimizer": {"name": "adam", "lr": 1e-3},
+        "train": {"steps": 4, "batch_size": 16, "log_every": 2, "sample_count": 4},
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a table as an experiment file and returns its path."""
+
+    def write(table: dict[str, Any], name: str = "tiny.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(tomli_w.dumps(table))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def ganlab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process; returns its exit code, what it printed and what it said on stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = cli.call([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def hinge(tmp_path: Path) -> Path:
+    """A loss in a file of its own: ten lines of code."""
+    path = tmp_path / "hinge.py"
+    path.write_text(HINGE)
+    return path

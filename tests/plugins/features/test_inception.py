@@ -1,0 +1,211 @@
+"""The Inception features, held against torch-fidelity given the same file (of random weights: none is downloaded)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+import torch_fidelity.feature_extractor_inceptionv3 as published
+from attrs import define
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ganlab import ComponentError, Evaluation, ImageDataset, Places
+from ganlab_plugins.features import inception
+from ganlab_plugins.metrics.fid import FID
+
+
+def an_evaluation(folder: Path, reference: Tensor | None = None, generated: Tensor | None = None) -> Evaluation:
+    return Evaluation(
+        generated=lambda count, seed: iter(generated.split(8)),
+        dataset=lambda split: ImageDataset(reference, "noise", split),
+        device=torch.device("cpu"),
+        places=Places(folder / "data", folder / "cache"),
+        progress=lambda what, done, total: None,
+    )
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A file of random weights, made by a torch-fidelity network that was kept from downloading its own."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(published, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patch.setattr(published.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        torch.manual_seed(0)
+        network = published.FeatureExtractorInceptionV3("random", ["2048"])
+        for parameter in network.parameters():
+            if parameter.ndim == 4:  # torch's own initial weights would shrink the signal to nothing
+                torch.nn.init.kaiming_normal_(parameter)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def features(weights, tmp_path_factory) -> inception.InceptionFeatures:
+    return inception.Inception(str(weights)).build(an_evaluation(tmp_path_factory.mktemp("places")))
+
+
+def photos(count: int, seed: int, channels: int = 3) -> Tensor:
+    coarse = torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (torch.nn.functional.interpolate(coarse, 32, mode="bilinear") * 255).to(torch.uint8)
+
+
+def test_features_are_torch_fidelitys(weights, features):
+    theirs = published.FeatureExtractorInceptionV3("theirs", ["2048"], str(weights))
+    for images in (photos(3, 0), photos(2, 1)[:, :, :20, :27]):
+        ours = features(images)
+        assert ours.dtype == torch.float32
+        assert ours.shape == (len(images), 2048) == (len(images), features.dim)
+        assert ours.std(0).mean() > 1e-3  # otherwise the comparison could not fail
+        torch.testing.assert_close(ours, theirs(images)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_grey_images_are_three_equal_channels(features):
+    grey = photos(2, 0, channels=1)
+    torch.testing.assert_close(features(grey), features(grey.repeat(1, 3, 1, 1)))
+    with pytest.raises(ComponentError, match="1 or 3 channels, got 4"):
+        features(photos(1, 0, channels=4))
+
+
+def test_fid_is_torch_fidelitys(weights, tmp_path):
+    @define
+    class Images(torch.utils.data.Dataset):
+        images: Tensor
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def __getitem__(self, index: int) -> Tensor:
+            return self.images[index]
+
+    real, fake = photos(20, 1), photos(16, 2) // 2
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(real),
+        input2=Images(fake),
+        fid=True,
+        feature_extractor_weights_path=str(weights),
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,  # no worker processes
+        verbose=False,
+    )
+    scores = FID(features=inception.Inception(str(weights))).evaluate(an_evaluation(tmp_path, real, fake))
+    assert scores.values["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+
+
+def test_either_format_gives_the_same_fingerprint(weights, features, tmp_path):
+    state = torch.load(weights, weights_only=True)
+    save_file(dict(state), tmp_path / "same.safetensors")
+    evaluation = an_evaluation(tmp_path)
+    same = inception.Inception(str(tmp_path / "same.safetensors")).build(evaluation)
+    assert same.fingerprint == features.fingerprint
+    state["fc.bias"][0] += 1
+    save_file(dict(state), tmp_path / "other.safetensors")
+    other = inception.Inception(str(tmp_path / "other.safetensors")).build(evaluation)
+    assert other.fingerprint != features.fingerprint
+
+
+def test_building_leaves_the_global_generator_and_settings_alone(weights, tmp_path):
+    generator, precision = torch.get_rng_state(), torch.backends.cudnn.conv.fp32_precision
+    inception.Inception(str(weights)).build(an_evaluation(tmp_path))(photos(1, 0))
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.backends.cudnn.conv.fp32_precision == precision
+    assert torch.is_grad_enabled()
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
+def test_a_pickle_that_runs_code_is_refused(save, tmp_path):
+    path, touched = tmp_path / "weights.pth", tmp_path / "touched"
+    save({"weight": Malicious(touched)}, path)
+    with pytest.raises(ComponentError, match=r"weights\.pth was refused"):
+        inception.Inception(str(path)).build(an_evaluation(tmp_path))
+    assert not touched.exists()
+    # What was refused would have run: the test's own pickle is a live one. (It runs before torch finds that a plain
+    # pickle is no file of torch's.)
+    with contextlib.suppress(RuntimeError):
+        torch.load(path, weights_only=False)
+    assert touched.exists()
+
+
+def test_files_that_are_not_weights_are_refused_in_one_line(weights, tmp_path):
+    good = weights.read_bytes()
+    state = torch.load(weights, weights_only=True)
+    missing = {name: tensor for name, tensor in state.items() if name != "fc.bias"}
+    legacy = io.BytesIO()
+    torch.save({"weight": torch.ones(2)}, legacy, _use_new_zipfile_serialization=False)
+    files = {
+        "empty.pth": b"",
+        "text.pth": b"not weights at all\n",
+        "page.pth": b"<!DOCTYPE html><html></html>",
+        "cut.pth": good[: len(good) // 2],
+        "legacy.pth": legacy.getvalue()[:-10],
+        "text.safetensors": b"not weights at all\n",
+        "list.pth": [torch.ones(1)],
+        "numbers.pth": {"weight": 1.0},
+        "other.pth": {"weight": torch.ones(1)},
+        "missing.pth": missing,
+        "shape.pth": {**missing, "fc.bias": torch.ones(1000)},
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        with pytest.raises(ComponentError, match=name.replace(".", r"\.")) as caught:
+            inception.inception_network(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ComponentError, match=r"there is no weights file .*gone\.pth"):
+        inception.Inception(str(tmp_path / "gone.pth")).build(an_evaluation(tmp_path))
+
+
+def test_the_home_folder_can_be_written_as_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ComponentError, match=f"there is no weights file {tmp_path}/gone.pth"):
+        inception.Inception("~/gone.pth").build(an_evaluation(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error", [urllib.error.URLError("no network"), OSError("disk full"), RuntimeError("invalid hash")]
+)
+def test_a_failed_download_says_what_to_do(error, monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(ComponentError, match=r"could not be downloaded .* weights = \"FILE\"") as caught:
+        inception.Inception().build(an_evaluation(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_is_kept_and_a_damaged_one_is_not_trusted(weights, features, monkeypatch, tmp_path):
+    calls = []
+
+    def download(url, dst, hash_prefix, progress):
+        calls.append((url, hash_prefix))
+        Path(dst).write_bytes(weights.read_bytes())
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(inception, "HASH_PREFIX", inception.hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
+    evaluation = an_evaluation(tmp_path)
+    assert inception.Inception().build(evaluation).fingerprint == features.fingerprint
+    path = inception.downloaded_weights(tmp_path / "cache" / "weights")
+    assert calls == [(published.URL_INCEPTION_V3, inception.HASH_PREFIX)]
+    path.write_bytes(path.read_bytes()[:-1])
+    inception.downloaded_weights(tmp_path / "cache" / "weights")
+    assert len(calls) == 2

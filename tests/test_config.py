@@ -1,0 +1,223 @@
+"""The experiment file, held against what a person would mean by it: every kind of mistake has its line, all at once."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from ganlab.config import Train, load_experiment, override, parse_override, to_toml
+from ganlab.errors import UserError
+from ganlab.options import Interval
+
+Write = Callable[..., Path]
+
+
+def problems(path: Path, *overrides: str, **options: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load_experiment(path, overrides, **options)
+    return [line.removeprefix(f"{path}: ") for line in caught.value.problems]
+
+
+def test_a_good_file_is_read(write: Write, table: dict[str, Any]) -> None:
+    experiment, plugins = load_experiment(write(table))
+    assert experiment.train.steps == 4
+    assert experiment.loss.reduction == "sum"  # type: ignore[attr-defined]
+    assert experiment.generator.hidden == (16,)  # type: ignore[attr-defined]
+    assert not plugins.failures
+
+
+def test_the_name_of_the_file_is_the_default_name(write: Write, table: dict[str, Any]) -> None:
+    del table["name"]
+    experiment, _ = load_experiment(write(table, "from_file.toml"))
+    assert experiment.name == "from_file"
+
+
+MISTAKES = {
+    "sed = 1": "sed: unknown key; did you mean 'seed'?",
+    "train.batchsize = 4": "train.batchsize: unknown key; did you mean 'batch_size'?",
+    "loss.reductoin = 'sum'": "loss.reductoin: unknown key; did you mean 'reduction'?",
+    "loss.reduction = 'sun'": "loss.reduction: expected 'sum' or 'mean', got 'sun'; did you mean 'sum'?",
+    "loss.saturating = 'false'": "loss.saturating: expected true or false, got 'false'",
+    "loss.saturating = 1": "loss.saturating: expected true or false, got 1",
+    "loss.name = 'bec'": "loss.name: unknown loss 'bec'; did you mean 'bce'?",
+    "train.steps = 3.9": "train.steps: expected a whole number, got 3.9",
+    "train.steps = true": "train.steps: expected a whole number, got true",
+    "train.steps = '3'": "train.steps: expected a whole number, got '3'",
+    "train.steps = 0": "train.steps: must be >= 1, got 0",
+    "train.batch_size = -1": "train.batch_size: must be >= 1, got -1",
+    "train.ema = 1": "train.ema: must be < 1, got 1.0",
+    "train.ema = true": "train.ema: expected a number, got true",
+    "train.ema = nan": "train.ema: expected a finite number, got nan",
+    "train.log_every = 0": "train: log_every: must be at least 1: NaN is looked for once a tick",
+    "train.sample_every = '2 weeks'": 'train.sample_every: expected a number of steps or text such as "2 epochs", '
+    "got '2 weeks'",
+    "train.precision = 'fp8'": "train.precision: expected 'float32' or 'tf32' or 'bfloat16', got 'fp8'",
+    "optimizer.betas = [0.5]": "optimizer.betas: expected 2 values, got [0.5]",
+    "optimizer.betas = [0.5, 'x']": "optimizer.betas[1]: expected a number, got 'x'",
+    "generator.hidden = [16, 0]": "generator.hidden: must be >= 1: 0, got (16, 0)",
+    "generator.hidden = 16": "generator.hidden: expected a list, got 16",
+    "generator.optimizer.lr = -1": "generator.optimizer.lr: must be > 0, got -1.0",
+    "generator.optimizer = 'adma'": "generator.optimizer.name: unknown optimizer 'adma'; did you mean 'adam'?",
+    "penalty = 3": "penalty: expected a list of tables ([[penalty]]), got 3",
+    "penalty = [{ weight = 1 }]": "penalty[0]: name: expected the name of a penalty (l2_generator), got none",
+    "metric = [{ name = 'fid', features = 'inceptoin' }]": "metric[0].features.name: unknown features 'inceptoin'; "
+    "did you mean 'inception'?",
+    "metric = [{ name = 'fid', features = { name = 'classifier', colour = 1 } }]": "metric[0].features.colour",
+    "dataset = 3": "dataset: expected the name of a dataset or a table, got 3",
+    "name = '../x'": "name: must match regex",
+    "name = ''": "name: must match regex",
+    "seed = -1": "seed: must be >= 0, got -1",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_line_for_each_mistake(mistake: str, write: Write, table: dict[str, Any]) -> None:
+    key, _, value = mistake.partition(" = ")
+    override(table, key.split("."), tomllib.loads(f"v = {value}")["v"])
+    (line,) = problems(write(table))
+    assert line.startswith(MISTAKES[mistake]), line
+    assert "\n" not in line
+
+
+def test_all_mistakes_at_once(write: Write, table: dict[str, Any]) -> None:
+    table["sed"] = 1
+    table["loss"]["margn"] = 2
+    table["generator"]["name"] = "mpl"
+    table["train"] |= {"batch_size": 0, "steps": "many"}
+    del table["dataset"]
+    lines = problems(write(table))
+    starts = ["sed", "loss.margn", "generator.name", "train.batch_size", "train.steps", "dataset"]
+    assert sorted(line.split(":")[0] for line in lines) == sorted(starts)
+
+
+def test_steps_or_epochs(write: Write, table: dict[str, Any]) -> None:
+    table["train"]["epochs"] = 2
+    assert problems(write(table)) == ["train: give one of 'steps' and 'epochs', not both"]
+    del table["train"]["epochs"], table["train"]["steps"]
+    assert problems(write(table)) == ["train: give one of 'steps' and 'epochs'"]
+
+
+def test_toml_syntax_and_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("a = [1,\nb")
+    (line,) = problems(path)
+    assert line.startswith("not valid TOML")
+    assert "line 2" in line
+    assert problems(tmp_path / "none.toml") == ["no such file"]
+    path.write_bytes(b"\xff\xfe")
+    assert problems(path)[0].startswith("not UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 5000, ".".join("a" * 20_000) + " = 1", "# " + "x" * 10_000_000],
+    ids=["deep nesting", "40 KB key", "10 MB file"],
+)
+def test_config_bombs_are_refused_at_once(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.toml"
+    path.write_text(text)
+    start = time.perf_counter()
+    assert len(problems(path)) == 1
+    assert time.perf_counter() - start < 1
+
+
+def test_overrides(table: dict[str, Any], write: Write) -> None:
+    path = write(table)
+    settings = ["train.steps=9", "optimizer.betas=[0.9, 0.99]", "loss.reduction=mean", "generator.optimizer.name=sgd"]
+    experiment, _ = load_experiment(path, settings)
+    assert experiment.train.steps == 9
+    assert experiment.optimizer.betas == (0.9, 0.99)  # type: ignore[attr-defined]
+    assert experiment.loss.reduction == "mean"  # type: ignore[attr-defined]
+    assert type(experiment.generator_optimizer).__name__ == "SGD"
+
+
+def test_overrides_of_lists_and_tables(table: dict[str, Any], write: Write) -> None:
+    table["metric"] = [{"name": "fid", "features": "classifier"}]
+    path = write(table)
+    assert load_experiment(path, ["metric=[]"])[0].metric == ()
+    changed = load_experiment(path, ["metric.0.samples=77", "penalty=[{name='l2_generator'}]"])[0]
+    assert changed.metric[0].samples == 77  # type: ignore[attr-defined]
+    assert changed.penalty[0].player == "generator"
+
+
+def test_choosing_another_component_drops_the_options_of_the_one_before() -> None:
+    table: dict[str, Any] = {"generator": {"name": "mlp", "hidden": [1], "optimizer": {"name": "adam", "lr": 1}}}
+    override(table, ["generator", "name"], "dcgan")
+    assert table == {"generator": {"name": "dcgan", "optimizer": {"name": "adam", "lr": 1}}}
+    override(table, ["generator", "optimizer", "name"], "sgd")
+    assert table["generator"]["optimizer"] == {"name": "sgd"}
+
+
+def test_a_players_optimizer_changes_the_common_one(table: dict[str, Any], write: Write) -> None:
+    table["optimizer"] = {"name": "adam", "lr": 0.5, "betas": [0.0, 0.9]}
+    table["discriminator"]["optimizer"] = {"lr": 0.25}
+    experiment, _ = load_experiment(write(table))
+    assert attrs.asdict(experiment.discriminator_optimizer)["lr"] == 0.25  # type: ignore[arg-type]
+    assert attrs.asdict(experiment.discriminator_optimizer)["betas"] == (0.0, 0.9)  # type: ignore[arg-type]
+    assert experiment.generator_optimizer is None
+
+
+def test_steps_replace_epochs() -> None:
+    table: dict[str, Any] = {"train": {"epochs": 3}}
+    override(table, ["train", "steps"], 5)
+    assert table == {"train": {"steps": 5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.steps", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("train..steps=3", "expected KEY=VALUE"),
+        ("loss.name=[1", "neither a TOML value nor a plain word"),
+        ("loss.name=a\nb=2", "on one line"),
+        ("a=" + "[" * 100, "nested"),
+    ],
+)
+def test_bad_overrides(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_override(text)
+
+
+def test_an_override_through_something_that_is_no_table(table: dict[str, Any], write: Write) -> None:
+    table["loss"] = "bce"
+    (line, *_) = problems(write(table), "loss.reduction=mean", "train.steps.x=1", "metric.0.x=1")
+    assert line == "--set loss.reduction: loss is 'bce', not a table; set loss={ name = 'bce', … }"
+
+
+def test_the_resolved_file_reads_back_as_the_same_experiment(write: Write, table: dict[str, Any], hinge: Path) -> None:
+    table |= {
+        "plugins": ["hinge.py"],
+        "loss": "hinge",
+        "penalty": [{"name": "l2_generator", "weight": 0.5}],
+        "metric": [{"name": "fid", "every": "2 epochs", "features": {"name": "classifier"}}],
+    }
+    table["generator"]["optimizer"] = {"name": "rmsprop", "lr": 0.25}
+    experiment, plugins = load_experiment(write(table))
+    text = to_toml(experiment, plugins)
+    again, other = load_experiment(write(tomllib.loads(text), "resolved.toml"))
+    assert to_toml(again, other) == text
+    assert attrs.evolve(again, loss=experiment.loss, plugins=()) == attrs.evolve(experiment, plugins=())
+    resolved = tomllib.loads(text)
+    assert resolved["plugins"] == [str(hinge.resolve())]
+    assert resolved["generator"]["optimizer"]["lr"] == 0.25
+    assert resolved["metric"][0]["every"] == "2 epochs"
+    for f in attrs.fields(Train):
+        assert f.name in resolved["train"] or getattr(experiment.train, f.name) is None
+
+
+def test_intervals() -> None:
+    assert Interval.parse(500).in_steps(93.0) == 500
+    assert Interval.parse("2 epochs").in_steps(93.5) == 187
+    assert Interval.parse("1 epoch").in_steps(0.2) == 1
+    assert Interval.parse(0).in_steps(93.0) == 0
+    assert Interval.parse("1 epoch").to_toml() == "1 epoch"
+    for wrong in (-1, 1.5, True, "epochs", "-1 epochs", None, "1e3 steps"):
+        with pytest.raises(ValueError, match="expected a number of steps"):
+            Interval.parse(wrong)

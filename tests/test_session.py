@@ -1,0 +1,403 @@
+"""The life of a run: what its folder holds, that looking never changes it, and that resuming repeats it to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import ganlab as package
+from ganlab.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.runs import read_records
+
+Write = Callable[..., Path]
+Command = Callable[..., tuple[int, str, str]]
+
+CLASSIFIER = {"name": "classifier", "updates": 20}
+
+
+def parameters(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the latest checkpoint: networks, average, optimisers, random states."""
+    path = list(list_checkpoints(run / "checkpoints").values())[-1]
+    return {f"{file.stem}.{name}": t for file in path.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
+def assert_equal(first: Path, second: Path) -> None:
+    one, two = parameters(first), parameters(second)
+    assert one.keys() == two.keys()
+    assert len(one) > 20
+    different = [name for name in one if not torch.equal(one[name], two[name])]
+    assert not different
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in record.items() if key not in ("images_per_second", "seconds")}
+        for record in read_records(run / "log.jsonl")
+    ]
+
+
+def test_what_a_run_folder_holds(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"] |= {"sample_every": 2, "checkpoint_every": 2, "ema": 0.9}
+    table["metric"] = [{"name": "fid", "every": 2, "samples": 32, "features": CLASSIFIER}]
+    code, out, err = ganlab("run", write(table), "--out", "r")
+    assert (code, err) == (0, "")
+    assert "step 4/4" in out
+    assert out.rstrip().endswith("run folder: r")
+    run = Path("r")
+
+    info = json.loads((run / "run.json").read_text())
+    assert info["status"] == "finished"
+    assert info["versions"]["torch"] == torch.__version__
+    assert info["device"] == "cpu"
+    assert info["threads"] == torch.get_num_threads()
+    assert info["components"]["loss.bce"]["plugin"] == "losses.bce"
+    assert len(info["components"]["loss.bce"]["sha256"]) == 64
+    assert "features.classifier" in info["components"]
+    assert info["metrics"]["fid"]["final"]["step"] == 4
+
+    log = read_records(run / "log.jsonl")
+    assert [record["step"] for record in log] == [2, 4]
+    assert [record["images_seen"] for record in log] == [32, 64]
+    assert {"loss_generator", "loss_discriminator", "d_real", "d_fake", "images_per_second"} <= log[0].keys()
+
+    metrics = read_records(run / "metrics.jsonl")
+    assert [record["step"] for record in metrics] == [0, 2, 4]
+    protocol = metrics[0]["protocol"]
+    assert protocol["weights"] == "ema"
+    assert protocol["features"]["name"].startswith("classifier")
+    assert protocol["generated"] == 32
+
+    for name in ("losses", "scores", "metrics"):
+        with Image.open(run / "plots" / f"{name}.png") as image:
+            assert image.size[0] > 300
+            assert len(image.convert("L").getcolors() or []) > 5, "an empty picture"
+    assert [path.name for path in sorted((run / "samples").iterdir())] == [f"step-{n:08d}.png" for n in (0, 2, 4)]
+    assert list(list_checkpoints(run / "checkpoints")) == [2, 4]
+    assert not [path for path in run.rglob("*") if path.suffix in (".pt", ".pth", ".pkl")]
+
+
+def test_the_default_folder(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["seed"] = 5
+    assert ganlab("run", write(table))[0] == 0
+    assert ganlab("run", write(table))[0] == 0
+    folders = list(Path("runs/tiny").iterdir())
+    assert len(folders) == 2, "a second run in the same second gets a folder of its own"
+    assert all("-seed5" in folder.name for folder in folders)
+
+
+def test_looking_never_changes_the_training(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    """Sampling, scoring, logging and saving as often as possible, against a run that does none of it on the way."""
+    table["train"]["steps"] = 6
+    quiet = table | {"train": table["train"] | {"sample_every": 0, "checkpoint_every": 0, "log_every": 100}}
+    busy = table | {"train": table["train"] | {"sample_every": 1, "checkpoint_every": 1, "log_every": 1}}
+    busy["metric"] = [{"name": "fid", "every": 1, "samples": 16, "features": CLASSIFIER}]
+    assert ganlab("run", write(quiet), "--out", "quiet")[0] == 0
+    assert ganlab("run", write(busy), "--out", "busy")[0] == 0
+    assert_equal(Path("quiet"), Path("busy"))
+
+
+def test_the_resolved_file_repeats_the_run_to_the_bit(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    assert ganlab("run", write(table), "--set", "train.steps=5", "--out", "first")[0] == 0
+    assert ganlab("run", "first/experiment.toml", "--out", "second")[0] == 0
+    assert_equal(Path("first"), Path("second"))
+    assert losses(Path("first")) == losses(Path("second"))
+    assert ganlab("run", "first/experiment.toml", "--set", "seed=1", "--out", "third")[0] == 0
+    with pytest.raises(AssertionError):
+        assert_equal(Path("first"), Path("third"))
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3, 95])
+def test_stopped_and_resumed_ends_with_the_same_bits(
+    stop: int, table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at several places (95 is in the second epoch) by a real signal; ticks and intervals do not line up."""
+    table["train"] |= {"steps": 100, "log_every": 7, "checkpoint_every": 30, "ema": 0.9, "discriminator_steps": 1}
+    table["penalty"] = [{"name": "l2_generator", "weight": 0.01, "every": 4}]
+    path = write(table)
+    assert ganlab("run", path, "--out", "whole")[0] == 0
+
+    from ganlab.beside import Beside
+
+    original = Beside.__call__
+
+    def interrupting(self: Beside, step: int) -> None:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Beside, "__call__", interrupting)
+        code, _, err = ganlab("run", path, "--out", "stopped")
+    assert code == 75
+    assert "--resume" in err
+    assert json.loads(Path("stopped/run.json").read_text())["status"] == "interrupted"
+    assert max(list_checkpoints(Path("stopped/checkpoints"))) == stop
+
+    assert ganlab("run", path, "--out", "stopped", "--resume")[0] == 0
+    assert_equal(Path("whole"), Path("stopped"))
+    assert losses(Path("whole")) == losses(Path("stopped"))
+    assert json.loads(Path("stopped/run.json").read_text())["status"] == "finished"
+
+
+def test_ctrl_c_in_a_process_of_its_own(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"] |= {"steps": 100_000, "log_every": 10, "checkpoint_every": 0}
+    path = write(table)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ganlab", "run", str(path), "--out", "r"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not read_records(Path("r/log.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err.decode()
+    assert b"Traceback" not in err
+    (step,) = list_checkpoints(Path("r/checkpoints"))
+    code, out, err_ = ganlab("run", "r", "--resume", "--set", f"train.steps={step + 5}")
+    assert code == 0, err_
+    assert f"resuming r at step {step:,}" in out
+    assert max(list_checkpoints(Path("r/checkpoints"))) == step + 5
+
+
+def test_resume_finds_the_latest_unfinished_run(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    code, _, err = ganlab("run", path, "--resume")
+    assert code == 2
+    assert "no unfinished run of 'tiny' with seed 0" in err
+    assert ganlab("run", path)[0] == 0
+    (folder,) = Path("runs/tiny").iterdir()
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    code, out, _ = ganlab("run", path, "--resume", "--set", "train.steps=6")
+    assert code == 0
+    assert out.rstrip().endswith(str(folder))
+
+
+def test_resuming_something_else_is_refused(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=8", "--set", "optimizer.lr=0.5")
+    assert code == 2
+    assert "optimizer.lr: was 0.001, is now 0.5" in err
+    assert "--anyway" in err
+    settings = ["--set", "train.steps=8", "--set", "optimizer.lr=0.5"]
+    assert ganlab("run", path, "--out", "r", "--resume", "--anyway", *settings)[0] == 0
+    assert tomllib.loads(Path("r/experiment.toml").read_text())["optimizer"]["lr"] == 0.5
+
+
+def test_resuming_a_finished_run_does_nothing(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    before = (Path("r/run.json").read_bytes(), Path("r/log.jsonl").read_bytes())
+    code, out, _ = ganlab("run", path, "--out", "r", "--resume")
+    assert code == 0
+    assert "already finished" in out
+    assert (Path("r/run.json").read_bytes(), Path("r/log.jsonl").read_bytes()) == before
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    table["train"] |= {"steps": 4, "checkpoint_every": 2}
+    path = write(table)
+    assert ganlab("run", path, "--out", "whole", "--set", "train.steps=6")[0] == 0
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    file = Path("r/checkpoints/step-00000004/generator.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    code, out, _ = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 0
+    assert "generator.safetensors: damaged" in out
+    assert "resuming r at step 2" in out
+    assert_equal(Path("whole"), Path("r"))
+    assert losses(Path("whole")) == losses(Path("r"))
+
+
+def test_old_checkpoints_go_and_the_best_stays(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"] |= {"steps": 6, "checkpoint_every": 1, "checkpoint_keep": 2}
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    assert list(list_checkpoints(Path("r/checkpoints"))) == [5, 6]
+    table["train"]["checkpoint_keep"] = 0
+    assert ganlab("run", write(table), "--out", "all")[0] == 0
+    assert list(list_checkpoints(Path("all/checkpoints"))) == [1, 2, 3, 4, 5, 6]
+
+
+DIVERGING = """
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class Diverging:
+    def discriminator(self, real, fake): return (fake.mean() - real.mean()).exp().exp().exp() * 1e38
+    def generator(self, real, fake): return -fake.mean()
+
+@hookimpl
+def register_losses(register): register("diverging", Diverging)
+"""
+
+
+def test_divergence_is_named(table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "diverging.py").write_text(DIVERGING)
+    table |= {"plugins": ["diverging.py"], "loss": "diverging"}
+    table["train"] |= {"steps": 50, "log_every": 1}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 3
+    assert err.startswith("loss_discriminator is ")
+    info = json.loads(Path("r/run.json").read_text())
+    assert info["status"] == "diverged"
+    assert "loss_discriminator" in info["error"]
+
+
+RAISING = """
+from attrs import frozen
+from ganlab import hookimpl
+
+@hookimpl
+def tick_finished(run, record):
+    raise RuntimeError(f"plugin trouble at {record['step']}")
+"""
+
+
+def test_a_failed_run_says_so(table: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    (tmp_path / "raising.py").write_text(RAISING)
+    table["plugins"] = ["raising.py"]
+    command = [sys.executable, "-m", "ganlab", "run", str(write(table)), "--out", "r"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "plugin trouble at 2" in done.stderr
+    assert json.loads(Path("r/run.json").read_text())["status"] == "failed"
+
+
+TELLING = """
+from pathlib import Path
+from attrs import frozen
+from ganlab import hookimpl
+
+told = []
+
+@hookimpl
+def run_started(run): told.append("started")
+@hookimpl
+def tick_finished(run, record): told.append(f"tick {record['step']}")
+@hookimpl
+def evaluation_finished(record): told.append(f"{record['name']} {record['step']}")
+@hookimpl
+def checkpoint_saved(run, path): told.append(f"saved {path.name}")
+@hookimpl
+def run_finished(run, error):
+    told.append(f"finished {error}")
+    (run.path / "told.txt").write_text("\\n".join(told))
+
+@frozen
+class Notes:
+    prefix: str = "note"
+    def build(self, run):
+        return Writer(run.path / "notes.txt", self.prefix)
+
+class Writer:
+    def __init__(self, path, prefix):
+        self.path, self.prefix, self.lines = path, prefix, []
+    def log(self, record):
+        import random, torch
+        torch.rand(1), random.random()  # a tracker may draw random numbers as it likes
+        self.lines.append(f"{self.prefix} {record['step']}")
+    def samples(self, step, path): self.lines.append(f"{path.name} {path.exists()}")
+    def close(self): self.path.write_text("\\n".join(self.lines))
+
+@hookimpl
+def register_trackers(register): register("notes", Notes)
+"""
+
+
+def test_hooks_and_trackers_are_told(table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "telling.py").write_text(TELLING)
+    assert ganlab("run", write(table), "--out", "alone")[0] == 0
+    table |= {"plugins": ["telling.py"], "tracker": [{"name": "notes"}]}
+    table["metric"] = [{"name": "fid", "samples": 16, "features": CLASSIFIER}]
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    assert Path("r/told.txt").read_text().splitlines() == [
+        "started",
+        "fid 0",
+        "tick 2",
+        "tick 4",
+        "saved step-00000004",
+        "fid 4",
+        "finished None",
+    ]
+    assert Path("r/notes.txt").read_text().splitlines() == [
+        "step-00000000.png True",
+        "note 0",
+        "note 2",
+        "note 4",
+        "step-00000004.png True",
+        "note 4",
+    ]
+    assert_equal(Path("alone"), Path("r"))
+
+
+def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write, ganlab: Command, hinge: Path) -> None:
+    lines = [line for line in hinge.read_text().splitlines() if line.strip()]
+    assert len(lines) <= 10
+    table |= {"plugins": ["hinge.py"], "loss": {"name": "hinge", "margin": 0.5}}
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    origin = json.loads(Path("r/run.json").read_text())["components"]["loss.hinge"]
+    assert origin["source"] == "file"
+    assert origin["file"] == str(hinge.resolve())
+    del table["plugins"]
+    assert ganlab("run", write(table), "--plugin", hinge, "--out", "r2")[0] == 0
+    assert_equal(Path("r"), Path("r2"))
+
+
+def test_a_second_process_is_kept_out(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    from ganlab.runs import RunFolder
+
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    other = RunFolder(Path("r"))
+    other.lock()
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=9")
+    assert code == 2
+    assert "another process is writing to this run" in err
+    other.unlock()
+
+
+def test_load_run(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"] |= {"ema": 0.5, "checkpoint_every": 2}
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    run = package.load_run("r")
+    assert (run.step, run.weights, run.experiment.name) == (4, "ema", "tiny")
+    images = run.sample(10, seed=3)
+    assert images.shape == (10, 1, 8, 8)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images, run.sample(10, seed=3))
+    assert torch.equal(images, run.sample(300, seed=3)[:10]), "more images do not change the first"
+    assert not torch.equal(images, run.sample(10, seed=4))
+    state = load_checkpoint(Path("r/checkpoints/step-00000004"))
+    assert all(torch.equal(v, state["ema"][k]) for k, v in run.generator.state_dict().items())
+    early = package.load_run("r", step=2)
+    assert not torch.equal(images, early.sample(10, seed=3))
+
+
+def test_cuda_where_there_is_one(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    table["train"] |= {"steps": 8, "ema": 0.9, "checkpoint_every": 4}
+    table["metric"] = [{"name": "fid", "samples": 32, "features": CLASSIFIER}]
+    assert ganlab("run", write(table), "--out", "r", "--device", "cuda")[0] == 0
+    assert ganlab("run", "r/experiment.toml", "--out", "r2")[0] == 0
+    assert json.loads(Path("r2/run.json").read_text())["device"] == torch.cuda.get_device_name()
+    assert package.load_run("r").sample(4).shape == (4, 1, 8, 8)
