@@ -1,0 +1,85 @@
+"""Pixels, streams and pictures: against the definitions, every level of uint8 there and back."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganlab.data import ImageDataset, image_spec, to_float, to_uint8
+from ganlab.images import grid, save_grid
+from ganlab.rng import derived_seed, global_state, seed_everything, set_global_state, untouched
+
+
+def test_every_level_there_and_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    floats = to_float(levels)
+    assert floats.dtype == torch.float32
+    assert (floats.min(), floats.max()) == (-1, 1)
+    assert torch.equal(to_uint8(floats), levels)
+
+
+def test_rounded_and_clipped() -> None:
+    values = torch.tensor([-1.5, -1.0, 1.0, 1.5, (127.6 / 127.5) - 1, (127.4 / 127.5) - 1])
+    assert to_uint8(values).tolist() == [0, 0, 255, 255, 128, 127]
+
+
+def test_a_dataset_knows_its_shape_and_its_pixels() -> None:
+    images = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
+    data = ImageDataset(images, "some", condition=torch.tensor([0, 2, 1, 0, 2]))
+    spec = image_spec(data)
+    assert (spec.channels, spec.height, spec.width, spec.classes) == (3, 4, 6, 3)
+    other = images.clone()
+    other[4, 2, 3, 5] ^= 1
+    assert data.fingerprint == ImageDataset(images.clone(), "other").fingerprint
+    assert data.fingerprint != ImageDataset(other, "some").fingerprint
+    assert data.fingerprint != ImageDataset(images.reshape(5, 3, 6, 4), "some").fingerprint
+
+
+def test_what_is_no_dataset_is_refused() -> None:
+    with pytest.raises(TypeError, match="must be uint8"):
+        ImageDataset(torch.zeros(2, 1, 4, 4), "floats")
+    with pytest.raises(ValueError, match="2 images but 3 conditions"):
+        ImageDataset(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), "x", condition=torch.zeros(3))
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_global_states_there_and_back() -> None:
+    seed_everything(3)
+    draws()
+    random.gauss(0, 1)  # leaves half a pair behind, which is part of the state
+    np.random.randn()
+    state = global_state()
+    first = (draws(), random.gauss(0, 1), np.random.randn())
+    set_global_state(state)
+    assert (draws(), random.gauss(0, 1), np.random.randn()) == first
+    seed_everything(3)
+    before = draws()
+    seed_everything(3)
+    with untouched():
+        draws()
+    assert draws() == before
+
+
+def test_streams_are_apart() -> None:
+    seeds = {derived_seed(seed, label) for seed in range(50) for label in ("a", "b", ("c", 1), ("c", 2))}
+    assert len(seeds) == 200
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derived_seed(1, "order", 2) == derived_seed(1, "order", 2)
+
+
+def test_a_grid_holds_the_images(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    images = torch.randint(0, 256, (5, 3, 48, 50), dtype=torch.uint8)
+    picture = grid(images, columns=3)
+    assert picture.shape == (3, 2 * 50 + 2, 3 * 52 + 2)
+    assert torch.equal(picture[:, 52:100, 54:104], images[4])
+    assert (picture[:, 52:100, 106:156] == 255).all(), "the place of a sixth image stays white"
+    save_grid(images, tmp_path / "deep" / "x.png", columns=3)
+    with Image.open(tmp_path / "deep" / "x.png") as read:
+        assert np.array_equal(np.asarray(read), picture.permute(1, 2, 0).numpy())

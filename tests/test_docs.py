@@ -1,0 +1,78 @@
+"""The documents held against the code: what they name is there, what is there they name, what they show works."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ganlab import hookspecs
+from ganlab.config import load_experiment
+from support import REPOSITORY
+
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.toml"))
+
+
+def test_every_hook_is_documented_and_every_documented_hook_is_there() -> None:
+    text = (REPOSITORY / "docs" / "hooks.md").read_text()
+    for name, value in vars(hookspecs).items():
+        if hasattr(value, "ganlab_spec"):
+            assert f"`{name}" in text, name
+    named = re.findall(r"`((?:register|run|tick|evaluation|checkpoint)_\w+)[`(]", text)
+    assert named
+    assert all(hasattr(getattr(hookspecs, name), "ganlab_spec") for name in named)
+
+
+def test_the_architecture_names_every_file_of_the_core() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    files = {file.name for file in (REPOSITORY / "ganlab").glob("*.py")} - {"__init__.py", "__main__.py", "errors.py"}
+    assert files - set(re.findall(r"`(\w+\.py)`", text)) == set()
+    assert set(re.findall(r"`(\w+\.py)`", text)) - files == set()
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_valid_and_says_what_it_shows(path: Path) -> None:
+    experiment, _ = load_experiment(path)
+    assert experiment.name == path.stem
+    assert path.read_text().startswith("# ")
+    assert len(path.read_text().split("\n\n")[0]) > 80
+
+
+def test_the_readmes_loss_is_ten_lines_and_trains(
+    table: dict[str, object], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    (source,) = re.findall(r"```python\n# hinge\.py\n(.*?)```", text, re.DOTALL)
+    (toml,) = re.findall(r"```toml\n(plugins = .*?)```", text, re.DOTALL)
+    assert len([line for line in source.splitlines() if line.strip()]) <= 10
+    (tmp_path / "hinge.py").write_text(source)
+    table |= tomllib.loads(toml)
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 0, err
+
+
+def test_the_readmes_links_and_pictures_are_there() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (REPOSITORY / link.split("#")[0]).exists()] == []
+
+
+def test_the_readmes_commands_are_those_that_ci_runs() -> None:
+    commands = re.findall(r"^python -m pip install .*$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    assert commands == [
+        "python -m pip install -e . && ganlab run experiments/digits_mlp.toml",
+        "python -m pip install -e '.[test]' && pytest",
+    ]
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    import ganlab
+
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert str(citation["version"]) == ganlab.__version__
+    assert yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
