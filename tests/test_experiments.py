@@ -1,0 +1,90 @@
+"""The experiment files, run: the quick start to its end, the others for some steps, on real images where they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganlab.runs import read_records
+from support import REPOSITORY
+
+Command = Callable[..., tuple[int, str, str]]
+EXPERIMENTS = REPOSITORY / "experiments"
+
+
+def test_the_quick_start_learns_digits(ganlab: Command) -> None:
+    code, _, err = ganlab("run", EXPERIMENTS / "digits_mlp.toml", "--out", "r")
+    assert code == 0, err
+    fids = {record["step"]: record["value"] for record in read_records(Path("r/metrics.jsonl"))}
+    assert list(fids) == [0, 2000, 4000, 6000], "before, during and after"
+    assert fids[0] > 10 * fids[6000]
+    last = read_records(Path("r/log.jsonl"))[-1]
+    assert 0.4 < last["d_fake"] < last["d_real"] < 0.7, "neither player has won"
+
+
+def celeba_shaped(folder: Path, count: int) -> None:
+    """Aligned faces' size and layout, with noise for faces: every tenth image is in the test split."""
+    images = folder / "celeba" / "img_align_celeba"
+    images.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(1, count + 1):
+        pixels = random.integers(0, 256, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{number:06}.jpg")
+    lines = [f"{number:06}.jpg {2 if number % 10 == 0 else 0}\n" for number in range(1, count + 1)]
+    (folder / "celeba" / "list_eval_partition.txt").write_text("".join(lines))
+
+
+def test_celeba_on_a_folder_of_its_shape(ganlab: Command, tmp_path: Path) -> None:
+    celeba_shaped(tmp_path / "data", 40)
+    small = ["--set", "train.batch_size=8", "--set", "train.steps=2", "--set", "metric=[]"]
+    channels = ["--set", "generator.channels=8", "--set", "discriminator.channels=8"]
+    code, _, err = ganlab("run", EXPERIMENTS / "celeba_dcgan_l2.toml", *small, *channels, "--out", "r")
+    assert code == 0, err
+    info = json.loads(Path("r/run.json").read_text())
+    assert info["images"] == {"channels": 3, "height": 64, "width": 64, "classes": None}
+    assert info["dataset"]["count"] == 36
+    (record,) = read_records(Path("r/log.jsonl"))
+    assert record["images_seen"] == 2 * 2 * 8, "two discriminator updates a step"
+    assert record["penalty_l2_generator"] > 0
+    with Image.open("r/samples/step-00000002.png") as grid:
+        assert grid.mode == "RGB"
+        assert grid.size == (8 * 66 + 2, 8 * 66 + 2)
+
+
+@pytest.mark.parametrize("name", ["cifar_dcgan", "folder_dcgan"])
+@pytest.mark.filterwarnings("ignore:cifar10. the original:UserWarning")
+def test_the_real_photographs(name: str, ganlab: Command, real_data: Path) -> None:
+    if not (real_data / "cifar10-jpeg").is_dir():
+        pytest.skip("GANLAB_DATA has no cifar10-jpeg")
+    settings = ["--set", "train.steps=2", "--set", "metric=[]"]
+    code, _, err = ganlab("run", EXPERIMENTS / f"{name}.toml", *settings, "--out", "r")
+    assert code == 0, err
+    info = json.loads(Path("r/run.json").read_text())
+    assert info["dataset"]["count"] == 50_000
+    assert info["images"]["height"] == 32
+    assert info["images"]["classes"] == 10
+
+
+@pytest.mark.parametrize("name", ["mnist_mlp", "mnist_mlp_long", "mnist_dcgan", "mnist_dcgan_stable"])
+def test_mnist(name: str, ganlab: Command, real_data: Path) -> None:
+    settings = ["--set", "train.steps=2", "--set", "metric=[]"]
+    assert ganlab("run", EXPERIMENTS / f"{name}.toml", *settings, "--out", "r")[0] == 0
+    (record,) = read_records(Path("r/log.jsonl"))
+    assert all(np.isfinite(value) for value in record.values())
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_other_sizes_by_set(size: int, ganlab: Command) -> None:
+    """One key makes an experiment larger; here on digits, which need no download."""
+    path = EXPERIMENTS / "cifar_dcgan.toml"
+    settings = ["dataset={name='digits'}", f"dataset.size={size}", "train.steps=1", "train.batch_size=4", "metric=[]"]
+    settings += ["generator.channels=4", "discriminator.channels=4", "train.sample_count=4"]
+    code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
+    assert code == 0, err
+    with Image.open("r/samples/step-00000001.png") as grid:
+        assert grid.size == (2 * (size + 2) + 2, 2 * (size + 2) + 2)
