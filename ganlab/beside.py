@@ -27,7 +27,7 @@ from ganlab.interrupts import StopRequest
 from ganlab.plugins import Plugins
 from ganlab.protocols import Metric, Tracker
 from ganlab.rng import global_state, set_global_state, untouched
-from ganlab.runs import RunFolder, best_and_final, read_records
+from ganlab.runfolder import RunFolder, best_and_final, read_records
 from ganlab.view import View
 
 
@@ -117,17 +117,19 @@ class Beside:
     def score(self, step: int, index: int, metric: Metric) -> None:
         """Writes a record for each value of a metric, unless this boundary's are there already."""
         known = read_records(self.run.path / "metrics.jsonl")
-        if any(record["step"] == step and record["metric"] == index for record in known):
+        if any(record["step"] == step and record.get("metric") == index for record in known):
             return
-        name = self.plugins.registry.component_of("metric", metric).name
+        registry = self.plugins.registry
+        name = registry.component_of("metric", metric).name
+        suffix = registry.suffixes("metric", self.experiment.metric)[index]
 
         def progress(what: str, done: int, total: int) -> None:
-            self.view.progress(f"{name}: {what}", done, total)
+            self.view.progress(f"{name}{suffix}: {what}", done, total)
             if self.stop.requested:
                 raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
 
         start = time.perf_counter()
-        records = self.scorer.score(metric, self.training.evaluated, self.training.weights, progress)
+        records = self.scorer.score(metric, self.training.evaluated, self.training.weights, suffix, progress)
         seconds = round(time.perf_counter() - start, 3)
         for scored in records:
             record = {"step": step, "metric": index, **scored, "seconds": seconds}

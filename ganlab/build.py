@@ -118,8 +118,9 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         raise UserError(*problems)
 
     average = Average(generator, copy.deepcopy(generator), train.ema) if train.ema else None
-    torch.set_float32_matmul_precision("high" if train.precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = train.precision == "tf32"
+    backends: Any = torch.backends
+    for backend in (backends.cuda.matmul, backends.cudnn.conv):
+        backend.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
     game = Game(
         generator=players["generator"],
         discriminator=players["discriminator"],
@@ -170,20 +171,17 @@ def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str
 
 
 def _named_penalties(experiment: Experiment, registry: Registry, problems: list[str]) -> dict[str, list[Any]]:
-    """Each player's penalties under the names they are logged by; a second of a kind gets a number."""
+    """Each player's penalties under the names they are logged by."""
     penalties: dict[str, list[Any]] = {name: [] for name in PLAYERS}
-    taken: set[str] = set()
-    for index, penalty in enumerate(experiment.penalty):
-        name = base = f"penalty_{registry.component_of('penalty', penalty).name}"
-        while name in taken:
-            name = f"{base}_{len(taken) + 1}"
-        taken.add(name)
+    suffixes = registry.suffixes("penalty", experiment.penalty)
+    for index, (penalty, suffix) in enumerate(zip(experiment.penalty, suffixes, strict=True)):
         if penalty.player not in penalties:
             problems.append(f"penalty[{index}]: player is {penalty.player!r}; expected 'generator' or 'discriminator'")
         elif penalty.every < 1:
             problems.append(f"penalty[{index}]: every is {penalty.every}; expected at least 1")
         else:
-            penalties[penalty.player].append((name, penalty))
+            name = registry.component_of("penalty", penalty).name
+            penalties[penalty.player].append((f"penalty_{name}{suffix}", penalty))
     return penalties
 
 

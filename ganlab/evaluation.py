@@ -94,11 +94,13 @@ class Scorer:
         metric: Metric,
         network: nn.Module,
         weights: str,
+        suffix: str = "",
         progress: Progress = _silent,
     ) -> list[dict[str, Any]]:
         """One record for each value of a metric: name, value, which direction is better, protocol.
 
-        `weights` says whose weights the network has: "ema" or "plain".
+        `weights` says whose weights the network has: "ema" or "plain". `suffix` goes behind the values' names, to tell
+        two metrics of one name apart.
         """
         evaluation = self._evaluation(
             lambda count, seed: sample(network, count, seed, self._device, "metric"), progress
@@ -112,6 +114,6 @@ class Scorer:
             "device": self._device.type,
         }
         return [
-            {"name": name, "value": float(value), "better": scores.better.get(name), "protocol": protocol}
+            {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name), "protocol": protocol}
             for name, value in scores.values.items()
         ]

@@ -15,7 +15,7 @@ from pluggy import HookimplMarker, HookspecMarker
 from ganlab import protocols
 
 if TYPE_CHECKING:
-    from ganlab.runs import RunFolder
+    from ganlab.runfolder import RunFolder
 
 hookspec = HookspecMarker("ganlab")
 hookimpl = HookimplMarker("ganlab")

@@ -51,6 +51,7 @@ def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: 
 
 def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One panel a metric: its values over steps; a value that is not finite leaves a gap."""
+    records = [record for record in records if not record.get("eval")]
     names = list(dict.fromkeys(record["name"] for record in records))
     figure = Figure(figsize=(8, 3.4 * max(1, len(names))), layout="constrained")
     panels = figure.subplots(max(1, len(names)), squeeze=False)[:, 0]

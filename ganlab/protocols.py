@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ganlab.runs import RunFolder
+    from ganlab.runfolder import RunFolder
 
 Direction = Literal["lower", "higher"]
 

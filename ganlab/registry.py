@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,16 @@ class Registry:
     def component_of(self, kind: str, instance: Any) -> Component:
         """The component that an instance was made from."""
         return next(c for c in self.of_kind(kind) if c.cls is type(instance))
+
+    def suffixes(self, kind: str, instances: Iterable[Any]) -> list[str]:
+        """What tells components of one name apart in records: nothing for the first, "_2" for the second, and so on."""
+        counts: Counter[str] = Counter()
+        suffixes = []
+        for instance in instances:
+            name = self.component_of(kind, instance).name
+            counts[name] += 1
+            suffixes.append("" if counts[name] == 1 else f"_{counts[name]}")
+        return suffixes
 
 
 def _offers(cls: type, member: str) -> bool:

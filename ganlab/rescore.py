@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from ganlab.build import pick_device, places
 from ganlab.errors import ComponentError, UserError
 from ganlab.evaluation import Scorer
 from ganlab.protocols import Metric
-from ganlab.runs import Run, RunFolder, load_run
+from ganlab.runfolder import RunFolder
+from ganlab.runs import Run, load_run
 from ganlab.structure import Problems, Structurer
 
 
@@ -29,17 +30,14 @@ def rescore(
         scorer = Scorer(run.experiment.dataset, None, places(), pick_device(device))
         records = []
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            for name, metric in metrics:
+            for name, suffix, metric in metrics:
                 task = bar.add_task(name, total=None)
+
+                def progress(what: str, done: int, total: int, task: TaskID = task, name: str = name) -> None:
+                    bar.update(task, description=f"{name}: {what}", completed=done, total=total)
+
                 try:
-                    scored = scorer.score(
-                        metric,
-                        run.generator,
-                        run.weights,
-                        lambda what, done, total, task=task, name=name: bar.update(
-                            task, description=f"{name}: {what}", completed=done, total=total
-                        ),  # type: ignore[misc]
-                    )
+                    scored = scorer.score(metric, run.generator, run.weights, suffix, progress)
                 except ComponentError as error:
                     raise UserError(f"{run.path}: metric {name!r}: {error}") from None
                 records += [{"step": run.step, "eval": True, **record} for record in scored]
@@ -50,19 +48,23 @@ def rescore(
         folder.unlock()
 
 
-def _chosen(run: Run, names: list[str]) -> list[tuple[str, Metric]]:
-    """The experiment's metrics, or those named: the experiment's of that name, else one with default options."""
+def _chosen(run: Run, names: list[str]) -> list[tuple[str, str, Metric]]:
+    """Name, suffix and metric of the experiment's metrics, or of those named, with defaults where it has none."""
     registry = run.plugins.registry
-    own = [(registry.component_of("metric", metric).name, metric) for metric in run.experiment.metric]
+    suffixes = registry.suffixes("metric", run.experiment.metric)
+    own = [
+        (registry.component_of("metric", metric).name, suffix, metric)
+        for metric, suffix in zip(run.experiment.metric, suffixes, strict=True)
+    ]
     if not names:
         if not own:
             raise UserError(f"{run.path}: its experiment has no metric; name one with --metric")
         return own
-    chosen: list[tuple[str, Metric]] = []
+    chosen: list[tuple[str, str, Metric]] = []
     for name in dict.fromkeys(names):
-        mine = [pair for pair in own if pair[0] == name]
+        mine = [entry for entry in own if entry[0] == name]
         try:
-            chosen += mine or [(name, Structurer(registry).component("metric", name))]
+            chosen += mine or [(name, "", Structurer(registry).component("metric", name))]
         except Problems as error:
             raise UserError(*(f"--metric {name}: {problem.message}" for problem in error.problems)) from None
     return chosen

@@ -29,7 +29,7 @@ from ganlab.loop import train
 from ganlab.phases import logits
 from ganlab.plugins import Plugins
 from ganlab.rng import untouched
-from ganlab.runs import RunFolder, best_and_final, now, read_info, read_records, versions
+from ganlab.runfolder import RunFolder, best_and_final, now, read_info, read_records, versions
 from ganlab.structure import Structurer
 from ganlab.view import View
 
@@ -308,6 +308,8 @@ def _restored(folder: RunFolder, training: Training, view: View) -> int:
         except DamagedCheckpoint as error:
             view.line(f"{error}; using the one before")
             continue
+        if step > training.total_steps:
+            raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
         restore_training(training, state)
         folder.drop_records_after(step)
         view.line(f"resuming {folder.path} at step {step:,}")

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from ganlab import load_run
-from ganlab.runs import read_records
+from ganlab.runfolder import read_records
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]

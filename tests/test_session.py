@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import ganlab as package
 from ganlab.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.runs import read_records
+from ganlab.runfolder import read_records
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -198,6 +198,34 @@ def test_resuming_something_else_is_refused(table: dict[str, Any], write: Write,
     assert tomllib.loads(Path("r/experiment.toml").read_text())["optimizer"]["lr"] == 0.5
 
 
+def test_a_run_never_goes_back(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=2")
+    assert code == 2
+    assert "is at step 4 already; 2 are asked for" in err
+
+
+def test_scores_taken_afterwards_do_not_change_what_resuming_does(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """Two metrics of one name are told apart, and `ganlab eval` in between leaves final and best alone."""
+    table["metric"] = [{"name": "fid", "samples": n, "features": CLASSIFIER} for n in (16, 32)]
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    assert ganlab("eval", "r", "--set", "metric.0.samples=8")[0] == 0
+    assert ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")[0] == 0
+    records = read_records(Path("r/metrics.jsonl"))
+    kept = [(record["step"], record["name"]) for record in records if not record.get("eval")]
+    assert kept == [(step, name) for step in (0, 4, 6) for name in ("fid", "fid_2")]
+    summary = json.loads(Path("r/run.json").read_text())["metrics"]
+    by_name = {name: [r["value"] for r in records if r["name"] == name and not r.get("eval")] for name in summary}
+    assert set(summary) == {"fid", "fid_2"}
+    for name, values in by_name.items():
+        assert summary[name]["best"]["value"] == min(values)
+        assert summary[name]["final"]["value"] == values[-1]
+
+
 def test_resuming_a_finished_run_does_nothing(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0
@@ -363,7 +391,7 @@ def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write,
 
 
 def test_a_second_process_is_kept_out(table: dict[str, Any], write: Write, ganlab: Command) -> None:
-    from ganlab.runs import RunFolder
+    from ganlab.runfolder import RunFolder
 
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0

@@ -1,0 +1,147 @@
+"""The run folder, the truth about a run: its files, its records, its lock.
+
+Decisions: records are appended a line at a time and flushed; run.json is replaced whole; a lock keeps a second process
+out. On resume, records of steps after the checkpoint are dropped, since those steps are taken again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+from attrs import define, field
+
+from ganlab import __version__
+from ganlab.errors import GanlabError, UserError, did_you_mean
+from ganlab.files import write_whole
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@define
+class RunFolder:
+    """One run's folder. Hooks and trackers are given it; `path` is where everything is."""
+
+    path: Path
+    info: dict[str, Any] = field(factory=dict)
+    _lock: filelock.FileLock | None = None
+
+    @property
+    def experiment_file(self) -> Path:
+        return self.path / "experiment.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    def sample_file(self, step: int) -> Path:
+        return self.path / "samples" / f"step-{step:08d}.png"
+
+    def lock(self) -> None:
+        """Keeps other processes out until `unlock`; raises UserError where one is in already."""
+        self._lock = filelock.FileLock(str(self.path / ".lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"{self.path}: another process is writing to this run") from None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def write_info(self, **changes: Any) -> None:
+        """Replaces run.json with what it held and these changes."""
+        self.info |= changes
+        write_whole(self.path / "run.json", json.dumps(_json(self.info), indent=2) + "\n")
+
+    def append(self, file: str, record: Mapping[str, Any]) -> None:
+        """Adds a line to log.jsonl or metrics.jsonl."""
+        line = json.dumps(_json(record)) + "\n"
+        with (self.path / file).open("a", encoding="utf-8") as stream:
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def drop_records_after(self, step: int) -> None:
+        """Forgets the records of later steps, and a last line that was cut short."""
+        for file in ("log.jsonl", "metrics.jsonl"):
+            kept = [record for record in read_records(self.path / file) if record["step"] <= step]
+            write_whole(self.path / file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _json(value: Any) -> Any:
+    """Values as JSON has them: there is no NaN or infinity in it, so these become text that float() reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _json(item) for key, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a .jsonl file; a last line without its end is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    records = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise UserError(f"{path}:{number}: not a record: {line[:60]!r}") from None
+    return records
+
+
+def versions() -> dict[str, str]:
+    """What results depend on besides the experiment."""
+    import torch
+
+    return {"ganlab": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """For each metric its final value and its best, each with its step; a value that is not finite is never best.
+
+    Scores that `ganlab eval` took afterwards do not count: their protocol may be another.
+    """
+    summary: dict[str, Any] = {}
+    for record in records:
+        if record.get("eval"):
+            continue
+        value, entry = float(record["value"]), summary.setdefault(record["name"], {})
+        point = {"step": record["step"], "value": record["value"]}
+        entry["final"] = point
+        sign = {"lower": 1, "higher": -1}.get(record.get("better") or "")
+        if sign and math.isfinite(value) and ("best" not in entry or sign * value < sign * entry["best"]["value"]):
+            entry["best"] = point
+    return summary
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """run.json of a run folder; raises UserError where the folder is no run."""
+    file = path / "run.json"
+    if not file.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"{path}: not a run folder (it has no run.json){did_you_mean(path.name, siblings)}")
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: damaged: {error}") from None
+    if not isinstance(info, dict) or "status" not in info:
+        raise GanlabError(f"{file}: holds no status")
+    return info
