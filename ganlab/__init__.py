@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ganlab.protocols import Scores as Scores
     from ganlab.protocols import Step as Step
     from ganlab.protocols import TargetedLoss as TargetedLoss
+    from ganlab.protocols import Task as Task
     from ganlab.protocols import Tracker as Tracker
     from ganlab.protocols import TrackerConfig as TrackerConfig
     from ganlab.runs import load_run as load_run
@@ -79,6 +80,7 @@ _HOMES = {
         "Scores",
         "Step",
         "TargetedLoss",
+        "Task",
         "Tracker",
         "TrackerConfig",
     ],

@@ -132,6 +132,97 @@ def _print_summary(console: Console, outcome: Outcome) -> None:
     console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command
+def sweep(
+    file: Path,
+    /,
+    *,
+    out: Path | None = None,
+    jobs: int = 1,
+    launcher: str = "local",
+    set_: Set = None,
+) -> int:
+    """Run every variant of a sweep file with every seed; skips the finished, resumes the rest.
+
+    Parameters
+    ----------
+    file
+        The sweep file: base, seeds, and a table [variants.NAME] for each variant.
+    out
+        The folder of the sweep. Default: runs/NAME.
+    jobs
+        Runs at a time.
+    launcher
+        Where they run: a launcher of `ganlab plugins launcher`.
+    """
+    from ganlab.interrupts import terminable
+    from ganlab.sweeps import find_launcher, launch, load_sweep
+
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: expected at least 1")
+    found = find_launcher(launcher)
+    loaded = load_sweep(file, set_ or ())
+    folder = out or Path("runs") / loaded.name
+    skipped = sum(run.finished(folder) for run in loaded.planned)
+    total, done, failed = len(loaded.planned), skipped, 0
+    print(f"{total} runs in {folder}" + (f", {skipped} finished already" if skipped else ""), flush=True)
+    try:
+        with terminable():
+            for run, code in launch(loaded, folder, found, jobs):
+                done, failed = done + 1, failed + (code != 0)
+                how = "finished" if code == 0 else f"exit code {code} ({run.last_words(folder)})"
+                print(f"{done}/{total}  {run.variant} seed {run.seed}: {how}", flush=True)
+    except KeyboardInterrupt:
+        raise Interrupted("the sweep was stopped; start it again to go on") from None
+    print(f"compare them by: ganlab compare {folder}")
+    return 1 if failed else 0
+
+
+@app.command
+def compare(
+    *paths: Path,
+    metric: str | None = None,
+    baseline: str | None = None,
+    split: bool = False,
+    csv: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Compare variants over seeds: one table, best first, or a refusal where the values do not compare.
+
+    Parameters
+    ----------
+    paths
+        Sweep folders, run folders, or folders of them.
+    metric
+        Which value. Default: the first that the runs recorded.
+    baseline
+        The variant that differences are taken to. Default: the first.
+    split
+        Values of different protocols: a table for each, instead of a refusal.
+    csv
+        Also write the rows to this file.
+    json
+        Print JSON instead of a table.
+    """
+    import json as json_
+
+    from ganlab import reporting
+    from ganlab.compare import collect, tables
+    from ganlab.files import write_whole
+    from ganlab.runfolder import to_json
+
+    if not paths:
+        raise UserError("compare: name at least one run or sweep folder")
+    made = tables(collect(paths), metric, baseline, split)
+    if csv is not None:
+        write_whole(csv, reporting.as_csv(made))
+    if json:
+        print(json_.dumps(to_json(reporting.as_records(made)), indent=2))
+    else:
+        reporting.print_tables(made, Console())
+    return 0
+
+
 @app.command(name="eval")
 def evaluate(
     run: Path,

@@ -120,7 +120,18 @@ def load_experiment(
         except UserError as error:
             problems += error.problems
     table.setdefault("name", path.stem)
+    return resolve(table, path, problems, plugin_files, blocked)
 
+
+def resolve(
+    table: Mapping[str, Any],
+    path: Path,
+    problems: Iterable[str] = (),
+    plugin_files: Iterable[Path] = (),
+    blocked: Iterable[str] = (),
+) -> tuple[Experiment, Plugins]:
+    """The experiment that a table from `path` describes; `problems` are those that were found in it before."""
+    problems = list(problems)
     local = table.get("plugins", [])
     named = [path.parent / file for file in local if isinstance(file, str)] if isinstance(local, list) else []
     named = [file.expanduser().resolve() for file in (*named, *plugin_files)]

@@ -11,7 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -304,8 +304,20 @@ class TrackerConfig(Protocol):
     def build(self, run: RunFolder) -> Tracker: ...
 
 
+@frozen
+class Task:
+    """One run of a sweep: a command that can be started again and again until it has finished, and where it prints."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+
+
 @runtime_checkable
 class Launcher(Protocol):
-    """Runs the commands of a sweep somewhere, and yields (index, exit code) as each ends."""
+    """Runs the tasks of a sweep somewhere, `jobs` at a time, and yields (task, exit code) as each ends.
 
-    def launch(self, commands: list[list[str]], jobs: int) -> Iterator[tuple[int, int]]: ...
+    A failed task never stops the others. Closing the iterator asks those that run to save and end, and waits for them.
+    """
+
+    def launch(self, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, int]]: ...

@@ -65,11 +65,11 @@ class RunFolder:
     def write_info(self, **changes: Any) -> None:
         """Replaces run.json with what it held and these changes."""
         self.info |= changes
-        write_whole(self.path / "run.json", json.dumps(_json(self.info), indent=2) + "\n")
+        write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
 
     def append(self, file: str, record: Mapping[str, Any]) -> None:
         """Adds a line to log.jsonl or metrics.jsonl."""
-        line = json.dumps(_json(record)) + "\n"
+        line = json.dumps(to_json(record)) + "\n"
         with (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()
@@ -82,13 +82,13 @@ class RunFolder:
             write_whole(self.path / file, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def _json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """Values as JSON has them: there is no NaN or infinity in it, so these become text that float() reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: _json(item) for key, item in value.items()}
-    return [_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: to_json(item) for key, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -12,9 +12,12 @@ import yaml
 
 from ganlab import hookspecs
 from ganlab.config import load_experiment
+from ganlab.sweeps import load_sweep
 from support import REPOSITORY
 
-EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.toml"))
+FILES = sorted((REPOSITORY / "experiments").glob("*.toml"))
+SWEEPS = [path for path in FILES if "base" in tomllib.loads(path.read_text())]
+EXPERIMENTS = [path for path in FILES if path not in SWEEPS]
 
 
 def test_every_hook_is_documented_and_every_documented_hook_is_there() -> None:
@@ -39,6 +42,14 @@ def test_every_experiment_is_valid_and_says_what_it_shows(path: Path) -> None:
     experiment, _ = load_experiment(path)
     assert experiment.name == path.stem
     assert path.read_text().startswith("# ")
+    assert len(path.read_text().split("\n\n")[0]) > 80
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_is_valid_and_says_what_it_shows(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.name == path.stem
+    assert len(sweep.planned) == len(sweep.variants) * len(sweep.seeds)
     assert len(path.read_text().split("\n\n")[0]) > 80
 
 

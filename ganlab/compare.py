@@ -1,0 +1,256 @@
+"""`ganlab compare`: variants over seeds in one table, or a refusal.
+
+Decisions:
+- The truth is the run folders; a sweep's `sweep.json` only says which of them are wanted.
+- Values of different protocols never share a table. Runs that differ in more than their seed never share a row.
+- What is missing, diverged or unfinished is shown, and never averaged away: a variant of which a seed diverged is never
+  called better.
+- Final and best are told apart: the best of a curve is optimistic, and hides a collapse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from ganlab.errors import UserError, did_you_mean
+from ganlab.runfolder import read_info, read_records
+from ganlab.statistics import Estimate, estimate, paired, verdict
+from ganlab.sweeps import FILE
+
+
+@frozen
+class Entry:
+    """One run, or one that is wanted and is not there (`status` "missing")."""
+
+    variant: str
+    seed: int
+    path: Path
+    status: str
+    info: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    log: Sequence[Mapping[str, Any]]
+    experiment: Mapping[str, Any]
+
+    def curve(self, metric: str) -> list[Mapping[str, Any]]:
+        """The values that the run itself took of a metric, by step."""
+        return [record for record in self.records if record["name"] == metric and not record.get("eval")]
+
+
+@frozen
+class Row:
+    """One variant. `best_steps` are the steps of each finished seed's best value; `statuses` count the others."""
+
+    variant: str
+    finished: int
+    wanted: int
+    others: Mapping[str, int]
+    final: Estimate
+    best: Estimate
+    best_steps: tuple[int, ...]
+    difference: Estimate | None
+    verdict: str
+    seconds: float
+    images_per_second: float
+    paths: tuple[Path, ...]
+
+
+@frozen
+class Table:
+    """Rows, best first, of one metric under one protocol."""
+
+    metric: str
+    better: str | None
+    protocol: Mapping[str, Any]
+    baseline: str
+    rows: tuple[Row, ...]
+
+
+def collect(paths: Iterable[Path]) -> list[Entry]:
+    """The runs below the paths: all that sweep folders want, and single run folders under their experiment's name.
+
+    Raises UserError where there is none, or where two runs of one variant differ in more than their seed.
+    """
+    entries: dict[Path, Entry] = {}
+    problems = []
+    for path in paths:
+        found = list(_below(path))
+        if not found:
+            problems.append(f"{path}: no run or sweep folder")
+        entries |= {entry.path.resolve(): entry for entry in found}
+    problems += _differing(entries.values())
+    if problems:
+        raise UserError(*problems)
+    return list(entries.values())
+
+
+def _below(path: Path) -> Iterable[Entry]:
+    sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
+    for sweep in sweeps:
+        wanted = json.loads((sweep / FILE).read_text(encoding="utf-8"))
+        for variant in wanted["variants"]:
+            for seed in wanted["seeds"]:
+                yield _entry(sweep / variant / f"seed-{seed}", variant, seed)
+    for file in sorted(path.rglob("run.json")) if path.is_dir() else []:
+        if not any(file.is_relative_to(sweep) for sweep in sweeps):
+            info = read_info(file.parent)
+            yield _entry(file.parent, info["name"], info["seed"])
+
+
+def _entry(path: Path, variant: str, seed: int) -> Entry:
+    if not (path / "run.json").is_file():
+        return Entry(variant, seed, path, "missing", {}, [], [], {})
+    info = read_info(path)
+    experiment = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8"))
+    records, log = read_records(path / "metrics.jsonl"), read_records(path / "log.jsonl")
+    return Entry(variant, seed, path, info["status"], info, records, log, experiment)
+
+
+def _differing(entries: Iterable[Entry]) -> list[str]:
+    """A line for each variant whose runs are not of one experiment, or that has a seed twice."""
+    first: dict[str, Entry] = {}
+    taken: dict[tuple[str, int], Entry] = {}
+    problems = []
+    for entry in entries:
+        if not entry.experiment:
+            continue
+        other = first.setdefault(entry.variant, entry)
+        keys = differences(other.experiment, entry.experiment)
+        if keys:
+            problems.append(f"{entry.variant!r} is two experiments: {other.path} and {entry.path} differ in {keys[0]}")
+        twin = taken.setdefault((entry.variant, entry.seed), entry)
+        if twin is not entry:
+            problems.append(f"{entry.variant!r} has seed {entry.seed} twice: {twin.path} and {entry.path}")
+    return problems
+
+
+def differences(one: Any, other: Any, at: str = "") -> list[str]:
+    """The keys in which two experiments differ, their seeds aside."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [key for key in {**one, **other} if at or key != "seed"]
+        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
+    return [] if one == other else [at]
+
+
+def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, split: bool) -> list[Table]:
+    """One table, or with `split` one for each protocol. Raises UserError where values would not compare."""
+    names = list(dict.fromkeys(record["name"] for entry in entries for record in entry.records))
+    if not names:
+        raise UserError(
+            "these runs have no scores; give their experiments a [[metric]], or score them by `ganlab eval`"
+        )
+    metric = metric or names[0]
+    if metric not in names:
+        near = did_you_mean(metric, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"--metric {metric}: no run has it{near}")
+    without = [e for e in entries if e.status == "finished" and not e.curve(metric)]
+    if without:
+        raise UserError(*(f"{entry.path}: finished without {metric!r}" for entry in without))
+    variants = list(dict.fromkeys(entry.variant for entry in entries))
+    if baseline is not None and baseline not in variants:
+        near = did_you_mean(baseline, variants) or f"; there are {', '.join(variants)}"
+        raise UserError(f"--baseline {baseline}: no such variant{near}")
+
+    groups = _by_protocol(entries, metric)
+    if len(groups) > 1 and not split:
+        raise UserError(*_protocol_problems(metric, groups))
+    result = []
+    for group in groups.values():
+        inside = [entry.variant for entry in group]
+        mine = [entry for entry in entries if entry in group or (entry.variant in inside and not entry.curve(metric))]
+        result.append(_table(mine, metric, baseline if baseline in inside else inside[0]))
+    return result
+
+
+def _by_protocol(entries: Sequence[Entry], metric: str) -> dict[str, list[Entry]]:
+    """Runs by the protocol of their values; a run whose own values differ in protocol is refused."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        protocols = {json.dumps(record["protocol"], sort_keys=True) for record in entry.curve(metric)}
+        if len(protocols) > 1:
+            raise UserError(f"{entry.path}: its own {metric} values were taken under {len(protocols)} protocols")
+        for protocol in protocols:
+            groups.setdefault(protocol, []).append(entry)
+    return groups
+
+
+def _protocol_problems(metric: str, groups: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """A line for each part of the protocol that differs, with who has which."""
+    protocols = [json.loads(text) for text in groups]
+    keys = {key for protocol in protocols[1:] for key in differences(protocols[0], protocol, "protocol")}
+    lines = []
+    for key in sorted(keys):
+        values = []
+        for protocol, entries in zip(protocols, groups.values(), strict=True):
+            value: Any = protocol
+            for part in key.split(".")[1:]:
+                value = value.get(part) if isinstance(value, Mapping) else None
+            who = ", ".join(dict.fromkeys(entry.variant for entry in entries))
+            values.append(f"{value!r} ({who})")
+        lines.append(f"{metric}: {key} differs: {' against '.join(values)}")
+    return [*lines, f"{metric}: values of different protocols do not compare; --split makes a table for each"]
+
+
+def _table(entries: Sequence[Entry], metric: str, baseline: str) -> Table:
+    curves = [entry.curve(metric) for entry in entries]
+    last = next(curve[-1] for curve in reversed(curves) if curve)
+    better = last.get("better")
+    by_variant: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_variant.setdefault(entry.variant, []).append(entry)
+    finals = {variant: _finals(mine, metric) for variant, mine in by_variant.items()}
+    rows = [
+        _row(variant, mine, metric, better, None if variant == baseline else paired(finals[variant], finals[baseline]))
+        for variant, mine in by_variant.items()
+    ]
+    sign = -1 if better == "higher" else 1
+    rows.sort(key=lambda row: (not math.isfinite(row.final.mean), sign * row.final.mean, row.variant))
+    return Table(metric, better, last["protocol"], baseline, tuple(rows))
+
+
+def _finals(entries: Iterable[Entry], metric: str) -> dict[int, float]:
+    return {entry.seed: float(entry.curve(metric)[-1]["value"]) for entry in entries if entry.status == "finished"}
+
+
+def _row(variant: str, entries: Sequence[Entry], metric: str, better: str | None, difference: Estimate | None) -> Row:
+    finished = [entry for entry in entries if entry.status == "finished"]
+    bests = [_best(entry.curve(metric), better) for entry in finished]
+    others: dict[str, int] = {}
+    for entry in entries:
+        if entry.status != "finished":
+            others[entry.status] = others.get(entry.status, 0) + 1
+    said = "baseline" if difference is None else verdict(difference, better)
+    if said == "better" and others.get("diverged"):
+        said = "cannot tell"
+    rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in finished]
+    return Row(
+        variant=variant,
+        finished=len(finished),
+        wanted=len(entries),
+        others=others,
+        final=estimate(list(_finals(entries, metric).values())),
+        best=estimate([float(record["value"]) for record in bests]),
+        best_steps=tuple(record["step"] for record in bests),
+        difference=difference,
+        verdict=said,
+        seconds=_mean([entry.info["seconds"] for entry in finished]),
+        images_per_second=_mean(rates),
+        paths=tuple(entry.path for entry in entries),
+    )
+
+
+def _best(curve: Sequence[Mapping[str, Any]], better: str | None) -> Mapping[str, Any]:
+    """The best value of a curve: one that is not finite is best only where there is no other."""
+    sign = -1 if better == "higher" else 1
+    finite = [record for record in curve if math.isfinite(float(record["value"]))]
+    return min(finite, key=lambda record: sign * record["value"]) if finite and better else curve[-1]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

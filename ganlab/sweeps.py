@@ -1,0 +1,167 @@
+"""Sweeps: variants of a base experiment times seeds, each an ordinary run in a folder of its own.
+
+Decisions:
+- A sweep file says what differs; every variant is resolved and checked before anything starts.
+- A run of a sweep is `ganlab run FILE --out FOLDER --resume`: starting a sweep again skips what has finished and
+  resumes the rest, wherever the launcher runs it.
+- The folder is OUT/VARIANT/seed-N; `sweep.json` says which runs are wanted, so that a comparison shows what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from ganlab.config import override, parse_override, read_toml, resolve, to_toml
+from ganlab.errors import UserError, did_you_mean
+from ganlab.files import write_whole
+from ganlab.plugins import load_plugins
+from ganlab.protocols import Launcher, Task
+from ganlab.runfolder import read_info
+from ganlab.structure import Problems, Structurer, shown
+
+KEYS = ("base", "name", "seeds", "variants")
+FILE = "sweep.json"
+
+
+@frozen
+class Planned:
+    """One run that a sweep wants: its variant, its seed, and its resolved experiment file."""
+
+    variant: str
+    seed: int
+    toml: str
+
+    def folder(self, out: Path) -> Path:
+        return out / self.variant / f"seed-{self.seed}"
+
+    def log(self, out: Path) -> Path:
+        return self.folder(out).with_suffix(".log")
+
+    def last_words(self, out: Path) -> str:
+        """The last line that the run printed, and where the others are."""
+        log = self.log(out)
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        return f"{said}; see {log}"
+
+    def finished(self, out: Path) -> bool:
+        file = self.folder(out) / "run.json"
+        return file.is_file() and read_info(file.parent)["status"] == "finished"
+
+
+@frozen
+class Sweep:
+    """A sweep file: its name, the runs it wants, and what each variant changes."""
+
+    name: str
+    seeds: tuple[int, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+    planned: tuple[Planned, ...]
+
+
+def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
+    """Reads and resolves a sweep file; `overrides` are applied to every variant after its own changes.
+
+    Raises UserError with a line for every problem in any variant.
+    """
+    table = read_toml(path)
+    problems = [f"{path}: {key}: unknown key{did_you_mean(key, KEYS)}" for key in table if key not in KEYS]
+    base, seeds, variants = table.get("base"), table.get("seeds", [0]), table.get("variants", {})
+    if not isinstance(base, str):
+        base = ""
+        problems.append(f"{path}: base: expected the path of an experiment file, got {shown(table.get('base'))}")
+    if not _are_seeds(seeds):
+        problems.append(f"{path}: seeds: expected different whole numbers of at least 0, got {shown(seeds)}")
+    if not isinstance(variants, dict) or not variants:
+        problems.append(f"{path}: variants: expected a table [variants.NAME] for each variant, got {shown(variants)}")
+        variants = {}
+    for name, changes in variants.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            problems.append(f"{path}: variants.{name}: a name is letters, digits, '.', '_' and '-'")
+        if not isinstance(changes, dict):
+            problems.append(f"{path}: variants.{name}: expected a table, got {shown(changes)}")
+    if problems:
+        raise UserError(*problems)
+
+    settings = [parse_override(text) for text in overrides]
+    planned = []
+    resolved: dict[str, str] = {}
+    for name, changes in variants.items():
+        for seed in seeds:
+            try:
+                toml = _resolved(path.parent / base, changes, seed, settings)
+            except UserError as error:
+                problems += [f"{path}: variants.{name}: {line}" for line in error.problems]
+                break
+            planned.append(Planned(name, seed, toml))
+            if seed == seeds[0]:
+                twin = next((other for other, text in resolved.items() if text == toml), None)
+                if twin is not None:
+                    problems.append(f"{path}: variants.{name}: resolves to the same experiment as {twin!r}")
+                resolved[name] = toml
+    if problems:
+        raise UserError(*dict.fromkeys(problems))
+    return Sweep(table.get("name", path.stem), tuple(seeds), variants, tuple(planned))
+
+
+def _are_seeds(seeds: object) -> bool:
+    if not isinstance(seeds, list) or not seeds:
+        return False
+    return all(type(seed) is int and seed >= 0 for seed in seeds) and len(set(seeds)) == len(seeds)
+
+
+def _resolved(base: Path, changes: Mapping[str, Any], seed: int, settings: list[tuple[list[str], Any]]) -> str:
+    """The resolved experiment file of one variant with one seed."""
+    table = read_toml(base)
+    table.setdefault("name", base.stem)
+    for parts, value in [*_flat(changes, []), *settings]:
+        override(table, parts, value)
+    table["seed"] = seed
+    return to_toml(*resolve(table, base))
+
+
+def _flat(changes: Mapping[str, Any], at: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """A table of changes as overrides; a component's name comes first, because it drops the options before it."""
+    for key, value in sorted(changes.items(), key=lambda item: item[0] != "name"):
+        if isinstance(value, Mapping):
+            yield from _flat(value, [*at, key])
+        else:
+            yield [*at, key], value
+
+
+def launch(sweep: Sweep, out: Path, launcher: Launcher, jobs: int) -> Iterator[tuple[Planned, int]]:
+    """Starts what has not finished and yields each run with its exit code as it ends."""
+    write_whole(
+        out / FILE,
+        json.dumps({"name": sweep.name, "seeds": sweep.seeds, "variants": sweep.variants}, indent=2) + "\n",
+    )
+    runs: dict[str, Planned] = {}
+    tasks = []
+    for run in sweep.planned:
+        if run.finished(out):
+            continue
+        folder = run.folder(out)
+        file = folder.with_suffix(".toml")
+        write_whole(file, run.toml)
+        command = (sys.executable, "-m", "ganlab", "run", str(file), "--out", str(folder), "--resume")
+        tasks.append(Task(f"{run.variant}/seed-{run.seed}", command, run.log(out)))
+        runs[tasks[-1].name] = run
+    for task, code in launcher.launch(tasks, jobs):
+        yield runs[task.name], code
+
+
+def find_launcher(name: str) -> Launcher:
+    """The launcher of that name with its default options; raises UserError where there is none."""
+    plugins = load_plugins()
+    try:
+        launcher: Launcher = Structurer(plugins.registry).component("launcher", name)
+    except Problems as error:
+        raise UserError(*(f"--launcher {name}: {problem.message}" for problem in error.problems)) from None
+    return launcher

@@ -1,0 +1,69 @@
+"""The launcher of this machine: each run is a process of its own, some at a time.
+
+Decisions: the cores are shared out, so that runs side by side do not get in each other's way; a run's output goes to a
+file beside its folder; stopping the sweep asks every run to save.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import field, frozen
+from attrs.validators import ge, optional
+
+from ganlab import Launcher, Task, hookimpl
+
+POLL = 0.2
+"""Seconds between two looks at the processes."""
+
+
+@frozen
+class Local:
+    """Runs on this machine.
+
+    threads: CPU threads of each run; by default the cores divided by the jobs. A run's bits depend on it.
+    """
+
+    threads: int | None = field(default=None, validator=optional(ge(1)))
+
+    def launch(self, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, int]]:
+        threads = self.threads or max(1, (os.cpu_count() or 1) // jobs)
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        waiting = list(tasks)
+        running: dict[subprocess.Popen[bytes], Task] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    task = waiting.pop(0)
+                    running[_start(task, environment)] = task
+                for process in [process for process in running if process.poll() is not None]:
+                    yield running.pop(process), process.returncode
+                time.sleep(POLL)
+        finally:
+            for process in running:
+                process.send_signal(signal.SIGTERM)
+            for process in running:
+                process.wait()
+
+
+def _start(task: Task, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with task.log.open("ab") as log:
+        # A session of its own: Ctrl-C reaches the sweep alone, which then asks each run once.
+        return subprocess.Popen(
+            task.command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@hookimpl
+def register_launchers(register: Callable[[str, Callable[..., Launcher]], None]) -> None:
+    register("local", Local)

@@ -1,0 +1,38 @@
+"""The least squares loss (Mao et al. 2017, arXiv:1611.04076)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from attrs import frozen
+from torch import Tensor
+
+from ganlab import Loss, hookimpl
+
+
+@frozen
+class LeastSquares:
+    """The squared distance of the discriminator's outputs from label targets, halved as in the paper's equation 2.
+
+    real_target, fake_target: the labels that the discriminator is trained towards (b and a in the paper).
+    generator_target: the label that the generator wants for its images (c in the paper).
+    """
+
+    real_target: float = 1.0
+    fake_target: float = 0.0
+    generator_target: float = 1.0
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return ((real - self.real_target).square().mean() + (fake - self.fake_target).square().mean()) / 2
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return (fake - self.generator_target).square().mean() / 2
+
+    def with_targets(self, *, real: float, fake: float) -> LeastSquares:
+        return attrs.evolve(self, real_target=real, fake_target=fake)
+
+
+@hookimpl
+def register_losses(register: Callable[[str, Callable[..., Loss]], None]) -> None:
+    register("least_squares", LeastSquares)

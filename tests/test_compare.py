@@ -1,0 +1,375 @@
+"""Comparisons, held against scipy, against a simulation of the interval's coverage, and against being misled.
+
+The run folders here are written by hand: a run.json, records, an experiment. Sweeps are run for real further down.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import tomli_w
+
+from ganlab.compare import collect, tables
+from ganlab.errors import UserError
+from ganlab.runfolder import read_info, read_records
+from ganlab.statistics import Estimate, estimate, paired, verdict
+from ganlab.sweeps import load_sweep
+
+Command = Callable[..., tuple[int, str, str]]
+PROTOCOL = {"metric": "fid", "features": {"name": "classifier", "sha256": "abc"}, "generated": 100, "weights": "ema"}
+
+
+def make_run(
+    path: Path,
+    values: list[float],
+    *,
+    seed: int = 0,
+    name: str = "bce",
+    status: str = "finished",
+    protocol: dict[str, Any] | None = None,
+    better: str = "lower",
+    experiment: dict[str, Any] | None = None,
+) -> None:
+    """A run folder whose metric `fid` took these values at steps 0, 100, 200 …"""
+    path.mkdir(parents=True)
+    (path / "run.json").write_text(json.dumps({"status": status, "name": name, "seed": seed, "seconds": 60.0}))
+    (path / "experiment.toml").write_text(tomli_w.dumps({"seed": seed, "loss": {"name": name}} | (experiment or {})))
+    record = {"name": "fid", "better": better, "protocol": protocol or PROTOCOL}
+    lines = [
+        json.dumps({"step": 100 * i, **record, "value": v if math.isfinite(v) else str(v)})
+        for i, v in enumerate(values)
+    ]
+    (path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    (path / "log.jsonl").write_text(json.dumps({"step": 100, "images_seen": 6400, "seconds": 3.2}) + "\n")
+
+
+def make_sweep(path: Path, finals: dict[str, list[float]], **options: Any) -> Path:
+    seeds = list(range(max(map(len, finals.values()))))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "sweep.json").write_text(
+        json.dumps({"name": "s", "seeds": seeds, "variants": {name: {} for name in finals}})
+    )
+    for variant, values in finals.items():
+        for seed, value in enumerate(values):
+            make_run(path / variant / f"seed-{seed}", [50.0, value], seed=seed, name=variant, **options)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Statistics
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_scipys() -> None:
+    values = [3.1, 2.7, 3.6, 2.9]
+    ours = estimate(values)
+    low, high = scipy.stats.t.interval(0.95, 3, np.mean(values), scipy.stats.sem(values))
+    assert (ours.mean, ours.low, ours.high) == pytest.approx((np.mean(values), low, high), rel=1e-12)
+
+
+def test_the_interval_covers_the_mean_95_times_in_100() -> None:
+    """By simulation at three seeds: 20,000 draws have a standard error of 0.15%."""
+    draws = np.random.default_rng(0).normal(10, 2, (20_000, 3))
+    hits = sum(e.low <= 10 <= e.high for e in map(estimate, draws.tolist()) if e.low is not None and e.high is not None)
+    assert hits / 20_000 == pytest.approx(0.95, abs=0.006)
+
+
+def test_the_paired_difference_is_scipys() -> None:
+    a, b = {0: 3.0, 1: 2.5, 2: 3.5, 7: 1.0}, {0: 2.0, 1: 1.9, 2: 2.2, 9: 8.0}
+    ours = paired(a, b)
+    result = scipy.stats.ttest_rel([a[s] for s in range(3)], [b[s] for s in range(3)])
+    interval = result.confidence_interval(0.95)
+    assert ours.count == 3, "only seeds that both have"
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert (verdict(ours, "lower") != "cannot tell") == (result.pvalue < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("difference", "better", "said"),
+    [
+        (Estimate(-1, -2, -0.1, 3), "lower", "better"),
+        (Estimate(-1, -2, -0.1, 3), "higher", "worse"),
+        (Estimate(1, 0.1, 2, 3), "lower", "worse"),
+        (Estimate(-1, -2, 0.1, 3), "lower", "cannot tell"),
+        (Estimate(-9, None, None, 1), "lower", "cannot tell"),
+        (Estimate(-1, -2, -0.1, 3), None, "cannot tell"),
+    ],
+)
+def test_verdicts(difference: Estimate, better: str | None, said: str) -> None:
+    assert verdict(difference, better) == said
+
+
+def test_what_is_not_finite_is_not_dropped() -> None:
+    assert math.isnan(estimate([1.0, math.nan]).mean)
+    assert estimate([1.0, math.inf]).low is None
+    assert estimate([]).count == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_best_first_with_final_and_best_told_apart(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "hinge": [3.0, 4.2, 4.9]})
+    make_run(tmp_path / "s2", [50.0, 1.0, 30.0], name="collapsing")
+    (table,) = tables(collect([tmp_path]), None, "bce", split=False)
+    assert [row.variant for row in table.rows] == ["hinge", "bce", "collapsing"]
+    hinge, bce, collapsing = table.rows
+    assert hinge.final.mean == pytest.approx(4.0333333)
+    assert hinge.verdict == "better"
+    assert bce.verdict == "baseline"
+    assert (collapsing.final.mean, collapsing.best.mean, collapsing.best_steps) == (30.0, 1.0, (100,))
+    assert collapsing.verdict == "cannot tell"
+    assert hinge.images_per_second == 2000
+
+
+def test_diverged_and_missing_seeds_are_shown_and_never_averaged_away(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "wild": [1.0, 1.1, 1.2]})
+    info = read_info(sweep / "wild" / "seed-2")
+    (sweep / "wild" / "seed-2" / "run.json").write_text(json.dumps(info | {"status": "diverged"}))
+    (sweep / "bce" / "seed-1" / "run.json").unlink()
+    (table,) = tables(collect([sweep]), "fid", "bce", split=False)
+    wild, bce = table.rows
+    assert (wild.finished, wild.wanted, wild.others) == (2, 3, {"diverged": 1})
+    assert (bce.finished, bce.wanted, bce.others) == (2, 3, {"missing": 1})
+    assert wild.verdict != "better"
+    code, out, _ = ganlab("compare", sweep)
+    assert code == 0
+    assert "2 of 3 (1 diverged)" in " ".join(out.split())
+
+
+def test_a_score_that_is_not_finite_is_shown_and_never_best(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "broken": [math.nan, 1.0]})
+    (table,) = tables(collect([sweep]), None, "bce", split=False)
+    assert [row.variant for row in table.rows] == ["bce", "broken"]
+    assert table.rows[1].verdict == "cannot tell"
+    _, out, _ = ganlab("compare", sweep)
+    assert "nan" in out
+
+
+def test_higher_is_better_turns_the_order_round(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", {"a": [5.0, 6.0], "b": [8.0, 9.0]}, better="higher")
+    (table,) = tables(collect([sweep]), None, None, split=False)
+    assert [row.variant for row in table.rows] == ["b", "a"]
+    assert table.rows[0].best.mean == 50, "the best of a curve that falls is its first value"
+
+
+def test_one_seed_has_no_interval(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0], "hinge": [3.0]})
+    code, out, _ = ganlab("compare", sweep)
+    assert code == 0
+    assert "[one seed]" in out
+    assert "no interval is possible" in out
+    assert "better" not in out.replace("lower is better", "")
+
+
+def test_values_of_different_protocols_are_refused_or_split(tmp_path: Path, ganlab: Command) -> None:
+    make_run(tmp_path / "a", [5.0])
+    other = PROTOCOL | {"features": {"name": "classifier", "sha256": "def"}}
+    make_run(tmp_path / "b", [3.0], name="hinge", protocol=other)
+    code, out, err = ganlab("compare", tmp_path / "a", tmp_path / "b")
+    assert (code, out) == (2, "")
+    assert "fid: protocol.features.sha256 differs: 'abc' (bce) against 'def' (hinge)" in err
+    assert "--split" in err
+    code, out, _ = ganlab("compare", tmp_path, "--split", "--json")
+    assert code == 0
+    assert [[row["variant"] for row in table["rows"]] for table in json.loads(out)] == [["bce"], ["hinge"]]
+
+
+def test_rescored_values_do_not_count(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [5.0, 4.0])
+    later = {"step": 100, "name": "fid", "better": "lower", "value": 1.0, "protocol": {"other": 1}, "eval": True}
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps(later) + "\n")
+    (table,) = tables(collect([tmp_path]), None, None, split=False)
+    assert table.rows[0].final.mean == 4.0
+
+
+def test_runs_that_differ_in_more_than_their_seed_share_no_row(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [5.0])
+    make_run(tmp_path / "b", [5.0], seed=1, experiment={"train": {"batch_size": 7}})
+    with pytest.raises(UserError, match=r"'bce' is two experiments: .* differ in train"):
+        collect([tmp_path])
+
+
+def test_a_seed_twice_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [5.0])
+    make_run(tmp_path / "b", [5.0])
+    with pytest.raises(UserError, match="has seed 0 twice"):
+        collect([tmp_path])
+
+
+def test_refusals(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0]})
+    make_run(tmp_path / "scoreless", [], name="none")
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        ([], "name at least one"),
+        (["nowhere"], "nowhere: no run or sweep folder"),
+        (["empty"], "empty: no run or sweep folder"),
+        ([sweep, "--metric", "fdi"], "--metric fdi: no run has it; did you mean 'fid'?"),
+        ([sweep, "--baseline", "bcd"], "--baseline bcd: no such variant; did you mean 'bce'?"),
+        (["scoreless"], "these runs have no scores"),
+        ([sweep, "scoreless"], "scoreless: finished without 'fid'"),
+    ):
+        code, out, err = ganlab("compare", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert words in err
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_csv_and_json_hold_the_same(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "hinge": [3.0, 4.2, 4.9]})
+    code, out, _ = ganlab("compare", sweep, "--json", "--csv", "x.csv", "--baseline", "bce")
+    assert code == 0
+    (table,) = json.loads(out)
+    rows = list(csv.DictReader(io.StringIO(Path("x.csv").read_text())))
+    assert [row["variant"] for row in rows] == [row["variant"] for row in table["rows"]] == ["hinge", "bce"]
+    assert float(rows[0]["difference_high"]) == pytest.approx(table["rows"][0]["difference"]["high"])
+    assert table["protocol"]["generated"] == 100
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sweeps
+# ---------------------------------------------------------------------------------------------------------------------
+
+VARIANTS = {"bce": {}, "smoothed": {"loss_wrapper": [{"name": "label_smoothing"}]}}
+
+
+@pytest.fixture
+def sweep_file(table: dict[str, Any], write: Callable[..., Path]) -> Path:
+    """Two variants over two seeds, a few steps each."""
+    table["metric"] = [{"name": "fid", "samples": 16, "features": {"name": "classifier", "updates": 20}}]
+    write(table)
+    return write({"base": "tiny.toml", "seeds": [0, 1], "variants": VARIANTS}, "sweep.toml")
+
+
+def test_a_sweep_runs_skips_resumes_and_compares(sweep_file: Path, ganlab: Command) -> None:
+    code, out, err = ganlab("sweep", sweep_file, "--jobs", 2, "--out", "s")
+    assert code == 0, out + err
+    assert "4/4" in out
+    runs = sorted(path.parent for path in Path("s").rglob("run.json"))
+    assert [str(run) for run in runs] == ["s/bce/seed-0", "s/bce/seed-1", "s/smoothed/seed-0", "s/smoothed/seed-1"]
+    assert {read_info(run)["status"] for run in runs} == {"finished"}
+    assert {read_info(run)["seed"] for run in runs} == {0, 1}
+
+    # One is interrupted, one is gone: only these two are run again, and end as they had ended.
+    before = {run: read_records(run / "metrics.jsonl")[-1]["value"] for run in runs}
+    info = read_info(runs[0])
+    (runs[0] / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    (runs[1] / "run.json").unlink()
+    (runs[1] / "log.jsonl").unlink()
+    code, out, _ = ganlab("sweep", sweep_file, "--jobs", 2, "--out", "s")
+    assert "4 runs in s, 2 finished already" in out
+    assert "bce seed 0: finished" in out
+    assert "bce seed 1: exit code 2 (--out s/bce/seed-1: is not empty and holds no run" in out, "nothing is lost"
+    assert code == 1
+    assert read_records(runs[0] / "metrics.jsonl")[-1]["value"] == before[runs[0]]
+
+    code, out, _ = ganlab("compare", "s", "--json")
+    assert code == 0
+    (made,) = json.loads(out)
+    by_variant = {row["variant"]: row for row in made["rows"]}
+    assert (by_variant["bce"]["finished"], by_variant["bce"]["others"]) == (1, {"missing": 1})
+    assert by_variant["smoothed"]["final"]["mean"] == pytest.approx(sum(before[run] for run in runs[2:]) / 2)
+
+
+def test_a_failed_run_never_stops_the_others(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Command
+) -> None:
+    write(table)
+    variants = {"good": {}, "no_data": {"dataset": {"name": "image_folder", "path": "gone"}}}
+    path = write({"base": "tiny.toml", "seeds": [0], "variants": variants}, "sweep.toml")
+    code, out, _ = ganlab("sweep", path, "--out", "s")
+    assert code == 1
+    assert "good seed 0: finished" in out
+    assert "no_data seed 0: exit code 2 (" in out
+    assert "no such folder" in out
+    assert "see s/no_data/seed-0.log" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_sweep_saves_its_runs(
+    number: signal.Signals, table: dict[str, Any], write: Callable[..., Path]
+) -> None:
+    table["train"] |= {"steps": 1_000_000, "log_every": 10}
+    write(table)
+    path = write({"base": "tiny.toml", "seeds": [0, 1], "variants": {"bce": {}}}, "sweep.toml")
+    command = [sys.executable, "-m", "ganlab", "sweep", str(path), "--jobs", "2", "--out", "s"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    logs = [Path(f"s/bce/seed-{seed}/log.jsonl") for seed in (0, 1)]
+    deadline = time.monotonic() + 90
+    while not all(read_records(log) for log in logs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, (out, err)
+    assert b"Traceback" not in err
+    for log in logs:
+        assert read_info(log.parent)["status"] == "interrupted"
+        assert list((log.parent / "checkpoints").iterdir())
+
+
+def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[..., Path], hinge: Path) -> None:
+    """A component by another name drops the options of the one before; lists are taken whole; --set is for all."""
+    table["loss"] = {"name": "bce", "reduction": "mean"}
+    write(table)
+    variants = {"plain": {}, "hinge": {"plugins": [str(hinge)], "loss": {"margin": 2.0, "name": "hinge"}}}
+    sweep = load_sweep(write({"base": "tiny.toml", "seeds": [3], "variants": variants}, "s.toml"), ["train.steps=9"])
+    plain, changed = sweep.planned
+    assert 'reduction = "mean"' in plain.toml
+    assert 'name = "hinge"\nmargin = 2.0' in changed.toml
+    assert str(hinge) in changed.toml
+    assert all("seed = 3" in run.toml and "steps = 9" in run.toml for run in sweep.planned)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"base": 3}, "base: expected the path of an experiment file, got 3"),
+        ({"base": "none.toml"}, "none.toml: no such file"),
+        ({"seeds": []}, "seeds: expected different whole numbers of at least 0, got []"),
+        ({"seeds": [1, 1]}, "seeds: expected different whole numbers"),
+        ({"seeds": [True]}, "seeds: expected different whole numbers"),
+        ({"sedes": [1]}, "sedes: unknown key; did you mean 'seeds'?"),
+        ({"variants": {}}, "variants: expected a table [variants.NAME] for each variant, got {}"),
+        ({"variants": {"../x": {}}}, "variants.../x: a name is letters"),
+        ({"variants": {"x": {"loss": {"margn": 1}}}}, "loss.margn: unknown key"),
+        ({"variants": {"x": {"loss": {"name": "bec"}}}}, "unknown loss 'bec'; did you mean 'bce'?"),
+        (
+            {"variants": {"x": {}, "y": {"train": {"batch_size": 16}}}},
+            "variants.y: resolves to the same experiment as 'x'",
+        ),
+    ],
+)
+def test_bad_sweep_files(
+    changes: dict[str, Any], line: str, table: dict[str, Any], write: Callable[..., Path], ganlab: Command
+) -> None:
+    write(table)
+    path = write({"base": "tiny.toml", "seeds": [0], "variants": {"x": {}}} | changes, "sweep.toml")
+    code, out, err = ganlab("sweep", path, "--out", "s")
+    assert (code, out) == (2, "")
+    assert line in err
+    assert not Path("s").exists()
+
+
+def test_bad_sweep_arguments(sweep_file: Path, ganlab: Command) -> None:
+    assert ganlab("sweep", sweep_file, "--jobs", 0)[0] == 2
+    code, _, err = ganlab("sweep", sweep_file, "--launcher", "lokal")
+    assert code == 2
+    assert "unknown launcher 'lokal'; did you mean 'local'?" in err
