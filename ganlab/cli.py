@@ -184,6 +184,7 @@ def compare(
     metric: str | None = None,
     baseline: str | None = None,
     split: bool = False,
+    html: Path | None = None,
     csv: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -199,6 +200,8 @@ def compare(
         The variant that differences are taken to. Default: the first.
     split
         Values of different protocols: a table for each, instead of a refusal.
+    html
+        Also write one self-contained page: table, curves, samples, what differs.
     csv
         Also write the rows to this file.
     json
@@ -213,7 +216,12 @@ def compare(
 
     if not paths:
         raise UserError("compare: name at least one run or sweep folder")
-    made = tables(collect(paths), metric, baseline, split)
+    entries = collect(paths)
+    made = tables(entries, metric, baseline, split)
+    if html is not None:
+        from ganlab.pages import compare_page, write_page
+
+        write_page(html, compare_page(made, entries))
     if csv is not None:
         write_whole(csv, reporting.as_csv(made))
     if json:
@@ -297,6 +305,24 @@ def sample(
     loaded = load_run(run, step, device)
     write_samples(loaded, count, seed, out, interpolate)
     print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
+    return 0
+
+
+@app.command
+def report(run: Path, /, *, html: Path = Path("report.html")) -> int:
+    """Write one self-contained page about a run: scores, losses, samples over time, the experiment.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    html
+        The file to write.
+    """
+    from ganlab.pages import report_page, write_page
+
+    write_page(html, report_page(run))
+    print(html)
     return 0
 
 

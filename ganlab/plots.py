@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from ganlab.files import write_whole
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    write_whole(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -31,7 +31,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     if names:
         axes.legend()
-    _save(figure, path)
+    write_whole(path, _png(figure))
 
 
 def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
@@ -46,7 +46,7 @@ def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: 
     axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: cannot tell")
     axes.set(xlabel="probability of being real", ylabel="images", xlim=(0, 1), title=f"Discriminator at step {step:,}")
     axes.legend()
-    _save(figure, path)
+    write_whole(path, _png(figure))
 
 
 def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -65,4 +65,34 @@ def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         if values and min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    write_whole(path, _png(figure))
+
+
+def curves_picture(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str) -> bytes:
+    """A PNG of a metric over steps: for each variant the mean over its seeds, and a band from the least to the most.
+
+    `curves` maps a variant to the points (step, value) of each of its seeds. Only steps that every seed has are drawn,
+    so that a seed that stopped early does not bend the mean.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    lowest, highest = math.inf, 0.0
+    for variant, seeds in curves.items():
+        by_step = [dict(points) for points in seeds if points]
+        steps = sorted(set.intersection(*(set(points) for points in by_step))) if by_step else []
+        if not steps:
+            continue
+        values = [[points[step] for points in by_step] for step in steps]
+        means = [sum(at) / len(at) for at in values]
+        (line,) = axes.plot(steps, means, marker="o", markersize=3, label=f"{variant} ({len(by_step)} seeds)")
+        axes.fill_between(
+            steps, [min(at) for at in values], [max(at) for at in values], alpha=0.2, color=line.get_color()
+        )
+        finite = [mean for mean in means if math.isfinite(mean)]
+        lowest, highest = min([lowest, *finite]), max([highest, *finite])
+    axes.set(xlabel="step", ylabel=metric, title=f"{metric}: mean and range over seeds")
+    if 0 < lowest < highest / 20:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)

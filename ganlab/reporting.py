@@ -17,6 +17,8 @@ from ganlab.compare import Row, Table
 from ganlab.statistics import Estimate
 from ganlab.view import duration
 
+HEADINGS = ("variant", "seeds", "final", "best", "at step", "against {baseline}", "verdict", "time", "img/s")
+
 
 def as_records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """The tables as JSON: a record a table, with its protocol, baseline and rows."""
@@ -57,10 +59,8 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
     for table in tables:
         arrow = {"lower": ", lower is better", "higher": ", higher is better"}.get(table.better or "", "")
         rich = RichTable(title=f"{table.metric}{arrow}", title_justify="left")
-        for heading in ("variant", "seeds", "final", "best", "at step", f"against {table.baseline}", "verdict"):
-            rich.add_column(heading, overflow="fold")
-        rich.add_column("time", justify="right")
-        rich.add_column("img/s", justify="right")
+        for heading in HEADINGS:
+            rich.add_column(Text(heading.format(baseline=table.baseline)), overflow="fold")
         for row in table.rows:
             rich.add_row(*map(Text, cells(row)))
         console.print(rich)
@@ -105,7 +105,7 @@ def shown(part: Estimate, sign: str = "") -> str:
 
 def notes(table: Table) -> list[str]:
     """What the values stand on, and how far they reach."""
-    lines = [f"protocol: {_in_words(table.protocol)}"]
+    lines = [f"protocol: {in_words(table.protocol)}"]
     lines.append(
         "mean and 95% t interval over seeds; differences are paired by seed; best is each run's own best value"
     )
@@ -116,7 +116,7 @@ def notes(table: Table) -> list[str]:
     return lines
 
 
-def _in_words(protocol: Mapping[str, Any]) -> str:
+def in_words(protocol: Mapping[str, Any]) -> str:
     parts = []
     for key, value in protocol.items():
         if isinstance(value, Mapping):
