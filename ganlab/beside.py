@@ -24,6 +24,7 @@ from ganlab.errors import Diverged, Interrupted
 from ganlab.evaluation import Scorer, sample
 from ganlab.images import save_grid
 from ganlab.interrupts import StopRequest
+from ganlab.options import Interval
 from ganlab.plugins import Plugins
 from ganlab.protocols import Metric, Tracker
 from ganlab.rng import global_state, set_global_state, untouched
@@ -72,7 +73,8 @@ class Beside:
         self._left = time.perf_counter()
 
     def _due(self, interval: Any, step: int) -> bool:
-        every = interval.in_steps(self.training.steps_per_epoch)
+        # A stranger's metric may have a plain number of steps.
+        every = Interval.parse(interval).in_steps(self.training.steps_per_epoch)
         return every > 0 and step > 0 and step % every == 0
 
     def tick(self, step: int) -> None:
@@ -96,7 +98,7 @@ class Beside:
         self.plugins.hook.tick_finished(run=self.run, record=record)
         for name, value in means.items():
             if not math.isfinite(value):
-                raise Diverged(f"{name} is {value} in the mean of the steps up to {step:,}")
+                raise Diverged(f"diverged: {name} is {value} in the mean of the steps up to {step:,}")
 
     @property
     def _images_per_step(self) -> int:
@@ -144,7 +146,7 @@ class Beside:
             return
         state = training_state(self.training, step)
         if not all_finite([state[part] for part in (player.name for player in self.training.game.players)]):
-            raise Diverged(f"a weight is not finite after step {step:,}; the checkpoint before it is kept")
+            raise Diverged(f"diverged: a weight is not finite after step {step:,}; the checkpoint before it is kept")
         path = save_checkpoint(self.run.checkpoints, step, state)
         self._saved = step
         self._forget_old()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ganlab.config import Experiment
 from ganlab.data import Feeder, image_spec
-from ganlab.errors import ComponentError, UserError
+from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.phases import Average, Game, Phase, Player, logits, two_player_phases
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
@@ -98,7 +98,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     seed_everything(experiment.seed)
     networks: dict[str, nn.Module] = {}
     for name in PLAYERS:
-        with _refusals(problems, name):
+        with _refusals(problems, name, device):
             networks[name] = getattr(experiment, name).build(images).to(device)
     if problems:
         raise UserError(*problems)
@@ -208,9 +208,14 @@ def _stateful(experiment: Experiment, loss: Loss) -> dict[str, Any]:
 
 
 @contextmanager
-def _refusals(problems: list[str], table: str) -> Iterator[None]:
-    """A component's refusal in the body becomes a problem of its table."""
+def _refusals(problems: list[str], table: str, device: object = "this machine") -> Iterator[None]:
+    """A component's refusal in the body becomes a problem of its table, a line each; so does one too large."""
     try:
         yield
     except ComponentError as error:
-        problems.append(f"{table}: {error}")
+        problems += [f"{table}: {line}" for line in str(error).splitlines()]
+    except (MemoryError, RuntimeError) as error:
+        # torch says that memory ran out by a class of its own on CUDA, and by the words of a RuntimeError on the CPU.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        problems.append(f"{table}: too large for the memory of {device}: {one_line(error, limit=160)}")

@@ -31,6 +31,8 @@ PATTERN = re.compile(r"step-(\d{8,})")
 class DamagedCheckpoint(GanlabError):
     """A checkpoint whose files are not what its manifest says."""
 
+    exit_code = 2
+
 
 def folder_name(step: int) -> str:
     return f"step-{step:08d}"

@@ -52,6 +52,7 @@ def call(arguments: list[str]) -> int:
             stderr.print(line, markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
+        stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume")
         return 130
     return result if isinstance(result, int) else 0
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -66,12 +67,9 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
 
 def _print(component: Component, out: Console, whole: bool) -> None:
     note = described(component)
-    origin = component.origin
-    where = f"{origin.distribution} {origin.version}" if origin.distribution else str(origin.file)
-    out.print(Text.assemble("  ", (component.name, "bold cyan"), "  ", (where, "dim")))
-    doc = note["doc"] if whole else note["doc"].split("\n\n")[0]
-    for line in doc.splitlines() if whole else [" ".join(doc.split())]:
-        out.print(f"    {line}", markup=False, highlight=False)
+    out.print(Text.assemble("  ", (component.name, "bold cyan"), "  ", (f"plugin {component.origin}", "dim")))
+    doc = note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split())
+    out.print(Padding(Text(doc), (0, 0, 0, 4)))
     if note["options"]:
         table = Table.grid(padding=(0, 2))
         for option in note["options"]:

@@ -100,8 +100,9 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
             _admit(plugins, origin, load())
         if guard.error is not None:
             plugins.failures.append(Failure(origin, _cause(guard.error, origin)))
+    hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
-        f"--no-plugin {name}: no such plugin{did_you_mean(name, seen)}" for name in sorted(blocked - seen)
+        f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
     ]
     plugins.registry.freeze()
     return plugins

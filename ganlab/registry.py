@@ -105,7 +105,7 @@ class Registry:
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
         """Adds a component; raises RegistrationError where it is none, or where the name or class is taken."""
-        at = f"{origin}: register({name!r}, …)"
+        at = f"register({name!r}, …)"
         if self._frozen:
             raise RegistrationError(f"{at}: the registry is frozen; components are registered in a register_* hook")
         if not isinstance(name, str) or not name.isidentifier():

@@ -92,18 +92,17 @@ def to_json(value: Any) -> Any:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file; a last line without its end is left out."""
+    """The records of a .jsonl file; a last line that was cut short is left out."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     records = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
+    for number, line in enumerate(lines[:-1], 1):
         try:
             records.append(json.loads(line))
         except ValueError:
-            raise UserError(f"{path}:{number}: not a record: {line[:60]!r}") from None
+            if number < len(lines) - 1:
+                raise UserError(f"{path}:{number}: not a record: {line[:60]!r}; remove the line") from None
     return records
 
 
@@ -136,7 +135,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """run.json of a run folder; raises UserError where the folder is no run."""
     file = path / "run.json"
     if not file.is_file():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = {p.name for p in path.parent.iterdir()} - {path.name} if path.parent.is_dir() else set()
         raise UserError(f"{path}: not a run folder (it has no run.json){did_you_mean(path.name, siblings)}")
     try:
         info = json.loads(file.read_text(encoding="utf-8"))

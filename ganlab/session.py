@@ -71,6 +71,7 @@ def dry_run(request: Request) -> str:
 
 def run(request: Request, view: View) -> Outcome:
     """Trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
+    began = time.monotonic()
     experiment, plugins = _loaded(request)
     folder = RunFolder(_folder(request, experiment))
     earlier = _earlier(folder.path, request)
@@ -91,7 +92,7 @@ def run(request: Request, view: View) -> Outcome:
             _refuse_other(folder.path, earlier, tomllib.loads(toml), surroundings)
         _opened(folder)
         try:
-            start = _restored(folder, training, view) if earlier else 0
+            start = _restored(folder, training, view, request.anyway) if earlier else 0
             folder.info = dict(earlier)
             folder.experiment_file.write_text(toml, encoding="utf-8")
             folder.write_info(
@@ -107,7 +108,7 @@ def run(request: Request, view: View) -> Outcome:
             )
             trackers = [config.build(folder) for config in experiment.tracker]
             beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
-            return _trained(beside, start)
+            return _trained(beside, start, began)
         finally:
             folder.unlock()
 
@@ -134,10 +135,10 @@ def _built(
     return training, scorer
 
 
-def _trained(beside: Beside, start: int) -> Outcome:
-    """Trains, and writes down how it ended whatever happens."""
+def _trained(beside: Beside, start: int, began: float) -> Outcome:
+    """Trains, and writes down how it ended whatever happens. `began` is when the command did."""
     training, folder, hook = beside.training, beside.run, beside.plugins.hook
-    began, earlier_seconds = time.monotonic(), folder.info.get("seconds", 0.0)
+    earlier_seconds = folder.info.get("seconds", 0.0)
     outcome = Outcome(folder.path, "running", start, 0.0, {})
 
     def ended(kind: object, failure: BaseException | None, trace: object) -> None:
@@ -245,7 +246,7 @@ def _earlier(path: Path, request: Request) -> dict[str, Any]:
             )
         return info
     if any(item.name != ".lock" for item in path.iterdir()):
-        raise UserError(f"--out {path}: is not empty and holds no run; choose another folder")
+        raise UserError(f"--out {path}: is not empty and holds no run (no run.json); choose another folder")
     return {}
 
 
@@ -300,20 +301,27 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     return {at: value}
 
 
-def _restored(folder: RunFolder, training: Training, view: View) -> int:
+def _restored(folder: RunFolder, training: Training, view: View, anyway: bool) -> int:
     """Loads the latest whole checkpoint; the records of later steps are dropped. Returns the step to go on from."""
+    damaged: list[str] = []
     for step, path in reversed(list_checkpoints(folder.checkpoints).items()):
         try:
             state = load_checkpoint(path)
         except DamagedCheckpoint as error:
-            view.line(f"{error}; using the one before")
+            damaged.append(str(error))
             continue
+        for line in damaged:
+            view.line(f"{line}; using the one before")
         if step > training.total_steps:
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
         restore_training(training, state)
         folder.drop_records_after(step)
         view.line(f"resuming {folder.path} at step {step:,}")
         return step
+    if damaged and not anyway:
+        raise UserError(
+            *damaged, f"{folder.path}: no checkpoint is whole; to start again from step 0: --resume --anyway"
+        )
     folder.drop_records_after(-1)
     view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
     return 0

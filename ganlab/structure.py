@@ -8,6 +8,7 @@ and its options, which are the fields of its class.
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -50,6 +51,7 @@ class Problems(Exception):
 
 def shown(value: object) -> str:
     """A value as the user wrote it, shortened."""
+    value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
@@ -104,7 +106,9 @@ class Structurer:
             raise Problems(problems)
         with _collecting(problems, ""):
             return cls(**values)
-        raise Problems(problems)
+        # What a class says of its options together begins with the one at fault.
+        heads = [(problem, *problem.message.partition(": ")) for problem in problems]
+        raise Problems([Problem(head, rest) if head in fields else problem for problem, head, _, rest in heads])
 
     def _field(self, f: attrs.Attribute[Any], kind: Any, value: object) -> Any:
         if COMPONENT not in f.metadata:
@@ -239,8 +243,9 @@ def _validate(f: attrs.Attribute[Any], value: object) -> None:
     try:
         f.validator(None, f, value)
     except (ValueError, TypeError) as error:
-        # attrs puts the field's name first and the value last, and some of its validators give more arguments.
-        text = str(error.args[0]).removeprefix(f"'{f.name}' ").removesuffix(f": {value!r}")
+        # attrs puts the field's name first and a value last, and some of its validators give more arguments.
+        text = str(error.args[0]).removeprefix(f"'{f.name}' ").replace(f"Length of '{f.name}'", "its length")
+        text = re.sub(r": [^:]*$", "", text)
         raise ValueError(text if repr(value) in text else f"{text}, got {shown(value)}") from None
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganlab.build import Training, build, uses_real
+from ganlab.build import Training, build
 from ganlab.config import structured
 from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import Places, Step
@@ -115,16 +115,6 @@ def test_a_lazy_penalty_counts_every_k_updates_times_k(table: dict[str, Any], pl
 def test_real_logits_reach_the_generators_loss_only_where_it_uses_them(
     table: dict[str, Any], plugins: Plugins, tmp_path: Path
 ) -> None:
-    @frozen
-    class Relativistic:
-        def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-            return nn.functional.softplus(fake - real).mean()
-
-        def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-            return nn.functional.softplus(real - fake).mean()
-
-    register(plugins.registry, "loss", "relativistic", Relativistic)
-    assert uses_real(Relativistic())
     table["loss"] = {"name": "relativistic"}
     register(plugins.registry, "penalty", "recording", Recording)
     table["penalty"] = [{"name": "recording"}]

@@ -255,6 +255,39 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert losses(Path("whole")) == losses(Path("r"))
 
 
+def test_where_every_checkpoint_is_damaged_nothing_is_thrown_away(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    file = Path("r/checkpoints/step-00000004/generator.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    before = Path("r/log.jsonl").read_bytes()
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert "generator.safetensors: damaged" in err
+    assert "no checkpoint is whole" in err
+    assert Path("r/log.jsonl").read_bytes() == before
+    assert ganlab("sample", "r")[0] == 2
+    assert ganlab("run", path, "--out", "r", "--resume", "--anyway", "--set", "train.steps=6")[0] == 0
+    assert [record["step"] for record in read_records(Path("r/log.jsonl"))] == [2, 4, 6]
+
+
+def test_a_garbled_last_record_is_dropped_and_one_before_it_is_named(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    whole = Path("r/log.jsonl").read_text()
+    for tail in ('{"step": 5, "los', "garb{\n"):
+        Path("r/log.jsonl").write_text(whole + tail)
+        assert len(read_records(Path("r/log.jsonl"))) == 2
+    Path("r/log.jsonl").write_text("garb{\n" + whole)
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert "log.jsonl:1: not a record: 'garb{'; remove the line" in err
+
+
 def test_old_checkpoints_go_and_the_best_stays(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     table["train"] |= {"steps": 6, "checkpoint_every": 1, "checkpoint_keep": 2}
     assert ganlab("run", write(table), "--out", "r")[0] == 0
@@ -284,7 +317,7 @@ def test_divergence_is_named(table: dict[str, Any], write: Write, ganlab: Comman
     table["train"] |= {"steps": 50, "log_every": 1}
     code, _, err = ganlab("run", write(table), "--out", "r")
     assert code == 3
-    assert err.startswith("loss_discriminator is ")
+    assert err.startswith("diverged: loss_discriminator is ")
     info = json.loads(Path("r/run.json").read_text())
     assert info["status"] == "diverged"
     assert "loss_discriminator" in info["error"]

@@ -36,6 +36,9 @@ from ganlab import ComponentError, file_sha256, flush_folder, one_line, write_wh
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
+NAMED = 10
+"""How many bad files are named, a line each."""
+
 # Raised when the meaning of the pixels changes, so that nothing is taken from an older cache.
 _VERSION = 1
 
@@ -59,8 +62,8 @@ def decoded(
     """The images `names` (paths below `folder`) as uint8 (N, channels, size, size), from the cache where it has them.
 
     Each is cut to its central square of `crop` pixels where that is given, resized until its shorter side is `size`
-    pixels (Lanczos, antialiased) and cut to its central square. Raises `ComponentError` that names the first file which
-    is missing, unreadable or a decompression bomb.
+    pixels (Lanczos, antialiased) and cut to its central square. Raises `ComponentError` that names the files which
+    are missing, unreadable or decompression bombs.
     """
     digest = _key(folder, names, f"{_VERSION} {size} {channels} {crop}")
     path = cache / "decoded" / f"{digest[:32]}.npy"
@@ -119,15 +122,21 @@ def _write(path: Path, files: Sequence[Path], size: int, channels: int, crop: in
             # On a full disk this fails with an error, where a write to mapped memory would end the process.
             os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
 
-        def decode_part(start: int) -> None:
+        def decode_part(start: int) -> list[str]:
+            problems = []
             for index in range(start, min(start + 64, len(files))):
-                pixels[index] = decode(files[index], size, channels, crop)
+                try:
+                    pixels[index] = decode(files[index], size, channels, crop)
+                except ComponentError as error:
+                    problems.append(str(error))
+            return problems
 
         with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # The results come in order, so the first bad file is named whichever thread was faster.
-            for _ in pool.map(decode_part, range(0, len(files), 64)):
-                pass
+            parts = pool.map(decode_part, range(0, len(files), 64))
+            if problems := [problem for part in parts for problem in part]:
+                more = [f"and {len(problems) - NAMED} more files"] if len(problems) > NAMED else []
+                raise ComponentError("\n".join([*problems[:NAMED], *more]))
         pixels.flush()
         os.fsync(descriptor)
         os.chmod(temporary, 0o644)

@@ -26,8 +26,8 @@ def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
         side, doublings = side // 2, doublings + 1
     if images.height != images.width or not 4 <= side <= 7 or doublings < 1:
         raise ComponentError(
-            f"dcgan cannot make images of {images.height}x{images.width}; it makes square ones whose side is 4, 5, 6 "
-            "or 7 doubled some times, such as 16, 28, 32, 64 or 128"
+            f"dcgan has no layers for images of {images.height}x{images.width}; it takes square ones whose side is 4, "
+            "5, 6 or 7 doubled some times, such as 16, 28, 32, 64 or 128"
         )
     return side, doublings
 

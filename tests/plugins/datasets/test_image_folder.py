@@ -200,3 +200,15 @@ def test_the_superuser_too_is_told_of_a_folder_that_cannot_be_listed(
     monkeypatch.setattr("ganlab_plugins.datasets.image_folder.os.scandir", refuse)
     with pytest.raises(ComponentError, match=r"set: cannot be listed \(Permission denied\)"):
         built(places)
+
+
+def test_every_unreadable_image_is_named_at_once(places: Places, folder: Path) -> None:
+    for number in range(30):
+        save(folder / f"{number:02}.png")
+    for number in range(3, 17):
+        (folder / f"{number:02}.png").write_bytes(b"no image")
+    with pytest.raises(ComponentError) as caught:
+        built(places)
+    lines = str(caught.value).splitlines()
+    assert [f"{number:02}.png" in line for number, line in zip(range(3, 13), lines, strict=False)] == [True] * 10
+    assert lines[10:] == ["and 4 more files"]
