@@ -10,41 +10,44 @@ Decisions:
 - The distance is our own arithmetic: the reference's covariance has its square root R taken once and cached, and the
   trace is that of (R S R)^(1/2), whose symmetric eigenvalues are real. It is the same number as torchmetrics', in a
   third of the time at 2048 features.
-- The reference is the whole split. Its moments are cached under all that they depend on, for a cache keyed by less
-  gives wrong scores that look right.
+- The reference is the whole split. Its moments are cached under all that they depend on.
 - The score is biased upwards by about c/N, with c different for each generator: compare scores of equal `samples`, and
   expect real training against real test images to score above 0 too.
+- FID-infinity (Chong & Forsyth 2020, "Effectively Unbiased FID and Inception Score and where to find them",
+  arXiv:1911.07023) takes that bias away: the FIDs of random subsets of 15 sizes N lie nearly on a straight line in
+  1/N, whose value at 1/N = 0 is the score. As in the authors' code the sizes are evenly spaced in N, the largest is
+  all images and the smallest a tenth of them; here it is never fewer than two images a feature, below which the FIDs
+  leave the line. What remains is the reference's own bias.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import (
-    ComponentError,
-    Evaluation,
-    FeaturesConfig,
-    Interval,
-    Metric,
-    Scores,
-    cached_tensors,
-    component,
-    hookimpl,
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab_plugins.metrics._shared import (
+    about_features,
+    about_generated,
+    about_reference,
+    cached_reference,
+    features_of,
+    generated_rows,
+    random_state,
+    reference_rows,
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
-    from torchmetrics.image.fid import FrechetInceptionDistance
 
     from ganlab import Dataset, Features
 
-REFERENCE_FORMAT = 1
-"""Raise it when what is cached, or how it is computed, changes."""
-
-REFERENCE_BATCH = 256
+SIZES = 15
+"""How many subsets FID-infinity's line goes through."""
 
 
 @frozen
@@ -56,7 +59,9 @@ class FID:
         still right for those samples, but its bias is large.
     split: the reference, whole.
     features: the network whose features are compared.
-    seed: of the latents.
+    seed: of the latents, and of the subsets for `infinity`.
+    infinity: also gives `fid_infinity`, the score extrapolated to infinitely many generated images. Needs at least
+        four times as many `samples` as there are features.
     """
 
     every: Interval = Interval()
@@ -64,49 +69,47 @@ class FID:
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="inception")
     seed: int = field(default=0, validator=validators.ge(0))
+    infinity: bool = False
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, so that what is missing is told before training and not after."""
-        self.features.build(evaluation)
+        features = self.features.build(evaluation)
+        if self.infinity:
+            subset_sizes(self.samples, features)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """One value, `fid`. It is nan where a feature is not finite."""
+        """The value `fid`, and `fid_infinity` where it is asked for. They are nan where a feature is not finite."""
+        import torch
         import torchmetrics
 
         features = self.features.build(evaluation)
         dataset = evaluation.dataset(self.split)
-        about_features = {
-            "name": features.name,
-            "sha256": features.fingerprint,
-            "preprocessing": features.preprocessing,
-        }
-        about_reference = {
-            "dataset": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "split": dataset.split,
-            "count": len(dataset.images),
-        }
-        reference = cached_tensors(
-            evaluation.places.cache / "reference",
-            "fid",
-            {"format": REFERENCE_FORMAT, "features": about_features, "reference": about_reference},
-            lambda: reference_moments(features, dataset, evaluation),
+        reference = cached_reference(
+            "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)
         )
-        mean, cov, count = generated_moments(features, evaluation, self.samples, self.seed)
-        value = frechet_distance(reference["mean"].to(mean.device), reference["root"].to(mean.device), mean, cov)
-        return Scores(
-            values={"fid": float(value)},
-            better={"fid": "lower"},
-            protocol={
-                "metric": "fid",
-                "features": about_features,
-                "reference": about_reference,
-                "generated": count,
-                "seed": self.seed,
-                "images": "uint8, rounded",
-                "torchmetrics": torchmetrics.__version__,
-            },
+        distance = partial(
+            frechet_distance, reference["mean"].to(evaluation.device), reference["root"].to(evaluation.device)
         )
+        rows = generated_rows(evaluation, self.samples, self.seed, partial(features_of, features))
+        if self.infinity:
+            kept = list(rows)
+            rows = iter(kept)
+        mean, cov, count = moments_of(rows, features.dim, evaluation.device)
+        if count < 2:
+            raise ComponentError(f"FID needs at least 2 generated images, got {count}")
+        values = {"fid": float(distance(mean, cov))}
+        protocol = {
+            "metric": "fid",
+            "features": about_features(features),
+            "reference": about_reference(dataset),
+            **about_generated(count, self.seed),
+            "torchmetrics": torchmetrics.__version__,
+        }
+        if self.infinity:
+            sizes = subset_sizes(count, features)
+            values["fid_infinity"] = extrapolated(distance, torch.cat(kept), sizes, self.seed, evaluation)
+            protocol["infinity"] = {"sizes": sizes, "subsets": "random", "line": "least squares in 1/N, at 1/N = 0"}
+        return Scores(values=values, better=dict.fromkeys(values, "lower"), protocol=protocol)
 
 
 def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
@@ -141,62 +144,63 @@ def symmetric_root(cov: Tensor) -> Tensor:
 
 
 def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluation) -> dict[str, Tensor]:
-    """Of all the data set's images: `mean` (d,), `cov` and its `root` (d, d), float64, and their `count`."""
-    import torch
-
+    """Of all the data set's images: `mean` (d,), and of their covariance the `root` (d, d), float64."""
     total = len(dataset.images)
     if total < 2:
         raise ComponentError(f"FID needs at least 2 reference images; {dataset.name} ({dataset.split}) has {total}")
-    metric = gatherer(features, evaluation)
-    done = 0
-    for batch in torch.split(dataset.images, REFERENCE_BATCH):
-        metric.update(batch.to(evaluation.device), real=True)
-        done += len(batch)
-        evaluation.progress("features of the reference", done, total)
-    mean, cov = moments(metric.real_features_sum, metric.real_features_cov_sum, total)
-    return {"mean": mean, "cov": cov, "root": symmetric_root(cov), "count": torch.tensor(total)}
+    rows = reference_rows(evaluation, dataset.images, partial(features_of, features))
+    mean, cov, _ = moments_of(rows, features.dim, evaluation.device)
+    return {"mean": mean, "root": symmetric_root(cov)}
 
 
-def generated_moments(
-    features: Features, evaluation: Evaluation, samples: int, seed: int
-) -> tuple[Tensor, Tensor, int]:
-    """The mean (d,) and covariance (d, d) of generated images, float64, and how many there were."""
-    metric = gatherer(features, evaluation)
-    done = 0
-    for batch in evaluation.generated(samples, seed):
-        metric.update(batch.to(evaluation.device), real=False)
-        done += len(batch)
-        evaluation.progress("generated images", done, samples)
-    if done < 2:
-        raise ComponentError(f"FID needs at least 2 generated images, got {done}")
-    return *moments(metric.fake_features_sum, metric.fake_features_cov_sum, done), done
-
-
-def moments(total: Tensor, products: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and unbiased covariance (d, d) from the sum of features (d,) and of their outer products (d, d)."""
-    mean = total / count
-    return mean, (products - count * mean.outer(mean)) / (count - 1)
-
-
-def gatherer(features: Features, evaluation: Evaluation) -> FrechetInceptionDistance:
-    """torchmetrics' FID, with `features` in place of its network, on the evaluation's device."""
+def moments_of(rows: Iterable[Tensor], dim: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+    """The mean (d,) and unbiased covariance (d, d) of batches of features (n, d), float64, and how many there were."""
     from torch import nn
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    class Network(nn.Module):
-        num_features = features.dim
+    class Given(nn.Module):
+        """Stands where torchmetrics has its network: what it is handed are features already."""
 
-        def forward(self, images: Tensor) -> Tensor:
-            found: Any = features(images)
-            if found.shape != (len(images), features.dim):
-                wanted = f"{(len(images), features.dim)}"
-                raise ComponentError(f"the features {features.name!r} gave {tuple(found.shape)}, wanted {wanted}")
-            # In double here, so that no sum, nor torchmetrics' own result, is rounded to the features' precision.
-            doubled: Tensor = found.double()
-            return doubled
+        num_features = dim
 
-    metric = FrechetInceptionDistance(Network(), antialias=False, normalize=False)
-    return metric.to(evaluation.device)
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    sums: Any = FrechetInceptionDistance(Given(), antialias=False, normalize=False).to(device)
+    for row in rows:
+        sums.update(row, real=False)
+    count = int(sums.fake_features_num_samples)
+    mean = sums.fake_features_sum / count
+    return mean, (sums.fake_features_cov_sum - count * mean.outer(mean)) / (count - 1), count
+
+
+def subset_sizes(count: int, features: Features) -> list[int]:
+    """The numbers of images, from few to all, between which FID-infinity's line is drawn."""
+    smallest = max(count // 10, 2 * features.dim)
+    if 2 * smallest > count:
+        raise ComponentError(
+            f"{count} images are too few for fid_infinity with {features.dim} features: set samples to at least "
+            f"{4 * features.dim}, or infinity = false"
+        )
+    return [smallest + round(step * (count - smallest) / (SIZES - 1)) for step in range(SIZES)]
+
+
+def extrapolated(
+    distance: Callable[[Tensor, Tensor], Tensor], features: Tensor, sizes: list[int], seed: int, evaluation: Evaluation
+) -> float:
+    """Where the least-squares line through the FIDs of random subsets, drawn over 1/N, meets 1/N = 0."""
+    import torch
+
+    random = random_state(seed)
+    found = []
+    for size in sizes:
+        chosen = features[torch.from_numpy(random.permutation(len(features))[:size]).to(features.device)]
+        mean, cov, _ = moments_of(chosen.split(1024), features.shape[1], features.device)
+        found.append(float(distance(mean, cov)))
+        evaluation.progress("FID of subsets", len(found), len(sizes))
+    x, y = torch.tensor(sizes, dtype=torch.float64).reciprocal(), torch.tensor(found, dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return float(y.mean() - slope * x.mean())
 
 
 @hookimpl

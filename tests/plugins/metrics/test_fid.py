@@ -1,71 +1,19 @@
-"""FID, held against closed forms for Gaussians, scipy's matrix root and torchmetrics' own result."""
+"""FID, held against closed forms for Gaussians, scipy's matrix root, torchmetrics' own result and numpy's line."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from attrs import define
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ganlab import ComponentError, Evaluation, ImageDataset, Places
+from ganlab import ComponentError, Evaluation, ImageDataset
 from ganlab_plugins.metrics import fid
-
-CPU = torch.device("cpu")
-
-
-@define
-class StubFeatures:
-    """A random projection of the pixels, then a tanh; `calls` counts the batches it was given."""
-
-    dim: int = 12
-    fingerprint: str = "weights-1"
-    name: str = "stub"
-    preprocessing: str = "none"
-    poison: float = 0.0
-    calls: int = 0
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        assert images.dtype == torch.uint8
-        self.calls += 1
-        flat = images.flatten(1).float() / 255
-        projection = torch.randn(flat.shape[1], self.dim, generator=torch.Generator().manual_seed(5))
-        return torch.tanh(flat @ projection) + self.poison
-
-
-@define
-class StubConfig:
-    features: StubFeatures
-
-    def build(self, evaluation: Evaluation) -> StubFeatures:
-        return self.features
-
-
-def images(count: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 1, 4, 4), generator=generator, dtype=torch.uint8)
-
-
-def an_evaluation(
-    folder: Path, reference: Tensor, generated: Tensor | None = None, seen: list | None = None
-) -> Evaluation:
-    def batches(count: int, seed: int) -> Iterator[Tensor]:
-        made = images(count, 100 + seed) // 2 if generated is None else generated
-        yield from made.split(64)
-
-    return Evaluation(
-        generated=batches,
-        dataset=lambda split: ImageDataset(reference, "noise", split),
-        device=CPU,
-        places=Places(folder / "data", folder / "cache"),
-        progress=lambda what, done, total: seen.append((done, total)) if seen is not None else None,
-    )
+from stubs import StubConfig, StubFeatures, an_evaluation, images
 
 
 def score(features: StubFeatures, evaluation: Evaluation, samples: int = 200) -> float:
@@ -195,6 +143,74 @@ def test_what_a_score_rests_on_is_recorded(tmp_path):
     assert reference["fingerprint"] == ImageDataset(images(300, 1), "noise").fingerprint
     assert (scores.protocol["generated"], scores.protocol["seed"]) == (200, 3)
     assert seen == [(256, 300), (300, 300), (64, 200), (128, 200), (192, 200), (200, 200)]
+
+
+def gaussians(count: int, mean: float, deviation: float, seed: int) -> Tensor:
+    noise = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (noise * deviation + mean).round().clamp(0, 255).to(torch.uint8)
+
+
+class Pixels(StubFeatures):
+    def __call__(self, batch: Tensor, /) -> Tensor:
+        return batch.flatten(1).float() / 20
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(128, 20), (138, 16)])
+def test_fid_infinity_of_few_images_is_nearer_to_the_truth(tmp_path, mean, deviation):
+    # Rounding to levels adds the variance of a uniform error, 1/12.
+    deviations = math.sqrt(deviation**2 + 1 / 12), math.sqrt(20**2 + 1 / 12)
+    truth = 16 * ((mean - 128) ** 2 + (deviations[0] - deviations[1]) ** 2) / 20**2
+    real = gaussians(20_000, 128, 20, 0)
+    errors = {"fid": 0.0, "fid_infinity": 0.0}
+    for seed in range(1, 5):
+        evaluation = an_evaluation(tmp_path, real, gaussians(200, mean, deviation, seed))
+        metric = fid.FID(samples=200, infinity=True, features=StubConfig(Pixels(dim=16)))
+        scores = metric.evaluate(evaluation)
+        for name, value in scores.values.items():
+            errors[name] += (value - truth) / 4
+    assert errors["fid"] > 0.3
+    assert abs(errors["fid_infinity"]) < errors["fid"] / 2
+    assert scores.better == {"fid": "lower", "fid_infinity": "lower"}
+
+
+def test_fid_infinity_is_numpys_line_through_the_fids_of_the_papers_sizes(tmp_path):
+    features, seen = torch.rand(500, 8, generator=torch.Generator().manual_seed(1)), []
+    sizes = fid.subset_sizes(500, StubFeatures(dim=8))
+    assert sizes == [round(size) for size in np.linspace(50, 500, 15)]
+
+    def a_distance(mean: Tensor, cov: Tensor) -> Tensor:
+        seen.append((mean, cov))
+        return mean.sum() + cov.sum()
+
+    evaluation = an_evaluation(tmp_path)
+    found = fid.extrapolated(a_distance, features, sizes, 0, evaluation)
+    torch.testing.assert_close(seen[-1][0], features.double().mean(0))
+    torch.testing.assert_close(seen[-1][1], features.double().T.cov())
+    line = np.polyfit(1 / np.array(sizes), [float(mean.sum() + cov.sum()) for mean, cov in seen], 1)
+    assert found == pytest.approx(line[1], rel=1e-9)
+    assert found == fid.extrapolated(a_distance, features, sizes, 0, evaluation)
+    assert found != fid.extrapolated(a_distance, features, sizes, 1, evaluation)
+
+
+def test_fid_infinity_leaves_fid_as_it_is_and_says_how_it_was_found(tmp_path):
+    evaluation = an_evaluation(tmp_path, images(300, 1))
+    config = StubConfig(StubFeatures())
+    scores = fid.FID(samples=200, infinity=True, features=config).evaluate(evaluation)
+    assert scores.values["fid"] == score(StubFeatures(), evaluation)
+    assert scores.protocol["infinity"]["sizes"] == [24 + round(step * 176 / 14) for step in range(15)]
+    assert "infinity" not in fid.FID(samples=200, features=config).evaluate(evaluation).protocol
+    bad = StubConfig(StubFeatures(poison=math.nan, poisoned=slice(1), fingerprint="bad"))
+    values = fid.FID(samples=200, infinity=True, features=bad).evaluate(evaluation).values
+    assert math.isnan(values["fid"])
+    assert math.isnan(values["fid_infinity"])
+
+
+def test_too_few_images_to_extrapolate_from_are_refused_before_training(tmp_path):
+    evaluation = an_evaluation(tmp_path, images(300, 1))
+    metric = fid.FID(samples=47, infinity=True, features=StubConfig(StubFeatures()))
+    with pytest.raises(ComponentError, match=r"47 images are too few for fid_infinity with 12 features.* at least 48"):
+        metric.prepare(evaluation)
+    fid.FID(samples=48, infinity=True, features=StubConfig(StubFeatures())).prepare(evaluation)
 
 
 def test_features_of_a_wrong_shape_are_refused(tmp_path):

@@ -1,0 +1,130 @@
+"""What metrics on features share: gathering features, caching the reference's, and saying what a score rests on.
+
+Decisions:
+- What is cached is keyed by all that it depends on: the weights' hash, the data set's fingerprint, the split, the
+  count, and which images were chosen. A cache keyed by less gives wrong scores that look right.
+- Random choices are numpy.random.RandomState's: its streams are frozen for good, and they are torch-fidelity's, so
+  that equal seeds choose equal subsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ganlab import ComponentError, Dataset, Evaluation, Features, cached_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+REFERENCE_FORMAT = 1
+"""Raise it when what is cached, or how it is computed, changes."""
+
+REFERENCE_BATCH = 256
+
+
+def about_features(features: Features) -> dict[str, Any]:
+    """The protocol's entry for a network."""
+    return {"name": features.name, "sha256": features.fingerprint, "preprocessing": features.preprocessing}
+
+
+def about_reference(dataset: Dataset) -> dict[str, Any]:
+    """The protocol's entry for a whole split."""
+    return {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "split": dataset.split,
+        "count": len(dataset.images),
+    }
+
+
+def about_generated(count: int, seed: int) -> dict[str, Any]:
+    """The protocol's entries for generated images; the seed is the latents' and that of every random choice."""
+    return {"generated": count, "seed": seed, "images": "uint8, rounded"}
+
+
+def random_state(seed: int) -> np.random.RandomState:
+    """A metric's own random numbers."""
+    import numpy as np
+
+    return np.random.RandomState(seed % 2**32)
+
+
+def random_subset(count: int, size: int, seed: int) -> Tensor:
+    """`size` of the numbers below `count`, int64, none of them twice."""
+    import torch
+
+    return torch.from_numpy(random_state(seed).permutation(count)[:size])
+
+
+def features_of(features: Features, images: Tensor) -> Tensor:
+    """The features (N, dim) of images, or a `ComponentError` where the network gives anything else."""
+    found = features(images)
+    if found.shape != (len(images), features.dim):
+        wanted = f"{(len(images), features.dim)}"
+        raise ComponentError(f"the features {features.name!r} gave {tuple(found.shape)}, wanted {wanted}")
+    return found
+
+
+def generated_rows(
+    evaluation: Evaluation, samples: int, seed: int, measure: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """What `measure` says of each batch of generated images."""
+    done = 0
+    for batch in evaluation.generated(samples, seed):
+        yield measure(batch.to(evaluation.device))
+        done += len(batch)
+        evaluation.progress("generated images", done, samples)
+
+
+def reference_rows(evaluation: Evaluation, images: Tensor, measure: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """What `measure` says of each batch of a reference's images."""
+    done = 0
+    for batch in images.split(REFERENCE_BATCH):
+        yield measure(batch.to(evaluation.device))
+        done += len(batch)
+        evaluation.progress("features of the reference", done, len(images))
+
+
+def generated_features(features: Features, evaluation: Evaluation, samples: int, seed: int) -> Tensor:
+    """The features (N, dim) of generated images, on the evaluation's device."""
+    import torch
+
+    rows = generated_rows(evaluation, samples, seed, partial(features_of, features))
+    return torch.cat([torch.empty(0, features.dim, device=evaluation.device), *rows])
+
+
+def reference_features(
+    features: Features, dataset: Dataset, evaluation: Evaluation, subset: tuple[int, int] | None = None
+) -> Tensor:
+    """The features (N, dim) of a split, on the evaluation's device, kept on disk for the next time.
+
+    `subset` is a size and a seed: only so many random images of the split.
+    """
+    import torch
+
+    def compute() -> dict[str, Tensor]:
+        images = dataset.images if subset is None else dataset.images[random_subset(len(dataset.images), *subset)]
+        return {"features": torch.cat(list(reference_rows(evaluation, images, partial(features_of, features))))}
+
+    chosen = {} if subset is None else {"subset": list(subset)}
+    found = cached_reference("features", features, dataset, evaluation, compute, **chosen)
+    return found["features"].to(evaluation.device)
+
+
+def cached_reference(
+    kind: str,
+    features: Features,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    compute: Callable[[], dict[str, Tensor]],
+    **also: Any,
+) -> dict[str, Tensor]:
+    """What `compute` gives for a split and a network, from disk where it is there.
+
+    `also` is what else the result depends on.
+    """
+    key = {"format": REFERENCE_FORMAT, "features": about_features(features), "reference": about_reference(dataset)}
+    return cached_tensors(evaluation.places.cache / "reference", kind, {**key, **also}, compute)
