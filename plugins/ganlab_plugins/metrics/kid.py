@@ -1,0 +1,129 @@
+"""The Kernel Inception Distance: a distance of two sets of features that is not biased by how many there are.
+
+Bińkowski et al. 2018, "Demystifying MMD GANs" (arXiv:1801.01401): the unbiased estimate of the squared maximum mean
+discrepancy with the kernel k(x, y) = (x.y / d + 1)^3, averaged over random subsets. It assumes no Gaussian and is
+right for few images too; about 0, and as often below it as above, where both sets come from one distribution.
+
+Decisions:
+- The subsets are torch-fidelity's: for each, RandomState(seed) chooses first generated and then reference images. With
+  equal features and seed the score is the same number, but for the rounding of its float32 sums; ours are float64.
+- `kid_std` is the standard deviation over subsets, which overlap: it says how noisy one subset is, and is no
+  confidence interval. It is not ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen, validators
+
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab_plugins.metrics._shared import (
+    about_features,
+    about_generated,
+    about_reference,
+    generated_features,
+    random_state,
+    reference_features,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@frozen
+class KID:
+    """Kernel Inception Distance of generated images from a split of the data set.
+
+    every: how often it is measured besides before and after training.
+    samples: how many images are generated.
+    split: the reference, whole; its features are kept on disk (400 MB for 50,000 images and Inception).
+    features: the network whose features are compared.
+    subsets: over how many random subsets the score is averaged.
+    subset_size: images of each set in a subset; neither set may have fewer.
+    seed: of the latents and of the subsets.
+    """
+
+    every: Interval = Interval()
+    samples: int = field(default=10_000, validator=validators.ge(2))
+    split: Literal["train", "test"] = "train"
+    features: FeaturesConfig = component("features", default="inception")
+    subsets: int = field(default=100, validator=validators.ge(1))
+    subset_size: int = field(default=1000, validator=validators.ge(2))
+    seed: int = field(default=0, validator=validators.ge(0))
+
+    def prepare(self, evaluation: Evaluation) -> None:
+        """Loads or trains the features, and refuses subsets that are larger than what they are taken from."""
+        self.features.build(evaluation)
+        self._check(self.samples, len(evaluation.dataset(self.split).images))
+
+    def evaluate(self, evaluation: Evaluation) -> Scores:
+        """`kid`, the mean over subsets, and `kid_std`. Both are nan where a feature is not finite."""
+        features = self.features.build(evaluation)
+        dataset = evaluation.dataset(self.split)
+        self._check(self.samples, len(dataset.images))
+        reference = reference_features(features, dataset, evaluation)
+        generated = generated_features(features, evaluation, self.samples, self.seed)
+        self._check(len(generated), len(reference))
+        mean, std = kernel_distance(generated, reference, self.subsets, self.subset_size, self.seed, evaluation)
+        return Scores(
+            values={"kid": mean, "kid_std": std},
+            better={"kid": "lower"},
+            protocol={
+                "metric": "kid",
+                "features": about_features(features),
+                "reference": about_reference(dataset),
+                **about_generated(len(generated), self.seed),
+                "subsets": self.subsets,
+                "subset_size": self.subset_size,
+                "kernel": "(x.y / d + 1)^3, unbiased",
+            },
+        )
+
+    def _check(self, generated: int, reference: int) -> None:
+        for count, what in (generated, "generated"), (reference, "reference"):
+            if self.subset_size > count:
+                raise ComponentError(f"subset_size = {self.subset_size} is larger than the {count} {what} images")
+
+
+def kernel_distance(
+    generated: Tensor, reference: Tensor, subsets: int, size: int, seed: int, evaluation: Evaluation
+) -> tuple[float, float]:
+    """Mean and standard deviation, over random subsets, of the squared MMD of features (N, d) and (M, d)."""
+    import torch
+
+    if not (generated.isfinite().all() and reference.isfinite().all()):
+        # Not every subset would meet the one bad image.
+        return torch.nan, torch.nan
+    random = random_state(seed)
+
+    def subset(features: Tensor) -> Tensor:
+        index = torch.from_numpy(random.choice(len(features), size, replace=False))
+        return features[index.to(features.device)].double()
+
+    found = []
+    for done in range(1, subsets + 1):
+        found.append(squared_mmd(subset(generated), subset(reference)))
+        evaluation.progress("KID of subsets", done, subsets)
+    values = torch.stack(found)
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def squared_mmd(a: Tensor, b: Tensor) -> Tensor:
+    """The unbiased squared MMD of two equally large sets of features (n, d): a scalar, which may be negative."""
+    n = len(a)
+    within = sum(kernel.sum() - kernel.trace() for kernel in (cubic(a, a), cubic(b, b)))
+    distance: Tensor = within / (n * (n - 1)) - 2 * cubic(a, b).mean()
+    return distance
+
+
+def cubic(a: Tensor, b: Tensor) -> Tensor:
+    """The kernel (n, m) of features (n, d) and (m, d)."""
+    kernel: Tensor = (a @ b.T / a.shape[1] + 1) ** 3
+    return kernel
+
+
+@hookimpl
+def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+    register("kid", KID)
