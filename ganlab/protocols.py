@@ -252,7 +252,10 @@ class Metric(Protocol):
 
 
 class Features(Protocol):
-    """Maps uint8 images (N, C, H, W) to float32 features (N, dim). `fingerprint` is a hash of its weights."""
+    """Maps uint8 images (N, C, H, W) to float32 features (N, dim). `fingerprint` is a hash of its weights.
+
+    Features that also classify may have `logits(images)`: class logits (N, classes) of uint8 images (N, C, H, W).
+    """
 
     @property
     def name(self) -> str: ...

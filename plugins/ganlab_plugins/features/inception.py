@@ -63,6 +63,15 @@ class InceptionFeatures:
         with torch.no_grad(), full_precision(self.device):
             return torch.cat([self._batch(part.to(self.device)) for part in torch.split(images, BATCH)])
 
+    def logits(self, images: Tensor) -> Tensor:
+        """The class logits (N, 1008) that published Inception Scores use: without the last layer's bias."""
+        import torch
+
+        last: Any = self.network.fc
+        with torch.no_grad(), full_precision(self.device):
+            logits: Tensor = self(images) @ last.weight.T
+            return logits
+
     def _batch(self, images: Tensor) -> Tensor:
         import torch
 

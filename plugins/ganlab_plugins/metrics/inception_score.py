@@ -1,0 +1,115 @@
+"""The Inception Score: how surely a classifier tells each image's class, and how evenly the classes are met.
+
+Salimans et al. 2016, "Improved Techniques for Training GANs" (arXiv:1606.03498): exp of the mean KL divergence of
+p(class | image) from p(class), from 1 to the number of classes; higher is better. It never looks at real images: one
+good image of each class is enough for the best score, so it says nothing of variety within a class.
+
+Decisions:
+- The images are put in a random order, RandomState(seed)'s, and cut into `splits` parts; the score is the mean over
+  parts. Order and cuts are torch-fidelity's. The order does not matter for images that come from random latents, but
+  it does for those that lie sorted by class.
+- Inception's logits are without the bias of its last layer, as in every published score.
+- A part of few images scores too low, so only scores of equal `samples` and `splits` can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen, validators
+
+from ganlab import ComponentError, Evaluation, Features, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab_plugins.metrics._shared import about_features, about_generated, generated_rows, random_state
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@frozen
+class InceptionScore:
+    """Inception Score of generated images.
+
+    every: how often it is measured besides before and after training.
+    samples: how many images are generated.
+    features: the network whose class logits are taken; it must be one that classifies.
+    splits: into how many parts the images are cut; the score is the mean over them.
+    seed: of the latents and of the images' order.
+    """
+
+    every: Interval = Interval()
+    samples: int = field(default=10_000, validator=validators.ge(2))
+    features: FeaturesConfig = component("features", default="inception")
+    splits: int = field(default=10, validator=validators.ge(1))
+    seed: int = field(default=0, validator=validators.ge(0))
+
+    def prepare(self, evaluation: Evaluation) -> None:
+        """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
+        classifying(self.features.build(evaluation))
+        self._check(self.samples)
+
+    def evaluate(self, evaluation: Evaluation) -> Scores:
+        """`inception_score` and its standard deviation over splits; both nan where a logit is not finite."""
+        import torch
+
+        features = self.features.build(evaluation)
+        rows = list(generated_rows(evaluation, self.samples, self.seed, classifying(features)))
+        self._check(sum(map(len, rows)))
+        logits = torch.cat(rows)
+        mean, std = score(logits, self.splits, self.seed)
+        return Scores(
+            values={"inception_score": mean, "inception_score_std": std},
+            better={"inception_score": "higher"},
+            protocol={
+                "metric": "inception_score",
+                "features": about_features(features),
+                "classes": logits.shape[1],
+                **about_generated(len(logits), self.seed),
+                "splits": self.splits,
+                "order": "shuffled by the seed",
+            },
+        )
+
+    def _check(self, count: int) -> None:
+        if self.splits > count:
+            raise ComponentError(f"splits = {self.splits} are more than the {count} generated images")
+
+
+def classifying(features: Features) -> Callable[[Tensor], Tensor]:
+    """The features' class logits (N, classes), or a `ComponentError` where they have none."""
+    found: Any = getattr(features, "logits", None)
+    if found is None:
+        raise ComponentError(f"the features {features.name!r} have no class logits, which the inception score needs")
+
+    def logits(images: Tensor) -> Tensor:
+        given: Tensor = found(images)
+        if given.ndim != 2 or len(given) != len(images):
+            wanted = f"({len(images)}, classes)"
+            raise ComponentError(f"the logits of {features.name!r} are {tuple(given.shape)}, wanted {wanted}")
+        return given
+
+    return logits
+
+
+def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of the score of each part of the logits (N, classes), put in a random order."""
+    import torch
+
+    if not logits.isfinite().all():
+        return torch.nan, torch.nan
+    count = len(logits)
+    order = torch.from_numpy(random_state(seed).permutation(count)).to(logits.device)
+    found = []
+    for part in range(splits):
+        log_p = logits[order[part * count // splits : (part + 1) * count // splits]].double().log_softmax(1)
+        # From the logarithms alone, so that a class that no image is given is no log of 0.
+        log_mean = log_p.logsumexp(0) - math.log(len(log_p))
+        found.append((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
+    scores = torch.stack(found)
+    return float(scores.mean()), float(scores.std(correction=0))
+
+
+@hookimpl
+def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+    register("inception_score", InceptionScore)
