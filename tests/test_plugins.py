@@ -27,7 +27,7 @@ BUNDLED = {
     "penalty": {"l2_generator"},
     "optimizer": {"adam", "sgd", "rmsprop"},
     "dataset": {"digits", "mnist", "fashion_mnist", "cifar10", "celeba", "image_folder"},
-    "metric": {"fid"},
+    "metric": {"fid", "kid", "precision_recall", "inception_score"},
     "features": {"inception", "classifier"},
     "launcher": {"local"},
 }

@@ -10,51 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch_fidelity
 import torch_fidelity.feature_extractor_inceptionv3 as published
-from attrs import define
 from safetensors.torch import save_file
-from torch import Tensor
 
-from ganlab import ComponentError, Evaluation, ImageDataset, Places
+from ganlab import ComponentError
 from ganlab_plugins.features import inception
-from ganlab_plugins.metrics.fid import FID
-
-
-def an_evaluation(folder: Path, reference: Tensor | None = None, generated: Tensor | None = None) -> Evaluation:
-    return Evaluation(
-        generated=lambda count, seed: iter(generated.split(8)),
-        dataset=lambda split: ImageDataset(reference, "noise", split),
-        device=torch.device("cpu"),
-        places=Places(folder / "data", folder / "cache"),
-        progress=lambda what, done, total: None,
-    )
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
-    """A file of random weights, made by a torch-fidelity network that was kept from downloading its own."""
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        patch.setattr(published, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patch.setattr(published.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
-        torch.manual_seed(0)
-        network = published.FeatureExtractorInceptionV3("random", ["2048"])
-        for parameter in network.parameters():
-            if parameter.ndim == 4:  # torch's own initial weights would shrink the signal to nothing
-                torch.nn.init.kaiming_normal_(parameter)
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save(network.state_dict(), path)
-    return path
+from stubs import an_evaluation, photos
 
 
 @pytest.fixture(scope="session")
 def features(weights, tmp_path_factory) -> inception.InceptionFeatures:
     return inception.Inception(str(weights)).build(an_evaluation(tmp_path_factory.mktemp("places")))
-
-
-def photos(count: int, seed: int, channels: int = 3) -> Tensor:
-    coarse = torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
-    return (torch.nn.functional.interpolate(coarse, 32, mode="bilinear") * 255).to(torch.uint8)
 
 
 def test_features_are_torch_fidelitys(weights, features):
@@ -72,32 +38,6 @@ def test_grey_images_are_three_equal_channels(features):
     torch.testing.assert_close(features(grey), features(grey.repeat(1, 3, 1, 1)))
     with pytest.raises(ComponentError, match="1 or 3 channels, got 4"):
         features(photos(1, 0, channels=4))
-
-
-def test_fid_is_torch_fidelitys(weights, tmp_path):
-    @define
-    class Images(torch.utils.data.Dataset):
-        images: Tensor
-
-        def __len__(self) -> int:
-            return len(self.images)
-
-        def __getitem__(self, index: int) -> Tensor:
-            return self.images[index]
-
-    real, fake = photos(20, 1), photos(16, 2) // 2
-    theirs = torch_fidelity.calculate_metrics(
-        input1=Images(real),
-        input2=Images(fake),
-        fid=True,
-        feature_extractor_weights_path=str(weights),
-        cuda=False,
-        cache=False,
-        save_cpu_ram=True,  # no worker processes
-        verbose=False,
-    )
-    scores = FID(features=inception.Inception(str(weights))).evaluate(an_evaluation(tmp_path, real, fake))
-    assert scores.values["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
 
 
 def test_either_format_gives_the_same_fingerprint(weights, features, tmp_path):

@@ -1,0 +1,123 @@
+"""Every score that torch-fidelity has too, held against it: the same images, the same file of (random) weights.
+
+`pytest tests/plugins/metrics/test_parity.py --log-cli-level=INFO` prints the figures that stand in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch_fidelity
+from attrs import define
+from torch import Tensor
+
+from ganlab_plugins.features.inception import Inception, InceptionFeatures
+from ganlab_plugins.metrics.fid import FID
+from ganlab_plugins.metrics.inception_score import InceptionScore
+from ganlab_plugins.metrics.kid import KID
+from ganlab_plugins.metrics.precision_recall import PrecisionRecall
+from stubs import StubConfig, an_evaluation, photos
+
+COUNT, SEED, SUBSETS, SUBSET_SIZE, SPLITS = 16, 2020, 10, 12, 3
+REAL = photos(COUNT, 1)
+# Part of the generated images lie near real ones, so that precision and recall are neither 0 nor 1.
+FAKE = torch.cat([REAL[:8] // 8 * 8, photos(COUNT - 8, 2) // 4])
+
+METRICS = {
+    "fid": (FID, {}),
+    "kid": (KID, {"subsets": SUBSETS, "subset_size": SUBSET_SIZE}),
+    "inception_score": (InceptionScore, {"splits": SPLITS}),
+    "precision_recall": (PrecisionRecall, {}),
+}
+PAIRS = {
+    "fid": ("fid", "frechet_inception_distance"),
+    "kid": ("kid", "kernel_inception_distance_mean"),
+    "kid_std": ("kid", "kernel_inception_distance_std"),
+    "inception_score": ("inception_score", "inception_score_mean"),
+    "inception_score_std": ("inception_score", "inception_score_std"),
+    "precision": ("precision_recall", "precision"),
+    "recall": ("precision_recall", "recall"),
+}
+
+
+@define
+class Images(torch.utils.data.Dataset):
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+@pytest.fixture(scope="module")
+def theirs(weights: Path) -> Mapping[str, float]:
+    return torch_fidelity.calculate_metrics(
+        input1=Images(FAKE),
+        input2=Images(REAL),
+        fid=True,
+        kid=True,
+        isc=True,
+        prc=True,
+        feature_extractor="inception-v3-compat",  # for precision and recall its default is VGG-16
+        feature_extractor_weights_path=str(weights),
+        kid_subsets=SUBSETS,
+        kid_subset_size=SUBSET_SIZE,
+        isc_splits=SPLITS,
+        rng_seed=SEED,
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,  # no worker processes
+        verbose=False,
+    )
+
+
+class Remembering:
+    """Inception's features, computed once for each batch, because four metrics ask for the same ones."""
+
+    def __init__(self, features: InceptionFeatures) -> None:
+        self.features = features
+        self.known: dict[bytes, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.features, name)
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        key = images.numpy().tobytes()
+        if key not in self.known:
+            self.known[key] = self.features(images)
+        return self.known[key]
+
+
+@pytest.fixture(scope="module")
+def ours(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, float]]:
+    evaluation = an_evaluation(tmp_path_factory.mktemp("places"), REAL, FAKE)
+    features = StubConfig(Remembering(Inception(str(weights)).build(evaluation)))
+    return {
+        name: metric(samples=COUNT, seed=SEED, features=features, **options).evaluate(evaluation).values
+        for name, (metric, options) in METRICS.items()
+    }
+
+
+@pytest.mark.parametrize("value", PAIRS)
+def test_the_score_is_torch_fidelitys(value, ours, theirs):
+    metric, name = PAIRS[value]
+    got, wanted = ours[metric][value], theirs[name]
+    logging.info("%s: ganlab %.8g, torch-fidelity %.8g, difference %.1e", value, got, wanted, abs(got / wanted - 1))
+    assert got == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_figures_are_such_that_a_wrong_score_would_show(theirs):
+    assert theirs["frechet_inception_distance"] > 0.1
+    assert theirs["kernel_inception_distance_mean"] > 0.01
+    assert theirs["kernel_inception_distance_std"] > 1e-3
+    assert theirs["inception_score_mean"] > 1.02
+    assert theirs["inception_score_std"] > 1e-3
+    assert 0 < theirs["precision"] != theirs["recall"] > 0
+    assert max(theirs["precision"], theirs["recall"]) < 1
