@@ -7,11 +7,13 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import yaml
 
 from ganlab import hookspecs
 from ganlab.config import load_experiment
+from ganlab.plugins import load_plugins
 from ganlab.runfolder import read_records
 from ganlab.sweeps import load_sweep
 from support import REPOSITORY
@@ -36,6 +38,17 @@ def test_the_architecture_names_every_file_of_the_core() -> None:
     files = {file.name for file in (REPOSITORY / "ganlab").glob("*.py")} - {"__init__.py", "__main__.py", "errors.py"}
     assert files - set(re.findall(r"`(\w+\.py)`", text)) == set()
     assert set(re.findall(r"`(\w+\.py)`", text)) - files == set()
+
+
+def test_every_metric_has_a_section_that_names_its_options() -> None:
+    text = (REPOSITORY / "docs" / "metrics.md").read_text()
+    head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    by_name = {section.split("\n")[0]: section for section in sections}
+    metrics = load_plugins().registry.of_kind("metric")
+    assert metrics
+    for metric in metrics:
+        for option in attrs.fields_dict(metric.cls):
+            assert f"`{option}`" in head + by_name[f"`{metric.name}`"], f"{metric.name}.{option}"
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
