@@ -13,12 +13,16 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """In the body SIGTERM raises KeyboardInterrupt, as Ctrl-C does. Only for the main thread."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """In the body SIGINT and SIGTERM raise KeyboardInterrupt. Only for the main thread.
+
+    SIGINT too: a process that a shell started in the background ignores it unless it says otherwise.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:

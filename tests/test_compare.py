@@ -307,11 +307,13 @@ def test_a_failed_run_never_stops_the_others(
 def test_stopping_a_sweep_saves_its_runs(
     number: signal.Signals, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:
-    table["train"] |= {"steps": 1_000_000, "log_every": 10}
+    table["train"] |= {"steps": 50_000, "log_every": 10}
     write(table)
     path = write({"base": "tiny.toml", "seeds": [0, 1], "variants": {"bce": {}}}, "sweep.toml")
     command = [sys.executable, "-m", "ganlab", "sweep", str(path), "--jobs", "2", "--out", "s"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # As a shell starts a job in the background: SIGINT is ignored, unless the program says otherwise.
+    ignoring = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command]
+    process = subprocess.Popen(ignoring, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     logs = [Path(f"s/bce/seed-{seed}/log.jsonl") for seed in (0, 1)]
     deadline = time.monotonic() + 90
     while not all(read_records(log) for log in logs) and time.monotonic() < deadline:
