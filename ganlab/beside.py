@@ -3,8 +3,9 @@
 Decisions:
 - Everything due at a boundary is done there, in this order: tick, samples, checkpoint, scores. A boundary that is come
   to again, after a resume, does only what its records lack.
-- The losses are read once a tick, and looked at for NaN and infinity before anything is saved.
-- Training's random streams are not touched: samples and scores have their own.
+- The losses are read once a tick and looked at for NaN and infinity; the weights are looked at before they are saved.
+- Training's random streams are not touched: samples and scores have their own, and what trackers and hooks draw from
+  the global ones is put back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -93,9 +95,8 @@ class Beside:
         }
         meters.reset()
         self._busy, self._last_tick, self._timed_from = 0.0, step, step
-        self._publish("log.jsonl", record)
+        self._publish("log.jsonl", record, self.plugins.hook.tick_finished)
         self.view.tick(record)
-        self.plugins.hook.tick_finished(run=self.run, record=record)
         for name, value in means.items():
             if not math.isfinite(value):
                 raise Diverged(f"diverged: {name} is {value} in the mean of the steps up to {step:,}")
@@ -135,9 +136,8 @@ class Beside:
         seconds = round(time.perf_counter() - start, 3)
         for scored in records:
             record = {"step": step, "metric": index, **scored, "seconds": seconds}
-            self._publish("metrics.jsonl", record)
+            self._publish("metrics.jsonl", record, self.plugins.hook.evaluation_finished)
             self.view.score(record)
-            self.plugins.hook.evaluation_finished(run=self.run, record=record)
         self.view.progress("", 0, 0)
 
     def save(self, step: int) -> None:
@@ -150,7 +150,8 @@ class Beside:
         path = save_checkpoint(self.run.checkpoints, step, state)
         self._saved = step
         self._forget_old()
-        self.plugins.hook.checkpoint_saved(run=self.run, path=path)
+        with untouched():
+            self.plugins.hook.checkpoint_saved(run=self.run, path=path)
 
     def starts(self, step: int) -> None:
         """Tells where the run goes on from: what is recorded up to that step is not recorded again."""
@@ -172,11 +173,12 @@ class Beside:
             if step not in best:
                 shutil.rmtree(saved[step])
 
-    def _publish(self, file: str, record: dict[str, Any]) -> None:
+    def _publish(self, file: str, record: dict[str, Any], hook: Callable[..., Any]) -> None:
         self.run.append(file, record)
         with untouched():
             for tracker in self.trackers:
                 tracker.log(record)
+            hook(run=self.run, record=record)
 
 
 def training_state(training: Training, step: int) -> dict[str, Any]:
@@ -195,12 +197,18 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
     return state
 
 
-def restore_training(training: Training, state: dict[str, Any]) -> None:
-    """Puts back what `training_state` gave."""
+def restore_training(training: Training, state: dict[str, Any], new_options: bool = False) -> None:
+    """Puts back what `training_state` gave.
+
+    An optimiser's state holds its options too, such as the learning rate. With `new_options` those of the experiment as
+    it is now are kept; otherwise all is put back as it was.
+    """
     game = training.game
     for player in game.players:
         player.network.load_state_dict(state[player.name])
-        player.optimizer.load_state_dict(state["optimizers"][player.name])
+        saved = state["optimizers"][player.name]
+        options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
+        player.optimizer.load_state_dict({**saved, **options})
     if training.average is not None:
         training.average.network.load_state_dict(state["ema"])
     game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}

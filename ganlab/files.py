@@ -29,18 +29,14 @@ def file_sha256(path: Path) -> str:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """One hash of named tensors: names, types, shapes and bytes, whatever order they come in."""
+    import torch  # this module is imported where torch must not be
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(dtype=_uint8()).numpy().data if tensor.numel() else b"")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def _uint8() -> Any:
-    import torch  # this module is imported where torch must not be
-
-    return torch.uint8
 
 
 def flush_folder(folder: Path) -> None:

@@ -21,7 +21,9 @@ def _png(figure: Figure) -> bytes:
 
 def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Every term of both losses, the mean of each tick, over steps."""
-    names = [name for name in (log[0] if log else {}) if name.startswith(("loss_", "penalty_"))]
+    # A lazy penalty need not be in every record.
+    seen = dict.fromkeys(name for record in log for name in record)
+    names = [name for name in seen if name.startswith(("loss_", "penalty_"))]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name in names:

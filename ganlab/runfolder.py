@@ -1,7 +1,7 @@
 """The run folder, the truth about a run: its files, its records, its lock.
 
 Decisions: records are appended a line at a time and flushed; run.json is replaced whole; a lock keeps a second process
-out. On resume, records of steps after the checkpoint are dropped, since those steps are taken again.
+out. On resume, records and samples of steps after the checkpoint are dropped, since those steps are taken again.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ class RunFolder:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def drop_records_after(self, step: int) -> None:
-        """Forgets the records of later steps, and a last line that was cut short."""
+    def forget_after(self, step: int) -> None:
+        """Drops the records and sample grids of later steps, which are taken again, and a last line cut short."""
+        for grid in (self.path / "samples").glob("step-*.png"):
+            if int(grid.stem.removeprefix("step-")) > step:
+                grid.unlink()
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]
             write_whole(self.path / file, "".join(json.dumps(record) + "\n" for record in kept))

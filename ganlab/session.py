@@ -164,7 +164,8 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
         hook.run_finished(run=folder, error=failure)
 
     beside.starts(start)
-    hook.run_started(run=folder)
+    with untouched():
+        hook.run_started(run=folder)
     with contextlib.ExitStack() as stack:
         stack.push(ended)
         train(training, start, beside)
@@ -314,15 +315,15 @@ def _restored(folder: RunFolder, training: Training, view: View, anyway: bool) -
             view.line(f"{line}; using the one before")
         if step > training.total_steps:
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
-        restore_training(training, state)
-        folder.drop_records_after(step)
+        restore_training(training, state, new_options=anyway)
+        folder.forget_after(step)
         view.line(f"resuming {folder.path} at step {step:,}")
         return step
     if damaged and not anyway:
         raise UserError(
             *damaged, f"{folder.path}: no checkpoint is whole; to start again from step 0: --resume --anyway"
         )
-    folder.drop_records_after(-1)
+    folder.forget_after(-1)
     view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ class Structurer:
     def _table(self, table: object, cls: type[Any]) -> Any:
         if not isinstance(table, Mapping):
             raise Problems([Problem("", f"expected a table, got {shown(table)}")])
-        types = typing.get_type_hints(cls)
+        hints = typing.get_type_hints(cls)
         fields = {f.alias: f for f in attrs.fields(cls) if f.init}
         problems = [
             Problem(key, f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
@@ -94,11 +95,11 @@ class Structurer:
         for key, f in fields.items():
             with _collecting(problems, key):
                 if key in table:
-                    values[key] = self._field(f, types[f.name], table[key])
+                    values[key] = self._field(f, hints[f.name], table[key])
                 elif COMPONENT in f.metadata and isinstance(f.default, str):
-                    values[key] = self._field(f, types[f.name], f.default)
+                    values[key] = self._field(f, hints[f.name], f.default)
                 elif f.default is attrs.NOTHING:
-                    raise ValueError(f"missing; {_wanted(f, types[f.name])} is needed")
+                    raise ValueError(f"missing; {_wanted(f, hints[f.name])} is needed")
         for key, value in values.items():
             with _collecting(problems, key):
                 _validate(fields[key], value)
@@ -282,8 +283,7 @@ def _is_sequence(kind: Any) -> bool:
 
 
 def _is_union(kind: Any) -> bool:
-    origin = typing.get_origin(kind)
-    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
 
 
 def _listing(fields: Mapping[str, object]) -> str:

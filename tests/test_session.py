@@ -186,6 +186,23 @@ def test_resume_finds_the_latest_unfinished_run(table: dict[str, Any], write: Wr
     assert out.rstrip().endswith(str(folder))
 
 
+def test_samples_of_steps_that_are_taken_again_are_drawn_again(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """A grid that is left of another course of training would be taken for this one's."""
+    table["train"] |= {"sample_every": 1, "checkpoint_every": 2}
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    before = {file.name: file.read_bytes() for file in Path("r/samples").iterdir()}
+    (Path("r/checkpoints/step-00000004/state.json")).write_bytes(b"")
+    settings = ["--set", "optimizer.lr=0.5", "--set", "train.steps=5"]
+    assert ganlab("run", path, "--out", "r", "--resume", "--anyway", *settings)[0] == 0
+    after = {file.name: file.read_bytes() for file in Path("r/samples").iterdir()}
+    same = [name for name in before if before[name] == after[name]]
+    assert sorted(same) == [f"step-{step:08d}.png" for step in (0, 1, 2)]
+    assert len(after) == 6
+
+
 def test_resuming_something_else_is_refused(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0
@@ -196,6 +213,9 @@ def test_resuming_something_else_is_refused(table: dict[str, Any], write: Write,
     settings = ["--set", "train.steps=8", "--set", "optimizer.lr=0.5"]
     assert ganlab("run", path, "--out", "r", "--resume", "--anyway", *settings)[0] == 0
     assert tomllib.loads(Path("r/experiment.toml").read_text())["optimizer"]["lr"] == 0.5
+    state = load_checkpoint(Path("r/checkpoints/step-00000008"))
+    for optimizer in state["optimizers"].values():
+        assert optimizer["param_groups"][0]["lr"] == 0.5, "the experiment says so, and so it must be"
 
 
 def test_a_run_never_goes_back(table: dict[str, Any], write: Write, ganlab: Command) -> None:
@@ -350,14 +370,18 @@ from ganlab import hookimpl
 
 told = []
 
+def draw():
+    import random, torch
+    torch.rand(1), random.random()  # whatever is told of an event may draw random numbers as it likes
+
 @hookimpl
-def run_started(run): told.append("started")
+def run_started(run): draw(); told.append("started")
 @hookimpl
-def tick_finished(run, record): told.append(f"tick {record['step']}")
+def tick_finished(run, record): draw(); told.append(f"tick {record['step']}")
 @hookimpl
 def evaluation_finished(record): told.append(f"{record['name']} {record['step']}")
 @hookimpl
-def checkpoint_saved(run, path): told.append(f"saved {path.name}")
+def checkpoint_saved(run, path): draw(); told.append(f"saved {path.name}")
 @hookimpl
 def run_finished(run, error):
     told.append(f"finished {error}")
@@ -373,8 +397,7 @@ class Writer:
     def __init__(self, path, prefix):
         self.path, self.prefix, self.lines = path, prefix, []
     def log(self, record):
-        import random, torch
-        torch.rand(1), random.random()  # a tracker may draw random numbers as it likes
+        draw()
         self.lines.append(f"{self.prefix} {record['step']}")
     def samples(self, step, path): self.lines.append(f"{path.name} {path.exists()}")
     def close(self): self.path.write_text("\\n".join(self.lines))

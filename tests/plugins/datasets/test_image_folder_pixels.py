@@ -9,39 +9,7 @@ import pytest
 from PIL import Image
 
 from ganlab import ComponentError, Places
-from ganlab_plugins.datasets.image_folder import ImageFolder
-
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    (tmp_path / "data" / "set").mkdir(parents=True)
-    return Places(tmp_path / "data", tmp_path / "cache")
-
-
-@pytest.fixture
-def folder(places: Places) -> Path:
-    return places.data / "set"
-
-
-def noise(height: int, width: int, *channels: int) -> np.ndarray:
-    return RNG.integers(0, 256, (height, width, *channels), dtype=np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray | None = None) -> np.ndarray:
-    pixels = noise(8, 8, 3) if pixels is None else pixels
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return pixels
-
-
-def built(places: Places, split: str = "train", **options: object) -> np.ndarray:
-    return ImageFolder(**{"path": "set", "size": 8, **options}).build(places, split).images.numpy()  # type: ignore[arg-type]
-
-
-def hwc(images: np.ndarray) -> np.ndarray:
-    return images.transpose(0, 2, 3, 1)
+from image_files import built, hwc, noise, save
 
 
 @pytest.mark.parametrize("extension", ["png", "PNG", "bmp", "tif", "TIFF", "ppm"])
