@@ -26,7 +26,10 @@ BUNDLED = {
     "loss_wrapper": {"label_smoothing"},
     "penalty": {"l2_generator"},
     "optimizer": {"adam", "sgd", "rmsprop"},
-    "dataset": {"digits", "mnist", "fashion_mnist", "cifar10", "celeba", "image_folder"},
+    "dataset": {
+        *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder"),
+        *("ring", "grid"),
+    },
     "metric": {"fid", "kid", "precision_recall", "inception_score"},
     "features": {"inception", "classifier"},
     "launcher": {"local"},
