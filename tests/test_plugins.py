@@ -31,7 +31,7 @@ BUNDLED = {
         *("ring", "grid"),
     },
     "metric": {"fid", "kid", "precision_recall", "inception_score"},
-    "features": {"inception", "classifier"},
+    "features": {"inception", "classifier", "pixels"},
     "launcher": {"local"},
 }
 
