@@ -30,7 +30,7 @@ BUNDLED = {
         *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder"),
         *("ring", "grid"),
     },
-    "metric": {"fid", "kid", "precision_recall", "inception_score"},
+    "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage"},
     "features": {"inception", "classifier", "pixels"},
     "launcher": {"local"},
 }

@@ -16,15 +16,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, Features, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
-from ganlab_plugins.metrics._shared import about_features, about_generated, generated_rows, random_state
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab_plugins.metrics._shared import (
+    about_features,
+    about_generated,
+    classifying,
+    generated_rows,
+    random_state,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NEEDED_BY = "the inception score"
 
 
 @frozen
@@ -46,7 +54,7 @@ class InceptionScore:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
-        classifying(self.features.build(evaluation))
+        classifying(self.features.build(evaluation), NEEDED_BY)
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
@@ -54,7 +62,7 @@ class InceptionScore:
         import torch
 
         features = self.features.build(evaluation)
-        rows = list(generated_rows(evaluation, self.samples, self.seed, classifying(features)))
+        rows = list(generated_rows(evaluation, self.samples, self.seed, classifying(features, NEEDED_BY)))
         self._check(sum(map(len, rows)))
         logits = torch.cat(rows)
         mean, std = score(logits, self.splits, self.seed)
@@ -74,22 +82,6 @@ class InceptionScore:
     def _check(self, count: int) -> None:
         if self.splits > count:
             raise ComponentError(f"splits = {self.splits} are more than the {count} generated images")
-
-
-def classifying(features: Features) -> Callable[[Tensor], Tensor]:
-    """The features' class logits (N, classes), or a `ComponentError` where they have none."""
-    found: Any = getattr(features, "logits", None)
-    if found is None:
-        raise ComponentError(f"the features {features.name!r} have no class logits, which the inception score needs")
-
-    def logits(images: Tensor) -> Tensor:
-        given: Tensor = found(images)
-        if given.ndim != 2 or len(given) != len(images):
-            wanted = f"({len(images)}, classes)"
-            raise ComponentError(f"the logits of {features.name!r} are {tuple(given.shape)}, wanted {wanted}")
-        return given
-
-    return logits
 
 
 def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
