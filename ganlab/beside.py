@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from ganlab.build import Training
 from ganlab.checkpoint import all_finite, list_checkpoints, save_checkpoint
 from ganlab.config import Experiment
 from ganlab.errors import Diverged, Interrupted
-from ganlab.evaluation import Scorer, sample
+from ganlab.evaluation import Scorer, Scoring, sample
 from ganlab.images import save_grid
 from ganlab.interrupts import StopRequest
 from ganlab.options import Interval
@@ -64,9 +64,7 @@ class Beside:
         if at_end or self._due(train.checkpoint_every, step):
             self.save(step)
         try:
-            for index, metric in enumerate(self.experiment.metric):
-                if step == 0 or at_end or self._due(metric.every, step):
-                    self.score(step, index, metric)
+            self.score(step, [at_end or step == 0 or self._due(m.every, step) for m in self.experiment.metric])
         finally:
             if self.stop.requested:
                 self.save(step)
@@ -117,11 +115,19 @@ class Beside:
             for tracker in self.trackers:
                 tracker.samples(step, path)
 
-    def score(self, step: int, index: int, metric: Metric) -> None:
-        """Writes a record for each value of a metric, unless this boundary's are there already."""
-        known = read_records(self.run.path / "metrics.jsonl")
-        if any(record["step"] == step and record.get("metric") == index for record in known):
+    def score(self, step: int, due: Sequence[bool]) -> None:
+        """Writes a record for each value of the metrics that are due, unless this boundary's are there already."""
+        if not any(due):
             return
+        known = {
+            record.get("metric") for record in read_records(self.run.path / "metrics.jsonl") if record["step"] == step
+        }
+        scoring = self.scorer.generator(self.training.evaluated, self.training.weights)
+        for index, metric in enumerate(self.experiment.metric):
+            if due[index] and index not in known:
+                self._score(step, index, metric, scoring)
+
+    def _score(self, step: int, index: int, metric: Metric, scoring: Scoring) -> None:
         registry = self.plugins.registry
         name = registry.component_of("metric", metric).name
         suffix = registry.suffixes("metric", self.experiment.metric)[index]
@@ -131,11 +137,8 @@ class Beside:
             if self.stop.requested:
                 raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
 
-        start = time.perf_counter()
-        records = self.scorer.score(metric, self.training.evaluated, self.training.weights, suffix, progress)
-        seconds = round(time.perf_counter() - start, 3)
-        for scored in records:
-            record = {"step": step, "metric": index, **scored, "seconds": seconds}
+        for scored in scoring.score(metric, suffix, progress):
+            record = {"step": step, "metric": index, **scored}
             self._publish("metrics.jsonl", record, self.plugins.hook.evaluation_finished)
             self.view.score(record)
         self.view.progress("", 0, 0)

@@ -22,6 +22,7 @@ from ganlab.config import Experiment
 from ganlab.data import Feeder, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
+from ganlab.memory import is_out_of_memory
 from ganlab.phases import Average, Game, Phase, Player, logits, two_player_phases
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
@@ -215,7 +216,6 @@ def _refusals(problems: list[str], table: str, device: object = "this machine") 
     except ComponentError as error:
         problems += [f"{table}: {line}" for line in str(error).splitlines()]
     except (MemoryError, RuntimeError) as error:
-        # torch says that memory ran out by a class of its own on CUDA, and by the words of a RuntimeError on the CPU.
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         problems.append(f"{table}: too large for the memory of {device}: {one_line(error, limit=160)}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -129,6 +130,10 @@ def _print_summary(console: Console, outcome: Outcome) -> None:
     for name, entry in outcome.metrics.items():
         best = entry.get("best")
         note = f"   best {float(best['value']):.4g} at step {best['step']:,}" if best else ""
+        if floor := entry.get("floor"):
+            note += (
+                f"   floor {float(floor['value']):.4g} ({floor['count']:,} real images of the {floor['split']} split)"
+            )
         console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False)
     console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
 
@@ -255,14 +260,69 @@ def evaluate(
     device
         Where to compute.
     """
-    from ganlab.rescore import rescore
+    from ganlab.scoring import rescore
 
     for record in rescore(run, metric or [], step, set_ or [], device):
-        features = record["protocol"].get("features", {})
-        note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
-        score = f"{record['name']} {record['value']:.6g}{note}"
-        print(f"step {record['step']:,}  {score}  {record['protocol']['weights']} weights")
+        print(f"step {record['step']:,}  {_score(record)}  {record['protocol']['weights']} weights")
     return 0
+
+
+@app.command
+def score(
+    images: Path,
+    /,
+    *,
+    against: str,
+    metric: list[str] | None = None,
+    features: str | None = None,
+    set_: Set = None,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    floor: Annotated[bool, Parameter(negative="--no-floor")] = True,
+    json: bool = False,
+) -> int:
+    """Score images that any tool made, under the protocol of a run's scores.
+
+    Parameters
+    ----------
+    images
+        A folder of images, all of one size, or an .npz file with an array `images`, uint8 (N, H, W, C).
+    against
+        A data set of `ganlab plugins dataset`, or a folder of real images.
+    metric
+        A metric by name; can be repeated. Default: fid. All the images are scored.
+    features
+        The network whose features are compared. Default: the metric's own, inception.
+    set_
+        KEY=VALUE: features.weights=FILE, dataset.size=64, metric.0.split=test; can be repeated.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    floor
+        Also score real images of the other split, once, where there is one.
+    json
+        Print the records as JSON; `ganlab compare` reads such a file beside run folders.
+    """
+    import json as json_
+
+    from ganlab.runfolder import to_json
+    from ganlab.scoring import score_images
+
+    records = score_images(images, against, metric or [], features, set_ or [], device, plugin or [], floor)
+    if json and records:  # of several processes one has them
+        print(json_.dumps(to_json(records), indent=2))
+    for record in records if not json else ():
+        print(f"{_score(record)}  {record['images']['count']:,} images")
+    return 0
+
+
+def _score(record: Mapping[str, Any]) -> str:
+    """A record's value with its features and its floor."""
+    features = record["protocol"].get("features", {})
+    note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
+    floor = f", floor {record['floor']['value']:.4g}" if "floor" in record else ""
+    return f"{record['name']} {record['value']:.6g}{note}{floor}"
 
 
 @app.command

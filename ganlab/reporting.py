@@ -109,6 +109,13 @@ def notes(table: Table) -> list[str]:
     lines.append(
         "mean and 95% t interval over seeds; differences are paired by seed; best is each run's own best value"
     )
+    if table.floor is not None:
+        floor = (
+            f"{float(table.floor['value']):.4g} ({table.floor['count']:,} images of the {table.floor['split']} split)"
+        )
+        lines.append(f"floor, what real images score: {floor}")
+    if table.given:
+        lines.append(f"given images, whose weights made them is not known: {', '.join(table.given)}")
     if any(row.final.count < 2 for row in table.rows):
         lines.append("one seed or none: no interval is possible, so nothing can be told; add seeds")
     if "cifar10-jpeg" in str(table.protocol):

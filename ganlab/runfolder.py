@@ -117,9 +117,10 @@ def versions() -> dict[str, str]:
 
 
 def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each metric its final value and its best, each with its step; a value that is not finite is never best.
+    """For each metric its final value and its best, each with its step, and its floor where the records have one.
 
-    Scores that `ganlab eval` took afterwards do not count: their protocol may be another.
+    A value that is not finite is never best. Scores that `ganlab eval` took afterwards do not count: their protocol
+    may be another.
     """
     summary: dict[str, Any] = {}
     for record in records:
@@ -128,6 +129,8 @@ def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         value, entry = float(record["value"]), summary.setdefault(record["name"], {})
         point = {"step": record["step"], "value": record["value"]}
         entry["final"] = point
+        if "floor" in record:
+            entry["floor"] = record["floor"]
         sign = {"lower": 1, "higher": -1}.get(record.get("better") or "")
         if sign and math.isfinite(value) and ("best" not in entry or sign * value < sign * entry["best"]["value"]):
             entry["best"] = point

@@ -124,7 +124,7 @@ def _built(
     where, device = places(), pick_device(request.device)
     try:
         training = build(experiment, plugins.registry, where, device)
-        scorer = Scorer(experiment.dataset, training.dataset, where, device)
+        scorer = Scorer(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:
                 scorer.prepare(metric, *([progress] if progress else []))

@@ -221,7 +221,7 @@ def test_the_core_never_imports_a_bundled_plugin() -> None:
     for file in (REPOSITORY / "ganlab").rglob("*.py"):
         assert "import ganlab_plugins" not in file.read_text()
         assert "from ganlab_plugins" not in file.read_text()
-    modules = "from ganlab import session, cli, runs, listing, rescore, sampling"
+    modules = "from ganlab import session, cli, runs, listing, sampling, scoring"
     assert python(f"{modules}; import sys; print([m for m in sys.modules if m.startswith('ganlab_plugins')])") == "[]"
 
 

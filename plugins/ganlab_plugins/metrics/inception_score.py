@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen, validators
 
 from ganlab import ComponentError, Evaluation, Features, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
-from ganlab_plugins.metrics._shared import about_features, about_generated, generated_rows, random_state
+from ganlab_plugins.metrics._shared import about_features, about_generated, built, generated_rows, random_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,17 +46,15 @@ class InceptionScore:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
-        classifying(self.features.build(evaluation))
+        classifying(built(self.features, evaluation))
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`inception_score` and its standard deviation over splits; both nan where a logit is not finite."""
-        import torch
-
-        features = self.features.build(evaluation)
-        rows = list(generated_rows(evaluation, self.samples, self.seed, classifying(features)))
-        self._check(sum(map(len, rows)))
-        logits = torch.cat(rows)
+        features = built(self.features, evaluation)
+        measure = classifying(features)
+        logits = generated_rows(evaluation, self.samples, self.seed, f"logits {features.fingerprint}", measure)
+        self._check(len(logits))
         mean, std = score(logits, self.splits, self.seed)
         return Scores(
             values={"inception_score": mean, "inception_score_std": std},

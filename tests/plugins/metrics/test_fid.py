@@ -197,7 +197,7 @@ def test_fid_infinity_leaves_fid_as_it_is_and_says_how_it_was_found(tmp_path):
     config = StubConfig(StubFeatures())
     scores = fid.FID(samples=200, infinity=True, features=config).evaluate(evaluation)
     assert scores.values["fid"] == score(StubFeatures(), evaluation)
-    assert scores.protocol["infinity"]["sizes"] == [24 + round(step * 176 / 14) for step in range(15)]
+    assert scores.details["fid_infinity"]["infinity"]["sizes"] == [24 + round(step * 176 / 14) for step in range(15)]
     assert "infinity" not in fid.FID(samples=200, features=config).evaluate(evaluation).protocol
     bad = StubConfig(StubFeatures(poison=math.nan, poisoned=slice(1), fingerprint="bad"))
     values = fid.FID(samples=200, infinity=True, features=bad).evaluate(evaluation).values
