@@ -29,7 +29,7 @@ BUNDLED = {
     "dataset": {"digits", "mnist", "fashion_mnist", "cifar10", "celeba", "image_folder"},
     "metric": {"fid", "kid", "precision_recall", "inception_score"},
     "features": {"inception", "classifier"},
-    "launcher": {"local"},
+    "launcher": {"local", "ray"},
 }
 
 
