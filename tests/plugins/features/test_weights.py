@@ -6,6 +6,7 @@ import contextlib
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from safetensors.torch import save, save_file
 from ganlab import ComponentError
 from ganlab_plugins.features._weights import read_weights
 from ganlab_plugins.features.inception import Inception
+from ganlab_plugins.features.timm import DINOv2, Timm
 from stubs import an_evaluation
 
-READERS: list[Callable[[str], Any]] = [Inception]
+READERS: list[Callable[[str], Any]] = [Inception, partial(DINOv2, "small"), partial(Timm, "test_vit")]
 
 
 class Malicious:
