@@ -73,6 +73,14 @@ def test_the_sweep_that_the_page_shows_is_valid(tmp_path: Path) -> None:
     assert attrs.asdict(load_sweep(tmp_path / "ray.toml").launcher)["gpus"] == 0.5
 
 
+def test_every_network_of_features_is_documented_with_its_options() -> None:
+    text = (REPOSITORY / "docs" / "metrics.md").read_text()
+    (section,) = re.findall(r"^## Features\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    for features in load_plugins().registry.of_kind("features"):
+        for name in (features.name, *attrs.fields_dict(features.cls)):
+            assert f"`{name}`" in section, f"{features.name}: {name}"
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_says_what_it_shows(path: Path) -> None:
     experiment, _ = load_experiment(path)

@@ -28,7 +28,7 @@ BUNDLED = {
     "optimizer": {"adam", "sgd", "rmsprop"},
     "dataset": {"digits", "mnist", "fashion_mnist", "cifar10", "celeba", "image_folder"},
     "metric": {"fid", "kid", "precision_recall", "inception_score"},
-    "features": {"inception", "classifier"},
+    "features": {"inception", "classifier", "dinov2", "timm"},
     "launcher": {"local", "ray"},
 }
 
