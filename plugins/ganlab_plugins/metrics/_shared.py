@@ -106,7 +106,7 @@ def generated_rows(
             rows.append(measure(batch.to(evaluation.device)))
             done += len(batch)
             evaluation.progress("generated images", done, samples)
-        if not rows:
+        if done == 0:
             raise ComponentError(f"there is no generated image to score ({samples} asked for); each process needs one")
         return evaluation.gather(torch.cat(rows))
 
