@@ -142,8 +142,8 @@ class Scorer:
     def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
         """What real images of the split that is not the reference score: the values, the split, how many images.
 
-        `protocol` is the scores' own, with all details. None where there is no such split, or where the metric refuses as
-        many images as there are, which is told once.
+        `protocol` is the scores' own, with all details. None where there is no such split, or where the metric refuses
+        as many images as there are, which is told once.
         """
         reference = protocol.get("reference")
         split = "train" if isinstance(reference, Mapping) and reference.get("split") == "test" else "test"
