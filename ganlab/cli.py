@@ -198,7 +198,7 @@ def compare(
     Parameters
     ----------
     paths
-        Sweep folders, run folders, or folders of them.
+        Sweep folders, run folders, folders of them, or files of `ganlab score --json`.
     metric
         Which value. Default: the first that the runs recorded.
     baseline
@@ -312,7 +312,7 @@ def score(
     if json and records:  # of several processes one has them
         print(json_.dumps(to_json(records), indent=2))
     for record in records if not json else ():
-        print(f"{_score(record)}  {record['images']['count']:,} images")
+        print(f"{_score(record)}  {record['protocol'].get('generated', record['images']['count']):,} images")
     return 0
 
 

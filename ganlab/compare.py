@@ -19,6 +19,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ganlab.config import differences
 from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.runfolder import read_info, read_records
 from ganlab.statistics import Estimate, estimate, paired, verdict
@@ -119,10 +120,18 @@ def _given(path: Path) -> list[dict[str, Any]]:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as the JSON of `ganlab score` ({one_line(error)})") from None
-    wanted = {"name", "value", "protocol"}
-    if not isinstance(records, list) or not all(isinstance(r, dict) and wanted <= r.keys() for r in records):
+    if not isinstance(records, list) or not records or not all(map(_is_record, records)):
         raise UserError(f"{path}: expected the list of records that `ganlab score --json` prints")
     return records
+
+
+def _is_record(record: object) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+        return False
+    # JSON has no NaN or infinity; they are written as text.
+    value = record.get("value")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(record.get("protocol"), dict) and (number or value in ("nan", "inf", "-inf"))
 
 
 def _entry(path: Path, variant: str, seed: int) -> Entry:
@@ -143,22 +152,20 @@ def _differing(entries: Iterable[Entry]) -> list[str]:
         if entry.status == "missing":
             continue
         other = first.setdefault(entry.variant, entry)
+        if (other.seed is None) != (entry.seed is None):
+            problems.append(
+                f"{other.path} and {entry.path}: a file and runs are both called {entry.variant!r}; rename it"
+            )
+            continue
         keys = differences(other.experiment, entry.experiment)
         if keys:
-            problems.append(f"{entry.variant!r} is two experiments: {other.path} and {entry.path} differ in {keys[0]}")
+            what = f"{entry.variant!r} is two experiments: {other.path} and {entry.path} differ in {keys[0]}"
+            problems.append(f"{what}; runs that are to be told apart need names of their own (--set name=…)")
         twin = taken.setdefault((entry.variant, entry.seed), entry)
         if twin is not entry:
             what = "is" if entry.seed is None else f"has seed {entry.seed}"
             problems.append(f"{entry.variant!r} {what} twice: {twin.path} and {entry.path}")
     return problems
-
-
-def differences(one: Any, other: Any, at: str = "") -> list[str]:
-    """The keys in which two experiments differ, their seeds aside."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = [key for key in {**one, **other} if at or key != "seed"]
-        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
-    return [] if one == other else [at]
 
 
 def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, split: bool) -> list[Table]:

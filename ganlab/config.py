@@ -205,6 +205,14 @@ def to_toml(experiment: Experiment, plugins: Plugins) -> str:
     return tomli_w.dumps(table)
 
 
+def differences(one: Any, other: Any, at: str = "") -> list[str]:
+    """The keys in which the tables of two experiments differ, their seeds aside."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [key for key in {**one, **other} if at or key != "seed"]
+        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
+    return [] if one == other else [at]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # TOML and overrides
 # ---------------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from ganlab.data import to_uint8
 from ganlab.errors import ComponentError
 from ganlab.files import cached_tensors
 from ganlab.memory import FittingBatches
-from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places
+from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
 from ganlab.rng import derived_seed, latents, untouched
 
 BATCH = 128
@@ -155,7 +155,8 @@ class Scorer:
             self._missing.add(split)
             return None
         # A protocol holds all that a value depends on but the images.
-        key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint}
+        # And of a stranger's metric an option may be missing in it.
+        key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
         text = json.dumps(key, sort_keys=True)
         if text not in self._known:
             # Not shared out between processes: those that wait for the cache's lock could not take part.
@@ -177,10 +178,22 @@ class Scorer:
                 warnings.warn(f"{protocol.get('metric')}: no floor from real images: {error}", stacklevel=2)
                 self._known[text] = None
             else:
-                values = {name: float(value) for name, value in found.items()}
+                values = {name: float(value) for name, value in found.items() if value.isfinite()}
                 count = protocol.get("generated", len(real.images))
                 self._known[text] = {"values": values, "split": split, "count": min(count, len(real.images))}
         return self._known[text]
+
+
+def _check(scores: Any) -> None:
+    """Refuses what is not the `Scores` that a metric must give."""
+    if not isinstance(scores, Scores):
+        raise ComponentError(f"evaluate gave {type(scores).__name__}, wanted ganlab.Scores")
+    for name, value in scores.values.items():
+        if not isinstance(value, (int, float)):
+            raise ComponentError(f"the value {name!r} is {value!r}, wanted a number")
+    for of, names in (("better", scores.better), ("details", scores.details)):
+        if strange := [name for name in names if name not in scores.values]:
+            raise ComponentError(f"{of} names {strange[0]!r}, and the values are {', '.join(scores.values)}")
 
 
 @define
@@ -217,6 +230,7 @@ class Scoring:
         with untouched():
             scores = metric.evaluate(self.evaluation(progress))
         seconds = round(time.perf_counter() - start, 3)
+        _check(scores)
         machine = {
             "versions": {"ganlab": __version__, "torch": torch.__version__},
             "device": self.scorer.device.type,

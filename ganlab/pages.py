@@ -10,7 +10,8 @@ from typing import Any
 
 import jinja2
 
-from ganlab.compare import Entry, Table, differences
+from ganlab.compare import Entry, Table
+from ganlab.config import differences
 from ganlab.errors import UserError
 from ganlab.files import write_whole
 from ganlab.plots import curves_picture

@@ -38,6 +38,7 @@ from ganlab.registry import Registry
 from ganlab.runfolder import RunFolder
 from ganlab.runs import Run, load_run
 from ganlab.structure import Problems, Structurer
+from ganlab.view import PlainView
 
 FOLDER = "image_folder"
 """The data set that reads a folder of images."""
@@ -109,12 +110,16 @@ def _scored(scoring: Scoring, metrics: Iterable[tuple[str, str, Metric]], where:
     """The records of all metrics, with a bar on stderr while they are computed."""
     records = []
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=ranks.rank() != 0 or not console.is_terminal) as bar:
+    plain = PlainView(console)  # a line now and then where there is no terminal
+    speaks = ranks.rank() == 0
+    with Progress(console=console, transient=True, disable=not (speaks and console.is_terminal)) as bar:
         for name, suffix, metric in metrics:
             task = bar.add_task(name, total=None)
 
             def progress(what: str, done: int, total: int, task: TaskID = task, name: str = name) -> None:
                 bar.update(task, description=f"{name}: {what}", completed=done, total=total)
+                if speaks and not console.is_terminal:
+                    plain.progress(f"{name}: {what}", done, total)
 
             try:
                 records += scoring.score(metric, suffix, progress)
@@ -171,7 +176,7 @@ def score_images(
         reference = wanted.dataset.build(where, "train")
     except ComponentError as error:
         raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
-    made = _given(images, reference, registry, where)
+    made = _given(images, reference, wanted.dataset, registry, where)
     metrics = []
     for index, (metric, entry) in enumerate(zip(wanted.metric, table["metric"], strict=True)):
         if hasattr(metric, "samples") and "samples" not in entry:
@@ -217,9 +222,10 @@ def _wanted(table: dict[str, Any], registry: Registry) -> Wanted:
     return wanted
 
 
-def _given(path: Path, reference: Dataset, registry: Registry, where: Places) -> ImageDataset:
+def _given(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
     """The images to score; raises UserError where their shape is not the reference's."""
     _, channels, height, width = reference.images.shape
+    known = attrs.fields_dict(type(config))
     if path.is_dir():
         table = {"name": FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
         try:
@@ -237,7 +243,9 @@ def _given(path: Path, reference: Dataset, registry: Registry, where: Places) ->
     if tuple(images.shape[1:]) != (channels, height, width):
         own = "x".join(map(str, images.shape[1:]))
         its = "x".join(map(str, (channels, height, width)))
-        size = f"; --set dataset.size={images.shape[2]} resizes the reference" if images.shape[1] == channels else ""
+        size = f"; --set dataset.size={images.shape[2]} resizes the reference"
+        if images.shape[1] != channels:
+            size = f"; --set dataset.channels={images.shape[1]}" if "channels" in known else ""
         raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{size}")
     return ImageDataset(images, path.name)
 
@@ -245,6 +253,8 @@ def _given(path: Path, reference: Dataset, registry: Registry, where: Places) ->
 def read_npz(path: Path) -> Tensor:
     """The images of an .npz file as uint8 (N, C, H, W): its array `images`, or its first, uint8 (N, H, W, C)."""
     try:
+        if not zipfile.is_zipfile(path) and path.is_file():
+            raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays)
             if not names:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from ganlab.config import override, parse_override, read_toml, resolve, to_toml
+from ganlab.config import differences, override, parse_override, read_toml, resolve, to_toml
 from ganlab.errors import UserError, did_you_mean
 from ganlab.files import write_whole
 from ganlab.plugins import load_plugins
@@ -54,8 +55,14 @@ class Planned:
         return f"{said}; see {log}"
 
     def finished(self, out: Path) -> bool:
-        file = self.folder(out) / "run.json"
-        return file.is_file() and read_info(file.parent)["status"] == "finished"
+        """Whether the run has ended; raises UserError where what ended is another experiment."""
+        folder = self.folder(out)
+        if not (folder / "run.json").is_file() or read_info(folder)["status"] != "finished":
+            return False
+        keys = differences(read_toml(folder / "experiment.toml"), tomllib.loads(self.toml))
+        if keys:
+            raise UserError(f"{folder}: has finished with another {keys[0]}; choose another --out, or remove it")
+        return True
 
 
 @frozen

@@ -289,6 +289,15 @@ def test_a_sweep_runs_skips_resumes_and_compares(sweep_file: Path, ganlab: Comma
     assert by_variant["smoothed"]["final"]["mean"] == pytest.approx(sum(before[run] for run in runs[2:]) / 2)
 
 
+def test_what_finished_as_another_experiment_is_not_taken_for_this_one(sweep_file: Path, ganlab: Command) -> None:
+    assert ganlab("sweep", sweep_file, "--out", "s")[0] == 0
+    before = Path("s/sweep.json").read_text()
+    code, _, err = ganlab("sweep", sweep_file, "--out", "s", "--set", "train.batch_size=8")
+    assert code == 2
+    assert "has finished with another train.batch_size; choose another --out, or remove it" in err
+    assert Path("s/sweep.json").read_text() == before
+
+
 def test_a_failed_run_never_stops_the_others(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:

@@ -38,7 +38,7 @@ class MeanShade:
     split: str = "train"
     least: int = 1
     times: int = 2
-    asked: list[int] = field(factory=list)
+    asked: list[int] = field(factory=list, repr=False)
 
     def evaluate(self, evaluation: Any) -> Scores:
         made = torch.cat(list(evaluation.generated(30, 0)))
@@ -91,6 +91,31 @@ def test_no_floor_where_there_is_none(tmp_path: Path, recwarn: pytest.WarningsRe
         assert "floor" not in scorer.given(images(30, 9)).score(MeanShade(least=25))[0]
     (warning,) = recwarn
     assert str(warning.message) == "shade: no floor from real images: 20 images are fewer than 25"
+
+
+@define(eq=False)
+class Wrong:
+    """A stranger's metric that gives what no metric may."""
+
+    given: Any
+    every: int = 0
+
+    def evaluate(self, evaluation: Any) -> Any:
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "evaluate gave NoneType, wanted ganlab.Scores"),
+        (Scores({"x": "high"}, {}, {}), "the value 'x' is 'high', wanted a number"),  # type: ignore[dict-item]
+        (Scores({"x": 1.0}, {}, {"y": "lower"}), "better names 'y', and the values are x"),
+        (Scores({"x": 1.0}, {}, {}, {"z": {}}), "details names 'z', and the values are x"),
+    ],
+)
+def test_a_metric_that_breaks_its_contract_is_refused(given: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ComponentError, match=said):
+        a_scorer(tmp_path).given(images(30, 9)).score(Wrong(given))
 
 
 def test_a_value_has_its_own_details(tmp_path: Path) -> None:

@@ -95,9 +95,13 @@ def test_given_images_stand_in_a_table_with_runs(run: Path, ganlab: Command, tmp
     Path("twice/stylegan.json").write_text(Path("stylegan.json").read_text())
     code, _, err = ganlab("compare", "stylegan.json", "twice/stylegan.json")
     assert (code, err.strip()) == (2, "'stylegan' is twice: stylegan.json and twice/stylegan.json")
-    Path("other.json").write_text("[1]")
-    code, _, err = ganlab("compare", run, "other.json")
-    assert (code, err.strip()) == (2, "other.json: expected the list of records that `ganlab score --json` prints")
+    for wrong in ("[1]", "[]", "{}", '[{"name": "fid", "value": null, "protocol": {}}]'):
+        Path("other.json").write_text(wrong)
+        code, _, err = ganlab("compare", run, "other.json")
+        assert (code, err.strip()) == (2, "other.json: expected the list of records that `ganlab score --json` prints")
+    Path("tiny.json").write_text(Path("stylegan.json").read_text())
+    code, _, err = ganlab("compare", run, "tiny.json")
+    assert (code, err.strip()) == (2, "r and tiny.json: a file and runs are both called 'tiny'; rename it")
 
 
 def test_a_folder_is_a_reference_too(ganlab: Command) -> None:
@@ -147,7 +151,8 @@ def test_lines_for_people(ganlab: Command) -> None:
         (["a.npz", "--against", "digit"], "--against digit: neither a data set nor a folder; did you mean 'digits'?"),
         (["nothing", "--against", "digits"], "nothing: expected a folder of images or an .npz file"),
         (["nothing.npz", "--against", "digits"], "nothing.npz: no such file"),
-        (["broken.npz", "--against", "digits"], "broken.npz: cannot be read as an .npz file"),
+        (["broken.npz", "--against", "digits"], "broken.npz: is no whole .npz file"),
+        (["text.npz", "--against", "digits"], "text.npz: is no whole .npz file; write one with numpy.savez"),
         (["floats.npz", "--against", "digits"], "floats.npz: images is float64 (4, 8, 8, 1); wanted uint8"),
         (["one.npz", "--against", "digits"], "one.npz: 1 images; a score needs at least 2"),
         (["empty", "--against", "digits"], "holds no images"),
@@ -172,6 +177,7 @@ def test_refusals(arguments: list[str], said: str, ganlab: Command) -> None:
     write_npz(Path("one.npz"), noise(1))
     write_npz(Path("floats.npz"), noise(4).double())
     Path("broken.npz").write_bytes(Path("a.npz").read_bytes()[:700])
+    Path("text.npz").write_text("images")
     Path("empty").mkdir()
     Path("mixed").mkdir()
     for index, size in enumerate((8, 9)):

@@ -156,7 +156,7 @@ def _of_other_size(path: Path, image: NDArray[np.uint8], first: Path, shape: Seq
     (_, height, width), (_, wanted_height, wanted_width) = image.shape, shape
     return (
         f"{path}: {width}x{height} pixels, but {first.name} has {wanted_width}x{wanted_height}; "
-        "set size to a number to resize them"
+        "without a size to resize them to, all must be of one"
     )
 
 

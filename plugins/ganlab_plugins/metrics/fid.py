@@ -130,9 +130,14 @@ def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tens
     squared = (mean_a - mean_b).square().sum() + root_a.square().sum() + cov_b.trace()
     if not (squared.isfinite() and middle.isfinite().all()):
         return torch.full_like(squared, torch.nan)
-    # The product is symmetric but for rounding, and eigvalsh reads one triangle only. Rounding also makes an
-    # eigenvalue that should be 0 a little negative, so they are clipped.
-    cross = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp_min(0).sqrt().sum()
+    # The product is symmetric but for rounding, and eigvalsh reads one triangle only.
+    values = torch.linalg.eigvalsh((middle + middle.T) / 2)
+    if values[0] > len(values) * torch.finfo(values.dtype).eps * values[-1]:
+        cross = values.sqrt().sum()
+    else:
+        # An eigenvalue that should be 0 is not, by rounding, and its square root is a million times as far off. The
+        # trace is also the sum of the singular values of the product of roots, of which no root is taken.
+        cross = torch.linalg.svdvals(root_a @ symmetric_root(cov_b)).sum()
     distance: Tensor = squared - 2 * cross
     return distance
 

@@ -69,6 +69,14 @@ def test_equal_sets_score_zero(tmp_path):
     assert abs(score(StubFeatures(), an_evaluation(tmp_path, reference, reference), 300)) < 1e-6
 
 
+@pytest.mark.parametrize("count", [60, 2000])
+def test_equal_sets_score_zero_where_the_covariance_is_singular(tmp_path, count):
+    """More features than images, and features that never vary, as the pixels at MNIST's edges."""
+    same = images(count, 1).float().mul_(torch.linspace(0, 1, 16).round().view(1, 1, 4, 4)).byte()
+    features = StubFeatures(dim=100)
+    assert abs(score(features, an_evaluation(tmp_path, same, same))) < 1e-6
+
+
 @pytest.mark.parametrize("dim", [12, 3])
 def test_the_score_is_torchmetrics_own(tmp_path, dim):
     class Network(torch.nn.Module):
