@@ -131,10 +131,8 @@ def _print_summary(console: Console, outcome: Outcome) -> None:
         best = entry.get("best")
         note = f"   best {float(best['value']):.4g} at step {best['step']:,}" if best else ""
         if floor := entry.get("floor"):
-            note += (
-                f"   floor {float(floor['value']):.4g} ({floor['count']:,} real images of the {floor['split']} split)"
-            )
-        console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False)
+            note += f"   floor {float(floor['value']):.4g} ({floor['count']:,} {floor['split']} images)"
+        console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False, soft_wrap=True)
     console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
 
 

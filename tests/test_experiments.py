@@ -78,6 +78,32 @@ def test_mnist(name: str, ganlab: Command, real_data: Path) -> None:
     assert all(np.isfinite(value) for value in record.values())
 
 
+@pytest.mark.parametrize("name", ["ring_mlp", "grid_mlp"])
+def test_points_in_the_plane(name: str, ganlab: Command) -> None:
+    settings = ["train.steps=2", "metric.0.samples=100", "metric.1.samples=100"]
+    path = EXPERIMENTS / f"{name}.toml"
+    code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
+    assert code == 0, err
+    records = read_records(Path("r/metrics.jsonl"))
+    assert [record["name"] for record in records] == ["modes", "mode_kl", "high_quality", "fid"] * 2
+    for record in records:
+        assert record["protocol"]["features"]["name"] == "pixels"
+    assert records[0]["protocol"]["classes"] == {"ring_mlp": 8, "grid_mlp": 25}[name]
+    assert records[0]["protocol"]["reference"]["high_quality"] == pytest.approx(0.989, abs=0.002)
+
+
+def test_stacked_mnist(ganlab: Command, real_data: Path) -> None:
+    if not (real_data / "MNIST" / "raw").is_dir():
+        pytest.skip("GANLAB_DATA has no MNIST")
+    settings = ["train.epochs=1", "train.batch_size=1000", "dataset.count=2000", "metric=[]"]
+    path = EXPERIMENTS / "stacked_mnist_dcgan.toml"
+    code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
+    assert code == 0, err
+    info = json.loads(Path("r/run.json").read_text())
+    assert info["images"]["channels"] == 3
+    assert info["dataset"]["name"] == "stacked_mnist"
+
+
 @pytest.mark.parametrize("size", [64, 128])
 def test_other_sizes_by_set(size: int, ganlab: Command) -> None:
     """One key makes an experiment larger; here on digits, which need no download."""
