@@ -101,7 +101,7 @@ class Beside:
 
     @property
     def _images_per_step(self) -> int:
-        return self.training.feeder.batch_size * self.training.phases[0].repeats
+        return self.training.feeder.batch_size * self.training.batches_per_step
 
     def draw_samples(self, step: int) -> None:
         """A grid of the same latents every time."""

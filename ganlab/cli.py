@@ -388,6 +388,49 @@ def report(run: Path, /, *, html: Path = Path("report.html")) -> int:
 
 
 @app.command
+def bench(
+    experiment: Path,
+    /,
+    *,
+    set_: Set = None,
+    seconds: float = 30.0,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    json: bool = False,
+) -> int:
+    """Time the step against plain loops of the same arithmetic, in turns: a tutorial's, and one by hand at its best.
+
+    Parameters
+    ----------
+    experiment
+        The experiment file.
+    seconds
+        How long the contest lasts; the costs of plugins in the step take half as long each.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    json
+        Print JSON instead of a table.
+    """
+    import json as json_
+
+    from ganlab.bench import bench as measured
+    from ganlab.reporting import print_bench
+    from ganlab.view import make_view
+
+    if seconds <= 0:
+        raise UserError(f"--seconds {seconds}: expected more than 0")
+    with make_view(Console(stderr=True)) as view:
+        result = measured(experiment, tuple(set_ or ()), device, seconds, tuple(plugin or ()), view.progress)
+    if json:
+        print(json_.dumps(result, indent=2))
+    else:
+        print_bench(result, Console())
+    return 0
+
+
+@app.command
 def plugins(
     name: str | None = None,
     /,

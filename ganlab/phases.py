@@ -2,7 +2,8 @@
 
 Decisions:
 - Phases are built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
-- Real and fake images pass the discriminator separately: a joined pass would leak the label through batch statistics.
+- Real and fake images pass the discriminator together where an image's logit does not depend on the others of its
+  batch, which build finds with a probe; else separately: batch statistics over both would leak the label.
 - The discriminator is frozen in the generator's phase, which then computes no gradient for its weights (8% fewer
   operations), and the discriminator's phase draws its fake images without a graph.
 - Nothing is read back from the device: terms are summed into tensors that the loop reads once a tick.
@@ -67,7 +68,8 @@ class Game:
     """Two players, their loss, and what an update needs besides: all that a phase refers to.
 
     `fresh_noise` False lets the generator's phase use the discriminator's last fake images again.
-    `uses_real` says whether the generator's loss looks at the logits of real images.
+    `uses_real` says whether the generator's loss looks at the logits of real images; `joined` whether real and fake
+    ones may pass the discriminator together.
     """
 
     generator: Player
@@ -78,6 +80,7 @@ class Game:
     batch_size: int
     device: torch.device
     uses_real: bool
+    joined: bool = False
     fresh_noise: bool = True
     autocast: torch.dtype | None = None
     meters: Meters = field(factory=Meters)
@@ -105,6 +108,13 @@ class Game:
         with self._precision():
             return self.discriminator.network(images, None)
 
+    def judged_both(self, real: Tensor, fake: Tensor) -> tuple[Any, Any]:
+        """What the discriminator says of real and of fake images."""
+        if not self.joined:
+            return self.judged(real), self.judged(fake)
+        real_logits, fake_logits = self.judged(torch.cat([real, fake])).split([len(real), len(fake)])
+        return real_logits, fake_logits
+
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
@@ -120,7 +130,7 @@ class Game:
         else:
             self._fake = self.fake()
             fake = self._fake.detach()
-        real_output, fake_output = self.judged(real), self.judged(fake)
+        real_output, fake_output = self.judged_both(real, fake)
         real_logits, fake_logits = logits(real_output), logits(fake_output)
         self.meters.add("d_real", real_logits.detach().sigmoid().mean())
         self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())

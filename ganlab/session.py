@@ -104,6 +104,7 @@ def run(request: Request, view: View) -> Outcome:
                 images=attrs.asdict(training.images),
                 dataset=_described(training),
                 total_steps=training.total_steps,
+                step_levers=training.levers,
                 **surroundings,
             )
             trackers = [config.build(folder) for config in experiment.tracker]
