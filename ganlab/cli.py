@@ -145,7 +145,7 @@ def sweep(
     *,
     out: Path | None = None,
     jobs: int = 1,
-    launcher: str = "local",
+    launcher: str | None = None,
     set_: Set = None,
 ) -> int:
     """Run every variant of a sweep file with every seed; skips the finished, resumes the rest.
@@ -153,28 +153,27 @@ def sweep(
     Parameters
     ----------
     file
-        The sweep file: base, seeds, and a table [variants.NAME] for each variant.
+        The sweep file: base, seeds, a table [variants.NAME] for each variant, and perhaps a table [launcher].
     out
         The folder of the sweep. Default: runs/NAME.
     jobs
         Runs at a time.
     launcher
-        Where they run: a launcher of `ganlab plugins launcher`.
+        Where they run: a launcher of `ganlab plugins launcher`. Default: the sweep file's, else local.
     """
     from ganlab.interrupts import terminable
-    from ganlab.sweeps import find_launcher, launch, load_sweep
+    from ganlab.sweeps import launch, load_sweep
 
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: expected at least 1")
-    found = find_launcher(launcher)
-    loaded = load_sweep(file, set_ or ())
+    loaded = load_sweep(file, set_ or (), launcher)
     folder = out or Path("runs") / loaded.name
     skipped = sum(run.finished(folder) for run in loaded.planned)
     total, done, failed = len(loaded.planned), skipped, 0
     print(f"{total} runs in {folder}" + (f", {skipped} finished already" if skipped else ""), flush=True)
     try:
         with terminable():
-            for run, code in launch(loaded, folder, found, jobs):
+            for run, code in launch(loaded, folder, jobs):
                 done, failed = done + 1, failed + (code != 0)
                 how = "finished" if code == 0 else f"exit code {code} ({run.last_words(folder)})"
                 print(f"{done}/{total}  {run.variant} seed {run.seed}: {how}", flush=True)

@@ -28,8 +28,8 @@ BUNDLED = {
     "optimizer": {"adam", "sgd", "rmsprop"},
     "dataset": {"digits", "mnist", "fashion_mnist", "cifar10", "celeba", "image_folder"},
     "metric": {"fid", "kid", "precision_recall", "inception_score"},
-    "features": {"inception", "classifier"},
-    "launcher": {"local"},
+    "features": {"inception", "classifier", "dinov2", "timm"},
+    "launcher": {"local", "ray"},
 }
 
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-import pickle
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +25,7 @@ from attrs import field, frozen
 
 from ganlab import ComponentError, Evaluation, FeaturesConfig, FittingBatches, hookimpl, one_line, tensors_sha256
 from ganlab_plugins.features._precision import full_precision
+from ganlab_plugins.features._weights import read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +36,6 @@ HASH_PREFIX = "6726825d"
 
 BATCH = {"cpu": 64, "cuda": 512}
 """Images at a time by kind of device, fewer where memory runs out. On a CPU larger batches are no faster."""
-
-UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, LookupError),
-    *(TypeError, AttributeError, AssertionError, struct.error),
-)
-"""What torch.load was seen to raise, or may, on files that were cut short or had bytes changed."""
 
 
 @frozen
@@ -124,30 +117,6 @@ def inception_network(path: Path) -> nn.Module:
         cause = one_line(error, limit=160)
         raise ComponentError(f"{path} does not hold the weights of torch-fidelity's Inception: {cause}") from error
     return network.to(memory_format=torch.channels_last)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file, read without running any code that it may hold."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ComponentError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ComponentError(f"{path} was refused: a weights file must hold tensors only, and no code") from error
-    except (*UNREADABLE, SafetensorError) as error:
-        raise ComponentError(f"{path} cannot be read as a weights file: {one_line(error)}") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
-    ):
-        raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
-    return dict(found)
 
 
 def downloaded_weights(folder: Path) -> Path:

@@ -135,9 +135,9 @@ def test_images_of_another_shape_are_refused(trained):
 
 
 def test_importing_the_plugins_does_not_load_torch():
-    names = ("features.classifier", "features.inception", "metrics.fid")
+    names = ("features.classifier", "features.inception", "features.timm", "metrics.fid")
     code = "import sys\n" + "".join(f"import ganlab_plugins.{name}\n" for name in names)
-    code += "assert not {'torch', 'torchmetrics', 'torch_fidelity'} & set(sys.modules)"
+    code += "assert not {'torch', 'torchmetrics', 'torch_fidelity', 'timm', 'huggingface_hub'} & set(sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
