@@ -18,6 +18,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from ganlab import ranks
 from ganlab.config import Experiment
 from ganlab.data import Feeder, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
@@ -107,6 +108,11 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
             f"({len(dataset.images)} images)"
         )
 
+    if train.batch_size % ranks.world():
+        problems.append(
+            f"train.batch_size: {train.batch_size} cannot be shared out equally to {ranks.world()} processes"
+        )
+
     # Construct the networks: the same seed gives the same weights, whatever else is in the experiment.
     seed_everything(experiment.seed)
     networks: dict[str, nn.Module] = {}
@@ -159,7 +165,14 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         )
 
     # The training stream starts here, so that it does not depend on how many numbers the networks' weights took.
-    seed_everything(derived_seed(experiment.seed, "training"))
+    stream = derived_seed(experiment.seed, "training")
+    seed_everything(stream)
+    if ranks.world() > 1:
+        # All processes draw the latents of the whole batch, as one process would, and each takes its share; what else
+        # is random, such as dropout, must not be the same in each.
+        game.noise = torch.Generator(device).manual_seed(stream)
+        seed_everything(derived_seed(experiment.seed, "training", ranks.rank()))
+        ranks.as_the_first(tensor for network in networks.values() for tensor in network.state_dict().values())
     return Training(
         game=game,
         phases=phases,

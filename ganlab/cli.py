@@ -6,6 +6,7 @@ on stderr and exit code 2; see `ganlab.errors` for the others.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -110,7 +111,8 @@ def run(
         plugin_files=tuple(plugin or ()),
         blocked=tuple(no_plugin or ()),
     )
-    console = Console()
+    # Of the processes that torchrun starts one speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if dry_run:
         console.print(session.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
         return 0
