@@ -90,11 +90,11 @@ def workers(agent: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_one_stopped_process_stops_all_and_resuming_is_exact(table: dict[str, Any], write: Write) -> None:
-    """With dropout, batch norm, momentum and an average: all that differs between the processes is in the checkpoint."""
+    """With dropout, batch norm, momentum and an average: all that differs between processes is in the checkpoint."""
     table["dataset"] = {"name": "digits", "size": 16}
     table["generator"] = {"name": "dcgan", "latent_dim": 8, "channels": 4}
     table["discriminator"] = {"name": "mlp", "hidden": [16], "dropout": 0.3}
-    table["train"] |= {"steps": 300, "ema": 0.9, "checkpoint_every": 0, "log_every": 1}
+    table["train"] |= {"steps": 300, "batch_size": 18, "ema": 0.9, "checkpoint_every": 0, "log_every": 1}
     file = write(table)
     whole = torchrun(2, "run", file, "--out", "whole", "--device", "cpu")
     finished(whole)
