@@ -106,6 +106,7 @@ class Scorer:
         self._config, self._splits = config, {} if train is None else {"train": train}
         self.places, self.device, self.floors = where, device, floors
         self._known: dict[str, dict[str, Any] | None] = {}
+        self._missing: set[str] = set()
 
     def dataset(self, split: str) -> Dataset:
         if split not in self._splits:
@@ -141,14 +142,17 @@ class Scorer:
     def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
         """What real images of the split that is not the reference score: the values, the split, how many images.
 
-        `protocol` is the scores' own. None where there is no such split, or where the metric refuses as many images as
-        there are, which is told once.
+        `protocol` is the scores' own, with all details. None where there is no such split, or where the metric refuses
+        as many images as there are, which is told once.
         """
         reference = protocol.get("reference")
         split = "train" if isinstance(reference, Mapping) and reference.get("split") == "test" else "test"
+        if split in self._missing:
+            return None
         try:
             real = self.dataset(split)
         except ComponentError:
+            self._missing.add(split)
             return None
         # A protocol holds all that a value depends on but the images.
         key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint}
@@ -218,7 +222,8 @@ class Scoring:
             "device": self.scorer.device.type,
         }
         with untouched():
-            floor = self.scorer.floor(metric, {**scores.protocol, **machine}, progress) if self.scorer.floors else None
+            rests_on = {**scores.protocol, "details": scores.details, **machine}
+            floor = self.scorer.floor(metric, rests_on, progress) if self.scorer.floors else None
         records = []
         for name, value in scores.values.items():
             record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}

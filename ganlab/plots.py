@@ -1,4 +1,4 @@
-"""The pictures of a run folder, drawn from its records: losses, scores of the discriminator, metrics."""
+"""What is drawn with axes: of a run's records its losses, metrics and scores of the discriminator; and its points."""
 
 from __future__ import annotations
 
@@ -115,4 +115,17 @@ def curves_picture(
     axes.legend()
     if floor is not None:
         _draw_floor(axes, floor)
+    return _png(figure)
+
+
+def points_picture(x: Sequence[float], y: Sequence[float]) -> bytes:
+    """A PNG of points in the square from -1 to 1, always of the same size and scale, so that pictures can be compared.
+
+    A dot is translucent, so that where many lie it is darker.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(x, y, s=9, alpha=0.35, linewidths=0)
+    axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=f"{len(x):,} points")
+    axes.grid(alpha=0.3)
     return _png(figure)

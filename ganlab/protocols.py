@@ -273,6 +273,7 @@ class Features(Protocol):
     """Maps uint8 images (N, C, H, W) to float32 features (N, dim). `fingerprint` is a hash of its weights.
 
     Features that also classify may have `logits(images)`: class logits (N, classes) of uint8 images (N, C, H, W).
+    Features that can tell that an image is of no class may have `belongs(images)`: bool (N,).
     """
 
     @property

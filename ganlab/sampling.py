@@ -13,7 +13,7 @@ from torch import Tensor
 from ganlab.errors import UserError
 from ganlab.evaluation import images_from
 from ganlab.files import write_whole
-from ganlab.images import png, save_grid
+from ganlab.images import PNG_CHANNELS, png, save_grid
 from ganlab.rng import derived_seed, latents
 from ganlab.runs import Run
 
@@ -29,6 +29,9 @@ def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool)
         raise UserError(f"--out {out}: is a file; expected FILE.png, FILE.npz or a folder")
     if out.suffix not in ("", ".png", ".npz") and not out.is_dir():
         raise UserError(f"--out {out}: expected FILE.png, FILE.npz or a folder without a suffix")
+    channels = run.info["images"]["channels"]
+    if out.suffix not in (".png", ".npz") and channels not in PNG_CHANNELS:
+        raise UserError(f"--out {out}: a PNG an image cannot hold images of {channels} channels; use FILE.npz")
     images = latent_walk(run, count, seed) if interpolate else run.sample(count, seed)
     if out.suffix == ".png":
         save_grid(images, out, columns=WALK if interpolate else None)

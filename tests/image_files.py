@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ def save(path: Path, pixels: np.ndarray | None = None) -> np.ndarray:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return pixels
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """MNIST's own format: two zero bytes, the type (8 is uint8), the number of axes, each length, the data."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
 
 
 def built(places: Places, split: str = "train", **options: object) -> np.ndarray:

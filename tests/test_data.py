@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +84,37 @@ def test_a_grid_holds_the_images(tmp_path) -> None:  # type: ignore[no-untyped-d
     save_grid(images, tmp_path / "deep" / "x.png", columns=3)
     with Image.open(tmp_path / "deep" / "x.png") as read:
         assert np.array_equal(np.asarray(read), picture.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_channels_that_are_no_colours_lie_side_by_side(channels: int, tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (3, channels, 48, 50), dtype=torch.uint8)
+    save_grid(images, tmp_path / "x.png", columns=2)
+    with Image.open(tmp_path / "x.png") as read:
+        assert read.mode == "L"
+        pixels = np.asarray(read)
+    assert pixels.shape == (2 * 50 + 2, 2 * (50 * channels + 2) + 2)
+    for channel in range(channels):
+        left = 2 + 50 * channels + 2 + 50 * channel
+        assert np.array_equal(pixels[2:50, left : left + 50], images[1, channel].numpy())
+
+
+def test_points_are_drawn_where_they_lie(tmp_path: Path) -> None:
+    """Each alone, so that the middle of what is drawn can be measured: to the right for x, upwards for y."""
+
+    def drawn(x: int, y: int) -> tuple[float, float]:
+        save_grid(torch.tensor([[x, y]], dtype=torch.uint8)[:, :, None, None], tmp_path / "x.png")
+        with Image.open(tmp_path / "x.png") as read:
+            pixels = np.asarray(read.convert("RGB")).astype(int)
+        assert pixels.shape == (550, 550, 3)
+        rows, columns = np.nonzero(pixels[:, :, 2] - pixels[:, :, 0] > 30)  # only a dot is blue
+        return columns.mean(), rows.mean()
+
+    left, bottom = drawn(0, 0)
+    right, top = drawn(255, 255)
+    assert right - left == pytest.approx(bottom - top, abs=1), "equal scales"
+    assert right - left > 350
+    for x, y in ((255, 0), (51, 204), (128, 100)):
+        column, row = drawn(x, y)
+        assert column == pytest.approx(left + (right - left) * x / 255, abs=1)
+        assert row == pytest.approx(bottom - (bottom - top) * y / 255, abs=1)

@@ -37,6 +37,7 @@ class MeanShade:
     every: int = 0
     split: str = "train"
     least: int = 1
+    times: int = 2
     asked: list[int] = field(factory=list)
 
     def evaluate(self, evaluation: Any) -> Scores:
@@ -46,7 +47,8 @@ class MeanShade:
             raise ComponentError(f"{len(made)} images are fewer than {self.least}")
         protocol = {"metric": "shade", "reference": {"split": self.split}, "generated": 30, "least": self.least}
         value = float(made.double().mean())
-        return Scores({"shade": value, "twice": 2 * value}, protocol, {"shade": "lower"}, {"twice": {"times": 2}})
+        details = {"twice": {"times": self.times}}
+        return Scores({"shade": value, "twice": self.times * value}, protocol, {"shade": "lower"}, details)
 
 
 def a_scorer(tmp_path: Path, **options: Any) -> Scorer:
@@ -72,8 +74,9 @@ def test_the_floor_of_a_test_reference_is_of_training_images(tmp_path: Path) -> 
     assert shade["floor"]["value"] != float(images(50, 1)[:30].double().mean())
 
 
-def test_another_protocol_has_another_floor(tmp_path: Path) -> None:
-    first, second = MeanShade(), MeanShade(least=2)
+@pytest.mark.parametrize("second", [MeanShade(least=2), MeanShade(times=3)])
+def test_another_protocol_has_another_floor(second: MeanShade, tmp_path: Path) -> None:
+    first = MeanShade()
     scorer = a_scorer(tmp_path)
     for metric in (first, second):
         scorer.given(images(30, 9)).score(metric)

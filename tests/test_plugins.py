@@ -26,9 +26,12 @@ BUNDLED = {
     "loss_wrapper": {"label_smoothing"},
     "penalty": {"l2_generator"},
     "optimizer": {"adam", "sgd", "rmsprop"},
-    "dataset": {"digits", "mnist", "fashion_mnist", "cifar10", "celeba", "image_folder"},
-    "metric": {"fid", "kid", "precision_recall", "inception_score"},
-    "features": {"inception", "classifier", "dinov2", "timm"},
+    "dataset": {
+        *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder"),
+        *("ring", "grid"),
+    },
+    "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage"},
+    "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
     "launcher": {"local", "ray"},
 }
 

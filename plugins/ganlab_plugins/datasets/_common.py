@@ -1,4 +1,4 @@
-"""What the bundled data sets share and what is cheap to import: a field, a check, and how a failed download is told."""
+"""What the bundled data sets share and what is cheap to import: fields, a check, and how a failed download is told."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from ganlab import ComponentError, one_line
 def image_size(default: int) -> Any:
     """The option `size`: the height and width of the images in pixels."""
     return attrs.field(default=default, validator=[attrs.validators.ge(1), attrs.validators.le(4096)])
+
+
+def stream_seed() -> Any:
+    """The option `seed` of a data set that is drawn at random: what numpy.random.RandomState takes."""
+    return attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.lt(2**32)])
 
 
 def check_split(name: str, split: str) -> None:

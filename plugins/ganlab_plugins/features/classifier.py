@@ -17,6 +17,9 @@ Decisions:
   images), 0.016 on MNIST and 0.008 on CIFAR-10, so compare with that floor and not with Inception's numbers.
 - The features are the last layer's maps after ReLU, averaged over positions, as Inception's are.
 - Larger images go through a first layer with a longer stride, so that the rest works at 16 pixels or less.
+- Where each channel is a picture of its own, as in Stacked MNIST, a network of the joint classes would have 1,000 to
+  learn from what 10 say. `per_channel` trains it on single channels; the classes of an image are the channels'
+  together, and their log probability is the sum of the channels'.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from ganlab import (
     hookimpl,
     tensors_sha256,
 )
+from ganlab_plugins._classes import class_count
 from ganlab_plugins.features._precision import full_precision
 
 if TYPE_CHECKING:
@@ -92,29 +96,75 @@ class ClassifierFeatures:
 
 
 @frozen
+class PerChannelFeatures:
+    """`Features` of images whose channels are classified one by one, each by the same network.
+
+    Images (N, C, H, W) have the channels' features side by side, float32 (N, C * dim). The classes are the numbers that
+    the channels' classes write to the base of k, how many each has: a and b of two channels are k a + b.
+    """
+
+    single: ClassifierFeatures
+    channels: int
+    name: str = "classifier"
+    preprocessing: str = "uint8 to [-1, 1], each channel by itself"
+
+    @property
+    def fingerprint(self) -> str:
+        return self.single.fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self.channels * self.single.dim
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        each: Tensor = self.single(self._apart(images)).unflatten(0, (len(images), self.channels))
+        return each.flatten(1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The log probabilities of the joint classes (N, k^C) of uint8 images (N, C, H, W), as logits."""
+        each = self.single.logits(self._apart(images)).log_softmax(1).unflatten(0, (len(images), self.channels))
+        joint: Tensor = each[:, 0]
+        for channel in range(1, self.channels):
+            joint = (joint[:, :, None] + each[:, channel, None, :]).flatten(1)
+        return joint
+
+    def _apart(self, images: Tensor) -> Tensor:
+        """The channels as images of their own (N * C, 1, H, W)."""
+        if tuple(images.shape[1:]) != (wanted := (self.channels, *self.single.shape[1:])):
+            got, expected = ("x".join(map(str, shape)) for shape in (images.shape[1:], wanted))
+            raise ComponentError(f"the classifier was trained on channels of images of {expected}, got {got}")
+        return images.flatten(0, 1)[:, None]
+
+
+@frozen
 class Classifier:
     """A convolutional classifier of the data set's classes, trained when it is first needed.
 
     The data set must have class labels.
 
     updates: batches of 128 images to learn from; fewer where 30 passes over the images are fewer.
-    dim: how many features.
+    dim: how many features; with `per_channel`, of each channel.
     seed: of its first weights and of the order of images.
+    per_channel: each channel is an image with a class of its own, and the label is what these write as digits, as in
+        `stacked_mnist`. The network learns from single channels; every channel is one of the images that it counts.
     """
 
     updates: int = field(default=800, validator=validators.ge(1))
     dim: int = field(default=64, validator=validators.ge(2))
     seed: int = field(default=0, validator=validators.ge(0))
+    per_channel: bool = False
 
-    def build(self, evaluation: Evaluation) -> ClassifierFeatures:
+    def build(self, evaluation: Evaluation) -> ClassifierFeatures | PerChannelFeatures:
         """Trains it on the training split, or loads what was trained before."""
         import torch
 
         dataset = evaluation.dataset("train")
-        labels = class_labels(dataset)
+        images, labels = dataset.images, class_labels(dataset)
         classes = int(labels.max()) + 1
+        if self.per_channel:
+            images, labels, classes = single_channels(dataset, labels)
         updates = min(self.updates, -(-MAX_PASSES * len(labels) // TRAIN_BATCH))
-        _, channels, height, width = dataset.images.shape
+        _, channels, height, width = images.shape
         key = {
             "architecture": ARCHITECTURE,
             "dataset": dataset.fingerprint,
@@ -122,6 +172,8 @@ class Classifier:
             "updates": updates,
             "dim": self.dim,
             "seed": self.seed,
+            # Not named where it is false: what was trained before there was the option is still right.
+            **({"per_channel": True} if self.per_channel else {}),
         }
 
         def network() -> nn.Sequential:
@@ -134,7 +186,7 @@ class Classifier:
             # A metric is usually measured where gradients are switched off.
             with torch.inference_mode(False), torch.enable_grad(), full_precision(evaluation.device):
                 trained = network().to(evaluation.device)
-                train_classifier(trained, dataset.images, labels, updates, self.seed, evaluation=evaluation)
+                train_classifier(trained, images, labels, updates, self.seed, evaluation=evaluation)
                 return trained.state_dict()
 
         weights = cached_tensors(evaluation.places.cache / "classifier", "classifier", key, train)
@@ -142,7 +194,8 @@ class Classifier:
         loaded.load_state_dict(weights)
         loaded.eval().requires_grad_(False).to(evaluation.device)
         shape = (channels, height, width)
-        return ClassifierFeatures(loaded[0], loaded[1], shape, evaluation.device, tensors_sha256(weights), self.dim)
+        found = ClassifierFeatures(loaded[0], loaded[1], shape, evaluation.device, tensors_sha256(weights), self.dim)
+        return PerChannelFeatures(found, dataset.images.shape[1]) if self.per_channel else found
 
 
 def class_labels(dataset: Dataset) -> Tensor:
@@ -154,6 +207,21 @@ def class_labels(dataset: Dataset) -> Tensor:
             'set features = "inception"'
         )
     return labels
+
+
+def single_channels(dataset: Dataset, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Every channel as an image (N * C, 1, H, W), with its own class (N * C,), and how many classes a channel has."""
+    import torch
+
+    channels, classes = dataset.images.shape[1], class_count(dataset, labels)
+    each = round(classes ** (1 / channels))
+    if each < 2 or each**channels != classes:
+        raise ComponentError(
+            f"per_channel needs the {channels} channels' classes together, k^{channels} with k of at least 2; "
+            f"{dataset.name} has {classes} classes; set per_channel = false"
+        )
+    powers = torch.tensor([each**place for place in reversed(range(channels))])
+    return dataset.images.flatten(0, 1)[:, None], (labels[:, None] // powers % each).flatten(), each
 
 
 def classifier_network(shape: tuple[int, int, int], dim: int, classes: int) -> nn.Sequential:

@@ -21,7 +21,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, min_len, optional
@@ -176,16 +176,16 @@ def _hushed() -> contextlib.AbstractContextManager[object]:
 
 
 def _exit_code(ended: ray.ObjectRef[int], task: Task) -> int:
-    """The exit code of a task's run; 1 where it could not be started, and then its log says why."""
+    """The exit code of a task's run; 1 where there is none, and then its log says why."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     try:
         return ray.get(ended)
     except RayError as error:
-        cause: Any = error.cause if isinstance(error, RayTaskError) else error
+        why = f"could not be started: {error.cause}" if isinstance(error, RayTaskError) else f"was lost: {error}"
         with task.log.open("a", encoding="utf-8") as log:
-            log.write(f"could not be started: {one_line(cause)}\n")
+            log.write(" ".join(why.split()) + "\n")
         return 1
 
 

@@ -85,7 +85,8 @@ def built(config: FeaturesConfig, evaluation: Evaluation) -> Features:
 
 def generated_features(features: Features, evaluation: Evaluation, samples: int, seed: int) -> Tensor:
     """The features (N, dim) of generated images, of all processes, on the evaluation's device."""
-    return generated_rows(evaluation, samples, seed, features.fingerprint, partial(features_of, features))
+    what = f"features {about_features(features)}"
+    return generated_rows(evaluation, samples, seed, what, partial(features_of, features))
 
 
 def generated_rows(
@@ -105,8 +106,8 @@ def generated_rows(
             rows.append(measure(batch.to(evaluation.device)))
             done += len(batch)
             evaluation.progress("generated images", done, samples)
-        if not rows:
-            raise ComponentError(f"there is no image to score: {samples} were asked for, for each process one at least")
+        if done == 0:
+            raise ComponentError(f"there is no generated image to score ({samples} asked for); each process needs one")
         return evaluation.gather(torch.cat(rows))
 
     found: Tensor = evaluation.keep((what, samples, seed), compute)
@@ -145,3 +146,19 @@ def cached_reference(
     """
     key = {"format": REFERENCE_FORMAT, "features": about_features(features), "reference": about_reference(dataset)}
     return cached_tensors(evaluation.places.cache / "reference", kind, {**key, **also}, compute)
+
+
+def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor]:
+    """The features' class logits (N, classes), or a `ComponentError` where they have none."""
+    found: Any = getattr(features, "logits", None)
+    if found is None:
+        raise ComponentError(f"the features {features.name!r} have no class logits, which {needed_by} needs")
+
+    def logits(images: Tensor) -> Tensor:
+        given: Tensor = found(images)
+        if given.ndim != 2 or len(given) != len(images):
+            wanted = f"({len(images)}, classes)"
+            raise ComponentError(f"the logits of {features.name!r} are {tuple(given.shape)}, wanted {wanted}")
+        return given
+
+    return logits

@@ -16,15 +16,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, Features, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
-from ganlab_plugins.metrics._shared import about_features, about_generated, built, generated_rows, random_state
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab_plugins.metrics._shared import (
+    about_features,
+    about_generated,
+    built,
+    classifying,
+    generated_rows,
+    random_state,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NEEDED_BY = "the inception score"
 
 
 @frozen
@@ -46,14 +55,14 @@ class InceptionScore:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
-        classifying(built(self.features, evaluation))
+        classifying(built(self.features, evaluation), NEEDED_BY)
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`inception_score` and its standard deviation over splits; both nan where a logit is not finite."""
         features = built(self.features, evaluation)
-        measure = classifying(features)
-        logits = generated_rows(evaluation, self.samples, self.seed, f"logits {features.fingerprint}", measure)
+        what, measure = f"logits of {about_features(features)}", classifying(features, NEEDED_BY)
+        logits = generated_rows(evaluation, self.samples, self.seed, what, measure)
         self._check(len(logits))
         mean, std = score(logits, self.splits, self.seed)
         return Scores(
@@ -72,22 +81,6 @@ class InceptionScore:
     def _check(self, count: int) -> None:
         if self.splits > count:
             raise ComponentError(f"splits = {self.splits} are more than the {count} generated images")
-
-
-def classifying(features: Features) -> Callable[[Tensor], Tensor]:
-    """The features' class logits (N, classes), or a `ComponentError` where they have none."""
-    found: Any = getattr(features, "logits", None)
-    if found is None:
-        raise ComponentError(f"the features {features.name!r} have no class logits, which the inception score needs")
-
-    def logits(images: Tensor) -> Tensor:
-        given: Tensor = found(images)
-        if given.ndim != 2 or len(given) != len(images):
-            wanted = f"({len(images)}, classes)"
-            raise ComponentError(f"the logits of {features.name!r} are {tuple(given.shape)}, wanted {wanted}")
-        return given
-
-    return logits
 
 
 def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import torchvision
 
 from ganlab import ComponentError, Places
 from ganlab_plugins.datasets.mnist import MNIST, FashionMNIST
+from image_files import write_idx
 
 DATA = os.environ.get("GANLAB_DATA", "")
 
@@ -24,11 +25,6 @@ def parsed(path: Path) -> np.ndarray:
     assert (zero, kind) == (0, 8)
     shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
     return np.frombuffer(data[4 + 4 * axes :], np.uint8).reshape(shape)
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
 
 
 def no_network(*_: object, **__: object) -> None:

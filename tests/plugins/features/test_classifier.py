@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ganlab import ComponentError, Evaluation, ImageDataset, Places
-from ganlab_plugins.features.classifier import Classifier, ClassifierFeatures
+from ganlab_plugins.features.classifier import Classifier, ClassifierFeatures, PerChannelFeatures
 
 QUICK = Classifier(updates=120)
 
@@ -135,7 +135,8 @@ def test_images_of_another_shape_are_refused(trained):
 
 
 def test_importing_the_plugins_does_not_load_torch():
-    names = ("features.classifier", "features.inception", "features.timm", "metrics.fid")
+    names = ("features.classifier", "features.inception", "features.pixels", "features.timm", "metrics.fid")
+    names += ("metrics.mode_coverage", "datasets.gaussians", "datasets.stacked_mnist")
     code = "import sys\n" + "".join(f"import ganlab_plugins.{name}\n" for name in names)
     code += "assert not {'torch', 'torchmetrics', 'torch_fidelity', 'timm', 'huggingface_hub'} & set(sys.modules)"
     subprocess.run(
@@ -153,3 +154,99 @@ def test_data_without_class_labels_is_refused(tmp_path):
     ):
         with pytest.raises(ComponentError, match='noise has none; set features = "inception"'):
             Classifier().build(an_evaluation(tmp_path, {"train": dataset}))
+
+
+def stacked(dataset: ImageDataset, channels: int = 2, count: int = 2000, seed: int = 0) -> ImageDataset:
+    """Random images of a data set side by side as channels; the label is what theirs write as digits."""
+    index = torch.randint(len(dataset.images), (count, channels), generator=torch.Generator().manual_seed(seed))
+    labels = sum(dataset.condition[index[:, channel]] * 10 ** (channels - 1 - channel) for channel in range(channels))
+    names = tuple(str(label) for label in range(10**channels))
+    return ImageDataset(dataset.images[:, 0][index], "stacked", dataset.split, labels, names)
+
+
+@pytest.fixture(scope="module")
+def pairs(digits) -> dict[str, ImageDataset]:
+    return {split: stacked(part) for split, part in digits.items()}
+
+
+@pytest.fixture(scope="module")
+def per_channel(pairs, tmp_path_factory) -> PerChannelFeatures:
+    config = Classifier(updates=120, per_channel=True)
+    return config.build(an_evaluation(tmp_path_factory.mktemp("per_channel"), pairs))
+
+
+def test_channels_are_classified_one_by_one(per_channel, pairs):
+    """Each by the same network on its own; the joint class is the number that the two write, as the labels are."""
+    images = pairs["test"].images[:400]
+    logits = per_channel.logits(images)
+    assert logits.shape == (400, 100)
+    first, second = (per_channel.single.logits(images[:, channel : channel + 1]) for channel in range(2))
+    assert torch.equal(logits.argmax(1), 10 * first.argmax(1) + second.argmax(1))
+    assert accuracy(per_channel, pairs["test"]) > 0.93**2
+    features = per_channel(images)
+    assert features.shape == (400, 128) == (400, per_channel.dim)
+    assert torch.allclose(features[:, :64], per_channel.single(images[:, :1]), atol=1e-5)
+    assert torch.allclose(features[:, 64:], per_channel.single(images[:, 1:]), atol=1e-5)
+
+
+def test_joint_logits_are_the_log_probabilities_of_independent_channels(digits, tmp_path):
+    """Over every triple of classes, against a loop; the last channel's class changes fastest."""
+    triples = stacked(digits["train"], channels=3, count=40)
+    features = Classifier(updates=2, per_channel=True).build(an_evaluation(tmp_path, {"train": triples}))
+    logits = features.logits(triples.images[:2])
+    assert logits.shape == (2, 1000)
+    assert torch.allclose(logits.logsumexp(1), torch.zeros(2), atol=1e-5)
+    each = [features.single.logits(triples.images[:2, c : c + 1]).log_softmax(1) for c in range(3)]
+    for a in range(10):
+        for b in range(10):
+            for c in range(10):
+                expected = each[0][:, a] + each[1][:, b] + each[2][:, c]
+                assert torch.allclose(logits[:, 100 * a + 10 * b + c], expected, atol=1e-5)
+
+
+def test_a_channel_counts_as_an_image_of_its_own(digits, tmp_path):
+    """So what is trained is what the plain classifier is on the same single images."""
+    pair = stacked(digits["train"], count=100)
+    seen: list[tuple[int, int]] = []
+    evaluation = an_evaluation(tmp_path, {"train": pair}, seen)
+    features = Classifier(per_channel=True).build(evaluation)
+    assert len(seen) == -(-30 * 200 // 128), "30 passes over 200 channels"
+    seen.clear()
+    assert Classifier(per_channel=True).build(evaluation).fingerprint == features.fingerprint
+    assert seen == []
+    digits_of = torch.stack([pair.condition // 10, pair.condition % 10], 1).flatten()
+    alone = ImageDataset(pair.images.reshape(200, 1, 8, 8), "alone", "train", digits_of)
+    plain = Classifier().build(an_evaluation(tmp_path, {"train": alone}))
+    assert plain.fingerprint == features.fingerprint
+    assert plain.preprocessing != features.preprocessing
+
+
+def test_the_joint_classes_without_the_option_are_another_network(pairs, tmp_path):
+    """One of 100 classes: the cache must not mistake one for the other."""
+    evaluation = an_evaluation(tmp_path, pairs)
+    joint = Classifier(updates=2).build(evaluation)
+    assert joint.logits(pairs["test"].images[:3]).shape == (3, int(pairs["train"].condition.max()) + 1)
+    assert Classifier(updates=2, per_channel=True).build(evaluation).fingerprint != joint.fingerprint
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(3, 10), (2, 10), (3, 999), (2, 3), (3, 2)])
+def test_classes_that_are_not_the_channels_together_are_refused(channels, classes, tmp_path):
+    dataset = noise(classes, channels, 8, torch.arange(classes))
+    wanted = rf"the {channels} channels' classes together, k\^{channels} .* noise has {classes} classes"
+    with pytest.raises(ComponentError, match=wanted):
+        Classifier(per_channel=True).build(an_evaluation(tmp_path, {"train": dataset}))
+
+
+def test_classes_without_an_image_count_where_they_are_named(tmp_path):
+    labels = torch.tensor([0, 1, 5, 2])
+    named = ImageDataset(noise(4, 2, 8).images, "noise", "train", labels, tuple("abcdefghi"))
+    features = Classifier(updates=1, per_channel=True).build(an_evaluation(tmp_path, {"train": named}))
+    assert features.logits(named.images).shape == (4, 9)
+    unnamed = an_evaluation(tmp_path, {"train": ImageDataset(named.images, "noise", "train", labels)})
+    with pytest.raises(ComponentError, match="noise has 6 classes"):
+        Classifier(updates=1, per_channel=True).build(unnamed)
+
+
+def test_channels_of_another_shape_are_refused(per_channel):
+    with pytest.raises(ComponentError, match="trained on channels of images of 2x8x8, got 3x8x8"):
+        per_channel.logits(noise(2, 3, 8).images)

@@ -265,7 +265,7 @@ def test_stopping_a_sweep_saves_its_runs(table: dict[str, Any], write: Callable[
             "launcher ray: address 127.0.0.1:1: [Errno",
         ),
         ({"name": "ray", "address": "127.0.0.1:99999"}, "launcher ray: address 127.0.0.1:99999: "),
-        ({"name": "ray", "address": "nonsense"}, "launcher ray: address nonsense: Invalid address format: nonsense"),
+        ({"name": "ray", "address": "nonsense"}, "launcher ray: address nonsense: "),
         ({"name": "ray", "address": ""}, "launcher.address: "),
         ({"name": "ray", "threads": 0}, "launcher.threads: must be >= 1, got 0"),
         ({"name": "ray", "gpus": 1.5}, "launcher.gpus: expected a whole number or a part of one, got 1.5"),
