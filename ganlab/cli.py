@@ -6,6 +6,7 @@ on stderr and exit code 2; see `ganlab.errors` for the others.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -110,7 +111,8 @@ def run(
         plugin_files=tuple(plugin or ()),
         blocked=tuple(no_plugin or ()),
     )
-    console = Console()
+    # Of the processes that torchrun starts one speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if dry_run:
         console.print(session.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
         return 0
@@ -381,6 +383,49 @@ def report(run: Path, /, *, html: Path = Path("report.html")) -> int:
 
     write_page(html, report_page(run))
     print(html)
+    return 0
+
+
+@app.command
+def bench(
+    experiment: Path,
+    /,
+    *,
+    set_: Set = None,
+    seconds: float = 30.0,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    json: bool = False,
+) -> int:
+    """Time the step against plain loops of the same arithmetic, in turns: a tutorial's, and one by hand at its best.
+
+    Parameters
+    ----------
+    experiment
+        The experiment file.
+    seconds
+        How long the contest lasts; the costs of plugins in the step take half as long each.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    json
+        Print JSON instead of a table.
+    """
+    import json as json_
+
+    from ganlab.bench import bench as measured
+    from ganlab.reporting import print_bench
+    from ganlab.view import make_view
+
+    if seconds <= 0:
+        raise UserError(f"--seconds {seconds}: expected more than 0")
+    with make_view(Console(stderr=True)) as view:
+        result = measured(experiment, tuple(set_ or ()), device, seconds, tuple(plugin or ()), view.progress)
+    if json:
+        print(json_.dumps(result, indent=2))
+    else:
+        print_bench(result, Console())
     return 0
 
 

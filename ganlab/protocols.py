@@ -163,7 +163,7 @@ class Penalty(Protocol):
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A differentiable change of images, applied to all that the discriminator sees, real and fake."""
+    """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake."""
 
     def augment(self, images: Tensor) -> Tensor: ...
 
