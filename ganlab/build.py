@@ -109,9 +109,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         )
 
     if train.batch_size % ranks.world():
-        problems.append(
-            f"train.batch_size: {train.batch_size} cannot be shared equally by {ranks.world()} processes"
-        )
+        problems.append(f"train.batch_size: {train.batch_size} cannot be shared equally by {ranks.world()} processes")
 
     # Construct the networks: the same seed gives the same weights, whatever else is in the experiment.
     seed_everything(experiment.seed)
