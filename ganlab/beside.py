@@ -4,6 +4,7 @@ Decisions:
 - Everything due at a boundary is done there, in this order: tick, samples, checkpoint, scores. A boundary that is come
   to again, after a resume, does only what its records lack.
 - The losses are read once a tick and looked at for NaN and infinity; the weights are looked at before they are saved.
+- Of many processes the first writes, and all take part in what they must agree on: sums, scores, stopping.
 - Training's random streams are not touched: samples and scores have their own, and what trackers and hooks draw from
   the global ones is put back.
 """
@@ -13,20 +14,22 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from attrs import define, field
 
+from ganlab import ranks
 from ganlab.build import Training
-from ganlab.checkpoint import all_finite, list_checkpoints, save_checkpoint
+from ganlab.checkpoint import all_finite, from_bytes, list_checkpoints, save_checkpoint, to_bytes
 from ganlab.config import Experiment
 from ganlab.errors import Diverged, Interrupted
-from ganlab.evaluation import Scorer, sample
+from ganlab.evaluation import Scorer, Scoring, sample
 from ganlab.images import save_grid
 from ganlab.interrupts import StopRequest
 from ganlab.options import Interval
+from ganlab.phases import Game
 from ganlab.plugins import Plugins
 from ganlab.protocols import Metric, Tracker
 from ganlab.rng import global_state, set_global_state, untouched
@@ -55,6 +58,7 @@ class Beside:
     def __call__(self, step: int) -> None:
         train, total = self.experiment.train, self.training.total_steps
         at_end = step == total
+        stopping = ranks.any_of(self.stop.requested)
         if step > self._last_tick and (at_end or self._due(train.log_every, step)):
             self.tick(step)
         # Time spent below is not training time.
@@ -64,13 +68,13 @@ class Beside:
         if at_end or self._due(train.checkpoint_every, step):
             self.save(step)
         try:
-            for index, metric in enumerate(self.experiment.metric):
-                if step == 0 or at_end or self._due(metric.every, step):
-                    self.score(step, index, metric)
+            self.score(step, [at_end or step == 0 or self._due(m.every, step) for m in self.experiment.metric])
         finally:
-            if self.stop.requested:
+            # A request that came while scoring is seen here, where there is no other process to agree with.
+            stopping = stopping or (ranks.world() == 1 and self.stop.requested)
+            if stopping:
                 self.save(step)
-        if self.stop.requested and not at_end:
+        if stopping and not at_end:
             raise Interrupted(f"stopped after step {step:,} on request")
         self._left = time.perf_counter()
 
@@ -103,12 +107,12 @@ class Beside:
 
     @property
     def _images_per_step(self) -> int:
-        return self.training.feeder.batch_size * self.training.phases[0].repeats
+        return self.training.feeder.batch_size * self.training.batches_per_step
 
     def draw_samples(self, step: int) -> None:
         """A grid of the same latents every time."""
         path = self.run.sample_file(step)
-        if path.exists():
+        if not self.run.writes or path.exists():
             return
         count, seed, device = self.experiment.train.sample_count, self.experiment.seed, self.training.game.device
         batches = [images.cpu() for images in sample(self.training.evaluated, count, seed, device)]
@@ -117,25 +121,30 @@ class Beside:
             for tracker in self.trackers:
                 tracker.samples(step, path)
 
-    def score(self, step: int, index: int, metric: Metric) -> None:
-        """Writes a record for each value of a metric, unless this boundary's are there already."""
-        known = read_records(self.run.path / "metrics.jsonl")
-        if any(record["step"] == step and record.get("metric") == index for record in known):
+    def score(self, step: int, due: Sequence[bool]) -> None:
+        """Writes a record for each value of the metrics that are due, unless this boundary's are there already."""
+        if not any(due):
             return
+        file = self.run.path / "metrics.jsonl"
+        known = ranks.told(lambda: [r.get("metric") for r in read_records(file) if r["step"] == step])
+        self._agree()
+        scoring = self.scorer.generator(self.training.evaluated, self.training.weights)
+        for index, metric in enumerate(self.experiment.metric):
+            if due[index] and index not in known:
+                self._score(step, index, metric, scoring)
+
+    def _score(self, step: int, index: int, metric: Metric, scoring: Scoring) -> None:
         registry = self.plugins.registry
         name = registry.component_of("metric", metric).name
         suffix = registry.suffixes("metric", self.experiment.metric)[index]
 
         def progress(what: str, done: int, total: int) -> None:
             self.view.progress(f"{name}{suffix}: {what}", done, total)
-            if self.stop.requested:
+            if self.stop.requested and ranks.world() == 1:
                 raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
 
-        start = time.perf_counter()
-        records = self.scorer.score(metric, self.training.evaluated, self.training.weights, suffix, progress)
-        seconds = round(time.perf_counter() - start, 3)
-        for scored in records:
-            record = {"step": step, "metric": index, **scored, "seconds": seconds}
+        for scored in scoring.score(metric, suffix, progress):
+            record = {"step": step, "metric": index, **scored}
             self._publish("metrics.jsonl", record, self.plugins.hook.evaluation_finished)
             self.view.score(record)
         self.view.progress("", 0, 0)
@@ -144,20 +153,32 @@ class Beside:
         """A checkpoint of all that the next step depends on; refuses one that is not finite."""
         if self._saved == step:
             return
+        self._agree()
         state = training_state(self.training, step)
         if not all_finite([state[part] for part in (player.name for player in self.training.game.players)]):
             raise Diverged(f"diverged: a weight is not finite after step {step:,}; the checkpoint before it is kept")
-        path = save_checkpoint(self.run.checkpoints, step, state)
         self._saved = step
+        if not self.run.writes:
+            return
+        path = save_checkpoint(self.run.checkpoints, step, state)
         self._forget_old()
         with untouched():
             self.plugins.hook.checkpoint_saved(run=self.run, path=path)
 
+    def _agree(self) -> None:
+        """Gives every process the first one's buffers: batch norm keeps its own statistics of a process's images."""
+        networks = [player.network for player in self.training.game.players]
+        if self.training.average is not None:
+            networks.append(self.training.average.network)
+        ranks.as_the_first(buffer for network in networks for buffer in network.buffers())
+
     def starts(self, step: int) -> None:
         """Tells where the run goes on from: what is recorded up to that step is not recorded again."""
-        self._last_tick = max((record["step"] for record in read_records(self.run.path / "log.jsonl")), default=0)
+        # One process looks, because what it writes meanwhile would be seen by some and not by others.
+        log, saved = self.run.path / "log.jsonl", self.run.checkpoints
+        self._last_tick = ranks.told(lambda: max((record["step"] for record in read_records(log)), default=0))
+        self._saved = ranks.told(lambda: step if step in list_checkpoints(saved) else -1)
         self._timed_from = step
-        self._saved = step if step in list_checkpoints(self.run.checkpoints) else -1
         self._left = time.perf_counter()
         self.view.started(step, self.training.total_steps)
 
@@ -175,6 +196,8 @@ class Beside:
 
     def _publish(self, file: str, record: dict[str, Any], hook: Callable[..., Any]) -> None:
         self.run.append(file, record)
+        if not self.run.writes:
+            return
         with untouched():
             for tracker in self.trackers:
                 tracker.log(record)
@@ -190,7 +213,7 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
     state |= {
         "optimizers": {player.name: player.optimizer.state_dict() for player in game.players},
         "meters": {"sums": game.meters.sums, "counts": game.meters.counts},
-        "random": global_state(),
+        "random": _random_state(game),
         "components": {name: part.state_dict() for name, part in training.stateful.items()},
         "progress": {"step": step, "images_seen": game.images_seen},
     }
@@ -209,6 +232,11 @@ def restore_training(training: Training, state: dict[str, Any], new_options: boo
         saved = state["optimizers"][player.name]
         options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
         player.optimizer.load_state_dict({**saved, **options})
+        for parameter, values in player.optimizer.state.items():
+            # A fused optimiser walks over memory: what it keeps must lie as the weights do, in channels-last order too.
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     if training.average is not None:
         training.average.network.load_state_dict(state["ema"])
     game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}
@@ -216,4 +244,21 @@ def restore_training(training: Training, state: dict[str, Any], new_options: boo
     game.images_seen.copy_(state["progress"]["images_seen"])
     for name, part in training.stateful.items():
         part.load_state_dict(state["components"][name])
-    set_global_state(state["random"])
+    _set_random_state(game, state["random"])
+
+
+def _random_state(game: Game) -> dict[str, Any]:
+    """The random state of every process, and of the latents that they share."""
+    if game.noise is None:
+        return global_state()
+    states = [from_bytes(data) for data in ranks.gathered_bytes(to_bytes(global_state()))]
+    return {"noise": game.noise.get_state(), "ranks": states}
+
+
+def _set_random_state(game: Game, state: dict[str, Any]) -> None:
+    if game.noise is None and "ranks" not in state:
+        set_global_state(state)
+    elif game.noise is not None and len(state.get("ranks", ())) == ranks.world():
+        game.noise.set_state(state["noise"])
+        set_global_state(state["ranks"][ranks.rank()])
+    # With another number of processes (--anyway) the streams begin anew.

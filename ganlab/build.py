@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from ganlab import ranks
 from ganlab.config import Experiment
 from ganlab.data import Feeder, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
+from ganlab.memory import is_out_of_memory
 from ganlab.phases import Average, Game, Phase, Player, logits, two_player_phases
-from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
+from ganlab.protocols import Augmentation, Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
 
@@ -44,6 +46,18 @@ class Training:
     stateful: dict[str, Any]
 
     @property
+    def batches_per_step(self) -> int:
+        return sum(phase.repeats for phase in self.phases if phase.new_images)
+
+    @property
+    def levers(self) -> dict[str, Any]:
+        """What makes the step fast and moves its last bits: a part of run.json."""
+        return {
+            "joined": self.game.joined,
+            "channels_last": [player.name for player in self.game.players if has_convolutions(player.network)],
+        }
+
+    @property
     def evaluated(self) -> nn.Module:
         """The generator that is sampled and scored: the running average where there is one."""
         return self.average.network if self.average else self.game.generator.network
@@ -54,7 +68,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.feeder.batches_per_epoch / self.phases[0].repeats
+        return self.feeder.batches_per_epoch / self.batches_per_step
 
 
 def places() -> Places:
@@ -94,12 +108,17 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
             f"({len(dataset.images)} images)"
         )
 
+    if train.batch_size % ranks.world():
+        problems.append(f"train.batch_size: {train.batch_size} cannot be shared equally by {ranks.world()} processes")
+
     # Construct the networks: the same seed gives the same weights, whatever else is in the experiment.
     seed_everything(experiment.seed)
     networks: dict[str, nn.Module] = {}
     for name in PLAYERS:
         with _refusals(problems, name, device):
             networks[name] = getattr(experiment, name).build(images).to(device)
+            if has_convolutions(networks[name]):
+                networks[name].to(memory_format=torch.channels_last)
     if problems:
         raise UserError(*problems)
     generator, discriminator = (networks[name].train() for name in PLAYERS)
@@ -130,6 +149,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         batch_size=train.batch_size,
         device=device,
         uses_real=uses_real(loss),
+        joined=rows_are_independent(discriminator, experiment.augmentation, images, device),
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
@@ -143,7 +163,14 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         )
 
     # The training stream starts here, so that it does not depend on how many numbers the networks' weights took.
-    seed_everything(derived_seed(experiment.seed, "training"))
+    stream = derived_seed(experiment.seed, "training")
+    seed_everything(stream)
+    if ranks.world() > 1:
+        # All processes draw the latents of the whole batch, as one process would, and each takes its share; what else
+        # is random, such as dropout, must not be the same in each.
+        game.noise = torch.Generator(device).manual_seed(stream)
+        seed_everything(derived_seed(experiment.seed, "training", ranks.rank()))
+        ranks.as_the_first(tensor for network in networks.values() for tensor in network.state_dict().values())
     return Training(
         game=game,
         phases=phases,
@@ -160,6 +187,29 @@ def uses_real(loss: Loss) -> bool:
     """Whether the generator's loss looks at the logits of real images: NaN in, NaN out."""
     real, fake = torch.full((4,), torch.nan), torch.zeros(4)
     return bool(torch.isnan(loss.generator(real, fake)).any())
+
+
+def rows_are_independent(
+    discriminator: nn.Module, augmentations: Sequence[Augmentation], images: ImageSpec, device: torch.device
+) -> bool:
+    """Whether what the discriminator says of an image, a bare logit, is left alone by the rest of its batch.
+
+    Half of a batch of NaN must leave the other half finite. Batch norm and a minibatch's standard deviation do not; a
+    copy is asked, since the first would keep the NaN.
+    """
+    network, augmentations = copy.deepcopy((discriminator, augmentations))
+    batch = torch.zeros(4, images.channels, images.height, images.width, device=device)
+    batch[2:] = torch.nan
+    for augmentation in augmentations:
+        batch = augmentation.augment(batch)
+    with torch.no_grad():
+        output = network.train()(batch, None)
+    return isinstance(output, Tensor) and output.shape == (4,) and bool(output[:2].isfinite().all())
+
+
+def has_convolutions(network: nn.Module) -> bool:
+    """Whether the channels-last memory format is faster for the network: its 2-D convolutions are."""
+    return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in network.modules())
 
 
 def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str]) -> Loss:
@@ -215,7 +265,6 @@ def _refusals(problems: list[str], table: str, device: object = "this machine") 
     except ComponentError as error:
         problems += [f"{table}: {line}" for line in str(error).splitlines()]
     except (MemoryError, RuntimeError) as error:
-        # torch says that memory ran out by a class of its own on CUDA, and by the words of a RuntimeError on the CPU.
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         problems.append(f"{table}: too large for the memory of {device}: {one_line(error, limit=160)}")

@@ -100,6 +100,19 @@ def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]
         raise DamagedCheckpoint(f"{path}: not a ganlab checkpoint: {error}") from None
 
 
+def to_bytes(state: Any) -> bytes:
+    """A state as bytes that another process can read."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(_pack(state, "", tensors)).encode()
+    return len(skeleton).to_bytes(8, "big") + skeleton + save(tensors)
+
+
+def from_bytes(data: bytes) -> Any:
+    """What `to_bytes` was given."""
+    end = 8 + int.from_bytes(data[:8], "big")
+    return _unpack(json.loads(data[8:end]), load(data[end:]))
+
+
 def _write(path: Path, data: bytes) -> str:
     with path.open("wb") as stream:
         stream.write(data)

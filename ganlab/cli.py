@@ -6,10 +6,12 @@ on stderr and exit code 2; see `ganlab.errors` for the others.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -109,7 +111,8 @@ def run(
         plugin_files=tuple(plugin or ()),
         blocked=tuple(no_plugin or ()),
     )
-    console = Console()
+    # Of the processes that torchrun starts one speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if dry_run:
         console.print(session.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
         return 0
@@ -129,7 +132,9 @@ def _print_summary(console: Console, outcome: Outcome) -> None:
     for name, entry in outcome.metrics.items():
         best = entry.get("best")
         note = f"   best {float(best['value']):.4g} at step {best['step']:,}" if best else ""
-        console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False)
+        if floor := entry.get("floor"):
+            note += f"   floor {float(floor['value']):.4g} ({floor['count']:,} {floor['split']} images)"
+        console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False, soft_wrap=True)
     console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -140,7 +145,7 @@ def sweep(
     *,
     out: Path | None = None,
     jobs: int = 1,
-    launcher: str = "local",
+    launcher: str | None = None,
     set_: Set = None,
 ) -> int:
     """Run every variant of a sweep file with every seed; skips the finished, resumes the rest.
@@ -148,28 +153,27 @@ def sweep(
     Parameters
     ----------
     file
-        The sweep file: base, seeds, and a table [variants.NAME] for each variant.
+        The sweep file: base, seeds, a table [variants.NAME] for each variant, and perhaps a table [launcher].
     out
         The folder of the sweep. Default: runs/NAME.
     jobs
         Runs at a time.
     launcher
-        Where they run: a launcher of `ganlab plugins launcher`.
+        Where they run: a launcher of `ganlab plugins launcher`. Default: the sweep file's, else local.
     """
     from ganlab.interrupts import terminable
-    from ganlab.sweeps import find_launcher, launch, load_sweep
+    from ganlab.sweeps import launch, load_sweep
 
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: expected at least 1")
-    found = find_launcher(launcher)
-    loaded = load_sweep(file, set_ or ())
+    loaded = load_sweep(file, set_ or (), launcher)
     folder = out or Path("runs") / loaded.name
     skipped = sum(run.finished(folder) for run in loaded.planned)
     total, done, failed = len(loaded.planned), skipped, 0
     print(f"{total} runs in {folder}" + (f", {skipped} finished already" if skipped else ""), flush=True)
     try:
         with terminable():
-            for run, code in launch(loaded, folder, found, jobs):
+            for run, code in launch(loaded, folder, jobs):
                 done, failed = done + 1, failed + (code != 0)
                 how = "finished" if code == 0 else f"exit code {code} ({run.last_words(folder)})"
                 print(f"{done}/{total}  {run.variant} seed {run.seed}: {how}", flush=True)
@@ -194,7 +198,7 @@ def compare(
     Parameters
     ----------
     paths
-        Sweep folders, run folders, or folders of them.
+        Sweep folders, run folders, folders of them, or files of `ganlab score --json`.
     metric
         Which value. Default: the first that the runs recorded.
     baseline
@@ -255,14 +259,69 @@ def evaluate(
     device
         Where to compute.
     """
-    from ganlab.rescore import rescore
+    from ganlab.scoring import rescore
 
     for record in rescore(run, metric or [], step, set_ or [], device):
-        features = record["protocol"].get("features", {})
-        note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
-        score = f"{record['name']} {record['value']:.6g}{note}"
-        print(f"step {record['step']:,}  {score}  {record['protocol']['weights']} weights")
+        print(f"step {record['step']:,}  {_score(record)}  {record['protocol']['weights']} weights")
     return 0
+
+
+@app.command
+def score(
+    images: Path,
+    /,
+    *,
+    against: str,
+    metric: list[str] | None = None,
+    features: str | None = None,
+    set_: Set = None,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    floor: Annotated[bool, Parameter(negative="--no-floor")] = True,
+    json: bool = False,
+) -> int:
+    """Score images that any tool made, under the protocol of a run's scores.
+
+    Parameters
+    ----------
+    images
+        A folder of images, all of one size, or an .npz file with an array `images`, uint8 (N, H, W, C).
+    against
+        A data set of `ganlab plugins dataset`, or a folder of real images.
+    metric
+        A metric by name; can be repeated. Default: fid. All the images are scored.
+    features
+        The network whose features are compared. Default: the metric's own, inception.
+    set_
+        KEY=VALUE: features.weights=FILE, dataset.size=64, metric.0.split=test; can be repeated.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    floor
+        Also score real images of the other split, once, where there is one.
+    json
+        Print the records as JSON; `ganlab compare` reads such a file beside run folders.
+    """
+    import json as json_
+
+    from ganlab.runfolder import to_json
+    from ganlab.scoring import score_images
+
+    records = score_images(images, against, metric or [], features, set_ or [], device, plugin or [], floor)
+    if json and records:  # of several processes one has them
+        print(json_.dumps(to_json(records), indent=2))
+    for record in records if not json else ():
+        print(f"{_score(record)}  {record['protocol'].get('generated', record['images']['count']):,} images")
+    return 0
+
+
+def _score(record: Mapping[str, Any]) -> str:
+    """A record's value with its features and its floor."""
+    features = record["protocol"].get("features", {})
+    note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
+    floor = f", floor {record['floor']['value']:.4g}" if "floor" in record else ""
+    return f"{record['name']} {record['value']:.6g}{note}{floor}"
 
 
 @app.command
@@ -324,6 +383,49 @@ def report(run: Path, /, *, html: Path = Path("report.html")) -> int:
 
     write_page(html, report_page(run))
     print(html)
+    return 0
+
+
+@app.command
+def bench(
+    experiment: Path,
+    /,
+    *,
+    set_: Set = None,
+    seconds: float = 30.0,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    json: bool = False,
+) -> int:
+    """Time the step against plain loops of the same arithmetic, in turns: a tutorial's, and one by hand at its best.
+
+    Parameters
+    ----------
+    experiment
+        The experiment file.
+    seconds
+        How long the contest lasts; the costs of plugins in the step take half as long each.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    json
+        Print JSON instead of a table.
+    """
+    import json as json_
+
+    from ganlab.bench import bench as measured
+    from ganlab.reporting import print_bench
+    from ganlab.view import make_view
+
+    if seconds <= 0:
+        raise UserError(f"--seconds {seconds}: expected more than 0")
+    with make_view(Console(stderr=True)) as view:
+        result = measured(experiment, tuple(set_ or ()), device, seconds, tuple(plugin or ()), view.progress)
+    if json:
+        print(json_.dumps(result, indent=2))
+    else:
+        print_bench(result, Console())
     return 0
 
 

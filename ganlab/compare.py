@@ -19,7 +19,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.errors import UserError, did_you_mean
+from ganlab.config import differences
+from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.runfolder import read_info, read_records
 from ganlab.statistics import Estimate, estimate, paired, verdict
 from ganlab.sweeps import FILE
@@ -27,10 +28,13 @@ from ganlab.sweeps import FILE
 
 @frozen
 class Entry:
-    """One run, or one that is wanted and is not there (`status` "missing")."""
+    """One run, or one that is wanted and is not there (`status` "missing"), or the scores of given images.
+
+    Given images have no seed and no experiment: `ganlab score` wrote their records.
+    """
 
     variant: str
-    seed: int
+    seed: int | None
     path: Path
     status: str
     info: Mapping[str, Any]
@@ -63,17 +67,21 @@ class Row:
 
 @frozen
 class Table:
-    """Rows, best first, of one metric under one protocol."""
+    """Rows, best first, of one metric under one protocol; `given` names the variants of which only images are known."""
 
     metric: str
     better: str | None
     protocol: Mapping[str, Any]
+    floor: Mapping[str, Any] | None
     baseline: str
+    given: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
 def collect(paths: Iterable[Path]) -> list[Entry]:
     """The runs below the paths: all that sweep folders want, and single run folders under their experiment's name.
+
+    A path can also be a file that `ganlab score --json` printed; its name without .json is the variant.
 
     Raises UserError where there is none, or where two runs of one variant differ in more than their seed.
     """
@@ -82,7 +90,7 @@ def collect(paths: Iterable[Path]) -> list[Entry]:
     for path in paths:
         found = list(_below(path))
         if not found:
-            problems.append(f"{path}: no run or sweep folder")
+            problems.append(f"{path}: no run or sweep folder, and no file of `ganlab score --json`")
         entries |= {entry.path.resolve(): entry for entry in found}
     problems += _differing(entries.values())
     if problems:
@@ -91,6 +99,9 @@ def collect(paths: Iterable[Path]) -> list[Entry]:
 
 
 def _below(path: Path) -> Iterable[Entry]:
+    if path.is_file():
+        yield Entry(path.stem, None, path, "finished", {}, _given(path), [], {})
+        return
     sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
     for sweep in sweeps:
         wanted = json.loads((sweep / FILE).read_text(encoding="utf-8"))
@@ -101,6 +112,26 @@ def _below(path: Path) -> Iterable[Entry]:
         if not any(file.is_relative_to(sweep) for sweep in sweeps):
             info = read_info(file.parent)
             yield _entry(file.parent, info["name"], info["seed"])
+
+
+def _given(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of `ganlab score --json`."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as the JSON of `ganlab score` ({one_line(error)})") from None
+    if not isinstance(records, list) or not records or not all(map(_is_record, records)):
+        raise UserError(f"{path}: expected the list of records that `ganlab score --json` prints")
+    return records
+
+
+def _is_record(record: object) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+        return False
+    # JSON has no NaN or infinity; they are written as text.
+    value = record.get("value")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(record.get("protocol"), dict) and (number or value in ("nan", "inf", "-inf"))
 
 
 def _entry(path: Path, variant: str, seed: int) -> Entry:
@@ -115,27 +146,26 @@ def _entry(path: Path, variant: str, seed: int) -> Entry:
 def _differing(entries: Iterable[Entry]) -> list[str]:
     """A line for each variant whose runs are not of one experiment, or that has a seed twice."""
     first: dict[str, Entry] = {}
-    taken: dict[tuple[str, int], Entry] = {}
+    taken: dict[tuple[str, int | None], Entry] = {}
     problems = []
     for entry in entries:
-        if not entry.experiment:
+        if entry.status == "missing":
             continue
         other = first.setdefault(entry.variant, entry)
+        if (other.seed is None) != (entry.seed is None):
+            problems.append(
+                f"{other.path} and {entry.path}: a file and runs are both called {entry.variant!r}; rename it"
+            )
+            continue
         keys = differences(other.experiment, entry.experiment)
         if keys:
-            problems.append(f"{entry.variant!r} is two experiments: {other.path} and {entry.path} differ in {keys[0]}")
+            what = f"{entry.variant!r} is two experiments: {other.path} and {entry.path} differ in {keys[0]}"
+            problems.append(f"{what}; runs that are to be told apart need names of their own (--set name=…)")
         twin = taken.setdefault((entry.variant, entry.seed), entry)
         if twin is not entry:
-            problems.append(f"{entry.variant!r} has seed {entry.seed} twice: {twin.path} and {entry.path}")
+            what = "is" if entry.seed is None else f"has seed {entry.seed}"
+            problems.append(f"{entry.variant!r} {what} twice: {twin.path} and {entry.path}")
     return problems
-
-
-def differences(one: Any, other: Any, at: str = "") -> list[str]:
-    """The keys in which two experiments differ, their seeds aside."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = [key for key in {**one, **other} if at or key != "seed"]
-        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
-    return [] if one == other else [at]
 
 
 def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, split: bool) -> list[Table]:
@@ -162,28 +192,41 @@ def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, s
         raise UserError(*_protocol_problems(metric, groups))
     result = []
     for group in groups.values():
-        inside = [entry.variant for entry in group]
+        inside = {entry.variant for entry in group}
         mine = [entry for entry in entries if entry in group or (entry.variant in inside and not entry.curve(metric))]
-        result.append(_table(mine, metric, baseline if baseline in inside else inside[0]))
+        result.append(_table(mine, metric, baseline if baseline in inside else mine[0].variant))
     return result
 
 
 def _by_protocol(entries: Sequence[Entry], metric: str) -> dict[str, list[Entry]]:
-    """Runs by the protocol of their values; a run whose own values differ in protocol is refused."""
+    """Runs by the protocol of their values; a run whose own values differ in protocol is refused.
+
+    Whose weights made given images is not known, so they stand beside averaged weights and beside plain ones.
+    """
     groups: dict[str, list[Entry]] = {}
-    for entry in entries:
+    # Runs come first, so that there is a group that given images can join.
+    for entry in sorted(entries, key=lambda entry: entry.seed is None):
         protocols = {json.dumps(record["protocol"], sort_keys=True) for record in entry.curve(metric)}
         if len(protocols) > 1:
             raise UserError(f"{entry.path}: its own {metric} values were taken under {len(protocols)} protocols")
         for protocol in protocols:
-            groups.setdefault(protocol, []).append(entry)
+            key = protocol
+            if entry.seed is None:
+                key = next((known for known in groups if _but_weights(known) == _but_weights(protocol)), protocol)
+            groups.setdefault(key, []).append(entry)
     return groups
+
+
+def _but_weights(protocol: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(protocol).items() if key != "weights"}
 
 
 def _protocol_problems(metric: str, groups: Mapping[str, Sequence[Entry]]) -> list[str]:
     """A line for each part of the protocol that differs, with who has which."""
     protocols = [json.loads(text) for text in groups]
     keys = {key for protocol in protocols[1:] for key in differences(protocols[0], protocol, "protocol")}
+    if {protocol.get("weights") for protocol in protocols} in ({"ema", "given"}, {"plain", "given"}):
+        keys.discard("protocol.weights")
     lines = []
     for key in sorted(keys):
         values = []
@@ -198,7 +241,9 @@ def _protocol_problems(metric: str, groups: Mapping[str, Sequence[Entry]]) -> li
 
 
 def _table(entries: Sequence[Entry], metric: str, baseline: str) -> Table:
-    curves = [entry.curve(metric) for entry in entries]
+    given = [entry for entry in entries if entry.seed is None]
+    # A run's protocol says whose weights were scored.
+    curves = [entry.curve(metric) for entry in (*given, *(entry for entry in entries if entry.seed is not None))]
     last = next(curve[-1] for curve in reversed(curves) if curve)
     better = last.get("better")
     by_variant: dict[str, list[Entry]] = {}
@@ -211,10 +256,12 @@ def _table(entries: Sequence[Entry], metric: str, baseline: str) -> Table:
     ]
     sign = -1 if better == "higher" else 1
     rows.sort(key=lambda row: (not math.isfinite(row.final.mean), sign * row.final.mean, row.variant))
-    return Table(metric, better, last["protocol"], baseline, tuple(rows))
+    floor = next((curve[-1]["floor"] for curve in curves if curve and "floor" in curve[-1]), None)
+    names = tuple(entry.variant for entry in given)
+    return Table(metric, better, last["protocol"], floor, baseline, names, tuple(rows))
 
 
-def _finals(entries: Iterable[Entry], metric: str) -> dict[int, float]:
+def _finals(entries: Iterable[Entry], metric: str) -> dict[int | None, float]:
     return {entry.seed: float(entry.curve(metric)[-1]["value"]) for entry in entries if entry.status == "finished"}
 
 
@@ -228,7 +275,8 @@ def _row(variant: str, entries: Sequence[Entry], metric: str, better: str | None
     said = "baseline" if difference is None else verdict(difference, better)
     if said == "better" and others.get("diverged"):
         said = "cannot tell"
-    rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in finished]
+    ran = [entry for entry in finished if entry.log]
+    rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in ran]
     return Row(
         variant=variant,
         finished=len(finished),
@@ -236,10 +284,10 @@ def _row(variant: str, entries: Sequence[Entry], metric: str, better: str | None
         others=others,
         final=estimate(list(_finals(entries, metric).values())),
         best=estimate([float(record["value"]) for record in bests]),
-        best_steps=tuple(record["step"] for record in bests),
+        best_steps=tuple(record["step"] for record in bests if "step" in record),
         difference=difference,
         verdict=said,
-        seconds=_mean([entry.info["seconds"] for entry in finished]),
+        seconds=_mean([entry.info["seconds"] for entry in ran]),
         images_per_second=_mean(rates),
         paths=tuple(entry.path for entry in entries),
     )

@@ -78,7 +78,10 @@ class Train:
 
 @frozen
 class Experiment:
-    """The whole file. Tables named after a kind of component hold `name` and the component's own options."""
+    """The whole file. Tables named after a kind of component hold `name` and the component's own options.
+
+    floor: also score real images of the split that is not a metric's reference, once, to be seen beside its scores.
+    """
 
     name: str = field(validator=matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"))
     train: Train
@@ -91,6 +94,7 @@ class Experiment:
     discriminator_optimizer: OptimizerConfig | None = component("optimizer", default=None)
     seed: int = field(default=0, validator=[ge(0), lt(2**63)])
     plugins: tuple[str, ...] = ()
+    floor: bool = True
     loss_wrapper: tuple[LossWrapper, ...] = components("loss_wrapper")
     penalty: tuple[Penalty, ...] = components("penalty")
     augmentation: tuple[Augmentation, ...] = components("augmentation")
@@ -199,6 +203,14 @@ def to_toml(experiment: Experiment, plugins: Plugins) -> str:
     table = to_table(experiment, plugins)
     table["plugins"] = used_files(experiment, plugins)
     return tomli_w.dumps(table)
+
+
+def differences(one: Any, other: Any, at: str = "") -> list[str]:
+    """The keys in which the tables of two experiments differ, their seeds aside."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [key for key in {**one, **other} if at or key != "seed"]
+        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
+    return [] if one == other else [at]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
+from ganlab import ranks
 from ganlab.protocols import Dataset, ImageSpec
 from ganlab.rng import derived_seed
 
@@ -99,7 +100,8 @@ class Feeder:
         return self._order[epoch]
 
     def batch(self, number: int) -> Tensor:
-        """Float images of batch `number`, counted over the whole run."""
+        """Float images of batch `number`, counted over the whole run; on many processes this one's share of it."""
         epoch, position = divmod(number, self.batches_per_epoch)
-        index = self.order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        first, end = (position * self.batch_size + edge for edge in ranks.share(self.batch_size))
+        index = self.order(epoch)[first:end]
         return to_float(self.images[index].to(self.device, non_blocking=True))

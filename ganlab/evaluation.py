@@ -1,28 +1,43 @@
-"""Looking at a generator: drawing images from it, and scoring it by metrics.
+"""Looking at a generator: drawing images from it, and scoring images by metrics.
 
 Decisions:
 - Images come from the evaluation network in eval mode, rounded to uint8, with latents from a stream of their own.
 - A record holds one value and everything that it depends on: no score without its protocol.
+- Beside a score stands its floor, what real images of the other split score. It is computed once and kept on disk.
+- On many processes each draws its share of the images, and metrics put the features together: the count is exact, the
+  images are those of one process.
 - Nothing here changes the training that follows: modes and global random states are put back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import time
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from attrs import define, field
 from torch import Tensor, nn
 
-from ganlab import __version__
+from ganlab import __version__, ranks
 from ganlab.data import to_uint8
-from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places
+from ganlab.errors import ComponentError
+from ganlab.files import cached_tensors
+from ganlab.memory import FittingBatches
+from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
 from ganlab.rng import derived_seed, latents, untouched
 
 BATCH = 128
 """Images made at a time. Not an option: in eval mode an image does not depend on its batch."""
 
+FLOOR_FORMAT = 1
+"""Raise it when how a floor is computed changes."""
+
+Images = Callable[[int, int], Iterator[Tensor]]
+"""uint8 batches (n, C, H, W) for a count and a seed."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,74 +61,188 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def images_from(network: nn.Module, z: Tensor, device: torch.device) -> Iterator[Tensor]:
     """uint8 images (n, C, H, W), on the device, for latents (N, latent_dim) in batches."""
+    fitting = FittingBatches(lambda part: to_uint8(network(part.to(device), None)), BATCH)
     for part in z.split(BATCH):
         with evaluating(network):
-            images = to_uint8(network(part.to(device), None))
+            images = fitting(part)
         yield images
 
 
-def sample(network: nn.Module, count: int, seed: int, device: torch.device, label: str = "samples") -> Iterator[Tensor]:
-    """uint8 batches of `count` images; the first images of a larger count are the same."""
+def sample(
+    network: nn.Module,
+    count: int,
+    seed: int,
+    device: torch.device,
+    label: str = "samples",
+    share: tuple[int, int] | None = None,
+) -> Iterator[Tensor]:
+    """uint8 batches of `count` images; the first images of a larger count are the same.
+
+    `share` is a first and an end number: only that part of them.
+    """
+    first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
     latent_dim: int = network.latent_dim  # type: ignore[assignment]
-    for start in range(0, count, BATCH):
+    for start in range(0, end, BATCH):
         # Always whole batches of latents, so that how many images are wanted does not change which they are.
-        z = latents(BATCH, latent_dim, generator)[: count - start]
+        z = latents(BATCH, latent_dim, generator)[max(0, first - start) : end - start]
         yield from images_from(network, z, device)
 
 
-class Scorer:
-    """Scores one generator against the experiment's data; loads each split of the data once."""
+def chosen(images: Tensor, count: int, seed: int) -> Tensor:
+    """All the images (N, C, H, W) in their order, or `count` random ones of them where that is fewer."""
+    if count >= len(images):
+        return images
+    generator = torch.Generator().manual_seed(derived_seed(seed, "given"))
+    return images[torch.randperm(len(images), generator=generator)[:count]]
 
-    def __init__(self, config: DatasetConfig, train: Dataset | None, where: Places, device: torch.device) -> None:
-        self._config, self._places, self._device = config, where, device
-        self._splits: dict[str, Dataset] = {} if train is None else {"train": train}
+
+class Scorer:
+    """Scores images against a data set; loads each split of it once. `floors`: also score real images, once."""
+
+    def __init__(
+        self, config: DatasetConfig, train: Dataset | None, where: Places, device: torch.device, floors: bool = True
+    ) -> None:
+        self._config, self._splits = config, {} if train is None else {"train": train}
+        self.places, self.device, self.floors = where, device, floors
+        self._known: dict[str, dict[str, Any] | None] = {}
+        self._missing: set[str] = set()
 
     def dataset(self, split: str) -> Dataset:
         if split not in self._splits:
-            self._splits[split] = self._config.build(self._places, split)
+            self._splits[split] = self._config.build(self.places, split)
         return self._splits[split]
 
     def prepare(self, metric: Metric, progress: Progress = _silent) -> None:
         """Lets a metric load what it needs, or refuse, before there is anything to score."""
         if hasattr(metric, "prepare"):
             with untouched():
-                metric.prepare(self._evaluation(lambda count, seed: iter(()), progress))
+                metric.prepare(Scoring(self, lambda count, seed: iter(()), "").evaluation(progress))
 
-    def _evaluation(self, generated: Callable[[int, int], Iterator[Tensor]], progress: Progress) -> Evaluation:
-        return Evaluation(
-            generated=generated,
-            dataset=self.dataset,
-            device=self._device,
-            places=self._places,
-            progress=progress,
-        )
+    def generator(self, network: nn.Module, weights: str) -> Scoring:
+        """The scoring of a generator as it is now. `weights` says whose weights it has: "ema" or "plain"."""
 
-    def score(
-        self,
-        metric: Metric,
-        network: nn.Module,
-        weights: str,
-        suffix: str = "",
-        progress: Progress = _silent,
-    ) -> list[dict[str, Any]]:
-        """One record for each value of a metric: name, value, which direction is better, protocol.
+        def images(count: int, seed: int) -> Iterator[Tensor]:
+            return sample(network, count, seed, self.device, "metric", ranks.share(count))
 
-        `weights` says whose weights the network has: "ema" or "plain". `suffix` goes behind the values' names, to tell
-        two metrics of one name apart.
+        return Scoring(self, images, weights)
+
+    def given(self, images: Tensor) -> Scoring:
+        """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
+
+        def batches(count: int, seed: int) -> Iterator[Tensor]:
+            some = chosen(images, count, seed)
+            yield from self._batches(some[slice(*ranks.share(len(some)))])
+
+        return Scoring(self, batches, "given")
+
+    def _batches(self, images: Tensor) -> Iterator[Tensor]:
+        return (part.to(self.device) for part in images.split(BATCH))
+
+    def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
+        """What real images of the split that is not the reference score: the values, the split, how many images.
+
+        `protocol` is the scores' own, with all details. None where there is no such split, or where the metric refuses
+        as many images as there are, which is told once.
         """
-        evaluation = self._evaluation(
-            lambda count, seed: sample(network, count, seed, self._device, "metric"), progress
+        reference = protocol.get("reference")
+        split = "train" if isinstance(reference, Mapping) and reference.get("split") == "test" else "test"
+        if split in self._missing:
+            return None
+        try:
+            real = self.dataset(split)
+        except ComponentError:
+            self._missing.add(split)
+            return None
+        # A protocol holds all that a value depends on but the images.
+        # And of a stranger's metric an option may be missing in it.
+        key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
+        text = json.dumps(key, sort_keys=True)
+        if text not in self._known:
+            # Not shared out between processes: those that wait for the cache's lock could not take part.
+            evaluation = Evaluation(
+                generated=lambda count, seed: self._batches(chosen(real.images, count, seed)),
+                dataset=self.dataset,
+                device=self.device,
+                places=self.places,
+                progress=lambda what, done, total: progress(f"floor: {what}", done, total),
+            )
+
+            def compute() -> dict[str, Tensor]:
+                values = metric.evaluate(evaluation).values
+                return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+            try:
+                found = cached_tensors(self.places.cache / "floor", "floor", key, compute)
+            except ComponentError as error:
+                warnings.warn(f"{protocol.get('metric')}: no floor from real images: {error}", stacklevel=2)
+                self._known[text] = None
+            else:
+                values = {name: float(value) for name, value in found.items() if value.isfinite()}
+                count = protocol.get("generated", len(real.images))
+                self._known[text] = {"values": values, "split": split, "count": min(count, len(real.images))}
+        return self._known[text]
+
+
+def _check(scores: Any) -> None:
+    """Refuses what is not the `Scores` that a metric must give."""
+    if not isinstance(scores, Scores):
+        raise ComponentError(f"evaluate gave {type(scores).__name__}, wanted ganlab.Scores")
+    for name, value in scores.values.items():
+        if not isinstance(value, (int, float)):
+            raise ComponentError(f"the value {name!r} is {value!r}, wanted a number")
+    for of, names in (("better", scores.better), ("details", scores.details)):
+        if strange := [name for name in names if name not in scores.values]:
+            raise ComponentError(f"{of} names {strange[0]!r}, and the values are {', '.join(scores.values)}")
+
+
+@define
+class Scoring:
+    """Scores one lot of images by several metrics; what two of them need, such as features, is computed once."""
+
+    scorer: Scorer
+    images: Images
+    weights: str
+    _kept: dict[Hashable, Any] = field(factory=dict, init=False)
+
+    def evaluation(self, progress: Progress) -> Evaluation:
+        return Evaluation(
+            generated=self.images,
+            dataset=self.scorer.dataset,
+            device=self.scorer.device,
+            places=self.scorer.places,
+            progress=progress,
+            gather=ranks.gathered,
+            keep=self._keep,
         )
+
+    def _keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    def score(self, metric: Metric, suffix: str = "", progress: Progress = _silent) -> list[dict[str, Any]]:
+        """One record for each value of a metric: name, value, which direction is better, floor, protocol, seconds.
+
+        `suffix` goes behind the values' names, to tell two metrics of one name apart.
+        """
+        start = time.perf_counter()
         with untouched():
-            scores = metric.evaluate(evaluation)
-        protocol = {
-            **scores.protocol,
-            "weights": weights,
+            scores = metric.evaluate(self.evaluation(progress))
+        seconds = round(time.perf_counter() - start, 3)
+        _check(scores)
+        machine = {
             "versions": {"ganlab": __version__, "torch": torch.__version__},
-            "device": self._device.type,
+            "device": self.scorer.device.type,
         }
-        return [
-            {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name), "protocol": protocol}
-            for name, value in scores.values.items()
-        ]
+        with untouched():
+            rests_on = {**scores.protocol, "details": scores.details, **machine}
+            floor = self.scorer.floor(metric, rests_on, progress) if self.scorer.floors else None
+        records = []
+        for name, value in scores.values.items():
+            record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}
+            if floor is not None and name in floor["values"] and name in scores.better:
+                record["floor"] = {"value": floor["values"][name], "split": floor["split"], "count": floor["count"]}
+            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **machine}
+            records.append({**record, "protocol": protocol, "seconds": seconds})
+        return records

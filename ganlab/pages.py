@@ -10,7 +10,8 @@ from typing import Any
 
 import jinja2
 
-from ganlab.compare import Entry, Table, differences
+from ganlab.compare import Entry, Table
+from ganlab.config import differences
 from ganlab.errors import UserError
 from ganlab.files import write_whole
 from ganlab.plots import curves_picture
@@ -31,7 +32,7 @@ def compare_page(tables: Sequence[Table], entries: Sequence[Entry]) -> str:
 
 def _table(table: Table, by_path: Mapping[Path, Entry]) -> dict[str, Any]:
     runs = {row.variant: [by_path[path] for path in row.paths if by_path[path].experiment] for row in table.rows}
-    shown = {variant: min(mine, key=lambda entry: entry.seed) for variant, mine in runs.items() if mine}
+    shown = {variant: min(mine, key=lambda entry: entry.seed or 0) for variant, mine in runs.items() if mine}
     curves = {variant: [_points(entry, table.metric) for entry in mine] for variant, mine in runs.items()}
     grids = []
     for variant, entry in shown.items():
@@ -51,7 +52,7 @@ def _table(table: Table, by_path: Mapping[Path, Entry]) -> dict[str, Any]:
         "headings": [heading.format(baseline=table.baseline) for heading in HEADINGS],
         "rows": [{"cells": cells(row)} for row in table.rows],
         "notes": notes(table),
-        "curves": _inline(curves_picture(curves, table.metric)),
+        "curves": _inline(curves_picture(curves, table.metric, table.floor)),
         "grids": grids,
         "differences": lines,
         "commands": [f"ganlab run {entry.path / 'experiment.toml'}" for mine in runs.values() for entry in mine],
@@ -64,9 +65,11 @@ def report_page(path: Path) -> str:
     scores = []
     for name, entry in info.get("metrics", {}).items():
         best = entry.get("best")
+        floor = entry.get("floor")
         scores.append(
             {
                 "name": name,
+                "floor": f"{float(floor['value']):.5g} ({floor['count']:,} {floor['split']} images)" if floor else "",
                 "final": f"{float(entry['final']['value']):.5g} at step {entry['final']['step']:,}",
                 "best": f"{float(best['value']):.5g} at step {best['step']:,}" if best else "",
             }

@@ -61,6 +61,8 @@ def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         mine = [record for record in records if record["name"] == name]
         values = [float(record["value"]) for record in mine]
         axes.plot([record["step"] for record in mine], values, marker="o", markersize=4)
+        if "floor" in mine[-1]:
+            _draw_floor(axes, mine[-1]["floor"])
         features = mine[-1]["protocol"].get("features", {})
         note = f" ({features['name']} features)" if isinstance(features, Mapping) and "name" in features else ""
         axes.set(xlabel="step", ylabel=name, title=f"{name}{note}")
@@ -70,11 +72,19 @@ def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     write_whole(path, _png(figure))
 
 
-def curves_picture(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str) -> bytes:
+def _draw_floor(axes: Any, floor: Mapping[str, Any]) -> None:
+    label = f"real images of the {floor['split']} split: {float(floor['value']):.4g}"
+    axes.axhline(float(floor["value"]), color="black", linestyle="--", linewidth=1, label=label)
+    axes.legend()
+
+
+def curves_picture(
+    curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str, floor: Mapping[str, Any] | None
+) -> bytes:
     """A PNG of a metric over steps: for each variant the mean over its seeds, and a band from the least to the most.
 
     `curves` maps a variant to the points (step, value) of each of its seeds. Only steps that every seed has are drawn,
-    so that a seed that stopped early does not bend the mean.
+    so that a seed that stopped early does not bend the mean. `floor` is what real images score.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
@@ -86,7 +96,13 @@ def curves_picture(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], 
             continue
         values = [[points[step] for points in by_step] for step in steps]
         means = [sum(at) / len(at) for at in values]
-        (line,) = axes.plot(steps, means, marker="o", markersize=3, label=f"{variant} ({len(by_step)} seeds)")
+        (line,) = axes.plot(
+            steps,
+            means,
+            marker="o",
+            markersize=3,
+            label=f"{variant} ({len(by_step)} seed{'' if len(by_step) == 1 else 's'})",
+        )
         axes.fill_between(
             steps, [min(at) for at in values], [max(at) for at in values], alpha=0.2, color=line.get_color()
         )
@@ -97,6 +113,8 @@ def curves_picture(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], 
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
+    if floor is not None:
+        _draw_floor(axes, floor)
     return _png(figure)
 
 

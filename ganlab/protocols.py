@@ -11,11 +11,11 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ganlab.options import Interval
 
@@ -163,7 +163,7 @@ class Penalty(Protocol):
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A differentiable change of images, applied to all that the discriminator sees, real and fake."""
+    """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake."""
 
     def augment(self, images: Tensor) -> Tensor: ...
 
@@ -208,6 +208,16 @@ class DatasetConfig(Protocol):
         ...
 
 
+def _as_they_are(rows: Tensor) -> Tensor:
+    """The rows of all processes, where there is one."""
+    return rows
+
+
+def _computed(key: Hashable, compute: Callable[[], Any]) -> Any:
+    """Keeps nothing."""
+    return compute()
+
+
 @frozen
 class Evaluation:
     """What a metric is given: images to score, data to score them against, and a place to keep what is costly.
@@ -216,6 +226,10 @@ class Evaluation:
     mode, with a random stream of its own; equal seeds give equal images. `dataset(split)` loads a split of the
     experiment's data. `progress(what, done, total)` shows how far a long metric is, and is where it may be
     interrupted.
+
+    On many processes `generated` yields this one's share of the count. `gather(rows)` gives the rows (n, …) of all of
+    them, in the order of the images; every process must call it. `keep(key, compute)` gives what `compute` gave to the
+    metric that asked for the key first: metrics that score the same images need not compute the same twice.
     """
 
     generated: Callable[[int, int], Iterator[Tensor]]
@@ -223,18 +237,22 @@ class Evaluation:
     device: torch.device
     places: Places
     progress: Callable[[str, int, int], None]
+    gather: Callable[[Tensor], Tensor] = _as_they_are
+    keep: Callable[[Hashable, Callable[[], Any]], Any] = _computed
 
 
 @frozen
 class Scores:
     """Named values and the protocol that produced them: everything that a value depends on but the generator.
 
-    `better` says for each value whether "lower" or "higher" is better; a value it leaves out is not ranked.
+    `better` says for each value whether "lower" or "higher" is better; a value it leaves out is not ranked. `details`
+    is what only one value's protocol has besides: value's name to entries.
     """
 
     values: Mapping[str, float]
     protocol: Mapping[str, Any]
     better: Mapping[str, Direction]
+    details: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
 
 @runtime_checkable

@@ -68,6 +68,35 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_bench(result: Mapping[str, Any], console: Console) -> None:
+    """What `ganlab bench` measured."""
+    if not console.is_terminal:
+        console.width = 200
+    rates, ratios = result["steps_per_second"], result["ratios"]
+    contest = RichTable(title=f"{result['experiment']}, batch {result['batch_size']}", title_justify="left")
+    for heading in ("loop", "steps/s", "ms a step", "ganlab is"):
+        contest.add_column(heading)
+    for name, rate in rates.items():
+        faster = f"{ratios[name]:.2f} times as fast" if name in ratios else ""
+        contest.add_row(name, f"{rate:,.2f}", f"{1000 / rate:,.2f}", faster)
+    console.print(contest)
+    where = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['precision']}"
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in result["milliseconds"].items())
+    top = result["ceilings"]
+    levers = result["levers"]
+    lines = [
+        f"{where}; medians of {result['rounds']} rounds in turns",
+        f"real and fake joined: {'yes' if levers['joined'] else 'no'}; "
+        f"channels last: {', '.join(levers['channels_last']) or 'no'}",
+        f"milliseconds of a step: {parts}",
+        f"{top['gflop_per_step']:.2f} Gflop a step: {top['share']:.0%} of the {top['gflops']:,.0f} Gflop/s of "
+        f"{top['dtype']} products here; memory {top['gigabytes_per_second']:.0f} GB/s",
+    ]
+    lines += [f"{part['kind']} {part['name']}: {part['time'] - 1:+.1%} of a step's time" for part in result["plugins"]]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def cells(row: Row) -> list[str]:
     """A row as texts, in the order of the printed table."""
     seeds = f"{row.finished} of {row.wanted}"
@@ -109,6 +138,13 @@ def notes(table: Table) -> list[str]:
     lines.append(
         "mean and 95% t interval over seeds; differences are paired by seed; best is each run's own best value"
     )
+    if table.floor is not None:
+        floor = (
+            f"{float(table.floor['value']):.4g} ({table.floor['count']:,} images of the {table.floor['split']} split)"
+        )
+        lines.append(f"floor, what real images score: {floor}")
+    if table.given:
+        lines.append(f"given images, whose weights made them is not known: {', '.join(table.given)}")
     if any(row.final.count < 2 for row in table.rows):
         lines.append("one seed or none: no interval is possible, so nothing can be told; add seeds")
     if "cifar10-jpeg" in str(table.protocol):

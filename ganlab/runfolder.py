@@ -29,10 +29,14 @@ def now() -> str:
 
 @define
 class RunFolder:
-    """One run's folder. Hooks and trackers are given it; `path` is where everything is."""
+    """One run's folder. Hooks and trackers are given it; `path` is where everything is.
+
+    Of many processes only the first `writes`; in the others what would write does nothing.
+    """
 
     path: Path
     info: dict[str, Any] = field(factory=dict)
+    writes: bool = True
     _lock: filelock.FileLock | None = None
 
     @property
@@ -52,6 +56,8 @@ class RunFolder:
 
     def lock(self) -> None:
         """Keeps other processes out until `unlock`; raises UserError where one is in already."""
+        if not self.writes:
+            return
         self._lock = filelock.FileLock(str(self.path / ".lock"))
         try:
             self._lock.acquire(timeout=0)
@@ -65,10 +71,14 @@ class RunFolder:
     def write_info(self, **changes: Any) -> None:
         """Replaces run.json with what it held and these changes."""
         self.info |= changes
+        if not self.writes:
+            return
         write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
 
     def append(self, file: str, record: Mapping[str, Any]) -> None:
         """Adds a line to log.jsonl or metrics.jsonl."""
+        if not self.writes:
+            return
         line = json.dumps(to_json(record)) + "\n"
         with (self.path / file).open("a", encoding="utf-8") as stream:
             stream.write(line)
@@ -77,6 +87,8 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the records and sample grids of later steps, which are taken again, and a last line cut short."""
+        if not self.writes:
+            return
         for grid in (self.path / "samples").glob("step-*.png"):
             if int(grid.stem.removeprefix("step-")) > step:
                 grid.unlink()
@@ -117,9 +129,10 @@ def versions() -> dict[str, str]:
 
 
 def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each metric its final value and its best, each with its step; a value that is not finite is never best.
+    """For each metric its final value and its best, each with its step, and its floor where the records have one.
 
-    Scores that `ganlab eval` took afterwards do not count: their protocol may be another.
+    A value that is not finite is never best. Scores that `ganlab eval` took afterwards do not count: their protocol
+    may be another.
     """
     summary: dict[str, Any] = {}
     for record in records:
@@ -128,6 +141,8 @@ def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         value, entry = float(record["value"]), summary.setdefault(record["name"], {})
         point = {"step": record["step"], "value": record["value"]}
         entry["final"] = point
+        if "floor" in record:
+            entry["floor"] = record["floor"]
         sign = {"lower": 1, "higher": -1}.get(record.get("better") or "")
         if sign and math.isfinite(value) and ("best" not in entry or sign * value < sign * entry["best"]["value"]):
             entry["best"] = point

@@ -16,7 +16,7 @@ import attrs
 import torch
 from attrs import frozen
 
-from ganlab import plots
+from ganlab import plots, ranks
 from ganlab.beside import Beside, restore_training
 from ganlab.build import Training, build, pick_device, places
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
@@ -65,16 +65,21 @@ class Outcome:
 def dry_run(request: Request) -> str:
     """Everything that a run would refuse is refused; returns the resolved experiment. Writes no run folder."""
     experiment, plugins = _loaded(request)
-    _built(request, experiment, plugins)
+    _built(request, experiment, plugins, pick_device(request.device))
     return to_toml(experiment, plugins)
 
 
 def run(request: Request, view: View) -> Outcome:
     """Trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
+    with ranks.joined(pick_device(request.device)) as device:
+        return _run(request, view, device)
+
+
+def _run(request: Request, view: View, device: torch.device) -> Outcome:
     began = time.monotonic()
     experiment, plugins = _loaded(request)
-    folder = RunFolder(_folder(request, experiment))
-    earlier = _earlier(folder.path, request)
+    folder = RunFolder(Path(ranks.told(lambda: str(_folder(request, experiment)))), writes=ranks.rank() == 0)
+    earlier = ranks.told(lambda: _earlier(folder.path, request))
     if earlier.get("status") == "finished" and not _goes_further(folder.path, experiment):
         view.line(f"already finished: {folder.path}")
         return _outcome(folder.path, "finished", earlier.get("step", 0), 0.0)
@@ -85,7 +90,7 @@ def run(request: Request, view: View) -> Outcome:
             if stop.requested:
                 raise KeyboardInterrupt
 
-        training, scorer = _built(request, experiment, plugins, progress)
+        training, scorer = _built(request, experiment, plugins, device, progress)
         surroundings = _surroundings(experiment, plugins, training.game.device)
         toml = to_toml(experiment, plugins)
         if earlier and not request.anyway:
@@ -94,7 +99,8 @@ def run(request: Request, view: View) -> Outcome:
         try:
             start = _restored(folder, training, view, request.anyway) if earlier else 0
             folder.info = dict(earlier)
-            folder.experiment_file.write_text(toml, encoding="utf-8")
+            if folder.writes:
+                folder.experiment_file.write_text(toml, encoding="utf-8")
             folder.write_info(
                 status="running",
                 name=experiment.name,
@@ -104,9 +110,10 @@ def run(request: Request, view: View) -> Outcome:
                 images=attrs.asdict(training.images),
                 dataset=_described(training),
                 total_steps=training.total_steps,
+                step_levers=training.levers,
                 **surroundings,
             )
-            trackers = [config.build(folder) for config in experiment.tracker]
+            trackers = [config.build(folder) for config in experiment.tracker if folder.writes]
             beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
             return _trained(beside, start, began)
         finally:
@@ -118,13 +125,17 @@ def _loaded(request: Request) -> tuple[Experiment, Plugins]:
 
 
 def _built(
-    request: Request, experiment: Experiment, plugins: Plugins, progress: Progress | None = None
+    request: Request,
+    experiment: Experiment,
+    plugins: Plugins,
+    device: torch.device,
+    progress: Progress | None = None,
 ) -> tuple[Training, Scorer]:
     """The objects that train and score; whatever refuses is named with the experiment's file."""
-    where, device = places(), pick_device(request.device)
+    where = places()
     try:
         training = build(experiment, plugins.registry, where, device)
-        scorer = Scorer(experiment.dataset, training.dataset, where, device)
+        scorer = Scorer(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:
                 scorer.prepare(metric, *([progress] if progress else []))
@@ -158,14 +169,17 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
             metrics=outcome.metrics,
             error=f"{type(failure).__name__}: {failure}" if failure else None,
         )
+        if not folder.writes:
+            return
         draw_plots(training, folder, outcome.step)
         for tracker in beside.trackers:
             tracker.close()
         hook.run_finished(run=folder, error=failure)
 
     beside.starts(start)
-    with untouched():
-        hook.run_started(run=folder)
+    if folder.writes:
+        with untouched():
+            hook.run_started(run=folder)
     with contextlib.ExitStack() as stack:
         stack.push(ended)
         train(training, start, beside)
@@ -273,7 +287,7 @@ def _surroundings(experiment: Experiment, plugins: Plugins, device: torch.device
         "versions": versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": ranks.world(),
         "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
     }
 

@@ -37,10 +37,9 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, count)
 
 
-def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
-    """The mean difference to the baseline over the seeds that both have."""
-    seeds = sorted(values.keys() & baseline.keys())
-    return estimate([values[seed] - baseline[seed] for seed in seeds])
+def paired(values: Mapping[int | None, float], baseline: Mapping[int | None, float]) -> Estimate:
+    """The mean difference to the baseline over the seeds that both have; values without a seed (None) pair too."""
+    return estimate([values[seed] - baseline[seed] for seed in values if seed in baseline])
 
 
 def verdict(difference: Estimate, better: str | None) -> str:

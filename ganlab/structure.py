@@ -171,7 +171,7 @@ class Structurer:
             failures += tried
         if len(members) == 1:
             raise Problems(failures)
-        wanted = " or ".join(NAMES.get(member, str(member)) for member in members)
+        wanted = " or ".join(map(_called, members))
         raise ValueError(f"expected {wanted}, got {shown(value)}")
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -276,6 +276,11 @@ def _literal(value: object, kind: Any) -> Any:
             return choice
     near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
     raise ValueError(f"expected {' or '.join(map(repr, choices))}, got {shown(value)}{near}")
+
+
+def _called(kind: Any) -> str:
+    """A type in words."""
+    return " or ".join(map(repr, typing.get_args(kind))) if _is_literal(kind) else NAMES.get(kind, str(kind))
 
 
 def _is_sequence(kind: Any) -> bool:

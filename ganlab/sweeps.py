@@ -5,6 +5,8 @@ Decisions:
 - A run of a sweep is `ganlab run FILE --out FOLDER --resume`: starting a sweep again skips what has finished and
   resumes the rest, wherever the launcher runs it.
 - The folder is OUT/VARIANT/seed-N; `sweep.json` says which runs are wanted, so that a comparison shows what is missing.
+- The launcher is a component like any other, a name or a table with its options; no result depends on it, so it is
+  neither in a run's experiment nor in `sweep.json`.
 """
 
 from __future__ import annotations
@@ -12,21 +14,22 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from ganlab.config import override, parse_override, read_toml, resolve, to_toml
+from ganlab.config import differences, override, parse_override, read_toml, resolve, to_toml
 from ganlab.errors import UserError, did_you_mean
 from ganlab.files import write_whole
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Launcher, Task
 from ganlab.runfolder import read_info
-from ganlab.structure import Problems, Structurer, shown
+from ganlab.structure import Problem, Problems, Structurer, shown
 
-KEYS = ("base", "name", "seeds", "variants")
+KEYS = ("base", "name", "seeds", "variants", "launcher")
 FILE = "sweep.json"
 
 
@@ -52,24 +55,32 @@ class Planned:
         return f"{said}; see {log}"
 
     def finished(self, out: Path) -> bool:
-        file = self.folder(out) / "run.json"
-        return file.is_file() and read_info(file.parent)["status"] == "finished"
+        """Whether the run has ended; raises UserError where what ended is another experiment."""
+        folder = self.folder(out)
+        if not (folder / "run.json").is_file() or read_info(folder)["status"] != "finished":
+            return False
+        keys = differences(read_toml(folder / "experiment.toml"), tomllib.loads(self.toml))
+        if keys:
+            raise UserError(f"{folder}: has finished with another {keys[0]}; choose another --out, or remove it")
+        return True
 
 
 @frozen
 class Sweep:
-    """A sweep file: its name, the runs it wants, and what each variant changes."""
+    """A sweep file: its name, the runs it wants, what each variant changes, and what starts the runs."""
 
     name: str
     seeds: tuple[int, ...]
     variants: Mapping[str, Mapping[str, Any]]
     planned: tuple[Planned, ...]
+    launcher: Launcher
 
 
-def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
+def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None = None) -> Sweep:
     """Reads and resolves a sweep file; `overrides` are applied to every variant after its own changes.
 
-    Raises UserError with a line for every problem in any variant.
+    `launcher` is the command's, and overrides the name of the file's; another name drops the file's options.
+    Raises UserError with a line for every problem in any variant and in the launcher.
     """
     table = read_toml(path)
     problems = [f"{path}: {key}: unknown key{did_you_mean(key, KEYS)}" for key in table if key not in KEYS]
@@ -87,7 +98,12 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
             problems.append(f"{path}: variants.{name}: a name is letters, digits, '.', '_' and '-'")
         if not isinstance(changes, dict):
             problems.append(f"{path}: variants.{name}: expected a table, got {shown(changes)}")
-    if problems:
+    found = None
+    try:
+        found = _launcher(table.get("launcher", "local"), launcher, path)
+    except UserError as error:
+        problems += error.problems
+    if problems or found is None:
         raise UserError(*problems)
 
     settings = [parse_override(text) for text in overrides]
@@ -108,7 +124,29 @@ def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
                 resolved[name] = toml
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    return Sweep(table.get("name", path.stem), tuple(seeds), variants, tuple(planned))
+    return Sweep(table.get("name", path.stem), tuple(seeds), variants, tuple(planned), found)
+
+
+def _launcher(table: object, wanted: str | None, path: Path) -> Launcher:
+    """The launcher that the sweep file at `path` describes, or by its defaults another that the command wants."""
+    named = table.get("name") if isinstance(table, Mapping) else table
+    other = wanted is not None and isinstance(named, str) and wanted != named
+    plugins = load_plugins()
+    try:
+        launcher: Launcher = Structurer(plugins.registry).component("launcher", wanted if other else table)
+    except Problems as error:
+        problems = error.problems
+    except ValueError as error:
+        problems = [Problem("", str(error))]
+    else:
+        return launcher
+    if other:
+        lines = [f"--launcher {wanted}: {str(problem).removeprefix('name: ')}" for problem in problems]
+    else:
+        lines = [f"{path}: {problem.under('launcher')}" for problem in problems]
+    if any("unknown" in problem.message for problem in problems):
+        lines += [f"{failure} (so what it registers is unknown)" for failure in plugins.failures]
+    raise UserError(*lines)
 
 
 def _are_seeds(seeds: object) -> bool:
@@ -136,7 +174,7 @@ def _flat(changes: Mapping[str, Any], at: list[str]) -> Iterator[tuple[list[str]
             yield [*at, key], value
 
 
-def launch(sweep: Sweep, out: Path, launcher: Launcher, jobs: int) -> Iterator[tuple[Planned, int]]:
+def launch(sweep: Sweep, out: Path, jobs: int) -> Iterator[tuple[Planned, int]]:
     """Starts what has not finished and yields each run with its exit code as it ends."""
     write_whole(
         out / FILE,
@@ -153,15 +191,5 @@ def launch(sweep: Sweep, out: Path, launcher: Launcher, jobs: int) -> Iterator[t
         command = (sys.executable, "-m", "ganlab", "run", str(file), "--out", str(folder), "--resume")
         tasks.append(Task(f"{run.variant}/seed-{run.seed}", command, run.log(out)))
         runs[tasks[-1].name] = run
-    for task, code in launcher.launch(tasks, jobs):
+    for task, code in sweep.launcher.launch(tasks, jobs):
         yield runs[task.name], code
-
-
-def find_launcher(name: str) -> Launcher:
-    """The launcher of that name with its default options; raises UserError where there is none."""
-    plugins = load_plugins()
-    try:
-        launcher: Launcher = Structurer(plugins.registry).component("launcher", name)
-    except Problems as error:
-        raise UserError(*(f"--launcher {name}: {problem.message}" for problem in error.problems)) from None
-    return launcher

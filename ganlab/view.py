@@ -64,6 +64,11 @@ def _terms(record: Mapping[str, Any]) -> dict[str, str]:
     return shown
 
 
+def _floor(record: Mapping[str, Any]) -> str:
+    """What real images score, to be seen beside a score."""
+    return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
+
+
 @define
 class PlainView:
     """A line now and then, each whole in itself."""
@@ -95,7 +100,7 @@ class PlainView:
 
     def score(self, record: Mapping[str, Any]) -> None:
         self._scores[record["name"]] = f"{record['value']:.4g}"
-        self.line(f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}")
+        self.line(f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}{_floor(record)}")
 
     def progress(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -153,7 +158,7 @@ class LiveView:
         self._bar.update(self._task, completed=record["step"])
 
     def score(self, record: Mapping[str, Any]) -> None:
-        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}"
+        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{_floor(record)}"
 
     def progress(self, what: str, done: int, total: int) -> None:
         self._doing = f"{what}: {done:,}/{total:,}" if what else ""

@@ -1,5 +1,7 @@
-"""What several tests share: where the repository is, and a loss in a file of its own."""
+"""What several tests share: where the repository is, a loss in a file of its own, waiting."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
@@ -18,3 +20,19 @@ class Hinge:
 @hookimpl
 def register_losses(register): register("hinge", Hinge)
 """
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Waits for a condition, and fails where it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain, {seconds} seconds long"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine (Linux) still runs; one that only waits to be waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -289,6 +289,15 @@ def test_a_sweep_runs_skips_resumes_and_compares(sweep_file: Path, ganlab: Comma
     assert by_variant["smoothed"]["final"]["mean"] == pytest.approx(sum(before[run] for run in runs[2:]) / 2)
 
 
+def test_what_finished_as_another_experiment_is_not_taken_for_this_one(sweep_file: Path, ganlab: Command) -> None:
+    assert ganlab("sweep", sweep_file, "--out", "s")[0] == 0
+    before = Path("s/sweep.json").read_text()
+    code, _, err = ganlab("sweep", sweep_file, "--out", "s", "--set", "train.batch_size=8")
+    assert code == 2
+    assert "has finished with another train.batch_size; choose another --out, or remove it" in err
+    assert Path("s/sweep.json").read_text() == before
+
+
 def test_a_failed_run_never_stops_the_others(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:
@@ -350,6 +359,11 @@ def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[
         ({"seeds": [True]}, "seeds: expected different whole numbers"),
         ({"sedes": [1]}, "sedes: unknown key; did you mean 'seeds'?"),
         ({"variants": {}}, "variants: expected a table [variants.NAME] for each variant, got {}"),
+        ({"launcher": "lokal"}, "launcher.name: unknown launcher 'lokal'; did you mean 'local'?"),
+        ({"launcher": {"threads": 2}}, "launcher: name: expected the name of a launcher (local"),
+        ({"launcher": {"name": "local", "thraeds": 2}}, "launcher.thraeds: unknown key; did you mean 'threads'?"),
+        ({"launcher": {"name": "local", "threads": 0}}, "launcher.threads: must be >= 1, got 0"),
+        ({"launcher": ["local"]}, "launcher: expected the name of a launcher or a table, got ['local']"),
         ({"variants": {"../x": {}}}, "variants.../x: a name is letters"),
         ({"variants": {"x": {"loss": {"margn": 1}}}}, "loss.margn: unknown key"),
         ({"variants": {"x": {"loss": {"name": "bec"}}}}, "unknown loss 'bec'; did you mean 'bce'?"),
@@ -370,8 +384,46 @@ def test_bad_sweep_files(
     assert not Path("s").exists()
 
 
+def test_the_launcher_of_a_sweep(
+    table: dict[str, Any], write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file names it, with options; the command's name goes before, and another name drops the options."""
+    monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "launchers"))
+    (tmp_path / "launchers").mkdir()
+    (tmp_path / "launchers" / "queue.py").write_text(QUEUE)
+    write(table)
+
+    def made(launcher: str | dict[str, Any] | None, wanted: str | None = None) -> str:
+        content = {"base": "tiny.toml", "variants": {"x": {}}} | ({"launcher": launcher} if launcher else {})
+        return repr(load_sweep(write(content, "sweep.toml"), launcher=wanted).launcher)
+
+    assert made(None) == made("local") == "Local(threads=None)"
+    assert made({"name": "local", "threads": 2}) == "Local(threads=2)"
+    assert made({"name": "local", "threads": 2}, "local") == "Local(threads=2)"
+    assert made({"name": "queue", "partition": "a"}) == "Queue(partition='a')"
+    assert made({"name": "queue", "partition": "a"}, "local") == "Local(threads=None)"
+    with pytest.raises(UserError, match=r"^--launcher queue: partition: missing; text is needed$"):
+        made("local", "queue")
+    with pytest.raises(UserError, match=r"sweep\.toml: launcher: name: expected the name of a launcher \(local, queue"):
+        made({"threads": 2}, "local")
+
+
+QUEUE = """
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class Queue:
+    partition: str
+    def launch(self, tasks, jobs): ...
+
+@hookimpl
+def register_launchers(register): register("queue", Queue)
+"""
+
+
 def test_bad_sweep_arguments(sweep_file: Path, ganlab: Command) -> None:
     assert ganlab("sweep", sweep_file, "--jobs", 0)[0] == 2
     code, _, err = ganlab("sweep", sweep_file, "--launcher", "lokal")
     assert code == 2
-    assert "unknown launcher 'lokal'; did you mean 'local'?" in err
+    assert err == "--launcher lokal: unknown launcher 'lokal'; did you mean 'local'?\n"

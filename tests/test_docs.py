@@ -51,6 +51,36 @@ def test_every_metric_has_a_section_that_names_its_options() -> None:
             assert f"`{option}`" in head + by_name[f"`{metric.name}`"], f"{metric.name}.{option}"
 
 
+def test_every_launcher_has_a_section_that_names_its_options() -> None:
+    text = (REPOSITORY / "docs" / "sweeps.md").read_text()
+    by_name = {section.split("\n")[0]: section for section in re.split(r"^## ", text, flags=re.MULTILINE)}
+    launchers = load_plugins().registry.of_kind("launcher")
+    assert launchers
+    for launcher in launchers:
+        for option in attrs.fields_dict(launcher.cls):
+            assert f"`{option}`" in by_name[f"`{launcher.name}`"], f"{launcher.name}.{option}"
+
+
+def test_the_sweep_that_the_page_shows_is_valid(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "sweeps.md").read_text()
+    sweep, launcher = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    base = (REPOSITORY / "experiments" / "digits_mlp.toml").as_posix()
+    (tmp_path / "sweep.toml").write_text(sweep.replace("digits_mlp.toml", base))
+    assert len(load_sweep(tmp_path / "sweep.toml").planned) == 9
+    (tmp_path / "ray.toml").write_text(
+        sweep.replace("digits_mlp.toml", base).replace('launcher = "local"', "") + launcher
+    )
+    assert attrs.asdict(load_sweep(tmp_path / "ray.toml").launcher)["gpus"] == 0.5
+
+
+def test_every_network_of_features_is_documented_with_its_options() -> None:
+    text = (REPOSITORY / "docs" / "metrics.md").read_text()
+    (section,) = re.findall(r"^## Features\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    for features in load_plugins().registry.of_kind("features"):
+        for name in (features.name, *attrs.fields_dict(features.cls)):
+            assert f"`{name}`" in section, f"{features.name}: {name}"
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_says_what_it_shows(path: Path) -> None:
     experiment, _ = load_experiment(path)
@@ -85,14 +115,14 @@ def test_the_plugin_with_one_of_each_trains(
 ) -> None:
     text = (REPOSITORY / "docs" / "hooks.md").read_text()
     start = text.index("# one_of_each.py")
-    source = "\n\n".join(re.findall(r"```python\n(.*?)```", text[start - 20 :], re.DOTALL)[:4])
+    source = "\n\n".join(re.findall(r"```python\n(.*?)```", text[start - 20 :], re.DOTALL)[:5])
     (toml,) = re.findall(r"```toml\n(plugins = .*?)```", text, re.DOTALL)
     (tmp_path / "one_of_each.py").write_text(source)
     table |= tomllib.loads(toml)
     code, _, err = ganlab("run", write(table), "--out", "r")
     assert code == 0, err
     assert read_records(Path("r/log.jsonl"))[0]["penalty_real_gradient"] > 0
-    assert [record["name"] for record in read_records(Path("r/metrics.jsonl"))] == ["brightness"] * 2
+    assert [record["name"] for record in read_records(Path("r/metrics.jsonl"))] == ["brightness", "fid"] * 2
 
 
 def test_the_readmes_links_and_pictures_are_there() -> None:

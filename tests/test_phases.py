@@ -11,10 +11,10 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganlab.build import Training, build
+from ganlab.build import Training, build, rows_are_independent
 from ganlab.config import structured
 from ganlab.plugins import Plugins, load_plugins
-from ganlab.protocols import Places, Step
+from ganlab.protocols import ImageSpec, Places, Step
 from ganlab.registry import Origin, Registry
 
 
@@ -188,3 +188,53 @@ def test_meters_give_means_and_bfloat16_runs(table: dict[str, Any], plugins: Plu
     assert means["loss_generator"] == pytest.approx(0.69, abs=0.2)
     weight = next(training.game.generator.network.parameters())
     assert weight.dtype == torch.float32
+
+
+class Deviating(torch.nn.Module):
+    """Adds the standard deviation over the batch to each logit, as minibatch statistics do."""
+
+    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
+        return images.flatten(1).mean(1) + images.std(0).mean()
+
+
+@frozen
+class Rolling:
+    """An augmentation that mixes images."""
+
+    def augment(self, images: Tensor) -> Tensor:
+        return images + images.roll(1, 0)
+
+
+def test_only_independent_logits_are_joined() -> None:
+    """Batch norm, a statistic over the batch and an augmentation that mixes images forbid it; dropout does not."""
+    spec, cpu = ImageSpec(1, 8, 8), torch.device("cpu")
+
+    def flat(*layers: torch.nn.Module) -> torch.nn.Module:
+        class Flat(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4), *layers)
+
+            def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
+                return self.layers(images).sum(1)
+
+        return Flat()
+
+    assert rows_are_independent(flat(torch.nn.Dropout(0.5), torch.nn.LayerNorm(4)), (), spec, cpu)
+    normed = flat(torch.nn.BatchNorm1d(4))
+    assert not rows_are_independent(normed, (), spec, cpu)
+    assert all(value.isfinite().all() for value in normed.state_dict().values()), "the probe spoiled the network"
+    assert not rows_are_independent(Deviating(), (), spec, cpu)
+    assert not rows_are_independent(flat(), (Rolling(),), spec, cpu)
+
+
+def test_joined_and_separate_passes_agree(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    table["discriminator"] = {"name": "mlp", "hidden": [16]}
+    weights = []
+    for joined in (True, False):
+        training = training_of(table, plugins, tmp_path)
+        assert training.game.joined
+        training.game.joined = joined
+        training.phases[0].update(training.feeder.batch(0), 0)
+        weights.append(torch.cat([p.detach().flatten() for p in training.game.discriminator.network.parameters()]))
+    assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)

@@ -57,12 +57,13 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 
 def decoded(
-    folder: Path, names: Sequence[str], *, size: int, channels: int = 3, crop: int | None = None, cache: Path
+    folder: Path, names: Sequence[str], *, size: int | None, channels: int = 3, crop: int | None = None, cache: Path
 ) -> Tensor:
     """The images `names` (paths below `folder`) as uint8 (N, channels, size, size), from the cache where it has them.
 
     Each is cut to its central square of `crop` pixels where that is given, resized until its shorter side is `size`
-    pixels (Lanczos, antialiased) and cut to its central square. Raises `ComponentError` that names the files which
+    pixels (Lanczos, antialiased) and cut to its central square. Without a size they stay as they are, (N, channels, H,
+    W), and must all be of the first one's. Raises `ComponentError` that names the files which
     are missing, unreadable or decompression bombs.
     """
     digest = _key(folder, names, f"{_VERSION} {size} {channels} {crop}")
@@ -113,11 +114,12 @@ def _load(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode=None if fits else "c", allow_pickle=False))
 
 
-def _write(path: Path, files: Sequence[Path], size: int, channels: int, crop: int | None) -> None:
+def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, crop: int | None) -> None:
     """Decodes the files into an .npy file, which gets its name only when it is complete."""
+    shape = (channels, size, size) if size is not None else decode(files[0], None, channels, crop).shape
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
+        pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(files), *shape))
         if hasattr(os, "posix_fallocate"):
             # On a full disk this fails with an error, where a write to mapped memory would end the process.
             os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
@@ -126,7 +128,10 @@ def _write(path: Path, files: Sequence[Path], size: int, channels: int, crop: in
             problems = []
             for index in range(start, min(start + 64, len(files))):
                 try:
-                    pixels[index] = decode(files[index], size, channels, crop)
+                    image = decode(files[index], size, channels, crop)
+                    if image.shape != shape:
+                        raise ComponentError(_of_other_size(files[index], image, files[0], shape))
+                    pixels[index] = image
                 except ComponentError as error:
                     problems.append(str(error))
             return problems
@@ -147,17 +152,26 @@ def _write(path: Path, files: Sequence[Path], size: int, channels: int, crop: in
         Path(temporary).unlink(missing_ok=True)
 
 
-def decode(path: Path, size: int, channels: int, crop: int | None) -> NDArray[np.uint8]:
+def _of_other_size(path: Path, image: NDArray[np.uint8], first: Path, shape: Sequence[int]) -> str:
+    (_, height, width), (_, wanted_height, wanted_width) = image.shape, shape
+    return (
+        f"{path}: {width}x{height} pixels, but {first.name} has {wanted_width}x{wanted_height}; "
+        "without a size to resize them to, all must be of one"
+    )
+
+
+def decode(path: Path, size: int | None, channels: int, crop: int | None) -> NDArray[np.uint8]:
     """One file as uint8 (channels, size, size); `decoded` says how. Raises `ComponentError` that names the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            square = _square(_plain(image, "L" if channels == 1 else "RGB"), size, crop)
+            plain = _plain(image, "L" if channels == 1 else "RGB")
+            square = plain if size is None else _square(plain, size, crop)
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise ComponentError(f"{path}: refused as a decompression bomb; wanted at most {limit} pixels") from error
     except _UNREADABLE as error:
         raise ComponentError(f"{path}: cannot be read as an image ({one_line(error)}); mend or remove it") from error
-    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+    return np.asarray(square).reshape(square.height, square.width, channels).transpose(2, 0, 1)
 
 
 def _plain(image: Image.Image, mode: str) -> Image.Image:

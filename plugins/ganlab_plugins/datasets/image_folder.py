@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import frozen
 
 from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
-from ganlab_plugins.datasets._common import check_split, image_size
+from ganlab_plugins.datasets._common import check_split
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
+
+
+def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str) -> None:
+    """Holds a size in pixels to what is sensible."""
+    if isinstance(value, int):
+        attrs.validators.ge(1)(folder, option, value)
+        attrs.validators.le(4096)(folder, option, value)
 
 
 @frozen
@@ -29,13 +36,13 @@ class ImageFolder:
 
     path: the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
     test_path: the same for the test split; its classes are labelled as in `path`.
-    size: height and width in pixels.
+    size: height and width in pixels; "original" leaves the images as they are, which must all be of one size.
     channels: 3 for colour or 1 for grey.
     """
 
     path: str = attrs.field(validator=attrs.validators.min_len(1))
     test_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
-    size: int = image_size(64)
+    size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
     channels: Literal[1, 3] = 3
 
     def build(self, places: Places, split: str) -> ImageDataset:
@@ -57,7 +64,13 @@ class ImageFolder:
         label = {name: number for number, name in enumerate(classes)}
         condition = torch.tensor([label[name.split("/")[0]] for name in names]) if classes else None
         return ImageDataset(
-            decoded(folder, names, size=self.size, channels=self.channels, cache=places.cache),
+            decoded(
+                folder,
+                names,
+                size=None if self.size == "original" else self.size,
+                channels=self.channels,
+                cache=places.cache,
+            ),
             f"image_folder:{folder.resolve().name}",
             split,
             condition,

@@ -34,6 +34,7 @@ from ganlab import (
     Dataset,
     Evaluation,
     FeaturesConfig,
+    FittingBatches,
     cached_tensors,
     hookimpl,
     tensors_sha256,
@@ -70,6 +71,11 @@ class ClassifierFeatures:
     dim: int
     name: str = "classifier"
     preprocessing: str = "uint8 to [-1, 1]"
+    batches: FittingBatches = field(init=False, repr=False)
+
+    @batches.default
+    def _batches(self) -> FittingBatches:
+        return FittingBatches(lambda part: self.body(prepared(part.to(self.device))), BATCH)
 
     def __call__(self, images: Tensor, /) -> Tensor:
         import torch
@@ -78,7 +84,7 @@ class ClassifierFeatures:
             got, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise ComponentError(f"the classifier was trained on images of {wanted}, got {got}")
         with torch.no_grad(), full_precision(self.device):
-            return torch.cat([self.body(prepared(part.to(self.device))) for part in torch.split(images, BATCH)])
+            return self.batches(images)
 
     def logits(self, images: Tensor) -> Tensor:
         """The class logits (N, classes) of uint8 images (N, C, H, W)."""

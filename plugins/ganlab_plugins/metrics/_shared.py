@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ganlab import ComponentError, Dataset, Evaluation, Features, cached_tensors
+from ganlab import ComponentError, Dataset, Evaluation, Features, FeaturesConfig, cached_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,17 +68,6 @@ def features_of(features: Features, images: Tensor) -> Tensor:
     return found
 
 
-def generated_rows(
-    evaluation: Evaluation, samples: int, seed: int, measure: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
-    """What `measure` says of each batch of generated images."""
-    done = 0
-    for batch in evaluation.generated(samples, seed):
-        yield measure(batch.to(evaluation.device))
-        done += len(batch)
-        evaluation.progress("generated images", done, samples)
-
-
 def reference_rows(evaluation: Evaluation, images: Tensor, measure: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """What `measure` says of each batch of a reference's images."""
     done = 0
@@ -88,12 +77,41 @@ def reference_rows(evaluation: Evaluation, images: Tensor, measure: Callable[[Te
         evaluation.progress("features of the reference", done, len(images))
 
 
-def generated_features(features: Features, evaluation: Evaluation, samples: int, seed: int) -> Tensor:
-    """The features (N, dim) of generated images, on the evaluation's device."""
-    import torch
+def built(config: FeaturesConfig, evaluation: Evaluation) -> Features:
+    """The features, loaded or trained once for all metrics of one scoring that ask for the same."""
+    features: Features = evaluation.keep(("features", config), lambda: config.build(evaluation))
+    return features
 
-    rows = generated_rows(evaluation, samples, seed, partial(features_of, features))
-    return torch.cat([torch.empty(0, features.dim, device=evaluation.device), *rows])
+
+def generated_features(features: Features, evaluation: Evaluation, samples: int, seed: int) -> Tensor:
+    """The features (N, dim) of generated images, of all processes, on the evaluation's device."""
+    what = f"features {about_features(features)}"
+    return generated_rows(evaluation, samples, seed, what, partial(features_of, features))
+
+
+def generated_rows(
+    evaluation: Evaluation, samples: int, seed: int, what: str, measure: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What `measure` says of generated images: a row an image, of all processes, in the images' order.
+
+    `what` names what is measured. Metrics of one scoring that ask for the same share it.
+    """
+
+    def compute() -> Tensor:
+        import torch
+
+        rows = []
+        done = 0
+        for batch in evaluation.generated(samples, seed):
+            rows.append(measure(batch.to(evaluation.device)))
+            done += len(batch)
+            evaluation.progress("generated images", done, samples)
+        if done == 0:
+            raise ComponentError(f"there is no generated image to score ({samples} asked for); each process needs one")
+        return evaluation.gather(torch.cat(rows))
+
+    found: Tensor = evaluation.keep((what, samples, seed), compute)
+    return found
 
 
 def reference_features(

@@ -33,21 +33,24 @@ from ganlab_plugins.metrics._shared import (
     about_features,
     about_generated,
     about_reference,
+    built,
     cached_reference,
     features_of,
-    generated_rows,
+    generated_features,
     random_state,
     reference_rows,
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from ganlab import Dataset, Features
 
 SIZES = 15
 """How many subsets FID-infinity's line goes through."""
+
+ROWS = 1024
+"""Rows of features that are summed at a time, in float64."""
 
 
 @frozen
@@ -73,16 +76,15 @@ class FID:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, so that what is missing is told before training and not after."""
-        features = self.features.build(evaluation)
+        features = built(self.features, evaluation)
         if self.infinity:
             subset_sizes(self.samples, features)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """The value `fid`, and `fid_infinity` where it is asked for. They are nan where a feature is not finite."""
-        import torch
         import torchmetrics
 
-        features = self.features.build(evaluation)
+        features = built(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         reference = cached_reference(
             "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)
@@ -90,26 +92,29 @@ class FID:
         distance = partial(
             frechet_distance, reference["mean"].to(evaluation.device), reference["root"].to(evaluation.device)
         )
-        rows = generated_rows(evaluation, self.samples, self.seed, partial(features_of, features))
-        if self.infinity:
-            kept = list(rows)
-            rows = iter(kept)
-        mean, cov, count = moments_of(rows, features.dim, evaluation.device)
+        generated = generated_features(features, evaluation, self.samples, self.seed)
+        count = len(generated)
         if count < 2:
             raise ComponentError(f"FID needs at least 2 generated images, got {count}")
-        values = {"fid": float(distance(mean, cov))}
-        protocol = {
-            "metric": "fid",
-            "features": about_features(features),
-            "reference": about_reference(dataset),
-            **about_generated(count, self.seed),
-            "torchmetrics": torchmetrics.__version__,
-        }
+        values = {"fid": float(distance(*moments_of(generated.split(ROWS))))}
+        details = {}
         if self.infinity:
             sizes = subset_sizes(count, features)
-            values["fid_infinity"] = extrapolated(distance, torch.cat(kept), sizes, self.seed, evaluation)
-            protocol["infinity"] = {"sizes": sizes, "subsets": "random", "line": "least squares in 1/N, at 1/N = 0"}
-        return Scores(values=values, better=dict.fromkeys(values, "lower"), protocol=protocol)
+            values["fid_infinity"] = extrapolated(distance, generated, sizes, self.seed, evaluation)
+            line = {"sizes": sizes, "subsets": "random", "line": "least squares in 1/N, at 1/N = 0"}
+            details["fid_infinity"] = {"infinity": line}
+        return Scores(
+            values=values,
+            better=dict.fromkeys(values, "lower"),
+            protocol={
+                "metric": "fid",
+                "features": about_features(features),
+                "reference": about_reference(dataset),
+                **about_generated(count, self.seed),
+                "torchmetrics": torchmetrics.__version__,
+            },
+            details=details,
+        )
 
 
 def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
@@ -125,9 +130,14 @@ def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tens
     squared = (mean_a - mean_b).square().sum() + root_a.square().sum() + cov_b.trace()
     if not (squared.isfinite() and middle.isfinite().all()):
         return torch.full_like(squared, torch.nan)
-    # The product is symmetric but for rounding, and eigvalsh reads one triangle only. Rounding also makes an
-    # eigenvalue that should be 0 a little negative, so they are clipped.
-    cross = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp_min(0).sqrt().sum()
+    # The product is symmetric but for rounding, and eigvalsh reads one triangle only.
+    values = torch.linalg.eigvalsh((middle + middle.T) / 2)
+    if values[0] > len(values) * torch.finfo(values.dtype).eps * values[-1]:
+        cross = values.sqrt().sum()
+    else:
+        # An eigenvalue that should be 0 is not, by rounding, and its square root is a million times as far off. The
+        # trace is also the sum of the singular values of the product of roots, of which no root is taken.
+        cross = torch.linalg.svdvals(root_a @ symmetric_root(cov_b)).sum()
     distance: Tensor = squared - 2 * cross
     return distance
 
@@ -149,29 +159,34 @@ def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluati
     if total < 2:
         raise ComponentError(f"FID needs at least 2 reference images; {dataset.name} ({dataset.split}) has {total}")
     rows = reference_rows(evaluation, dataset.images, partial(features_of, features))
-    mean, cov, _ = moments_of(rows, features.dim, evaluation.device)
+    mean, cov = moments_of(rows)
     return {"mean": mean, "root": symmetric_root(cov)}
 
 
-def moments_of(rows: Iterable[Tensor], dim: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
-    """The mean (d,) and unbiased covariance (d, d) of batches of features (n, d), float64, and how many there were."""
+def moments_of(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean (d,) and unbiased covariance (d, d) of batches of features (n, d), float64."""
     from torch import nn
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     class Given(nn.Module):
         """Stands where torchmetrics has its network: what it is handed are features already."""
 
-        num_features = dim
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.num_features = dim
 
         def forward(self, features: Tensor) -> Tensor:
             return features
 
-    sums: Any = FrechetInceptionDistance(Given(), antialias=False, normalize=False).to(device)
+    sums: Any = None
     for row in rows:
+        if sums is None:
+            network = Given(row.shape[1])
+            sums = FrechetInceptionDistance(network, antialias=False, normalize=False).to(row.device)
         sums.update(row, real=False)
     count = int(sums.fake_features_num_samples)
     mean = sums.fake_features_sum / count
-    return mean, (sums.fake_features_cov_sum - count * mean.outer(mean)) / (count - 1), count
+    return mean, (sums.fake_features_cov_sum - count * mean.outer(mean)) / (count - 1)
 
 
 def subset_sizes(count: int, features: Features) -> list[int]:
@@ -195,8 +210,7 @@ def extrapolated(
     found = []
     for size in sizes:
         chosen = features[torch.from_numpy(random.permutation(len(features))[:size]).to(features.device)]
-        mean, cov, _ = moments_of(chosen.split(1024), features.shape[1], features.device)
-        found.append(float(distance(mean, cov)))
+        found.append(float(distance(*moments_of(chosen.split(ROWS)))))
         evaluation.progress("FID of subsets", len(found), len(sizes))
     x, y = torch.tensor(sizes, dtype=torch.float64).reciprocal(), torch.tensor(found, dtype=torch.float64)
     slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()

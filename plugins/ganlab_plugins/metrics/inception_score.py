@@ -24,6 +24,7 @@ from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric,
 from ganlab_plugins.metrics._shared import (
     about_features,
     about_generated,
+    built,
     classifying,
     generated_rows,
     random_state,
@@ -54,17 +55,15 @@ class InceptionScore:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
-        classifying(self.features.build(evaluation), NEEDED_BY)
+        classifying(built(self.features, evaluation), NEEDED_BY)
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`inception_score` and its standard deviation over splits; both nan where a logit is not finite."""
-        import torch
-
-        features = self.features.build(evaluation)
-        rows = list(generated_rows(evaluation, self.samples, self.seed, classifying(features, NEEDED_BY)))
-        self._check(sum(map(len, rows)))
-        logits = torch.cat(rows)
+        features = built(self.features, evaluation)
+        what, measure = f"logits of {about_features(features)}", classifying(features, NEEDED_BY)
+        logits = generated_rows(evaluation, self.samples, self.seed, what, measure)
+        self._check(len(logits))
         mean, std = score(logits, self.splits, self.seed)
         return Scores(
             values={"inception_score": mean, "inception_score_std": std},

@@ -23,6 +23,7 @@ from ganlab_plugins.metrics._shared import (
     about_features,
     about_generated,
     about_reference,
+    built,
     generated_features,
     random_state,
     reference_features,
@@ -55,12 +56,12 @@ class KID:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses subsets that are larger than what they are taken from."""
-        self.features.build(evaluation)
+        built(self.features, evaluation)
         self._check(self.samples, len(evaluation.dataset(self.split).images))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`kid`, the mean over subsets, and `kid_std`. Both are nan where a feature is not finite."""
-        features = self.features.build(evaluation)
+        features = built(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, len(dataset.images))
         reference = reference_features(features, dataset, evaluation)

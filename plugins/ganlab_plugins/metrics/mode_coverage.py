@@ -43,6 +43,7 @@ from ganlab_plugins.metrics._shared import (
     about_features,
     about_generated,
     about_reference,
+    built,
     cached_reference,
     classifying,
     generated_rows,
@@ -79,7 +80,7 @@ class ModeCoverage:
         """Loads or trains the features, and refuses data and features whose classes cannot be counted."""
         dataset = evaluation.dataset(self.split)
         expected = frequencies(dataset)
-        features = self.features.build(evaluation)
+        features = built(self.features, evaluation)
         classes_of(features, len(expected), dataset.images[:1].to(evaluation.device))  # are there as many logits?
         reference_quality(features, dataset, evaluation)
 
@@ -89,16 +90,13 @@ class ModeCoverage:
         All are nan where a logit is not finite; `mode_kl` is nan too where no image belongs to a class, because there
         are no frequencies then.
         """
-        import torch
-
         dataset = evaluation.dataset(self.split)
         expected = frequencies(dataset)
-        features = self.features.build(evaluation)
+        features = built(self.features, evaluation)
         real_quality = reference_quality(features, dataset, evaluation)
-        rows = generated_rows(evaluation, self.samples, self.seed, partial(classes_of, features, len(expected)))
-        classes = torch.cat([torch.empty(0, dtype=torch.int64), *(row.cpu() for row in rows)])
-        if len(classes) == 0:
-            raise ComponentError("mode_coverage needs at least 1 generated image, got none")
+        what = f"classes by {about_features(features)}"
+        measure = partial(classes_of, features, len(expected))
+        classes = generated_rows(evaluation, self.samples, self.seed, what, measure).cpu()
         modes, kl, quality = coverage(classes, expected)
         of_reference: dict[str, Any] = {**about_reference(dataset), "frequencies": tensors_sha256({"": expected})}
         values = {"modes": modes, "mode_kl": kl}

@@ -29,6 +29,7 @@ from ganlab_plugins.metrics._shared import (
     about_features,
     about_generated,
     about_reference,
+    built,
     generated_features,
     reference_features,
 )
@@ -65,12 +66,12 @@ class PrecisionRecall:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses counts that the data set or the neighbours do not allow."""
-        self.features.build(evaluation)
+        built(self.features, evaluation)
         self._check(self.samples, evaluation.dataset(self.split))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`precision`, `recall`, `density` and `coverage`; all nan where a feature is not finite."""
-        features = self.features.build(evaluation)
+        features = built(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, dataset)
         generated = generated_features(features, evaluation, self.samples, self.seed)

@@ -135,10 +135,10 @@ def test_images_of_another_shape_are_refused(trained):
 
 
 def test_importing_the_plugins_does_not_load_torch():
-    names = ("features.classifier", "features.inception", "features.pixels", "metrics.fid", "metrics.mode_coverage")
-    names += ("datasets.gaussians", "datasets.stacked_mnist")
+    names = ("features.classifier", "features.inception", "features.pixels", "features.timm", "metrics.fid")
+    names += ("metrics.mode_coverage", "datasets.gaussians", "datasets.stacked_mnist")
     code = "import sys\n" + "".join(f"import ganlab_plugins.{name}\n" for name in names)
-    code += "assert not {'torch', 'torchmetrics', 'torch_fidelity'} & set(sys.modules)"
+    code += "assert not {'torch', 'torchmetrics', 'torch_fidelity', 'timm', 'huggingface_hub'} & set(sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )

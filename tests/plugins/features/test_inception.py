@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import pickle
 import urllib.error
 from pathlib import Path
 
@@ -60,64 +57,19 @@ def test_building_leaves_the_global_generator_and_settings_alone(weights, tmp_pa
     assert torch.is_grad_enabled()
 
 
-class Malicious:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return Path.touch, (self.target,)
-
-
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
-def test_a_pickle_that_runs_code_is_refused(save, tmp_path):
-    path, touched = tmp_path / "weights.pth", tmp_path / "touched"
-    save({"weight": Malicious(touched)}, path)
-    with pytest.raises(ComponentError, match=r"weights\.pth was refused"):
-        inception.Inception(str(path)).build(an_evaluation(tmp_path))
-    assert not touched.exists()
-    # What was refused would have run: the test's own pickle is a live one. (It runs before torch finds that a plain
-    # pickle is no file of torch's.)
-    with contextlib.suppress(RuntimeError):
-        torch.load(path, weights_only=False)
-    assert touched.exists()
-
-
-def test_files_that_are_not_weights_are_refused_in_one_line(weights, tmp_path):
-    good = weights.read_bytes()
+def test_files_of_other_networks_are_refused_in_one_line(weights, tmp_path):
     state = torch.load(weights, weights_only=True)
     missing = {name: tensor for name, tensor in state.items() if name != "fc.bias"}
-    legacy = io.BytesIO()
-    torch.save({"weight": torch.ones(2)}, legacy, _use_new_zipfile_serialization=False)
     files = {
-        "empty.pth": b"",
-        "text.pth": b"not weights at all\n",
-        "page.pth": b"<!DOCTYPE html><html></html>",
-        "cut.pth": good[: len(good) // 2],
-        "legacy.pth": legacy.getvalue()[:-10],
-        "text.safetensors": b"not weights at all\n",
-        "list.pth": [torch.ones(1)],
-        "numbers.pth": {"weight": 1.0},
         "other.pth": {"weight": torch.ones(1)},
         "missing.pth": missing,
         "shape.pth": {**missing, "fc.bias": torch.ones(1000)},
     }
     for name, content in files.items():
-        path = tmp_path / name
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            torch.save(content, path)
-        with pytest.raises(ComponentError, match=name.replace(".", r"\.")) as caught:
-            inception.inception_network(path)
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ComponentError, match=name.replace(".", r"\.") + " does not hold the weights") as caught:
+            inception.inception_network(tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ComponentError, match=r"there is no weights file .*gone\.pth"):
-        inception.Inception(str(tmp_path / "gone.pth")).build(an_evaluation(tmp_path))
-
-
-def test_the_home_folder_can_be_written_as_a_tilde(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(ComponentError, match=f"there is no weights file {tmp_path}/gone.pth"):
-        inception.Inception("~/gone.pth").build(an_evaluation(tmp_path))
 
 
 @pytest.mark.parametrize(

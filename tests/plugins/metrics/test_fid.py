@@ -69,6 +69,14 @@ def test_equal_sets_score_zero(tmp_path):
     assert abs(score(StubFeatures(), an_evaluation(tmp_path, reference, reference), 300)) < 1e-6
 
 
+@pytest.mark.parametrize("count", [60, 2000])
+def test_equal_sets_score_zero_where_the_covariance_is_singular(tmp_path, count):
+    """More features than images, and features that never vary, as the pixels at MNIST's edges."""
+    same = images(count, 1).float().mul_(torch.linspace(0, 1, 16).round().view(1, 1, 4, 4)).byte()
+    features = StubFeatures(dim=100)
+    assert abs(score(features, an_evaluation(tmp_path, same, same))) < 1e-6
+
+
 @pytest.mark.parametrize("dim", [12, 3])
 def test_the_score_is_torchmetrics_own(tmp_path, dim):
     class Network(torch.nn.Module):
@@ -197,7 +205,7 @@ def test_fid_infinity_leaves_fid_as_it_is_and_says_how_it_was_found(tmp_path):
     config = StubConfig(StubFeatures())
     scores = fid.FID(samples=200, infinity=True, features=config).evaluate(evaluation)
     assert scores.values["fid"] == score(StubFeatures(), evaluation)
-    assert scores.protocol["infinity"]["sizes"] == [24 + round(step * 176 / 14) for step in range(15)]
+    assert scores.details["fid_infinity"]["infinity"]["sizes"] == [24 + round(step * 176 / 14) for step in range(15)]
     assert "infinity" not in fid.FID(samples=200, features=config).evaluate(evaluation).protocol
     bad = StubConfig(StubFeatures(poison=math.nan, poisoned=slice(1), fingerprint="bad"))
     values = fid.FID(samples=200, infinity=True, features=bad).evaluate(evaluation).values

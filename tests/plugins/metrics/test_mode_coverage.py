@@ -201,7 +201,7 @@ def test_what_cannot_be_counted_is_refused_before_training(name: str, tmp_path: 
 
 
 def test_no_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ComponentError, match="at least 1 generated image, got none"):
+    with pytest.raises(ComponentError, match="there is no generated image to score"):
         metric(OfLevel()).evaluate(an_evaluation(tmp_path, labelled([0, 1, 2, 3]), pictures([])))
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch_fidelity
 from attrs import define
 from torch import Tensor
 
+from ganlab.images import png
 from ganlab_plugins.features.inception import Inception, InceptionFeatures
 from ganlab_plugins.metrics.fid import FID
 from ganlab_plugins.metrics.inception_score import InceptionScore
@@ -111,6 +113,24 @@ def test_the_score_is_torch_fidelitys(value, ours, theirs):
     got, wanted = ours[metric][value], theirs[name]
     logging.info("%s: ganlab %.8g, torch-fidelity %.8g, difference %.1e", value, got, wanted, abs(got / wanted - 1))
     assert got == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_command_scores_folders_as_torch_fidelity_does(weights, theirs, tmp_path, ganlab):
+    for name, pictures in (("made", FAKE), ("real", REAL)):
+        (tmp_path / name).mkdir()
+        for index, picture in enumerate(pictures):
+            (tmp_path / name / f"{index:02}.png").write_bytes(png(picture))
+    options = {0: {}, 1: METRICS["kid"][1], 2: METRICS["inception_score"][1], 3: {}}
+    sets = [f"metric.{place}.{key}={value}" for place in options for key, value in options[place].items()]
+    sets += [f"metric.{place}.seed={SEED}" for place in options] + [f"features.weights={weights}"]
+    metrics = [argument for name in METRICS for argument in ("--metric", name)]
+    code, out, err = ganlab(
+        "score", "made", "--against", "real", *metrics, *(a for s in sets for a in ("--set", s)), "--json"
+    )
+    assert code == 0, err
+    found = {record["name"]: record["value"] for record in json.loads(out)}
+    for value, (_, name) in PAIRS.items():
+        assert found[value] == pytest.approx(theirs[name], rel=1e-4)
 
 
 def test_the_figures_are_such_that_a_wrong_score_would_show(theirs):

@@ -1,0 +1,244 @@
+"""Loops without a framework that do the arithmetic of an experiment: what `ganlab bench` holds ganlab against.
+
+- `tutorial` is how a tutorial writes it: images decoded one at a time in a DataLoader with ToTensor and Normalize, both
+  networks always taking gradients, separate passes for real and fake, a loss read by `.item()` every step.
+- `by_hand` is the same arithmetic at its best: uint8 images in memory gathered by index, the discriminator frozen in
+  the generator's turn, joined passes and the channels-last format where ganlab uses them, nothing recorded. On CUDA the
+  whole step is one captured graph.
+
+Both build their networks, loss, penalties and optimisers from the experiment, in the order in which ganlab does, so
+that the first steps can be compared number by number. They share no code with the phases.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from attrs import frozen
+from PIL import Image
+from torch import Tensor, nn
+
+from ganlab.build import Training
+from ganlab.config import Experiment
+from ganlab.protocols import Dataset, Step
+from ganlab.rng import derived_seed, seed_everything
+
+
+@frozen
+class Parts:
+    """What both loops are made of, freshly built."""
+
+    g: nn.Module
+    d: nn.Module
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    loss: Any
+    penalties: Any
+
+
+def parts_of(experiment: Experiment, training: Training, channels_last: bool) -> Parts:
+    """New networks and optimisers with the weights that ganlab's would have at step 0."""
+    device = training.game.device
+    seed_everything(experiment.seed)
+    g = experiment.generator.build(training.images).to(device).train()
+    d = experiment.discriminator.build(training.images).to(device).train()
+    for network, player in ((g, training.game.generator), (d, training.game.discriminator)):
+        if channels_last and player.name in training.levers["channels_last"]:
+            network.to(memory_format=torch.channels_last)
+    g_config = experiment.generator_optimizer or experiment.optimizer
+    d_config = experiment.discriminator_optimizer or experiment.optimizer
+    game = training.game
+    penalties = {player.name: [penalty for _, penalty in player.penalties] for player in game.players}
+    optimizers = g_config.build(g.parameters()), d_config.build(d.parameters())
+    seed_everything(derived_seed(experiment.seed, "training"))
+    return Parts(g, d, *optimizers, copy.deepcopy(game.loss), penalties)
+
+
+class AsPictures(torch.utils.data.Dataset[Tensor]):
+    """The images as torchvision's data sets hand them out: a PIL image, then a tensor in [-1, 1]."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        from torchvision import transforms
+
+        channels = dataset.images.shape[1]
+        half = (0.5,) * channels
+        self.images = dataset.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(half, half)])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels = self.images[index]
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        tensor: Tensor = self.transform(image)
+        return tensor
+
+
+def endless(dataset: Dataset, batch_size: int, order: Callable[[int], Tensor] | None = None) -> Iterator[Tensor]:
+    """Batches of a DataLoader, pass after pass; `order(epoch)` instead of its own shuffling."""
+    pictures = AsPictures(dataset)
+    generator = torch.Generator()  # else it would draw from the stream of the noise
+    epoch = 0
+    while True:
+        sampler = None if order is None else order(epoch).tolist()
+        loader = torch.utils.data.DataLoader(
+            pictures,
+            batch_size,
+            shuffle=sampler is None,
+            sampler=sampler,
+            drop_last=True,
+            num_workers=0,
+            generator=generator,
+        )
+        yield from loader
+        epoch += 1
+
+
+def tutorial(
+    experiment: Experiment, training: Training, order: Callable[[int], Tensor] | None = None
+) -> tuple[Callable[[], None], Parts]:
+    """One step of the tutorial's loop as a function, and what it trains."""
+    parts = parts_of(experiment, training, channels_last=False)
+    game, size = training.game, experiment.train.batch_size
+    g, d, device = parts.g, parts.d, game.device
+    average = copy.deepcopy(g) if experiment.train.ema else None
+    batches = endless(training.dataset, size, order)
+    turn = 0
+
+    def noise() -> Tensor:
+        return torch.randn(size, game.latent_dim, device=device)
+
+    def judged(images: Tensor) -> Tensor:
+        for augmentation in experiment.augmentation:
+            images = augmentation.augment(images)
+        with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
+            return _logits(d(images, None))
+
+    def made() -> Tensor:
+        with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
+            return g(noise(), None).float()  # type: ignore[no-any-return]
+
+    def step() -> None:
+        nonlocal turn
+        for repeat in range(experiment.train.discriminator_steps):
+            real = next(batches).to(device)
+            fake = made()
+            on_real, on_fake = judged(real), judged(fake.detach())
+            loss = parts.loss.discriminator(on_real, on_fake)
+            shown = _step("discriminator", parts, real, fake.detach(), on_real, on_fake, game.images_seen)
+            loss = loss + _penalties(parts, shown, turn * experiment.train.discriminator_steps + repeat)
+            parts.d_optimizer.zero_grad()
+            loss.backward()
+            parts.d_optimizer.step()
+            loss.item()
+        if experiment.train.fresh_noise:
+            fake = made()
+        on_fake = judged(fake)
+        on_real = judged(real) if game.uses_real else torch.zeros_like(on_fake)
+        loss = parts.loss.generator(on_real, on_fake)
+        shown = _step("generator", parts, real, fake, on_real, on_fake, game.images_seen)
+        loss = loss + _penalties(parts, shown, turn)
+        parts.g_optimizer.zero_grad()
+        loss.backward()
+        parts.g_optimizer.step()
+        loss.item()
+        if average is not None:
+            with torch.no_grad():
+                for kept, new in zip(average.parameters(), g.parameters(), strict=True):
+                    kept.mul_(experiment.train.ema).add_(new, alpha=1 - experiment.train.ema)
+        turn += 1
+
+    return step, parts
+
+
+def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], None], Parts]:
+    """One step of the loop at its best as a function, and what it trains."""
+    parts = parts_of(experiment, training, channels_last=True)
+    game, size = training.game, experiment.train.batch_size
+    g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, game.uses_real
+    repeats, fresh, augmentations = experiment.train.discriminator_steps, game.fresh_noise, experiment.augmentation
+    images = training.feeder.images
+    frozen_with = list(d.parameters())
+    kept = [p.detach().clone() for p in g.parameters()] if experiment.train.ema else []
+    weights: list[Tensor] = list(g.parameters())
+    per_epoch = len(images) // size
+    number = turn = 0
+    order = torch.empty(0)
+
+    def next_real() -> Tensor:
+        nonlocal number, order
+        epoch, place = divmod(number, per_epoch)
+        if place == 0:
+            generator = torch.Generator().manual_seed(derived_seed(experiment.seed, "order", epoch))
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+        number += 1
+        return images[order[place * size : (place + 1) * size]].to(device).float().div_(127.5).sub_(1.0)
+
+    def judged(batch: Tensor) -> Tensor:
+        for augmentation in augmentations:
+            batch = augmentation.augment(batch)
+        return _logits(d(batch, None))
+
+    def both(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        if not game.joined:
+            return judged(real), judged(fake)
+        on_real, on_fake = judged(torch.cat([real, fake])).split(size)
+        return on_real, on_fake
+
+    def step() -> None:
+        nonlocal turn
+        with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
+            for repeat in range(repeats):
+                real = next_real()
+                with torch.set_grad_enabled(not fresh):
+                    fake = g(torch.randn(size, game.latent_dim, device=device), None).float()
+                on_real, on_fake = both(real, fake.detach())
+                total = loss.discriminator(on_real, on_fake)
+                if parts.penalties["discriminator"]:
+                    shown = _step("discriminator", parts, real, fake.detach(), on_real, on_fake, game.images_seen)
+                    total = total + _penalties(parts, shown, turn * repeats + repeat)
+                parts.d_optimizer.zero_grad()
+                total.backward()
+                parts.d_optimizer.step()
+            for parameter in frozen_with:
+                parameter.requires_grad_(False)
+            if fresh:
+                fake = g(torch.randn(size, game.latent_dim, device=device), None).float()
+            on_fake = judged(fake)
+            with torch.no_grad():
+                on_real = judged(real) if uses_real else torch.zeros_like(on_fake)
+            total = loss.generator(on_real, on_fake)
+            if parts.penalties["generator"]:
+                shown = _step("generator", parts, real, fake, on_real, on_fake, game.images_seen)
+                total = total + _penalties(parts, shown, turn)
+            parts.g_optimizer.zero_grad()
+            total.backward()
+            parts.g_optimizer.step()
+            for parameter in frozen_with:
+                parameter.requires_grad_(True)
+        if kept:
+            with torch.no_grad():
+                torch._foreach_lerp_(kept, weights, 1 - experiment.train.ema)
+        turn += 1
+
+    return step, parts
+
+
+def _logits(output: Any) -> Tensor:
+    tensor: Tensor = output if isinstance(output, Tensor) else output.logits
+    return tensor.float()
+
+
+def _step(
+    player: str, parts: Parts, real: Tensor, fake: Tensor, on_real: Tensor, on_fake: Tensor, seen: Tensor
+) -> Step:
+    return Step(player, parts.g, parts.d, real, fake, on_real, on_fake, None, seen)
+
+
+def _penalties(parts: Parts, step: Step, updates: int) -> Any:
+    due = [penalty for penalty in parts.penalties[step.player] if updates % penalty.every == 0]
+    return sum(penalty.every * penalty.penalty(step) for penalty in due)

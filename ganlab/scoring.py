@@ -1,0 +1,270 @@
+"""Scores by command: of a saved checkpoint (`ganlab eval`), and of images that any tool made (`ganlab score`).
+
+Decisions:
+- Images are scored as they are. A reference of another size is refused rather than resized, because resizing is part of
+  a score; what is to be done is said with `--set dataset.size=…`.
+- Given images are scored all, unless `samples` says otherwise, and their records differ from a run's only in that it is
+  not known whose weights made them. So `ganlab compare` puts them beside runs.
+- Under torchrun the processes share the images out; the first writes.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from attrs import frozen
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from torch import Tensor
+
+from ganlab import ranks
+from ganlab.build import pick_device, places
+from ganlab.config import override, parse_override
+from ganlab.data import ImageDataset
+from ganlab.errors import ComponentError, UserError, did_you_mean, one_line
+from ganlab.evaluation import Scorer, Scoring
+from ganlab.options import component, components
+from ganlab.plugins import load_plugins
+from ganlab.protocols import Dataset, DatasetConfig, Metric, Places
+from ganlab.registry import Registry
+from ganlab.runfolder import RunFolder
+from ganlab.runs import Run, load_run
+from ganlab.structure import Problems, Structurer
+from ganlab.view import PlainView
+
+FOLDER = "image_folder"
+"""The data set that reads a folder of images."""
+
+DEFAULT = "fid"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A checkpoint again
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rescore(
+    path: Path, names: Sequence[str], step: int | None, overrides: Iterable[str], device: str
+) -> list[dict[str, Any]]:
+    """The records of the scores, which are also added to the run's metrics.jsonl with "eval": true."""
+    run = load_run(path, step, device, overrides)
+    metrics = _of_run(run, names)
+    with ranks.joined(pick_device(device)) as own_device, _only_writer(RunFolder(run.path, run.info)) as folder:
+        scorer = Scorer(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
+        scoring = scorer.generator(run.generator.to(own_device), run.weights)
+        records = _scored(scoring, metrics, str(run.path))
+        records = [{"step": run.step, "eval": True, **record} for record in records]
+        if ranks.rank() != 0:
+            return []
+        for record in records:
+            folder.append("metrics.jsonl", record)
+        return records
+
+
+@contextmanager
+def _only_writer(folder: RunFolder) -> Iterator[RunFolder]:
+    if ranks.rank() != 0:
+        yield folder
+        return
+    folder.lock()
+    try:
+        yield folder
+    finally:
+        folder.unlock()
+
+
+def _of_run(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
+    """Name, suffix and metric of the experiment's metrics, or of those named, with defaults where it has none."""
+    own = _named(run.plugins.registry, run.experiment.metric)
+    if not names:
+        if not own:
+            raise UserError(f"{run.path}: its experiment has no metric; name one with --metric")
+        return own
+    chosen: list[tuple[str, str, Metric]] = []
+    for name in dict.fromkeys(names):
+        mine = [entry for entry in own if entry[0] == name]
+        try:
+            chosen += mine or [(name, "", Structurer(run.plugins.registry).component("metric", name))]
+        except Problems as error:
+            raise UserError(*(f"--metric {name}: {problem.message}" for problem in error.problems)) from None
+    return chosen
+
+
+def _named(registry: Registry, metrics: Sequence[Metric]) -> list[tuple[str, str, Metric]]:
+    suffixes = registry.suffixes("metric", metrics)
+    return [
+        (registry.component_of("metric", metric).name, suffix, metric)
+        for metric, suffix in zip(metrics, suffixes, strict=True)
+    ]
+
+
+def _scored(scoring: Scoring, metrics: Iterable[tuple[str, str, Metric]], where: str) -> list[dict[str, Any]]:
+    """The records of all metrics, with a bar on stderr while they are computed."""
+    records = []
+    console = Console(stderr=True)
+    plain = PlainView(console)  # a line now and then where there is no terminal
+    speaks = ranks.rank() == 0
+    with Progress(console=console, transient=True, disable=not (speaks and console.is_terminal)) as bar:
+        for name, suffix, metric in metrics:
+            task = bar.add_task(name, total=None)
+
+            def progress(what: str, done: int, total: int, task: TaskID = task, name: str = name) -> None:
+                bar.update(task, description=f"{name}: {what}", completed=done, total=total)
+                if speaks and not console.is_terminal:
+                    plain.progress(f"{name}: {what}", done, total)
+
+            try:
+                records += scoring.score(metric, suffix, progress)
+            except ComponentError as error:
+                raise UserError(f"{where}: metric {name!r}: {error}") from None
+    return records
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images from anywhere
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Wanted:
+    """What `ganlab score` was asked, as the tables of an experiment file."""
+
+    dataset: DatasetConfig = component("dataset")
+    metric: tuple[Metric, ...] = components("metric")
+
+
+def score_images(
+    images: Path,
+    against: str,
+    names: Sequence[str],
+    features: str | None,
+    overrides: Iterable[str],
+    device: str,
+    plugin_files: Sequence[Path] = (),
+    floor: bool = True,
+) -> list[dict[str, Any]]:
+    """The records of the scores of a folder of images, or of an .npz file, against a data set or a folder.
+
+    `overrides` are texts such as "dataset.size=64", "features.weights=FILE" and "metric.0.samples=5000". Raises
+    UserError with a line for every problem.
+    """
+    files = [file.expanduser().resolve() for file in plugin_files]
+    plugins = load_plugins(files)
+    problems = [*plugins.problems, *(str(failure) for failure in plugins.failures if failure.origin.file in files)]
+    if problems:
+        raise UserError(*problems)
+    registry = plugins.registry
+    table: dict[str, Any] = {
+        "dataset": _reference(against, registry),
+        "metric": [{"name": name} for name in dict.fromkeys(names or [DEFAULT])],
+    }
+    if features is not None:
+        table["features"] = {"name": features}
+    for text in overrides:
+        override(table, *parse_override(text))
+    wanted = _wanted(table, registry)
+    where = places()
+    try:
+        reference = wanted.dataset.build(where, "train")
+    except ComponentError as error:
+        raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
+    made = _given(images, reference, wanted.dataset, registry, where)
+    metrics = []
+    for index, (metric, entry) in enumerate(zip(wanted.metric, table["metric"], strict=True)):
+        if hasattr(metric, "samples") and "samples" not in entry:
+            metric = attrs.evolve(metric, samples=len(made.images))  # type: ignore[misc]  # noqa: PLW2901
+        if getattr(metric, "samples", 0) > len(made.images):
+            raise UserError(
+                f"metric.{index}.samples: {entry['samples']:,}, but {images} has {len(made.images):,} images"
+            )
+        metrics.append(metric)
+    with ranks.joined(pick_device(device)) as own_device:
+        scorer = Scorer(wanted.dataset, reference, where, own_device, floor)
+        records = _scored(scorer.given(made.images), _named(registry, metrics), str(images))
+        if ranks.rank() != 0:
+            return []
+        source = {"source": str(images), "fingerprint": made.fingerprint, "count": len(made.images)}
+        return [{"images": source, **record} for record in records]
+
+
+def _reference(against: str, registry: Registry) -> dict[str, Any]:
+    """The data set's table: one of that name, else a folder, whose images are taken as they are."""
+    names = [known.name for known in registry.of_kind("dataset")]
+    if against in names:
+        return {"name": against}
+    if Path(against).is_dir():
+        return {"name": FOLDER, "path": str(Path(against).absolute()), "size": "original"}
+    near = did_you_mean(against, names) or f"; the data sets are: {', '.join(names)}"
+    raise UserError(f"--against {against}: neither a data set nor a folder{near}")
+
+
+def _wanted(table: dict[str, Any], registry: Registry) -> Wanted:
+    """The tables as components; the features are those of every metric that has any and does not name its own."""
+    common = table.pop("features", None)
+    classes = {known.name: known.cls for known in registry.of_kind("metric")}
+    for entry in table["metric"] if isinstance(table["metric"], list) and common is not None else ():
+        options: Any = attrs.fields_dict(classes[entry["name"]]) if entry.get("name") in classes else {}
+        if "features" in options:
+            own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
+            entry.setdefault("features", own)
+    try:
+        wanted: Wanted = Structurer(registry).read(table, Wanted)
+    except Problems as error:
+        raise UserError(*(f"score: {problem}" for problem in error.problems)) from None
+    return wanted
+
+
+def _given(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
+    """The images to score; raises UserError where their shape is not the reference's."""
+    _, channels, height, width = reference.images.shape
+    known = attrs.fields_dict(type(config))
+    if path.is_dir():
+        table = {"name": FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
+        try:
+            images = Structurer(registry).component("dataset", table).build(where, "train").images
+        except ComponentError as error:
+            raise UserError(*str(error).splitlines()) from None
+        except Problems as error:
+            raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
+    elif path.suffix == ".npz":
+        images = read_npz(path)
+    else:
+        raise UserError(f"{path}: expected a folder of images or an .npz file")
+    if len(images) < 2:
+        raise UserError(f"{path}: {len(images)} images; a score needs at least 2")
+    if tuple(images.shape[1:]) != (channels, height, width):
+        own = "x".join(map(str, images.shape[1:]))
+        its = "x".join(map(str, (channels, height, width)))
+        size = f"; --set dataset.size={images.shape[2]} resizes the reference"
+        if images.shape[1] != channels:
+            size = f"; --set dataset.channels={images.shape[1]}" if "channels" in known else ""
+        raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{size}")
+    return ImageDataset(images, path.name)
+
+
+def read_npz(path: Path) -> Tensor:
+    """The images of an .npz file as uint8 (N, C, H, W): its array `images`, or its first, uint8 (N, H, W, C)."""
+    try:
+        if not zipfile.is_zipfile(path) and path.is_file():
+            raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            if not names:
+                raise UserError(f"{path}: holds no array")
+            name = "images" if "images" in names else names[0]
+            array = arrays[name]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
+    if array.dtype != np.uint8 or array.ndim != 4:
+        raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; wanted uint8 (N, height, width, channels)")
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()

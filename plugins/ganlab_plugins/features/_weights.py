@@ -1,0 +1,45 @@
+"""Reading a file of weights: it is data, never code, whatever its author put in it."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganlab import ComponentError, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError),
+    *(TypeError, AttributeError, AssertionError, struct.error),
+)
+"""What torch.load was seen to raise, or may, on files that were cut short or had bytes changed."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file, at least one, read without running any code that it may hold."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ComponentError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ComponentError(f"{path} was refused: a weights file must hold tensors only, and no code") from error
+    except (*UNREADABLE, SafetensorError) as error:
+        raise ComponentError(f"{path} cannot be read as a weights file: {one_line(error)}") from error
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items())
+    ):
+        raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
+    return dict(found)

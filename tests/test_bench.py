@@ -1,0 +1,96 @@
+"""The benchmark's rivals do the arithmetic of an experiment: held against ganlab's own steps, weight by weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ganlab import rivals
+from ganlab.bench import bench, median_ratio
+from ganlab.build import Training, build
+from ganlab.config import Experiment, structured
+from ganlab.loop import train
+from ganlab.plugins import load_plugins
+from ganlab.protocols import Places
+
+STEPS = 6
+CASES: dict[str, dict[str, Any]] = {
+    "mlp": {},
+    "shared noise": {"train": {"fresh_noise": False}},
+    "discriminator steps, average": {"train": {"discriminator_steps": 2, "ema": 0.9}},
+    "penalty and smoothing": {
+        "penalty": [{"name": "l2_generator", "weight": 0.1}],
+        "loss_wrapper": [{"name": "label_smoothing"}],
+    },
+    # Its last bias has a gradient of 0 but for rounding, which Adam would scale up.
+    "a loss that compares": {"loss": {"name": "relativistic"}, "optimizer": {"name": "sgd"}},
+    "convolutions and batch norm": {
+        "dataset": {"name": "digits", "size": 16},
+        "generator": {"name": "dcgan", "latent_dim": 8, "channels": 8},
+        "discriminator": {"name": "dcgan", "channels": 8},
+    },
+}
+
+
+def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experiment, Training]:
+    """ganlab's own training, and the experiment for its rivals."""
+    changes = CASES[case]
+    table["discriminator"] = {"name": "mlp", "hidden": [16]}  # another order of passes draws other dropout masks
+    table |= {key: value for key, value in changes.items() if key != "train"}
+    table["train"] |= {"steps": STEPS, **changes.get("train", {})}
+    plugins = load_plugins()
+    experiment = structured(table, plugins)
+    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    return experiment, training
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("rival", ["tutorial", "by hand"])
+def test_a_rival_takes_the_same_steps(case: str, rival: str, table: dict[str, Any], tmp_path: Path) -> None:
+    experiment, training = trained(table, case, tmp_path)
+    if rival == "tutorial":
+        step, parts = rivals.tutorial(experiment, training, training.feeder.order)
+    else:
+        step, parts = rivals.by_hand(experiment, training)
+    for _ in range(STEPS):
+        step()
+    _, training = trained(table, case, tmp_path)  # which seeds the streams again
+    train(training, 0, lambda step: None)
+    for ours, theirs in ((training.game.generator, parts.g), (training.game.discriminator, parts.d)):
+        for (name, value), other in zip(ours.network.state_dict().items(), theirs.state_dict().values(), strict=True):
+            assert torch.allclose(value, other, rtol=1e-3, atol=1e-5), f"{case}: {ours.name} {name} differs"
+
+
+def test_what_is_measured(table: dict[str, Any], write: Callable[..., Path], ganlab: Any) -> None:
+    table["penalty"] = [{"name": "l2_generator"}]
+    path = write(table)
+    result = bench(path, (), "cpu", 0.1, (), lambda what, done, total: None)
+    assert set(result["steps_per_second"]) == {"ganlab", "tutorial", "by hand"}
+    assert result["rounds"] >= 5
+    assert {"data", "discriminator", "generator", "logging"} == set(result["milliseconds"])
+    (cost,) = result["plugins"]
+    assert (cost["kind"], cost["name"]) == ("penalty", "l2_generator")
+    # The products of both networks, forward and backward, counted by hand: the input's gradient is not needed in the
+    # first layer of the discriminator's own turn, and its weights' gradient not in the generator's.
+    g, d, n = 8 * 16 + 16 * 64, 64 * 16 + 16 * 1, 16
+    discriminator = 2 * n * g + 2 * (2 * n) * (2 * d + 16 * 1)
+    generator = 2 * n * (2 * g + 16 * 64) + 2 * n * 2 * d
+    assert result["ceilings"]["gflop_per_step"] * 1e9 == pytest.approx(discriminator + generator)
+
+    code, out, err = ganlab("bench", path, "--seconds", "0.1", "--device", "cpu")
+    assert code == 0, err
+    for words in ("times as fast", "tutorial", "by hand", "milliseconds of a step", "penalty l2_generator"):
+        assert words in out
+    assert json.loads(ganlab("bench", path, "--seconds", "0.1", "--device", "cpu", "--json")[1])["batch_size"] == 16
+    code, _, err = ganlab("bench", path, "--seconds", "0")
+    assert (code, err.strip()) == (2, "--seconds 0.0: expected more than 0")
+
+
+def test_a_ratio_is_the_median_of_rounds() -> None:
+    """A round in which the machine was busy hits both contestants."""
+    assert median_ratio([10.0, 1.0, 12.0], [5.0, 0.5, 4.0]) == 2.0

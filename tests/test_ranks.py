@@ -1,0 +1,144 @@
+"""Training on several processes (gloo), held against one process on the same batch, and against itself resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ganlab.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.runfolder import read_info, read_records
+
+Write = Callable[..., Path]
+Command = Callable[..., tuple[int, str, str]]
+
+
+def torchrun(processes: int, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """`ganlab` on several processes of this machine, on one thread each."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--rdzv-backend"]
+    return subprocess.Popen(
+        [*launcher, "c10d", "--rdzv-endpoint", "localhost:0", "-m", "ganlab", *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+def weights(run: Path) -> torch.Tensor:
+    """All weights of a run's last checkpoint."""
+    state = load_checkpoint(list(list_checkpoints(run / "checkpoints").values())[-1])
+    return torch.cat([v.double().flatten() for part in ("generator", "discriminator") for v in state[part].values()])
+
+
+def test_two_processes_train_what_one_does(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    """A summed loss, one that compares real with fake, penalties of weights, an average, scores; without dropout."""
+    table["discriminator"] = {"name": "mlp", "hidden": [16]}
+    table["loss"] = {"name": "relativistic"}
+    table["penalty"] = [{"name": "l2_generator", "weight": 0.1}]
+    table["optimizer"] = {"name": "sgd", "lr": 0.05, "momentum": 0.5}
+    table["train"] |= {"steps": 12, "ema": 0.5, "discriminator_steps": 2}
+    table["metric"] = [{"name": "fid", "samples": 33, "features": {"name": "classifier", "updates": 20}}]
+    file = write(table)
+    assert ganlab("run", file, "--out", "one")[0] == 0
+    out = finished(torchrun(2, "run", file, "--out", "two", "--device", "cpu"))
+    assert out.count("finished at step 12") == 1
+    one, two = weights(Path("one")), weights(Path("two"))
+    assert not torch.equal(one, torch.zeros_like(one))
+    assert (one - two).abs().max() < 1e-5
+    assert read_info(Path("two"))["world_size"] == 2
+    for mine, other in zip(read_records(Path("one/log.jsonl")), read_records(Path("two/log.jsonl")), strict=True):
+        for key in ("images_seen", "loss_generator", "loss_discriminator", "d_real", "penalty_l2_generator"):
+            assert mine[key] == pytest.approx(other[key], rel=1e-4), key
+    (_, fid), (_, other) = (read_records(Path(run) / "metrics.jsonl") for run in ("one", "two"))
+    assert other["value"] == pytest.approx(fid["value"], rel=1e-4)
+    assert other["protocol"] == fid["protocol"]
+
+
+def test_a_summed_loss_is_that_of_the_whole_batch(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["discriminator"] = {"name": "mlp", "hidden": [16]}
+    table["loss"] = {"name": "bce", "reduction": "sum"}
+    table["optimizer"] = {"name": "sgd", "lr": 1e-3}
+    file = write(table)
+    assert ganlab("run", file, "--out", "one")[0] == 0
+    finished(torchrun(2, "run", file, "--out", "two", "--device", "cpu"))
+    assert (weights(Path("one")) - weights(Path("two"))).abs().max() < 1e-5
+
+
+def workers(agent: int) -> list[int]:
+    """The processes that a torchrun has started."""
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_one_stopped_process_stops_all_and_resuming_is_exact(table: dict[str, Any], write: Write) -> None:
+    """With dropout, batch norm, momentum and an average: all that differs between processes is in the checkpoint."""
+    table["dataset"] = {"name": "digits", "size": 16}
+    table["generator"] = {"name": "dcgan", "latent_dim": 8, "channels": 4}
+    table["discriminator"] = {"name": "mlp", "hidden": [16], "dropout": 0.3}
+    table["train"] |= {"steps": 300, "batch_size": 18, "ema": 0.9, "checkpoint_every": 0, "log_every": 1}
+    file = write(table)
+    whole = torchrun(2, "run", file, "--out", "whole", "--device", "cpu")
+    finished(whole)
+    process = torchrun(2, "run", file, "--out", "parts", "--device", "cpu")
+    until = time.monotonic() + 120
+    while not read_records(Path("parts/log.jsonl")) and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(workers(process.pid)[1], signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    info = read_info(Path("parts"))
+    assert info["status"] == "interrupted", err
+    assert 0 < info["step"] < 300
+    finished(torchrun(2, "run", file, "--out", "parts", "--resume", "--device", "cpu"))
+    assert torch.equal(weights(Path("whole")), weights(Path("parts")))
+    assert len(read_records(Path("parts/log.jsonl"))) == 300
+
+    code = torchrun(3, "run", file, "--out", "parts", "--resume", "--set", "train.steps=301", "--device", "cpu")
+    _, err = code.communicate(timeout=120)
+    assert code.returncode != 0
+    assert "world_size: was 2, is now 3" in err
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(table: dict[str, Any], write: Write) -> None:
+    table["train"]["batch_size"] = 15
+    process = torchrun(2, "run", write(table), "--out", "r", "--device", "cpu")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert re.search(r"train.batch_size: 15 cannot be shared equally by 2 processes", err)
+    assert not Path("r").exists()
+
+
+def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str, Any], tmp_path: Path) -> None:
+    """Each process's part of a batch, put side by side, is the batch."""
+    from ganlab import ranks
+    from ganlab.data import Feeder
+
+    images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1)
+    feeder = Feeder(images, 12, 0, torch.device("cpu"))
+    whole = feeder.batch(4)
+    parts = []
+    for number in range(3):
+        monkeypatch.setattr(ranks, "world", lambda: 3)
+        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        parts.append(feeder.batch(4))
+    assert torch.equal(torch.cat(parts), whole)
+    assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"

@@ -1,0 +1,222 @@
+"""`ganlab score`: images of other tools under a run's protocol, beside runs, and shared out between processes.
+
+tests/plugins/metrics/test_parity.py holds the command against torch-fidelity on the same folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ganlab import load_run
+from ganlab.images import png
+from ganlab.runfolder import read_records
+
+Write = Callable[..., Path]
+Command = Callable[..., tuple[int, str, str]]
+QUICK = ("--features", "classifier", "--set", "features.updates=20")
+
+
+@pytest.fixture
+def run(table: dict[str, Any], write: Write, ganlab: Command) -> Path:
+    """A finished run whose final FID is of 40 images."""
+    table["metric"] = [{"name": "fid", "samples": 40, "features": {"name": "classifier", "updates": 20}}]
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    return Path("r")
+
+
+def write_npz(path: Path, images: torch.Tensor, name: str = "images") -> Path:
+    np.savez(path, **{name: images.permute(0, 2, 3, 1).numpy()})
+    return path
+
+
+def write_folder(path: Path, images: torch.Tensor) -> Path:
+    path.mkdir()
+    for index, image in enumerate(images):
+        (path / f"{index:04}.png").write_bytes(png(image))
+    return path
+
+
+def noise(count: int, size: int = 8, channels: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+def scored(ganlab: Command, *arguments: object) -> list[dict[str, Any]]:
+    code, out, err = ganlab("score", *arguments, "--json")
+    assert code == 0, err
+    records: list[dict[str, Any]] = json.loads(out)
+    return records
+
+
+def test_a_runs_own_images_score_what_the_run_scored(run: Path, ganlab: Command) -> None:
+    """The metric's latents are the stream "metric", so the images are drawn by it here."""
+    from ganlab.evaluation import sample
+
+    images = torch.cat(list(sample(load_run(run).generator, 40, 0, torch.device("cpu"), "metric")))
+    own = read_records(run / "metrics.jsonl")[-1]
+    for path in (write_npz(Path("a.npz"), images), write_folder(Path("a"), images)):
+        (record,) = scored(ganlab, path, "--against", "digits", *QUICK)
+        assert record["value"] == pytest.approx(own["value"], rel=1e-6)
+        assert record["protocol"] == own["protocol"] | {"weights": "given"}
+        assert record["floor"] == own["floor"]
+        assert record["images"]["count"] == 40
+
+
+def test_given_images_stand_in_a_table_with_runs(run: Path, ganlab: Command, tmp_path: Path) -> None:
+    write_npz(Path("noise.npz"), noise(40))
+    Path("stylegan.json").write_text(json.dumps(scored(ganlab, "noise.npz", "--against", "digits", *QUICK)))
+    code, out, err = ganlab("compare", run, "stylegan.json", "--html", "page.html")
+    assert code == 0, err
+    assert "tiny" in out
+    assert "stylegan" in out
+    assert "given images, whose weights made them is not known: stylegan" in out
+    assert "floor, what real images score" in out
+    assert "stylegan" in Path("page.html").read_text()
+    rows = json.loads(ganlab("compare", "stylegan.json", run, "--json")[1])[0]["rows"]
+    assert {row["verdict"] for row in rows} == {"baseline", "cannot tell"}
+
+    fewer = scored(ganlab, "noise.npz", "--against", "digits", *QUICK, "--set", "metric.0.samples=30")
+    Path("fewer.json").write_text(json.dumps(fewer))
+    code, _, err = ganlab("compare", run, "fewer.json")
+    assert code == 2
+    assert "protocol.generated differs: 40 (tiny) against 30 (fewer)" in err
+    assert "weights" not in err
+    Path("twice").mkdir()
+    Path("twice/stylegan.json").write_text(Path("stylegan.json").read_text())
+    code, _, err = ganlab("compare", "stylegan.json", "twice/stylegan.json")
+    assert (code, err.strip()) == (2, "'stylegan' is twice: stylegan.json and twice/stylegan.json")
+    for wrong in ("[1]", "[]", "{}", '[{"name": "fid", "value": null, "protocol": {}}]'):
+        Path("other.json").write_text(wrong)
+        code, _, err = ganlab("compare", run, "other.json")
+        assert (code, err.strip()) == (2, "other.json: expected the list of records that `ganlab score --json` prints")
+    Path("tiny.json").write_text(Path("stylegan.json").read_text())
+    code, _, err = ganlab("compare", run, "tiny.json")
+    assert (code, err.strip()) == (2, "r and tiny.json: a file and runs are both called 'tiny'; rename it")
+
+
+def test_a_folder_is_a_reference_too(ganlab: Command) -> None:
+    """Equal sets have precision and recall 1; a random half of them is chosen by the seed."""
+    images = write_folder(Path("real"), noise(24, channels=3))
+    metric = ("--metric", "precision_recall", "--features", "shades", "--plugin", "shades.py")
+    Path("shades.py").write_text(SHADES)
+    values = {r["name"]: r["value"] for r in scored(ganlab, images, "--against", images, *metric)}
+    assert values["precision"] == values["recall"] == values["coverage"] == 1
+    half = ("--set", "metric.0.samples=12")
+    one, same = (scored(ganlab, images, "--against", images, *metric, *half)[0] for _ in range(2))
+    assert one["protocol"]["generated"] == 12
+    assert one["value"] == same["value"]
+    assert "floor" not in one  # a folder without a test split has no other real images
+
+
+SHADES = """
+from attrs import frozen
+from ganlab import hookimpl
+
+class Shades:
+    name, dim, fingerprint, preprocessing = "shades", 4, "none", "none"
+    def __call__(self, images): return images.flatten(1)[:, :4].float()
+
+@frozen
+class Config:
+    def build(self, evaluation): return Shades()
+
+@hookimpl
+def register_features(register): register("shades", Config)
+"""
+
+
+def test_lines_for_people(ganlab: Command) -> None:
+    write_npz(Path("a.npz"), noise(30))
+    code, out, _ = ganlab("score", "a.npz", "--against", "digits", *QUICK)
+    assert code == 0
+    assert out.startswith("fid ")
+    assert "(classifier features), floor " in out
+    assert out.rstrip().endswith("30 images")
+    assert "floor" not in ganlab("score", "a.npz", "--against", "digits", *QUICK, "--no-floor")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.npz", "--against", "digit"], "--against digit: neither a data set nor a folder; did you mean 'digits'?"),
+        (["nothing", "--against", "digits"], "nothing: expected a folder of images or an .npz file"),
+        (["nothing.npz", "--against", "digits"], "nothing.npz: no such file"),
+        (["broken.npz", "--against", "digits"], "broken.npz: is no whole .npz file"),
+        (["text.npz", "--against", "digits"], "text.npz: is no whole .npz file; write one with numpy.savez"),
+        (["floats.npz", "--against", "digits"], "floats.npz: images is float64 (4, 8, 8, 1); wanted uint8"),
+        (["one.npz", "--against", "digits"], "one.npz: 1 images; a score needs at least 2"),
+        (["empty", "--against", "digits"], "holds no images"),
+        (["mixed", "--against", "digits"], "1.png: 9x9 pixels, but 0.png has 8x8"),
+        (["a.npz", "--against", "digits", "--metric", "fidd"], "unknown metric 'fidd'; did you mean 'fid'?"),
+        (["a.npz", "--against", "digits", "--features", "classifer"], "did you mean 'classifier'?"),
+        (["a.npz", "--against", "digits", "--set", "features.weights=no.pth"], "there is no weights file no.pth"),
+        (
+            ["a.npz", "--against", "digits", "--set", "dataset.sise=9"],
+            "dataset.sise: unknown key; did you mean 'size'?",
+        ),
+        (
+            ["a.npz", "--against", "digits", "--set", "dataset.size=9"],
+            "a.npz: images of 1x8x8 do not compare with those of 1x9x9 in digits; --set dataset.size=8 resizes",
+        ),
+        (["a.npz", "--against", "digits", "--set", "metric.0.samples=31"], "metric.0.samples: 31, but a.npz has 30"),
+        (["a.npz", "--against", "digits", "--plugin", "no.py"], "no.py"),
+    ],
+)
+def test_refusals(arguments: list[str], said: str, ganlab: Command) -> None:
+    write_npz(Path("a.npz"), noise(30))
+    write_npz(Path("one.npz"), noise(1))
+    write_npz(Path("floats.npz"), noise(4).double())
+    Path("broken.npz").write_bytes(Path("a.npz").read_bytes()[:700])
+    Path("text.npz").write_text("images")
+    Path("empty").mkdir()
+    Path("mixed").mkdir()
+    for index, size in enumerate((8, 9)):
+        Path(f"mixed/{index}.png").write_bytes(png(noise(1, size)[0]))
+    code, out, err = ganlab("score", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_an_array_of_objects_is_not_unpickled(ganlab: Command) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path("executed").touch, ())
+
+    np.savez("a.npz", images=np.array([Bomb()], dtype=object))
+    code, _, err = ganlab("score", "a.npz", "--against", "digits")
+    assert code == 2
+    assert "a.npz: cannot be read" in err
+    assert not Path("executed").exists()
+
+
+def test_many_processes_score_what_one_does(ganlab: Command) -> None:
+    """31 images over 3 processes: shares of 10, 10 and 11; KID's subsets depend on the images' order."""
+    write_npz(Path("a.npz"), noise(31))
+    metrics = ["--metric", "fid", "--metric", "kid", "--metric", "inception_score", "--set", "metric.1.subset_size=9"]
+    arguments = ["score", "a.npz", "--against", "digits", *QUICK, *metrics]
+    alone = scored(ganlab, *arguments[1:])
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "-m", "ganlab", *arguments, "--json"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    together = json.loads(process.stdout)
+    for one, other in zip(alone, together, strict=True):
+        assert other["value"] == pytest.approx(one["value"], rel=1e-5, abs=1e-7)
+        assert other["protocol"] == one["protocol"]
+    assert [r["protocol"]["generated"] for r in together] == [31] * len(together)
