@@ -36,6 +36,8 @@ def attempt(command: Sequence[str], log: str, folder: str, environment: Mapping[
     `environment` is laid over this process's own. Only for the main thread: the command dies with the thread that
     started it. Raises OSError, with the name of this machine, where the command cannot be started here.
     """
+    # What was started in the background of a shell ignores interrupts, and Ray's workers inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with open(log, "ab") as stream:
             _take_turn(stream)
@@ -51,6 +53,8 @@ def attempt(command: Sequence[str], log: str, folder: str, environment: Mapping[
                 fcntl.flock(stream, fcntl.LOCK_UN)
     except OSError as error:
         raise OSError(f"{platform.node()}: {error}") from None
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
     return process.returncode
 
 
