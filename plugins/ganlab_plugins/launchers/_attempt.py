@@ -12,6 +12,7 @@ Only the standard library is imported: this file also runs by itself, to become 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -19,8 +20,9 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, NoReturn
 
 POLL = 0.2
@@ -36,8 +38,24 @@ def attempt(command: Sequence[str], log: str, folder: str, environment: Mapping[
     `environment` is laid over this process's own. Only for the main thread: the command dies with the thread that
     started it. Raises OSError, with the name of this machine, where the command cannot be started here.
     """
-    # What was started in the background of a shell ignores interrupts, and Ray's workers inherit that.
+    with _interruptible():
+        return _attempt(command, log, folder, environment)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """In the body an interrupt raises, though what a shell starts in the background, Ray's workers too, ignores it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+def _attempt(command: Sequence[str], log: str, folder: str, environment: Mapping[str, str]) -> int:
     try:
         with open(log, "ab") as stream:
             _take_turn(stream)
@@ -53,8 +71,6 @@ def attempt(command: Sequence[str], log: str, folder: str, environment: Mapping[
                 fcntl.flock(stream, fcntl.LOCK_UN)
     except OSError as error:
         raise OSError(f"{platform.node()}: {error}") from None
-    finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
     return process.returncode
 
 
