@@ -147,8 +147,8 @@ def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15)
         return result
 
     for step in range(steps):
-        batch = step * training.batches_per_step
-        for phase in training.phases:
+        batch = step * training.turns.batches
+        for phase in training.turns.phases:
             for repeat in range(phase.repeats):
                 if phase.new_images:
                     real = took("data", partial(training.feeder.batch, batch))
@@ -158,9 +158,9 @@ def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15)
             took("average", training.average.update)
         took("logging", training.game.meters.means)
     medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
-    for phase in training.phases:
+    for phase in training.turns.phases:
         medians[phase.name] *= phase.repeats
-    medians["data"] *= training.batches_per_step
+    medians["data"] *= training.turns.batches
     medians["logging"] /= max(1, experiment.train.log_every.in_steps(training.steps_per_epoch))
     return medians
 

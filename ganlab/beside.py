@@ -101,13 +101,21 @@ class Beside:
         self._busy, self._last_tick, self._timed_from = 0.0, step, step
         self._publish("log.jsonl", record, self.plugins.hook.tick_finished)
         self.view.tick(record)
+        self._tell_levers()
         for name, value in means.items():
             if not math.isfinite(value):
                 raise Diverged(f"diverged: {name} is {value} in the mean of the steps up to {step:,}")
 
+    def _tell_levers(self) -> None:
+        """Whether steps can be captured shows only when the first have been taken."""
+        levers = self.training.levers
+        if levers != self.run.info.get("step_levers", levers):
+            self.view.line(f"steps are not captured, which is slower and right all the same: {levers['captured']}")
+            self.run.write_info(step_levers=levers)
+
     @property
     def _images_per_step(self) -> int:
-        return self.training.feeder.batch_size * self.training.batches_per_step
+        return self.training.feeder.batch_size * self.training.turns.batches
 
     def draw_samples(self, step: int) -> None:
         """A grid of the same latents every time."""

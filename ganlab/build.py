@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab import ranks
+from ganlab import levers, ranks
+from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
 from ganlab.config import Experiment
 from ganlab.data import Feeder, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
-from ganlab.phases import Average, Game, Phase, Player, logits, two_player_phases
-from ganlab.protocols import Augmentation, Dataset, ImageSpec, Loss, OptimizerConfig, Places
-from ganlab.registry import Registry
+from ganlab.phases import Average, Game, Player, Turns, logits, two_player_phases
+from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
+from ganlab.registry import KINDS, Registry
 from ganlab.rng import derived_seed, seed_everything
 
 PLAYERS = ("generator", "discriminator")
@@ -37,24 +38,37 @@ class Training:
     """All that a training loop needs."""
 
     game: Game
-    phases: list[Phase]
+    turns: Turns
+    capture: CapturedTurns | None
     feeder: Feeder
-    average: Average | None
     dataset: Dataset
     images: ImageSpec
     total_steps: int
     stateful: dict[str, Any]
 
+    def take_turns(self, real: Sequence[Tensor], step: int) -> None:
+        """Takes the turns of a step, captured where they are."""
+        (self.capture or self.turns)(real, step)
+
     @property
-    def batches_per_step(self) -> int:
-        return sum(phase.repeats for phase in self.phases if phase.new_images)
+    def average(self) -> Average | None:
+        return self.turns.average
 
     @property
     def levers(self) -> dict[str, Any]:
-        """What makes the step fast and moves its last bits: a part of run.json."""
+        """What makes the step fast and moves its last bits: a part of run.json.
+
+        `captured` is False, True, or why the steps are eager where they should have been captured.
+        """
+
+        def having(has: Callable[[nn.Module], bool]) -> list[str]:
+            return [player.name for player in self.game.players if has(player.network)]
+
         return {
             "joined": self.game.joined,
-            "channels_last": [player.name for player in self.game.players if has_convolutions(player.network)],
+            "channels_last": having(levers.has_convolutions),
+            "quick_dropout": having(levers.has_quick_dropout),
+            "captured": (self.capture.refusal or True) if self.capture else False,
         }
 
     @property
@@ -68,7 +82,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.feeder.batches_per_epoch / self.batches_per_step
+        return self.feeder.batches_per_epoch / self.turns.batches
 
 
 def places() -> Places:
@@ -117,8 +131,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     for name in PLAYERS:
         with _refusals(problems, name, device):
             networks[name] = getattr(experiment, name).build(images).to(device)
-            if has_convolutions(networks[name]):
-                networks[name].to(memory_format=torch.channels_last)
+            levers.prepare(networks[name], device)
     if problems:
         raise UserError(*problems)
     generator, discriminator = (networks[name].train() for name in PLAYERS)
@@ -132,6 +145,8 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
         with _refusals(problems, f"{name}.optimizer"):
             optimizer = config.build(networks[name].parameters())
+            if device.type == "cuda":
+                levers.make_capturable(optimizer)
             players[name] = Player(name, networks[name], optimizer, penalties[name])
     if problems:
         raise UserError(*problems)
@@ -148,13 +163,13 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         latent_dim=latent_dim,
         batch_size=train.batch_size,
         device=device,
-        uses_real=uses_real(loss),
-        joined=rows_are_independent(discriminator, experiment.augmentation, images, device),
+        uses_real=levers.uses_real(loss),
+        joined=levers.rows_are_independent(discriminator, experiment.augmentation, images, device),
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device)
-    phases = two_player_phases(game, train.discriminator_steps)
+    turns = Turns(two_player_phases(game, train.discriminator_steps), average)
     total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
     if total < 1:
         raise UserError(
@@ -171,11 +186,13 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         game.noise = torch.Generator(device).manual_seed(stream)
         seed_everything(derived_seed(experiment.seed, "training", ranks.rank()))
         ranks.as_the_first(tensor for network in networks.values() for tensor in network.state_dict().values())
+    # What several processes tell each other in a step is not captured.
+    captured = train.capture and device.type == "cuda" and ranks.world() == 1
     return Training(
         game=game,
-        phases=phases,
+        turns=turns,
+        capture=capturing(game, turns, registry, CudaGraphs(device)) if captured else None,
         feeder=feeder,
-        average=average,
         dataset=dataset,
         images=images,
         total_steps=total,
@@ -183,33 +200,14 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     )
 
 
-def uses_real(loss: Loss) -> bool:
-    """Whether the generator's loss looks at the logits of real images: NaN in, NaN out."""
-    real, fake = torch.full((4,), torch.nan), torch.zeros(4)
-    return bool(torch.isnan(loss.generator(real, fake)).any())
+def capturing(game: Game, turns: Turns, registry: Registry, recorder: Recorder) -> CapturedTurns:
+    """Captured turns that name a plugin at fault as `ganlab plugins` does."""
 
+    def named(file: str) -> str:
+        found = (part.origin for kind in KINDS for part in registry.of_kind(kind) if str(part.origin.file) == file)
+        return f"plugin {origin}" if (origin := next(found, None)) else file
 
-def rows_are_independent(
-    discriminator: nn.Module, augmentations: Sequence[Augmentation], images: ImageSpec, device: torch.device
-) -> bool:
-    """Whether what the discriminator says of an image, a bare logit, is left alone by the rest of its batch.
-
-    Half of a batch of NaN must leave the other half finite. Batch norm and a minibatch's standard deviation do not; a
-    copy is asked, since the first would keep the NaN.
-    """
-    network, augmentations = copy.deepcopy((discriminator, augmentations))
-    batch = torch.zeros(4, images.channels, images.height, images.width, device=device)
-    batch[2:] = torch.nan
-    for augmentation in augmentations:
-        batch = augmentation.augment(batch)
-    with torch.no_grad():
-        output = network.train()(batch, None)
-    return isinstance(output, Tensor) and output.shape == (4,) and bool(output[:2].isfinite().all())
-
-
-def has_convolutions(network: nn.Module) -> bool:
-    """Whether the channels-last memory format is faster for the network: its 2-D convolutions are."""
-    return any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in network.modules())
+    return CapturedTurns(turns, game.meters, recorder, game.device, named)
 
 
 def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str]) -> Loss:

@@ -48,6 +48,8 @@ class Train:
     fresh_noise: draw new latents for the generator's update. False reuses the discriminator's last fake images: one
         pass through the generator less.
     precision: "float32"; "tf32" (matrix products of float32 on CUDA); "bfloat16" (autocast).
+    capture: on CUDA, capture each kind of step once as a graph and replay it. False for eager steps, as a debugger
+        wants them; a plugin that cannot be captured makes them eager too.
     ema: decay a step of the running average of the generator's weights, which is then what is sampled and scored;
         0 for none.
     log_every, sample_every, checkpoint_every: intervals, in steps or as "2 epochs"; 0 for never (but the end is
@@ -62,6 +64,7 @@ class Train:
     discriminator_steps: int = field(default=1, validator=ge(1))
     fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    capture: bool = True
     ema: float = field(default=0.0, validator=[ge(0), lt(1)])
     log_every: Interval = Interval(50)
     sample_every: Interval = Interval(1000)

@@ -21,17 +21,7 @@ def take_step(training: Training, step: int) -> None:
     Which images a batch holds is a function of the batch's number, and that of the step, so a resumed loop sees what an
     uninterrupted one would have seen.
     """
-    batch = step * training.batches_per_step
-
-    # Each player in its turn.
-    for phase in training.phases:
-        for repeat in range(phase.repeats):
-            if phase.new_images:
-                real = training.feeder.batch(batch)
-                batch += 1
-            phase.update(real, step * phase.repeats + repeat)
-
-    # What follows from the generator's update.
-    if training.average is not None:
-        training.average.update()
-    training.game.images_seen.fill_(batch * training.feeder.batch_size)
+    count = training.turns.batches
+    real = [training.feeder.batch(step * count + number) for number in range(count)]
+    training.take_turns(real, step)
+    training.game.images_seen.fill_((step + 1) * count * training.feeder.batch_size)

@@ -14,7 +14,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,32 +39,39 @@ class Player:
     def loss_name(self) -> str:
         return f"loss_{self.name}"
 
+    def due(self, updates: int) -> tuple[str, ...]:
+        """The names of the penalties that count in the update after so many."""
+        return tuple(name for name, penalty in self.penalties if updates % penalty.every == 0)
+
 
 @define
 class Meters:
-    """Sums of what the steps report, kept on the device until somebody reads them."""
+    """Sums of what the steps report, kept on the device until somebody reads them.
+
+    A sum stays the same tensor for ever, since a captured step goes on adding to it.
+    """
 
     sums: dict[str, Tensor] = field(factory=dict)
     counts: dict[str, int] = field(factory=dict)
 
     def add(self, name: str, value: Tensor) -> None:
-        value = value.detach().float()
-        if name in self.sums:
-            self.sums[name].add_(value)
-        else:
-            self.sums[name] = value.clone()
+        if name not in self.sums:
+            self.sums[name] = torch.zeros((), device=value.device)
+        self.sums[name].add_(value.detach())
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
         """The means since the last reset: the one place where the host waits for the device."""
-        if not self.sums:
+        names = [name for name, count in self.counts.items() if count]
+        if not names:
             return {}
-        values = ranks.averaged(torch.stack(list(self.sums.values()))).tolist()
-        return {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        values = ranks.averaged(torch.stack([self.sums[name] for name in names])).tolist()
+        return {name: value / self.counts[name] for name, value in zip(names, values, strict=True)}
 
     def reset(self) -> None:
-        self.sums.clear()
-        self.counts.clear()
+        for name, total in self.sums.items():
+            total.zero_()
+            self.counts[name] = 0
 
 
 @define
@@ -179,8 +186,9 @@ class Game:
     def _update(self, player: Player, loss: Tensor, step: Step, updates: int) -> None:
         self.meters.add(player.loss_name, loss)
         total = loss
+        due = player.due(updates)
         for name, penalty in player.penalties:
-            if updates % penalty.every == 0:
+            if name in due:
                 term = penalty.penalty(step)
                 self.meters.add(name, term)
                 weight = penalty.every / ranks.world()
@@ -193,23 +201,55 @@ class Game:
 
 @frozen
 class Phase:
-    """A turn in the game. The loop takes it `repeats` times a step, on new images each time where `new_images` says so.
+    """A turn in the game. A step takes it `repeats` times, on new images each time where `new_images` says so.
 
     `update(real, updates)` is given a batch of real images and the number of updates that this phase made before.
+    `terms(updates)` names what that update's loss is made of besides the loss itself.
     """
 
     name: str
     update: Callable[[Tensor, int], None]
+    terms: Callable[[int], tuple[str, ...]]
     repeats: int = 1
     new_images: bool = False
 
 
 def two_player_phases(game: Game, discriminator_steps: int) -> list[Phase]:
     """The discriminator's turn, `discriminator_steps` times on new images, then the generator's on the last of them."""
+    g, d = game.players
     return [
-        Phase("discriminator", game.discriminator_phase, repeats=discriminator_steps, new_images=True),
-        Phase("generator", game.generator_phase),
+        Phase(d.name, game.discriminator_phase, d.due, repeats=discriminator_steps, new_images=True),
+        Phase(g.name, game.generator_phase, g.due),
     ]
+
+
+@frozen
+class Turns:
+    """All turns of one step, each player in its turn, and what follows from the generator's update."""
+
+    phases: Sequence[Phase]
+    average: Average | None
+
+    @property
+    def batches(self) -> int:
+        """How many batches of real images a step takes."""
+        return sum(phase.repeats for phase in self.phases if phase.new_images)
+
+    def kind(self, step: int) -> Hashable:
+        """What the step is made of: steps of one kind do the same work on other numbers."""
+        return tuple(
+            phase.terms(step * phase.repeats + repeat) for phase in self.phases for repeat in range(phase.repeats)
+        )
+
+    def __call__(self, real: Sequence[Tensor], step: int) -> None:
+        batches = iter(real)
+        for phase in self.phases:
+            for repeat in range(phase.repeats):
+                if phase.new_images:
+                    images = next(batches)
+                phase.update(images, step * phase.repeats + repeat)
+        if self.average is not None:
+            self.average.update()
 
 
 def logits(output: Any) -> Tensor:

@@ -21,6 +21,7 @@ from attrs import frozen
 from PIL import Image
 from torch import Tensor, nn
 
+from ganlab import levers
 from ganlab.build import Training
 from ganlab.config import Experiment
 from ganlab.protocols import Dataset, Step
@@ -39,15 +40,15 @@ class Parts:
     penalties: Any
 
 
-def parts_of(experiment: Experiment, training: Training, channels_last: bool) -> Parts:
+def parts_of(experiment: Experiment, training: Training, prepared: bool) -> Parts:
     """New networks and optimisers with the weights that ganlab's would have at step 0."""
     device = training.game.device
     seed_everything(experiment.seed)
     g = experiment.generator.build(training.images).to(device).train()
     d = experiment.discriminator.build(training.images).to(device).train()
-    for network, player in ((g, training.game.generator), (d, training.game.discriminator)):
-        if channels_last and player.name in training.levers["channels_last"]:
-            network.to(memory_format=torch.channels_last)
+    if prepared:
+        levers.prepare(g, device)
+        levers.prepare(d, device)
     g_config = experiment.generator_optimizer or experiment.optimizer
     d_config = experiment.discriminator_optimizer or experiment.optimizer
     game = training.game
@@ -102,7 +103,7 @@ def tutorial(
     experiment: Experiment, training: Training, order: Callable[[int], Tensor] | None = None
 ) -> tuple[Callable[[], None], Parts]:
     """One step of the tutorial's loop as a function, and what it trains."""
-    parts = parts_of(experiment, training, channels_last=False)
+    parts = parts_of(experiment, training, prepared=False)
     game, size = training.game, experiment.train.batch_size
     g, d, device = parts.g, parts.d, game.device
     average = copy.deepcopy(g) if experiment.train.ema else None
@@ -157,7 +158,7 @@ def tutorial(
 
 def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], None], Parts]:
     """One step of the loop at its best as a function, and what it trains."""
-    parts = parts_of(experiment, training, channels_last=True)
+    parts = parts_of(experiment, training, prepared=True)
     game, size = training.game, experiment.train.batch_size
     g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, game.uses_real
     repeats, fresh, augmentations = experiment.train.discriminator_steps, game.fresh_noise, experiment.augmentation
