@@ -1,0 +1,433 @@
+"""Captured steps held against eager ones, bit for bit, and the watch that finds what cannot be captured.
+
+Where there is no CUDA, graphs are played by `OnCPU`: it writes down the operations of a step below autograd, undoes
+what they did, and replays them on the same memory with the same numbers, without running any Python of the step. That
+is what a CUDA graph does, so all of `capture` is held but the calls of CUDA itself.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ganlab.beside import restore_training, training_state
+from ganlab.build import Training, build, capturing
+from ganlab.capture import CapturedTurns, Rehearsal, rehearse
+from ganlab.config import structured
+from ganlab.loop import take_step, train
+from ganlab.plugins import Plugins, load_plugins
+from ganlab.protocols import ImageSpec, Places, Step
+from ganlab.registry import Origin
+
+CPU = torch.device("cpu")
+STEPS = 24
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+
+
+class Recording(TorchDispatchMode):
+    """Every operation with its arguments and its results; what it writes over is kept, to be undone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self.before: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            # Batch norm's schema does not say that it writes to its running statistics.
+            if written or (func is torch.ops.aten.native_batch_norm.default and "running" in argument.name):
+                for tensor in tree_leaves(value):
+                    self.before.setdefault(tensor.data_ptr(), (tensor, tensor.clone()))
+        result = func(*args, **kwargs)
+        if func.namespace == "profiler":
+            return result
+        self.operations.append((func, args, kwargs, result))
+        return result
+
+
+class OnCPU:
+    """A recorder that plays CUDA's graphs."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def run(self, work: Callable[[], None]) -> None:
+        work()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        randomness = torch.get_rng_state()
+        with Recording() as recording:
+            work()
+        torch.set_rng_state(randomness)
+        with torch.no_grad():
+            for tensor, value in recording.before.values():
+                tensor.copy_(value)
+
+        def replay() -> None:
+            self.replays += 1
+            with torch.no_grad():
+                for func, args, kwargs, kept in recording.operations:
+                    for old, new in zip(tree_leaves(kept), tree_leaves(func(*args, **kwargs)), strict=True):
+                        if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                            old.copy_(new)
+
+        return replay
+
+
+@frozen
+class Lazy:
+    """A penalty on the logits' gradient by the images (Mescheder et al. 2018, arXiv:1801.04406), every so often."""
+
+    player: str = "discriminator"
+    every: int = 3
+    weight: float = 0.1
+
+    def penalty(self, step: Step) -> Tensor:
+        assert step.real is not None
+        images = step.real.detach().requires_grad_(True)
+        logits = step.discriminator(images, None)
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        return self.weight * gradient.square().sum((1, 2, 3)).mean()
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    """The bundled plugins, with more to come."""
+    loaded = load_plugins()
+    loaded.registry._frozen = False
+    loaded.registry.register("penalty", "lazy", Lazy, Origin("test", "file", "", "", Path(__file__)))
+    return loaded
+
+
+def register(plugins: Plugins, kind: str, cls: type) -> None:
+    plugins.registry.register(kind, cls.__name__.lower(), cls, Origin("faulty", "file", "", "", Path(__file__)))
+
+
+def built(table: dict[str, Any], plugins: Plugins, tmp_path: Path, device: torch.device = CPU) -> Training:
+    return build(structured(table, plugins), plugins.registry, Places(tmp_path, tmp_path), device)
+
+
+def captured(training: Training, plugins: Plugins, recorder: Any) -> tuple[Training, CapturedTurns]:
+    turns = capturing(training.game, training.turns, plugins.registry, recorder)
+    return attrs.evolve(training, capture=turns), turns
+
+
+def flat(training: Training) -> dict[str, Any]:
+    """All that a checkpoint would hold, as numbers by name."""
+    leaves: dict[str, Any] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{name}.{key}")
+        elif isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                walk(item, f"{name}.{index}")
+        else:
+            leaves[name] = value.clone() if isinstance(value, Tensor) else value
+
+    walk(training_state(training, STEPS), "")
+    return leaves
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        same = torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
+        assert same, name
+
+
+DCGAN = {
+    "dataset": {"name": "digits", "size": 16},
+    "generator": {"name": "dcgan", "latent_dim": 8, "channels": 8},
+    "discriminator": {"name": "dcgan", "channels": 8},
+}
+CASES: dict[str, dict[str, Any]] = {
+    "dropout": {"discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.3}},
+    "batch norm": DCGAN,
+    "average, lazy penalties of both players": {
+        "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.3},
+        "penalty": [{"name": "lazy"}, {"name": "l2_generator", "weight": 0.1, "every": 2}],
+        "train": {"ema": 0.9},
+    },
+    "batch norm, lazy penalty, shared noise": {
+        **DCGAN,
+        "penalty": [{"name": "lazy"}],
+        "train": {"ema": 0.9, "fresh_noise": False},
+    },
+    "a loss that compares, discriminator steps": {
+        "loss": {"name": "relativistic"},
+        "train": {"discriminator_steps": 2},
+    },
+    "momentum": {"optimizer": {"name": "sgd", "momentum": 0.9}},
+    "rmsprop": {"optimizer": {"name": "rmsprop"}},
+    "bfloat16": {"train": {"precision": "bfloat16"}},
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES)
+def test_captured_steps_have_the_bits_of_eager_ones(
+    case: str, device: str, table: dict[str, Any], plugins: Plugins, tmp_path: Path
+) -> None:
+    changes = CASES[case]
+    table["train"] |= {"steps": STEPS, **changes.get("train", {})}
+    table |= {key: value for key, value in changes.items() if key != "train"}
+    table["train"]["capture"] = False
+    eager = built(table, plugins, tmp_path, torch.device(device))
+    assert eager.capture is None
+    train(eager, 0, lambda step: None)
+    wanted, means = flat(eager), eager.game.meters.means()
+
+    table["train"]["capture"] = True
+    training = built(table, plugins, tmp_path, torch.device(device))
+    recorder = OnCPU()
+    if training.capture is None:
+        training, _ = captured(training, plugins, recorder)
+    turns = training.capture
+    assert turns is not None
+    train(training, 0, lambda step: None)
+    assert turns.refusal is None
+    assert turns.captured == len({training.turns.kind(step) for step in range(STEPS)})
+    if device == "cpu":
+        assert recorder.replays == STEPS - 3 * turns.captured, "each kind of step is eager three times"
+    assert_same(flat(training), wanted)
+    assert training.game.meters.means() == means
+
+
+def test_kinds_of_steps_are_sets_of_penalties(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    table["penalty"] = [{"name": "lazy", "every": 3}, {"name": "l2_generator", "every": 2}]
+    turns = built(table, plugins, tmp_path).turns
+    assert [turns.kind(step) for step in range(4)] == [
+        (("penalty_lazy",), ("penalty_l2_generator",)),
+        ((), ()),
+        ((), ("penalty_l2_generator",)),
+        (("penalty_lazy",), ()),
+    ]
+    assert len({turns.kind(step) for step in range(60)}) == 4
+
+
+def test_a_tick_between_captured_steps(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    """Reading and zeroing the sums leaves them where the captured steps add to them."""
+    table["penalty"] = [{"name": "lazy", "every": 2}]
+    table["train"]["steps"] = STEPS
+    results: list[list[dict[str, float]]] = []
+    for capture in (False, True):
+        training = built(table, plugins, tmp_path)
+        if capture:
+            training, _ = captured(training, plugins, OnCPU())
+        results.append([])
+        for step in range(STEPS):
+            take_step(training, step)
+            results[-1].append(training.game.meters.means())
+            training.game.meters.reset()
+    assert results[0] == results[1]
+    assert ["penalty_lazy" in means for means in results[1][-2:]] == [True, False], "only where it was due"
+
+
+def test_restored_then_captured(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    table["train"]["steps"] = STEPS
+    table["discriminator"] = {"name": "mlp", "hidden": [16], "dropout": 0.3}
+    whole, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
+    train(whole, 0, lambda step: None)
+    half, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
+    for step in range(11):
+        take_step(half, step)
+    state = training_state(half, 11)
+    resumed, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
+    restore_training(resumed, state)
+    train(resumed, 11, lambda step: None)
+    assert_same(flat(resumed), flat(whole))
+
+
+def test_a_capture_that_fails_leaves_the_steps_eager(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    class Failing(OnCPU):
+        def record(self, work: Callable[[], None]) -> Callable[[], None]:
+            randomness = torch.get_rng_state()
+            super().record(work)
+            torch.set_rng_state(randomness)
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    table["train"]["steps"] = STEPS
+    eager = built(table, plugins, tmp_path)
+    train(eager, 0, lambda step: None)
+    wanted = flat(eager)
+    training = built(table, plugins, tmp_path)
+    training, turns = captured(training, plugins, Failing())
+    train(training, 0, lambda step: None)
+    assert turns.refusal == "the capture failed: operation not permitted when stream is capturing"
+    assert training.levers["captured"] == turns.refusal
+    assert_same(flat(training), wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The watch
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Faulty:
+    """What the penalties below have in common."""
+
+    player = "generator"
+    every = 1
+
+
+def item(images: Tensor) -> Tensor:
+    return images.mean() * images.std().item()
+
+
+def branch(images: Tensor) -> Tensor:
+    return images.mean() if images.sum() > 0 else images.mean() * 2
+
+
+def listed(images: Tensor) -> Tensor:
+    return images.mean() * sum(images.flatten()[:2].tolist())
+
+
+def as_array(images: Tensor) -> Tensor:
+    return images.mean() * float(images.detach().numpy()[0, 0, 0, 0])
+
+
+def chosen_by_mask(images: Tensor) -> Tensor:
+    return images[images > 0].mean()
+
+
+def counted(images: Tensor) -> Tensor:
+    return images.mean() * len(torch.nonzero(images.detach()))
+
+
+def by_a_python_number(images: Tensor) -> Tensor:
+    return images.mean() * random.random()
+
+
+def from_a_python_list(images: Tensor) -> Tensor:
+    return images.mean() * torch.tensor([1.0, 2.0]).sum()
+
+
+class Counts:
+    """Does another thing in every second call."""
+
+    calls = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        Counts.calls += 1
+        return images.mean() if Counts.calls % 2 else images.square().mean()
+
+
+FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "item": (item, "reads a value back from the device"),
+    "branch": (branch, "reads a value back from the device"),
+    "tolist": (listed, "reads values back from the device (Tensor.tolist)"),
+    "numpy": (as_array, "reads values back from the device (Tensor.numpy)"),
+    "mask": (chosen_by_mask, "takes a shape from values (index)"),
+    "nonzero": (counted, "takes a shape from values (nonzero)"),
+    "a number that changes": (by_a_python_number, "does not do the same in each step: aten.mul.Tensor of 0."),
+    "a tensor from Python values": (from_a_python_list, "makes a tensor from Python values"),
+    "another course every second step": (Counts(), "does not do the same in each step: aten.pow"),
+}
+
+
+def penalised(term: Callable[[Tensor], Tensor], table: dict[str, Any], plugins: Plugins) -> dict[str, Any]:
+    @frozen
+    class Blamed(Faulty):
+        def penalty(self, step: Step) -> Tensor:
+            return term(step.fake)
+
+    register(plugins, "penalty", Blamed)
+    return table | {"penalty": [{"name": "blamed"}]}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
+    fault: str, table: dict[str, Any], plugins: Plugins, tmp_path: Path
+) -> None:
+    term, words = FAULTS[fault]
+    table["train"]["steps"] = 8
+    table = penalised(term, table, plugins)
+    random.seed(0)
+    Counts.calls = 0
+    eager = built(table, plugins, tmp_path)
+    random.seed(0)
+    train(eager, 0, lambda step: None)
+    wanted = flat(eager)
+    training = built(table, plugins, tmp_path)
+    training, turns = captured(training, plugins, OnCPU())
+    random.seed(0)
+    Counts.calls = 0
+    train(training, 0, lambda step: None)
+    assert turns.refusal is not None
+    assert turns.captured == 0
+    line = (term if hasattr(term, "__code__") else Counts.__call__).__code__.co_firstlineno
+    place, _, what = turns.refusal.partition(": ")
+    assert place.startswith(f"plugin faulty ({__file__}), line ")
+    assert line < int(place.rpartition(" ")[2]) <= line + 4
+    assert words in what
+    assert_same(flat(training), wanted)
+
+
+def test_bundled_components_are_fit(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    """Every loss, penalty and network that comes with ganlab; no false alarm."""
+    networks: list[dict[str, Any]] = [{}, DCGAN]
+    for loss in plugins.registry.of_kind("loss"):
+        for changes in networks:
+            training = built(table | changes | {"loss": {"name": loss.name}}, plugins, tmp_path)
+            turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
+            assert rehearse(turns, training.feeder.batch) is None
+            assert turns.captured == 1
+
+
+def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    class Reading(nn.Module):
+        latent_dim = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+            level = float(z.mean())
+            return (self.weight * level).expand(len(z), 1, 8, 8)
+
+    @frozen
+    class Level:
+        def build(self, images: ImageSpec) -> nn.Module:
+            return Reading()
+
+    register(plugins, "generator", Level)
+    training = built(table | {"generator": {"name": "level"}}, plugins, tmp_path)
+    turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
+    refusal = rehearse(turns, training.feeder.batch)
+    assert refusal is not None
+    assert refusal.startswith(f"plugin faulty ({__file__}), line {Reading.forward.__code__.co_firstlineno + 1}: reads")
+
+    class Clipped(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            if max(float(p.grad.abs().max()) for group in self.param_groups for p in group["params"]) < 1e9:
+                super().step(closure)
+
+    @frozen
+    class Clipping:
+        def build(self, parameters: Any) -> torch.optim.Optimizer:
+            return Clipped(parameters, lr=0.1)
+
+    register(plugins, "optimizer", Clipping)
+    training = built(table | {"optimizer": {"name": "clipping"}}, plugins, tmp_path)
+    turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
+    refusal = rehearse(turns, training.feeder.batch)
+    assert refusal is not None
+    assert "plugin faulty" in refusal
+    assert "reads a value back" in refusal
