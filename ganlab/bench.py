@@ -5,6 +5,7 @@ Decisions:
   the machine does meanwhile hits them all.
 - ganlab's steps are those of `ganlab run`, with the records' sums and their reading once a tick.
 - Where the time goes is measured in a pass of its own, because on CUDA its clock makes the host wait for the device.
+- Whether the step could be captured as a CUDA graph is found on any device, by the watch that training uses.
 - What a plugin in the step costs is the difference to the same experiment without it, again in turns.
 """
 
@@ -23,7 +24,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganlab import rivals
-from ganlab.build import Training, build, pick_device, places
+from ganlab.build import Training, build, capturing, pick_device, places
+from ganlab.capture import Rehearsal, rehearse
 from ganlab.config import Experiment, load_experiment
 from ganlab.errors import UserError
 from ganlab.loop import take_step
@@ -67,6 +69,9 @@ def bench(
         "levers": training.levers,
     }
     shown("parts of a step", 0, 1)
+    result["unfit_for_capture"] = rehearse(
+        capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch
+    )
     result["milliseconds"] = parts_of_a_step(experiment, training)
     result["ceilings"] = ceilings(training, result["steps_per_second"]["ganlab"])
     result["plugins"] = plugin_costs(path, experiment, plugins, on, seconds / 2, shown)
@@ -101,7 +106,7 @@ def in_turns(
     """Steps a second of each contestant in each round."""
     lengths = {}
     for name, step in contest.items():
-        for _ in range(3):  # memory, kernels and caches are found in the first steps
+        for _ in range(4):  # memory, kernels and caches are found in the first steps, and a capture is the fourth
             step()
         once = _timed(step, 1, device)
         lengths[name] = max(1, round(TURN / max(once, 1e-9)))
@@ -176,7 +181,8 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
     other = torch.empty_like(numbers)
     copy = min(_timed(lambda: other.copy_(numbers), 3, device) for _ in range(4)) / 3
     with FlopCounterMode(display=False) as counter:
-        take_step(training, 0)
+        # Not a captured step, which has no operations to count.
+        training.turns([training.feeder.batch(number) for number in range(training.turns.batches)], 0)
     operations = counter.get_total_flops()
     flops = 2 * size**3 / product
     return {

@@ -83,11 +83,12 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
     where = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['precision']}"
     parts = ", ".join(f"{name} {value:.2f}" for name, value in result["milliseconds"].items())
     top = result["ceilings"]
-    levers = result["levers"]
+    levers = {name.replace("_", " "): value for name, value in result["levers"].items() if name != "captured"}
+    unfit = result["unfit_for_capture"]
     lines = [
         f"{where}; medians of {result['rounds']} rounds in turns",
-        f"real and fake joined: {'yes' if levers['joined'] else 'no'}; "
-        f"channels last: {', '.join(levers['channels_last']) or 'no'}",
+        "; ".join(f"{name}: {_in_words(value)}" for name, value in levers.items()),
+        f"fit for capture as a CUDA graph: {f'no: {unfit}' if unfit else 'yes'}",
         f"milliseconds of a step: {parts}",
         f"{top['gflop_per_step']:.2f} Gflop a step: {top['share']:.0%} of the {top['gflops']:,.0f} Gflop/s of "
         f"{top['dtype']} products here; memory {top['gigabytes_per_second']:.0f} GB/s",
@@ -95,6 +96,12 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
     lines += [f"{part['kind']} {part['name']}: {part['time'] - 1:+.1%} of a step's time" for part in result["plugins"]]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _in_words(lever: bool | list[str]) -> str:
+    if isinstance(lever, list):
+        return ", ".join(lever) or "no"
+    return "yes" if lever else "no"
 
 
 def cells(row: Row) -> list[str]:

@@ -3,8 +3,8 @@
 - `tutorial` is how a tutorial writes it: images decoded one at a time in a DataLoader with ToTensor and Normalize, both
   networks always taking gradients, separate passes for real and fake, a loss read by `.item()` every step.
 - `by_hand` is the same arithmetic at its best: uint8 images in memory gathered by index, the discriminator frozen in
-  the generator's turn, joined passes and the channels-last format where ganlab uses them, nothing recorded. On CUDA the
-  whole step is one captured graph.
+  the generator's turn, joined passes, the channels-last format and the quick dropout where ganlab uses them, nothing
+  recorded. On CUDA the whole step is a captured graph.
 
 Both build their networks, loss, penalties and optimisers from the experiment, in the order in which ganlab does, so
 that the first steps can be compared number by number. They share no code with the phases.
@@ -13,6 +13,8 @@ that the first steps can be compared number by number. They share no code with t
 from __future__ import annotations
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -190,11 +192,9 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
         on_real, on_fake = judged(torch.cat([real, fake])).split(size)
         return on_real, on_fake
 
-    def step() -> None:
-        nonlocal turn
+    def arithmetic(reals: list[Tensor], turn: int) -> None:
         with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
-            for repeat in range(repeats):
-                real = next_real()
+            for repeat, real in enumerate(reals):
                 with torch.set_grad_enabled(not fresh):
                     fake = g(torch.randn(size, game.latent_dim, device=device), None).float()
                 on_real, on_fake = both(real, fake.detach())
@@ -224,9 +224,50 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
         if kept:
             with torch.no_grad():
                 torch._foreach_lerp_(kept, weights, 1 - experiment.train.ema)
+
+    turns = captured(arithmetic, parts) if device.type == "cuda" else arithmetic
+
+    def step() -> None:
+        nonlocal turn
+        turns([next_real() for _ in range(repeats)], turn)
         turn += 1
 
     return step, parts
+
+
+Arithmetic = Callable[[list[Tensor], int], None]
+
+
+def captured(arithmetic: Arithmetic, parts: Parts) -> Arithmetic:
+    """The arithmetic as CUDA graphs, as torch's notes on them teach: three steps on a side stream, then a capture."""
+    period = math.lcm(*(penalty.every for due in parts.penalties.values() for penalty in due))
+    for optimizer in (parts.g_optimizer, parts.d_optimizer):
+        levers.make_capturable(optimizer)
+    stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    seen: Counter[int] = Counter()
+    graphs: dict[int, torch.cuda.CUDAGraph] = {}
+    inputs: list[Tensor] = []
+
+    def step(reals: list[Tensor], turn: int) -> None:
+        kind = turn % period
+        seen[kind] += 1
+        if seen[kind] <= 3:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                arithmetic(reals, turn)
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        if not inputs:
+            inputs.extend(torch.empty_like(real) for real in reals)
+        if kind not in graphs:
+            graphs[kind] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graphs[kind], pool=pool, stream=stream):
+                arithmetic(inputs, turn)
+        for place, real in zip(inputs, reals, strict=True):
+            place.copy_(real)
+        graphs[kind].replay()
+
+    return step
 
 
 def _logits(output: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""The quick dropout against what dropout is: a binomial's moments, its gradient's closed form, torch's own elsewhere."""
+"""The quick dropout, held against what dropout is: a binomial, its gradient in closed form, torch's own at the edges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def test_the_mean_is_kept_for_probabilities_that_16_bits_cannot_hold() -> None:
 @pytest.mark.parametrize("p", [0.0, 1.0, 1e-7])
 def test_at_the_edges_it_is_torchs(p: float) -> None:
     x = torch.randn(64, 3)
-    assert torch.equal(QuickDropout(p)(x), nn.Dropout(round(p))(x))
+    torch.manual_seed(1)
+    ours = QuickDropout(p)(x)
+    torch.manual_seed(1)
+    assert torch.equal(ours, nn.Dropout(p)(x))
     assert torch.equal(QuickDropout(0.5).eval()(x), x)
 
 
