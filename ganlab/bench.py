@@ -49,12 +49,7 @@ def bench(
     experiment, plugins = load_experiment(path, overrides, plugin_files)
     on = pick_device(device)
     training = _built(path, experiment, plugins, on)
-    contest = {
-        "ganlab": stepping(experiment, training),
-        "tutorial": rivals.tutorial(experiment, training)[0],
-        "by hand": rivals.by_hand(experiment, training)[0],
-    }
-    rounds = in_turns(contest, seconds, on, partial(shown, "contest"))
+    rounds = in_turns(contestants(experiment, training), seconds, on, partial(shown, "contest"))
     names = ("tutorial", "by hand")
     result: dict[str, Any] = {
         "experiment": experiment.name,
@@ -83,6 +78,15 @@ def _built(path: Path, experiment: Experiment, plugins: Plugins, device: torch.d
         return build(experiment, plugins.registry, places(), device)
     except UserError as error:
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
+
+
+def contestants(experiment: Experiment, training: Training) -> dict[str, Contestant]:
+    """A step of each loop."""
+    return {
+        "ganlab": stepping(experiment, training),
+        "tutorial": rivals.tutorial(experiment, training)[0],
+        "by hand": rivals.by_hand(experiment, training)[0],
+    }
 
 
 def stepping(experiment: Experiment, training: Training) -> Contestant:

@@ -6,11 +6,18 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from ganlab.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # half a second, for which no run should wait before its first step
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _png(figure: Figure) -> bytes:
@@ -24,7 +31,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     # A lazy penalty need not be in every record.
     seen = dict.fromkeys(name for record in log for name in record)
     names = [name for name in seen if name.startswith(("loss_", "penalty_"))]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _figure(8, 4.5)
     axes = figure.subplots()
     for name in names:
         label = name.removeprefix("loss_").replace("_", " ")
@@ -38,7 +45,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
     """How the discriminator's probabilities of "real" are distributed over real and over generated images."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = _figure(8, 4.5)
     axes = figure.subplots()
     bins = [i / 50 for i in range(51)]
     for values, label in ((real, "D(real)"), (fake, "D(fake)")):
@@ -55,7 +62,7 @@ def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One panel a metric: its values over steps; a value that is not finite leaves a gap."""
     records = [record for record in records if not record.get("eval")]
     names = list(dict.fromkeys(record["name"] for record in records))
-    figure = Figure(figsize=(8, 3.4 * max(1, len(names))), layout="constrained")
+    figure = _figure(8, 3.4 * max(1, len(names)))
     panels = figure.subplots(max(1, len(names)), squeeze=False)[:, 0]
     for axes, name in zip(panels, names, strict=False):
         mine = [record for record in records if record["name"] == name]
@@ -86,7 +93,7 @@ def curves_picture(
     `curves` maps a variant to the points (step, value) of each of its seeds. Only steps that every seed has are drawn,
     so that a seed that stopped early does not bend the mean. `floor` is what real images score.
     """
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = _figure(9, 5)
     axes = figure.subplots()
     lowest, highest = math.inf, 0.0
     for variant, seeds in curves.items():
@@ -123,7 +130,7 @@ def points_picture(x: Sequence[float], y: Sequence[float]) -> bytes:
 
     A dot is translucent, so that where many lie it is darker.
     """
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = _figure(5, 5)
     axes = figure.subplots()
     axes.scatter(x, y, s=9, alpha=0.35, linewidths=0)
     axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=f"{len(x):,} points")

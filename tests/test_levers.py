@@ -1,4 +1,4 @@
-"""The quick dropout, held against what dropout is: a binomial, its gradient in closed form, torch's own at the edges."""
+"""The quick dropout, held against what dropout is: a binomial, its closed-form gradient, torch's own at the edges."""
 
 from __future__ import annotations
 

@@ -1,0 +1,42 @@
+"""A step of ganlab beside one of a tutorial's loop and one by hand, on real images.
+
+    GANLAB_DATA=FOLDER pytest tests/benchmarks/test_step.py
+
+The loops run one after another here; `ganlab bench` lets them take turns, and its ratios are the ones to quote.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ganlab.bench import Contestant, contestants
+from ganlab.build import build, pick_device, places
+from ganlab.config import load_experiment
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "MNIST MLP": ("mnist_mlp.toml", ()),
+    "DCGAN 32x32": ("cifar_dcgan.toml", ()),
+    "DCGAN 64x64": ("cifar_dcgan.toml", ("dataset.size=64",)),
+}
+
+pytestmark = pytest.mark.skipif("GANLAB_DATA" not in os.environ, reason="GANLAB_DATA names no folder of real images")
+
+
+@cache
+def loops(case: str) -> dict[str, Contestant]:
+    file, overrides = CASES[case]
+    experiment, plugins = load_experiment(EXPERIMENTS / file, overrides)
+    return contestants(experiment, build(experiment, plugins.registry, places(), pick_device("auto")))
+
+
+@pytest.mark.parametrize("loop", ["ganlab", "tutorial", "by hand"])
+@pytest.mark.parametrize("case", CASES)
+def test_step(case: str, loop: str, benchmark: Any) -> None:
+    benchmark.group = f"{case}, batch 128"
+    benchmark.pedantic(loops(case)[loop], rounds=100 if case == "MNIST MLP" else 10, warmup_rounds=4)
