@@ -129,7 +129,7 @@ class _Operations(TorchDispatchMode):
         aten = torch.ops.aten
         if func is aten._local_scalar_dense.default:
             return "reads a value back from the device (item, bool, float or int of a tensor)"
-        if func is aten.lift_fresh.default and given[0].device == self.watch.device:
+        if func is aten.lift_fresh.default and given[0].device.type == self.watch.device.type:
             return "makes a tensor from Python values, which the device must wait for; make it once, or use torch.full"
         if torch.Tag.dynamic_output_shape in func.tags and (
             func is not aten.index.Tensor or any(tensor.dtype in (torch.bool, torch.uint8) for tensor in given[1:])
