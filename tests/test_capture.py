@@ -431,3 +431,26 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
     assert refusal is not None
     assert "plugin faulty" in refusal
     assert "reads a value back" in refusal
+
+
+def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    class Decaying(torch.optim.SGD):
+        steps = 0
+
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            Decaying.steps += 1
+            if Decaying.steps % 4 == 0:
+                torch._foreach_mul_([p.detach() for group in self.param_groups for p in group["params"]], 0.99)
+
+    @frozen
+    class Decay:
+        def build(self, parameters: Any) -> torch.optim.Optimizer:
+            return Decaying(parameters, lr=0.1)
+
+    register(plugins, "optimizer", Decay)
+    training = built(table | {"optimizer": {"name": "decay"}}, plugins, tmp_path)
+    refusal = rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch)
+    assert refusal is not None
+    assert refusal.startswith(f"plugin faulty ({__file__}), line ")
+    assert refusal.endswith("does not do the same in each step: aten._foreach_mul_.Scalar is not in every one")

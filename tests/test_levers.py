@@ -31,9 +31,9 @@ def test_values_are_kept_independently_with_probability_1_minus_p(p: float) -> N
 
 def test_the_mean_is_kept_for_probabilities_that_16_bits_cannot_hold() -> None:
     torch.manual_seed(0)
-    p = 1 - 1.4 / 2**16
+    p = 1 - 1.45 / 2**16
     out = QuickDropout(p)(torch.ones(2**24))
-    assert float(out.mean()) == pytest.approx(1, abs=5 * (2**16 / 2**24) ** 0.5)
+    assert float(out.mean()) == pytest.approx(1, abs=4 * (2**16 / 2**24) ** 0.5)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, 1e-7])
