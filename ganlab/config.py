@@ -54,6 +54,9 @@ class Train:
         sampled and saved all the same).
     sample_count: images in a sample grid.
     checkpoint_keep: how many of the latest checkpoints are kept; 0 for all.
+    resident_gb: how much memory the training images may take, in 10^9 bytes of the device's; default: half of what is
+        free. Where they need more, batches are read from the disk ahead of the step: the results are the same to the
+        bit. 0 always reads.
     """
 
     steps: int | None = field(default=None, validator=optional(ge(1)))
@@ -68,6 +71,7 @@ class Train:
     checkpoint_every: Interval = Interval(1000)
     sample_count: int = field(default=64, validator=gt(0))
     checkpoint_keep: int = field(default=3, validator=ge(0))
+    resident_gb: float | None = field(default=None, validator=optional(ge(0)))
 
     def __attrs_post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

@@ -117,6 +117,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
             beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
             return _trained(beside, start, began)
         finally:
+            training.feeder.close()
             folder.unlock()
 
 
@@ -296,7 +297,7 @@ def _refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], su
     """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
     before = _flat(tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8")))
     wanted = _flat(table)
-    for free in ("train.steps", "train.epochs", "plugins"):
+    for free in ("train.steps", "train.epochs", "train.resident_gb", "plugins"):
         before.pop(free, None), wanted.pop(free, None)
     before |= _flat({key: earlier.get(key) for key in surroundings})
     wanted |= _flat(surroundings)
