@@ -106,6 +106,9 @@ class Experiment:
     tracker: tuple[TrackerConfig, ...] = components("tracker")
 
 
+NO_RESULTS = ("train.resident_gb",)
+"""Options that change no bit of a run's results, so that runs may differ in them and still be the same."""
+
 NESTED = {f"{player}_optimizer": (player, "optimizer") for player in ("generator", "discriminator")}
 """Fields of Experiment that the file writes inside another table: `[generator.optimizer]`."""
 
@@ -210,10 +213,11 @@ def to_toml(experiment: Experiment, plugins: Plugins) -> str:
 
 
 def differences(one: Any, other: Any, at: str = "") -> list[str]:
-    """The keys in which the tables of two experiments differ, their seeds aside."""
+    """The keys in which the tables of two experiments differ, their seeds aside and what changes no result."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = [key for key in {**one, **other} if at or key != "seed"]
-        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
+        paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
+        kept = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}
+        return [d for key, path in kept.items() for d in differences(one.get(key), other.get(key), path)]
     return [] if one == other else [at]
 
 
