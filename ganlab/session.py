@@ -350,6 +350,7 @@ def _described(training: Training) -> dict[str, Any]:
         "split": dataset.split,
         "count": len(dataset.images),
         "fingerprint": dataset.fingerprint,
+        "resident": not training.feeder.streams,
     }
 
 

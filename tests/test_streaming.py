@@ -92,6 +92,15 @@ def test_views_of_a_map_are_streamed_too(mapped: ImageDataset) -> None:
         assert all(torch.equal(streaming.batch(number), resident.batch(number)) for number in range(6))
 
 
+def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ganlab.mapped.WINDOW", 1)
+    monkeypatch.delattr("mmap.MADV_DONTNEED", raising=False)
+    monkeypatch.delattr("os.posix_fadvise", raising=False)
+    assert torch.equal(streamed(mapped).batch(4), Feeder(IMAGES, 10, 3, CPU).batch(4))
+    assert torch.equal(torch.cat(mapped.images.split(5)), IMAGES)
+    assert mapped.fingerprint == ImageDataset(IMAGES, "plain").fingerprint
+
+
 def test_each_process_streams_its_share(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [Feeder(IMAGES, 12, 3, CPU).batch(number) for number in range(10)]
     monkeypatch.setattr(ranks, "world", lambda: 3)
@@ -184,7 +193,8 @@ def test_resuming_with_another_limit_ends_with_the_same_bits(
     files = sorted(file.name for file in ("whole" / last).glob("*.safetensors"))
     assert files
     assert all(("whole" / last / file).read_bytes() == ("parts" / last / file).read_bytes() for file in files)
-    assert json.loads(Path("parts/run.json").read_text())["status"] == "finished"
+    infos = [json.loads((Path(run) / "run.json").read_text()) for run in ("whole", "parts")]
+    assert [info["dataset"]["resident"] for info in infos] == [False, True]
     tables = [read_toml(Path(run) / "experiment.toml") for run in ("whole", "parts")]
     assert [table["train"]["resident_gb"] for table in tables] == [0, 1]
     assert differences(*tables) == [], "compare takes them for one experiment"
