@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ganlab.files import tensors_sha256 as tensors_sha256
     from ganlab.files import write_whole as write_whole
     from ganlab.hookspecs import hookimpl as hookimpl
+    from ganlab.mapped import MappedImages as MappedImages
     from ganlab.memory import FittingBatches as FittingBatches
     from ganlab.options import Interval as Interval
     from ganlab.options import component as component
@@ -59,6 +60,7 @@ _HOMES = {
     "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
     "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
     "hookspecs": ["hookimpl"],
+    "mapped": ["MappedImages"],
     "memory": ["FittingBatches"],
     "options": ["Interval", "component", "components"],
     "protocols": [

@@ -168,7 +168,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
-    feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device)
+    feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
     turns = Turns(two_player_phases(game, train.discriminator_steps), average)
     total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
     if total < 1:

@@ -56,6 +56,9 @@ class Train:
         sampled and saved all the same).
     sample_count: images in a sample grid.
     checkpoint_keep: how many of the latest checkpoints are kept; 0 for all.
+    resident_gb: how much memory the training images may take, in 10^9 bytes of the device's; default: half of what is
+        free. Where they need more, batches are read from the disk ahead of the step: the results are the same to the
+        bit. 0 always reads.
     """
 
     steps: int | None = field(default=None, validator=optional(ge(1)))
@@ -71,6 +74,7 @@ class Train:
     checkpoint_every: Interval = Interval(1000)
     sample_count: int = field(default=64, validator=gt(0))
     checkpoint_keep: int = field(default=3, validator=ge(0))
+    resident_gb: float | None = field(default=None, validator=optional(ge(0)))
 
     def __attrs_post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -104,6 +108,9 @@ class Experiment:
     metric: tuple[Metric, ...] = components("metric")
     tracker: tuple[TrackerConfig, ...] = components("tracker")
 
+
+NO_RESULTS = ("train.resident_gb",)
+"""Options that change no bit of a run's results, so that runs may differ in them and still be the same."""
 
 NESTED = {f"{player}_optimizer": (player, "optimizer") for player in ("generator", "discriminator")}
 """Fields of Experiment that the file writes inside another table: `[generator.optimizer]`."""
@@ -209,10 +216,11 @@ def to_toml(experiment: Experiment, plugins: Plugins) -> str:
 
 
 def differences(one: Any, other: Any, at: str = "") -> list[str]:
-    """The keys in which the tables of two experiments differ, their seeds aside."""
+    """The keys in which the tables of two experiments differ, their seeds aside and what changes no result."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = [key for key in {**one, **other} if at or key != "seed"]
-        return [d for key in keys for d in differences(one.get(key), other.get(key), f"{at}.{key}" if at else key)]
+        paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
+        kept = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}
+        return [d for key, path in kept.items() for d in differences(one.get(key), other.get(key), path)]
     return [] if one == other else [at]
 
 

@@ -1,8 +1,9 @@
-"""Images in memory, and the order in which training sees them.
+"""Images as one tensor, and the order in which training sees them.
 
 Decisions:
 - A data set is one uint8 tensor. It lies on the run's device where it fits, and a batch is a gather by index: no
-  workers, no decoding, no copy a step. Pixels become float in [-1, 1] on the device.
+  workers, no decoding, no copy a step. Where it does not fit, batches are read ahead. Either way they are the same, and
+  pixels become float in [-1, 1] on the device.
 - The order is a function of (seed, epoch) and the position a function of the step, so a resumed run needs neither.
 """
 
@@ -12,12 +13,15 @@ import hashlib
 from functools import cached_property
 
 import torch
-from attrs import define, field, frozen
+from attrs import define, field
 from torch import Tensor
 
 from ganlab import ranks
+from ganlab.mapped import WINDOW, MappedImages
+from ganlab.memory import free_memory
 from ganlab.protocols import Dataset, ImageSpec
 from ganlab.rng import derived_seed
+from ganlab.streaming import Stream
 
 
 @define(slots=False)
@@ -42,6 +46,8 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the shape and the pixels."""
+        if isinstance(self.images, MappedImages):
+            return self.images.fingerprint
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
         for part in self.images.split(4096):
             digest.update(part.contiguous().numpy().data)
@@ -66,7 +72,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-@frozen
+@define(eq=False)
 class Feeder:
     """Hands out training batches by number: batch `b` is the same whoever asks, and whenever.
 
@@ -77,15 +83,28 @@ class Feeder:
     batch_size: int
     seed: int
     device: torch.device
-    _order: dict[int, Tensor] = field(factory=dict, repr=False)
+    _order: dict[int, Tensor] = field(factory=dict, repr=False, init=False)
+    _stream: Stream | None = field(default=None, repr=False, kw_only=True)
 
     @classmethod
-    def for_dataset(cls, dataset: Dataset, batch_size: int, seed: int, device: torch.device) -> Feeder:
-        """Puts the images on the device where at least half of its memory stays free."""
+    def for_dataset(
+        cls, dataset: Dataset, batch_size: int, seed: int, device: torch.device, resident_gb: float | None = None
+    ) -> Feeder:
+        """Puts the images on the device where they fit in `resident_gb` (10^9 bytes), and else streams them.
+
+        None allows half of the memory that is free. What lies in the device's memory already stays as it is.
+        """
         images = dataset.images
-        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
-            images = images.to(device)
-        return cls(images, batch_size, seed, device)
+        if images.device.type == device.type and not isinstance(images, MappedImages):
+            return cls(images, batch_size, seed, device)
+        if images.nbytes <= allowed_bytes(resident_gb, device):
+            return cls(resident(images, device), batch_size, seed, device)
+        return cls(images, batch_size, seed, device, stream=Stream(images, batch_size, device))
+
+    @property
+    def streams(self) -> bool:
+        """Whether batches are read ahead, as the images do not fit on the device."""
+        return self._stream is not None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -93,15 +112,46 @@ class Feeder:
 
     def order(self, epoch: int) -> Tensor:
         """The permutation of one epoch, int64 (N,), where the images are."""
-        if epoch not in self._order:
+        order = self._order.get(epoch)
+        if order is None:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
             self._order.clear()
-            self._order[epoch] = torch.randperm(len(self.images), generator=generator).to(self.images.device)
-        return self._order[epoch]
+            order = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+            self._order[epoch] = order
+        return order
 
-    def batch(self, number: int) -> Tensor:
-        """Float images of batch `number`, counted over the whole run; on many processes this one's share of it."""
+    def index(self, number: int) -> Tensor:
+        """Which images batch `number` has, int64 (n,); on many processes this one's share of it."""
         epoch, position = divmod(number, self.batches_per_epoch)
         first, end = (position * self.batch_size + edge for edge in ranks.share(self.batch_size))
-        index = self.order(epoch)[first:end]
-        return to_float(self.images[index].to(self.device, non_blocking=True))
+        return self.order(epoch)[first:end]
+
+    def batch(self, number: int) -> Tensor:
+        """Float images of batch `number`, counted over the whole run; on many processes this one's share of it.
+
+        Raises GanlabError where images that are streamed cannot be read.
+        """
+        if self._stream is not None:
+            return to_float(self._stream.batch(number, self.index))
+        return to_float(self.images[self.index(number)].to(self.device, non_blocking=True))
+
+    def close(self) -> None:
+        """Ends the reading ahead, which another batch would start again."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+def allowed_bytes(resident_gb: float | None, device: torch.device) -> float:
+    """How many bytes of images may be resident: half of what is free, shared by this machine's processes, for None."""
+    if resident_gb is not None:
+        return resident_gb * 1e9
+    return free_memory(device) / 2 / (1 if device.type == "cuda" else ranks.local_world())
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, made in parts, so that a map's pages are not all in memory beside it."""
+    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    rows = max(1, WINDOW // max(1, images[:1].nbytes))
+    for place, part in zip(whole.split(rows), images.split(rows), strict=True):
+        place.copy_(part)
+    return whole

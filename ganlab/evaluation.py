@@ -89,12 +89,19 @@ def sample(
         yield from images_from(network, z, device)
 
 
-def chosen(images: Tensor, count: int, seed: int) -> Tensor:
-    """All the images (N, C, H, W) in their order, or `count` random ones of them where that is fewer."""
-    if count >= len(images):
-        return images
-    generator = torch.Generator().manual_seed(derived_seed(seed, "given"))
-    return images[torch.randperm(len(images), generator=generator)[:count]]
+def chosen(images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None) -> Iterator[Tensor]:
+    """Batches of all the images (N, C, H, W) in their order, or of `count` random ones where that is fewer.
+
+    `share` is a first and an end number: only that part of them.
+    """
+    order = None
+    if count < len(images):
+        generator = torch.Generator().manual_seed(derived_seed(seed, "given"))
+        order = torch.randperm(len(images), generator=generator)[:count]
+    first, end = share or (0, min(count, len(images)))
+    for start in range(first, end, BATCH):
+        rows = slice(start, min(start + BATCH, end))
+        yield images[rows if order is None else order[rows]]
 
 
 class Scorer:
@@ -131,13 +138,13 @@ class Scorer:
         """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
 
         def batches(count: int, seed: int) -> Iterator[Tensor]:
-            some = chosen(images, count, seed)
-            yield from self._batches(some[slice(*ranks.share(len(some)))])
+            share = ranks.share(min(count, len(images)))
+            return self._on_device(chosen(images, count, seed, share))
 
         return Scoring(self, batches, "given")
 
-    def _batches(self, images: Tensor) -> Iterator[Tensor]:
-        return (part.to(self.device) for part in images.split(BATCH))
+    def _on_device(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        return (batch.to(self.device) for batch in batches)
 
     def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
         """What real images of the split that is not the reference score: the values, the split, how many images.
@@ -161,7 +168,7 @@ class Scorer:
         if text not in self._known:
             # Not shared out between processes: those that wait for the cache's lock could not take part.
             evaluation = Evaluation(
-                generated=lambda count, seed: self._batches(chosen(real.images, count, seed)),
+                generated=lambda count, seed: self._on_device(chosen(real.images, count, seed)),
                 dataset=self.dataset,
                 device=self.device,
                 places=self.places,

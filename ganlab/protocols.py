@@ -176,6 +176,8 @@ class Augmentation(Protocol):
 class Dataset(Protocol):
     """Images held as one uint8 tensor (N, C, H, W), on the CPU; `ganlab.ImageDataset` is one.
 
+    The images are to be read, not written. They may lie in a file (`ganlab.MappedImages`), so take a part at a time.
+
     `condition` is None or one entry an image: class labels (N,) int64, or images (N, C, H, W) uint8. `fingerprint`
     is a sha256 of the pixels, so that a score can say what it was measured against.
     """

@@ -46,6 +46,11 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def local_world() -> int:
+    """How many of the processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
+
+
 def share(count: int) -> tuple[int, int]:
     """The part of `count` things that is this process's: from the first number to before the second."""
     return count * rank() // world(), count * (rank() + 1) // world()

@@ -20,7 +20,7 @@ from ganlab import plots, ranks
 from ganlab.beside import Beside, restore_training
 from ganlab.build import Training, build, pick_device, places
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
-from ganlab.config import Experiment, load_experiment, to_toml
+from ganlab.config import NO_RESULTS, Experiment, load_experiment, to_toml
 from ganlab.data import to_float
 from ganlab.errors import ComponentError, Diverged, Interrupted, UserError
 from ganlab.evaluation import Progress, Scorer, evaluating, sample
@@ -117,6 +117,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
             beside = Beside(experiment, training, folder, plugins, scorer, view, stop, trackers)
             return _trained(beside, start, began)
         finally:
+            training.feeder.close()
             folder.unlock()
 
 
@@ -296,7 +297,7 @@ def _refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], su
     """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
     before = _flat(tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8")))
     wanted = _flat(table)
-    for free in ("train.steps", "train.epochs", "plugins"):
+    for free in ("train.steps", "train.epochs", "plugins", *NO_RESULTS):
         before.pop(free, None), wanted.pop(free, None)
     before |= _flat({key: earlier.get(key) for key in surroundings})
     wanted |= _flat(surroundings)
@@ -349,6 +350,7 @@ def _described(training: Training) -> dict[str, Any]:
         "split": dataset.split,
         "count": len(dataset.images),
         "fingerprint": dataset.fingerprint,
+        "resident": not training.feeder.streams,
     }
 
 

@@ -1,4 +1,4 @@
-"""From image files to one uint8 tensor: decoding in threads, and a cache of what was decoded.
+"""From image files to one uint8 tensor: decoding in threads, and a file of what was decoded, which is mapped.
 
 Decisions:
 - A file becomes the same pixels whatever made it: upright by its EXIF orientation, grey or RGB, transparency on white,
@@ -6,13 +6,16 @@ Decisions:
 - Only these formats are tried, whatever a file's name says: some of Pillow's other readers start programs.
 - The cache knows a file by its folder, name, length and time of change, so nothing is decoded to find out that nothing
   has changed. Its pixels are trusted only when their hash is what was noted when they were written.
-- Pixels are decoded into a memory-mapped file, so a set larger than the memory can be prepared and used.
+- Pixels are written as they are decoded and the file is mapped, so a set larger than the memory can be prepared and
+  used. Whether it is copied into memory is not decided here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import os
 import stat
 import struct
@@ -26,12 +29,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ganlab import ComponentError, file_sha256, flush_folder, one_line, write_whole
+from ganlab import ComponentError, MappedImages, flush_folder, one_line, write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -58,7 +61,7 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 def decoded(
     folder: Path, names: Sequence[str], *, size: int | None, channels: int = 3, crop: int | None = None, cache: Path
-) -> Tensor:
+) -> MappedImages:
     """The images `names` (paths below `folder`) as uint8 (N, channels, size, size), from the cache where it has them.
 
     Each is cut to its central square of `crop` pixels where that is given, resized until its shorter side is `size`
@@ -71,10 +74,13 @@ def decoded(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path.with_suffix(".lock"))):
-            if not _is_whole(path, digest):
+            images = _whole(path, digest)
+            if images is None:
                 _write(path, [folder / name for name in names], size, channels, crop)
-                write_whole(path.with_suffix(".json"), json.dumps({"key": digest, "sha256": file_sha256(path)}))
-            return _load(path)
+                images = MappedImages.open(path)
+                note = {"key": digest, "fingerprint": images.fingerprint}
+                write_whole(path.with_suffix(".json"), json.dumps(note))
+            return images
     except OSError as error:
         raise ComponentError(f"cannot keep decoded images in {path.parent} ({one_line(error)})") from error
 
@@ -96,33 +102,30 @@ def _key(folder: Path, names: Sequence[str], options: str) -> str:
     return digest.hexdigest()
 
 
-def _is_whole(path: Path, digest: str) -> bool:
+def _whole(path: Path, digest: str) -> MappedImages | None:
+    """The images that were kept, or None where there are none of this key, or other pixels than were written."""
     try:
         note = json.loads(path.with_suffix(".json").read_text())
-        return isinstance(note, dict) and note.get("key") == digest and note.get("sha256") == file_sha256(path)
+        if not isinstance(note, dict) or note.get("key") != digest:
+            return None
+        images = MappedImages.open(path)
     except (FileNotFoundError, ValueError):
-        return False
-
-
-def _load(path: Path) -> Tensor:
-    """In memory where it takes less than half of what is free, else memory-mapped, where a write stays private."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not every system tells
-        free = 0
-    fits = path.stat().st_size < free // 2
-    return torch.from_numpy(np.load(path, mmap_mode=None if fits else "c", allow_pickle=False))
+        return None
+    return images if note.get("fingerprint") == images.fingerprint else None
 
 
 def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, crop: int | None) -> None:
     """Decodes the files into an .npy file, which gets its name only when it is complete."""
     shape = (channels, size, size) if size is not None else decode(files[0], None, channels, crop).shape
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)})
+    pixels_at, step = header.tell(), math.prod(shape)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        pixels = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(files), *shape))
+        # On a disk that is too full this fails at once, and not after hours of decoding.
         if hasattr(os, "posix_fallocate"):
-            # On a full disk this fails with an error, where a write to mapped memory would end the process.
-            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+            os.posix_fallocate(descriptor, 0, pixels_at + len(files) * step)
+        _write_at(descriptor, header.getvalue(), 0)
 
         def decode_part(start: int) -> list[str]:
             problems = []
@@ -131,7 +134,7 @@ def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, c
                     image = decode(files[index], size, channels, crop)
                     if image.shape != shape:
                         raise ComponentError(_of_other_size(files[index], image, files[0], shape))
-                    pixels[index] = image
+                    _write_at(descriptor, image.tobytes(), pixels_at + index * step)
                 except ComponentError as error:
                     problems.append(str(error))
             return problems
@@ -142,7 +145,6 @@ def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, c
             if problems := [problem for part in parts for problem in part]:
                 more = [f"and {len(problems) - NAMED} more files"] if len(problems) > NAMED else []
                 raise ComponentError("\n".join([*problems[:NAMED], *more]))
-        pixels.flush()
         os.fsync(descriptor)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -150,6 +152,13 @@ def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, c
     finally:
         os.close(descriptor)
         Path(temporary).unlink(missing_ok=True)
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(descriptor, rest, place)
+        rest, place = rest[count:], place + count
 
 
 def _of_other_size(path: Path, image: NDArray[np.uint8], first: Path, shape: Sequence[int]) -> str:

@@ -68,13 +68,17 @@ def features_of(features: Features, images: Tensor) -> Tensor:
     return found
 
 
-def reference_rows(evaluation: Evaluation, images: Tensor, measure: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """What `measure` says of each batch of a reference's images."""
-    done = 0
-    for batch in images.split(REFERENCE_BATCH):
-        yield measure(batch.to(evaluation.device))
+def reference_rows(
+    evaluation: Evaluation, images: Tensor, measure: Callable[[Tensor], Tensor], chosen: Tensor | None = None
+) -> Iterator[Tensor]:
+    """What `measure` says of each batch of a reference's images, or of those `chosen`, int64 (n,)."""
+    done, total = 0, len(images if chosen is None else chosen)
+    # Chosen images are gathered a batch at a time: all of them together might not fit in memory.
+    batches = images.split(REFERENCE_BATCH) if chosen is None else chosen.split(REFERENCE_BATCH)
+    for batch in batches:
+        yield measure((batch if chosen is None else images[batch]).to(evaluation.device))
         done += len(batch)
-        evaluation.progress("features of the reference", done, len(images))
+        evaluation.progress("features of the reference", done, total)
 
 
 def built(config: FeaturesConfig, evaluation: Evaluation) -> Features:
@@ -124,11 +128,12 @@ def reference_features(
     import torch
 
     def compute() -> dict[str, Tensor]:
-        images = dataset.images if subset is None else dataset.images[random_subset(len(dataset.images), *subset)]
-        return {"features": torch.cat(list(reference_rows(evaluation, images, partial(features_of, features))))}
+        chosen = None if subset is None else random_subset(len(dataset.images), *subset)
+        rows = reference_rows(evaluation, dataset.images, partial(features_of, features), chosen)
+        return {"features": torch.cat(list(rows))}
 
-    chosen = {} if subset is None else {"subset": list(subset)}
-    found = cached_reference("features", features, dataset, evaluation, compute, **chosen)
+    named = {} if subset is None else {"subset": list(subset)}
+    found = cached_reference("features", features, dataset, evaluation, compute, **named)
     return found["features"].to(evaluation.device)
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from ganlab import ComponentError
+from ganlab import ComponentError, ImageDataset, MappedImages
 from ganlab_plugins.datasets import _images
 from ganlab_plugins.datasets._images import decoded, resized
 
@@ -128,25 +127,25 @@ def test_damage_is_mended(damage: object, folder: Folder) -> None:
     assert folder.decodings == 6
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux tells what is mapped")
-def test_what_does_not_fit_in_memory_is_mapped_and_private(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_images.os, "sysconf", lambda name: 1)
-    mapped = decoded(folder.path, NAMES, size=4, cache=folder.cache)
-    before = folder.stored().read_bytes()
-    mapped.fill_(5)
-    assert folder.stored().read_bytes() == before
-    assert folder.read() == [0, 1, 2]
-    assert is_mapped(mapped)
-
-    monkeypatch.undo()
-    assert not is_mapped(decoded(folder.path, NAMES, size=4, cache=folder.cache))
+def test_what_is_decoded_is_mapped(folder: Folder) -> None:
+    for _ in range(2):  # written, and then found
+        images = decoded(folder.path, NAMES, size=4, cache=folder.cache)
+        assert isinstance(images, MappedImages)
+        assert images.fingerprint == ImageDataset(images.clone(), "copied").fingerprint
 
 
-def is_mapped(images: Tensor) -> bool:
-    """Whether the pixels lie where the system has mapped an .npy file."""
-    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".npy")]
-    ranges = [[int(end, 16) for end in line[0].split("-")] for line in lines]
-    return any(low <= images.data_ptr() < high for low, high in ranges)
+def test_pixels_are_read_once_to_be_verified_and_named(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.read()
+    original, read = os.preadv, []
+
+    def counted(descriptor: int, buffers: list[memoryview], place: int) -> int:
+        read.append(sum(len(buffer) for buffer in buffers))
+        return original(descriptor, buffers, place)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    dataset = ImageDataset(decoded(folder.path, NAMES, size=4, cache=folder.cache), "folder")
+    assert dataset.fingerprint
+    assert sum(read) == dataset.images.nbytes
 
 
 def test_a_cache_that_cannot_be_written_is_named(folder: Folder) -> None:
