@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from ganlab.beside import restore_training, training_state
 from ganlab.build import Training, build, capturing
-from ganlab.capture import CapturedTurns, Rehearsal, rehearse
+from ganlab.capture import CapturedTurns, CudaGraphs, Rehearsal, rehearse
 from ganlab.config import structured
 from ganlab.loop import take_step, train
 from ganlab.plugins import Plugins, load_plugins
@@ -456,3 +457,81 @@ def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugin
     line = inspect.unwrap(Decaying.step).__code__.co_firstlineno  # torch wraps it
     assert f"({__file__}), line {line + 4}: does not do the same in each step: aten." in refusal
     assert refusal.endswith("is not in every one")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What CUDA is asked, where there is none
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class FakeCuda:
+    """Stands for torch.cuda: notes what it is asked, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: bool = False) -> None:
+        self.asked: list[str] = []
+        self.pools: list[object] = []
+        for name, stand_in in {
+            "Stream": lambda device: FakeStream("side", self),
+            "current_stream": lambda device: FakeStream("main", self),
+            "stream": lambda stream: self.doing(f"on {stream.name}"),
+            "graph_pool_handle": object,
+            "current_device": lambda: 0,
+            "default_generators": [self],
+            "CUDAGraph": lambda: self,
+            "graph": self.graph,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, stand_in)
+        self.fails = fails
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        self.asked.append(what)
+        yield
+        self.asked.append(f"end of {what}")
+
+    @contextmanager
+    def graph(self, graph: object, pool: object, stream: FakeStream, capture_error_mode: str) -> Iterator[None]:
+        assert (graph, capture_error_mode) == (self, "thread_local")
+        self.pools.append(pool)
+        with self.doing(f"capture on {stream.name}"):
+            yield
+            if self.fails:
+                raise RuntimeError("operation not permitted")
+
+    def clone_state(self) -> str:
+        return "the state before"
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.asked.append(f"random numbers from {state}")
+
+    def replay(self) -> None:
+        self.asked.append("replay")
+
+
+@frozen
+class FakeStream:
+    name: str
+    cuda: FakeCuda
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.cuda.asked.append(f"{self.name} waits for {other.name}")
+
+
+def test_what_cuda_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of torch's notes on CUDA graphs: warm-up on a side stream, capture there, one pool for all graphs."""
+    cuda = FakeCuda(monkeypatch)
+    graphs = CudaGraphs(torch.device("cuda"))
+    graphs.run(lambda: cuda.asked.append("work"))
+    assert cuda.asked == ["side waits for main", "on side", "work", "end of on side", "main waits for side"]
+    cuda.asked.clear()
+    replays = [graphs.record(lambda: cuda.asked.append("work")) for _ in range(2)]
+    replays[0]()
+    assert cuda.asked == 2 * ["capture on side", "work", "end of capture on side"] + ["replay"]
+    assert cuda.pools[0] is cuda.pools[1]
+
+
+def test_a_capture_that_cuda_breaks_off_gives_the_random_numbers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch, fails=True)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        CudaGraphs(torch.device("cuda", 0)).record(lambda: None)
+    assert cuda.asked[-1] == "random numbers from the state before"

@@ -7,7 +7,6 @@ The loops run one after another here; `ganlab bench` lets them take turns, and i
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "DCGAN 32x32": ("cifar_dcgan.toml", ()),
     "DCGAN 64x64": ("cifar_dcgan.toml", ("dataset.size=64",)),
 }
-
-pytestmark = pytest.mark.skipif("GANLAB_DATA" not in os.environ, reason="GANLAB_DATA names no folder of real images")
 
 
 @cache

@@ -25,7 +25,7 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen, validators
 
@@ -194,7 +194,8 @@ class Classifier:
         loaded.load_state_dict(weights)
         loaded.eval().requires_grad_(False).to(evaluation.device)
         shape = (channels, height, width)
-        found = ClassifierFeatures(loaded[0], loaded[1], shape, evaluation.device, tensors_sha256(weights), self.dim)
+        body, head = folded(loaded[0]), loaded[1]
+        found = ClassifierFeatures(body, head, shape, evaluation.device, tensors_sha256(weights), self.dim)
         return PerChannelFeatures(found, dataset.images.shape[1]) if self.per_channel else found
 
 
@@ -230,7 +231,7 @@ def classifier_network(shape: tuple[int, int, int], dim: int, classes: int) -> n
 
     def convolution(before: int, after: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
         layer = nn.Conv2d(before, after, kernel, stride, padding=1, bias=False)
-        return [layer, nn.BatchNorm2d(after), nn.ReLU()]
+        return [layer, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
     class Average(nn.Module):
         # A mean, because the gradient of adaptive pooling is not deterministic on CUDA.
@@ -249,6 +250,22 @@ def classifier_network(shape: tuple[int, int, int], dim: int, classes: int) -> n
         Average(),
     )
     return nn.Sequential(body, nn.Linear(dim, classes))
+
+
+def folded(body: Any) -> nn.Sequential:
+    """The same function in eval mode, with each batch norm in the convolution before it: a third less time."""
+    import torch
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    layers: list[Any] = []
+    for layer in body:
+        if isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        else:
+            layers.append(layer)
+    network: nn.Sequential = nn.Sequential(*layers).eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)
 
 
 def train_classifier(

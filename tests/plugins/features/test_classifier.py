@@ -13,7 +13,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ganlab import ComponentError, Evaluation, ImageDataset, Places
-from ganlab_plugins.features.classifier import Classifier, ClassifierFeatures, PerChannelFeatures
+from ganlab_plugins.features.classifier import (
+    Classifier,
+    ClassifierFeatures,
+    PerChannelFeatures,
+    classifier_network,
+    folded,
+)
 
 QUICK = Classifier(updates=120)
 
@@ -67,6 +73,24 @@ def test_features_have_their_shape_and_tell_classes_apart(trained, digits):
     assert torch.equal(trained.head(features), trained.logits(digits["test"].images))
     # An image's features must not depend on the batch it came in.
     torch.testing.assert_close(trained(digits["test"].images[:1]), features[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_folding_batch_norm_changes_no_feature():
+    """Held against the network as it was trained, with statistics that are not those of its initial weights."""
+    network = classifier_network((1, 8, 8), 64, 10)[0]
+    for layer in network:
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.running_mean)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+            torch.nn.init.normal_(layer.weight)
+            torch.nn.init.normal_(layer.bias)
+    network.eval()
+    x = torch.rand(32, 1, 8, 8)
+    with torch.no_grad():
+        wanted = network(x)
+        got = folded(network)(x)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded(network))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_training_is_the_same_twice_and_leaves_torch_as_it_was(trained, digits, tmp_path):
