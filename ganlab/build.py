@@ -204,8 +204,8 @@ def capturing(game: Game, turns: Turns, registry: Registry, recorder: Recorder) 
     """Captured turns that name a plugin at fault as `ganlab plugins` does."""
 
     def named(file: str) -> str:
-        found = (part.origin for kind in KINDS for part in registry.of_kind(kind) if str(part.origin.file) == file)
-        return f"plugin {origin}" if (origin := next(found, None)) else file
+        parts = (part for kind in KINDS for part in registry.of_kind(kind))
+        return next((f"plugin {part.origin.plugin}" for part in parts if str(part.origin.file) == file), "")
 
     return CapturedTurns(turns, game.meters, recorder, game.device, named)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ganlab.errors import one_line
 from ganlab.phases import Meters, Turns
-from ganlab.watch import Watch, unfit
+from ganlab.watch import Place, Watch, unfit
 
 WARM, WATCHED = 1, 2
 """How many steps of a kind come before its capture: the first makes what is made on first use, two are compared."""
@@ -87,14 +87,14 @@ class Rehearsal:
 class CapturedTurns:
     """The turns of a step, replayed where they have been captured; `refusal` says why they will not be.
 
-    `named(file)` names the plugin that a file belongs to.
+    `named(file)` names the plugin that a file belongs to, or is empty.
     """
 
     turns: Turns
     meters: Meters
     recorder: Recorder
     device: torch.device
-    named: Callable[[str], str] = str
+    named: Callable[[str], str]
     refusal: str | None = field(default=None, init=False)
     _seen: Counter[Hashable] = field(factory=Counter, init=False)
     _watched: dict[Hashable, Watch] = field(factory=dict, init=False)
@@ -122,15 +122,20 @@ class CapturedTurns:
             self._capture(kind, real, step)
 
     def _watch(self, kind: Hashable, real: Sequence[Tensor], step: int) -> None:
-        with Watch(self.device) as watch:
+        before = self._watched.pop(kind, None)
+        with Watch(self.device, before) as watch:
             self.recorder.run(lambda: self.turns(real, step))
-        if kind not in self._watched:
+        if before is None:
             self._watched[kind] = watch
-            return
-        fault = unfit(self._watched.pop(kind), watch)
-        if fault is not None:
-            where = f"{self.named(fault.place.file)}, line {fault.place.line}" if fault.place.file else "the step"
-            self._refuse(f"{where}: {fault.what}")
+        elif fault := unfit(before, watch):
+            self._refuse(f"{self._where(fault.place)}: {fault.what}")
+
+    def _where(self, place: Place) -> str:
+        if not place.file:
+            return "the step"
+        owner = next((name for file in (place.file, *place.callers) if (name := self.named(file))), "")
+        at = f"{place.file}, line {place.line}"
+        return f"{owner}, {at}" if owner else at
 
     def _capture(self, kind: Hashable, real: Sequence[Tensor], step: int) -> None:
         if not self._inputs:

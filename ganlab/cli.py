@@ -6,6 +6,7 @@ on stderr and exit code 2; see `ganlab.errors` for the others.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -418,7 +419,7 @@ def bench(
     from ganlab.reporting import print_bench
     from ganlab.view import make_view
 
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise UserError(f"--seconds {seconds}: expected more than 0")
     with make_view(Console(stderr=True)) as view:
         result = measured(experiment, tuple(set_ or ()), device, seconds, tuple(plugin or ()), view.progress)

@@ -67,8 +67,10 @@ class MappedImages(Tensor):
         if isinstance(kwargs.get("out", args[0] if _is_in_place(func) else None), MappedImages):
             raise TypeError("these images are a file's, which cannot be written to; take a copy by .clone()")
         with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
             operands = [item for item in _flat((*args, *kwargs.values())) if isinstance(item, MappedImages)]
+            for operand in operands:
+                operand._file.check_length()
+            result = func(*args, **kwargs)
             if isinstance(result, Tensor):
                 found = _still_mapped(result, operands)
             elif isinstance(result, (tuple, list)) and any(isinstance(item, Tensor) for item in result):
@@ -147,6 +149,11 @@ class _File:
         if self.unreturned >= WINDOW and hasattr(mmap, "MADV_DONTNEED"):
             self.unreturned = 0
             self.map.madvise(mmap.MADV_DONTNEED)
+
+    def check_length(self) -> None:
+        """Raises GanlabError for a file that has been cut short: reading its map there would end the process."""
+        if os.fstat(self.descriptor).st_size < self.start + self.count:
+            raise GanlabError(f"{self.path}: has been cut short since it was opened")
 
     def will_read(self, places: Iterable[int], size: int) -> None:
         """Lets the disk fetch `size` bytes at each of the places, all at once."""

@@ -81,7 +81,10 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
         contest.add_row(name, f"{rate:,.2f}", f"{1000 / rate:,.2f}", faster)
     console.print(contest)
     where = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['precision']}"
-    parts = ", ".join(f"{name} {value:.2f}" for name, value in result["milliseconds"].items())
+    parts = ", ".join(
+        f"{'of which penalties' if name == 'penalties' else name} {value:.2f}"
+        for name, value in result["milliseconds"].items()
+    )
     top = result["ceilings"]
     levers = {name.replace("_", " "): value for name, value in result["levers"].items() if name != "captured"}
     unfit = result["unfit_for_capture"]

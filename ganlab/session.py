@@ -172,7 +172,7 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
         )
         if not folder.writes:
             return
-        draw_plots(training, folder, outcome.step)
+        draw_plots(training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
         for tracker in beside.trackers:
             tracker.close()
         hook.run_finished(run=folder, error=failure)
@@ -196,17 +196,20 @@ def _status(failure: BaseException | None) -> str:
     return "diverged" if isinstance(failure, Diverged) else "failed"
 
 
-def draw_plots(training: Training, folder: RunFolder, step: int) -> None:
-    """The three pictures of a run, from its records and from what the discriminator says now."""
+def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) -> None:
+    """The pictures of a run: from its records, and where it is sound from what the discriminator says now."""
     plots.plot_losses(read_records(folder.path / "log.jsonl"), folder.plots / "losses.png")
     plots.plot_metrics(read_records(folder.path / "metrics.jsonl"), folder.plots / "metrics.png")
+    if not sound:  # what broke the run, such as a disk, might break this too
+        return
     game = training.game
     network = game.discriminator.network
+    real = training.feeder.images  # in memory already where they are resident
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
-    count = min(SCORED, len(training.dataset.images))
+    count = min(SCORED, len(real))
     with untouched():
         sources = {
-            "real": (part.to(game.device) for part in training.dataset.images[:count].split(128)),
+            "real": (part.to(game.device) for part in real[:count].split(128)),
             "fake": sample(game.generator.network, count, 0, game.device, "scores"),
         }
         for name, batches in sources.items():

@@ -72,7 +72,7 @@ def test_what_is_measured(table: dict[str, Any], write: Callable[..., Path], gan
     result = bench(path, (), "cpu", 0.1, (), lambda what, done, total: None)
     assert set(result["steps_per_second"]) == {"ganlab", "tutorial", "by hand"}
     assert result["rounds"] >= 5
-    assert {"data", "discriminator", "generator", "logging"} == set(result["milliseconds"])
+    assert {"data", "discriminator", "generator", "logging", "penalties"} == set(result["milliseconds"])
     (cost,) = result["plugins"]
     assert (cost["kind"], cost["name"]) == ("penalty", "l2_generator")
     # The products of both networks, forward and backward, counted by hand: the input's gradient is not needed in the
@@ -87,8 +87,42 @@ def test_what_is_measured(table: dict[str, Any], write: Callable[..., Path], gan
     for words in ("times as fast", "tutorial", "by hand", "milliseconds of a step", "penalty l2_generator"):
         assert words in out
     assert json.loads(ganlab("bench", path, "--seconds", "0.1", "--device", "cpu", "--json")[1])["batch_size"] == 16
-    code, _, err = ganlab("bench", path, "--seconds", "0")
-    assert (code, err.strip()) == (2, "--seconds 0.0: expected more than 0")
+    for seconds in ("0.0", "nan", "inf"):
+        code, _, err = ganlab("bench", path, "--seconds", seconds)
+        assert (code, err.strip()) == (2, f"--seconds {seconds}: expected more than 0")
+
+
+R1 = """
+import torch
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class R1:
+    player: str = "discriminator"
+    every: int = 2
+    def penalty(self, step):
+        images = step.real.detach().requires_grad_(True)
+        return torch.autograd.grad(step.discriminator(images, None).sum(), images, create_graph=True)[0].square().mean()
+
+@hookimpl
+def register_penalties(register): register("r1", R1)
+"""
+
+
+def test_a_gradient_penalty_is_measured(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "r1.py").write_text(R1)
+    path = write(table | {"penalty": [{"name": "r1"}]})
+    arguments = ("bench", path, "--plugin", tmp_path / "r1.py", "--seconds", "0.1", "--device", "cpu", "--json")
+    code, out, err = ganlab(*arguments)
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["unfit_for_capture"] is None
+    (cost,) = result["plugins"]
+    step = 1000 / result["steps_per_second"]["ganlab"]
+    assert result["milliseconds"]["penalties"] == pytest.approx(step * (1 - 1 / cost["time"]))
 
 
 def test_a_ratio_is_the_median_of_rounds() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from attrs import frozen
@@ -111,7 +112,7 @@ def plugins() -> Plugins:
     """The bundled plugins, with more to come."""
     loaded = load_plugins()
     loaded.registry._frozen = False
-    loaded.registry.register("penalty", "lazy", Lazy, Origin("test", "file", "", "", Path(__file__)))
+    loaded.registry.register("penalty", "lazy", Lazy, Origin("test", "file", "", "", None))
     return loaded
 
 
@@ -320,6 +321,34 @@ def from_a_python_list(images: Tensor) -> Tensor:
     return images.mean() * torch.tensor([1.0, 2.0]).sum()
 
 
+def compared(images: Tensor) -> Tensor:
+    return images.mean() * (2.0 if torch.equal(images, images) else 1.0)
+
+
+def by_a_coin(images: Tensor) -> Tensor:
+    return (images if random.random() < 2 else images.flip(3)).mean()
+
+
+def by_a_whole_number(images: Tensor) -> Tensor:
+    return images.roll(random.randint(1, 1)).mean()
+
+
+def by_numpys_coin(images: Tensor) -> Tensor:
+    return (images if np.random.rand() < 2 else images.flip(3)).mean()
+
+
+MEAN = {"of the last steps": torch.zeros(())}
+
+
+def rebound(images: Tensor) -> Tensor:
+    MEAN["of the last steps"] = 0.9 * MEAN["of the last steps"] + 0.1 * images.detach().mean()
+    return images.mean() * MEAN["of the last steps"]
+
+
+def from_an_array(images: Tensor) -> Tensor:
+    return images.mean() * torch.from_numpy(np.ones(4, np.float32)).sum()
+
+
 class Counts:
     """Does another thing in every second call."""
 
@@ -337,7 +366,13 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "numpy": (as_array, "reads values back from the device (Tensor.numpy)"),
     "mask": (chosen_by_mask, "takes a shape from values (index)"),
     "nonzero": (counted, "takes a shape from values (nonzero)"),
-    "a number that changes": (by_a_python_number, "does not do the same in each step: aten.mul.Tensor of 0."),
+    "equal": (compared, "reads a value back from the device (equal)"),
+    "a number that changes": (by_a_python_number, "draws Python's random numbers"),
+    "a coin that falls the same way": (by_a_coin, "draws Python's random numbers"),
+    "a whole number that is always the same": (by_a_whole_number, "draws Python's random numbers"),
+    "numpy's coin": (by_numpys_coin, "draws NumPy's random numbers"),
+    "a mean kept for the next step": (rebound, "keeps a tensor of one step for the next"),
+    "an array": (from_an_array, "makes a tensor from Python values"),
     "a tensor from Python values": (from_a_python_list, "makes a tensor from Python values"),
     "another course every second step": (Counts(), "does not do the same in each step: aten.pow"),
 }
@@ -362,6 +397,7 @@ def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
     table = penalised(term, table, plugins)
     random.seed(0)
     Counts.calls = 0
+    MEAN["of the last steps"] = torch.zeros(())
     eager = built(table, plugins, tmp_path)
     random.seed(0)
     train(eager, 0, lambda step: None)
@@ -370,12 +406,13 @@ def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
     training, turns = captured(training, plugins, OnCPU())
     random.seed(0)
     Counts.calls = 0
+    MEAN["of the last steps"] = torch.zeros(())
     train(training, 0, lambda step: None)
     assert turns.refusal is not None
     assert turns.captured == 0
     line = (term if hasattr(term, "__code__") else Counts.__call__).__code__.co_firstlineno
     place, _, what = turns.refusal.partition(": ")
-    assert place.startswith(f"plugin faulty ({__file__}), line ")
+    assert place.startswith(f"plugin faulty, {__file__}, line ")
     assert line < int(place.rpartition(" ")[2]) <= line + 4
     assert words in what
     assert_same(flat(training), wanted)
@@ -414,7 +451,7 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
     turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
     refusal = rehearse(turns, training.feeder.batch)
     assert refusal is not None
-    assert refusal.startswith(f"plugin faulty ({__file__}), line {Reading.forward.__code__.co_firstlineno + 1}: reads")
+    assert refusal.startswith(f"plugin faulty, {__file__}, line {Reading.forward.__code__.co_firstlineno + 1}: reads")
 
     class Clipped(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
@@ -433,6 +470,76 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
     assert refusal is not None
     assert "plugin faulty" in refusal
     assert "reads a value back" in refusal
+
+
+KEPT = {
+    "a buffer changed in place": "self.mean.lerp_(images.detach().mean(), 0.1)",
+    "random numbers of the device": "images = images + 0.1 * torch.rand(len(images), 1, 1, 1, device=images.device)",
+    "torch.where": "images = torch.where(images > 0, images, -images)",
+    "a cache filled at first use": "self.cache = self.cache if self.cache is not None else torch.ones_like(images[:1])",
+    "a power iteration": "images = images * (self.weight @ self.vector).norm()",
+}
+
+
+@pytest.mark.parametrize("code", KEPT)
+def test_no_false_alarm(code: str, table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    class Judge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(64, 1))
+            self.register_buffer("mean", torch.zeros(()))
+            self.weight, self.vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+            self.cache: Tensor | None = None
+
+        def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
+            scope = {"self": self, "images": images, "torch": torch}
+            exec(KEPT[code], scope)
+            return self.layer(scope["images"].flatten(1)).squeeze(1)
+
+    @frozen
+    class Judging:
+        def build(self, images: ImageSpec) -> nn.Module:
+            return Judge()
+
+    register(plugins, "discriminator", Judging)
+    table |= {"discriminator": {"name": "judging"}, "penalty": [{"name": "lazy"}]}
+    training = built(table, plugins, tmp_path)
+    assert (
+        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch) is None
+    )
+
+
+@pytest.mark.parametrize("cls", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "ASGD", "RMSprop", "SGD", "Rprop"])
+def test_torchs_optimisers_are_fit(cls: str, table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    """Those that read their step back on the CPU have `capturable` on CUDA, which is set there."""
+
+    @frozen
+    class Theirs:
+        def build(self, parameters: Any) -> torch.optim.Optimizer:
+            return getattr(torch.optim, cls)(parameters, lr=1e-3)
+
+    register(plugins, "optimizer", Theirs)
+    training = built(table | {"optimizer": {"name": "theirs"}}, plugins, tmp_path)
+    assert (
+        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch) is None
+    )
+
+
+def test_a_module_that_a_plugin_imports_is_that_plugins(
+    table: dict[str, Any], write: Any, ganlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "levels.py").write_text("def level(x):\n    return float(x.mean())\n")
+    (tmp_path / "helped.py").write_text(
+        "from attrs import frozen\nfrom ganlab import hookimpl\nfrom levels import level\n\n@frozen\nclass Level:\n"
+        "    def discriminator(self, real, fake): return (fake - real).mean() * level(real)\n"
+        "    def generator(self, real, fake): return -fake.mean()\n\n@hookimpl\n"
+        "def register_losses(register): register('level', Level)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = write(table | {"loss": {"name": "level"}})
+    code, out, err = ganlab("bench", file, "--plugin", tmp_path / "helped.py", "--seconds", "0.1", "--device", "cpu")
+    assert code == 0, err
+    assert f"no: plugin helped, {tmp_path / 'levels.py'}, line 2: reads a value back" in out
 
 
 def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
@@ -455,7 +562,7 @@ def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugin
     refusal = rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch)
     assert refusal is not None
     line = inspect.unwrap(Decaying.step).__code__.co_firstlineno  # torch wraps it
-    assert f"({__file__}), line {line + 4}: does not do the same in each step: aten." in refusal
+    assert f"{__file__}, line {line + 4}: does not do the same in each step: aten." in refusal
     assert refusal.endswith("is not in every one")
 
 

@@ -25,9 +25,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 def torchrun(processes: int, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """`ganlab` on several processes of this machine, on one thread each."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--rdzv-backend"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
-        [*launcher, "c10d", "--rdzv-endpoint", "localhost:0", "-m", "ganlab", *map(str, arguments)],
+        [*launcher, "-m", "ganlab", *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -23,6 +23,7 @@ from ganlab.runfolder import read_records
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 QUICK = ("--features", "classifier", "--set", "features.updates=20")
 
 
@@ -207,7 +208,7 @@ def test_many_processes_score_what_one_does(ganlab: Command) -> None:
     arguments = ["score", "a.npz", "--against", "digits", *QUICK, *metrics]
     alone = scored(ganlab, *arguments[1:])
     process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "-m", "ganlab", *arguments, "--json"],
+        [*TORCHRUN, "3", "-m", "ganlab", *arguments, "--json"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
