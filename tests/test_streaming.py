@@ -238,6 +238,33 @@ def test_a_disk_that_fails_ends_a_run_in_one_line(
     assert readers() == []
 
 
+CUTTING = """
+import os
+from ganlab import hookimpl
+
+@hookimpl
+def tick_finished(run, record):
+    os.truncate("images.npy", 1000)
+"""
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_a_file_that_is_cut_short_ends_a_streamed_run_with_an_error_and_a_resident_one_not_at_all(
+    limit: float, streaming_table: dict[str, Any], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In a process of its own: reading a map beyond the file's end would end it with a signal."""
+    (tmp_path / "cutting.py").write_text(CUTTING)
+    streaming_table["train"] |= {"resident_gb": limit, "log_every": 2, "steps": 40}
+    command = [sys.executable, "-m", "ganlab", "run", str(write(streaming_table)), "--out", "cut", "--plugin"]
+    ended = subprocess.run([*command, "cutting.py"], capture_output=True, text=True, timeout=120, check=False)
+    info = json.loads(Path("cut/run.json").read_text())
+    if limit:
+        assert (ended.returncode, info["status"], info["error"]) == (0, "finished", None), ended.stderr
+    else:
+        assert (ended.returncode, info["status"]) == (1, "failed"), ended.stderr
+        assert "images.npy: has been cut short" in ended.stderr
+
+
 def test_the_reader_ends_with_its_feeder(mapped: ImageDataset) -> None:
     feeder = streamed(mapped)
     assert readers() == []
