@@ -218,8 +218,8 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _numpy_state() -> str:
-    state: Any = np.random.get_state(legacy=False)
-    return f"{state['state']['pos']} {state['state']['key'][0]} {state['gauss']}"
+    _, key, *rest = np.random.get_state()  # the key of 624 numbers changes at its start whenever it changes
+    return f"{key[0]} {rest}"
 
 
 def _place(frame: FrameType | None) -> Place:

@@ -31,6 +31,7 @@ from ganlab.loop import take_step, train
 from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import ImageSpec, Places, Step
 from ganlab.registry import Origin
+from ganlab.runfolder import read_info
 
 CPU = torch.device("cpu")
 STEPS = 24
@@ -564,6 +565,52 @@ def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugin
     line = inspect.unwrap(Decaying.step).__code__.co_firstlineno  # torch wraps it
     assert f"{__file__}, line {line + 4}: does not do the same in each step: aten." in refusal
     assert refusal.endswith("is not in every one")
+
+
+READING = """
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class Reading:
+    def augment(self, images): return images * (1 + 0 * images.mean().item())
+
+@hookimpl
+def register_augmentations(register): register("reading", Reading)
+"""
+
+
+def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
+    table: dict[str, Any], write: Any, ganlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of `ganlab run`: equal checkpoints, and run.json says what was done and why."""
+    table["train"] |= {"steps": 12, "log_every": 2}
+    table["discriminator"] = {"name": "mlp", "hidden": [16], "dropout": 0.3}
+    file = write(table)
+    assert ganlab("run", file, "--out", "eager", "--device", "cpu")[0] == 0
+
+    def with_graphs(experiment: Any, registry: Any, where: Places, device: torch.device) -> Training:
+        training = build(experiment, registry, where, device)
+        return attrs.evolve(training, capture=capturing(training.game, training.turns, registry, OnCPU()))
+
+    monkeypatch.setattr("ganlab.session.build", with_graphs)
+    code, out, err = ganlab("run", file, "--out", "captured", "--device", "cpu")
+    assert code == 0, err
+    assert "not captured" not in out + err
+    assert read_info(Path("captured"))["step_levers"]["captured"] is True
+    assert read_info(Path("eager"))["step_levers"]["captured"] is False
+    last = Path("checkpoints/step-00000012")
+    for saved in sorted(("eager" / last).glob("*.safetensors")):
+        assert saved.read_bytes() == ("captured" / last / saved.name).read_bytes(), saved.name
+
+    plugin = tmp_path / "reading.py"
+    plugin.write_text(READING)
+    options = ("--plugin", plugin, "--set", "augmentation=[{name = 'reading'}]")
+    code, out, err = ganlab("run", file, "--out", "forbidden", "--device", "cpu", *options)
+    assert code == 0, err
+    why = read_info(Path("forbidden"))["step_levers"]["captured"]
+    assert why.startswith(f"plugin reading, {plugin}, line 7: reads a value back from the device")
+    assert (out + err).count("steps are not captured, which is slower and right all the same: ") == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
