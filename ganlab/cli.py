@@ -405,7 +405,8 @@ def bench(
     experiment
         The experiment file.
     seconds
-        How long the contest lasts; the costs of plugins in the step take half as long each.
+        How long the contest lasts, which is five rounds at least; what each plugin in the step costs takes half as
+        long.
     device
         Where to compute.
     plugin
