@@ -22,7 +22,7 @@ from attrs import define, field
 
 from ganlab import ranks
 from ganlab.build import Training
-from ganlab.checkpoint import all_finite, from_bytes, list_checkpoints, save_checkpoint, to_bytes
+from ganlab.checkpoint import from_bytes, list_checkpoints, not_finite, save_checkpoint, to_bytes
 from ganlab.config import Experiment
 from ganlab.errors import Diverged, Interrupted
 from ganlab.evaluation import Scorer, Scoring, sample
@@ -163,8 +163,9 @@ class Beside:
             return
         self._agree()
         state = training_state(self.training, step)
-        if not all_finite([state[part] for part in (player.name for player in self.training.game.players)]):
-            raise Diverged(f"diverged: a weight is not finite after step {step:,}; the checkpoint before it is kept")
+        # Also the running average, the optimisers' moments and the terms that no tick has read yet.
+        if where := not_finite(state):
+            raise Diverged(f"diverged: {where} is not finite after step {step:,}; the checkpoint before it is kept")
         self._saved = step
         if not self.run.writes:
             return

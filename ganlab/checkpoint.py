@@ -151,10 +151,15 @@ def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     return items if kind == "list" else tuple(items)
 
 
-def all_finite(state: Any) -> bool:
-    """Whether every floating-point tensor in a state is free of NaN and infinity."""
+def not_finite(state: Any, at: str = "") -> str | None:
+    """Where in a state the first tensor with NaN or infinity is, as "part.name"; None where all are finite."""
     if isinstance(state, Tensor):
-        return not state.is_floating_point() or bool(torch.isfinite(state).all())
+        return at if state.is_floating_point() and not bool(torch.isfinite(state).all()) else None
     if isinstance(state, Mapping):
-        return all(all_finite(item) for item in state.values())
-    return all(all_finite(item) for item in state) if isinstance(state, (list, tuple)) else True
+        items: Any = state.items()
+    elif isinstance(state, (list, tuple)):
+        items = enumerate(state)
+    else:
+        return None
+    found = (not_finite(item, f"{at}.{key}" if at else str(key)) for key, item in items)
+    return next((place for place in found if place), None)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from ganlab import checkpoint
-from ganlab.checkpoint import DamagedCheckpoint, all_finite, list_checkpoints, load_checkpoint, save_checkpoint
+from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, not_finite, save_checkpoint
 
 
 def state() -> dict[str, Any]:
@@ -132,7 +132,9 @@ def test_unfinished_folders_are_no_checkpoints(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "step-00000003" / "manifest.json").read_text())["step"] == 3
 
 
-def test_all_finite() -> None:
-    assert all_finite({"a": [torch.ones(2), (torch.arange(3), None, "x")]})
-    assert not all_finite({"a": [torch.tensor([1.0, float("nan")])]})
-    assert not all_finite((torch.tensor(float("-inf")),))
+def test_what_is_not_finite_is_named() -> None:
+    assert not_finite({"a": [torch.ones(2), (torch.arange(3), None, "x")]}) is None
+    assert not_finite({"a": [torch.tensor([1.0, float("nan")])]}) == "a.0"
+    assert not_finite({"ok": torch.ones(1), "ema": {"layer.0.bias": torch.tensor(float("-inf"))}}) == "ema.layer.0.bias"
+    optimizer = {"state": {0: {"step": torch.ones(()), "exp_avg": torch.tensor([torch.inf])}}}
+    assert not_finite({"optimizers": {"generator": optimizer}}) == "optimizers.generator.state.0.exp_avg"

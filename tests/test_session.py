@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -345,6 +346,34 @@ def test_divergence_is_named(table: dict[str, Any], write: Write, ganlab: Comman
     info = json.loads(Path("r/run.json").read_text())
     assert info["status"] == "diverged"
     assert "loss_discriminator" in info["error"]
+
+
+HUGE = """
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class Huge:
+    player: str = "generator"
+    every: int = 1
+    def penalty(self, step): return 1e25 * sum(p.sum() for p in step.generator.parameters())
+
+@hookimpl
+def register_penalties(register): register("huge", Huge)
+"""
+
+
+def test_a_moment_that_overflows_is_found_though_every_weight_and_loss_is_finite(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    """Adam's second moment of a gradient of 1e25 is infinite: from then on no update would move the weights."""
+    (tmp_path / "huge.py").write_text(HUGE)
+    table |= {"plugins": ["huge.py"], "penalty": [{"name": "huge"}]}
+    table["train"] |= {"steps": 50, "log_every": 50, "checkpoint_every": 2}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 3
+    assert re.match(r"diverged: optimizers\.generator\.state\.\d\.exp_avg_sq is not finite after step 2;", err)
+    assert not any(Path("r/checkpoints").glob("step-*"))
 
 
 RAISING = """
