@@ -163,8 +163,12 @@ class Beside:
             return
         self._agree()
         state = training_state(self.training, step)
-        # Also the running average, the optimisers' moments and the terms that no tick has read yet.
-        if where := not_finite(state):
+        # Not buffers: a mask of minus infinity is a buffer.
+        networks = {player.name: player.network for player in self.training.game.players}
+        if self.training.average is not None:
+            networks["ema"] = self.training.average.network
+        trained: dict[str, Any] = {name: dict(network.named_parameters()) for name, network in networks.items()}
+        if where := not_finite(trained | {"optimizers": state["optimizers"], "meters": state["meters"]}):
             raise Diverged(f"diverged: {where} is not finite after step {step:,}; the checkpoint before it is kept")
         self._saved = step
         if not self.run.writes:

@@ -376,6 +376,37 @@ def test_a_moment_that_overflows_is_found_though_every_weight_and_loss_is_finite
     assert not any(Path("r/checkpoints").glob("step-*"))
 
 
+MASKED = """
+import torch
+from attrs import frozen
+from torch import nn
+from ganlab import hookimpl
+
+class Judge(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 1)
+        self.register_buffer("mask", torch.full((2,), -torch.inf))
+    def forward(self, images, condition): return self.layer(images.flatten(1)).squeeze(1)
+
+@frozen
+class Masked:
+    def build(self, images): return Judge()
+
+@hookimpl
+def register_discriminators(register): register("masked", Masked)
+"""
+
+
+def test_a_mask_of_minus_infinity_is_no_divergence(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "masked.py").write_text(MASKED)
+    table |= {"plugins": ["masked.py"], "discriminator": {"name": "masked"}}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 0, err
+
+
 RAISING = """
 from attrs import frozen
 from ganlab import hookimpl
