@@ -1,0 +1,73 @@
+"""Processes of their own for tests that kill, starve or race them, forked from one that has imported ganlab already.
+
+So a process costs a fraction of a second and not three. What a child is to do first is a function of a module in
+`tests/`, since it is handed over by its name.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["ganlab.session", "ganlab.plots", "matplotlib.figure", "torchvision", "sklearn.datasets"]
+)
+
+
+class Child:
+    """A process that does `work`; what it prints lands in a file."""
+
+    def __init__(self, work: Callable[[], object], log: Path) -> None:
+        self.log = log
+        self.process = _context.Process(target=_child, args=(work, dict(os.environ), os.getcwd(), str(log)))
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def ended(self, seconds: float = 120) -> int:
+        """Waits; the exit code, or the signal that ended it as a negative number."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"did not end in {seconds} seconds; it said: {self.said}")
+        return self.process.exitcode
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+class Command:
+    """A ganlab command as the work of a child, after `before` in the same process."""
+
+    def __init__(self, *arguments: object, before: Callable[[], object] | None = None) -> None:
+        self.arguments = [str(argument) for argument in arguments]
+        self.before = before
+
+    def __call__(self) -> int:
+        from ganlab import cli
+
+        if self.before is not None:
+            self.before()
+        return cli.call(self.arguments)
+
+
+def _child(work: Callable[[], object], environment: dict[str, str], folder: str, log: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    code = work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0)
