@@ -3,10 +3,12 @@
 Decisions:
 - Everything due at a boundary is done there, in this order: tick, samples, checkpoint, scores. A boundary that is come
   to again, after a resume, does only what its records lack.
-- The losses are read once a tick and looked at for NaN and infinity; the weights are looked at before they are saved.
+- The losses are read once a tick and looked at for NaN and infinity, and so are the weights, the average and what the
+  optimisers keep; nothing is saved before it was looked at.
 - Of many processes the first writes, and all take part in what they must agree on: sums, scores, stopping.
-- Training's random streams are not touched: samples and scores have their own, and what trackers and hooks draw from
-  the global ones is put back.
+- Training's random streams are not touched: samples and scores have their own.
+- A metric that fails where it has given a score before does not end the training: its score is missing, and it is asked
+  again when it is next due.
 """
 
 from __future__ import annotations
@@ -14,26 +16,26 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from attrs import define, field
 
 from ganlab import ranks
+from ganlab.audience import Audience
 from ganlab.build import Training
-from ganlab.checkpoint import from_bytes, list_checkpoints, not_finite, save_checkpoint, to_bytes
+from ganlab.checkpoint import list_checkpoints, not_finite, save_checkpoint
 from ganlab.config import Experiment
 from ganlab.errors import Diverged, Interrupted
 from ganlab.evaluation import Scorer, Scoring, sample
 from ganlab.images import save_grid
 from ganlab.interrupts import StopRequest
 from ganlab.options import Interval
-from ganlab.phases import Game
-from ganlab.plugins import Plugins
-from ganlab.protocols import Metric, Tracker
-from ganlab.rng import global_state, set_global_state, untouched
+from ganlab.plugins import Failure, Guard, Plugins, cause
+from ganlab.protocols import Metric
 from ganlab.runfolder import RunFolder, best_and_final, read_records
+from ganlab.state import training_state
 from ganlab.view import View
 
 
@@ -48,14 +50,18 @@ class Beside:
     scorer: Scorer
     view: View
     stop: StopRequest
-    trackers: list[Tracker] = field(factory=list)
+    audience: Audience
+    step: int = field(default=0, init=False)
     _busy: float = field(default=0.0, init=False)
     _left: float = field(factory=time.perf_counter, init=False)
     _last_tick: int = field(default=0, init=False)
     _timed_from: int = field(default=0, init=False)
     _saved: int = field(default=-1, init=False)
+    _looked_at: int = field(default=-1, init=False)
+    _scored: set[int] = field(factory=set, init=False)
 
     def __call__(self, step: int) -> None:
+        self.step = step
         train, total = self.experiment.train, self.training.total_steps
         at_end = step == total
         stopping = ranks.any_of(self.stop.requested)
@@ -99,12 +105,29 @@ class Beside:
         }
         meters.reset()
         self._busy, self._last_tick, self._timed_from = 0.0, step, step
-        self._publish("log.jsonl", record, self.plugins.hook.tick_finished)
+        self.run.append("log.jsonl", record)
+        self.audience.tick(record)
         self.view.tick(record)
         self._tell_levers()
         for name, value in means.items():
             if not math.isfinite(value):
-                raise Diverged(f"diverged: {name} is {value} in the mean of the steps up to {step:,}")
+                raise Diverged(f"diverged: {name} is {value} in the mean of the last steps up to {step:,}")
+        self._look_for_divergence(step)
+
+    def _look_for_divergence(self, step: int) -> None:
+        """Raises Diverged where what the next step goes on from is not finite. Not buffers: a mask may be infinite."""
+        if self._looked_at == step:
+            return
+        game, average = self.training.game, self.training.average
+        networks = {player.name: player.network for player in game.players}
+        if average is not None:
+            networks["ema"] = average.network
+        looked_at: dict[str, Any] = {name: dict(network.named_parameters()) for name, network in networks.items()}
+        looked_at["optimizers"] = {player.name: player.optimizer.state_dict() for player in game.players}
+        looked_at["meters"] = game.meters.sums
+        if where := not_finite(looked_at):
+            raise Diverged(f"diverged: {where} is not finite after step {step:,}")
+        self._looked_at = step
 
     def _tell_levers(self) -> None:
         """Whether steps can be captured shows only when the first have been taken."""
@@ -125,16 +148,16 @@ class Beside:
         count, seed, device = self.experiment.train.sample_count, self.experiment.seed, self.training.game.device
         batches = [images.cpu() for images in sample(self.training.evaluated, count, seed, device)]
         save_grid(torch.cat(batches), path)
-        with untouched():
-            for tracker in self.trackers:
-                tracker.samples(step, path)
+        self.audience.sampled(step, path)
 
     def score(self, step: int, due: Sequence[bool]) -> None:
         """Writes a record for each value of the metrics that are due, unless this boundary's are there already."""
         if not any(due):
             return
         file = self.run.path / "metrics.jsonl"
-        known = ranks.told(lambda: [r.get("metric") for r in read_records(file) if r["step"] == step])
+        records = ranks.told(lambda: [[r["step"], r.get("metric")] for r in read_records(file)])
+        known = {index for at, index in records if at == step}
+        self._scored |= {index for _, index in records}
         self._agree()
         scoring = self.scorer.generator(self.training.evaluated, self.training.weights)
         for index, metric in enumerate(self.experiment.metric):
@@ -151,32 +174,36 @@ class Beside:
             if self.stop.requested and ranks.world() == 1:
                 raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
 
-        for scored in scoring.score(metric, suffix, progress):
-            record = {"step": step, "metric": index, **scored}
-            self._publish("metrics.jsonl", record, self.plugins.hook.evaluation_finished)
-            self.view.score(record)
+        records: list[dict[str, Any]] = []
+        with Guard() as guard:
+            records = scoring.score(metric, suffix, progress)
         self.view.progress("", 0, 0)
+        if guard.error is not None:
+            # The first score is taken before the first step, where an error costs nothing. Processes must not part.
+            if isinstance(guard.error, Interrupted) or index not in self._scored or ranks.world() > 1:
+                raise guard.error
+            origin = registry.component_of("metric", metric).origin
+            failure = Failure(origin, f"metric {name + suffix!r}, step {step:,}: {cause(guard.error, origin)}")
+            self.audience.failed(failure, "this score is missing")
+        for scored in records:
+            record = {"step": step, "metric": index, **scored}
+            self.run.append("metrics.jsonl", record)
+            self.audience.scored(record)
+            self.view.score(record)
+        self._scored.add(index)
 
     def save(self, step: int) -> None:
         """A checkpoint of all that the next step depends on; refuses one that is not finite."""
         if self._saved == step:
             return
         self._agree()
+        self._look_for_divergence(step)
         state = training_state(self.training, step)
-        # Not buffers: a mask of minus infinity is a buffer.
-        networks = {player.name: player.network for player in self.training.game.players}
-        if self.training.average is not None:
-            networks["ema"] = self.training.average.network
-        trained: dict[str, Any] = {name: dict(network.named_parameters()) for name, network in networks.items()}
-        if where := not_finite(trained | {"optimizers": state["optimizers"], "meters": state["meters"]}):
-            raise Diverged(f"diverged: {where} is not finite after step {step:,}; the checkpoint before it is kept")
+        if self.run.writes:
+            path = save_checkpoint(self.run.checkpoints, step, state)
+            self._forget_old()
+            self.audience.saved(path)
         self._saved = step
-        if not self.run.writes:
-            return
-        path = save_checkpoint(self.run.checkpoints, step, state)
-        self._forget_old()
-        with untouched():
-            self.plugins.hook.checkpoint_saved(run=self.run, path=path)
 
     def _agree(self) -> None:
         """Gives every process the first one's buffers: batch norm keeps its own statistics of a process's images."""
@@ -206,72 +233,3 @@ class Beside:
         for step in list(saved)[:-keep]:
             if step not in best:
                 shutil.rmtree(saved[step])
-
-    def _publish(self, file: str, record: dict[str, Any], hook: Callable[..., Any]) -> None:
-        self.run.append(file, record)
-        if not self.run.writes:
-            return
-        with untouched():
-            for tracker in self.trackers:
-                tracker.log(record)
-            hook(run=self.run, record=record)
-
-
-def training_state(training: Training, step: int) -> dict[str, Any]:
-    """Everything that the steps after `step` depend on, in the parts that a checkpoint writes."""
-    game = training.game
-    state: dict[str, Any] = {player.name: player.network.state_dict() for player in game.players}
-    if training.average is not None:
-        state["ema"] = training.average.network.state_dict()
-    state |= {
-        "optimizers": {player.name: player.optimizer.state_dict() for player in game.players},
-        "meters": {"sums": game.meters.sums, "counts": game.meters.counts},
-        "random": _random_state(game),
-        "components": {name: part.state_dict() for name, part in training.stateful.items()},
-        "progress": {"step": step, "images_seen": game.images_seen},
-    }
-    return state
-
-
-def restore_training(training: Training, state: dict[str, Any], new_options: bool = False) -> None:
-    """Puts back what `training_state` gave.
-
-    An optimiser's state holds its options too, such as the learning rate. With `new_options` those of the experiment as
-    it is now are kept; otherwise all is put back as it was.
-    """
-    game = training.game
-    for player in game.players:
-        player.network.load_state_dict(state[player.name])
-        saved = state["optimizers"][player.name]
-        options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
-        player.optimizer.load_state_dict({**saved, **options})
-        for parameter, values in player.optimizer.state.items():
-            # A fused optimiser walks over memory: what it keeps must lie as the weights do, in channels-last order too.
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    if training.average is not None:
-        training.average.network.load_state_dict(state["ema"])
-    game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}
-    game.meters.counts = dict(state["meters"]["counts"])
-    game.images_seen.copy_(state["progress"]["images_seen"])
-    for name, part in training.stateful.items():
-        part.load_state_dict(state["components"][name])
-    _set_random_state(game, state["random"])
-
-
-def _random_state(game: Game) -> dict[str, Any]:
-    """The random state of every process, and of the latents that they share."""
-    if game.noise is None:
-        return global_state()
-    states = [from_bytes(data) for data in ranks.gathered_bytes(to_bytes(global_state()))]
-    return {"noise": game.noise.get_state(), "ranks": states}
-
-
-def _set_random_state(game: Game, state: dict[str, Any]) -> None:
-    if game.noise is None and "ranks" not in state:
-        set_global_state(state)
-    elif game.noise is not None and len(state.get("ranks", ())) == ranks.world():
-        game.noise.set_state(state["noise"])
-        set_global_state(state["ranks"][ranks.rank()])
-    # With another number of processes (--anyway) the streams begin anew.

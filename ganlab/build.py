@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
 from ganlab.phases import Average, Game, Player, Turns, logits, two_player_phases
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
-from ganlab.registry import KINDS, Registry
+from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
 
 PLAYERS = ("generator", "discriminator")
@@ -87,7 +88,12 @@ class Training:
 
 def places() -> Places:
     """`$GANLAB_DATA` and `$GANLAB_CACHE`, else folders in the user's cache folder."""
-    home = Path(platformdirs.user_cache_dir("ganlab"))
+    try:
+        home = Path(platformdirs.user_cache_dir("ganlab"))
+    except RuntimeError:
+        home = Path("~")
+    if not home.is_absolute():  # a user without a home, as in some containers; earlier platformdirs just say "~"
+        home = Path(tempfile.gettempdir()) / f"ganlab-{os.getuid()}"
     data, cache = os.environ.get("GANLAB_DATA"), os.environ.get("GANLAB_CACHE")
     return Places(
         Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
@@ -204,8 +210,8 @@ def capturing(game: Game, turns: Turns, registry: Registry, recorder: Recorder) 
     """Captured turns that name a plugin at fault as `ganlab plugins` does."""
 
     def named(file: str) -> str:
-        parts = (part for kind in KINDS for part in registry.of_kind(kind))
-        return next((f"plugin {part.origin.plugin}" for part in parts if str(part.origin.file) == file), "")
+        origin = registry.origin_of(file)
+        return f"plugin {origin.plugin}" if origin else ""
 
     return CapturedTurns(turns, game.meters, recorder, game.device, named)
 
@@ -221,16 +227,22 @@ def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str
 def _named_penalties(experiment: Experiment, registry: Registry, problems: list[str]) -> dict[str, list[Any]]:
     """Each player's penalties under the names they are logged by."""
     penalties: dict[str, list[Any]] = {name: [] for name in PLAYERS}
-    suffixes = registry.suffixes("penalty", experiment.penalty)
-    for index, (penalty, suffix) in enumerate(zip(experiment.penalty, suffixes, strict=True)):
+    names = penalty_names(experiment, registry)
+    for index, (penalty, name) in enumerate(zip(experiment.penalty, names, strict=True)):
         if penalty.player not in penalties:
             problems.append(f"penalty[{index}]: player is {penalty.player!r}; expected 'generator' or 'discriminator'")
         elif penalty.every < 1:
             problems.append(f"penalty[{index}]: every is {penalty.every}; expected at least 1")
         else:
-            name = registry.component_of("penalty", penalty).name
-            penalties[penalty.player].append((f"penalty_{name}{suffix}", penalty))
+            penalties[penalty.player].append((name, penalty))
     return penalties
+
+
+def penalty_names(experiment: Experiment, registry: Registry) -> list[str]:
+    """What each penalty is logged under."""
+    suffixes = registry.suffixes("penalty", experiment.penalty)
+    names = (registry.component_of("penalty", penalty).name for penalty in experiment.penalty)
+    return [f"penalty_{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]
 
 
 def _check_shapes(generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ganlab.errors import GanlabError
-from ganlab.files import flush_folder, sha256
+from ganlab.files import flush_folder, sha256, writing
 
 PATTERN = re.compile(r"step-(\d{8,})")
 
@@ -47,30 +47,36 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
-    """Writes the parts of a state below `folder`, replacing an earlier checkpoint of that step."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the parts of a state below `folder`, replacing an earlier checkpoint of that step. Raises CannotWrite."""
     final = folder / folder_name(step)
     temporary = folder / f".{final.name}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        hashes = {}
-        skeletons = {}
-        for part, value in state.items():
-            tensors: dict[str, Tensor] = {}
-            skeletons[part] = _pack(value, "", tensors)
-            if tensors:
-                hashes[f"{part}.safetensors"] = _write(temporary / f"{part}.safetensors", save(tensors))
-        hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
-        _write(temporary / "manifest.json", json.dumps({"format": 1, "step": step, "sha256": hashes}).encode())
-        flush_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(temporary, final)
-    finally:
+    with writing(final, sum(sizes(state).values())):
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-    flush_folder(folder)
+        temporary.mkdir()
+        try:
+            hashes = {}
+            skeletons = {}
+            for part, value in state.items():
+                tensors: dict[str, Tensor] = {}
+                skeletons[part] = _pack(value, "", tensors)
+                if tensors:
+                    hashes[f"{part}.safetensors"] = _write(temporary / f"{part}.safetensors", save(tensors))
+            hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
+            _write(temporary / "manifest.json", json.dumps({"format": 1, "step": step, "sha256": hashes}).encode())
+            flush_folder(temporary)
+            if final.exists():
+                shutil.rmtree(final)
+            os.rename(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        flush_folder(folder)
     return final
+
+
+def sizes(state: Mapping[str, Any]) -> dict[str, int]:
+    """The bytes that the tensors of each part of a state take."""
+    return {part: sum(tensor.nbytes for _, tensor in _tensors(value, part)) for part, value in state.items()}
 
 
 def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]:
@@ -153,13 +159,25 @@ def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def not_finite(state: Any, at: str = "") -> str | None:
     """Where in a state the first tensor with NaN or infinity is, as "part.name"; None where all are finite."""
+    found = [(place, tensor) for place, tensor in _tensors(state, at) if tensor.is_floating_point() and tensor.numel()]
+    flags: dict[int, bool] = {}
+    for device in {tensor.device for _, tensor in found}:
+        here = [number for number, (_, tensor) in enumerate(found) if tensor.device == device]
+        # The largest of a tensor is NaN where one of its values is. The host waits once a device, not once a tensor.
+        largest = torch.stack(
+            [torch.linalg.vector_norm(found[number][1].detach().float(), torch.inf) for number in here]
+        )
+        flags |= dict(zip(here, largest.isfinite().tolist(), strict=True))
+    return next((found[number][0] for number in sorted(flags) if not flags[number]), None)
+
+
+def _tensors(state: Any, at: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a state with the path it is found at."""
     if isinstance(state, Tensor):
-        return at if state.is_floating_point() and not bool(torch.isfinite(state).all()) else None
-    if isinstance(state, Mapping):
-        items: Any = state.items()
+        yield at, state
+    elif isinstance(state, Mapping):
+        for key, item in state.items():
+            yield from _tensors(item, f"{at}.{key}" if at else str(key))
     elif isinstance(state, (list, tuple)):
-        items = enumerate(state)
-    else:
-        return None
-    found = (not_finite(item, f"{at}.{key}" if at else str(key)) for key, item in items)
-    return next((place for place in found if place), None)
+        for index, item in enumerate(state):
+            yield from _tensors(item, f"{at}.{index}" if at else str(index))

@@ -18,7 +18,8 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ganlab import __version__
-from ganlab.errors import GanlabError, Interrupted, UserError
+from ganlab.errors import GanlabError, Interrupted, PluginFailed, UserError
+from ganlab.streams import lasting
 
 if TYPE_CHECKING:
     from ganlab.session import Outcome
@@ -29,6 +30,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=(), consume_multiple=False),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 Set = Annotated[list[str] | None, Parameter(name="--set", help="KEY=VALUE, any TOML value; can be repeated.")]
@@ -37,6 +39,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 def main() -> None:
     """The entry point of the `ganlab` command."""
+    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     sys.exit(call(sys.argv[1:]))
 
 
@@ -51,6 +54,8 @@ def call(arguments: list[str]) -> int:
         stderr.print(" ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
         return 2
     except GanlabError as error:
+        if isinstance(error, PluginFailed):
+            stderr.print(error.trace, markup=False, highlight=False, soft_wrap=True, end="")
         for line in str(error).splitlines():
             stderr.print(line, markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
@@ -96,13 +101,14 @@ def run(
         Check everything, print the resolved experiment, write nothing.
     """
     from ganlab import session
+    from ganlab.opening import Request
     from ganlab.view import make_view
 
     if anyway and not resume:
         raise UserError("--anyway: only goes with --resume")
     if resume and experiment.is_dir():
         experiment = experiment / "experiment.toml"
-    request = session.Request(
+    request = Request(
         experiment=experiment,
         overrides=tuple(set_ or ()),
         out=out,

@@ -55,7 +55,8 @@ class Train:
     log_every, sample_every, checkpoint_every: intervals, in steps or as "2 epochs"; 0 for never (but the end is
         sampled and saved all the same).
     sample_count: images in a sample grid.
-    checkpoint_keep: how many of the latest checkpoints are kept; 0 for all.
+    checkpoint_keep: how many of the latest checkpoints are kept, besides the best by each metric: at least 2, since one
+        alone could be damaged; 0 for all.
     resident_gb: how much memory the training images may take, in 10^9 bytes of the device's; default: half of what is
         free. Where they need more, batches are read from the disk ahead of the step: the results are the same to the
         bit. 0 always reads.
@@ -81,6 +82,8 @@ class Train:
             raise ValueError("give one of 'steps' and 'epochs'" + (", not both" if self.steps is not None else ""))
         if self.log_every.count == 0:
             raise ValueError("log_every: must be at least 1: NaN is looked for once a tick")
+        if self.checkpoint_keep == 1:
+            raise ValueError("checkpoint_keep: must be 0, for all, or at least 2: one alone could be damaged")
 
 
 @frozen

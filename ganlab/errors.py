@@ -36,8 +36,24 @@ class ComponentError(GanlabError):
     exit_code = 2
 
 
+class CannotWrite(GanlabError, OSError):
+    """A file that could not be written whole; what was there before still is."""
+
+
+class PluginFailed(GanlabError):
+    """A plugin's code raised where nothing can go on without it. `trace` is the traceback from its own code on."""
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+class OutOfMemory(GanlabError):
+    """A step needs more memory than there is."""
+
+
 class Diverged(GanlabError):
-    """A loss term became NaN or infinite."""
+    """A term, a gradient, a weight or the running average became NaN or infinite."""
 
     exit_code = 3
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ganlab.errors import CannotWrite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,20 +52,53 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def writing(path: Path, size: int) -> Iterator[None]:
+    """What keeps the body from writing `size` bytes to `path` becomes CannotWrite: the path, the size, the reason."""
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    flush_folder(path.parent)
+        yield
+    except OSError as error:
+        if isinstance(error, CannotWrite):
+            raise
+        reason = error.strerror or str(error)
+        raise CannotWrite(f"{path}: {size:,} bytes cannot be written: {reason}{_free_beside(path)}") from error
+
+
+def _free_beside(path: Path) -> str:
+    folder = next((parent for parent in path.parents if parent.is_dir()), None)
+    return f"; {shutil.disk_usage(folder).free:,} bytes are free on its disk" if folder else ""
+
+
+def make_room(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Raises CannotWrite where files of these sizes cannot be written to `folder`; leaves nothing there."""
+    temporary = folder / f".room-{os.getpid()}"
+    with writing(folder, sum(sizes.values())):
+        temporary.mkdir(parents=True)
+        try:
+            for name, size in sizes.items():
+                with (temporary / name).open("wb") as stream:
+                    if size and hasattr(os, "posix_fallocate"):  # macOS has none, and finds out later
+                        os.posix_fallocate(stream.fileno(), 0, size)
+        finally:
+            shutil.rmtree(temporary)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Writes a file whole or not at all. Raises CannotWrite."""
+    content = data.encode() if isinstance(data, str) else data
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        flush_folder(path.parent)
 
 
 def cached_tensors(

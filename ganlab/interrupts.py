@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+"""SIGHUP says that the terminal is gone; under `nohup` it is ignored, and stays so."""
 
 
 @contextmanager
@@ -26,14 +27,16 @@ def terminable() -> Iterator[None]:
 
 
 class StopRequest:
-    """While the body runs, `requested` becomes True on SIGINT, SIGTERM or SIGUSR1. Only for the main thread."""
+    """While the body runs, `requested` becomes True on one of `SIGNALS`. Only for the main thread."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        for number in SIGNALS:
+            if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:

@@ -17,9 +17,12 @@ from ganlab.protocols import Augmentation, ImageSpec, Loss
 
 
 def uses_real(loss: Loss) -> bool:
-    """Whether the generator's loss looks at the logits of real images: NaN in, NaN out."""
+    """Whether the generator's loss looks at the logits of real images: NaN in, NaN out.
+
+    A copy is asked: a loss with a state of its own, such as a running mean, would keep the NaN.
+    """
     real, fake = torch.full((4,), torch.nan), torch.zeros(4)
-    return bool(torch.isnan(loss.generator(real, fake)).any())
+    return bool(torch.isnan(copy.deepcopy(loss).generator(real, fake)).any())
 
 
 def rows_are_independent(

@@ -57,18 +57,28 @@ class Plugins:
     origins: dict[str, Origin] = field(factory=dict)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
-    @property
-    def hook(self) -> Any:
-        return self.manager.hook
+    def tell(self, hook: str, **what: Any) -> list[Failure]:
+        """Calls a hook of every plugin that has it; gives those that raised, which are told of nothing any more."""
+        failed = []
+        for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            plugin = implementation.plugin
+            others = [other for other in self.manager.get_plugins() if other is not plugin]
+            with Guard() as guard:
+                self.manager.subset_hook_caller(hook, remove_plugins=others)(**what)
+            if guard.error is not None:
+                origin = self.origins[implementation.plugin_name]
+                failed.append(Failure(origin, f"{hook}: {cause(guard.error, origin)}"))
+                self.manager.unregister(plugin)
+        return failed
 
 
-class _Guard:
+class Guard:
     """Runs a stranger's code: what it raises, SystemExit too, ends up in `error` instead of ending the command."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
 
-    def __enter__(self) -> _Guard:
+    def __enter__(self) -> Guard:
         return self
 
     def __exit__(
@@ -96,10 +106,10 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
         seen.add(origin.plugin)
         if origin.plugin in blocked:
             continue
-        with _Guard() as guard:
+        with Guard() as guard:
             _admit(plugins, origin, load())
         if guard.error is not None:
-            plugins.failures.append(Failure(origin, _cause(guard.error, origin)))
+            plugins.failures.append(Failure(origin, cause(guard.error, origin)))
     hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
         f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
@@ -195,7 +205,7 @@ def _hook_problems(manager: pluggy.PluginManager, module: ModuleType) -> list[st
     return problems
 
 
-def _cause(error: BaseException, origin: Origin) -> str:
+def cause(error: BaseException, origin: Origin) -> str:
     """One line: the error, and the deepest line of the plugin's own file that led to it."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"

@@ -150,6 +150,10 @@ class Registry:
         """The component that an instance was made from."""
         return next(c for c in self.of_kind(kind) if c.cls is type(instance))
 
+    def origin_of(self, file: str) -> Origin | None:
+        """The plugin whose own file it is, of those that registered a component."""
+        return next((c.origin for c in self._components.values() if str(c.origin.file) == file), None)
+
     def suffixes(self, kind: str, instances: Iterable[Any]) -> list[str]:
         """What tells components of one name apart in records: nothing for the first, "_2" for the second, and so on."""
         counts: Counter[str] = Counter()

@@ -1,16 +1,24 @@
 """The run folder, the truth about a run: its files, its records, its lock.
 
-Decisions: records are appended a line at a time and flushed; run.json is replaced whole; a lock keeps a second process
-out. On resume, records and samples of steps after the checkpoint are dropped, since those steps are taken again.
+Decisions:
+- Records are appended a line at a time and flushed, each with a checksum of its own: a flipped bit would change a digit
+  of a score without a word. run.json is replaced whole.
+- A lock keeps a second process out. A folder is its run's own: one with links in it, which could lead a stranger's run
+  to any file of the user's, is refused.
+- On resume, records and samples of steps after the checkpoint are dropped, since those steps are taken again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
 import os
 import platform
+import re
+import shutil
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +28,13 @@ from attrs import define, field
 
 from ganlab import __version__
 from ganlab.errors import GanlabError, UserError, did_you_mean
-from ganlab.files import write_whole
+from ganlab.files import write_whole, writing
+
+CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
+"""A line of a .jsonl file: the record, but for its closing brace, and its checksum."""
+
+HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.jsonl|[\w-]+\.png)\.\w{8})")
+"""The temporary names under which a run's files are written."""
 
 
 def now() -> str:
@@ -55,14 +69,27 @@ class RunFolder:
         return self.path / "samples" / f"step-{step:08d}.png"
 
     def lock(self) -> None:
-        """Keeps other processes out until `unlock`; raises UserError where one is in already."""
+        """Keeps other processes out until `unlock`; raises UserError where one is in already, or where there are links.
+
+        What a process that was killed left half written is removed.
+        """
         if not self.writes:
             return
+        if links := [item for item in self._items() if item.is_symlink()]:
+            raise UserError(f"{links[0]}: is a link; a run's files lie in its own folder")
         self._lock = filelock.FileLock(str(self.path / ".lock"))
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(f"{self.path}: another process is writing to this run") from None
+        for item in self._items():
+            if HALF_WRITTEN.fullmatch(item.name):
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+
+    def _items(self) -> list[Path]:
+        """All that lies in the folder and in the folders of a run in it."""
+        folders = (self.path, self.checkpoints, self.plots, self.path / "samples")
+        return [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -79,8 +106,8 @@ class RunFolder:
         """Adds a line to log.jsonl or metrics.jsonl."""
         if not self.writes:
             return
-        line = json.dumps(to_json(record)) + "\n"
-        with (self.path / file).open("a", encoding="utf-8") as stream:
+        line, path = record_line(record), self.path / file
+        with writing(path, len(line)), path.open("a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
@@ -94,7 +121,16 @@ class RunFolder:
                 grid.unlink()
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]
-            write_whole(self.path / file, "".join(json.dumps(record) + "\n" for record in kept))
+            write_whole(self.path / file, "".join(map(record_line, kept)))
+
+
+def is_unstarted(path: Path) -> bool:
+    """Whether a folder is empty, or holds no more than what a run leaves that was killed before it had a run.json."""
+    names = {item.name for item in path.iterdir() if not HALF_WRITTEN.fullmatch(item.name)}
+    if not names:
+        return True
+    saved = path / "checkpoints"
+    return ".lock" in names <= {".lock", "experiment.toml", saved.name} and not any(saved.glob("step-*"))
 
 
 def to_json(value: Any) -> Any:
@@ -106,19 +142,28 @@ def to_json(value: Any) -> Any:
     return [to_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def record_line(record: Mapping[str, Any]) -> str:
+    """A record as its line of a .jsonl file: JSON, of which the last key is the checksum of all before it."""
+    text = json.dumps(to_json(record))
+    return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}\n'
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file; a last line that was cut short is left out."""
+    """The records of a .jsonl file; a last line that was cut short is left out. Raises UserError for a damaged one."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    records = []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if number < len(lines) - 1:
-                raise UserError(f"{path}:{number}: not a record: {line[:60]!r}; remove the line") from None
-    return records
+    lines = path.read_bytes().split(b"\n")
+    return [_record(line, f"{path}:{number}") for number, line in enumerate(lines[:-1], 1)]
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    match = CHECKED.fullmatch(line)
+    text = match[1] + b"}" if match else b""
+    if match is None or zlib.crc32(text) != int(match[2], 16):
+        shown = line[:60].decode(errors="replace")
+        raise UserError(f"{where}: damaged, since its checksum does not hold: {shown!r}; remove the line")
+    record: dict[str, Any] = json.loads(text)
+    return record
 
 
 def versions() -> dict[str, str]:
@@ -126,6 +171,17 @@ def versions() -> dict[str, str]:
     import torch
 
     return {"ganlab": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def processor() -> str:
+    """This machine's processor and what torch uses of it: other ones sum in another order, or draw other bits."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

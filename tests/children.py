@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["ganlab.session", "ganlab.plots", "matplotlib.figure", "torchvision", "sklearn.datasets"]
@@ -67,6 +69,7 @@ def _child(work: Callable[[], object], environment: dict[str, str], folder: str,
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    torch.set_num_threads(1)  # several children at once would keep waiting for each other's
     code = work()
     sys.stdout.flush()
     sys.stderr.flush()

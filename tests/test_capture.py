@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganlab.beside import restore_training, training_state
 from ganlab.build import Training, build, capturing
 from ganlab.capture import CapturedTurns, CudaGraphs, Rehearsal, rehearse
 from ganlab.config import structured
@@ -32,6 +31,7 @@ from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import ImageSpec, Places, Step
 from ganlab.registry import Origin
 from ganlab.runfolder import read_info
+from ganlab.state import restore_training, training_state
 
 CPU = torch.device("cpu")
 STEPS = 24

@@ -25,7 +25,7 @@ import tomli_w
 
 from ganlab.compare import collect, tables
 from ganlab.errors import UserError
-from ganlab.runfolder import read_info, read_records
+from ganlab.runfolder import read_info, read_records, record_line
 from ganlab.statistics import Estimate, estimate, paired, verdict
 from ganlab.sweeps import load_sweep
 
@@ -49,12 +49,9 @@ def make_run(
     (path / "run.json").write_text(json.dumps({"status": status, "name": name, "seed": seed, "seconds": 60.0}))
     (path / "experiment.toml").write_text(tomli_w.dumps({"seed": seed, "loss": {"name": name}} | (experiment or {})))
     record = {"name": "fid", "better": better, "protocol": protocol or PROTOCOL}
-    lines = [
-        json.dumps({"step": 100 * i, **record, "value": v if math.isfinite(v) else str(v)})
-        for i, v in enumerate(values)
-    ]
-    (path / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
-    (path / "log.jsonl").write_text(json.dumps({"step": 100, "images_seen": 6400, "seconds": 3.2}) + "\n")
+    lines = [record_line({"step": 100 * i, **record, "value": v}) for i, v in enumerate(values)]
+    (path / "metrics.jsonl").write_text("".join(lines))
+    (path / "log.jsonl").write_text(record_line({"step": 100, "images_seen": 6400, "seconds": 3.2}))
 
 
 def make_sweep(path: Path, finals: dict[str, list[float]], **options: Any) -> Path:
@@ -195,7 +192,7 @@ def test_rescored_values_do_not_count(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [5.0, 4.0])
     later = {"step": 100, "name": "fid", "better": "lower", "value": 1.0, "protocol": {"other": 1}, "eval": True}
     with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
-        stream.write(json.dumps(later) + "\n")
+        stream.write(record_line(later))
     (table,) = tables(collect([tmp_path]), None, None, split=False)
     assert table.rows[0].final.mean == 4.0
 

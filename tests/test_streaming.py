@@ -195,7 +195,7 @@ def test_resuming_with_another_limit_ends_with_the_same_bits(
     assert files
     assert all(("whole" / last / file).read_bytes() == ("parts" / last / file).read_bytes() for file in files)
     infos = [json.loads((Path(run) / "run.json").read_text()) for run in ("whole", "parts")]
-    assert [info["dataset"]["resident"] for info in infos] == [False, True]
+    assert [info["resident"] for info in infos] == [False, True]
     tables = [read_toml(Path(run) / "experiment.toml") for run in ("whole", "parts")]
     assert [table["train"]["resident_gb"] for table in tables] == [0, 1]
     assert differences(*tables) == [], "compare takes them for one experiment"

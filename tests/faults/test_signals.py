@@ -1,0 +1,104 @@
+"""Signals that ask a run to stop: a first is granted, a second ends it at once, and nothing is torn by either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saboteur
+from children import Child, Command
+from ganlab.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.runfolder import read_info, read_records
+from run_folders import assert_same_run
+from support import until
+
+Write = Callable[..., Path]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
+
+
+@pytest.fixture
+def long(table: dict[str, Any], write: Write) -> Path:
+    table["train"] |= {"steps": 10_000_000, "checkpoint_every": 0, "log_every": 1}
+    return write(table)
+
+
+def assert_goes_on_exactly(file: Path, run: Path, tmp_path: Path) -> None:
+    """Three steps more, held against a run that was never stopped."""
+    step = max(list_checkpoints(run / "checkpoints"))
+    more = ("--set", f"train.steps={step + 3}")
+    for out in ("whole", run):
+        child = Child(Command("run", file, "--out", out, "--resume", *more), tmp_path / "log")
+        assert child.ended() == 0, child.said
+    shutil.rmtree(list_checkpoints(run / "checkpoints")[step])  # which a run that is not stopped does not have
+    assert_same_run(Path("whole"), run)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_one_signal(number: signal.Signals, long: Path, tmp_path: Path) -> None:
+    child = Child(Command("run", long, "--out", "r"), tmp_path / "log")
+    until(lambda: len(read_records(Path("r/log.jsonl"))) > 3)
+    os.kill(child.pid, number)
+    assert child.ended() == 75, child.said
+    assert "go on with --resume" in child.said
+    assert read_info(Path("r"))["status"] == "interrupted"
+    assert_goes_on_exactly(long, Path("r"), tmp_path)
+
+
+def test_a_hangup_is_ignored_where_it_was_ignored_before(long: Path, tmp_path: Path) -> None:
+    """As under nohup."""
+    child = Child(Command("run", long, "--out", "r", before=saboteur.ignore_hangup), tmp_path / "log")
+    until(lambda: len(read_records(Path("r/log.jsonl"))) > 3)
+    os.kill(child.pid, signal.SIGHUP)
+    steps = len(read_records(Path("r/log.jsonl")))
+    until(lambda: len(read_records(Path("r/log.jsonl"))) > steps + 3)
+    os.kill(child.pid, signal.SIGTERM)
+    assert child.ended() == 75, child.said
+
+
+def saving(run: Path) -> bool:
+    return any(run.glob("checkpoints/.step-*/*.safetensors"))
+
+
+@pytest.mark.parametrize("number", SIGNALS[:3], ids=lambda number: number.name)
+def test_a_signal_during_a_save(number: signal.Signals, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    table["train"] |= {"steps": 10_000_000, "checkpoint_every": 3, "log_every": 1}
+    file = write(table)
+    child = Child(Command("run", file, "--out", "r", before=saboteur.slow_disk), tmp_path / "log")
+    until(lambda: saving(Path("r")))
+    os.kill(child.pid, number)
+    assert child.ended() == 75, child.said
+    saved = list_checkpoints(Path("r/checkpoints"))
+    assert list(saved) == [3]
+    load_checkpoint(saved[3])
+    assert not saving(Path("r"))
+
+
+def test_a_second_signal_during_the_save_that_the_first_asked_for(
+    table: dict[str, Any], write: Write, tmp_path: Path
+) -> None:
+    """It ends at once: the save is given up, and what was saved before is whole."""
+    table["train"] |= {"steps": 10_000_000, "checkpoint_every": 4, "log_every": 1}
+    file = write(table)
+    child = Child(Command("run", file, "--out", "r", before=saboteur.slow_disk), tmp_path / "log")
+    until(lambda: len(read_records(Path("r/log.jsonl"))) >= 5)
+    os.kill(child.pid, signal.SIGTERM)
+    until(lambda: saving(Path("r")))
+    started = time.monotonic()
+    os.kill(child.pid, signal.SIGTERM)
+    assert child.ended() == 130, child.said
+    assert time.monotonic() - started < 5
+    assert "ended at once" in child.said
+    assert "Traceback" not in child.said
+    saved = list_checkpoints(Path("r/checkpoints"))
+    assert next(iter(saved)) == 4
+    for path in saved.values():
+        load_checkpoint(path)
+    assert not saving(Path("r"))
+    assert read_info(Path("r"))["status"] == "interrupted"

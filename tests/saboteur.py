@@ -1,0 +1,173 @@
+"""What a child does to itself: it dies, really, by SIGKILL, at a chosen write, flush, rename or update.
+
+A write dies in its middle, with half of its bytes in the file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import os
+import resource
+import signal
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@define
+class AtFileOperation:
+    """Dies at the `number`th operation on files that are written, counted from 0, or just after it.
+
+    Each operation is noted in `notes`, a line each, so that a child that lives through all of them tells how many and
+    which there are.
+    """
+
+    notes: Path
+    number: int | None = None
+    after: bool = False
+    _done: int = field(default=0, init=False)
+    _notes: Any = field(default=None, init=False)
+
+    def __call__(self) -> None:
+        self._notes = os.open(self.notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        plain_open = io.open
+
+        def opened(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+            stream = plain_open(file, mode, *rest, **options)
+            return _Stream(stream, self) if set(mode) & set("wxa+") else stream
+
+        io.open = opened
+        for name in ("fsync", "rename", "replace"):
+            setattr(os, name, self._watched(name, getattr(os, name)))
+
+    def _watched(self, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.reached(f"{name} {Path(str(arguments[0])).name}")
+            result = plain(*arguments, **options)
+            self.passed()
+            return result
+
+        return call
+
+    def reached(self, what: str, half: Callable[[], object] | None = None) -> None:
+        os.write(self._notes, f"{what}\n".encode())
+        if self.number == self._done and not self.after:
+            if half is not None:
+                half()
+            die()
+
+    def passed(self) -> None:
+        if self.number == self._done:
+            die()
+        self._done += 1
+
+
+class _Stream:
+    """An open file whose writes go to the disk at once."""
+
+    def __init__(self, stream: Any, watcher: AtFileOperation) -> None:
+        self._stream, self._watcher = stream, watcher
+
+    def write(self, data: Any) -> Any:
+        def half() -> None:
+            self._stream.write(data[: len(data) // 2])
+            self._stream.flush()
+
+        self._watcher.reached(f"write {Path(str(self._stream.name)).name}", half)
+        written = self._stream.write(data)
+        self._stream.flush()
+        self._watcher.passed()
+        return written
+
+    def __enter__(self) -> _Stream:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._stream.__exit__(*error)
+
+    def __iter__(self) -> Any:
+        return iter(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@define
+class AtUpdate:
+    """Dies in a step: at the generator's update after so many, when the discriminator has had its own."""
+
+    updates: int
+
+    def __call__(self) -> None:
+        from ganlab.phases import Game
+
+        plain = Game.generator_phase
+
+        def phase(game: Any, real: Any, updates: int) -> None:
+            if updates == self.updates:
+                die()
+            plain(game, real, updates)
+
+        Game.generator_phase = phase  # type: ignore[method-assign]
+
+
+def ignore_hangup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def slow_disk() -> None:
+    """Every flush takes a tenth of a second."""
+    plain = os.fsync
+
+    def flush(descriptor: int) -> None:
+        time.sleep(0.1)
+        plain(descriptor)
+
+    os.fsync = flush
+
+
+def small_files(most: int) -> None:
+    """No file may grow beyond so many bytes, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def clock_set_back() -> None:
+    """The clock says 1999."""
+    then, began = 930_000_000.0, time.monotonic()
+    time.time = lambda: then + time.monotonic() - began
+    plain_localtime = time.localtime
+    time.localtime = lambda seconds=None: plain_localtime(time.time() if seconds is None else seconds)
+    plain_strftime = time.strftime
+    time.strftime = lambda form, at=None: plain_strftime(form, time.localtime() if at is None else at)
+
+    class Datetime(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+            return datetime.datetime.fromtimestamp(time.time(), tz)
+
+    from ganlab import runfolder
+
+    runfolder.datetime = types.SimpleNamespace(datetime=Datetime, UTC=datetime.UTC)  # type: ignore[assignment]
+
+
+def nobody(temporary: str) -> None:
+    """A user whom the system does not know, without a home."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "GANLAB_CACHE", "GANLAB_DATA"):
+        os.environ.pop(name, None)
+    os.environ["TMPDIR"] = tempfile.tempdir = temporary
+    os.getuid = lambda: 54321
+
+
+def wait_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.time()))
