@@ -36,6 +36,10 @@ class ComponentError(GanlabError):
     exit_code = 2
 
 
+class NotDeterministic(GanlabError):
+    """train.deterministic is asked for, and an operation has no deterministic implementation."""
+
+
 class Diverged(GanlabError):
     """A loss term became NaN or infinite."""
 
