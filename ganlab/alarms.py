@@ -137,9 +137,9 @@ def spread(batches: Iterable[Tensor]) -> float:
 
     In units of a pixel's value, 0 to 255. Sums are of whole numbers, so the value is the same on every device.
     """
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for batch in batches:
-        pixels = batch.to(torch.int64)
+    count, total, squares = 0, torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+    for part in (part for batch in batches for part in batch.split(8)):  # four bytes a value: not of all at once
+        pixels = part.to(torch.int32)
         count, total, squares = count + len(pixels), total + pixels.sum(0).cpu(), squares + pixels.square().sum(0).cpu()
     variance = (squares.double() - total.double().square() / count) / (count - 1)
     return math.sqrt(max(0.0, float(variance.mean())))
