@@ -139,7 +139,7 @@ class Beside:
         if not self.run.writes or not (grids or step == self.training.total_steps):
             return None
         if self._real_spread is None:
-            self._real_spread = alarms.real_spread(self.training.dataset.images)
+            self._real_spread = alarms.real_spread(self.training.feeder.images)
         if not self._real_spread:
             return None
         with untouched():
