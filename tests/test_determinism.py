@@ -13,6 +13,7 @@ import torch
 
 from ganlab.determinism import deterministic
 from ganlab.errors import NotDeterministic
+from ganlab.runfolder import read_records
 from test_session import assert_equal, losses
 
 Write = Callable[..., Path]
@@ -21,7 +22,7 @@ Command = Callable[..., tuple[int, str, str]]
 ASKING = """
 import os, torch
 from attrs import frozen
-from ganlab import hookimpl
+from ganlab import Interval, Scores, hookimpl
 
 SEEN = set()
 
@@ -46,6 +47,17 @@ class Asking:
 class Putting(Asking):
     def penalty(self, step):
         return torch.put(step.fake_logits, torch.tensor([0]), torch.tensor([0.5])).mean()
+
+@frozen
+class Enabled:
+    every: Interval = Interval(0)
+
+    def evaluate(self, evaluation):
+        return Scores({"enabled": float(torch.are_deterministic_algorithms_enabled())}, {"metric": "enabled"}, {})
+
+@hookimpl
+def register_metrics(register):
+    register("enabled", Enabled)
 
 @hookimpl
 def register_penalties(register):
@@ -91,6 +103,17 @@ def test_the_settings_are_those_of_the_run_and_put_back_after_it(
     assert_equal(Path("off"), Path("on"))
     assert losses(Path("off")) == losses(Path("on"))
     assert "deterministic = true" in Path("on/experiment.toml").read_text()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_scores_are_taken_as_the_run_is(wanted: bool, asking: dict[str, Any], write: Write, ganlab: Command) -> None:
+    """Those of the run, and those that `ganlab eval` takes of it later."""
+    asking["metric"] = [{"name": "enabled"}]
+    asking["train"]["deterministic"] = wanted
+    assert ganlab("run", write(asking), "--out", "r")[0] == 0
+    assert ganlab("eval", "r")[0] == 0
+    scores = [(record["value"], record.get("eval", False)) for record in read_records(Path("r/metrics.jsonl"))]
+    assert scores == [(float(wanted), False), (float(wanted), False), (float(wanted), True)]
 
 
 @pytest.mark.parametrize(("given", "kept"), [(":16:8", ":16:8"), (":4096:2", ":4096:8"), (None, ":4096:8")])
