@@ -4,7 +4,7 @@ Decisions:
 - Everything due at a boundary is done there, in this order: tick, samples, checkpoint, scores. A boundary that is come
   to again, after a resume, does only what its records lack.
 - The losses are read once a tick and looked at for NaN and infinity, and so are the weights, the average and what the
-  optimisers keep; nothing is saved before it was looked at.
+  optimisers keep; nothing is saved before it was looked at. A tick's record may raise an alarm.
 - Of many processes the first writes, and all take part in what they must agree on: sums, scores, stopping.
 - Training's random streams are not touched: samples and scores have their own.
 - A metric that fails where it has given a score before does not end the training: its score is missing, and it is asked
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from attrs import define, field
 
-from ganlab import ranks
+from ganlab import alarms, ranks
 from ganlab.audience import Audience
 from ganlab.build import Training
 from ganlab.checkpoint import list_checkpoints, not_finite, save_checkpoint
@@ -34,6 +34,7 @@ from ganlab.interrupts import StopRequest
 from ganlab.options import Interval
 from ganlab.plugins import Failure, Guard, Plugins, cause
 from ganlab.protocols import Metric
+from ganlab.rng import untouched
 from ganlab.runfolder import RunFolder, best_and_final, read_records
 from ganlab.state import training_state
 from ganlab.view import View
@@ -52,6 +53,8 @@ class Beside:
     stop: StopRequest
     audience: Audience
     step: int = field(default=0, init=False)
+    _alarms: alarms.Alarms = field(init=False)
+    _real_spread: float | None = field(default=None, init=False)
     _busy: float = field(default=0.0, init=False)
     _left: float = field(factory=time.perf_counter, init=False)
     _last_tick: int = field(default=0, init=False)
@@ -59,6 +62,10 @@ class Beside:
     _saved: int = field(default=-1, init=False)
     _looked_at: int = field(default=-1, init=False)
     _scored: set[int] = field(factory=set, init=False)
+
+    @_alarms.default
+    def _none_yet(self) -> alarms.Alarms:
+        return alarms.Alarms(alarms.asked_gap(self.training.game.loss), self.experiment.train.ema)
 
     def __call__(self, step: int) -> None:
         self.step = step
@@ -96,18 +103,26 @@ class Beside:
         self._busy += time.perf_counter() - self._left
         self._left = time.perf_counter()
         images = (step - self._timed_from) * self._images_per_step
-        record = {
+        record: dict[str, Any] = {
             "step": step,
             "images_seen": step * self._images_per_step,
             **means,
             "images_per_second": images / max(self._busy, 1e-9),
             "seconds": round(self._busy, 6),
         }
+        if (spread := self._sample_spread(step)) is not None:
+            record["sample_spread"] = spread
+            self._left = time.perf_counter()  # drawing samples is not training
+        before = self._alarms.on
+        if on := self._alarms.read(record):
+            record["alarms"] = on
         meters.reset()
         self._busy, self._last_tick, self._timed_from = 0.0, step, step
         self.run.append("log.jsonl", record)
         self.audience.tick(record)
         self.view.tick(record)
+        for line in self._alarms.news(before, record):
+            self.view.line(line)
         self._tell_levers()
         for name, value in means.items():
             if not math.isfinite(value):
@@ -135,6 +150,24 @@ class Beside:
         if levers != self.run.info.get("step_levers", levers):
             self.view.line(f"steps are not captured, which is slower and right all the same: {levers['captured']}")
             self.run.write_info(step_levers=levers)
+
+    def _sample_spread(self, step: int) -> float | None:
+        """The spread of samples as a share of the data's, at the first tick after a sample grid is due.
+
+        Not of the grid itself, which is drawn at steps that may lie between ticks: what a tick says depends on nothing
+        but this step and the records before it, so that a resumed run says the same.
+        """
+        every = self.experiment.train.sample_every.in_steps(self.training.steps_per_epoch)
+        grids = step // every - self._last_tick // every if every else 0
+        if not self.run.writes or not (grids or step == self.training.total_steps):
+            return None
+        if self._real_spread is None:
+            self._real_spread = alarms.real_spread(self.training.feeder.images)
+        if not self._real_spread:
+            return None
+        with untouched():
+            drawn = sample(self.training.evaluated, alarms.SPREAD_OF, self.experiment.seed, self.training.game.device)
+            return round(alarms.spread(drawn) / self._real_spread, 4)
 
     @property
     def _images_per_step(self) -> int:
@@ -217,6 +250,9 @@ class Beside:
         # One process looks, because what it writes meanwhile would be seen by some and not by others.
         log, saved = self.run.path / "log.jsonl", self.run.checkpoints
         self._last_tick = ranks.told(lambda: max((record["step"] for record in read_records(log)), default=0))
+        if self.run.writes:
+            for record in read_records(log):
+                self._alarms.read(record)
         self._saved = ranks.told(lambda: step if step in list_checkpoints(saved) else -1)
         self._timed_from = step
         self._left = time.perf_counter()

@@ -50,6 +50,8 @@ class Train:
     precision: "float32"; "tf32" (matrix products of float32 on CUDA); "bfloat16" (autocast).
     capture: on CUDA, capture each kind of step once as a graph and replay it. False for eager steps, as a debugger
         wants them; a plugin that cannot be captured makes them eager too.
+    deterministic: repeat to the bit on CUDA too, which is slower; on the CPU runs do so anyway. An operation that torch
+        has no deterministic implementation of ends the run.
     ema: decay a step of the running average of the generator's weights, which is then what is sampled and scored;
         0 for none.
     log_every, sample_every, checkpoint_every: intervals, in steps or as "2 epochs"; 0 for never (but the end is
@@ -69,6 +71,7 @@ class Train:
     fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
+    deterministic: bool = False
     ema: float = field(default=0.0, validator=[ge(0), lt(1)])
     log_every: Interval = Interval(50)
     sample_every: Interval = Interval(1000)

@@ -52,6 +52,10 @@ class OutOfMemory(GanlabError):
     """A step needs more memory than there is."""
 
 
+class NotDeterministic(GanlabError):
+    """train.deterministic is asked for, and an operation has no deterministic implementation."""
+
+
 class Diverged(GanlabError):
     """A term, a gradient, a weight or the running average became NaN or infinite."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from ganlab.alarms import spans
 from ganlab.compare import Entry, Table
 from ganlab.config import differences
 from ganlab.errors import UserError
@@ -78,11 +79,15 @@ def report_page(path: Path) -> str:
     some = sorted({round(i * (len(pictures) - 1) / (OVER_TIME - 1)) for i in range(OVER_TIME)}) if pictures else []
     plots = [path / "plots" / f"{name}.png" for name in ("losses", "scores", "metrics")]
     protocols = {f"{record['name']}: {in_words(record['protocol'])}": None for record in records}
+    alarmed = [
+        f"{name}, from step {first:,} to step {last:,}" for name, first, last in spans(read_records(path / "log.jsonl"))
+    ]
     how_far = f"{info['status']} at step {info.get('step', 0):,} of {info['total_steps']:,}"
     return _rendered(
         "report.html",
         title=f"{info['name']}, seed {info['seed']}",
         status=f"{how_far} in {duration(info.get('seconds', 0.0))}, on {info['device']}",
+        alarms=alarmed,
         scores=scores,
         notes=list(protocols),
         plots=[{"name": plot.stem, "image": _inline(plot.read_bytes())} for plot in plots if plot.is_file()],

@@ -29,6 +29,7 @@ from ganlab import ranks
 from ganlab.build import pick_device, places
 from ganlab.config import override, parse_override
 from ganlab.data import ImageDataset
+from ganlab.determinism import deterministic
 from ganlab.errors import ComponentError, UserError, did_you_mean, one_line
 from ganlab.evaluation import Scorer, Scoring
 from ganlab.options import component, components
@@ -57,7 +58,11 @@ def rescore(
     """The records of the scores, which are also added to the run's metrics.jsonl with "eval": true."""
     run = load_run(path, step, device, overrides)
     metrics = _of_run(run, names)
-    with ranks.joined(pick_device(device)) as own_device, _only_writer(RunFolder(run.path, run.info)) as folder:
+    with (
+        deterministic(run.experiment.train.deterministic),
+        ranks.joined(pick_device(device)) as own_device,
+        _only_writer(RunFolder(run.path, run.info)) as folder,
+    ):
         scorer = Scorer(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         scoring = scorer.generator(run.generator.to(own_device), run.weights)
         records = _scored(scoring, metrics, str(run.path))

@@ -22,6 +22,7 @@ from ganlab.build import Training, build, pick_device, places
 from ganlab.checkpoint import list_checkpoints
 from ganlab.config import Experiment, load_experiment, to_toml
 from ganlab.data import to_float
+from ganlab.determinism import deterministic
 from ganlab.ending import explained, status_of
 from ganlab.errors import CannotWrite, ComponentError, UserError
 from ganlab.evaluation import Progress, Scorer, evaluating, sample
@@ -62,7 +63,8 @@ class Outcome:
 def dry_run(request: Request) -> str:
     """Everything that a run would refuse is refused; returns the resolved experiment. Writes no run folder."""
     experiment, plugins = _loaded(request)
-    _built(request, experiment, plugins, pick_device(request.device))
+    with deterministic(experiment.train.deterministic):
+        _built(request, experiment, plugins, pick_device(request.device))
     return to_toml(experiment, plugins)
 
 
@@ -80,7 +82,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
     if earlier.get("status") == "finished" and not goes_further(folder.path, experiment):
         view.line(f"already finished: {folder.path}")
         return _outcome(folder.path, "finished", earlier.get("step", 0), 0.0)
-    with StopRequest() as stop, view:
+    with StopRequest() as stop, view, deterministic(experiment.train.deterministic):
 
         def progress(what: str, done: int, total: int) -> None:
             view.progress(what, done, total)
@@ -181,6 +183,8 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
 
     with contextlib.ExitStack() as stack:
         stack.push(ended)
+        # Again, so that run.json says in plain words which operation it was.
+        stack.enter_context(deterministic(beside.experiment.train.deterministic))
         beside.starts(start)
         beside.audience.started(beside.experiment.tracker)
         train(training, start, beside)

@@ -1,7 +1,7 @@
 """What a person sees of a run: a live view on a terminal, plain lines elsewhere.
 
-Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, and the latest
-scores.
+Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, the latest
+scores, and the alarms that are on.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def _terms(record: Mapping[str, Any]) -> dict[str, str]:
     return shown
 
 
+def _alarms(record: Mapping[str, Any]) -> list[str]:
+    """The alarms that a tick's record says are on."""
+    return [f"ALARM: {name}" for name in record.get("alarms", ())]
+
+
 def _floor(record: Mapping[str, Any]) -> str:
     """What real images score, to be seen beside a score."""
     return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
@@ -96,7 +101,7 @@ class PlainView:
         self._shown = now
         left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
         parts = [f"{label} {value}" for label, value in {**_terms(record), **self._scores}.items()]
-        self.line(f"step {step:,}/{self._total:,}  {'  '.join(parts)}  {duration(left)} left")
+        self.line(f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{duration(left)} left', *_alarms(record)])}")
 
     def score(self, record: Mapping[str, Any]) -> None:
         self._scores[record["name"]] = f"{record['value']:.4g}"
@@ -130,6 +135,7 @@ class LiveView:
         self._task = self._bar.add_task("", total=None)
         self._terms: dict[str, str] = {}
         self._scores: dict[str, str] = {}
+        self._alarms: list[str] = []
         self._doing = ""
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
@@ -148,13 +154,16 @@ class LiveView:
         cells = [Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in values.items()]
         for start in range(0, len(cells), columns):
             table.add_row(*cells[start : start + columns])
-        return Group(self._bar, table, *([Text(self._doing, style="dim")] if self._doing else []))
+        below = [Text(alarm, style="bold red") for alarm in self._alarms]
+        if self._doing:
+            below.append(Text(self._doing, style="dim"))
+        return Group(self._bar, table, *below)
 
     def started(self, step: int, total: int) -> None:
         self._bar.update(self._task, total=total, completed=step)
 
     def tick(self, record: Mapping[str, Any]) -> None:
-        self._terms = _terms(record)
+        self._terms, self._alarms = _terms(record), _alarms(record)
         self._bar.update(self._task, completed=record["step"])
 
     def score(self, record: Mapping[str, Any]) -> None:
