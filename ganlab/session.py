@@ -352,6 +352,7 @@ def _described(training: Training) -> dict[str, Any]:
         "name": dataset.name,
         "split": dataset.split,
         "count": len(dataset.images),
+        "skipped": getattr(dataset, "skipped", 0),
         "fingerprint": dataset.fingerprint,
         "resident": not training.feeder.streams,
     }
