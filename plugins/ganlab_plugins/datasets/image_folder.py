@@ -104,7 +104,7 @@ def _found(option: str, value: str, places: Places) -> Path:
     try:
         given = Path(value).expanduser()
     except RuntimeError as error:
-        raise ComponentError(f"{option}: {value!r}: {one_line(error)}") from error
+        raise ComponentError(f"{option}: {one_line(repr(value), 60)}: {one_line(error)}") from error
     candidates = list(dict.fromkeys([places.data / given, Path.cwd() / given]))  # one where it is absolute
     for candidate in candidates:
         try:
@@ -113,9 +113,9 @@ def _found(option: str, value: str, places: Places) -> Path:
             if candidate.exists():
                 raise ComponentError(f"{option}: {candidate} is not a folder; wanted a folder of images")
         except OSError as error:
-            raise ComponentError(f"{option}: {candidate} cannot be read ({one_line(error)})") from error
-    places_looked_at = " and ".join(str(candidate) for candidate in candidates)
-    raise ComponentError(f"{option}: {value!r}: no such folder; looked at {places_looked_at}")
+            raise ComponentError(f"{option}: {one_line(repr(value), 60)}: cannot be read ({error.strerror})") from error
+    places_looked_at = " and ".join(one_line(candidate) for candidate in candidates)
+    raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; looked at {places_looked_at}")
 
 
 def _listed(folder: Path) -> list[str]:
