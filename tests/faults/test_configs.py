@@ -8,17 +8,23 @@ from __future__ import annotations
 import tempfile
 import time
 import tomllib
+import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import attrs
 import pytest
 import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab.config import load_experiment, parse_override, read_toml
+from ganlab.config import Train, load_experiment, parse_override, read_toml
 from ganlab.errors import UserError, did_you_mean
+from ganlab.options import Interval
+from ganlab.plugins import load_plugins
+from ganlab.registry import KINDS
+from ganlab.structure import Problems, Structurer
 from ganlab.sweeps import load_sweep
 
 Command = Callable[..., tuple[int, str, str]]
@@ -271,6 +277,86 @@ def test_a_long_name_is_compared_with_none() -> None:
     assert did_you_mean("a" * 100_000, ["a" * 50_000]) == ""
     assert time.process_time() - before < 0.1
     assert did_you_mean("margn", ["margin"]) == "; did you mean 'margin'?"
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+REGISTRY = load_plugins().registry
+
+
+def options(types: tuple[type, ...]) -> list[tuple[str, str, str]]:
+    """Every option of those types of `[train]` and of the bundled components: kind, name and option."""
+    known = [("train", "", Train), *((c.kind, c.name, c.cls) for kind in KINDS for c in REGISTRY.of_kind(kind))]
+    return [
+        (kind, name, field.name)
+        for kind, name, cls in known
+        for field in attrs.fields(cls)
+        if field.init and any(one in types for one in parts(typing.get_type_hints(cls)[field.name]))
+    ]
+
+
+def parts(hint: Any) -> set[Any]:
+    """A type and what it is made of."""
+    return {hint}.union(*(parts(inner) for inner in typing.get_args(hint) if typing.get_origin(hint) is not Literal))
+
+
+def says_of(kind: str, name: str, option: str, value: object) -> list[str]:
+    """The problems that a table of one component has of one option's value."""
+    cls = Train if kind == "train" else next(c.cls for c in REGISTRY.of_kind(kind) if c.name == name)
+    hint = typing.get_type_hints(cls)[option]
+    given = [value] * 2 if typing.get_origin(hint) is tuple else value
+    try:
+        if kind == "train":
+            Structurer(REGISTRY).read({option: given}, Train)
+        else:
+            Structurer(REGISTRY).component(kind, {"name": name, option: given})
+    except Problems as error:
+        return [problem.message for problem in error.problems if problem.path.split("[")[0] == option]
+    return []
+
+
+UNBOUNDED = ["seed", "weight", "resident_gb", "gpus"]
+"""Options for which every number has a sense: none of them makes a run longer or larger."""
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), options((int, Interval)))
+def test_every_whole_number_has_an_upper_limit(kind: str, name: str, option: str) -> None:
+    """What would never end, or never fit, is a slip of the pen and is refused before anything is built."""
+    for value in (10**12 + 1, 2**63 - 1, 10**30, -(10**30)):
+        said = says_of(kind, name, option, value)
+        assert said or (option in UNBOUNDED and 0 <= value < 2**63), value
+        assert all(len(line) < 120 for line in said)
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), options((float,)))
+def test_every_other_number_has_limits_too(kind: str, name: str, option: str) -> None:
+    """torch refuses numbers that are no float32, in the middle of a step."""
+    for value in (1e308, -1e308, float("inf"), float("nan"), 10**30, 10**400):
+        said = says_of(kind, name, option, value)
+        assert said or (option in UNBOUNDED and value == 1e308), value
+        assert all(len(line) < 120 for line in said)
+
+
+@pytest.mark.parametrize(
+    ("setting", "codes"),
+    [
+        ("generator.hidden=[1048576, 1048576]", (2,)),
+        ("discriminator.hidden=[1048576, 1048576]", (2,)),
+        ("generator={name='dcgan', channels=65536}", (2,)),
+        ("optimizer.lr=1e6", (0, 3)),
+        ("optimizer={name='rmsprop', lr=1e6, weight_decay=1e6}", (0, 3)),
+        ("penalty=[{name='l2_generator', weight=1e308}]", (3,)),
+    ],
+)
+def test_what_is_allowed_ends_well_or_in_a_line(
+    setting: str, codes: tuple[int, ...], table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    table["dataset"]["size"] = 16
+    table["train"] |= {"steps": 3, "log_every": 1}
+    found, _, said = ganlab("run", write(table), "--out", tmp_path / "r", "--set", setting)
+    assert found in codes, said
+    assert len(said.splitlines()) == (found != 0)
+    assert ("too large for the memory" in said) == (found == 2)
 
 
 # Whatever is written --------------------------------------------------------------------------------------------------
