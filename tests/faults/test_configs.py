@@ -5,6 +5,7 @@ Each is refused in lines that name the place and do not repeat the bomb, in a se
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import tomllib
@@ -19,6 +20,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ganlab.checkpoint import save_checkpoint
 from ganlab.config import Train, load_experiment, parse_override, read_toml
 from ganlab.errors import UserError, did_you_mean
 from ganlab.options import Interval
@@ -166,9 +168,29 @@ def test_bombs_are_refused_by_every_command_that_reads_an_experiment(
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("name", ["40 KB key", "5,000 digits", "deep tables", "a table twice", "not UTF-8"])
+def test_bombs_in_a_run_folder_are_refused_by_what_reads_it(
+    name: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    text, wanted = EXPERIMENTS[name]
+    for run in ("r", "other"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "run.json").write_text(
+            json.dumps({"status": "finished", "name": run, "seed": 0, "step": 0, "total_steps": 1, "device": "cpu"})
+        )
+        write(table, f"{run}/experiment.toml")
+    save_checkpoint(tmp_path / "r" / "checkpoints", 1, {"generator": {}})
+    (tmp_path / "r" / "experiment.toml").write_bytes(text.encode(errors="surrogateescape"))
+    for command in (["sample", "r"], ["eval", "r"], ["compare", "r", "other"]):
+        code, _, said = ganlab(*command)
+        assert code == 2, command
+        refused(said, wanted if command != ["compare", "r", "other"] or name != "40 KB key" else "have no scores")
+    assert ganlab("report", "r", "--html", "page.html")[0] == 0
+
+
 @pytest.mark.parametrize(
     "text",
-    ["﻿" + experiment(), experiment().replace("\n", "\r\n"), experiment(last="ema = 0." + "1" * 200_000)],
+    ["\ufeff" + experiment(), experiment().replace("\n", "\r\n"), experiment(last="ema = 0." + "1" * 200_000)],
     ids=["byte order mark", "lines of Windows", "200 KB of decimals"],
 )
 def test_odd_files_that_are_right_are_read(text: str, tmp_path: Path) -> None:
