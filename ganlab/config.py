@@ -323,10 +323,12 @@ def _refuse_bombs(text: str, where: str) -> None:
 def parse_override(text: str) -> tuple[list[str], Any]:
     """`loss.margin=0.5` as (["loss", "margin"], 0.5). A plain word needs no quotes."""
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    said = text if len(text) <= LONGEST_PATH else f"{text[:LONGEST_PATH]}…"
+    key = key.strip()
+    parts = key.split(".")
+    said = text if text.isprintable() else repr(text)
+    said = said if len(said) <= LONGEST_PATH else f"{said[:LONGEST_PATH]}…"
     if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
-        raise UserError(f"--set {one_line(said)}: expected KEY=VALUE, such as train.steps=100")
+        raise UserError(f"--set {said}: expected KEY=VALUE, such as train.steps=100")
     if len(parts) > MAX_DEPTH:
         raise UserError(f"--set {key}: a dotted key of more than {MAX_DEPTH} parts")
     value = value.strip()
