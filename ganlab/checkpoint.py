@@ -22,10 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganlab.errors import GanlabError
+from ganlab.errors import GanlabError, one_line
 from ganlab.files import flush_folder, sha256, writing
 
 PATTERN = re.compile(r"step-(\d{8,})")
+
+FORMAT = 1
+"""What manifest.json says of how a checkpoint is written."""
 
 
 class DamagedCheckpoint(GanlabError):
@@ -63,7 +66,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
                 if tensors:
                     hashes[f"{part}.safetensors"] = _write(temporary / f"{part}.safetensors", save(tensors))
             hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
-            _write(temporary / "manifest.json", json.dumps({"format": 1, "step": step, "sha256": hashes}).encode())
+            _write(temporary / "manifest.json", json.dumps({"format": FORMAT, "step": step, "sha256": hashes}).encode())
             flush_folder(temporary)
             if final.exists():
                 shutil.rmtree(final)
@@ -82,15 +85,14 @@ def sizes(state: Mapping[str, Any]) -> dict[str, int]:
 def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]:
     """The state that was saved (or some parts of it); raises DamagedCheckpoint where a hash does not hold."""
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        hashes: dict[str, str] = manifest["sha256"]
+        hashes = _hashes(path, json.loads((path / "manifest.json").read_bytes()))
         data = {
             name: (path / name).read_bytes()
             for name in hashes
             if parts is None or name.removesuffix(".safetensors") in parts or name == "state.json"
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedCheckpoint(f"{path}: not a whole checkpoint: {error}") from None
+    except (OSError, *_MALFORMED) as error:
+        raise DamagedCheckpoint(f"{path}: not a whole checkpoint: {one_line(error)}") from None
     for name, content in data.items():
         if sha256(content) != hashes[name]:
             raise DamagedCheckpoint(f"{path / name}: damaged: its sha256 is not the one in manifest.json")
@@ -102,8 +104,28 @@ def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]
             for part, skeleton in skeletons.items()
             if parts is None or part in parts
         }
-    except (KeyError, ValueError, TypeError, SafetensorError) as error:
-        raise DamagedCheckpoint(f"{path}: not a ganlab checkpoint: {error}") from None
+    except _MALFORMED as error:
+        raise DamagedCheckpoint(f"{path}: not a ganlab checkpoint: {one_line(error)}") from None
+
+
+# What JSON of another form than ours, and bytes that are no safetensors, were seen to raise; nesting without end is a
+# RecursionError, which is a RuntimeError.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+
+
+def _hashes(path: Path, manifest: Any) -> dict[str, str]:
+    """The files of a checkpoint with their hashes; raises ValueError where its manifest is not one of ours."""
+    if type(manifest["format"]) is not int or manifest["format"] != FORMAT:
+        raise ValueError(f"manifest.json: format is {one_line(manifest['format'], 60)}; this ganlab reads {FORMAT}")
+    match = PATTERN.fullmatch(path.name)
+    if match and (type(manifest["step"]) is not int or manifest["step"] != int(match[1])):
+        raise ValueError(f"manifest.json: step is {one_line(manifest['step'], 60)}, not the folder's")
+    hashes: dict[str, str] = manifest["sha256"]
+    for name in hashes:
+        # A name is one of this folder: what lies elsewhere, or is a pipe that nobody writes to, is not opened.
+        if Path(name).name != name or not (path / name).is_file():
+            raise ValueError(f"manifest.json: {one_line(name, 60)} is no file of this folder")
+    return hashes
 
 
 def to_bytes(state: Any) -> bytes:
@@ -153,6 +175,8 @@ def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[content]
     if kind == "dict":
         return {key: _unpack(item, tensors) for key, item in content}
+    if kind not in ("list", "tuple") or not isinstance(content, list):
+        raise ValueError(f"state.json: {one_line(kind, 60)} is no kind of value")
     items = [_unpack(item, tensors) for item in content]
     return items if kind == "list" else tuple(items)
 

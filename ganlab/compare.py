@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from ganlab.config import differences
+from ganlab.config import differences, read_toml
 from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.runfolder import read_info, read_records
 from ganlab.statistics import Estimate, estimate, paired, verdict
@@ -138,7 +137,7 @@ def _entry(path: Path, variant: str, seed: int) -> Entry:
     if not (path / "run.json").is_file():
         return Entry(variant, seed, path, "missing", {}, [], [], {})
     info = read_info(path)
-    experiment = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8"))
+    experiment = read_toml(path / "experiment.toml")
     records, log = read_records(path / "metrics.jsonl"), read_records(path / "log.jsonl")
     return Entry(variant, seed, path, info["status"], info, records, log, experiment)
 
@@ -159,7 +158,8 @@ def _differing(entries: Iterable[Entry]) -> list[str]:
             continue
         keys = differences(other.experiment, entry.experiment)
         if keys:
-            what = f"{entry.variant!r} is two experiments: {other.path} and {entry.path} differ in {keys[0]}"
+            where = f"{other.path} and {entry.path} differ in {one_line(keys[0], 100)}"
+            what = f"{entry.variant!r} is two experiments: {where}"
             problems.append(f"{what}; runs that are to be told apart need names of their own (--set name=…)")
         twin = taken.setdefault((entry.variant, entry.seed), entry)
         if twin is not entry:

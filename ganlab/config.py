@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import tomli_w
 from attrs import field, frozen
-from attrs.validators import ge, gt, lt, matches_re, optional
+from attrs.validators import ge, gt, le, lt, matches_re, optional
 
-from ganlab.errors import UserError
+from ganlab.errors import UserError, one_line, shown, shown_key
 from ganlab.options import Interval, component, components
 from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import (
@@ -32,10 +32,14 @@ from ganlab.protocols import (
     Penalty,
     TrackerConfig,
 )
-from ganlab.structure import Problem, Problems, Structurer
+from ganlab.structure import MOST_VALUES, Problem, Problems, Structurer
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
+LONGEST_PATH = 500  # characters of a path, a key or a setting that an error repeats
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+"""What a run, a sweep and a variant may be called: each becomes a folder, which must lie where it should."""
 
 
 @frozen
@@ -64,10 +68,10 @@ class Train:
         bit. 0 always reads.
     """
 
-    steps: int | None = field(default=None, validator=optional(ge(1)))
-    epochs: int | None = field(default=None, validator=optional(ge(1)))
-    batch_size: int = field(default=64, validator=ge(1))
-    discriminator_steps: int = field(default=1, validator=ge(1))
+    steps: int | None = field(default=None, validator=optional([ge(1), le(10**12)]))
+    epochs: int | None = field(default=None, validator=optional([ge(1), le(10**9)]))
+    batch_size: int = field(default=64, validator=[ge(1), le(2**24)])
+    discriminator_steps: int = field(default=1, validator=[ge(1), le(1000)])
     fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
@@ -76,8 +80,8 @@ class Train:
     log_every: Interval = Interval(50)
     sample_every: Interval = Interval(1000)
     checkpoint_every: Interval = Interval(1000)
-    sample_count: int = field(default=64, validator=gt(0))
-    checkpoint_keep: int = field(default=3, validator=ge(0))
+    sample_count: int = field(default=64, validator=[gt(0), le(10_000)])
+    checkpoint_keep: int = field(default=3, validator=[ge(0), le(10**9)])
     resident_gb: float | None = field(default=None, validator=optional(ge(0)))
 
     def __attrs_post_init__(self) -> None:
@@ -96,7 +100,7 @@ class Experiment:
     floor: also score real images of the split that is not a metric's reference, once, to be seen beside its scores.
     """
 
-    name: str = field(validator=matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"))
+    name: str = field(validator=matches_re(NAME))
     train: Train
     dataset: DatasetConfig = component("dataset")
     generator: NetworkConfig = component("generator")
@@ -153,8 +157,19 @@ def resolve(
     """The experiment that a table from `path` describes; `problems` are those that were found in it before."""
     problems = list(problems)
     local = table.get("plugins", [])
-    named = [path.parent / file for file in local if isinstance(file, str)] if isinstance(local, list) else []
-    named = [file.expanduser().resolve() for file in (*named, *plugin_files)]
+    written = [file for file in local if isinstance(file, str)][:MOST_VALUES] if isinstance(local, list) else []
+    plugin_files = [file.expanduser().resolve() for file in plugin_files]
+    named = []
+    for place, file in enumerate(written):
+        try:
+            found = (path.parent / Path(file).expanduser()).resolve()
+            found.is_file()  # raises where a name is too long
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else one_line(error)
+            problems.append(f"{path}: plugins[{place}]: {shown(file)}: {reason}")
+        else:
+            named.append(found)
+    named += plugin_files
     plugins = load_plugins(named, blocked)
     problems += plugins.problems
     problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
@@ -237,53 +252,100 @@ def differences(one: Any, other: Any, at: str = "") -> list[str]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a table; raises UserError with the file's name and what is wrong."""
+    where = f"{str(path)[:LONGEST_PATH]}…" if len(str(path)) > LONGEST_PATH else str(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{where}: no such file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise UserError(f"{shown(where)}: cannot be read: {error}") from None
     if len(data) > MAX_BYTES:
-        raise UserError(f"{path}: {len(data):,} bytes; an experiment file has at most {MAX_BYTES:,}")
+        raise UserError(f"{where}: has more than {MAX_BYTES:,} bytes; an experiment file has at most as many")
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    _refuse_bombs(text, str(path))
+        raise UserError(f"{where}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     try:
-        return tomllib.loads(text)
+        return _parsed(text, where)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+        raise UserError(f"{where}: not valid TOML: {one_line(error)}") from None
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    """TOML as a table. Raises TOMLDecodeError where it is none, and UserError where it is a bomb."""
+    _refuse_bombs(text, where)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (
+        ValueError
+    ) as error:  # a number of more digits than Python reads; what follows is how Python could be told to
+        raise UserError(f"{where}: {one_line(error).partition(';')[0]}") from None
+    # Dotted keys nest as brackets do, and numbers in hexadecimal have no bound in Python. Depth is looked at without
+    # recursion, since that is what has to be bounded.
+    waiting: list[tuple[Any, str, int]] = [(table, "", 0)]
+    while waiting:
+        value, at, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise UserError(f"{where}: tables nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                waiting.append((item, f"{at}.{shown_key(key)}" if at else shown_key(key), depth + 1))
+        elif isinstance(value, list):
+            waiting += [(item, at, depth + 1) for item in value]
+        elif type(value) is int and not -(2**63) <= value < 2**63:
+            raise UserError(f"{where}: {at}: a whole number of more than 64 bits")
+    return table
+
+
+# Each takes what is not closed too, so that no place is looked at twice.
+_TEXTS_AND_COMMENTS = re.compile(
+    r'''"""(?:[^\\]|\\.)*?(?:"{3,5}|\Z)'''
+    r"""|'''.*?(?:'{3,5}|\Z)"""
+    r"""|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?"""
+    r"""|\#[^\n]*""",
+    re.DOTALL,
+)
 
 
 def _refuse_bombs(text: str, where: str) -> None:
     """tomllib recurses into brackets and takes quadratic time over dotted keys, so both are bounded beforehand."""
+    bare = _TEXTS_AND_COMMENTS.sub("x", text)
     depth = deepest = 0
-    for bracket in re.findall(r"[\[\]{}]", text):
+    for bracket in re.findall(r"[\[\]{}]", bare):
         depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         raise UserError(f"{where}: brackets nested {deepest} deep; at most {MAX_DEPTH}")
-    if any(line.partition("=")[0].count(".") > 10 * MAX_DEPTH for line in text.splitlines()):
-        raise UserError(f"{where}: a dotted key of more than {10 * MAX_DEPTH} parts")
+    # What lies between two of these marks is one key at most.
+    if any(part.count(".") > MAX_DEPTH for part in re.split(r"[=,{\[\n]", bare)):
+        raise UserError(f"{where}: a dotted key of more than {MAX_DEPTH} parts")
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
     """`loss.margin=0.5` as (["loss", "margin"], 0.5). A plain word needs no quotes."""
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
-        raise UserError(f"--set {text}: expected KEY=VALUE, such as train.steps=100")
+    key = key.strip()
+    parts = key.split(".")
+    said = text if text.isprintable() else repr(text)
+    said = said if len(said) <= LONGEST_PATH else f"{said[:LONGEST_PATH]}…"
+    if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
+        raise UserError(f"--set {said}: expected KEY=VALUE, such as train.steps=100")
+    if len(parts) > MAX_DEPTH:
+        raise UserError(f"--set {key}: a dotted key of more than {MAX_DEPTH} parts")
     value = value.strip()
     if len(value) > MAX_BYTES or "\n" in value:
         raise UserError(f"--set {key}: expected a value on one line")
-    _refuse_bombs(value, f"--set {key}")
     try:
-        return parts, tomllib.loads(f"value = {value}")["value"]
+        return parts, _parsed(f"value = {value}", f"--set {key}")["value"]
     except tomllib.TOMLDecodeError:
         if value and not re.search(r"""["'\[\]{}=]""", value):
             return parts, value
-        raise UserError(f"--set {text}: {value!r} is neither a TOML value nor a plain word") from None
+        raise UserError(f"--set {said}: {shown(value)} is neither a TOML value nor a plain word") from None
 
 
 def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
@@ -292,15 +354,17 @@ def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
     Choosing another component by its name drops the options of the one before, and setting one of train.steps and
     train.epochs drops the other.
     """
-    where = ".".join(parts)
+    where = ".".join(map(shown_key, parts))
     at: Any = table
     for depth, part in enumerate(parts[:-1]):
-        here = ".".join(parts[: depth + 1])
+        here = ".".join(map(shown_key, parts[: depth + 1]))
         at = at[_place(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
         if isinstance(at, str):
-            raise UserError(f"--set {where}: {here} is {at!r}, not a table; set {here}={{ name = {at!r}, … }}")
+            raise UserError(
+                f"--set {where}: {here} is {shown(at)}, not a table; set {here}={{ name = {shown(at)}, … }}"
+            )
         if not isinstance(at, (dict, list)):
-            raise UserError(f"--set {where}: {here} is {at!r}, not a table")
+            raise UserError(f"--set {where}: {here} is {shown(at)}, not a table")
     last = parts[-1]
     if isinstance(at, list):
         at[_place(at, last, where)] = value
@@ -314,6 +378,6 @@ def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
 
 
 def _place(items: list[Any], part: str, where: str) -> int:
-    if part.isdigit() and int(part) < len(items):
+    if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
         return int(part)
-    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {part!r}")
+    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {shown(part)}")

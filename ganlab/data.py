@@ -28,7 +28,8 @@ from ganlab.streaming import Stream
 class ImageDataset:
     """A `Dataset`: images uint8 (N, C, H, W), class labels int64 (N,) or None, and what they are called.
 
-    `classes` names the classes, in the order of their labels.
+    `classes` names the classes, in the order of their labels. `skipped` is how many images there would be more if their
+    files could be read.
     """
 
     images: Tensor = field(repr=False)
@@ -36,6 +37,7 @@ class ImageDataset:
     split: str = "train"
     condition: Tensor | None = field(default=None, repr=False)
     classes: tuple[str, ...] = ()
+    skipped: int = 0
 
     def __attrs_post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:

@@ -7,6 +7,7 @@ that cannot work with what it was given raises `ComponentError`; build adds the 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -68,13 +69,31 @@ class Interrupted(GanlabError):
     exit_code = 75
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """What an error says, or its name where it says nothing, without line breaks and not without end."""
+def one_line(error: object, limit: int = 300) -> str:
+    """What an error (or a text) says, or its name where it says nothing, without line breaks and not without end."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+LONGEST_NAME = 100
+"""Characters of the longest name that anything may have; what is longer was no slip of the pen."""
+
+
+def shown(value: object) -> str:
+    """A value as the user wrote it, shortened, on one line."""
+    value = list(value) if isinstance(value, tuple) else value
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def shown_key(key: str) -> str:
+    """A key as TOML has it, shortened: in quotes, without line breaks, where it is more than letters and digits."""
+    return key if len(key) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", key) else shown(key)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'margin'?"` for the nearest known name, else an empty string."""
+    if len(name) > LONGEST_NAME:  # the search for the nearest takes quadratic time
+        return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
     return f"; did you mean {near[0]!r}?" if near else ""

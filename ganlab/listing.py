@@ -13,11 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ganlab.errors import UserError, did_you_mean
+from ganlab.errors import UserError, did_you_mean, shown
 from ganlab.options import COMPONENT, Interval
 from ganlab.plugins import Plugins
 from ganlab.registry import KINDS, Component
-from ganlab.structure import shown
 
 
 def described(component: Component) -> dict[str, Any]:

@@ -14,8 +14,10 @@ Decisions:
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
+import tokenize
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +31,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ganlab.errors import GanlabError
+from ganlab.errors import GanlabError, one_line
 
 WINDOW = 2**24
 """Bytes that may be read through a map before its pages are given back, and bytes that are read at a time."""
@@ -135,7 +137,7 @@ class _File:
         with path.open("rb") as stream:
             self.shape = _header(stream, path)
             self.start = stream.tell()
-            self.count = int(np.prod(self.shape))
+            self.count = math.prod(self.shape)
             if os.fstat(stream.fileno()).st_size < self.start + self.count:
                 raise ValueError(f"{path}: is cut short; wanted {self.count} bytes of pixels")
             self.map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -181,12 +183,19 @@ def _read_into(descriptor: int, into: memoryview, place: int) -> int:
     return len(data)
 
 
+# Besides ValueError numpy's parser raises, on headers that had bytes changed, whatever Python's own parsers do.
+_NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryError)
+
+
 def _header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
     """The shape that an .npy file says it has; leaves the stream where the pixels start."""
     if npy.read_magic(stream) != (1, 0):
         raise ValueError(f"{path}: is no .npy file of version 1.0")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-    if dtype != np.uint8 or fortran_order or len(shape) != 4 or 0 in shape:
+    try:
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    except _NO_HEADER as error:
+        raise ValueError(f"{path}: its header is damaged ({one_line(error)})") from None
+    if dtype != np.uint8 or fortran_order or len(shape) != 4 or min(shape) < 1:
         order = " in Fortran order" if fortran_order else ""
         raise ValueError(f"{path}: holds {dtype} {shape}{order}; wanted uint8 (N, C, H, W)")
     return tuple(shape)

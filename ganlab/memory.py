@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
+WORDS = ("allocate memory", "Storage size calculation overflowed")
+"""What torch says on the CPU where memory runs out, or where it could not even be counted."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: a class of its own on CUDA, the words of a RuntimeError on the CPU."""
@@ -24,7 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,17 @@ from attrs import frozen
 from ganlab import ranks
 from ganlab.build import Training
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
-from ganlab.config import NO_RESULTS, Experiment
-from ganlab.errors import CannotWrite, UserError
+from ganlab.config import NO_RESULTS, Experiment, read_toml
+from ganlab.errors import CannotWrite, UserError, one_line
 from ganlab.files import make_room
 from ganlab.plugins import Plugins
 from ganlab.runfolder import RunFolder, is_unstarted, processor, read_info, versions
 from ganlab.state import expected_sizes, restore_training
 from ganlab.structure import Structurer
 from ganlab.view import View
+
+TOLD = 20
+"""How many differences between two experiments are told, a line each."""
 
 
 @frozen
@@ -138,7 +140,9 @@ def _made_folder(path: Path, exist_ok: bool) -> None:
 
 def goes_further(path: Path, experiment: Experiment) -> bool:
     """Whether the experiment now asks for more than the finished run in the folder did."""
-    asked = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8")).get("train", {})
+    asked = read_toml(path / "experiment.toml").get("train")
+    if not isinstance(asked, Mapping):
+        raise UserError(f"{path / 'experiment.toml'}: damaged: it has no table [train]")
     return (asked.get("steps"), asked.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
 
 
@@ -157,6 +161,7 @@ def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training
             "name": dataset.name,
             "split": dataset.split,
             "count": len(dataset.images),
+            "skipped": getattr(dataset, "skipped", 0),
             "fingerprint": dataset.fingerprint,
         },
     }
@@ -164,7 +169,7 @@ def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training
 
 def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], surroundings: dict[str, Any]) -> None:
     """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
-    before = _flat(tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8")))
+    before = _flat(read_toml(path / "experiment.toml"))
     wanted = _flat(table)
     for free in ("train.steps", "train.epochs", "plugins", *NO_RESULTS):
         before.pop(free, None), wanted.pop(free, None)
@@ -172,8 +177,11 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
     wanted |= _flat(surroundings)
     differing = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
     if differing:
+        was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (before, wanted))
+        more = [f"{path}: and {len(differing) - TOLD} more"] if len(differing) > TOLD else []
         raise UserError(
-            *(f"{path}: {key}: was {before.get(key)!r}, is now {wanted.get(key)!r}" for key in differing),
+            *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:TOLD]),
+            *more,
             f"{path}: resuming would not repeat the run to the bit; to go on all the same: --resume --anyway",
         )
 

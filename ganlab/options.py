@@ -12,8 +12,14 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
+from ganlab.errors import shown
+
 COMPONENT = "ganlab.component"
 """The key in a field's metadata that names the kind of component the field takes."""
+
+
+MOST = 10**12
+"""The longest interval, in steps or epochs: longer than any run."""
 
 
 @frozen
@@ -31,11 +37,11 @@ class Interval:
         """From the experiment file's number of steps, or text such as "1 epoch". Raises ValueError."""
         if isinstance(value, Interval):
             return value
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
             return cls(value)
         if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12}) (step|epoch)s?", value.strip())):
             return cls(int(match[1]), "epochs" if match[2] == "epoch" else "steps")
-        raise ValueError(f'expected a number of steps or text such as "2 epochs", got {value!r}')
+        raise ValueError(f'expected a number of steps or text such as "2 epochs", got {shown(value)}')
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit if self.count != 1 else self.unit[:-1]}"

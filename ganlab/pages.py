@@ -93,7 +93,7 @@ def report_page(path: Path) -> str:
         plots=[{"name": plot.stem, "image": _inline(plot.read_bytes())} for plot in plots if plot.is_file()],
         grids=[{"step": pictures[i][0], "image": _inline(pictures[i][1].read_bytes())} for i in some],
         command=f"ganlab run {path / 'experiment.toml'}",
-        experiment=(path / "experiment.toml").read_text(encoding="utf-8"),
+        experiment=(path / "experiment.toml").read_text(encoding="utf-8", errors="replace"),
     )
 
 

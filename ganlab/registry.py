@@ -17,7 +17,7 @@ import attrs
 from attrs import define, field, frozen
 
 from ganlab import protocols
-from ganlab.errors import GanlabError, UserError, did_you_mean
+from ganlab.errors import GanlabError, UserError, did_you_mean, shown
 from ganlab.files import file_sha256
 
 
@@ -144,7 +144,7 @@ class Registry:
         near = (
             did_you_mean(name, names) or f"; there {'is' if len(names) == 1 else 'are'}: {', '.join(names) or 'none'}"
         )
-        raise UserError(f"unknown {kind} {name!r}{near}")
+        raise UserError(f"unknown {kind} {shown(name)}{near}")
 
     def component_of(self, kind: str, instance: Any) -> Component:
         """The component that an instance was made from."""

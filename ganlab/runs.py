@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ganlab.build import pick_device
 from ganlab.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.config import Experiment, load_experiment
-from ganlab.errors import UserError
+from ganlab.errors import UserError, one_line
 from ganlab.evaluation import sample
 from ganlab.plugins import Plugins
 from ganlab.protocols import ImageSpec
@@ -61,7 +61,10 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
     network = experiment.generator.build(ImageSpec(**info["images"]))
     state = load_checkpoint(saved[step], {"generator", "ema"})
     weights = "ema" if "ema" in state else "plain"
-    network.load_state_dict(state["ema" if "ema" in state else "generator"])
+    try:
+        network.load_state_dict(state["ema" if "ema" in state else "generator"])
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{saved[step]}: does not fit the experiment: {one_line(error)}") from None
     return Run(
         path=path,
         step=step,

@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -255,6 +256,13 @@ def _given(path: Path, reference: Dataset, config: Any, registry: Registry, wher
     return ImageDataset(images, path.name)
 
 
+# What numpy, and Python's own parsers under it, raise on a file that is damaged, encrypted or of another kind.
+_NO_ARRAYS = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+
+
 def read_npz(path: Path) -> Tensor:
     """The images of an .npz file as uint8 (N, C, H, W): its array `images`, or its first, uint8 (N, H, W, C)."""
     try:
@@ -268,8 +276,10 @@ def read_npz(path: Path) -> Tensor:
             array = arrays[name]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+    except _NO_ARRAYS as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
+    if not isinstance(array, np.ndarray):  # what lies in the archive is no .npy file
+        raise UserError(f"{path}: {one_line(name, 60)} is no array; write the file with numpy.savez")
     if array.dtype != np.uint8 or array.ndim != 4:
         raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; wanted uint8 (N, height, width, channels)")
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()

@@ -19,11 +19,18 @@ import attrs
 import cattrs
 from attrs import frozen
 
-from ganlab.errors import UserError, did_you_mean, one_line
+from ganlab.errors import UserError, did_you_mean, one_line, shown, shown_key
 from ganlab.options import COMPONENT, Interval
 from ganlab.registry import Component, Registry
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a table", list: "a list"}
+
+
+NAMED = 10
+"""How many problems of one kind in one table or list are named, a line each."""
+
+MOST_TABLES, MOST_VALUES, LONGEST_TEXT = 100, 1000, 4096
+"""What a list of components, another list and a text may hold; more was not written by a person."""
 
 
 @frozen
@@ -48,13 +55,6 @@ class Problems(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
-
-
-def shown(value: object) -> str:
-    """A value as the user wrote it, shortened."""
-    value = list(value) if isinstance(value, tuple) else value
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 class Structurer:
@@ -86,11 +86,13 @@ class Structurer:
             raise Problems([Problem("", f"expected a table, got {shown(table)}")])
         hints = typing.get_type_hints(cls)
         fields = {f.alias: f for f in attrs.fields(cls) if f.init}
+        unknown = [key for key in table if key not in fields]
         problems = [
-            Problem(key, f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
-            for key in table
-            if key not in fields
+            Problem(shown_key(key), f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
+            for key in unknown[:NAMED]
         ]
+        if len(unknown) > NAMED:
+            problems.append(Problem("", f"and {len(unknown) - NAMED:,} more unknown keys"))
         values: dict[str, Any] = {}
         for key, f in fields.items():
             with _collecting(problems, key):
@@ -119,6 +121,8 @@ class Structurer:
             return None if value is None else self.component(name, value)
         if not isinstance(value, list):
             raise ValueError(f"expected a list of tables ([[{name}]]), got {shown(value)}")
+        if len(value) > MOST_TABLES:
+            raise ValueError(f"expected at most {MOST_TABLES} tables, got {len(value):,}")
         problems: list[Problem] = []
         made = []
         for index, item in enumerate(value):
@@ -146,6 +150,8 @@ class Structurer:
     def _sequence(self, value: object, kind: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"expected a list, got {shown(value)}")
+        if len(value) > MOST_VALUES:
+            raise ValueError(f"expected at most {MOST_VALUES:,} values, got {len(value):,}")
         inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
         fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
         if fixed and len(value) != len(inner):
@@ -156,7 +162,8 @@ class Structurer:
             with _collecting(problems, index):
                 made.append(self.converter.structure(item, inner[index] if fixed else inner[0]))
         if problems:
-            raise Problems(problems)
+            more = [Problem("", f"and {len(problems) - NAMED:,} more")] if len(problems) > NAMED else []
+            raise Problems([*problems[:NAMED], *more])
         return tuple(made) if typing.get_origin(kind) is tuple else made
 
     def _union(self, value: object, kind: Any) -> Any:
@@ -252,6 +259,8 @@ def _validate(f: attrs.Attribute[Any], value: object) -> None:
 
 def _strict(kind: type) -> Callable[[object, Any], Any]:
     def structure(value: object, _: Any) -> Any:
+        if type(value) is int and kind in (int, float) and not -(2**63) <= value < 2**63:
+            raise ValueError("expected a number of at most 64 bits")
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
@@ -260,6 +269,8 @@ def _strict(kind: type) -> Callable[[object, Any], Any]:
             raise ValueError(f"expected a finite number, got {shown(value)}")
         if isinstance(value, str) and "\0" in value:
             raise ValueError(f"a text cannot hold a zero byte, got {shown(value)}")
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise ValueError(f"expected a text of at most {LONGEST_TEXT:,} characters, got {len(value):,}")
         return value
 
     return structure
@@ -298,4 +309,4 @@ def _listing(fields: Mapping[str, object]) -> str:
 def _wanted(f: attrs.Attribute[Any], kind: Any) -> str:
     if COMPONENT in f.metadata:
         return f"a table [{f.metadata[COMPONENT]}] with the name of one"
-    return str(NAMES.get(kind, kind))
+    return "a table" if attrs.has(kind) else str(NAMES.get(kind, kind))

@@ -21,16 +21,18 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config import differences, override, parse_override, read_toml, resolve, to_toml
-from ganlab.errors import UserError, did_you_mean
+from ganlab.config import NAME, differences, override, parse_override, read_toml, resolve, to_toml
+from ganlab.errors import UserError, did_you_mean, shown, shown_key
 from ganlab.files import write_whole
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Launcher, Task
 from ganlab.runfolder import read_info
-from ganlab.structure import Problem, Problems, Structurer, shown
+from ganlab.structure import NAMED, Problem, Problems, Structurer
 
 KEYS = ("base", "name", "seeds", "variants", "launcher")
 FILE = "sweep.json"
+SAYS_NAME = "a name is letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+MOST_RUNS = 10_000
 
 
 @frozen
@@ -83,7 +85,10 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     Raises UserError with a line for every problem in any variant and in the launcher.
     """
     table = read_toml(path)
-    problems = [f"{path}: {key}: unknown key{did_you_mean(key, KEYS)}" for key in table if key not in KEYS]
+    unknown = [key for key in table if key not in KEYS]
+    problems = [f"{path}: {shown_key(key)}: unknown key{did_you_mean(key, KEYS)}" for key in unknown[:NAMED]]
+    if len(unknown) > NAMED:
+        problems.append(f"{path}: and {len(unknown) - NAMED:,} more unknown keys")
     base, seeds, variants = table.get("base"), table.get("seeds", [0]), table.get("variants", {})
     if not isinstance(base, str):
         base = ""
@@ -93,11 +98,19 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     if not isinstance(variants, dict) or not variants:
         problems.append(f"{path}: variants: expected a table [variants.NAME] for each variant, got {shown(variants)}")
         variants = {}
+    own = table.get("name", path.stem)
+    if not isinstance(own, str) or not re.fullmatch(NAME, own):
+        problems.append(f"{path}: name: {SAYS_NAME}, got {shown(own)}")
+    if isinstance(seeds, list) and len(seeds) * len(variants) > MOST_RUNS:
+        runs = f"{len(variants):,} variants times {len(seeds):,} seeds"
+        raise UserError(*problems, f"{path}: {runs}: a sweep has at most {MOST_RUNS:,} runs")
+    strange = []
     for name, changes in variants.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            problems.append(f"{path}: variants.{name}: a name is letters, digits, '.', '_' and '-'")
-        if not isinstance(changes, dict):
-            problems.append(f"{path}: variants.{name}: expected a table, got {shown(changes)}")
+        if not re.fullmatch(NAME, name):
+            strange.append(f"{path}: variants.{shown_key(name)}: {SAYS_NAME}")
+        elif not isinstance(changes, dict):
+            strange.append(f"{path}: variants.{name}: expected a table, got {shown(changes)}")
+    problems += _first(strange, path)
     found = None
     try:
         found = _launcher(table.get("launcher", "local"), launcher, path)
@@ -109,12 +122,14 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     settings = [parse_override(text) for text in overrides]
     planned = []
     resolved: dict[str, str] = {}
+    failed = 0
     for name, changes in variants.items():
         for seed in seeds:
             try:
                 toml = _resolved(path.parent / base, changes, seed, settings)
             except UserError as error:
                 problems += [f"{path}: variants.{name}: {line}" for line in error.problems]
+                failed += 1
                 break
             planned.append(Planned(name, seed, toml))
             if seed == seeds[0]:
@@ -122,9 +137,18 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
                 if twin is not None:
                     problems.append(f"{path}: variants.{name}: resolves to the same experiment as {twin!r}")
                 resolved[name] = toml
+        if failed == NAMED:
+            problems.append(f"{path}: variants: {failed} are wrong; the others were not looked at")
+            break
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    return Sweep(table.get("name", path.stem), tuple(seeds), variants, tuple(planned), found)
+    return Sweep(own, tuple(seeds), variants, tuple(planned), found)
+
+
+def _first(problems: list[str], path: Path) -> list[str]:
+    """The first of many problems, and how many more there are."""
+    more = [f"{path}: and {len(problems) - NAMED:,} more such variants"] if len(problems) > NAMED else []
+    return [*problems[:NAMED], *more]
 
 
 def _launcher(table: object, wanted: str | None, path: Path) -> Launcher:
@@ -152,7 +176,7 @@ def _launcher(table: object, wanted: str | None, path: Path) -> Launcher:
 def _are_seeds(seeds: object) -> bool:
     if not isinstance(seeds, list) or not seeds:
         return False
-    return all(type(seed) is int and seed >= 0 for seed in seeds) and len(set(seeds)) == len(seeds)
+    return all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds) and len(set(seeds)) == len(seeds)
 
 
 def _resolved(base: Path, changes: Mapping[str, Any], seed: int, settings: list[tuple[list[str], Any]]) -> str:

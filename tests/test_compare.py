@@ -361,7 +361,7 @@ def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[
         ({"launcher": {"name": "local", "thraeds": 2}}, "launcher.thraeds: unknown key; did you mean 'threads'?"),
         ({"launcher": {"name": "local", "threads": 0}}, "launcher.threads: must be >= 1, got 0"),
         ({"launcher": ["local"]}, "launcher: expected the name of a launcher or a table, got ['local']"),
-        ({"variants": {"../x": {}}}, "variants.../x: a name is letters"),
+        ({"variants": {"../x": {}}}, "variants.'../x': a name is letters"),
         ({"variants": {"x": {"loss": {"margn": 1}}}}, "loss.margn: unknown key"),
         ({"variants": {"x": {"loss": {"name": "bec"}}}}, "unknown loss 'bec'; did you mean 'bce'?"),
         (

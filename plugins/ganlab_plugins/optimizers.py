@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, lt
+from attrs.validators import ge, gt, le, lt
 from torch import nn
 
 from ganlab import OptimizerConfig, hookimpl
@@ -28,10 +28,10 @@ class Adam:
     weight_decay: L2 penalty in the gradient.
     """
 
-    lr: float = field(default=2e-4, validator=gt(0))
+    lr: float = field(default=2e-4, validator=[gt(0), le(1e6)])
     betas: tuple[float, float] = (0.5, 0.999)
-    eps: float = field(default=1e-8, validator=gt(0))
-    weight_decay: float = field(default=0.0, validator=ge(0))
+    eps: float = field(default=1e-8, validator=[gt(0), le(1e6)])
+    weight_decay: float = field(default=0.0, validator=[ge(0), le(1e6)])
 
     def __attrs_post_init__(self) -> None:
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -50,9 +50,9 @@ class SGD:
     weight_decay: L2 penalty in the gradient.
     """
 
-    lr: float = field(default=1e-2, validator=gt(0))
+    lr: float = field(default=1e-2, validator=[gt(0), le(1e6)])
     momentum: float = field(default=0.0, validator=_share)
-    weight_decay: float = field(default=0.0, validator=ge(0))
+    weight_decay: float = field(default=0.0, validator=[ge(0), le(1e6)])
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
@@ -69,11 +69,11 @@ class RMSprop:
     weight_decay: L2 penalty in the gradient.
     """
 
-    lr: float = field(default=5e-5, validator=gt(0))
+    lr: float = field(default=5e-5, validator=[gt(0), le(1e6)])
     alpha: float = field(default=0.99, validator=_share)
-    eps: float = field(default=1e-8, validator=gt(0))
+    eps: float = field(default=1e-8, validator=[gt(0), le(1e6)])
     momentum: float = field(default=0.0, validator=_share)
-    weight_decay: float = field(default=0.0, validator=ge(0))
+    weight_decay: float = field(default=0.0, validator=[ge(0), le(1e6)])
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(parameters, self.lr, self.alpha, self.eps, self.weight_decay, self.momentum)

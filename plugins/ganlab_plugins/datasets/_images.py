@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attrs import frozen
 from filelock import FileLock
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -59,6 +60,10 @@ def resized(images: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
+class Unreadable(ComponentError):
+    """A file that cannot be read as an image, or is a decompression bomb."""
+
+
 def decoded(
     folder: Path, names: Sequence[str], *, size: int | None, channels: int = 3, crop: int | None = None, cache: Path
 ) -> MappedImages:
@@ -69,82 +74,111 @@ def decoded(
     W), and must all be of the first one's. Raises `ComponentError` that names the files which
     are missing, unreadable or decompression bombs.
     """
-    digest = _key(folder, names, f"{_VERSION} {size} {channels} {crop}")
+    return _kept(folder, names, _Options(size, channels, crop, skips=False), cache)[0]
+
+
+def decoded_readable(
+    folder: Path, names: Sequence[str], *, size: int | None, channels: int = 3, cache: Path
+) -> tuple[MappedImages, list[int]]:
+    """As `decoded`, without the files that cannot be read as images; also gives their places in `names`.
+
+    Raises `ComponentError` where no file can be read.
+    """
+    return _kept(folder, names, _Options(size, channels, None, skips=True), cache)
+
+
+@frozen
+class _Options:
+    """What is made of the files, and whether those that cannot be read are left out."""
+
+    size: int | None
+    channels: int
+    crop: int | None
+    skips: bool
+
+    def __str__(self) -> str:
+        return f"{_VERSION} {self.size} {self.channels} {self.crop}{' skips' if self.skips else ''}"
+
+
+def _kept(folder: Path, names: Sequence[str], options: _Options, cache: Path) -> tuple[MappedImages, list[int]]:
+    """The images, from the cache where it has them, and the places of those that were left out."""
+    digest = _key(folder, names, options)
     path = cache / "decoded" / f"{digest[:32]}.npy"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path.with_suffix(".lock"))):
-            images = _whole(path, digest)
-            if images is None:
-                _write(path, [folder / name for name in names], size, channels, crop)
+            kept = _whole(path, digest)
+            if kept is None:
+                skipped = _write(path, [folder / name for name in names], options)
                 images = MappedImages.open(path)
-                note = {"key": digest, "fingerprint": images.fingerprint}
+                note: dict[str, object] = {"key": digest, "fingerprint": images.fingerprint}
+                if options.skips:
+                    note |= {"skipped": skipped, "skipped_sha256": _hash_of(skipped)}
                 write_whole(path.with_suffix(".json"), json.dumps(note))
-            return images
+                kept = images, skipped
+            return kept
     except OSError as error:
         raise ComponentError(f"cannot keep decoded images in {path.parent} ({one_line(error)})") from error
 
 
-def _key(folder: Path, names: Sequence[str], options: str) -> str:
+def _key(folder: Path, names: Sequence[str], options: _Options) -> str:
     """A hash of all that the decoded pixels depend on, as far as it can be known without reading the files."""
     digest = hashlib.sha256(f"{options}\n".encode())
     # Two folders can hold files of equal names, lengths and times that differ, such as archives unpacked at time 0.
     digest.update(os.fsencode(folder.resolve()) + b"\0")
     for name in names:
-        path = folder / name
         try:
-            about = path.stat()
-        except OSError as error:
-            raise ComponentError(f"{path}: cannot be read ({error.strerror})") from error
-        if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
-            raise ComponentError(f"{path}: is not a file; remove it")
-        digest.update(os.fsencode(name) + f"\0{about.st_size} {about.st_mtime_ns}\n".encode())
+            about = _about(folder / name)
+        except Unreadable:
+            if not options.skips:
+                raise
+            digest.update(os.fsencode(name) + b"\0none\n")
+        else:
+            digest.update(os.fsencode(name) + f"\0{about.st_size} {about.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def _whole(path: Path, digest: str) -> MappedImages | None:
-    """The images that were kept, or None where there are none of this key, or other pixels than were written."""
+def _about(path: Path) -> os.stat_result:
+    """What the system knows of a file. Raises `Unreadable` for what is not there, or no file."""
     try:
-        note = json.loads(path.with_suffix(".json").read_text())
+        about = path.stat()
+    except OSError as error:
+        raise Unreadable(f"{path}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
+        raise Unreadable(f"{path}: is not a file; remove it")
+    return about
+
+
+def _hash_of(skipped: list[int]) -> str:
+    return hashlib.sha256(json.dumps(skipped).encode()).hexdigest()
+
+
+def _whole(path: Path, digest: str) -> tuple[MappedImages, list[int]] | None:
+    """What was kept, or None where there is nothing of this key, or it is not what was written."""
+    try:
+        note = json.loads(path.with_suffix(".json").read_bytes())
         if not isinstance(note, dict) or note.get("key") != digest:
             return None
         images = MappedImages.open(path)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return images if note.get("fingerprint") == images.fingerprint else None
+    skipped = note.get("skipped", [])
+    # Labels depend on what was left out, so that must be what was written too.
+    whole = note.get("fingerprint") == images.fingerprint and (
+        "skipped" not in note or note.get("skipped_sha256") == _hash_of(skipped)
+    )
+    return (images, skipped) if whole else None
 
 
-def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, crop: int | None) -> None:
-    """Decodes the files into an .npy file, which gets its name only when it is complete."""
-    shape = (channels, size, size) if size is not None else decode(files[0], None, channels, crop).shape
-    header = io.BytesIO()
-    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)})
-    pixels_at, step = header.tell(), math.prod(shape)
+def _write(path: Path, files: Sequence[Path], options: _Options) -> list[int]:
+    """Decodes the files into an .npy file, which gets its name only when it is complete; gives the places left out."""
+    for leftover in path.parent.glob(f".{path.stem}.*"):  # of processes that were killed, since the lock is held
+        leftover.unlink()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        # On a disk that is too full this fails at once, and not after hours of decoding.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, pixels_at + len(files) * step)
-        _write_at(descriptor, header.getvalue(), 0)
-
-        def decode_part(start: int) -> list[str]:
-            problems = []
-            for index in range(start, min(start + 64, len(files))):
-                try:
-                    image = decode(files[index], size, channels, crop)
-                    if image.shape != shape:
-                        raise ComponentError(_of_other_size(files[index], image, files[0], shape))
-                    _write_at(descriptor, image.tobytes(), pixels_at + index * step)
-                except ComponentError as error:
-                    problems.append(str(error))
-            return problems
-
-        with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            parts = pool.map(decode_part, range(0, len(files), 64))
-            if problems := [problem for part in parts for problem in part]:
-                more = [f"and {len(problems) - NAMED} more files"] if len(problems) > NAMED else []
-                raise ComponentError("\n".join([*problems[:NAMED], *more]))
+            skipped = _decode_into(descriptor, files, options)
         os.fsync(descriptor)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -152,6 +186,86 @@ def _write(path: Path, files: Sequence[Path], size: int | None, channels: int, c
     finally:
         os.close(descriptor)
         Path(temporary).unlink(missing_ok=True)
+    return skipped
+
+
+def _decode_into(descriptor: int, files: Sequence[Path], options: _Options) -> list[int]:
+    """Writes the files' pixels as an .npy file, and gives the places of those that were left out."""
+    first, shape = _shape(files, options)
+    start, step = len(_header(len(files), shape)), math.prod(shape)
+    # On a disk that is too full this fails at once, and not after hours of decoding.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, start + len(files) * step)
+
+    def decode_part(begin: int) -> list[tuple[int, ComponentError]]:
+        problems = []
+        for index in range(begin, min(begin + 64, len(files))):
+            try:
+                image = _decoded_file(files[index], options)
+                if image.shape != shape:
+                    raise ComponentError(_of_other_size(files[index], image, first, shape))
+                _write_at(descriptor, image.tobytes(), start + index * step)
+            except ComponentError as error:
+                problems.append((index, error))
+        return problems
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        problems = [problem for part in pool.map(decode_part, range(0, len(files), 64)) for problem in part]
+    skipped = [index for index, error in problems if options.skips and isinstance(error, Unreadable)]
+    gaps = set(skipped)
+    if refused := [str(error) for index, error in problems if index not in gaps]:
+        more = [f"and {len(refused) - NAMED} more files"] if len(refused) > NAMED else []
+        raise ComponentError("\n".join([*refused[:NAMED], *more]))
+    if len(skipped) == len(files):
+        raise ComponentError(_none_readable(files, problems[0][1]))
+    _close_gaps(descriptor, len(files), skipped, start, step)
+    _write_at(descriptor, _header(len(files) - len(skipped), shape), 0)
+    return skipped
+
+
+def _shape(files: Sequence[Path], options: _Options) -> tuple[Path, tuple[int, ...]]:
+    """The shape of every image, and the file that decides it."""
+    if options.size is not None:
+        return files[0], (options.channels, options.size, options.size)
+    cause: ComponentError | None = None
+    for file in files:
+        try:
+            return file, _decoded_file(file, options).shape
+        except Unreadable as error:
+            if not options.skips:
+                raise
+            cause = cause or error
+    assert cause is not None
+    raise ComponentError(_none_readable(files, cause))
+
+
+def _none_readable(files: Sequence[Path], cause: ComponentError) -> str:
+    return f"there are no images: none of {len(files):,} files can be read; the first: {cause}"
+
+
+def _decoded_file(path: Path, options: _Options) -> NDArray[np.uint8]:
+    if options.skips:
+        _about(path)  # without skipping, `_key` has refused what is no file
+    return decode(path, options.size, options.channels, options.crop)
+
+
+def _header(count: int, shape: tuple[int, ...]) -> bytes:
+    """The start of an .npy file; numpy leaves room for any number of images, so its length is that of any count."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)})
+    return header.getvalue()
+
+
+def _close_gaps(descriptor: int, count: int, skipped: list[int], start: int, step: int) -> None:
+    """Moves the images together where others were left out, and cuts the file to its length."""
+    if not skipped:
+        return
+    gaps, place = set(skipped), skipped[0]
+    for index in range(skipped[0], count):
+        if index not in gaps:
+            _write_at(descriptor, os.pread(descriptor, step, start + index * step), start + place * step)
+            place += 1
+    os.ftruncate(descriptor, start + place * step)
 
 
 def _write_at(descriptor: int, data: bytes, place: int) -> None:
@@ -170,16 +284,16 @@ def _of_other_size(path: Path, image: NDArray[np.uint8], first: Path, shape: Seq
 
 
 def decode(path: Path, size: int | None, channels: int, crop: int | None) -> NDArray[np.uint8]:
-    """One file as uint8 (channels, size, size); `decoded` says how. Raises `ComponentError` that names the file."""
+    """One file as uint8 (channels, size, size); `decoded` says how. Raises `Unreadable` that names the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             plain = _plain(image, "L" if channels == 1 else "RGB")
             square = plain if size is None else _square(plain, size, crop)
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
-        raise ComponentError(f"{path}: refused as a decompression bomb; wanted at most {limit} pixels") from error
+        raise Unreadable(f"{path}: refused as a decompression bomb; wanted at most {limit} pixels") from error
     except _UNREADABLE as error:
-        raise ComponentError(f"{path}: cannot be read as an image ({one_line(error)}); mend or remove it") from error
+        raise Unreadable(f"{path}: cannot be read as an image ({one_line(error)}); mend or remove it") from error
     return np.asarray(square).reshape(square.height, square.width, channels).transpose(2, 0, 1)
 
 

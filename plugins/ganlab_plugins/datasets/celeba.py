@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,13 +96,21 @@ def _extract(archive: Path) -> None:
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{IMAGES}.") as temporary:
         try:
             with zipfile.ZipFile(archive) as opened:
-                members = [member for member in opened.namelist() if not member.endswith("/")]
-                if strange := [member for member in members if not re.fullmatch(rf"{IMAGES}/\w+\.jpg", member)]:
-                    raise ComponentError(f"{archive}: holds {strange[0]!r}; wanted only {IMAGES}/*.jpg; remove it")
+                members = [member for member in opened.infolist() if not member.is_dir()]
+                if strange := [member for member in members if not _is_image(member)]:
+                    raise ComponentError(
+                        f"{archive}: holds {strange[0].filename!r}; wanted only {IMAGES}/*.jpg; remove it"
+                    )
                 opened.extractall(temporary, members)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ComponentError(f"{archive}: is damaged ({one_line(error)}); remove it") from error
         os.replace(Path(temporary) / IMAGES, archive.parent / IMAGES)
+
+
+def _is_image(member: zipfile.ZipInfo) -> bool:
+    """Whether an archive's member is a plain file (Unix notes what it is in the upper half) of the right name."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    return kind in (0, stat.S_IFREG) and re.fullmatch(rf"{IMAGES}/\w+\.jpg", member.filename) is not None
 
 
 def _refusals() -> tuple[type[Exception], ...]:

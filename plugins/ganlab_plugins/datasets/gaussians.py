@@ -54,7 +54,7 @@ class Ring:
     """
 
     modes: int = field(default=8, validator=[ge(2), le(1000)])
-    std: float = field(default=0.01, validator=gt(0))
+    std: float = field(default=0.01, validator=[gt(0), le(1000)])
     count: int = _count()
     seed: int = stream_seed()
 
@@ -84,7 +84,7 @@ class Grid:
     """
 
     side: int = field(default=5, validator=[ge(2), le(31)])
-    std: float = field(default=0.05, validator=gt(0))
+    std: float = field(default=0.05, validator=[gt(0), le(1000)])
     count: int = _count()
     seed: int = stream_seed()
 

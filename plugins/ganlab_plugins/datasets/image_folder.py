@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,18 +39,21 @@ class ImageFolder:
     test_path: the same for the test split; its classes are labelled as in `path`.
     size: height and width in pixels; "original" leaves the images as they are, which must all be of one size.
     channels: 3 for colour or 1 for grey.
+    skip_unreadable: leave out files that cannot be read as images, and decompression bombs, instead of refusing the
+        folder. A warning says how many, and `dataset.skipped` in run.json too.
     """
 
     path: str = attrs.field(validator=attrs.validators.min_len(1))
     test_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
     size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
     channels: Literal[1, 3] = 3
+    skip_unreadable: bool = False
 
     def build(self, places: Places, split: str) -> ImageDataset:
         import torch
 
         from ganlab import ImageDataset
-        from ganlab_plugins.datasets._images import decoded
+        from ganlab_plugins.datasets._images import decoded, decoded_readable
 
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
@@ -61,21 +65,38 @@ class ImageFolder:
             folder = _found("test_path", self.test_path, places)
             names = _listed(folder)
             classes = _test_classes(folder, _classes(names), classes)
+        size = None if self.size == "original" else self.size
+        skipped: list[int] = []
+        if self.skip_unreadable:
+            images, skipped = decoded_readable(folder, names, size=size, channels=self.channels, cache=places.cache)
+            if skipped:
+                _warn_of_skipped(folder, names, skipped)
+        else:
+            images = decoded(folder, names, size=size, channels=self.channels, cache=places.cache)
         label = {name: number for number, name in enumerate(classes)}
-        condition = torch.tensor([label[name.split("/")[0]] for name in names]) if classes else None
+        gaps = set(skipped)
+        labels = [label[name.split("/")[0]] for place, name in enumerate(names) if classes and place not in gaps]
         return ImageDataset(
-            decoded(
-                folder,
-                names,
-                size=None if self.size == "original" else self.size,
-                channels=self.channels,
-                cache=places.cache,
-            ),
+            images,
             f"image_folder:{folder.resolve().name}",
             split,
-            condition,
+            torch.tensor(labels) if classes else None,
             classes,
+            len(skipped),
         )
+
+
+def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None:
+    """Says each time how many files were left out, also where the cache knows it already."""
+    from ganlab_plugins.datasets._images import NAMED
+
+    named = ", ".join(names[place] for place in skipped[:NAMED])
+    more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
+    warnings.warn(
+        f"image_folder: left out {len(skipped):,} of {len(names):,} files in {folder}, which cannot be read as "
+        f"images: {named}{more}",
+        stacklevel=3,
+    )
 
 
 def _found(option: str, value: str, places: Places) -> Path:
@@ -83,7 +104,7 @@ def _found(option: str, value: str, places: Places) -> Path:
     try:
         given = Path(value).expanduser()
     except RuntimeError as error:
-        raise ComponentError(f"{option}: {value!r}: {one_line(error)}") from error
+        raise ComponentError(f"{option}: {one_line(repr(value), 60)}: {one_line(error)}") from error
     candidates = list(dict.fromkeys([places.data / given, Path.cwd() / given]))  # one where it is absolute
     for candidate in candidates:
         try:
@@ -92,9 +113,9 @@ def _found(option: str, value: str, places: Places) -> Path:
             if candidate.exists():
                 raise ComponentError(f"{option}: {candidate} is not a folder; wanted a folder of images")
         except OSError as error:
-            raise ComponentError(f"{option}: {candidate} cannot be read ({one_line(error)})") from error
-    places_looked_at = " and ".join(str(candidate) for candidate in candidates)
-    raise ComponentError(f"{option}: {value!r}: no such folder; looked at {places_looked_at}")
+            raise ComponentError(f"{option}: {one_line(repr(value), 60)}: cannot be read ({error.strerror})") from error
+    places_looked_at = " and ".join(one_line(candidate) for candidate in candidates)
+    raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; looked at {places_looked_at}")
 
 
 def _listed(folder: Path) -> list[str]:

@@ -25,8 +25,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise ComponentError(f"there is no weights file {path}")
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name that is too long, a disk that fails
+        raise ComponentError(f"weights: {one_line(repr(str(path)), 60)} cannot be read ({error.strerror})") from error
+    if not there:
+        raise ComponentError(f"there is no weights file {one_line(path)}")
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)

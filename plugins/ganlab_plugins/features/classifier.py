@@ -149,9 +149,9 @@ class Classifier:
         `stacked_mnist`. The network learns from single channels; every channel is one of the images that it counts.
     """
 
-    updates: int = field(default=800, validator=validators.ge(1))
-    dim: int = field(default=64, validator=validators.ge(2))
-    seed: int = field(default=0, validator=validators.ge(0))
+    updates: int = field(default=800, validator=[validators.ge(1), validators.le(1_000_000)])
+    dim: int = field(default=64, validator=[validators.ge(2), validators.le(2**16)])
+    seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
     per_channel: bool = False
 
     def build(self, evaluation: Evaluation) -> ClassifierFeatures | PerChannelFeatures:

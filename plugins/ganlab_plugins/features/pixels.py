@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
-from attrs.validators import gt
+from attrs.validators import gt, le
 
 from ganlab import (
     ComponentError,
@@ -109,7 +109,7 @@ class Pixels:
     sigmas: within how many standard deviations of its class's mean an image belongs to it.
     """
 
-    sigmas: float = field(default=3.0, validator=gt(0))
+    sigmas: float = field(default=3.0, validator=[gt(0), le(1e6)])
 
     def build(self, evaluation: Evaluation) -> Features:
         """Measures the classes of the training split, or loads what was measured before."""

@@ -211,7 +211,7 @@ def published_network(model: str) -> PretrainedCfg:
         among = [name for name in known if name.startswith(model.split(".", 1)[0] + ".")] or known
         near = difflib.get_close_matches(model, sorted(among), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "timm.list_pretrained() has the names"
-        raise ComponentError(f"timm has no network {model!r}; {hint}")
+        raise ComponentError(f"timm has no network {one_line(repr(model), 60)}; {hint}")
     return published
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from attrs import field, frozen
-from attrs.validators import ge, optional
+from attrs.validators import ge, le, optional
 
 from ganlab import Launcher, Task, hookimpl
 
@@ -28,7 +28,7 @@ class Local:
     threads: CPU threads of each run; by default the cores divided by the jobs. A run's bits depend on it.
     """
 
-    threads: int | None = field(default=None, validator=optional(ge(1)))
+    threads: int | None = field(default=None, validator=optional([ge(1), le(4096)]))
 
     def launch(self, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, int]]:
         threads = self.threads or max(1, (os.cpu_count() or 1) // jobs)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import Attribute, field, frozen
-from attrs.validators import ge, min_len, optional
+from attrs.validators import ge, le, min_len, optional
 
 from ganlab import ComponentError, Launcher, Task, hookimpl, one_line
 from ganlab_plugins.launchers._attempt import attempt
@@ -55,7 +55,7 @@ class Ray:
     """
 
     address: str | None = field(default=None, validator=optional(min_len(1)))
-    threads: int | None = field(default=None, validator=optional(ge(1)))
+    threads: int | None = field(default=None, validator=optional([ge(1), le(4096)]))
     gpus: float = field(default=0.0, validator=_whole_or_part)
 
     def launch(self, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, int]]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, le
 from torch import Tensor
 
 from ganlab import Loss, hookimpl
+
+
+def _target(default: float) -> Any:
+    return field(default=default, validator=[ge(-1e6), le(1e6)])
 
 
 @frozen
@@ -19,9 +25,9 @@ class LeastSquares:
     generator_target: the label that the generator wants for its images (c in the paper).
     """
 
-    real_target: float = 1.0
-    fake_target: float = 0.0
-    generator_target: float = 1.0
+    real_target: float = _target(1.0)
+    fake_target: float = _target(0.0)
+    generator_target: float = _target(1.0)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return ((real - self.real_target).square().mean() + (fake - self.fake_target).square().mean()) / 2

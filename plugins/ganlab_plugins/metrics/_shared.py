@@ -24,6 +24,9 @@ REFERENCE_FORMAT = 1
 
 REFERENCE_BATCH = 256
 
+MOST_SAMPLES = 10_000_000
+"""How many images a score may be asked of; more is a slip of the pen that would never end."""
+
 
 def about_features(features: Features) -> dict[str, Any]:
     """The protocol's entry for a network."""

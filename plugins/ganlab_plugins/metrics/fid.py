@@ -31,6 +31,7 @@ from attrs import field, frozen, validators
 
 from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
+    MOST_SAMPLES,
     about_features,
     about_generated,
     about_reference,
@@ -69,10 +70,10 @@ class FID:
     """
 
     every: Interval = Interval()
-    samples: int = field(default=10_000, validator=validators.ge(2))
+    samples: int = field(default=10_000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="inception")
-    seed: int = field(default=0, validator=validators.ge(0))
+    seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
     infinity: bool = False
 
     def prepare(self, evaluation: Evaluation) -> None:

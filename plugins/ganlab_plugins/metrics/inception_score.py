@@ -22,6 +22,7 @@ from attrs import field, frozen, validators
 
 from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
+    MOST_SAMPLES,
     about_features,
     about_generated,
     built,
@@ -48,10 +49,10 @@ class InceptionScore:
     """
 
     every: Interval = Interval()
-    samples: int = field(default=10_000, validator=validators.ge(2))
+    samples: int = field(default=10_000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     features: FeaturesConfig = component("features", default="inception")
-    splits: int = field(default=10, validator=validators.ge(1))
-    seed: int = field(default=0, validator=validators.ge(0))
+    splits: int = field(default=10, validator=[validators.ge(1), validators.le(MOST_SAMPLES)])
+    seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses those that do not classify, and more splits than images."""

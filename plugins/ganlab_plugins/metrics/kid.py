@@ -20,6 +20,7 @@ from attrs import field, frozen, validators
 
 from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
+    MOST_SAMPLES,
     about_features,
     about_generated,
     about_reference,
@@ -47,12 +48,12 @@ class KID:
     """
 
     every: Interval = Interval()
-    samples: int = field(default=10_000, validator=validators.ge(2))
+    samples: int = field(default=10_000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="inception")
-    subsets: int = field(default=100, validator=validators.ge(1))
-    subset_size: int = field(default=1000, validator=validators.ge(2))
-    seed: int = field(default=0, validator=validators.ge(0))
+    subsets: int = field(default=100, validator=[validators.ge(1), validators.le(100_000)])
+    subset_size: int = field(default=1000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
+    seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses subsets that are larger than what they are taken from."""

@@ -40,6 +40,7 @@ from ganlab import (
 )
 from ganlab_plugins._classes import class_count, class_labels_of
 from ganlab_plugins.metrics._shared import (
+    MOST_SAMPLES,
     about_features,
     about_generated,
     about_reference,
@@ -71,10 +72,10 @@ class ModeCoverage:
     """
 
     every: Interval = Interval()
-    samples: int = field(default=10_000, validator=validators.ge(1))
+    samples: int = field(default=10_000, validator=[validators.ge(1), validators.le(MOST_SAMPLES)])
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="classifier")
-    seed: int = field(default=0, validator=validators.ge(0))
+    seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses data and features whose classes cannot be counted."""

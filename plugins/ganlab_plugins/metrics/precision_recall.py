@@ -26,6 +26,7 @@ from attrs import field, frozen, validators
 
 from ganlab import ComponentError, Dataset, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
+    MOST_SAMPLES,
     about_features,
     about_generated,
     about_reference,
@@ -57,12 +58,12 @@ class PrecisionRecall:
     """
 
     every: Interval = Interval()
-    samples: int = field(default=10_000, validator=validators.ge(2))
+    samples: int = field(default=10_000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="inception")
-    neighbours: int = field(default=3, validator=validators.ge(1))
-    density_neighbours: int = field(default=5, validator=validators.ge(1))
-    seed: int = field(default=0, validator=validators.ge(0))
+    neighbours: int = field(default=3, validator=[validators.ge(1), validators.le(MOST_SAMPLES)])
+    density_neighbours: int = field(default=5, validator=[validators.ge(1), validators.le(MOST_SAMPLES)])
+    seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses counts that the data set or the neighbours do not allow."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, le
 from torch import Tensor, nn
 
 from ganlab import ComponentError, ImageSpec, NetworkConfig, hookimpl
@@ -90,8 +90,8 @@ class DCGANGenerator:
     channels: feature maps before the last layer; each layer towards the latent has twice as many.
     """
 
-    latent_dim: int = field(default=100, validator=ge(1))
-    channels: int = field(default=64, validator=ge(1))
+    latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
+    channels: int = field(default=64, validator=[ge(1), le(2**16)])
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _DCGANGenerator(self.latent_dim, self.channels, images)
@@ -105,8 +105,8 @@ class DCGANDiscriminator:
     slope: the leaky ReLU's slope below zero.
     """
 
-    channels: int = field(default=64, validator=ge(1))
-    slope: float = field(default=0.2, validator=ge(0))
+    channels: int = field(default=64, validator=[ge(1), le(2**16)])
+    slope: float = field(default=0.2, validator=[ge(0), le(100)])
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _DCGANDiscriminator(self.channels, self.slope, images)

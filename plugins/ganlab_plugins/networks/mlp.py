@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, lt, min_len
+from attrs.validators import and_, deep_iterable, ge, le, lt, min_len
 from torch import Tensor, nn
 
 from ganlab import ImageSpec, NetworkConfig, hookimpl
@@ -56,7 +56,7 @@ def _hidden_layers(widths: Sequence[int], slope: float, dropout: float) -> list[
     return layers
 
 
-_widths: Any = [min_len(1), deep_iterable(ge(1))]
+_widths: Any = [min_len(1), deep_iterable(and_(ge(1), le(2**20)))]
 
 
 @frozen
@@ -68,9 +68,9 @@ class MLPGenerator:
     slope: the leaky ReLU's slope below zero.
     """
 
-    latent_dim: int = field(default=100, validator=ge(1))
+    latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
     hidden: tuple[int, ...] = field(default=(256, 512, 1024), validator=_widths)
-    slope: float = field(default=0.2, validator=ge(0))
+    slope: float = field(default=0.2, validator=[ge(0), le(100)])
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _MLPGenerator(self.latent_dim, self.hidden, self.slope, images)
@@ -86,7 +86,7 @@ class MLPDiscriminator:
     """
 
     hidden: tuple[int, ...] = field(default=(1024, 512, 256), validator=_widths)
-    slope: float = field(default=0.2, validator=ge(0))
+    slope: float = field(default=0.2, validator=[ge(0), le(100)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
 
     def build(self, images: ImageSpec) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, le
 from torch import Tensor
 
 from ganlab import Penalty, Step, hookimpl
@@ -24,7 +24,7 @@ class L2Generator:
 
     weight: float = field(default=1e-5, validator=ge(0))
     squared: bool = False
-    every: int = field(default=1, validator=ge(1))
+    every: int = field(default=1, validator=[ge(1), le(10**12)])
 
     @property
     def player(self) -> Literal["generator"]:

@@ -1,0 +1,201 @@
+"""Folders of images in which some are none: refused by their names, or left out and counted where that is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganlab import ComponentError, ImageDataset, Places
+from ganlab_plugins.datasets.image_folder import ImageFolder
+from image_files import noise, save
+
+Command = Callable[..., tuple[int, str, str]]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(tmp_path / "data", tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of five images, each filled with its place; of the second class two cannot be read."""
+    folder = tmp_path / "data" / "set"
+    for place in range(10):
+        save(folder / "ab"[place // 5] / f"{place}.png", np.full((8, 8, 3), place, np.uint8))
+    (folder / "b" / "6.png").write_bytes(b"no image")
+    content = (folder / "b" / "8.png").read_bytes()
+    (folder / "b" / "8.png").write_bytes(content[: len(content) // 2])
+    return folder
+
+
+def build(places: Places, **options: Any) -> tuple[ImageDataset, list[str]]:
+    """The data set, and what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = ImageFolder(**{"path": "set", "size": 8, "skip_unreadable": True, **options}).build(places, "train")
+    return dataset, [str(warning.message) for warning in caught]
+
+
+def values(dataset: ImageDataset) -> list[int]:
+    return dataset.images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("size", [8, "original"])
+def test_what_cannot_be_read_is_left_out_with_its_label(size: int | str, places: Places, folder: Path) -> None:
+    fingerprints = set()
+    for _ in range(2):  # decoded, and then from the cache
+        dataset, warned = build(places, size=size)
+        assert values(dataset) == [0, 1, 2, 3, 4, 5, 7, 9]
+        assert dataset.condition is not None
+        assert dataset.condition.tolist() == [0] * 5 + [1] * 3
+        assert dataset.classes == ("a", "b")
+        assert dataset.skipped == 2
+        assert warned == [
+            f"image_folder: left out 2 of 10 files in {folder}, which cannot be read as images: b/6.png, b/8.png"
+        ]
+        fingerprints.add(dataset.fingerprint)
+    assert len(fingerprints) == 1
+    assert [path.name for path in places.cache.rglob(".*")] == []
+
+
+def test_the_data_set_is_the_one_without_those_files(places: Places, folder: Path) -> None:
+    skipping = build(places)[0]
+    for name in ("b/6.png", "b/8.png"):
+        (folder / name).unlink()
+    plain, warned = build(places, skip_unreadable=False)
+    assert skipping.fingerprint == plain.fingerprint
+    assert np.array_equal(skipping.images.numpy(), plain.images.numpy())
+    assert plain.skipped == 0
+    assert warned == []
+
+
+def test_without_the_option_they_are_named(places: Places, folder: Path) -> None:
+    build(places)  # what was kept without them is not taken
+    with pytest.raises(ComponentError) as caught:
+        build(places, skip_unreadable=False)
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(folder / "b" / "6.png"), str(folder / "b" / "8.png")]
+
+
+def test_a_file_that_was_mended_is_seen(places: Places, folder: Path) -> None:
+    before = build(places)[0]
+    save(folder / "b" / "6.png", np.full((8, 8, 3), 6, np.uint8))
+    after, warned = build(places)
+    assert values(after) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+    assert after.skipped == 1
+    assert len(warned) == 1
+    assert before.fingerprint != after.fingerprint
+
+
+def bomb(side: int) -> bytes:
+    """A true PNG of black and white pixels, all black: a thousandth of what it unpacks to."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(100 * (1 + (side + 7) // 8))) for _ in range(side // 100)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 15_000])  # Pillow warns above 89 million pixels, and raises above twice that
+@pytest.mark.parametrize("size", [8, "original"])
+def test_bombs_are_left_out_too(side: int, size: int | str, places: Places, folder: Path) -> None:
+    (folder / "a" / "0.png").write_bytes(bomb(side))
+    assert (folder / "a" / "0.png").stat().st_size < 100_000
+    for _ in range(2):
+        dataset, (warned,) = build(places, size=size)
+        assert dataset.skipped == 3
+        assert values(dataset) == [1, 2, 3, 4, 5, 7, 9]
+        assert warned.endswith("images: a/0.png, b/6.png, b/8.png")
+    with pytest.raises(ComponentError, match=r"a/0\.png: refused as a decompression bomb"):
+        build(places, size=size, skip_unreadable=False)
+
+
+def test_pipes_and_broken_links_are_left_out_too(places: Places, folder: Path) -> None:
+    os.mkfifo(folder / "a" / "pipe.png")
+    (folder / "a" / "link.png").symlink_to(folder / "gone.png")
+    for _ in range(2):
+        dataset, warned = build(places, size="original")
+        assert dataset.skipped == 4
+        assert "a/link.png, a/pipe.png, b/6.png, b/8.png" in warned[0]
+    (folder / "gone.png").write_bytes((folder / "a" / "0.png").read_bytes())
+    assert build(places)[0].skipped == 3
+
+
+@pytest.mark.parametrize("size", [8, "original"])
+def test_where_all_are_left_out_there_are_no_images(size: int | str, places: Places, folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ComponentError) as caught:
+        build(places, size=size)
+    said = str(caught.value)
+    assert said.startswith(f"there are no images: none of 10 files can be read; the first: {folder / 'a' / '0.png'}: ")
+    assert "\n" not in said
+    assert list(places.cache.rglob("*.npy*")) == []
+
+
+def test_mixed_sizes_stay_an_error(places: Places, folder: Path) -> None:
+    save(folder / "b" / "7.png", noise(8, 9, 3))
+    with pytest.raises(ComponentError, match=r"^[^\n]*7\.png: 9x8 pixels, but 0\.png has 8x8[^\n]*$"):
+        build(places, size="original")
+
+
+def test_mixed_modes_become_one(places: Places, folder: Path) -> None:
+    for place, mode in enumerate(("L", "P", "RGBA", "CMYK", "1")):
+        suffix = "jpg" if mode == "CMYK" else "png"
+        (folder / "a" / f"{place}.png").unlink()
+        Image.new("RGB", (8, 8), "white").convert(mode).save(folder / "a" / f"{place}.{suffix}")
+    dataset, _ = build(places)
+    assert dataset.images.shape == (8, 3, 8, 8)
+    assert values(dataset)[:5] == [255] * 5
+
+
+def test_many_gaps_are_closed(places: Places) -> None:
+    for place in range(300):
+        save(places.data / "set" / f"{place:03}.png", np.full((2, 2, 3), place % 251, np.uint8))
+    gaps = {*range(0, 300, 7), *range(150, 170), 299}
+    for place in gaps:
+        (places.data / "set" / f"{place:03}.png").write_bytes(b"")
+    dataset, (warned,) = build(places, size=2)
+    assert values(dataset) == [place % 251 for place in range(300) if place not in gaps]
+    assert f"left out {len(gaps)} of 300 files" in warned
+    assert warned.endswith(f" and {len(gaps) - 10} more")
+
+
+def test_a_run_says_and_notes_how_many_were_left_out(
+    folder: Path, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    table["dataset"] = {"name": "image_folder", "path": str(folder), "size": 8, "skip_unreadable": True}
+    table["train"]["batch_size"] = 4
+    code, _, said = ganlab("run", write(table), "--out", tmp_path / "r")
+    assert code == 0, said
+    assert "warning: image_folder: left out 2 of 10 files" in said
+    described = json.loads((tmp_path / "r" / "run.json").read_text())["dataset"]
+    assert (described["count"], described["skipped"]) == (8, 2)
+
+    table["dataset"]["skip_unreadable"] = False
+    code, _, said = ganlab("run", write(table), "--out", tmp_path / "other")
+    assert code == 2
+    assert len(said.splitlines()) == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_data_sets_that_skip_nothing_say_so(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    assert ganlab("run", write(table), "--out", tmp_path / "r")[0] == 0
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["dataset"]["skipped"] == 0
