@@ -40,6 +40,14 @@ def test_the_architecture_names_every_file_of_the_core() -> None:
     assert set(re.findall(r"`(\w+\.py)`", text)) - files == set()
 
 
+def test_every_fault_has_its_test_and_every_test_of_faults_its_row() -> None:
+    text = (REPOSITORY / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`([\w/]+\.py)`", text)) - {"tests/soak.py"}
+    tests = REPOSITORY / "tests"
+    assert [name for name in named if not (tests / name).is_file()] == []
+    assert {f"faults/{file.name}" for file in (tests / "faults").glob("*.py")} - named == set()
+
+
 def test_every_metric_has_a_section_that_names_its_options() -> None:
     text = (REPOSITORY / "docs" / "metrics.md").read_text()
     head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)

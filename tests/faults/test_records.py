@@ -1,0 +1,63 @@
+"""Damaged records, by hypothesis, held against those that were written: named, or left out, and never used.
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ganlab.errors import UserError
+from ganlab.runfolder import RunFolder, read_records
+
+RECORDS = [
+    {"step": 100, "name": "fid", "value": 12.25, "protocol": {"generated": 100, "text": 'a "quoted" {brace}'}},
+    {"step": 200, "name": "fid", "value": 9.5, "list": [1, None, True], "crc32": "deadbeef"},
+    {"step": 300, "name": "fid", "value": "nan", "empty": {}},
+]
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    kind=st.sampled_from(["flip", "cut", "empty", "change", "more"]),
+    other=st.binary(min_size=1, max_size=5),
+)
+def test_what_is_read_is_what_was_written(place: float, bit: int, kind: str, other: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        for record in RECORDS:
+            run.append("metrics.jsonl", record)
+        path = Path(folder) / "metrics.jsonl"
+        assert read_records(path) == RECORDS
+        data = path.read_bytes()
+        at = int(place * len(data))
+        path.write_bytes(
+            {
+                "flip": data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :],
+                "cut": data[:at],
+                "empty": b"",
+                "change": data[:at] + other + data[at + len(other) :],
+                "more": data[:at] + other + data[at:],
+            }[kind]
+        )
+        found, refusal = [], ""
+        try:
+            found = read_records(path)
+        except UserError as error:
+            refusal = str(error)
+    if refusal:
+        assert re.fullmatch(rf"{re.escape(str(path))}:\d+: damaged, since its checksum does not hold: .*", refusal)
+    # What lacks its end is as good as never written: that is what a crash leaves.
+    assert found == RECORDS[: len(found)]
+
+
+@pytest.mark.parametrize("text", ["{}\n", "[1]\n", '{"step": 1}\n', "\n", '{"step": 1, "crc32": "00000000"}\n'])
+def test_what_no_run_wrote_is_no_record(text: str, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(UserError, match=r"log\.jsonl:1: damaged"):
+        read_records(tmp_path / "log.jsonl")
