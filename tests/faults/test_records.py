@@ -1,4 +1,4 @@
-"""Damaged records, by hypothesis, held against those that were written: named, or left out, and never used.
+"""Damaged records, by hypothesis, held against those that were written: named, or left out, and never used."""
 
 from __future__ import annotations
 
