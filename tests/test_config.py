@@ -55,6 +55,7 @@ MISTAKES = {
     "train.ema = true": "train.ema: expected a number, got true",
     "train.ema = nan": "train.ema: expected a finite number, got nan",
     "train.log_every = 0": "train.log_every: must be at least 1: NaN is looked for once a tick",
+    "train.checkpoint_keep = 1": "train.checkpoint_keep: must be 0, for all, or at least 2: one alone could be damaged",
     "train.sample_every = '2 weeks'": 'train.sample_every: expected a number of steps or text such as "2 epochs", '
     "got '2 weeks'",
     "train.precision = 'fp8'": "train.precision: expected 'float32' or 'tf32' or 'bfloat16', got 'fp8'",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 import ganlab as package
 from ganlab.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.runfolder import read_records
+from image_files import save
 from run_folders import assert_same_bits, records
 
 Write = Callable[..., Path]
@@ -201,6 +203,26 @@ def test_resuming_something_else_is_refused(table: dict[str, Any], write: Write,
         assert optimizer["param_groups"][0]["lr"] == 0.5, "the experiment says so, and so it must be"
 
 
+def test_resuming_on_other_data_or_another_processor_is_refused(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    for number in range(20):
+        save(tmp_path / "images" / f"{number}.png")
+    table["dataset"] = {"name": "image_folder", "path": "images", "size": 8}
+    path, more = write(table), ["--resume", "--set", "train.steps=6"]
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    save(tmp_path / "images" / "7.png")
+    code, _, err = ganlab("run", path, "--out", "r", *more)
+    assert code == 2
+    assert re.match(r"r: dataset\.fingerprint: was '[0-9a-f]{64}', is now '[0-9a-f]{64}'\n", err), err
+    info = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps(info | {"processor": "Pentium, MMX"}))
+    code, _, err = ganlab("run", path, "--out", "r", *more)
+    assert code == 2
+    assert "r: processor: was 'Pentium, MMX', is now '" in err
+    assert ganlab("run", path, "--out", "r", *more, "--anyway")[0] == 0
+
+
 def test_a_run_never_goes_back(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0
@@ -293,10 +315,32 @@ def test_a_record_that_was_cut_short_is_dropped_and_a_damaged_one_is_named(
         assert "remove the line" in err
 
 
-def test_old_checkpoints_go_and_the_best_stays(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+UPS_AND_DOWNS = """
+from attrs import frozen
+from ganlab import Scores, hookimpl
+
+values = [9.0, 3.0, 1.0, 2.0, 1.5, 4.0, 5.0]
+
+@frozen
+class UpsAndDowns:
+    every: int = 1
+    def evaluate(self, evaluation): return Scores({"way": values.pop(0)}, {"metric": "way"}, {"way": "lower"})
+
+@hookimpl
+def register_metrics(register): register("ups_and_downs", UpsAndDowns)
+"""
+
+
+def test_old_checkpoints_go_and_the_best_stays(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
     table["train"] |= {"steps": 6, "checkpoint_every": 1, "checkpoint_keep": 2}
     assert ganlab("run", write(table), "--out", "r")[0] == 0
     assert list(list_checkpoints(Path("r/checkpoints"))) == [5, 6]
+    (tmp_path / "way.py").write_text(UPS_AND_DOWNS)
+    scored = table | {"plugins": ["way.py"], "metric": [{"name": "ups_and_downs"}], "floor": False}
+    assert ganlab("run", write(scored), "--out", "scored")[0] == 0
+    assert list(list_checkpoints(Path("scored/checkpoints"))) == [2, 5, 6], "the best was at step 2"
     table["train"]["checkpoint_keep"] = 0
     assert ganlab("run", write(table), "--out", "all")[0] == 0
     assert list(list_checkpoints(Path("all/checkpoints"))) == [1, 2, 3, 4, 5, 6]
