@@ -86,7 +86,7 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Com
         (["run", good, "--set", f"dataset={{name='image_folder', path='{tmp_path}/no_photos'}}"], ["no_photos"]),
         (["run", good, "--set", f"dataset={{name='image_folder', path='{tmp_path}/photos'}}"], ["broken.png"]),
         (["run", good, "--set", "metric=[{name='fid', features='classifier', samples=1}]"], ["samples: must be >= 2"]),
-        (["run", good, "--set", "generator.hidden=[10000000, 100000000]"], ["generator: too large for the memory"]),
+        (["run", good, "--set", "generator.hidden=[1048576, 1048576]"], ["generator: too large for the memory"]),
         (["eval", "nowhere"], ["nowhere: not a run folder"]),
         (["sample", "nowhere"], ["nowhere: not a run folder"]),
         (["plugins", "hing"], ["'hing'"]),

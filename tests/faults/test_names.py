@@ -16,9 +16,9 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab import session
 from ganlab.config import load_experiment
 from ganlab.errors import UserError
+from ganlab.opening import Request, chosen_folder
 from ganlab.sweeps import load_sweep
 
 Command = Callable[..., tuple[int, str, str]]
@@ -112,7 +112,7 @@ def test_the_name_of_an_experiment(name: str) -> None:
         except UserError as error:
             assert one_line(error, file), str(error)  # noqa: PT017 - refused or inside, and both are looked at
             return
-        path = session._folder(session.Request(file), experiment)
+        path = chosen_folder(Request(file), experiment)
         assert lies_inside(path, here / "runs")
         assert path.parent.parent == Path("runs")
         path.mkdir(parents=True)  # a name that no folder can have would fail here
@@ -129,7 +129,7 @@ def test_the_name_of_an_experiment_by_a_setting(name: str) -> None:
         except UserError as error:
             assert str(error).isprintable()  # noqa: PT017 - as above
             return
-        assert lies_inside(session._folder(session.Request(file), experiment), here / "runs")
+        assert lies_inside(chosen_folder(Request(file), experiment), here / "runs")
 
 
 @settings(deadline=None, max_examples=60)
@@ -146,7 +146,7 @@ def test_the_name_of_the_file_where_it_has_none(stem: str) -> None:
         except UserError as error:
             assert "name: must match regex" in str(error)  # noqa: PT017 - as above
             return
-        assert lies_inside(session._folder(session.Request(file), experiment), here / "runs")
+        assert lies_inside(chosen_folder(Request(file), experiment), here / "runs")
 
 
 @settings(deadline=None, max_examples=60)
@@ -219,5 +219,5 @@ def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:
         except UserError as error:
             assert one_line(error, file), str(error)  # noqa: PT017 - as above
             return
-        assert session._folder(session.Request(file, resume=True), experiment) == folder
-        assert lies_inside(session._folder(session.Request(file), experiment), here / "runs")
+        assert chosen_folder(Request(file, resume=True), experiment) == folder
+        assert lies_inside(chosen_folder(Request(file), experiment), here / "runs")
