@@ -9,12 +9,13 @@ Decisions:
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
-from ganlab.errors import ComponentError, UserError
+from ganlab.errors import CannotWrite, ComponentError, UserError
 from ganlab.plugins import Failure, Guard, Plugins, cause
 from ganlab.protocols import Tracker, TrackerConfig
 from ganlab.registry import Component
@@ -72,7 +73,9 @@ class Audience:
         if not self.run.writes:
             return
         self.view.line(f"{failure}; {what}")
-        self.run.write_info(plugin_failures=[*self.run.info.get("plugin_failures", []), str(failure)])
+        # A disk without room for this note will be told of by what the run cannot do without.
+        with contextlib.suppress(CannotWrite):
+            self.run.write_info(plugin_failures=[*self.run.info.get("plugin_failures", []), str(failure)])
 
     def _tell(self, hook: str, **what: Any) -> None:
         if not self.run.writes:

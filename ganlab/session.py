@@ -162,7 +162,7 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
             metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
         )
         try:
-            if folder.writes:
+            if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
                 draw_plots(training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
             # Last, so that a run that is killed before goes on, and has all there is to have when it is finished.
             folder.write_info(
