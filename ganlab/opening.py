@@ -107,10 +107,12 @@ def open_folder(folder: RunFolder, request: Request, earlier: dict[str, Any], tr
             folder.unlock()
             raise UserError(f"{folder.path}: another process has gone on with this run meanwhile")
         make_room(folder.checkpoints, expected_sizes(training))
+    except CannotWrite as error:
+        folder.unlock()
+        raise UserError(str(error)) from None
     except OSError as error:
         folder.unlock()
-        what = str(error) if isinstance(error, CannotWrite) else f"cannot be written to: {error.strerror}"
-        raise UserError(what if isinstance(error, CannotWrite) else f"{folder.path}: {what}") from None
+        raise UserError(f"{folder.path}: cannot be written to: {error.strerror}") from None
 
 
 def _made(path: Path, chosen: bool) -> Path:
