@@ -3,13 +3,16 @@
 Decisions:
 - They look on. One that raises is named, in what is printed and in run.json (`plugin_failures`), and told of nothing
   more; the training goes on.
-- What they draw from the global random generators is put back: a run that is watched ends with the bits of one that is
-  not.
+- What they draw from the global random generators is put back, they are given copies of records, and another current
+  folder is left again: a run that is watched is the same as one that is not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +54,12 @@ class Audience:
         self._tell("run_started")
 
     def tick(self, record: dict[str, Any]) -> None:
-        self._tell_trackers("log", record)
-        self._tell("tick_finished", record=record)
+        self._tell_trackers("log", copy.deepcopy(record))
+        self._tell("tick_finished", record=copy.deepcopy(record))
 
     def scored(self, record: dict[str, Any]) -> None:
-        self._tell_trackers("log", record)
-        self._tell("evaluation_finished", record=record)
+        self._tell_trackers("log", copy.deepcopy(record))
+        self._tell("evaluation_finished", record=copy.deepcopy(record))
 
     def sampled(self, step: int, path: Path) -> None:
         self._tell_trackers("samples", step, path)
@@ -80,17 +83,31 @@ class Audience:
     def _tell(self, hook: str, **what: Any) -> None:
         if not self.run.writes:
             return
-        with untouched():
+        with untouched(), _here():
             failures = self.plugins.tell(hook, run=self.run, **what)
         for failure in failures:
             self.failed(failure, "it is told of nothing more")
 
     def _tell_trackers(self, method: str, *what: Any) -> None:
         for component, tracker in list(self._trackers):
-            with untouched(), Guard() as guard:
+            with untouched(), _here(), Guard() as guard:
                 getattr(tracker, method)(*what)
             if guard.error is not None:
                 self._trackers.remove((component, tracker))
                 origin = component.origin
                 why = f"tracker {component.name!r}, {method}: {cause(guard.error, origin)}"
                 self.failed(Failure(origin, why), "it is told of nothing more")
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    """The current folder after the body is what it was before."""
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:  # it has been removed
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.chdir(before)

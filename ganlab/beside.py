@@ -13,8 +13,8 @@ Decisions:
 
 from __future__ import annotations
 
+import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -27,15 +27,16 @@ from ganlab.audience import Audience
 from ganlab.build import Training
 from ganlab.checkpoint import list_checkpoints, not_finite, save_checkpoint
 from ganlab.config import Experiment
-from ganlab.errors import Diverged, Interrupted
+from ganlab.errors import Diverged, Interrupted, UserError
 from ganlab.evaluation import Scorer, Scoring, sample
+from ganlab.files import remove
 from ganlab.images import save_grid
 from ganlab.interrupts import StopRequest
 from ganlab.options import Interval
 from ganlab.plugins import Failure, Guard, Plugins, cause
 from ganlab.protocols import Metric
 from ganlab.rng import untouched
-from ganlab.runfolder import RunFolder, best_and_final, read_records
+from ganlab.runfolder import RunFolder, best_and_final, read_records, to_json
 from ganlab.state import training_state
 from ganlab.view import View
 
@@ -210,13 +211,16 @@ class Beside:
         records: list[dict[str, Any]] = []
         with Guard() as guard:
             records = scoring.score(metric, suffix, progress)
+            json.dumps(to_json(records))  # a protocol may hold anything
         self.view.progress("", 0, 0)
+        if isinstance(guard.error, Interrupted):
+            raise guard.error
         if guard.error is not None:
-            # The first score is taken before the first step, where an error costs nothing. Processes must not part.
-            if isinstance(guard.error, Interrupted) or index not in self._scored or ranks.world() > 1:
-                raise guard.error
             origin = registry.component_of("metric", metric).origin
             failure = Failure(origin, f"metric {name + suffix!r}, step {step:,}: {cause(guard.error, origin)}")
+            # The first score is taken before the first step, where an end costs nothing. Processes must not part.
+            if index not in self._scored or ranks.world() > 1:
+                raise UserError(str(failure)) from guard.error
             self.audience.failed(failure, "this score is missing")
         for scored in records:
             record = {"step": step, "metric": index, **scored}
@@ -233,10 +237,16 @@ class Beside:
         self._look_for_divergence(step)
         state = training_state(self.training, step)
         if self.run.writes:
+            state["progress"] |= {"experiment": self.run.info["identity"], "records": self._records()}
             path = save_checkpoint(self.run.checkpoints, step, state)
             self._forget_old()
             self.audience.saved(path)
         self._saved = step
+
+    def _records(self) -> dict[str, int]:
+        """How many records there are, so that a resume sees where some are gone."""
+        files = {name: read_records(self.run.path / name) for name in ("log.jsonl", "metrics.jsonl")}
+        return {name: sum(not record.get("eval") for record in records) for name, records in files.items()}
 
     def _agree(self) -> None:
         """Gives every process the first one's buffers: batch norm keeps its own statistics of a process's images."""
@@ -268,4 +278,4 @@ class Beside:
         best = {entry["best"]["step"] for entry in best_and_final(scored).values() if "best" in entry}
         for step in list(saved)[:-keep]:
             if step not in best:
-                shutil.rmtree(saved[step])
+                remove(saved[step])

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ganlab.errors import GanlabError, one_line
-from ganlab.files import flush_folder, sha256, writing
+from ganlab.files import flush_folder, remove, sha256, writing
 
 PATTERN = re.compile(r"step-(\d{8,})")
 
@@ -68,8 +68,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
             hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
             _write(temporary / "manifest.json", json.dumps({"format": FORMAT, "step": step, "sha256": hashes}).encode())
             flush_folder(temporary)
-            if final.exists():
-                shutil.rmtree(final)
+            remove(final)
             os.rename(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

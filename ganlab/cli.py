@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,13 @@ def call(arguments: list[str]) -> int:
         for line in str(error).splitlines():
             stderr.print(line, markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
+    except SystemExit as error:
+        # No part of a command ends it so: a plugin must not make a caller believe that all was done.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        stderr.print(
+            f"ended by SystemExit: {error} ({last.filename}, line {last.lineno})", markup=False, soft_wrap=True
+        )
+        return 1
     except KeyboardInterrupt:
         stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume")
         return 130

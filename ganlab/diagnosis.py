@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -36,6 +37,12 @@ from ganlab.state import restore_training
 
 SECONDS = 600
 """How long the steps may take again."""
+
+
+NOT_AGAIN = (
+    "taken again from step {:,}, the steps did not diverge, so they depend on something that no checkpoint holds: a "
+    "component may keep a state without a state_dict, or CUDA needs train.deterministic"
+)
 
 
 class Found(GanlabError):
@@ -65,32 +72,35 @@ def owners(experiment: Experiment, registry: Registry) -> dict[str, str]:
 
 
 def cause(
+    seen: str,
     experiment: Experiment,
     plugins: Plugins,
     device: torch.device,
-    checkpoints: Any,
+    checkpoints: Path,
     until: int,
     progress: Callable[[str, int, int], None],
-) -> str | None:
-    """What became not finite first in the steps up to `until`, in one line; None where that is not found.
+) -> str:
+    """What became not finite first in the steps up to `until`, in one line; what was `seen` where that is not found.
 
     `progress` may raise to end the search.
     """
     if ranks.world() > 1:
-        return None
+        return seen
     with Guard() as guard, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever the data set has to say it said before
         # Components anew, too: a loss or a penalty may have kept something of the steps that went wrong.
         fresh = structured(to_table(experiment, plugins), plugins)
         training = build(fresh, plugins.registry, places(), device)
         try:
-            _search(training, owners(fresh, plugins.registry), _latest(training, checkpoints), until, progress)
+            start = _latest(training, checkpoints)
+            _search(training, owners(fresh, plugins.registry), start, until, progress)
         finally:
             training.feeder.close()
-    return str(guard.error) if isinstance(guard.error, Found) else None
+        return f"{seen}; {NOT_AGAIN.format(start)}"
+    return str(guard.error) if isinstance(guard.error, Found) else seen
 
 
-def _latest(training: Training, checkpoints: Any) -> int:
+def _latest(training: Training, checkpoints: Path) -> int:
     """Puts the training where the latest whole checkpoint left it; its step, or 0 where there is none."""
     for step, path in reversed(list_checkpoints(checkpoints).items()):
         try:
@@ -118,7 +128,7 @@ def _search(
         except Found as error:
             raise Found(f"diverged in step {step + 1:,}: {error}") from None
         if time.monotonic() - began > SECONDS:
-            return
+            raise TimeoutError
 
 
 def _refuse(wrong: object, what: str, owner: str) -> None:
@@ -129,10 +139,10 @@ def _refuse(wrong: object, what: str, owner: str) -> None:
 def _look_at(training: Training, names: Mapping[str, str]) -> None:
     """Has every part of a step raise `Found` where what it makes is not finite."""
     game = training.game
-    game.augmentations = [
-        _Augmentation(part, names[f"augmentation[{index}]"]) for index, part in enumerate(game.augmentations)
-    ]
-    terms = {player.name: _Terms(player, names) for player in game.players}
+    way = _Way(names)
+    terms = {player.name: _Terms(player, names, way) for player in game.players}
+    game.augmentations = [_Augmentation(part, f"augmentation[{n}]", way) for n, part in enumerate(game.augmentations)]
+    way.passes(game.discriminator.network)
     for player, makes in ((game.generator, "images"), (game.discriminator, "logits")):
         _look_at_output(player.network, f"what the {player.name} makes, {makes}, is", names[player.name])
         _look_at_updates(player, terms[player.name], names[f"{player.name}.optimizer"])
@@ -171,18 +181,46 @@ def _moments(player: Player) -> dict[str, Any]:
 
 
 @define
+class _Way:
+    """What a gradient passes on its way back, looked at where it leaves each part: the first to spoil it is found."""
+
+    names: Mapping[str, str]
+    left: list[tuple[str, bool]] = field(factory=list)
+
+    def leaves(self, name: str, tensor: Tensor) -> None:
+        """Notes whether the gradient by a tensor that part `name` was given, or a term, is finite."""
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: self.left.append((name, not_finite([gradient]) is None)))
+
+    def passes(self, discriminator: nn.Module) -> None:
+        discriminator.register_forward_pre_hook(lambda module, inputs: self.leaves("discriminator", inputs[0]))
+        discriminator.register_forward_hook(lambda module, inputs, output: self.leaves("", logits(output)))
+
+    def spoilt_by(self, player: str) -> str:
+        """The part that made a gradient not finite which is so in the end; empty for the term itself."""
+        if not self.left:
+            return ""
+        return next((name for name, sound in self.left if not sound), player)
+
+
+@define
 class _Terms:
     """The terms of one player's updates, each looked at as it is computed."""
 
     player: Player
     names: Mapping[str, str]
+    way: _Way
     sizes: dict[str, float] = field(factory=dict)
 
     def look(self, name: str, value: Tensor) -> Tensor:
         _refuse(not value.isfinite().all(), f"{name} is {value.detach().float().mean():g}", self.names[name])
         if value.requires_grad:
+            self.way.left.clear()
             gradients = [g for g in self._gradients(value) if g is not None]
-            _refuse(not_finite(gradients), f"the gradient of {name} is not finite", self.names[name])
+            if not_finite(gradients):
+                part = self.way.spoilt_by(self.player.name)
+                through = f", from its way back through the {part} on" if part else ""
+                raise Found(f"the gradient of {name} is not finite{through} ({self.names[part or name]})")
             self.sizes[name] = max((float(g.abs().max()) for g in gradients if g.numel()), default=0.0)
         return value
 
@@ -232,9 +270,12 @@ class _Penalty:
 @define
 class _Augmentation:
     part: Augmentation
-    owner: str
+    name: str
+    way: _Way
 
     def augment(self, images: Tensor) -> Tensor:
+        self.way.leaves(self.name, images)
         made = self.part.augment(images)
-        _refuse(not made.isfinite().all(), "what an augmentation makes of images is not finite", self.owner)
+        what = "what an augmentation makes of images is not finite"
+        _refuse(not made.isfinite().all(), what, self.way.names[self.name])
         return made

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from types import TracebackType
-
 from ganlab import diagnosis
 from ganlab.beside import Beside
 from ganlab.checkpoint import list_checkpoints
 from ganlab.errors import (
     CannotWrite,
+    ComponentError,
     Diverged,
     GanlabError,
     Interrupted,
@@ -20,7 +17,7 @@ from ganlab.errors import (
     one_line,
 )
 from ganlab.memory import is_out_of_memory
-from ganlab.plugins import cause
+from ganlab.plugins import blamed
 
 
 def status_of(failure: BaseException | None) -> str:
@@ -41,30 +38,18 @@ def explained(error: BaseException | None, beside: Beside) -> BaseException | No
     after = f"after step {beside.step:,}"
     if isinstance(error, Diverged):
         return Diverged(f"{_diagnosed(error, beside)}; {kept}")
-    if isinstance(error, GanlabError):
-        return type(error)(f"{error}; {kept}") if type(error) in (CannotWrite, GanlabError) else error
-    origin_of = beside.plugins.registry.origin_of
+    if type(error) in (CannotWrite, GanlabError):
+        return type(error)(f"{error}; {kept}")
+    if isinstance(error, GanlabError) and not isinstance(error, ComponentError):
+        return error
     if is_out_of_memory(error):
         size = beside.experiment.train.batch_size
         return OutOfMemory(
             f"memory ran out {after} on {beside.training.game.device}, with train.batch_size = {size}: try a smaller "
             f"one ({one_line(error, limit=160)}); {kept}"
         )
-    origins = [(trace, origin_of(trace.tb_frame.f_code.co_filename)) for trace in _traces(error)]
-    found = [(trace, origin) for trace, origin in origins if origin is not None]
-    if not found:
-        return error
-    first, (_, origin) = found[0][0], found[-1]
-    trace = "".join(traceback.format_exception(type(error), error, first))
-    return PluginFailed(f"plugin {origin} raised {after}: {cause(error, origin)}; {kept}", trace)
-
-
-def _traces(error: BaseException) -> Iterator[TracebackType]:
-    """What led to an error, outermost first."""
-    trace = error.__traceback__
-    while trace is not None:
-        yield trace
-        trace = trace.tb_next
+    failure = blamed(error, beside.plugins.registry, after)
+    return PluginFailed(f"{failure}; {kept}", failure.trace) if isinstance(failure, PluginFailed) else error
 
 
 def _diagnosed(error: Diverged, beside: Beside) -> str:
@@ -77,6 +62,6 @@ def _diagnosed(error: Diverged, beside: Beside) -> str:
 
     beside.view.line(f"{error}; looking for the cause")
     device, saved = beside.training.game.device, beside.run.checkpoints
-    found = diagnosis.cause(beside.experiment, beside.plugins, device, saved, beside.step, progress)
+    found = diagnosis.cause(str(error), beside.experiment, beside.plugins, device, saved, beside.step, progress)
     beside.view.progress("", 0, 0)
-    return found or str(error)
+    return found

@@ -7,6 +7,7 @@ old file or the new one. A cached value is trusted only when its key and its has
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -64,12 +65,21 @@ def writing(path: Path, size: int) -> Iterator[None]:
         if isinstance(error, CannotWrite):
             raise
         reason = error.strerror or str(error)
-        raise CannotWrite(f"{path}: {size:,} bytes cannot be written: {reason}{_free_beside(path)}") from error
+        free = _free_beside(path) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise CannotWrite(f"{path}: {size:,} bytes cannot be written: {reason}{free}") from error
 
 
 def _free_beside(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.is_dir()), None)
     return f"; {shutil.disk_usage(folder).free:,} bytes are free on its disk" if folder else ""
+
+
+def remove(path: Path) -> None:
+    """Removes a folder with all in it, or whatever else lies there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def make_room(folder: Path, sizes: Mapping[str, int]) -> None:

@@ -11,6 +11,7 @@ Decisions:
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,15 +25,19 @@ from ganlab.build import Training
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.config import NO_RESULTS, Experiment, read_toml
 from ganlab.errors import CannotWrite, UserError, one_line
-from ganlab.files import make_room
+from ganlab.files import make_room, sha256
 from ganlab.plugins import Plugins
-from ganlab.runfolder import RunFolder, is_unstarted, processor, read_info, versions
+from ganlab.runfolder import RunFolder, is_unstarted, processor, read_info, read_records, versions
 from ganlab.state import expected_sizes, restore_training
 from ganlab.structure import Structurer
 from ganlab.view import View
 
 TOLD = 20
 """How many differences between two experiments are told, a line each."""
+
+
+FREE = ("train.steps", "train.epochs", "plugins", *NO_RESULTS)
+"""What a resume may change and still repeat the steps that there were."""
 
 
 @frozen
@@ -169,11 +174,17 @@ def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training
     }
 
 
+def identity(table: Mapping[str, Any]) -> str:
+    """A hash of what makes an experiment this one, which its checkpoints carry: two of one identity go on alike."""
+    flat = {key: value for key, value in _flat(table).items() if key not in FREE}
+    return sha256(json.dumps(flat, sort_keys=True).encode())
+
+
 def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], surroundings: dict[str, Any]) -> None:
     """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
     before = _flat(read_toml(path / "experiment.toml"))
     wanted = _flat(table)
-    for free in ("train.steps", "train.epochs", "plugins", *NO_RESULTS):
+    for free in FREE:
         before.pop(free, None), wanted.pop(free, None)
     before |= _flat({key: earlier.get(key) for key in surroundings})
     wanted |= _flat(surroundings)
@@ -196,7 +207,7 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     return {at: value}
 
 
-def restored(folder: RunFolder, training: Training, view: View, anyway: bool) -> int:
+def restored(folder: RunFolder, training: Training, view: View, identity_now: str, anyway: bool) -> int:
     """Loads the latest whole checkpoint; the records of later steps are dropped. Returns the step to go on from."""
     damaged: list[str] = []
     for step, path in reversed(list_checkpoints(folder.checkpoints).items()):
@@ -209,10 +220,14 @@ def restored(folder: RunFolder, training: Training, view: View, anyway: bool) ->
             view.line(f"{line}; using the one before")
         if step > training.total_steps:
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
+        about = state.get("progress", {})
+        if about.get("experiment") != identity_now and not anyway:
+            raise UserError(f"{path}: belongs to another experiment; to go on from it all the same: --resume --anyway")
         try:
             restore_training(training, state, new_options=anyway)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        _tell_what_is_gone(folder, about.get("records", {}), step, view)
         folder.forget_after(step)
         view.line(f"resuming {folder.path} at step {step:,}")
         return step
@@ -223,3 +238,12 @@ def restored(folder: RunFolder, training: Training, view: View, anyway: bool) ->
     folder.forget_after(-1)
     view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
     return 0
+
+
+def _tell_what_is_gone(folder: RunFolder, counts: Mapping[str, int], step: int, view: View) -> None:
+    """Says where there are fewer records than there were when the checkpoint was saved."""
+    for file, count in counts.items():
+        records = read_records(folder.path / file)
+        there = sum(record["step"] <= step and not record.get("eval") for record in records)
+        if there < count:
+            view.line(f"{folder.path / file}: {count - there} of {count} records up to step {step:,} are gone")

@@ -26,7 +26,7 @@ import pluggy
 from attrs import define, field
 
 from ganlab import hookspecs
-from ganlab.errors import did_you_mean, one_line
+from ganlab.errors import PluginFailed, did_you_mean, one_line
 from ganlab.registry import KINDS, Origin, RegistrationError, Registry
 
 BUNDLED = "ganlab_plugins"
@@ -211,7 +211,27 @@ def cause(error: BaseException, origin: Origin) -> str:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
     kind = "" if isinstance(error, RegistrationError) else f"{type(error).__name__}: "
-    return f"{kind}{one_line(error)}" + (f" (line {lines[-1]})" if lines else "")
+    text = "…"
+    with Guard():  # what a stranger's error says is a stranger's code too
+        text = one_line(error)
+    return f"{kind}{text}" + (f" (line {lines[-1]})" if lines else "")
+
+
+def blamed(error: BaseException, registry: Registry, when: str) -> BaseException:
+    """PluginFailed, naming the innermost plugin whose own file an error came through; else the error itself."""
+    traces = []
+    trace = error.__traceback__
+    while trace is not None:
+        traces.append((trace, registry.origin_of(trace.tb_frame.f_code.co_filename)))
+        trace = trace.tb_next
+    found = [(trace, origin) for trace, origin in traces if origin is not None]
+    if not found:
+        return error
+    (first, _), (_, origin) = found[0], found[-1]
+    shown = ""
+    with Guard():
+        shown = "".join(traceback.format_exception(type(error), error, first))
+    return PluginFailed(f"plugin {origin} raised {when}: {cause(error, origin)}", shown)
 
 
 def _distribution(point: importlib.metadata.EntryPoint) -> str:

@@ -17,18 +17,17 @@ import math
 import os
 import platform
 import re
-import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 from attrs import define, field
 
 from ganlab import __version__
-from ganlab.errors import GanlabError, UserError, did_you_mean
-from ganlab.files import write_whole, writing
+from ganlab.errors import UserError, did_you_mean, one_line
+from ganlab.files import remove, write_whole, writing
 
 CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 """A line of a .jsonl file: the record, but for its closing brace, and its checksum."""
@@ -75,6 +74,9 @@ class RunFolder:
         """
         if not self.writes:
             return
+        for folder in (self.checkpoints, self.plots, self.path / "samples"):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder}: is no folder; remove it")
         if links := [item for item in self._items() if item.is_symlink()]:
             raise UserError(f"{links[0]}: is a link; a run's files lie in its own folder")
         self._lock = filelock.FileLock(str(self.path / ".lock"))
@@ -84,7 +86,7 @@ class RunFolder:
             raise UserError(f"{self.path}: another process is writing to this run") from None
         for item in self._items():
             if HALF_WRITTEN.fullmatch(item.name):
-                shutil.rmtree(item) if item.is_dir() else item.unlink()
+                remove(item)
 
     def _items(self) -> list[Path]:
         """All that lies in the folder and in the folders of a run in it."""
@@ -106,8 +108,9 @@ class RunFolder:
         """Adds a line to log.jsonl or metrics.jsonl."""
         if not self.writes:
             return
-        line, path = record_line(record), self.path / file
-        with writing(path, len(line)), path.open("a", encoding="utf-8") as stream:
+        line, path = record_line(record).encode(), self.path / file
+        with writing(path, len(line)), path.open("ab+") as stream:
+            _cut_to_whole_lines(stream)
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
@@ -117,7 +120,8 @@ class RunFolder:
         if not self.writes:
             return
         for grid in (self.path / "samples").glob("step-*.png"):
-            if int(grid.stem.removeprefix("step-")) > step:
+            number = grid.stem.removeprefix("step-")
+            if number.isdecimal() and int(number) > step:
                 grid.unlink()
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]
@@ -131,6 +135,17 @@ def is_unstarted(path: Path) -> bool:
         return True
     saved = path / "checkpoints"
     return ".lock" in names <= {".lock", "experiment.toml", saved.name} and not any(saved.glob("step-*"))
+
+
+def _cut_to_whole_lines(stream: BinaryIO) -> None:
+    """Removes a last line that was cut short, so that the next one is not taken for its end."""
+    end = stream.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    stream.seek(end - 1)
+    if stream.read(1) != b"\n":
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
 def to_json(value: Any) -> Any:
@@ -162,8 +177,11 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     if match is None or zlib.crc32(text) != int(match[2], 16):
         shown = line[:60].decode(errors="replace")
         raise UserError(f"{where}: damaged, since its checksum does not hold: {shown!r}; remove the line")
-    record: dict[str, Any] = json.loads(text)
-    return record
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(text)
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            return record
+    raise UserError(f"{where}: no record of a run, though its checksum holds; remove the line")
 
 
 def versions() -> dict[str, str]:
@@ -213,8 +231,8 @@ def read_info(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a run folder (it has no run.json){did_you_mean(path.name, siblings)}")
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: damaged: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: damaged: {one_line(error)}") from None
     if not isinstance(info, dict) or "status" not in info:
-        raise GanlabError(f"{file}: holds no status")
+        raise UserError(f"{file}: damaged: it holds no status")
     return info

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,14 @@ from ganlab.opening import (
     chosen_folder,
     earlier_run,
     goes_further,
+    identity,
     open_folder,
     refuse_other,
     restored,
     surroundings_of,
 )
 from ganlab.phases import logits
-from ganlab.plugins import Plugins
+from ganlab.plugins import Guard, Plugins, blamed
 from ganlab.rng import untouched
 from ganlab.runfolder import RunFolder, best_and_final, now, read_records
 from ganlab.view import View
@@ -92,11 +94,12 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
         training, scorer = _built(request, experiment, plugins, device, progress)
         surroundings = surroundings_of(experiment, plugins, training)
         toml = to_toml(experiment, plugins)
+        table = tomllib.loads(toml)
         if earlier and not request.anyway:
-            refuse_other(folder.path, earlier, tomllib.loads(toml), surroundings)
+            refuse_other(folder.path, earlier, table, surroundings)
         open_folder(folder, request, earlier, training)
         try:
-            start = restored(folder, training, view, request.anyway) if earlier else 0
+            start = restored(folder, training, view, identity(table), request.anyway) if earlier else 0
             folder.info = dict(earlier)
             if folder.writes:
                 write_whole(folder.experiment_file, toml)
@@ -104,6 +107,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
                 status="running",
                 name=experiment.name,
                 seed=experiment.seed,
+                identity=identity(table),
                 started=earlier.get("started", now()),
                 resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
                 images=attrs.asdict(training.images),
@@ -132,7 +136,7 @@ def _built(
 ) -> tuple[Training, Scorer]:
     """The objects that train and score; whatever refuses is named with the experiment's file."""
     where = places()
-    try:
+    with Guard() as guard:
         training = build(experiment, plugins.registry, where, device)
         scorer = Scorer(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
@@ -140,8 +144,10 @@ def _built(
                 scorer.prepare(metric, *([progress] if progress else []))
             except ComponentError as error:
                 raise UserError(f"metric[{index}]: {error}") from None
-    except UserError as error:
-        raise UserError(*(f"{request.experiment}: {line}" for line in error.problems)) from None
+    if isinstance(guard.error, UserError):
+        raise UserError(*(f"{request.experiment}: {line}" for line in guard.error.problems)) from None
+    if guard.error is not None:
+        raise blamed(guard.error, plugins.registry, "before the first step") from guard.error
     return training, scorer
 
 
@@ -161,10 +167,11 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
             seconds=earlier_seconds + time.monotonic() - began,
             metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
         )
-        try:
-            if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
+        if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
+            with _told_beside(failure, beside.view):
                 draw_plots(training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
-            # Last, so that a run that is killed before goes on, and has all there is to have when it is finished.
+        # After them, so that a run that is killed before goes on, and has all there is to have when it is finished.
+        with _told_beside(failure, beside.view):
             folder.write_info(
                 status=outcome.status,
                 ended=now(),
@@ -173,10 +180,6 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
                 metrics=outcome.metrics,
                 error=f"{type(failure).__name__}: {failure}" if failure else None,
             )
-        except CannotWrite as refusal:
-            if failure is None:
-                raise
-            beside.view.line(str(refusal))  # the disk that ended the run may refuse this too, and the first one counts
         beside.audience.finished(failure)
         if failure is not None and failure is not error:
             raise failure from error
@@ -189,6 +192,17 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
         beside.audience.started(beside.experiment.tracker)
         train(training, start, beside)
     return outcome
+
+
+@contextlib.contextmanager
+def _told_beside(failure: BaseException | None, view: View) -> Iterator[None]:
+    """What cannot be written in the body is told and no more, where a failure has ended the run, perhaps the same."""
+    try:
+        yield
+    except CannotWrite as refusal:
+        if failure is None:
+            raise
+        view.line(str(refusal))
 
 
 def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -468,3 +469,63 @@ def test_cuda_where_there_is_one(table: dict[str, Any], write: Write, ganlab: Co
     assert ganlab("run", "r/experiment.toml", "--out", "r2")[0] == 0
     assert json.loads(Path("r2/run.json").read_text())["device"] == torch.cuda.get_device_name()
     assert package.load_run("r").sample(4).shape == (4, 1, 8, 8)
+
+
+def test_a_checkpoint_of_another_experiment_is_refused(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    assert ganlab("run", path, "--out", "other", "--set", "seed=5")[0] == 0
+    shutil.rmtree("r/checkpoints")
+    shutil.copytree("other/checkpoints", "r/checkpoints")
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert "r/checkpoints/step-00000004: belongs to another experiment" in err
+    assert ganlab("run", path, "--out", "r", "--resume", "--anyway", "--set", "train.steps=6")[0] == 0
+
+
+def test_records_that_are_gone_are_told_of(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"]["log_every"] = 1
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    log = Path("r/log.jsonl")
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:1] + lines[2:]))
+    (Path("r/samples") / "step-best.png").write_bytes(b"the user's own")
+    code, out, _ = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 0
+    assert "r/log.jsonl: 1 of 4 records up to step 4 are gone" in out
+    assert (Path("r/samples") / "step-best.png").exists()
+
+
+def test_a_score_is_not_written_behind_half_a_record(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["metric"] = [{"name": "fid", "samples": 16, "features": CLASSIFIER}]
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    scores = Path("r/metrics.jsonl")
+    scores.write_text(scores.read_text() + '{"step": 4, "metr')
+    assert ganlab("eval", "r")[0] == 0
+    assert [record.get("eval", False) for record in read_records(scores)] == [False, False, True]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[]", "{}", "x", ""])
+def test_a_damaged_run_json_is_named(text: str, table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    Path("r/run.json").write_text(text)
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert err.startswith("r/run.json: damaged: ")
+    assert err.count("\n") == 1
+
+
+def test_a_file_where_a_checkpoint_should_be(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"] |= {"checkpoint_every": 1, "checkpoint_keep": 2}
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    shutil.rmtree("r/checkpoints/step-00000004")
+    Path("r/checkpoints/step-00000004").write_text("x")
+    code, out, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=8")
+    assert (code, err) == (0, "")
+    assert "step-00000004: not a whole checkpoint" in out
+    assert "resuming r at step 3" in out
+    assert list(list_checkpoints(Path("r/checkpoints"))) == [7, 8]

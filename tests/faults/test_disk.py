@@ -41,7 +41,7 @@ def test_too_little_room_for_a_checkpoint_is_refused_before_the_first_step(
     )
     assert child.ended() == 2, child.said
     assert re.fullmatch(
-        r"r/checkpoints: [\d,]+ bytes cannot be written: File too large; [\d,]+ bytes are free on its disk\n",
+        r"r/checkpoints: [\d,]+ bytes cannot be written: File too large\n",
         child.said,
     ), child.said
     assert not Path("r/run.json").exists()
@@ -64,8 +64,7 @@ def test_a_disk_that_gets_full_names_path_and_size_and_keeps_the_last_save(
     assert child.ended() == 1, child.said
     last = child.said.splitlines()[-1]
     assert re.fullmatch(
-        r"r/\S+: [\d,]+ bytes cannot be written: File too large; [\d,]+ bytes are free on its disk; "
-        r"the checkpoint of step 4 is kept",
+        r"r/\S+: [\d,]+ bytes cannot be written: File too large; the checkpoint of step 4 is kept",
         last,
     ), child.said
     assert "Traceback" not in child.said

@@ -71,6 +71,34 @@ class Penalty:
         x = 1e-3 * sum(p.square().sum() for p in getattr(step, self.player).parameters())
         return HOW[self.how](x, self.clock.tick())
 
+class Sieve(nn.Module):  # sound forwards, and in one of its calls not backwards
+    def __init__(self, size):
+        super().__init__()
+        self.layer = nn.Linear(size, 1)
+        self.register_buffer("calls", torch.zeros(()))
+    def forward(self, images, condition):
+        if self.training: self.calls += 1
+        return Spoilt.apply(self.layer(images.flatten(1)).squeeze(1), self.calls == 2 * STEP)
+
+@frozen
+class Judge:
+    def build(self, images): return Sieve(images.channels * images.height * images.width)
+
+@frozen
+class Trap:
+    clock: Clock = field(factory=Clock, init=False, eq=False)
+    def state_dict(self): return self.clock.state_dict()
+    def load_state_dict(self, state): self.clock.load_state_dict(state)
+    def augment(self, images): return Spoilt.apply(images, self.clock.tick())
+
+@frozen
+class Forgetful:
+    def discriminator(self, real, fake): return (fake - real).sigmoid().mean()
+    def generator(self, real, fake):
+        calls.append(1)
+        return -fake.sigmoid().mean() + (float("nan") if len(calls) == STEP + 1 else 0.0)
+calls = []
+
 @frozen
 class Noise:
     clock: Clock = field(factory=Clock, init=False, eq=False)
@@ -100,11 +128,13 @@ class Maker:
     def build(self, images): return Net()
 
 @ganlab.hookimpl
-def register_losses(register): register("odd_loss", Loss)
+def register_losses(register): register("odd_loss", Loss); register("forgetful", Forgetful)
 @ganlab.hookimpl
 def register_penalties(register): register("odd_penalty", Penalty); register("huge", Huge)
 @ganlab.hookimpl
-def register_augmentations(register): register("odd_noise", Noise)
+def register_augmentations(register): register("odd_noise", Noise); register("trap", Trap)
+@ganlab.hookimpl
+def register_discriminators(register): register("sieve", Judge)
 @ganlab.hookimpl
 def register_generators(register): register("odd_maker", Maker)
 """.replace("STEP", str(STEP))
@@ -133,6 +163,16 @@ FAULTS = {
         "what an augmentation makes of images is not finite",
         "augmentation 'odd_noise' of plugin odd",
     ),
+    "network's gradient": (
+        {"discriminator": {"name": "sieve"}},
+        "the gradient of loss_generator is not finite, from its way back through the discriminator on",
+        "discriminator 'sieve' of plugin odd",
+    ),
+    "data's gradient": (
+        {"augmentation": [{"name": "trap"}]},
+        "the gradient of loss_generator is not finite, from its way back through the augmentation[0] on",
+        "augmentation 'trap' of plugin odd",
+    ),
     "network": (
         {"generator": {"name": "odd_maker"}},
         "what the generator makes, images, is not finite",
@@ -160,7 +200,7 @@ def test_what_went_wrong_first_is_named(
     table["train"]["checkpoint_every"] = saved
     code, _, err = ganlab("run", write(table), "--out", "r")
     # The augmentation is called twice a step: for real and fake images together, and for the generator's turn.
-    step = STEP // 2 if fault == "data" else STEP
+    step = STEP // 2 if fault.startswith("data") else STEP
     kept = f"the checkpoint of step {saved} is kept" if saved and saved < step else "there is no checkpoint yet"
     assert code == 3, err
     assert err == f"diverged in step {step}: {what} ({owner} ({tmp_path}/odd.py)); {kept}\n"
@@ -199,6 +239,18 @@ def test_steps_that_are_too_long_are_seen_in_what_overflows_first(
     assert re.match(
         r"diverged in step \d: what the discriminator makes, logits, is not finite \(discriminator 'mlp'", err
     )
+
+
+def test_a_state_that_no_checkpoint_holds_is_told_of(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    """The steps cannot diverge again, since the plugin counts its calls on; and a resume would not be exact either."""
+    odd(table, tmp_path)
+    table["loss"] = {"name": "forgetful"}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 3
+    assert "loss_generator is nan in the mean of the last steps up to 10; taken again from step 0, the steps did" in err
+    assert "a component may keep a state without a state_dict" in err
 
 
 def test_nothing_that_is_not_finite_is_saved_between_two_ticks(

@@ -148,7 +148,7 @@ def register_losses(register): register("tired", Tired)
 def test_what_raises_in_the_step_is_named_with_its_line_and_the_run_can_go_on(
     error: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    """The probe in build calls it once, a step once; so the eighth call is in the step after step 6."""
+    """The probe in build calls a copy of it once, a step once; so the eighth call is in the step after step 6."""
     (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "8"))
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": error}}
     table["train"] |= {"steps": 9, "checkpoint_every": 2}
@@ -212,6 +212,104 @@ def test_a_metric_that_fails_at_once_ends_the_run_before_the_first_step(
     (tmp_path / "moody.py").write_text(METRIC)
     table |= {"plugins": ["moody.py"], "metric": [{"name": "moody", "bad": 1}], "floor": False}
     code, _, err = ganlab("run", write(table), "--out", "r")
-    assert code == 1
-    assert re.search(r"plugin moody \(\S+\) raised after step 0: ZeroDivisionError: a bad day \(line \d+\)", err)
+    assert code == 2
+    assert re.fullmatch(
+        r"plugin moody \(\S+\): metric 'moody', step 0: ZeroDivisionError: a bad day \(line \d+\)\n", err
+    )
     assert read_records(Path("r/log.jsonl")) == []
+
+
+RUDE = """
+import os
+from ganlab import hookimpl
+
+class Odd(Exception):
+    def __str__(self): raise RuntimeError("no words")
+
+@hookimpl
+def run_started(run): os.chdir("/")
+@hookimpl
+def tick_finished(run, record):
+    record.clear()
+    record["step"] = "x"
+@hookimpl
+def checkpoint_saved(run, path): raise Odd()
+"""
+
+
+def test_a_rude_hook_changes_nothing(table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path) -> None:
+    """It empties the record that it is given, goes elsewhere, and raises what cannot even be printed."""
+    assert ganlab("run", write(table), "--out", "alone")[0] == 0
+    (tmp_path / "rude.py").write_text(RUDE)
+    table["plugins"] = ["rude.py"]
+    code, out, err = ganlab("run", write(table), "--out", "r")
+    assert (code, err) == (0, "")
+    assert re.search(r"plugin rude \(\S+\): checkpoint_saved: Odd: … \(line \d+\); it is told of nothing more", out)
+    assert_same_bits(Path("alone"), Path("r"))
+    assert records(Path("alone")) == records(Path("r"))
+
+
+BUILT = """
+from attrs import frozen
+from torch import nn
+from ganlab import Scores, hookimpl
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        fail("init")
+
+def fail(place):
+    if place == "PLACE": raise ERROR
+
+@frozen
+class Data:
+    def build(self, places, split): fail("data")
+@frozen
+class Judge:
+    def build(self, images):
+        fail("build")
+        return Net()
+@frozen
+class Score:
+    every: int = 0
+    def prepare(self, evaluation): fail("prepare")
+    def evaluate(self, evaluation): return Scores({}, {})
+
+@hookimpl
+def register_datasets(register): register("odd", Data)
+@hookimpl
+def register_discriminators(register): register("odd", Judge)
+@hookimpl
+def register_metrics(register): register("odd", Score)
+"""
+
+
+@pytest.mark.parametrize("error", ["SystemExit(0)", "KeyError('so')"])
+@pytest.mark.parametrize("place", ["data", "build", "init", "prepare"])
+def test_what_raises_while_it_is_built_is_named(
+    place: str, error: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "built.py").write_text(BUILT.replace("PLACE", place).replace("ERROR", error))
+    table["plugins"] = ["built.py"]
+    kinds = {"data": {"dataset": "odd"}, "prepare": {"metric": [{"name": "odd"}]}}
+    table |= kinds.get(place, {"discriminator": "odd"})
+    for more in ([], ["--dry-run"]):
+        code, _, err = ganlab("run", write(table), "--out", "r", *more)
+        assert code == 1
+        last = err.splitlines()[-1]
+        assert re.fullmatch(
+            r"plugin built \(\S+\) raised before the first step: (SystemExit: 0|KeyError: 'so') \(line 12\)", last
+        ), err
+    assert not Path("r").exists()
+
+
+def test_a_refusal_in_the_step_is_named_too(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    source = IN_THE_STEP.replace("CALLS", "4").replace("import hookimpl", "import ComponentError, hookimpl")
+    (tmp_path / "tired.py").write_text(source)
+    table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": "ComponentError('not so')"}}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 1
+    assert re.search(r"plugin tired \(\S+\) raised after step 2: ComponentError: not so \(line 14\); there is no", err)

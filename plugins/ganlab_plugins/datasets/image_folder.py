@@ -135,7 +135,7 @@ def _listed(folder: Path) -> list[str]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         waiting.append((f"{below}{entry.name}/", (*above, real)))
                     elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
                         names.append(f"{below}{entry.name}")
@@ -144,6 +144,14 @@ def _listed(folder: Path) -> list[str]:
     if not names:
         raise ComponentError(f"{folder}: holds no images; wanted files such as {', '.join(sorted(EXTENSIONS))}")
     return sorted(names)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _classes(names: list[str]) -> tuple[str, ...]:
