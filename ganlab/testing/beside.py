@@ -62,9 +62,9 @@ def check_dataset(inspection: Inspection, game: TinyGame) -> None:
         lambda: _splits(inspection, splits),
         loaded,
     )
-    look("again: loaded again it has the same fingerprint", lambda: _loads_again(inspection, splits), loaded)
+    again = look("again: loaded again it has the same fingerprint", lambda: _loads_again(inspection, splits), loaded)
     look("randomness: no global random state is changed", lambda: _loads_still(inspection), loaded)
-    trains = look("trains: a tiny game takes steps on it", lambda: _data_trains(splits, game), loaded)
+    trains = look("trains: a tiny game takes steps on it", lambda: _data_trains(splits, game), again)
     look("resumes: stopped and gone on with, a training is equal to the bit", game.resumes, trains)
     look("cost of a step", game.cost, trains)
 
@@ -155,19 +155,20 @@ def check_features(inspection: Inspection, game: TinyGame) -> None:
         lambda: _features_rows(inspection, built),
         shaped,
     )
-    look("images: those it is given stay as they were", lambda: _features_leave_images(inspection, built), shaped)
+    kept = look("images: what it is given stays as it was", lambda: _features_leave_images(inspection, built), shaped)
     look("randomness: no global random state is changed", lambda: _features_draw(inspection, built), shaped)
     look(
         "again: built again it has the same fingerprint and features",
         lambda: _features_again(inspection, built),
         shaped,
+        kept,
     )
     look(
         "classes: logits (N, classes) and belongs, bool (N,), where it has them",
         lambda: _classes(inspection, built),
         shaped,
     )
-    look("cost of 256 images", lambda: _features_cost(built), shaped)
+    look("cost of 32 images", lambda: _features_cost(built), shaped)
 
 
 def _features(inspection: Inspection, built: dict[int, Any]) -> str:
@@ -284,7 +285,7 @@ def _form(value: Any) -> str:
 
 def _features_cost(built: dict[int, Any]) -> str:
     channels, features = next(iter(built.items()))
-    images = _some(channels, 256)
+    images = _some(channels, 32)
     began = time.perf_counter()
     features(images)
     return f"{1000 * (time.perf_counter() - began):.1f} ms ({channels}x8x8, CPU)"

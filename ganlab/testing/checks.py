@@ -32,6 +32,7 @@ Result = Literal["passed", "fault", "refused", "skipped"]
 
 CPU = torch.device("cpu")
 _CORE = str(Path(__file__).parent.parent)
+_TORCH = str(Path(torch.__file__).parent)
 
 
 @frozen
@@ -114,11 +115,12 @@ class Inspection:
         return f"{self.file}:{lines[-1]}" if lines else ""
 
     def line_of(self, method: str, owner: Any = None) -> str:
-        """The line where a method of the component begins, or of `owner`, unless that is the core's own."""
+        """The line where a method of `owner` or of the component begins, unless that is the core's or torch's own."""
         for cls in (type(owner), self.cls) if owner is not None else (self.cls,):
             function: Any = inspect.getattr_static(cls, method, None)
-            code = getattr(getattr(function, "fget", None) or function, "__code__", None)
-            if code is not None and not code.co_filename.startswith((_CORE, "<")):
+            function = inspect.unwrap(getattr(function, "fget", None) or function)  # torch wraps an optimiser's step
+            code = getattr(function, "__code__", None)
+            if code is not None and not code.co_filename.startswith((_CORE, _TORCH, "<")):
                 return f"{code.co_filename}:{code.co_firstlineno}"
         return self.line_of_class()
 
@@ -259,7 +261,10 @@ def difference(one: Any, other: Any, at: str = "") -> str | None:
     """The first place where two states differ, or None."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         equal = one.dtype == other.dtype and one.shape == other.shape
-        return None if equal and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)) else at
+        if equal and one.is_floating_point():
+            equal = torch.equal(one.isnan(), other.isnan())
+            one, other = one.nan_to_num(), other.nan_to_num()
+        return None if equal and torch.equal(one, other) else at or "the whole"
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         places = [(one[key], other[key], f"{at}.{key}" if at else str(key)) for key in one]
     elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import copy
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
 import attrs
 from attrs import define
 
-from ganlab.build import Training, build
+from ganlab.build import Training, build, places
 from ganlab.checkpoint import from_bytes, not_finite, to_bytes
 from ganlab.config import Experiment, Train
 from ganlab.loop import take_step
 from ganlab.options import Interval
-from ganlab.protocols import Places
 from ganlab.registry import Registry
 from ganlab.rng import seed_everything
 from ganlab.state import restore_training, training_state
@@ -60,8 +57,7 @@ class TinyGame:
             parts[kind] = (fresh,) if kind in LISTED else fresh
         train = Train(steps=1000, batch_size=8, ema=0.9, log_every=Interval(1))
         experiment = Experiment(name="check", train=train, **parts)
-        folder = Path(tempfile.gettempdir())
-        return build(experiment, self.registry, Places(folder, folder), CPU)
+        return build(experiment, self.registry, places(), CPU)
 
     @property
     def length(self) -> int:

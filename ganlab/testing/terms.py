@@ -283,15 +283,17 @@ def check_augmentation(inspection: Inspection, game: TinyGame) -> None:
         f"shape: finite images of the shape given, for {', '.join(map(_by, SHAPES))} and 1, 2 and 7 of them",
         lambda: _augments(inspection, game),
     )
-    look("images: those it is given stay as they were", lambda: _leaves_images(inspection, game), shaped)
-    look("each image by itself: no image changes with another one", lambda: _each_by_itself(inspection, game), shaped)
+    kept = look("images: what it is given stays as it was", lambda: _leaves_images(inspection, game), shaped)
+    alone = look(
+        "each image by itself: none changes with another one", lambda: _each_by_itself(inspection, game), shaped
+    )
     reached = look("gradient: goes through to the images", lambda: _augmentation_has_gradient(inspection, game), shaped)
     look(
         "gradient: is right, by differences in float64",
         lambda: _augmentation_gradient_is_right(inspection, game),
         reached,
     )
-    look_at_game(inspection, game, shaped, reached, terms=True)
+    look_at_game(inspection, game, shaped, kept, alone, reached, terms=True)
 
 
 def _images(shape: Shape, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
