@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ganlab.registry import KINDS
 from support import HINGE, REPOSITORY
 
 Ganlab = Callable[..., tuple[int, str, str]]
@@ -134,3 +136,44 @@ def test_a_bundled_file_and_one_that_is_loaded_already(
     code, out, _ = ganlab("check", file)
     assert code == 0
     assert out.count("loss hinge") == 1
+
+
+def examples() -> tuple[str, str]:
+    """The README's loss, and the plugin with one of each of docs/hooks.md."""
+    readme, hooks = ((REPOSITORY / name).read_text() for name in ("README.md", "docs/hooks.md"))
+    (loss,) = re.findall(r"```python\n(# hinge\.py\n.*?)```", readme, re.DOTALL)
+    start = hooks.index("# one_of_each.py")
+    return loss, "\n\n".join(re.findall(r"```python\n(.*?)```", hooks[start - 20 :], re.DOTALL)[:5])
+
+
+def test_the_documents_plugins_pass(ganlab: Ganlab, tmp_path: Path) -> None:
+    for name, source in zip(("hinge", "one_of_each"), examples(), strict=True):
+        file = tmp_path / f"{name}.py"
+        file.write_text(source)
+        code, out, _ = ganlab("check", file)
+        assert code == 0, out
+        assert "refused" not in out.splitlines()[-1]
+
+
+def test_the_output_that_the_page_shows(ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    text = (REPOSITORY / "docs" / "hooks.md").read_text()
+    (shown,) = re.findall(r"```\n\$ ganlab check hinge\.py\n(.*?)```", text, re.DOTALL)
+    change = "-fake.mean() * (1 + 0 * fake.mean().item())"
+    assert f"`{change}`" in text
+    file = tmp_path / "hinge.py"
+    file.write_text(examples()[0].replace("return -fake.mean()", f"return {change}"))
+    code, out, _ = ganlab("check", file)
+    assert code == 1
+
+    def timeless(lines: str) -> list[str]:
+        return [re.sub(r"\d+\.\d+ ms", "ms", line.rstrip()) for line in lines.splitlines()]
+
+    assert timeless(out) == timeless(shown.replace("/home/ada/gan", str(tmp_path)))
+
+
+def test_the_page_has_a_row_for_each_kind() -> None:
+    text = (REPOSITORY / "docs" / "hooks.md").read_text()
+    (section,) = re.findall(r"^## Checking a plugin\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    named = re.findall(r"^\| ([a-z_, ]+) \|", section, re.MULTILINE)
+    assert set(KINDS) <= {kind for names in named for kind in names.split(", ")}

@@ -143,9 +143,11 @@ class TinyGame:
         own = self.inspection.kind not in LISTED
         times = in_turns({name: _stepping(training) for name, training in contest.items()})
         shape = "x".join(map(str, self.shape))
+        every = self.inspection.instance.every if self.inspection.kind == "penalty" else 1
+        due = f", due every {every} updates" if every > 1 else ""
         return (
             f"{times['with']:.2f} ms with it, {times['without']:.2f} ms "
-            f"{'with the tiny one of the suite' if own else 'without'} (tiny networks, 8 images of {shape}, CPU)"
+            f"{'with the tiny one of the suite' if own else 'without'} (tiny networks, 8 images of {shape}, CPU{due})"
         )
 
 
