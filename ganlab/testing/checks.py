@@ -12,8 +12,10 @@ import copy
 import inspect
 import re
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +136,13 @@ class Inspection:
 def raised(error: BaseException) -> str:
     """An error in a line, with its name."""
     return f"{type(error).__name__}: {one_line(error)}"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ganlab-check-") as folder:
+        yield Path(folder)
 
 
 class Lines(TorchDispatchMode):

@@ -26,8 +26,9 @@ from ganlab.plugins import Failure, Plugins, load_plugins
 from ganlab.registry import KINDS, Component, Origin, RegistrationError, Registry
 from ganlab.rng import untouched
 from ganlab.structure import Problems, Structurer
-from ganlab.testing.beside import check_dataset, check_features, check_launcher, check_metric, check_tracker
+from ganlab.testing.beside import check_launcher, check_tracker
 from ganlab.testing.checks import Check, Fault, Inspection
+from ganlab.testing.data import check_dataset, check_features, check_metric
 from ganlab.testing.game import TinyGame
 from ganlab.testing.networks import check_network, check_optimizer
 from ganlab.testing.terms import check_augmentation, check_loss, check_loss_wrapper, check_penalty
