@@ -593,6 +593,16 @@ def test_a_component_that_refuses_a_shape_is_not_at_fault(tmp_path: Path) -> Non
     assert refused.detail == "refuses 1x8x8: only grey"
 
 
+def test_a_metric_that_refuses_data_is_not_at_fault(tmp_path: Path) -> None:
+    file = tmp_path / "refusing.py"
+    source = metric("0.5").replace("(images,) =", "raise ganlab.ComponentError('the value names no class')  #")
+    file.write_text(source)
+    (subject,) = conformance(file)
+    (refused,) = [found for found in subject.check() if found.result == "refused"]
+    assert refused.detail == "refuses 1 channel: the value names no class"
+    assert faults(subject.check()) == []
+
+
 def test_differences_against_a_closed_form() -> None:
     x = torch.tensor([0.3, -1.2], dtype=torch.float64)
 

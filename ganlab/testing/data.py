@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from ganlab import evaluation
 from ganlab.build import places
 from ganlab.data import image_spec
 from ganlab.errors import ComponentError, one_line
@@ -327,7 +329,8 @@ def _scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> s
             try:
                 records = _scored(inspection, channels, cache)
             except ComponentError as error:
-                if "evaluate gave" in str(error) or "the value " in str(error) or " names " in str(error):
+                # The core's own look at the scores refuses in the same way as a metric that cannot work with this data.
+                if traceback.extract_tb(error.__traceback__)[-1].filename == evaluation.__file__:
                     raise Fault(one_line(error), at) from None
                 refusals.append(f"refuses {channels} channel{'s' * (channels > 1)}: {one_line(error, limit=200)}")
                 continue
