@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from ganlab.protocols import Tracker as Tracker
     from ganlab.protocols import TrackerConfig as TrackerConfig
     from ganlab.runs import load_run as load_run
+    from ganlab.testing import Check as Check
+    from ganlab.testing import check as check
+    from ganlab.testing import conformance as conformance
 
 _HOMES = {
     "data": ["ImageDataset", "to_float", "to_uint8"],
@@ -89,6 +92,7 @@ _HOMES = {
         "TrackerConfig",
     ],
     "runs": ["load_run"],
+    "testing": ["Check", "check", "conformance"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

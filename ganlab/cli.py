@@ -475,3 +475,41 @@ def plugins(
         raise UserError(*loaded.problems)
     list_plugins(loaded, name, json, Console(), Console(stderr=True))
     return 0
+
+
+@app.command
+def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
+    """Check a plugin file: every component against what its kind must do. Exit code 1 where there is a fault.
+
+    Parameters
+    ----------
+    file
+        The plugin file, bundled ones too.
+    set_
+        NAME.OPTION=VALUE: an option of the component of that name; can be repeated. Default: its own defaults.
+    json
+        Print JSON instead.
+    """
+    from ganlab.testing.command import check_file
+
+    return check_file(file, set_ or (), json, Console(), Console(stderr=True))
+
+
+@app.command
+def new(kind: str, name: str, /, *, out: Path | None = None) -> int:
+    """Write a plugin file that works, and its test, to edit.
+
+    Parameters
+    ----------
+    kind
+        What it is: loss, penalty, generator, … (the kinds of `ganlab plugins`).
+    name
+        What experiments call it: letters, digits and '_'.
+    out
+        The file. Default: NAME.py. Its test is written beside it, as test_NAME.py.
+    """
+    from ganlab.new import write_plugin
+
+    for path in write_plugin(kind, name, out or Path(f"{name}.py")):
+        print(path)
+    return 0

@@ -7,72 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import timm
-import torch
-import torch_fidelity.feature_extractor_inceptionv3 as published
-from PIL import Image
-from safetensors.torch import save_file
 
 from children import Child, Command
+from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm
 from ganlab.plugins import load_plugins
-from image_files import save, write_idx
 from run_folders import assert_same_run
 from saboteur import AtUpdate
 
 Write = Callable[..., Path]
-RNG = np.random.default_rng(0)
-
-
-def folder_of_images(data: Path) -> None:
-    for number in range(20):
-        save(data / "folder" / f"{number}.png", RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8))
-
-
-def mnist(data: Path) -> None:
-    for name in ("MNIST", "FashionMNIST"):
-        for part, count in (("train", 64), ("t10k", 32)):
-            images = RNG.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-            write_idx(data / name / "raw" / f"{part}-images-idx3-ubyte", images)
-            write_idx(data / name / "raw" / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
-
-
-def cifar10(data: Path) -> None:
-    for split in ("train", "test"):
-        for kind in ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"):
-            for number in range(3):
-                save(
-                    data / "cifar10-jpeg" / split / kind / f"{number}.jpg", RNG.integers(0, 256, (32, 32, 3), np.uint8)
-                )
-
-
-def celeba(data: Path) -> None:
-    folder = data / "celeba"
-    (folder / "img_align_celeba").mkdir(parents=True)
-    for number in range(1, 21):
-        pixels = RNG.integers(0, 256, (218, 178, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "img_align_celeba" / f"{number:06}.jpg")
-    (folder / "list_eval_partition.txt").write_text("".join(f"{n:06}.jpg 0\n" for n in range(1, 21)))
-
-
-def inception(data: Path) -> None:
-    folder_of_images(data)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(published, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patch.setattr(published.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
-        network = published.FeatureExtractorInceptionV3("random", ["2048"])
-    torch.save(network.state_dict(), data / "inception.pth")
-
-
-def of_timm(model: str) -> Callable[[Path], None]:
-    def write(data: Path) -> None:
-        folder_of_images(data)
-        state = timm.create_model(model, num_classes=0).state_dict()
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, data / "timm.safetensors")
-
-    return write
-
 
 DCGAN = {"name": "dcgan", "channels": 4}
 SIXTEEN = {"name": "digits", "size": 16}

@@ -1,0 +1,179 @@
+"""`ganlab check`, held against what it must say of good, bad and broken plugin files, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ganlab.registry import KINDS
+from support import HINGE, REPOSITORY
+
+Ganlab = Callable[..., tuple[int, str, str]]
+
+DOCUMENTED = HINGE.replace("class Hinge:", 'class Hinge:\n    """margin: how far."""')
+EVERYTHING = """
+class: made by attrs, with all that the kind 'loss' needs, its options with types
+options: each is explained in the class's docstring
+defaults: it is made without options
+experiment file: written and read again, its options are the same
+finite: both losses are finite scalars, for 1 to 64 logits of up to a few hundred
+gradient: reaches the logits of both players
+gradient: is right, by differences in float64
+randomness: no global random state is changed
+trains: in a tiny game every weight moves and stays finite
+repeats: two trainings of one seed are equal to the bit
+state: what state_dict() gives, load_state_dict() takes
+resumes: stopped and gone on with, a training is equal to the bit
+capture: no value is read back, no shape comes from values, every step does the same
+cost of a step
+"""
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_good_file(ganlab: Ganlab, tmp_path: Path) -> None:
+    file = tmp_path / "hinge.py"
+    file.write_text(DOCUMENTED)
+    code, out, err = ganlab("check", file)
+    assert (code, err) == (0, "")
+    assert f"loss hinge  {file}:" in out
+    whats = [line.removeprefix("  ok     ").rstrip() for line in out.splitlines() if line.startswith("  ok ")]
+    assert whats == EVERYTHING.strip().splitlines()
+    assert " ms with it, " in out
+    assert out.rstrip().endswith("0 faults, 14 passed")
+
+
+def test_a_bad_file_names_its_line_unwrapped(ganlab: Ganlab, tmp_path: Path) -> None:
+    file = tmp_path / "hinge.py"
+    source = DOCUMENTED.replace("-fake.mean()", "-fake.mean() * (1 + 0 * fake.mean().item())")
+    file.write_text(source)
+    code, out, _ = ganlab("check", file)
+    assert code == 1
+    line = next(number for number, text in enumerate(source.splitlines(), 1) if ".item()" in text)
+    assert f"  {file}:{line}: reads a value back from the device (item, bool, float or int of a tensor)\n" in out
+    assert "FAULT" in out
+    assert out.rstrip().endswith("1 fault, 13 passed")
+
+
+@pytest.mark.usefixtures("wide")
+def test_options_and_what_is_left_out(ganlab: Ganlab, tmp_path: Path) -> None:
+    file = tmp_path / "hinge.py"
+    file.write_text(DOCUMENTED.replace("margin: float = 1.0", "margin: float"))
+    code, out, _ = ganlab("check", file)
+    assert code == 0
+    assert "refuses: margin must be given; nothing else is checked without" in out
+    assert "1 refused by the component, 1 left out" in out
+    assert ganlab("check", file, "--set", "hinge.margin=0.5")[0] == 0
+    assert ganlab("check", file, "--set", "hinge.margn=0.5")[::2] == (
+        2,
+        "hinge.margn: unknown key; did you mean 'margin'?\nhinge.margin: missing; a number is needed\n",
+    )
+    assert ganlab("check", file, "--set", "margin=0.5")[::2] == (
+        2,
+        "--set margin=0.5: expected NAME.OPTION=VALUE, such as hinge.margin=0.5\n",
+    )
+
+
+def test_json(ganlab: Ganlab, tmp_path: Path) -> None:
+    file = tmp_path / "hinge.py"
+    file.write_text(HINGE)
+    code, out, _ = ganlab("check", file, "--json")
+    assert code == 1
+    (component,) = json.loads(out)["components"]
+    assert (component["kind"], component["name"]) == ("loss", "hinge")
+    (fault,) = [found for found in component["checks"] if found["result"] == "fault"]
+    assert fault["what"].startswith("options")
+    assert fault["at"].startswith(f"{file}:")
+    assert len(component["checks"]) == len(EVERYTHING.strip().splitlines())
+
+
+def test_files_that_cannot_be_checked(ganlab: Ganlab, tmp_path: Path) -> None:
+    code, _, err = ganlab("check", tmp_path / "none.py")
+    assert (code, err) == (2, f"plugin file '{tmp_path / 'none.py'}': no such file\n")
+    file = tmp_path / "broken.py"
+    file.write_text("x = 1\nimport nothing_of_that_name\n")
+    code, out, err = ganlab("check", file)
+    assert (code, out) == (1, "")
+    assert err.startswith("failed to load: plugin broken (")
+    assert "No module named 'nothing_of_that_name' (line 2)" in err
+    code, out, _ = ganlab("check", file, "--json")
+    assert code == 1
+    assert "nothing_of_that_name" in json.loads(out)["failures"][0]["cause"]
+    file.write_text("import ganlab\n@ganlab.hookimpl\ndef run_started(run): ...\n")
+    assert ganlab("check", file) == (0, "it registers no component: there is nothing to check\n", "")
+
+
+def test_another_plugin_that_is_broken_is_not_this_ones_fault(
+    ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "broken.py").write_text("import nothing_of_that_name")
+    monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "folder"))
+    file = tmp_path / "hinge.py"
+    file.write_text(DOCUMENTED)
+    code, _, err = ganlab("check", file)
+    assert (code, err) == (0, "")
+
+
+def test_a_bundled_file_and_one_that_is_loaded_already(
+    ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = ganlab("check", REPOSITORY / "plugins" / "ganlab_plugins" / "losses" / "relativistic.py")
+    assert code == 0
+    assert "loss relativistic" in out
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "folder" / "hinge.py"
+    file.write_text(DOCUMENTED)
+    monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "folder"))
+    code, out, _ = ganlab("check", file)
+    assert code == 0
+    assert out.count("loss hinge") == 1
+
+
+def examples() -> tuple[str, str]:
+    """The README's loss, and the plugin with one of each of docs/hooks.md."""
+    readme, hooks = ((REPOSITORY / name).read_text() for name in ("README.md", "docs/hooks.md"))
+    (loss,) = re.findall(r"```python\n(# hinge\.py\n.*?)```", readme, re.DOTALL)
+    start = hooks.index("# one_of_each.py")
+    return loss, "\n\n".join(re.findall(r"```python\n(.*?)```", hooks[start - 20 :], re.DOTALL)[:5])
+
+
+def test_the_documents_plugins_pass(ganlab: Ganlab, tmp_path: Path) -> None:
+    for name, source in zip(("hinge", "one_of_each"), examples(), strict=True):
+        file = tmp_path / f"{name}.py"
+        file.write_text(source)
+        code, out, _ = ganlab("check", file)
+        assert code == 0, out
+        assert "refused" not in out.splitlines()[-1]
+
+
+def test_the_output_that_the_page_shows(ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    text = (REPOSITORY / "docs" / "hooks.md").read_text()
+    (shown,) = re.findall(r"```\n\$ ganlab check hinge\.py\n(.*?)```", text, re.DOTALL)
+    change = "-fake.mean() * (1 + 0 * fake.mean().item())"
+    assert f"`{change}`" in text
+    file = tmp_path / "hinge.py"
+    file.write_text(examples()[0].replace("return -fake.mean()", f"return {change}"))
+    code, out, _ = ganlab("check", file)
+    assert code == 1
+
+    def timeless(lines: str) -> list[str]:
+        return [re.sub(r"\d+\.\d+ ms", "ms", line.rstrip()) for line in lines.splitlines()]
+
+    assert timeless(out) == timeless(shown.replace("/home/ada/gan", str(tmp_path)))
+
+
+def test_the_page_has_a_row_for_each_kind() -> None:
+    text = (REPOSITORY / "docs" / "hooks.md").read_text()
+    (section,) = re.findall(r"^## Checking a plugin\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    named = re.findall(r"^\| ([a-z_, ]+) \|", section, re.MULTILINE)
+    assert set(KINDS) <= {kind for names in named for kind in names.split(", ")}
