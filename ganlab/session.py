@@ -140,6 +140,11 @@ def _built(
                 scorer.prepare(metric, *([progress] if progress else []))
             except ComponentError as error:
                 raise UserError(f"metric[{index}]: {error}") from None
+        for index, tracker in enumerate(experiment.tracker):
+            try:
+                getattr(tracker, "prepare", lambda: None)()
+            except ComponentError as error:
+                raise UserError(f"tracker[{index}]: {error}") from None
     except UserError as error:
         raise UserError(*(f"{request.experiment}: {line}" for line in error.problems)) from None
     return training, scorer
