@@ -171,11 +171,12 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
     """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
     before = _flat(read_toml(path / "experiment.toml"))
     wanted = _flat(table)
-    for free in ("train.steps", "train.epochs", "plugins", *NO_RESULTS):
-        before.pop(free, None), wanted.pop(free, None)
     before |= _flat({key: earlier.get(key) for key in surroundings})
     wanted |= _flat(surroundings)
-    differing = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+    free = ("train.steps", "train.epochs", "plugins", "components.tracker", *NO_RESULTS)
+    inside = tuple(f"{key}{mark}" for key in free for mark in ".[")
+    keys = {key for key in before.keys() | wanted.keys() if key not in free and not key.startswith(inside)}
+    differing = sorted(key for key in keys if before.get(key) != wanted.get(key))
     if differing:
         was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (before, wanted))
         more = [f"{path}: and {len(differing) - TOLD} more"] if len(differing) > TOLD else []
