@@ -53,10 +53,13 @@ if TYPE_CHECKING:
     from ganlab.protocols import Task as Task
     from ganlab.protocols import Tracker as Tracker
     from ganlab.protocols import TrackerConfig as TrackerConfig
+    from ganlab.runfolder import RunFolder as RunFolder
     from ganlab.runs import load_run as load_run
     from ganlab.testing import Check as Check
     from ganlab.testing import check as check
     from ganlab.testing import conformance as conformance
+    from ganlab.tracking import is_score as is_score
+    from ganlab.tracking import numbers_of as numbers_of
 
 _HOMES = {
     "data": ["ImageDataset", "to_float", "to_uint8"],
@@ -91,8 +94,10 @@ _HOMES = {
         "Tracker",
         "TrackerConfig",
     ],
+    "runfolder": ["RunFolder"],
     "runs": ["load_run"],
     "testing": ["Check", "check", "conformance"],
+    "tracking": ["is_score", "numbers_of"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -48,8 +48,13 @@ def call(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     stderr = Console(stderr=True)
     warnings.showwarning = lambda message, *_: stderr.print(f"warning: {message}", markup=False, soft_wrap=True)
+    help_to = Console()
+    boxed = help_to.is_terminal and help_to.width >= 50
+    app.help_formatter = "default" if boxed else "plain"
+    if not help_to.is_terminal:
+        help_to.width = 10_000  # each line whole, for grep
     try:
-        result = app(arguments, exit_on_error=False, print_error=False)
+        result = app(arguments, console=help_to, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         error.console = stderr
         stderr.print(" ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
@@ -68,7 +73,7 @@ def call(arguments: list[str]) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume")
+        stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume", soft_wrap=True)
         return 130
     return result if isinstance(result, int) else 0
 
@@ -143,13 +148,16 @@ def run(
 def _print_summary(console: Console, outcome: Outcome) -> None:
     from ganlab.view import duration
 
-    console.print(f"\n{outcome.status} at step {outcome.step:,} in {duration(outcome.seconds)}", highlight=False)
+    console.print(
+        f"\n{outcome.status} at step {outcome.step:,} in {duration(outcome.seconds)}", highlight=False, soft_wrap=True
+    )
     for name, entry in outcome.metrics.items():
         best = entry.get("best")
         note = f"   best {float(best['value']):.4g} at step {best['step']:,}" if best else ""
         if floor := entry.get("floor"):
             note += f"   floor {float(floor['value']):.4g} ({floor['count']:,} {floor['split']} images)"
-        console.print(f"{name}: final {float(entry['final']['value']):.4g}{note}", highlight=False, soft_wrap=True)
+        line = f"{name}: final {float(entry['final']['value']):.4g}{note}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -119,7 +119,7 @@ class Experiment:
     tracker: tuple[TrackerConfig, ...] = components("tracker")
 
 
-NO_RESULTS = ("train.resident_gb",)
+NO_RESULTS = ("tracker", "train.resident_gb")
 """Options that change no bit of a run's results, so that runs may differ in them and still be the same."""
 
 NESTED = {f"{player}_optimizer": (player, "optimizer") for player in ("generator", "discriminator")}

@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from ganlab.errors import UserError, did_you_mean, shown
@@ -66,15 +65,19 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
 
 def _print(component: Component, out: Console, whole: bool) -> None:
     note = described(component)
-    out.print(Text.assemble("  ", (component.name, "bold cyan"), "  ", (f"plugin {component.origin}", "dim")))
+    head = Text.assemble("  ", (component.name, "bold cyan"), "  ", (f"plugin {component.origin}", "dim"))
+    out.print(head, soft_wrap=True)
     doc = note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split())
-    out.print(Padding(Text(doc), (0, 0, 0, 4)))
-    if note["options"]:
-        table = Table.grid(padding=(0, 2))
-        for option in note["options"]:
-            default = "required" if option["default"] is None else f"= {option['default']}"
-            table.add_row("     ", option["name"], Text(option["type"], style="dim"), default)
-        out.print(table)
+    if out.is_terminal:
+        out.print(Padding(Text(doc), (0, 0, 0, 4), expand=False))
+    else:  # each line whole, for grep
+        out.print(Text("\n".join(f"    {line}".rstrip() for line in doc.splitlines())), soft_wrap=True)
+    names, types = ([option[key] for option in note["options"]] for key in ("name", "type"))
+    for option in note["options"]:
+        default = "required" if option["default"] is None else f"= {option['default']}"
+        name, kind = option["name"].ljust(max(map(len, names))), option["type"].ljust(max(map(len, types)))
+        # A terminal that is too narrow folds the line itself, where a table would leave out letters.
+        out.print(Text.assemble("       ", name, "  ", (kind, "dim"), "  ", default), soft_wrap=True)
     if whole:
         out.print(f"    {component.location}", markup=False, highlight=False, soft_wrap=True)
 

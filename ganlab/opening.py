@@ -36,7 +36,7 @@ TOLD = 20
 """How many differences between two experiments are told, a line each."""
 
 
-FREE = ("train.steps", "train.epochs", "plugins", *NO_RESULTS)
+FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", *NO_RESULTS)
 """What a resume may change and still repeat the steps that there were."""
 
 
@@ -176,7 +176,7 @@ def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training
 
 def identity(table: Mapping[str, Any]) -> str:
     """A hash of what makes an experiment this one, which its checkpoints carry: two of one identity go on alike."""
-    flat = {key: value for key, value in _flat(table).items() if key not in FREE}
+    flat = {key: value for key, value in _flat(table).items() if _is_bound(key)}
     return sha256(json.dumps(flat, sort_keys=True).encode())
 
 
@@ -184,11 +184,10 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
     """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
     before = _flat(read_toml(path / "experiment.toml"))
     wanted = _flat(table)
-    for free in FREE:
-        before.pop(free, None), wanted.pop(free, None)
     before |= _flat({key: earlier.get(key) for key in surroundings})
     wanted |= _flat(surroundings)
-    differing = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+    keys = filter(_is_bound, before.keys() | wanted.keys())
+    differing = sorted(key for key in keys if before.get(key) != wanted.get(key))
     if differing:
         was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (before, wanted))
         more = [f"{path}: and {len(differing) - TOLD} more"] if len(differing) > TOLD else []
@@ -197,6 +196,11 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
             *more,
             f"{path}: resuming would not repeat the run to the bit; to go on all the same: --resume --anyway",
         )
+
+
+def _is_bound(key: str) -> bool:
+    """Whether a resume must leave a key as it was: it is none of `FREE`, nor inside one."""
+    return key not in FREE and not key.startswith(tuple(f"{free}{mark}" for free in FREE for mark in ".["))
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:

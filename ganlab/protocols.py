@@ -323,9 +323,16 @@ class Tracker(Protocol):
 
 @runtime_checkable
 class TrackerConfig(Protocol):
-    """The options of a tracker."""
+    """The options of a tracker.
 
-    def build(self, run: RunFolder) -> Tracker: ...
+    It may also have `prepare()`, called before a run folder is made, to raise `ComponentError` where it cannot work,
+    such as where a package is missing.
+    """
+
+    def build(self, run: RunFolder) -> Tracker:
+        """Opens it before the first step. On resume (`run.resumed_from`) what it holds of later steps is void, since
+        these are taken again; `run.ticks()` and `run.scores()` are the records that hold."""
+        ...
 
 
 @frozen

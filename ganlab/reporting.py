@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -18,6 +19,9 @@ from ganlab.statistics import Estimate
 from ganlab.view import duration
 
 HEADINGS = ("variant", "seeds", "final", "best", "at step", "against {baseline}", "verdict", "time", "img/s")
+
+WIDEST = 10_000
+"""Columns of what has no width."""
 
 
 def as_records(tables: Sequence[Table]) -> list[dict[str, Any]]:
@@ -54,8 +58,6 @@ def as_csv(tables: Sequence[Table]) -> str:
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
     """The tables for a person, each with what its values mean."""
-    if not console.is_terminal:
-        console.width = 200  # a file or a pipe has no width to fold at
     for table in tables:
         arrow = {"lower": ", lower is better", "higher": ", higher is better"}.get(table.better or "", "")
         rich = RichTable(title=f"{table.metric}{arrow}", title_justify="left")
@@ -63,23 +65,24 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
             rich.add_column(Text(heading.format(baseline=table.baseline)), overflow="fold")
         for row in table.rows:
             rich.add_row(*map(Text, cells(row)))
-        console.print(rich)
+        _print_fitting(rich, [cells(row) for row in table.rows], console)
         for line in notes(table):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_bench(result: Mapping[str, Any], console: Console) -> None:
     """What `ganlab bench` measured."""
-    if not console.is_terminal:
-        console.width = 200
     rates, ratios = result["steps_per_second"], result["ratios"]
     contest = RichTable(title=f"{result['experiment']}, batch {result['batch_size']}", title_justify="left")
     for heading in ("loop", "steps/s", "ms a step", "ganlab is"):
-        contest.add_column(heading)
-    for name, rate in rates.items():
-        faster = f"{ratios[name]:.2f} times as fast" if name in ratios else ""
-        contest.add_row(name, f"{rate:,.2f}", f"{1000 / rate:,.2f}", faster)
-    console.print(contest)
+        contest.add_column(heading, overflow="fold")
+    rows = [
+        [name, f"{rate:,.2f}", f"{1000 / rate:,.2f}", f"{ratios[name]:.2f} times as fast" if name in ratios else ""]
+        for name, rate in rates.items()
+    ]
+    for row in rows:
+        contest.add_row(*row)
+    _print_fitting(contest, rows, console)
     where = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['precision']}"
     parts = ", ".join(
         f"{'of which penalties' if name == 'penalties' else name} {value:.2f}"
@@ -99,6 +102,20 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
     lines += [f"{part['kind']} {part['name']}: {part['time'] - 1:+.1%} of a step's time" for part in result["plugins"]]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_fitting(table: RichTable, rows: Sequence[Sequence[str]], console: Console) -> None:
+    """A table; on a terminal where its words do not fit, a line a cell. A file or a pipe has no width to fold at."""
+    if not console.is_terminal:
+        console.width = WIDEST
+    if Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum <= console.width:
+        console.print(table)
+        return
+    lines = [str(table.title)]
+    for row in rows:
+        pairs = zip(table.columns, row, strict=True)
+        lines += ["", *(f"{column.header}: {cell}" for column, cell in pairs if cell)]
+    console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _in_words(lever: bool | list[str]) -> str:

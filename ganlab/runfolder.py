@@ -32,7 +32,7 @@ from ganlab.files import remove, write_whole, writing
 CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 """A line of a .jsonl file: the record, but for its closing brace, and its checksum."""
 
-HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.jsonl|[\w-]+\.png)\.\w{8})")
+HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
 """The temporary names under which a run's files are written."""
 
 
@@ -64,8 +64,26 @@ class RunFolder:
     def plots(self) -> Path:
         return self.path / "plots"
 
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
     def sample_file(self, step: int) -> Path:
-        return self.path / "samples" / f"step-{step:08d}.png"
+        return self.samples / f"step-{step:08d}.png"
+
+    @property
+    def resumed_from(self) -> int | None:
+        """The step that a resumed run goes on from, whose later records are dropped; None in a new run."""
+        resumed = self.info.get("resumed")
+        return int(resumed[-1]["step"]) if resumed else None
+
+    def ticks(self) -> list[dict[str, Any]]:
+        """The records of log.jsonl. Numbers that are not finite are texts that float() reads."""
+        return read_records(self.path / "log.jsonl")
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl that training took; `ganlab eval` adds others."""
+        return [record for record in read_records(self.path / "metrics.jsonl") if not record.get("eval")]
 
     def lock(self) -> None:
         """Keeps other processes out until `unlock`; raises UserError where one is in already, or where there are links.
@@ -90,7 +108,7 @@ class RunFolder:
 
     def _items(self) -> list[Path]:
         """All that lies in the folder and in the folders of a run in it."""
-        folders = (self.path, self.checkpoints, self.plots, self.path / "samples")
+        folders = (self.path, self.checkpoints, self.plots, self.samples)
         return [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
 
     def unlock(self) -> None:
@@ -119,7 +137,7 @@ class RunFolder:
         """Drops the records and sample grids of later steps, which are taken again, and a last line cut short."""
         if not self.writes:
             return
-        for grid in (self.path / "samples").glob("step-*.png"):
+        for grid in self.samples.glob("step-*.png"):
             number = grid.stem.removeprefix("step-")
             if number.isdecimal() and int(number) > step:
                 grid.unlink()

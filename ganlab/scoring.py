@@ -40,7 +40,7 @@ from ganlab.registry import Registry
 from ganlab.runfolder import RunFolder
 from ganlab.runs import Run, load_run
 from ganlab.structure import Problems, Structurer
-from ganlab.view import PlainView
+from ganlab.view import NARROW, PlainView, can_redraw
 
 FOLDER = "image_folder"
 """The data set that reads a folder of images."""
@@ -118,13 +118,14 @@ def _scored(scoring: Scoring, metrics: Iterable[tuple[str, str, Metric]], where:
     console = Console(stderr=True)
     plain = PlainView(console)  # a line now and then where there is no terminal
     speaks = ranks.rank() == 0
-    with Progress(console=console, transient=True, disable=not (speaks and console.is_terminal)) as bar:
+    drawn = can_redraw(console) and console.width >= NARROW
+    with Progress(console=console, transient=True, disable=not (speaks and drawn)) as bar:
         for name, suffix, metric in metrics:
             task = bar.add_task(name, total=None)
 
             def progress(what: str, done: int, total: int, task: TaskID = task, name: str = name) -> None:
                 bar.update(task, description=f"{name}: {what}", completed=done, total=total)
-                if speaks and not console.is_terminal:
+                if speaks and not drawn:
                     plain.progress(f"{name}: {what}", done, total)
 
             try:

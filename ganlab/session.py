@@ -144,6 +144,11 @@ def _built(
                 scorer.prepare(metric, *([progress] if progress else []))
             except ComponentError as error:
                 raise UserError(f"metric[{index}]: {error}") from None
+        for index, tracker in enumerate(experiment.tracker):
+            try:
+                getattr(tracker, "prepare", lambda: None)()
+            except ComponentError as error:
+                raise UserError(f"tracker[{index}]: {error}") from None
     if isinstance(guard.error, UserError):
         raise UserError(*(f"{request.experiment}: {line}" for line in guard.error.problems)) from None
     if guard.error is not None:

@@ -15,8 +15,11 @@ from attrs import define, field
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+NARROW = 60
+"""Columns below which there is no room for a bar between its numbers."""
 
 PLAIN_SECONDS = 5.0
 """Plain lines come at most this often, so that a log file stays readable."""
@@ -43,7 +46,12 @@ class View(Protocol):
 
 
 def make_view(console: Console) -> View:
-    return LiveView(console) if console.is_terminal else PlainView(console)
+    return LiveView(console) if can_redraw(console) else PlainView(console)
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether it is a terminal on which lines can be written over."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def duration(seconds: float) -> str:
@@ -148,16 +156,23 @@ class LiveView:
 
     def _render(self) -> Group:
         values = self._terms | self._scores
-        table = Table.grid(padding=(0, 3))
         # As many columns as the terminal has room for; the rest goes on below.
         columns = max(1, self.console.width // 22)
+        table = Table.grid(*(Column(overflow="fold") for _ in range(columns)), padding=(0, 3))
         cells = [Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in values.items()]
         for start in range(0, len(cells), columns):
             table.add_row(*cells[start : start + columns])
         below = [Text(alarm, style="bold red") for alarm in self._alarms]
         if self._doing:
             below.append(Text(self._doing, style="dim"))
-        return Group(self._bar, table, *below)
+        return Group(self._bar if self.console.width >= NARROW else self._progress_in_words(), table, *below)
+
+    def _progress_in_words(self) -> Text:
+        task = self._bar.tasks[0]
+        if task.total is None:
+            return Text()
+        done = f"step {task.completed:,.0f}/{task.total:,.0f}"
+        return Text(done if task.time_remaining is None else f"{done}  {duration(task.time_remaining)} left")
 
     def started(self, step: int, total: int) -> None:
         self._bar.update(self._task, total=total, completed=step)

@@ -10,6 +10,7 @@ import io
 import os
 import resource
 import signal
+import socket
 import tempfile
 import time
 import types
@@ -171,3 +172,13 @@ def nobody(temporary: str) -> None:
 
 def wait_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.time()))
+
+
+def cut_off() -> None:
+    """No network: who asks for a connection, or for an address, gets an error and is heard of."""
+
+    def refused(*arguments: object, **options: object) -> None:
+        raise AssertionError(f"a connection is asked for: {arguments}")
+
+    socket.socket.connect = socket.socket.connect_ex = refused  # type: ignore[assignment]
+    socket.getaddrinfo = refused  # type: ignore[assignment]

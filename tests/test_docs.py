@@ -69,6 +69,22 @@ def test_every_launcher_has_a_section_that_names_its_options() -> None:
             assert f"`{option}`" in by_name[f"`{launcher.name}`"], f"{launcher.name}.{option}"
 
 
+def test_every_tracker_has_a_row_that_names_its_options_and_the_example_is_valid(
+    table: dict[str, object], write: Callable[..., Path]
+) -> None:
+    text = (REPOSITORY / "docs" / "hooks.md").read_text()
+    section = text[text.index("\n## Trackers\n") :]
+    (toml,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    trackers = load_plugins().registry.of_kind("tracker")
+    rows = dict(re.findall(r"^\| `(\w+)` (.*)$", section, re.MULTILINE))
+    assert rows.keys() == {tracker.name for tracker in trackers}
+    for tracker in trackers:
+        for option in attrs.fields_dict(tracker.cls):
+            assert f"`{option}`" in rows[tracker.name], f"{tracker.name}.{option}"
+    experiment, _ = load_experiment(write(table | tomllib.loads(toml)))
+    assert {type(tracker) for tracker in experiment.tracker} == {tracker.cls for tracker in trackers}
+
+
 def test_the_sweep_that_the_page_shows_is_valid(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "sweeps.md").read_text()
     sweep, launcher = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)

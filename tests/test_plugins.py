@@ -32,6 +32,7 @@ BUNDLED = {
     },
     "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage"},
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
+    "tracker": {"csv", "tensorboard", "mlflow"},
     "launcher": {"local", "ray"},
 }
 

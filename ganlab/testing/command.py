@@ -28,6 +28,8 @@ MARKS = {
 
 def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console, errors: Console) -> int:
     """Prints what was checked; gives the exit code: 1 where there is a fault. `settings` are NAME.OPTION=VALUE."""
+    if not out.is_terminal:
+        out.width = 10_000  # each line whole, for grep
     plugins, failures = loaded_from(path)
     for failure in failures:
         errors.print(f"failed to load: {failure}", markup=False, highlight=False, soft_wrap=True)

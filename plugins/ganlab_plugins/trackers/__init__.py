@@ -1,0 +1,1 @@
+"""Where records go besides the run folder, one plugin each; none is on by default."""
