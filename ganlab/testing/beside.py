@@ -8,14 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ganlab.build import places
 from ganlab.images import save_grid
 from ganlab.protocols import Task
-from ganlab.runfolder import RunFolder
+from ganlab.runfolder import RunFolder, now
 from ganlab.testing.checks import Fault, Inspection, temporary_folder
 from ganlab.testing.game import TinyGame, in_turns
 from ganlab.testing.tiny import TinyImages
@@ -60,11 +60,11 @@ def check_tracker(inspection: Inspection, game: TinyGame) -> None:
 
 @contextmanager
 def _run() -> Iterator[RunFolder]:
-    with temporary_folder() as folder:
+    with temporary_folder() as folder, chdir(folder):  # where a relative path of a tracker leads
         run = RunFolder(folder / "run")
-        (run.path / "samples").mkdir(parents=True)
+        run.samples.mkdir(parents=True)
         run.experiment_file.write_text('name = "check"\n')
-        run.write_info(name="check", status="running")
+        run.write_info(name="check", seed=0, started=now(), resumed=[], status="running")
         yield run
 
 
