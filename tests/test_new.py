@@ -21,22 +21,23 @@ def ruff(*arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_passes(kind: str, ganlab: Ganlab, tmp_path: Path) -> None:
-    code, out, err = ganlab("new", kind, "my_own")
-    assert (code, out, err) == (0, "my_own.py\ntest_my_own.py\n", "")
-    code, out, err = ganlab("check", "my_own.py")
-    assert code == 0, out + err
-    assert f"{kind} my_own" in out
-    assert "0 faults" in out
-    assert " refused by the component" not in out
-    assert " left out" not in out
-    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_own.py"]
+def test_what_is_written_passes(ganlab: Ganlab, tmp_path: Path) -> None:
+    """Of every kind; pytest and ruff see all of them at once, since each takes seconds to start."""
+    for kind in KINDS:
+        code, out, err = ganlab("new", kind, f"my_{kind}")
+        assert (code, out, err) == (0, f"my_{kind}.py\ntest_my_{kind}.py\n", "")
+        code, out, err = ganlab("check", f"my_{kind}.py")
+        assert code == 0, out + err
+        assert f"{kind} my_{kind}" in out
+        assert "0 faults" in out
+        assert " refused by the component" not in out
+        assert " left out" not in out
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
     done = subprocess.run(pytest_, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
-    ruff("check", tmp_path / "my_own.py", tmp_path / "test_my_own.py")
-    ruff("format", "--check", tmp_path / "my_own.py", tmp_path / "test_my_own.py")
+    assert f"{2 * len(KINDS)} passed" in done.stdout
+    ruff("check", tmp_path)
+    ruff("format", "--check", tmp_path)
 
 
 def test_the_longest_name_keeps_to_the_line(ganlab: Ganlab, tmp_path: Path) -> None:

@@ -503,10 +503,6 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset grid": ({"count": 1000}, None),
     "features classifier": ({"updates": 10, "dim": 8}, None),
     "features inception": ({"weights": "data/inception.pth"}, inception),
-    "features dinov2": (
-        {"size": "small", "weights": "data/timm.safetensors"},
-        of_timm("vit_small_patch14_dinov2.lvd142m"),
-    ),
     "features timm": ({"model": "test_vit", "weights": "data/timm.safetensors"}, of_timm("test_vit")),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
 }
@@ -518,6 +514,8 @@ REFUSED = {
 """What is refused and said, though nothing is at fault."""
 
 BUNDLED = {f"{part.kind} {part.name}": part for kind in KINDS for part in load_plugins().registry.of_kind(kind)}
+# It is what `timm` is, with one network's name, and takes half a minute.
+del BUNDLED["features dinov2"]
 
 
 @pytest.mark.parametrize("component", BUNDLED)
