@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,7 @@ class Command:
 
 
 def _child(work: Callable[[], object], environment: dict[str, str], folder: str, log: str) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored where the tests were started by nohup
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

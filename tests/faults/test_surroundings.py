@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import saboteur
 from children import Child, Command
 from ganlab.runfolder import read_info
 from run_folders import assert_same_run
+from support import until
 
 Write = Callable[..., Path]
 
@@ -97,11 +99,15 @@ def test_a_terminal_that_goes_away(table: dict[str, Any], write: Write) -> None:
     import pexpect
 
     table["train"] |= {"steps": 10_000_000, "checkpoint_every": 0, "log_every": 1}
-    child = pexpect.spawn(sys.executable, ["-m", "ganlab", "run", str(write(table)), "--out", "r"], timeout=90)
-    child.expect("loss D")
-    os.close(child.child_fd)
-    until = time.monotonic() + 60
-    while read_info(Path("r"))["status"] == "running" and time.monotonic() < until:
-        time.sleep(0.1)
-    assert read_info(Path("r"))["status"] == "interrupted"
+    command = ["-m", "ganlab", "run", str(write(table)), "--out", "r"]
+    # Where the tests were started by nohup it would be ignored, and rightly.
+    heeded = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    child = pexpect.spawn(sys.executable, command, timeout=90, preexec_fn=heeded)
+    try:
+        child.expect("loss D")
+        os.close(child.child_fd)
+        until(lambda: read_info(Path("r"))["status"] == "interrupted")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
     assert any(Path("r/checkpoints").glob("step-*"))
