@@ -264,6 +264,8 @@ class Beside:
             for record in read_records(log):
                 self._alarms.read(record)
         self._saved = ranks.told(lambda: step if step in list_checkpoints(saved) else -1)
+        if self.run.writes:
+            self._forget_old()  # a process that was killed may have saved without
         self._timed_from = step
         self._left = time.perf_counter()
         self.view.started(step, self.training.total_steps)

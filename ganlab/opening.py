@@ -25,7 +25,7 @@ from ganlab.build import Training
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.config import NO_RESULTS, Experiment, read_toml
 from ganlab.errors import CannotWrite, UserError, one_line
-from ganlab.files import make_room, sha256
+from ganlab.files import make_room, remove, sha256
 from ganlab.plugins import Plugins
 from ganlab.runfolder import RunFolder, is_unstarted, processor, read_info, read_records, versions
 from ganlab.state import expected_sizes, restore_training
@@ -213,14 +213,14 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
 
 def restored(folder: RunFolder, training: Training, view: View, identity_now: str, anyway: bool) -> int:
     """Loads the latest whole checkpoint; the records of later steps are dropped. Returns the step to go on from."""
-    damaged: list[str] = []
+    damaged: dict[Path, str] = {}
     for step, path in reversed(list_checkpoints(folder.checkpoints).items()):
         try:
             state = load_checkpoint(path)
         except DamagedCheckpoint as error:
-            damaged.append(str(error))
+            damaged[path] = str(error)
             continue
-        for line in damaged:
+        for line in damaged.values():
             view.line(f"{line}; using the one before")
         if step > training.total_steps:
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
@@ -232,16 +232,26 @@ def restored(folder: RunFolder, training: Training, view: View, identity_now: st
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         _tell_what_is_gone(folder, about.get("records", {}), step, view)
+        _put_aside(folder, damaged)
         folder.forget_after(step)
         view.line(f"resuming {folder.path} at step {step:,}")
         return step
     if damaged and not anyway:
         raise UserError(
-            *damaged, f"{folder.path}: no checkpoint is whole; to start again from step 0: --resume --anyway"
+            *damaged.values(), f"{folder.path}: no checkpoint is whole; to start again from step 0: --resume --anyway"
         )
+    _put_aside(folder, damaged)
     folder.forget_after(-1)
     view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
     return 0
+
+
+def _put_aside(folder: RunFolder, damaged: Iterable[Path]) -> None:
+    """Renames damaged checkpoints: as the latest ones they would be kept, and the whole ones before them would go."""
+    for path in damaged if folder.writes else ():
+        aside = path.with_name(f"damaged-{path.name}")
+        remove(aside)
+        path.rename(aside)
 
 
 def _tell_what_is_gone(folder: RunFolder, counts: Mapping[str, int], step: int, view: View) -> None:

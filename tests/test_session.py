@@ -529,3 +529,23 @@ def test_a_file_where_a_checkpoint_should_be(table: dict[str, Any], write: Write
     assert "step-00000004: not a whole checkpoint" in out
     assert "resuming r at step 3" in out
     assert list(list_checkpoints(Path("r/checkpoints"))) == [7, 8]
+
+
+def test_damaged_checkpoints_do_not_drive_out_whole_ones(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    """They are the latest, and as many as are kept; what is saved before their steps come again must stay."""
+    table["train"] |= {"steps": 9, "checkpoint_every": 2, "checkpoint_keep": 2}
+    path = write(table)
+    assert ganlab("run", path, "--out", "r", "--set", "train.checkpoint_keep=0")[0] == 0
+    assert list(list_checkpoints(Path("r/checkpoints"))) == [2, 4, 6, 8, 9]
+    for step in (6, 8, 9):
+        (Path("r/checkpoints") / f"step-{step:08d}" / "state.json").write_bytes(b"")
+    more = ["--resume", "--anyway", "--set", "train.checkpoint_every=1", "--set", "train.steps=9"]
+    info = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    code, out, _ = ganlab("run", path, "--out", "r", *more)
+    assert code == 0
+    assert "resuming r at step 4" in out
+    assert list(list_checkpoints(Path("r/checkpoints"))) == [8, 9]
+    for saved in list_checkpoints(Path("r/checkpoints")).values():
+        load_checkpoint(saved)
+    assert len(list(Path("r/checkpoints").glob("damaged-step-*"))) == 3

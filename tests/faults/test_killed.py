@@ -63,7 +63,7 @@ def test_killed_at_every_write_flush_and_rename(saving: dict[str, Any], write: W
         # A run that died before it had a run.json has nothing to resume: the same command as before starts it.
         assert again.ended() == 0, (operations[number], again.said)
         resumed += "resuming" in again.said
-        assert_same_run(Path("whole"), Path(out))
+        assert_same_run(Path("whole"), Path(out), checkpoints=False)  # a score more may be known to what keeps the best
         left = [path for path in Path(out).rglob(".*") if path.name != ".lock"]
         assert not left, f"after {operations[number]} these are left: {left}"
     assert resumed > len(points) / 2
@@ -93,7 +93,7 @@ def test_killed_at_random(saving: dict[str, Any], write: Write, tmp_path: Path) 
             assert child.ended() == -signal.SIGKILL
             kills += 1
         assert child.ended() == 0, child.said
-        assert_same_run(Path("whole"), Path(out))
+        assert_same_run(Path("whole"), Path(out), checkpoints=False)  # a score more may be known to what keeps the best
 
 
 @pytest.mark.parametrize(("updates", "where"), [(3, "epoch's middle"), (4, "epoch's end"), (5, "epoch's start")])
