@@ -67,6 +67,7 @@ def runs(table: dict[str, Any], write: Write, ganlab: Ganlab) -> Path:
     return Path("runs/s")
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path) -> None:
     (line,) = [line for line in piped("compare", runs).splitlines() if "least_squares" in line]
     assert line.count("│") == 10, "a row of nine cells"
@@ -80,6 +81,7 @@ def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path)
     assert len([line for line in bench.splitlines() if "tutorial" in line and "times as fast" in line]) == 1
 
 
+@pytest.mark.slow
 def test_no_colour_where_none_is_wanted(runs: Path, tmp_path: Path) -> None:
     """A terminal is coloured otherwise, so that the test can fail. Bold and dim are no colours."""
     for arguments in (
@@ -94,6 +96,7 @@ def test_no_colour_where_none_is_wanted(runs: Path, tmp_path: Path) -> None:
         assert not colours(on_terminal(100, *arguments, NO_COLOR="1")), arguments
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_loses_nothing(runs: Path, tmp_path: Path) -> None:
     columns = 20
     shown = joined(on_terminal(columns, "compare", runs))
