@@ -14,10 +14,12 @@ import socket
 import tempfile
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import define, field
 
 
@@ -182,3 +184,20 @@ def cut_off() -> None:
 
     socket.socket.connect = socket.socket.connect_ex = refused  # type: ignore[assignment]
     socket.getaddrinfo = refused  # type: ignore[assignment]
+
+
+@contextmanager
+def interrupted_at(stop: int) -> Iterator[None]:
+    """A run of this process, in the body, is sent SIGINT at the boundary before a step."""
+    from ganlab.beside import Beside
+
+    plain = Beside.__call__
+
+    def interrupting(self: Beside, step: int) -> None:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        plain(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Beside, "__call__", interrupting)
+        yield

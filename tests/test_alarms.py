@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from rich.console import Console
 
 from ganlab import alarms
 from ganlab.alarms import COLLAPSED, WON, Alarms, asked_gap, real_spread, spans, spread
-from ganlab.beside import Beside
 from ganlab.runfolder import read_records
 from ganlab.view import LiveView, PlainView
 from ganlab_plugins.loss_wrappers.label_smoothing import LabelSmoothing
@@ -25,6 +22,7 @@ from ganlab_plugins.losses.bce import BCE
 from ganlab_plugins.losses.least_squares import LeastSquares
 from ganlab_plugins.losses.relativistic import Relativistic
 from run_folders import assert_same_bits, records
+from saboteur import interrupted_at
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -248,15 +246,7 @@ def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
     lost["train"] |= {"steps": 140, "log_every": 7, "sample_every": 32, "ema": 0.9}
     path = write(lost)
     assert ganlab("run", path, "--out", "whole")[0] == 0
-    original = Beside.__call__
-
-    def interrupting(self: Beside, step: int) -> None:
-        if step == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Beside, "__call__", interrupting)
+    with interrupted_at(stop):
         assert ganlab("run", path, "--out", "stopped")[0] == 75
     code, out, _ = ganlab("run", path, "--out", "stopped", "--resume")
     assert code == 0

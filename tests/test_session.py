@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -24,6 +23,7 @@ from ganlab.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.runfolder import read_records
 from image_files import save
 from run_folders import assert_same_bits, records
+from saboteur import interrupted_at
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -103,7 +103,7 @@ def test_the_resolved_file_repeats_the_run_to_the_bit(table: dict[str, Any], wri
 
 @pytest.mark.parametrize(("stop", "network"), [(0, "mlp"), (1, "mlp"), (3, "mlp"), (95, "mlp"), (40, "dcgan")])
 def test_stopped_and_resumed_ends_with_the_same_bits(
-    stop: int, network: str, table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+    stop: int, network: str, table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:
     """Stopped at several places (95 is in the second epoch) by a real signal; ticks and intervals do not line up."""
     table["train"] |= {"steps": 100, "log_every": 7, "checkpoint_every": 30, "ema": 0.9, "discriminator_steps": 1}
@@ -114,18 +114,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(
         table["discriminator"] = {"name": "dcgan", "channels": 4}
     path = write(table)
     assert ganlab("run", path, "--out", "whole")[0] == 0
-
-    from ganlab.beside import Beside
-
-    original = Beside.__call__
-
-    def interrupting(self: Beside, step: int) -> None:
-        if step == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Beside, "__call__", interrupting)
+    with interrupted_at(stop):
         code, _, err = ganlab("run", path, "--out", "stopped")
     assert code == 75
     assert "--resume" in err
