@@ -142,3 +142,23 @@ def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str,
         parts.append(feeder.batch(4))
     assert torch.equal(torch.cat(parts), whole)
     assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"
+
+
+def test_nothing_of_the_group_outlives_it(tmp_path: Path) -> None:
+    """A thread of gloo's that still lives as Python ends aborts the process now and then, which looks like a failed run."""
+    script = tmp_path / "joins.py"
+    script.write_text("""
+import os
+from pathlib import Path
+import torch
+from ganlab import ranks
+
+with ranks.joined(torch.device("cpu")):
+    import torch.distributed.nn
+    assert ranks.any_of(ranks.rank() == 1)
+tasks = Path("/proc/self/task").glob("*/comm")
+assert not [task.read_text() for task in tasks if "gloo" in task.read_text()]
+""")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    ended = subprocess.run(launcher, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
