@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from attrs import define, field
 
 from ganlab import alarms, ranks
@@ -28,7 +27,7 @@ from ganlab.build import Training
 from ganlab.checkpoint import list_checkpoints, not_finite, save_checkpoint
 from ganlab.config import Experiment
 from ganlab.errors import Diverged, Interrupted, UserError
-from ganlab.evaluation import Scorer, Scoring, sample
+from ganlab.evaluation import Scorer, Scoring, sample, sample_grid
 from ganlab.files import remove
 from ganlab.images import save_grid
 from ganlab.interrupts import StopRequest
@@ -167,21 +166,24 @@ class Beside:
         if not self._real_spread:
             return None
         with untouched():
-            drawn = sample(self.training.evaluated, alarms.SPREAD_OF, self.experiment.seed, self.training.game.device)
-            return round(alarms.spread(drawn) / self._real_spread, 4)
+            training = self.training
+            drawn = sample(
+                training.evaluated, alarms.SPREAD_OF, self.experiment.seed, training.game.device, training.conditions
+            )
+            return round(alarms.spread(images for images, _ in drawn) / self._real_spread, 4)
 
     @property
     def _images_per_step(self) -> int:
         return self.training.feeder.batch_size * self.training.turns.batches
 
     def draw_samples(self, step: int) -> None:
-        """A grid of the same latents every time."""
+        """A grid of the same latents every time; where there are classes, a row for each."""
         path = self.run.sample_file(step)
         if not self.run.writes or path.exists():
             return
         count, seed, device = self.experiment.train.sample_count, self.experiment.seed, self.training.game.device
-        batches = [images.cpu() for images in sample(self.training.evaluated, count, seed, device)]
-        save_grid(torch.cat(batches), path)
+        images, columns = sample_grid(self.training.evaluated, count, seed, device, self.training.conditions)
+        save_grid(images, path, columns)
         self.audience.sampled(step, path)
 
     def score(self, step: int, due: Sequence[bool]) -> None:
@@ -193,7 +195,8 @@ class Beside:
         known = {index for at, index in records if at == step}
         self._scored |= {index for _, index in records}
         self._agree()
-        scoring = self.scorer.generator(self.training.evaluated, self.training.weights)
+        training = self.training
+        scoring = self.scorer.generator(training.evaluated, training.weights, training.conditions)
         for index, metric in enumerate(self.experiment.metric):
             if due[index] and index not in known:
                 self._score(step, index, metric, scoring)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from ganlab import levers, ranks
 from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
+from ganlab.conditions import UNCONDITIONAL, Conditions
 from ganlab.config import Experiment
-from ganlab.data import Feeder, image_spec
+from ganlab.data import Batch, Feeder, as_input, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
@@ -44,10 +45,11 @@ class Training:
     feeder: Feeder
     dataset: Dataset
     images: ImageSpec
+    conditions: Conditions
     total_steps: int
     stateful: dict[str, Any]
 
-    def take_turns(self, real: Sequence[Tensor], step: int) -> None:
+    def take_turns(self, real: Sequence[Batch], step: int) -> None:
         """Takes the turns of a step, captured where they are."""
         (self.capture or self.turns)(real, step)
 
@@ -144,7 +146,13 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     latent_dim = getattr(generator, "latent_dim", None)
     if not isinstance(latent_dim, int):
         raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
-    _check_shapes(generator, discriminator, torch.zeros(2, latent_dim, device=device), images)
+    two = dataset.condition[:2].to(device) if dataset.condition is not None else None
+    two = None if two is None else as_input(two)
+    z = torch.zeros(2, latent_dim, device=device)
+    made = _check_shapes(generator, discriminator, z, images, two)
+    conditional = two is not None and any(
+        levers.looks_at_condition(network, given, two) for network, given in ((generator, z), (discriminator, made))
+    )
 
     players = {}
     for name in PLAYERS:
@@ -170,7 +178,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         batch_size=train.batch_size,
         device=device,
         uses_real=levers.uses_real(loss),
-        joined=levers.rows_are_independent(discriminator, experiment.augmentation, images, device),
+        joined=levers.rows_are_independent(discriminator, experiment.augmentation, images, device, two),
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
@@ -201,6 +209,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         feeder=feeder,
         dataset=dataset,
         images=images,
+        conditions=Conditions.of(dataset) if conditional else UNCONDITIONAL,
         total_steps=total,
         stateful=_stateful(experiment, loss),
     )
@@ -245,18 +254,21 @@ def penalty_names(experiment: Experiment, registry: Registry) -> list[str]:
     return [f"penalty_{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]
 
 
-def _check_shapes(generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec) -> None:
-    """One small pass through both networks, so that a wrong shape is found before a step is taken."""
+def _check_shapes(
+    generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec, condition: Tensor | None
+) -> Tensor:
+    """One small pass through both networks, so that a wrong shape is found before a step is taken; the images made."""
     wanted = (len(z), images.channels, images.height, images.width)
     with evaluating(generator), evaluating(discriminator):
-        made = generator(z, None)
+        made: Tensor = generator(z, condition)
         if tuple(made.shape) != wanted:
             raise UserError(f"generator: makes images of shape {tuple(made.shape)}; the data set's are {wanted}")
-        judged = logits(discriminator(made, None))
+        judged = logits(discriminator(made, condition))
         if judged.shape != (len(z),):
             raise UserError(
                 f"discriminator: gives logits of shape {tuple(judged.shape)} for {len(z)} images; expected ({len(z)},)"
             )
+    return made
 
 
 def _stateful(experiment: Experiment, loss: Loss) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from typing import Protocol
 
 import torch
 from attrs import define, field
-from torch import Tensor
 
+from ganlab.data import Batch
 from ganlab.errors import one_line
 from ganlab.phases import Meters, Turns
 from ganlab.watch import Place, Watch, unfit
@@ -99,14 +99,14 @@ class CapturedTurns:
     _seen: Counter[Hashable] = field(factory=Counter, init=False)
     _watched: dict[Hashable, Watch] = field(factory=dict, init=False)
     _replays: dict[Hashable, Work] = field(factory=dict, init=False)
-    _inputs: list[Tensor] = field(factory=list, init=False)
+    _inputs: list[Batch] = field(factory=list, init=False)
 
     @property
     def captured(self) -> int:
         """How many kinds of step have been captured."""
         return len(self._replays)
 
-    def __call__(self, real: Sequence[Tensor], step: int) -> None:
+    def __call__(self, real: Sequence[Batch], step: int) -> None:
         kind = self.turns.kind(step)
         seen = self._seen[kind]
         self._seen[kind] += 1
@@ -121,7 +121,7 @@ class CapturedTurns:
         else:
             self._capture(kind, real, step)
 
-    def _watch(self, kind: Hashable, real: Sequence[Tensor], step: int) -> None:
+    def _watch(self, kind: Hashable, real: Sequence[Batch], step: int) -> None:
         before = self._watched.pop(kind, None)
         with Watch(self.device, before) as watch:
             self.recorder.run(lambda: self.turns(real, step))
@@ -137,9 +137,9 @@ class CapturedTurns:
         at = f"{place.file}, line {place.line}"
         return f"{owner}, {at}" if owner else at
 
-    def _capture(self, kind: Hashable, real: Sequence[Tensor], step: int) -> None:
+    def _capture(self, kind: Hashable, real: Sequence[Batch], step: int) -> None:
         if not self._inputs:
-            self._inputs = [torch.empty_like(batch) for batch in real]
+            self._inputs = [batch.map(torch.empty_like) for batch in real]
         before = Counter(self.meters.counts)
         try:
             replay = self.recorder.record(lambda: self.turns(self._inputs, step))
@@ -161,8 +161,9 @@ class CapturedTurns:
         self._replays[kind] = replayed
         self._replay(kind, real)
 
-    def _replay(self, kind: Hashable, real: Sequence[Tensor]) -> None:
-        torch._foreach_copy_(self._inputs, list(real))
+    def _replay(self, kind: Hashable, real: Sequence[Batch]) -> None:
+        for place, batch in zip(self._inputs, real, strict=True):
+            torch._foreach_copy_(place.tensors, batch.tensors)
         self._replays[kind]()
 
     def _refuse(self, why: str) -> None:
@@ -171,7 +172,7 @@ class CapturedTurns:
         self._replays.clear()
 
 
-def rehearse(turns: CapturedTurns, batch: Callable[[int], Tensor]) -> str | None:
+def rehearse(turns: CapturedTurns, batch: Callable[[int], Batch]) -> str | None:
     """Takes steps of every kind until each would be captured; returns why that cannot be, if it cannot."""
     first: dict[Hashable, int] = {}
     for step in range(1000):

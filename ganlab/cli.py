@@ -355,6 +355,7 @@ def sample(
     count: int = 64,
     seed: int = 0,
     step: int | None = None,
+    label: int | None = None,
     interpolate: bool = False,
     out: Path = Path("samples.png"),
     device: Device = "auto",
@@ -371,6 +372,8 @@ def sample(
         Equal seeds give equal images.
     step
         Which checkpoint. Default: the latest.
+    label
+        Images of this class alone, by its number; for runs whose networks know classes.
     interpolate
         Rows that walk from one latent to another, instead of independent images.
     out
@@ -386,7 +389,7 @@ def sample(
     if seed < 0:
         raise UserError(f"--seed {seed}: expected at least 0")
     loaded = load_run(run, step, device)
-    write_samples(loaded, count, seed, out, interpolate)
+    write_samples(loaded, count, seed, out, interpolate, label)
     print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
     return 0
 

@@ -10,10 +10,11 @@ Decisions:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
-from attrs import define, field
+from attrs import define, field, frozen
 from torch import Tensor
 
 from ganlab import ranks
@@ -69,9 +70,32 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1.0)
 
 
+def as_input(condition: Tensor) -> Tensor:
+    """A data set's condition as networks take it: labels int64 (n,) as they are, images as float32 in [-1, 1]."""
+    return condition if condition.ndim == 1 else to_float(condition)
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """Float [-1, 1] to uint8 [0, 255], rounded to the nearest level, clipped."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@frozen(eq=False)
+class Batch:
+    """Images, float32 (n, C, H, W) in [-1, 1], and what each is of.
+
+    `condition` is None, class labels int64 (n,) or images, float32 (n, C, H, W) in [-1, 1].
+    """
+
+    images: Tensor
+    condition: Tensor | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.images] if self.condition is None else [self.images, self.condition]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*map(change, self.tensors))
 
 
 @define(eq=False)
@@ -85,6 +109,7 @@ class Feeder:
     batch_size: int
     seed: int
     device: torch.device
+    condition: Tensor | None = field(default=None, repr=False)
     _order: dict[int, Tensor] = field(factory=dict, repr=False, init=False)
     _stream: Stream | None = field(default=None, repr=False, kw_only=True)
 
@@ -96,12 +121,14 @@ class Feeder:
 
         None allows half of the memory that is free. What lies in the device's memory already stays as it is.
         """
-        images = dataset.images
+        images, condition = dataset.images, dataset.condition
         if images.device.type == device.type and not isinstance(images, MappedImages):
-            return cls(images, batch_size, seed, device)
-        if images.nbytes <= allowed_bytes(resident_gb, device):
-            return cls(resident(images, device), batch_size, seed, device)
-        return cls(images, batch_size, seed, device, stream=Stream(images, batch_size, device))
+            return cls(images, batch_size, seed, device, condition)
+        size = images.nbytes + (0 if condition is None else condition.nbytes)
+        if size <= allowed_bytes(resident_gb, device):
+            condition = None if condition is None else condition.to(device)
+            return cls(resident(images, device), batch_size, seed, device, condition)
+        return cls(images, batch_size, seed, device, condition, stream=Stream(images, batch_size, device))
 
     @property
     def streams(self) -> bool:
@@ -128,14 +155,19 @@ class Feeder:
         first, end = (position * self.batch_size + edge for edge in ranks.share(self.batch_size))
         return self.order(epoch)[first:end]
 
-    def batch(self, number: int) -> Tensor:
-        """Float images of batch `number`, counted over the whole run; on many processes this one's share of it.
+    def batch(self, number: int) -> Batch:
+        """Batch `number`, counted over the whole run; on many processes this one's share of it.
 
         Raises GanlabError where images that are streamed cannot be read.
         """
+        index = self.index(number)
         if self._stream is not None:
-            return to_float(self._stream.batch(number, self.index))
-        return to_float(self.images[self.index(number)].to(self.device, non_blocking=True))
+            images = self._stream.batch(number, self.index)
+        else:
+            images = self.images[index].to(self.device, non_blocking=True)
+        if self.condition is None:
+            return Batch(to_float(images))
+        return Batch(to_float(images), as_input(self.condition[index].to(self.device, non_blocking=True)))
 
     def close(self) -> None:
         """Ends the reading ahead, which another batch would start again."""

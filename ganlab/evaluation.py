@@ -23,7 +23,8 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from ganlab import __version__, ranks
-from ganlab.data import to_uint8
+from ganlab.conditions import UNCONDITIONAL, Conditions
+from ganlab.data import as_input, to_uint8
 from ganlab.errors import ComponentError
 from ganlab.files import cached_tensors
 from ganlab.memory import FittingBatches
@@ -36,8 +37,8 @@ BATCH = 128
 FLOOR_FORMAT = 1
 """Raise it when how a floor is computed changes."""
 
-Images = Callable[[int, int], Iterator[Tensor]]
-"""uint8 batches (n, C, H, W) for a count and a seed."""
+Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]
+"""uint8 batches (n, C, H, W) for a count and a seed, with what each image was to be of, where that is known."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,10 +60,18 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def images_from(network: nn.Module, z: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """uint8 images (n, C, H, W), on the device, for latents (N, latent_dim) in batches."""
-    fitting = FittingBatches(lambda part: to_uint8(network(part.to(device), None)), BATCH)
-    for part in z.split(BATCH):
+def images_from(
+    network: nn.Module, z: Tensor, device: torch.device, condition: Tensor | None = None
+) -> Iterator[Tensor]:
+    """uint8 images (n, C, H, W), on the device, for latents (N, latent_dim) in batches, each for its condition."""
+
+    def made(part: Tensor) -> Tensor:
+        """Of so many rows by their numbers, since the memory may not suffice for a whole batch."""
+        given = None if condition is None else condition[part].to(device)
+        return to_uint8(network(z[part].to(device), given))
+
+    fitting = FittingBatches(made, BATCH)
+    for part in torch.arange(len(z)).split(BATCH):
         with evaluating(network):
             images = fitting(part)
         yield images
@@ -73,23 +82,50 @@ def sample(
     count: int,
     seed: int,
     device: torch.device,
+    conditions: Conditions = UNCONDITIONAL,
     label: str = "samples",
     share: tuple[int, int] | None = None,
-) -> Iterator[Tensor]:
-    """uint8 batches of `count` images; the first images of a larger count are the same.
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches of `count` images, uint8, and the conditions they were made for; those of a larger count begin with them.
 
     `share` is a first and an end number: only that part of them.
     """
     first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
+    drawing = torch.Generator().manual_seed(derived_seed(seed, label, "condition"))
     latent_dim: int = network.latent_dim  # type: ignore[assignment]
     for start in range(0, end, BATCH):
         # Always whole batches of latents, so that how many images are wanted does not change which they are.
-        z = latents(BATCH, latent_dim, generator)[max(0, first - start) : end - start]
-        yield from images_from(network, z, device)
+        rows = slice(max(0, first - start), end - start)
+        z = latents(BATCH, latent_dim, generator)[rows]
+        condition = conditions.drawn(BATCH, drawing)
+        condition = None if condition is None else condition[rows]
+        for images in images_from(network, z, device, condition):
+            yield images, condition
 
 
-def chosen(images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None) -> Iterator[Tensor]:
+def sample_grid(
+    network: nn.Module, count: int, seed: int, device: torch.device, conditions: Conditions
+) -> tuple[Tensor, int | None]:
+    """Images for a person to look at, uint8 (N, C, H, W) on the CPU, and how many stand in a row of their grid.
+
+    Where there are classes each has a row, and what stands in a column has one latent. Else there are `count` images,
+    the first that `sample` gives.
+    """
+    labels = conditions.rows(count)
+    if labels is None:
+        drawn = sample(network, count, seed, device, conditions)
+        return torch.cat([images.cpu() for images, _ in drawn]), None
+    rows, columns = labels.shape
+    generator = torch.Generator().manual_seed(derived_seed(seed, "samples"))
+    latent_dim: int = network.latent_dim  # type: ignore[assignment]
+    z = latents(columns, latent_dim, generator).repeat(rows, 1)
+    return torch.cat([images.cpu() for images in images_from(network, z, device, labels.flatten())]), columns
+
+
+def chosen(
+    images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of all the images (N, C, H, W) in their order, or of `count` random ones where that is fewer.
 
     `share` is a first and an end number: only that part of them.
@@ -101,7 +137,8 @@ def chosen(images: Tensor, count: int, seed: int, share: tuple[int, int] | None 
     first, end = share or (0, min(count, len(images)))
     for start in range(first, end, BATCH):
         rows = slice(start, min(start + BATCH, end))
-        yield images[rows if order is None else order[rows]]
+        which = rows if order is None else order[rows]
+        yield images[which], None if condition is None else as_input(condition[which])
 
 
 class Scorer:
@@ -126,25 +163,39 @@ class Scorer:
             with untouched():
                 metric.prepare(Scoring(self, lambda count, seed: iter(()), "").evaluation(progress))
 
-    def generator(self, network: nn.Module, weights: str) -> Scoring:
+    def generator(self, network: nn.Module, weights: str, conditions: Conditions = UNCONDITIONAL) -> Scoring:
         """The scoring of a generator as it is now. `weights` says whose weights it has: "ema" or "plain"."""
 
-        def images(count: int, seed: int) -> Iterator[Tensor]:
-            return sample(network, count, seed, self.device, "metric", ranks.share(count))
+        def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+            return sample(network, count, seed, self.device, conditions, "metric", ranks.share(count))
 
         return Scoring(self, images, weights)
 
     def given(self, images: Tensor) -> Scoring:
         """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
 
-        def batches(count: int, seed: int) -> Iterator[Tensor]:
+        def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             share = ranks.share(min(count, len(images)))
-            return self._on_device(chosen(images, count, seed, share))
+            return chosen(images, count, seed, share)
 
         return Scoring(self, batches, "given")
 
-    def _on_device(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        return (batch.to(self.device) for batch in batches)
+    def evaluation(self, images: Images, progress: Progress, **more: Any) -> Evaluation:
+        """What a metric is given to score these images."""
+
+        def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+            for batch, condition in images(count, seed):
+                yield batch.to(self.device), None if condition is None else condition.to(self.device)
+
+        return Evaluation(
+            generated=lambda count, seed: (batch for batch, _ in conditioned(count, seed)),
+            conditioned=conditioned,
+            dataset=self.dataset,
+            device=self.device,
+            places=self.places,
+            progress=progress,
+            **more,
+        )
 
     def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
         """What real images of the split that is not the reference score: the values, the split, how many images.
@@ -167,12 +218,9 @@ class Scorer:
         text = json.dumps(key, sort_keys=True)
         if text not in self._known:
             # Not shared out between processes: those that wait for the cache's lock could not take part.
-            evaluation = Evaluation(
-                generated=lambda count, seed: self._on_device(chosen(real.images, count, seed)),
-                dataset=self.dataset,
-                device=self.device,
-                places=self.places,
-                progress=lambda what, done, total: progress(f"floor: {what}", done, total),
+            evaluation = self.evaluation(
+                lambda count, seed: chosen(real.images, count, seed, condition=real.condition),
+                lambda what, done, total: progress(f"floor: {what}", done, total),
             )
 
             def compute() -> dict[str, Tensor]:
@@ -213,15 +261,7 @@ class Scoring:
     _kept: dict[Hashable, Any] = field(factory=dict, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
-        return Evaluation(
-            generated=self.images,
-            dataset=self.scorer.dataset,
-            device=self.scorer.device,
-            places=self.scorer.places,
-            progress=progress,
-            gather=ranks.gathered,
-            keep=self._keep,
-        )
+        return self.scorer.evaluation(self.images, progress, gather=ranks.gathered, keep=self._keep)
 
     def _keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         if key not in self._kept:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,16 @@ def uses_real(loss: Loss) -> bool:
 
 
 def rows_are_independent(
-    discriminator: nn.Module, augmentations: Sequence[Augmentation], images: ImageSpec, device: torch.device
+    discriminator: nn.Module,
+    augmentations: Sequence[Augmentation],
+    images: ImageSpec,
+    device: torch.device,
+    two: Tensor | None = None,
 ) -> bool:
     """Whether what the discriminator says of an image, a bare logit, is left alone by the rest of its batch.
 
     Half of a batch of NaN must leave the other half finite. Batch norm and a minibatch's standard deviation do not; a
-    copy is asked, since the first would keep the NaN.
+    copy is asked, since the first would keep the NaN. `two` are conditions of two images, where there are any.
     """
     network, augmentations = copy.deepcopy((discriminator, augmentations))
     batch = torch.zeros(4, images.channels, images.height, images.width, device=device)
@@ -39,8 +44,33 @@ def rows_are_independent(
     for augmentation in augmentations:
         batch = augmentation.augment(batch)
     with torch.no_grad():
-        output = network.train()(batch, None)
+        output = network.train()(batch, None if two is None else torch.cat([two, two]))
     return isinstance(output, Tensor) and output.shape == (4,) and bool(output[:2].isfinite().all())
+
+
+class _Looked(Exception):
+    """Somebody used a tensor that tells of it."""
+
+
+class _Telling(Tensor):
+    """A tensor that raises where anything is done with it."""
+
+    @classmethod
+    def __torch_function__(cls, *_: object, **__: object) -> Any:
+        raise _Looked
+
+
+def looks_at_condition(network: nn.Module, given: Tensor, condition: Tensor) -> bool:
+    """Whether a network does anything with its condition. Not whether that changes what it gives: at first it may not.
+
+    `given` are latents or images.
+    """
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network)(given, condition.as_subclass(_Telling))
+    except _Looked:
+        return True
+    return False
 
 
 def prepare(network: nn.Module, device: torch.device) -> None:

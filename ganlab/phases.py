@@ -4,6 +4,8 @@ Decisions:
 - Phases are built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
 - Real and fake images pass the discriminator together where an image's logit does not depend on the others of its
   batch, which build finds with a probe; else separately: batch statistics over both would leak the label.
+- Generated images are asked for the condition of the batch of real ones that they are held against: so classes come as
+  often as in the data, an image condition keeps its partner, and nothing more is drawn at random.
 - The discriminator is frozen in the generator's phase, which then computes no gradient for its weights (8% fewer
   operations), and the discriminator's phase draws its fake images without a graph.
 - On many processes the loss is taken of all their logits, each process sending gradients through its own, and the
@@ -23,6 +25,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 
 from ganlab import ranks
+from ganlab.data import Batch
 from ganlab.protocols import Augmentation, Loss, Penalty, Step
 
 
@@ -107,27 +110,28 @@ class Game:
     def players(self) -> tuple[Player, Player]:
         return self.generator, self.discriminator
 
-    def fake(self) -> Tensor:
-        """Generated images from new latents of the training stream."""
+    def fake(self, condition: Tensor | None) -> Tensor:
+        """Generated images from new latents of the training stream, for the condition of a batch of real ones."""
         z = torch.randn(self.batch_size, self.latent_dim, device=self.device, generator=self.noise)
         first, end = ranks.share(self.batch_size)
         z = z[first:end]
         with self._precision():
-            images: Tensor = self.generator.network(z, None)
+            images: Tensor = self.generator.network(z, condition)
         return images.float()
 
-    def judged(self, images: Tensor) -> Any:
+    def judged(self, images: Tensor, condition: Tensor | None) -> Any:
         """What the discriminator says of images, augmented as all that it sees."""
         for augmentation in self.augmentations:
             images = augmentation.augment(images)
         with self._precision():
-            return self.discriminator.network(images, None)
+            return self.discriminator.network(images, condition)
 
-    def judged_both(self, real: Tensor, fake: Tensor) -> tuple[Any, Any]:
-        """What the discriminator says of real and of fake images."""
+    def judged_both(self, real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
+        """What the discriminator says of real and of fake images of one condition."""
         if not self.joined:
-            return self.judged(real), self.judged(fake)
-        real_logits, fake_logits = self.judged(torch.cat([real, fake])).split([len(real), len(fake)])
+            return self.judged(real, condition), self.judged(fake, condition)
+        twice = None if condition is None else torch.cat([condition, condition])
+        real_logits, fake_logits = self.judged(torch.cat([real, fake]), twice).split([len(real), len(fake)])
         return real_logits, fake_logits
 
     def _precision(self) -> torch.autocast:
@@ -137,40 +141,49 @@ class Game:
     # The two phases
     # ----------------------------------------------------------------------------------------------------------------
 
-    def discriminator_phase(self, real: Tensor, updates: int) -> None:
+    def discriminator_phase(self, real: Batch, updates: int) -> None:
         """One update of the discriminator on a batch of real images; `updates` counts those before it."""
         if self.fresh_noise:
             with torch.no_grad():
-                fake = self.fake()
+                fake = self.fake(real.condition)
         else:
-            self._fake = self.fake()
+            self._fake = self.fake(real.condition)
             fake = self._fake.detach()
-        real_output, fake_output = self.judged_both(real, fake)
+        real_output, fake_output = self.judged_both(real.images, fake, real.condition)
         real_logits, fake_logits = (ranks.with_others(logits(output)) for output in (real_output, fake_output))
         self.meters.add("d_real", real_logits.detach().sigmoid().mean())
         self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())
-        step = self._step("discriminator", real, fake, real_output, fake_output)
+        step = self._step("discriminator", real.images, fake, real_output, fake_output, real.condition)
         self._update(self.discriminator, self.loss.discriminator(real_logits, fake_logits), step, updates)
 
-    def generator_phase(self, real: Tensor, updates: int) -> None:
+    def generator_phase(self, real: Batch, updates: int) -> None:
         """One update of the generator against the frozen discriminator."""
         with frozen_parameters(self.discriminator.network):
-            fake = self.fake() if self._fake is None else self._fake
+            fake = self.fake(real.condition) if self._fake is None else self._fake
             self._fake = None
-            fake_output = self.judged(fake)
+            fake_output = self.judged(fake, real.condition)
             real_output = None
             if self.uses_real:
                 with torch.no_grad():
-                    real_output = self.judged(real)
+                    real_output = self.judged(real.images, real.condition)
             fake_logits = ranks.with_others(logits(fake_output))
             # A loss that leaves `real` unused is still given a tensor of the right shape.
             real_logits = torch.zeros_like(fake_logits)
             if real_output is not None:
                 real_logits = ranks.with_others(logits(real_output))
-            step = self._step("generator", real if self.uses_real else None, fake, real_output, fake_output)
+            shown = real.images if self.uses_real else None
+            step = self._step("generator", shown, fake, real_output, fake_output, real.condition)
             self._update(self.generator, self.loss.generator(real_logits, fake_logits), step, updates)
 
-    def _step(self, player: str, real: Tensor | None, fake: Tensor, real_output: Any, fake_output: Any) -> Step:
+    def _step(
+        self,
+        player: str,
+        real: Tensor | None,
+        fake: Tensor,
+        real_output: Any,
+        fake_output: Any,
+        condition: Tensor | None,
+    ) -> Step:
         return Step(
             player=player,
             generator=self.generator.network,
@@ -179,7 +192,7 @@ class Game:
             fake=fake,
             real_logits=real_output,
             fake_logits=fake_output,
-            condition=None,
+            condition=condition,
             images_seen=self.images_seen,
         )
 
@@ -208,7 +221,7 @@ class Phase:
     """
 
     name: str
-    update: Callable[[Tensor, int], None]
+    update: Callable[[Batch, int], None]
     terms: Callable[[int], tuple[str, ...]]
     repeats: int = 1
     new_images: bool = False
@@ -241,13 +254,13 @@ class Turns:
             phase.terms(step * phase.repeats + repeat) for phase in self.phases for repeat in range(phase.repeats)
         )
 
-    def __call__(self, real: Sequence[Tensor], step: int) -> None:
+    def __call__(self, real: Sequence[Batch], step: int) -> None:
         batches = iter(real)
         for phase in self.phases:
             for repeat in range(phase.repeats):
                 if phase.new_images:
-                    images = next(batches)
-                phase.update(images, step * phase.repeats + repeat)
+                    batch = next(batches)
+                phase.update(batch, step * phase.repeats + repeat)
         if self.average is not None:
             self.average.update()
 

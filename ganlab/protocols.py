@@ -215,6 +215,11 @@ def _as_they_are(rows: Tensor) -> Tensor:
     return rows
 
 
+def _unknown(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """No images of which it is known what they were made for."""
+    return iter(())
+
+
 def _computed(key: Hashable, compute: Callable[[], Any]) -> Any:
     """Keeps nothing."""
     return compute()
@@ -225,9 +230,10 @@ class Evaluation:
     """What a metric is given: images to score, data to score them against, and a place to keep what is costly.
 
     `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluation network in eval
-    mode, with a random stream of its own; equal seeds give equal images. `dataset(split)` loads a split of the
-    experiment's data. `progress(what, done, total)` shows how far a long metric is, and is where it may be
-    interrupted.
+    mode, with a random stream of its own; equal seeds give equal images. `conditioned(count, seed)` yields the same
+    batches, each with the class labels (n,) or the images (n, C, H, W) that it was made for, None where there are none.
+    `dataset(split)` loads a split of the experiment's data. `progress(what, done, total)` shows how far a long metric
+    is, and is where it may be interrupted.
 
     On many processes `generated` yields this one's share of the count. `gather(rows)` gives the rows (n, …) of all of
     them, in the order of the images; every process must call it. `keep(key, compute)` gives what `compute` gave to the
@@ -241,6 +247,7 @@ class Evaluation:
     progress: Callable[[str, int, int], None]
     gather: Callable[[Tensor], Tensor] = _as_they_are
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _computed
+    conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _unknown
 
 
 @frozen

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ganlab import levers
 from ganlab.build import Training
 from ganlab.config import Experiment
+from ganlab.data import as_input
 from ganlab.protocols import Dataset, Step
 from ganlab.rng import derived_seed, seed_everything
 
@@ -60,8 +61,12 @@ def parts_of(experiment: Experiment, training: Training, prepared: bool) -> Part
     return Parts(g, d, *optimizers, copy.deepcopy(game.loss), penalties)
 
 
-class AsPictures(torch.utils.data.Dataset[Tensor]):
-    """The images as torchvision's data sets hand them out: a PIL image, then a tensor in [-1, 1]."""
+Pair = tuple[Tensor, Tensor | None]
+"""Real images as floats, and their condition."""
+
+
+class AsPictures(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """The images as torchvision's data sets hand them out: a PIL image, then a tensor in [-1, 1], and a label."""
 
     def __init__(self, dataset: Dataset) -> None:
         from torchvision import transforms
@@ -69,19 +74,19 @@ class AsPictures(torch.utils.data.Dataset[Tensor]):
         channels = dataset.images.shape[1]
         half = (0.5,) * channels
         self.images = dataset.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = torch.zeros(len(dataset.images)) if dataset.condition is None else as_input(dataset.condition)
         self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(half, half)])
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         pixels = self.images[index]
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        tensor: Tensor = self.transform(image)
-        return tensor
+        return self.transform(image), self.labels[index]
 
 
-def endless(dataset: Dataset, batch_size: int, order: Callable[[int], Tensor] | None = None) -> Iterator[Tensor]:
+def endless(dataset: Dataset, batch_size: int, order: Callable[[int], Tensor] | None = None) -> Iterator[Pair]:
     """Batches of a DataLoader, pass after pass; `order(epoch)` instead of its own shuffling."""
     pictures = AsPictures(dataset)
     generator = torch.Generator()  # else it would draw from the stream of the noise
@@ -97,7 +102,8 @@ def endless(dataset: Dataset, batch_size: int, order: Callable[[int], Tensor] | 
             num_workers=0,
             generator=generator,
         )
-        yield from loader
+        for images, labels in loader:
+            yield images, None if dataset.condition is None else labels
         epoch += 1
 
 
@@ -115,35 +121,37 @@ def tutorial(
     def noise() -> Tensor:
         return torch.randn(size, game.latent_dim, device=device)
 
-    def judged(images: Tensor) -> Tensor:
+    def judged(images: Tensor, condition: Tensor | None) -> Any:
         for augmentation in experiment.augmentation:
             images = augmentation.augment(images)
         with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
-            return _logits(d(images, None))
+            return d(images, condition)
 
-    def made() -> Tensor:
+    def made(condition: Tensor | None) -> Tensor:
         with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
-            return g(noise(), None).float()  # type: ignore[no-any-return]
+            return g(noise(), condition).float()  # type: ignore[no-any-return]
 
     def step() -> None:
         nonlocal turn
         for repeat in range(experiment.train.discriminator_steps):
-            real = next(batches).to(device)
-            fake = made()
-            on_real, on_fake = judged(real), judged(fake.detach())
-            loss = parts.loss.discriminator(on_real, on_fake)
-            shown = _step("discriminator", parts, real, fake.detach(), on_real, on_fake, game.images_seen)
+            real, condition = next(batches)
+            real = real.to(device)
+            condition = None if condition is None else condition.to(device)
+            fake = made(condition)
+            on_real, on_fake = judged(real, condition), judged(fake.detach(), condition)
+            loss = parts.loss.discriminator(_logits(on_real), _logits(on_fake))
+            shown = _step("discriminator", parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen)
             loss = loss + _penalties(parts, shown, turn * experiment.train.discriminator_steps + repeat)
             parts.d_optimizer.zero_grad()
             loss.backward()
             parts.d_optimizer.step()
             loss.item()
         if experiment.train.fresh_noise:
-            fake = made()
-        on_fake = judged(fake)
-        on_real = judged(real) if game.uses_real else torch.zeros_like(on_fake)
-        loss = parts.loss.generator(on_real, on_fake)
-        shown = _step("generator", parts, real, fake, on_real, on_fake, game.images_seen)
+            fake = made(condition)
+        on_fake = judged(fake, condition)
+        on_real = judged(real, condition) if game.uses_real else torch.zeros_like(_logits(on_fake))
+        loss = parts.loss.generator(_logits(on_real), _logits(on_fake))
+        shown = _step("generator", parts, real, fake, on_real, on_fake, condition, game.images_seen)
         loss = loss + _penalties(parts, shown, turn)
         parts.g_optimizer.zero_grad()
         loss.backward()
@@ -164,7 +172,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     game, size = training.game, experiment.train.batch_size
     g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, game.uses_real
     repeats, fresh, augmentations = experiment.train.discriminator_steps, game.fresh_noise, experiment.augmentation
-    images = training.feeder.images
+    images, conditions = training.feeder.images, training.feeder.condition
     frozen_with = list(d.parameters())
     kept = [p.detach().clone() for p in g.parameters()] if experiment.train.ema else []
     weights: list[Tensor] = list(g.parameters())
@@ -172,35 +180,40 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     number = turn = 0
     order = torch.empty(0)
 
-    def next_real() -> Tensor:
+    def next_real() -> Pair:
         nonlocal number, order
         epoch, place = divmod(number, per_epoch)
         if place == 0:
             generator = torch.Generator().manual_seed(derived_seed(experiment.seed, "order", epoch))
             order = torch.randperm(len(images), generator=generator).to(images.device)
         number += 1
-        return images[order[place * size : (place + 1) * size]].to(device).float().div_(127.5).sub_(1.0)
+        rows = order[place * size : (place + 1) * size]
+        real = images[rows].to(device).float().div_(127.5).sub_(1.0)
+        return real, None if conditions is None else as_input(conditions[rows].to(device))
 
-    def judged(batch: Tensor) -> Tensor:
+    def judged(batch: Tensor, condition: Tensor | None) -> Any:
         for augmentation in augmentations:
             batch = augmentation.augment(batch)
-        return _logits(d(batch, None))
+        return d(batch, condition)
 
-    def both(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def both(real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
         if not game.joined:
-            return judged(real), judged(fake)
-        on_real, on_fake = judged(torch.cat([real, fake])).split(size)
+            return judged(real, condition), judged(fake, condition)
+        twice = None if condition is None else torch.cat([condition, condition])
+        on_real, on_fake = judged(torch.cat([real, fake]), twice).split(size)
         return on_real, on_fake
 
-    def arithmetic(reals: list[Tensor], turn: int) -> None:
+    def arithmetic(reals: list[Pair], turn: int) -> None:
         with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
-            for repeat, real in enumerate(reals):
+            for repeat, (real, condition) in enumerate(reals):
                 with torch.set_grad_enabled(not fresh):
-                    fake = g(torch.randn(size, game.latent_dim, device=device), None).float()
-                on_real, on_fake = both(real, fake.detach())
-                total = loss.discriminator(on_real, on_fake)
+                    fake = g(torch.randn(size, game.latent_dim, device=device), condition).float()
+                on_real, on_fake = both(real, fake.detach(), condition)
+                total = loss.discriminator(_logits(on_real), _logits(on_fake))
                 if parts.penalties["discriminator"]:
-                    shown = _step("discriminator", parts, real, fake.detach(), on_real, on_fake, game.images_seen)
+                    shown = _step(
+                        "discriminator", parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen
+                    )
                     total = total + _penalties(parts, shown, turn * repeats + repeat)
                 parts.d_optimizer.zero_grad()
                 total.backward()
@@ -208,13 +221,13 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
             for parameter in frozen_with:
                 parameter.requires_grad_(False)
             if fresh:
-                fake = g(torch.randn(size, game.latent_dim, device=device), None).float()
-            on_fake = judged(fake)
+                fake = g(torch.randn(size, game.latent_dim, device=device), condition).float()
+            on_fake = judged(fake, condition)
             with torch.no_grad():
-                on_real = judged(real) if uses_real else torch.zeros_like(on_fake)
-            total = loss.generator(on_real, on_fake)
+                on_real = judged(real, condition) if uses_real else torch.zeros_like(_logits(on_fake))
+            total = loss.generator(_logits(on_real), _logits(on_fake))
             if parts.penalties["generator"]:
-                shown = _step("generator", parts, real, fake, on_real, on_fake, game.images_seen)
+                shown = _step("generator", parts, real, fake, on_real, on_fake, condition, game.images_seen)
                 total = total + _penalties(parts, shown, turn)
             parts.g_optimizer.zero_grad()
             total.backward()
@@ -235,7 +248,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     return step, parts
 
 
-Arithmetic = Callable[[list[Tensor], int], None]
+Arithmetic = Callable[[list[Pair], int], None]
 
 
 def captured(arithmetic: Arithmetic, parts: Parts) -> Arithmetic:
@@ -246,9 +259,9 @@ def captured(arithmetic: Arithmetic, parts: Parts) -> Arithmetic:
     stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
     seen: Counter[int] = Counter()
     graphs: dict[int, torch.cuda.CUDAGraph] = {}
-    inputs: list[Tensor] = []
+    inputs: list[Pair] = []
 
-    def step(reals: list[Tensor], turn: int) -> None:
+    def step(reals: list[Pair], turn: int) -> None:
         kind = turn % period
         seen[kind] += 1
         if seen[kind] <= 3:
@@ -258,13 +271,15 @@ def captured(arithmetic: Arithmetic, parts: Parts) -> Arithmetic:
             torch.cuda.current_stream().wait_stream(stream)
             return
         if not inputs:
-            inputs.extend(torch.empty_like(real) for real in reals)
+            inputs.extend((torch.empty_like(real), None if c is None else torch.empty_like(c)) for real, c in reals)
         if kind not in graphs:
             graphs[kind] = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graphs[kind], pool=pool, stream=stream):
                 arithmetic(inputs, turn)
-        for place, real in zip(inputs, reals, strict=True):
-            place.copy_(real)
+        for places, tensors in zip(inputs, reals, strict=True):
+            for place, tensor in zip(places, tensors, strict=True):
+                if place is not None and tensor is not None:
+                    place.copy_(tensor)
         graphs[kind].replay()
 
     return step
@@ -276,9 +291,16 @@ def _logits(output: Any) -> Tensor:
 
 
 def _step(
-    player: str, parts: Parts, real: Tensor, fake: Tensor, on_real: Tensor, on_fake: Tensor, seen: Tensor
+    player: str,
+    parts: Parts,
+    real: Tensor,
+    fake: Tensor,
+    on_real: Any,
+    on_fake: Any,
+    condition: Tensor | None,
+    seen: Tensor,
 ) -> Step:
-    return Step(player, parts.g, parts.d, real, fake, on_real, on_fake, None, seen)
+    return Step(player, parts.g, parts.d, real, fake, on_real, on_fake, condition, seen)
 
 
 def _penalties(parts: Parts, step: Step, updates: int) -> Any:

@@ -10,8 +10,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab.build import pick_device
+from ganlab.build import pick_device, places
 from ganlab.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.conditions import Conditions
 from ganlab.config import Experiment, load_experiment
 from ganlab.errors import UserError, one_line
 from ganlab.evaluation import sample
@@ -36,11 +37,24 @@ class Run:
     generator: nn.Module
     weights: str
     plugins: Plugins
+    conditions: Conditions
 
-    def sample(self, count: int, seed: int = 0) -> Tensor:
-        """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images."""
+    def sample(self, count: int, seed: int = 0, label: int | None = None) -> Tensor:
+        """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
+
+        `label` asks for images of one class. Raises UserError where the run knows no such class.
+        """
+        return self.sample_with_condition(count, seed, label)[0]
+
+    def sample_with_condition(
+        self, count: int, seed: int = 0, label: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `sample` gives, and what each image was asked to be of: class labels (count,), images, or None."""
         device = next(self.generator.parameters()).device
-        return torch.cat([images.cpu() for images in sample(self.generator, count, seed, device)])
+        conditions = self.conditions if label is None else self.conditions.of_class(label)
+        drawn = [(i.cpu(), c) for i, c in sample(self.generator, count, seed, device, conditions)]
+        asked = [condition for _, condition in drawn if condition is not None]
+        return torch.cat([images for images, _ in drawn]), torch.cat(asked) if asked else None
 
 
 def load_run(path: str | Path, step: int | None = None, device: str = "cpu", overrides: Iterable[str] = ()) -> Run:
@@ -75,4 +89,13 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
         generator=network.requires_grad_(False).eval().to(pick_device(device)),
         weights=weights,
         plugins=plugins,
+        conditions=_conditions(experiment, info),
     )
+
+
+def _conditions(experiment: Experiment, info: dict[str, Any]) -> Conditions:
+    """What a run's samples are of: classes as often as run.json says, or the data set's images."""
+    known = info.get("condition")
+    if known == "images":
+        return Conditions.of(experiment.dataset.build(places(), "train"))
+    return Conditions.counted(known or ())

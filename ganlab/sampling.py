@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,11 @@ WALK = 8
 """Images in a row of an interpolation."""
 
 
-def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool) -> None:
-    """Draws `count` images and writes them as the name of `out` says: .png, .npz, or a folder."""
+def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool, label: int | None) -> None:
+    """Draws `count` images, of class `label` where one is given, and writes them as the name of `out` says.
+
+    That is a grid (.png), an array (.npz) with the class labels where there are any, or a folder.
+    """
     if out.exists() and out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: a folder that is not empty; choose another")
     if out.suffix == "" and out.is_file():
@@ -32,12 +36,18 @@ def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool)
     channels = run.info["images"]["channels"]
     if out.suffix not in (".png", ".npz") and channels not in PNG_CHANNELS:
         raise UserError(f"--out {out}: a PNG an image cannot hold images of {channels} channels; use FILE.npz")
-    images = latent_walk(run, count, seed) if interpolate else run.sample(count, seed)
+    if interpolate:
+        images, condition = latent_walk(run, count, seed, label)
+    else:
+        images, condition = run.sample_with_condition(count, seed, label)
     if out.suffix == ".png":
         save_grid(images, out, columns=WALK if interpolate else None)
     elif out.suffix == ".npz":
         stream = io.BytesIO()
-        np.savez_compressed(stream, images=images.permute(0, 2, 3, 1).numpy())
+        arrays: dict[str, Any] = {"images": images.permute(0, 2, 3, 1).numpy()}
+        if condition is not None and condition.ndim == 1:
+            arrays["labels"] = condition.numpy()
+        np.savez_compressed(stream, **arrays)
         write_whole(out, stream.getvalue())
     else:
         digits = max(5, len(str(count - 1)))
@@ -45,10 +55,11 @@ def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool)
             write_whole(out / f"{index:0{digits}}.png", png(image))
 
 
-def latent_walk(run: Run, count: int, seed: int) -> Tensor:
+def latent_walk(run: Run, count: int, seed: int, label: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Rows of 8 images, each row a walk between two latents along the great circle (White 2016, arXiv:1609.04468).
 
-    Normal latents lie near a sphere, so a straight line between two would leave where the generator was trained.
+    Normal latents lie near a sphere, so a straight line between two would leave where the generator was trained. A row
+    has one condition.
     """
     rows = math.ceil(count / WALK)
     generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
@@ -60,5 +71,9 @@ def latent_walk(run: Run, count: int, seed: int) -> Tensor:
     along = torch.linspace(0, 1, WALK)[None, :, None]
     z = (torch.sin((1 - along) * angle) * first + torch.sin(along * angle) * second) / torch.sin(angle)
     device = next(run.generator.parameters()).device
-    images = [part.cpu() for part in images_from(run.generator, z.flatten(0, 1), device)]
-    return torch.cat(images)[:count]
+    conditions = run.conditions if label is None else run.conditions.of_class(label)
+    condition = conditions.drawn(rows, torch.Generator().manual_seed(derived_seed(seed, "walk", "condition")))
+    if condition is not None:
+        condition = condition.repeat_interleave(WALK, 0)
+    images = [part.cpu() for part in images_from(run.generator, z.flatten(0, 1), device, condition)]
+    return torch.cat(images)[:count], None if condition is None else condition[:count]

@@ -65,7 +65,7 @@ def rescore(
         _only_writer(RunFolder(run.path, run.info)) as folder,
     ):
         scorer = Scorer(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
-        scoring = scorer.generator(run.generator.to(own_device), run.weights)
+        scoring = scorer.generator(run.generator.to(own_device), run.weights, run.conditions)
         records = _scored(scoring, metrics, str(run.path))
         records = [{"step": run.step, "eval": True, **record} for record in records]
         if ranks.rank() != 0:

@@ -26,7 +26,7 @@ from ganlab.data import to_float
 from ganlab.determinism import deterministic
 from ganlab.ending import explained, status_of
 from ganlab.errors import CannotWrite, ComponentError, UserError
-from ganlab.evaluation import Progress, Scorer, evaluating, sample
+from ganlab.evaluation import Progress, Scorer, chosen, evaluating, sample
 from ganlab.files import write_whole
 from ganlab.interrupts import StopRequest
 from ganlab.loop import train
@@ -111,6 +111,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
                 started=earlier.get("started", now()),
                 resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
                 images=attrs.asdict(training.images),
+                condition=training.conditions.record(),
                 resident=not training.feeder.streams,
                 total_steps=training.total_steps,
                 step_levers=training.levers,
@@ -218,18 +219,20 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
         return
     game = training.game
     network = game.discriminator.network
-    real = training.feeder.images  # in memory already where they are resident
+    real, condition = training.feeder.images, training.feeder.condition  # in memory already where they are resident
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(real))
     with untouched():
         sources = {
-            "real": (part.to(game.device) for part in real[:count].split(128)),
-            "fake": sample(game.generator.network, count, 0, game.device, "scores"),
+            "real": chosen(real[:count], count, 0, condition=None if condition is None else condition[:count]),
+            "fake": sample(game.generator.network, count, 0, game.device, training.conditions, "scores"),
         }
         for name, batches in sources.items():
-            for images in batches:
+            for images, of in batches:
+                given = None if of is None else of.to(game.device)
                 with evaluating(network):
-                    probabilities[name] += logits(network(to_float(images), None)).sigmoid().tolist()
+                    judged = logits(network(to_float(images.to(game.device)), given))
+                probabilities[name] += judged.sigmoid().tolist()
     plots.plot_scores(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)
 
 

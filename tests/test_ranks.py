@@ -134,12 +134,12 @@ def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str,
 
     images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1)
     feeder = Feeder(images, 12, 0, torch.device("cpu"))
-    whole = feeder.batch(4)
+    whole = feeder.batch(4).images
     parts = []
     for number in range(3):
         monkeypatch.setattr(ranks, "world", lambda: 3)
         monkeypatch.setattr(ranks, "rank", lambda number=number: number)
-        parts.append(feeder.batch(4))
+        parts.append(feeder.batch(4).images)
     assert torch.equal(torch.cat(parts), whole)
     assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"
 

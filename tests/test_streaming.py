@@ -72,24 +72,24 @@ def test_streamed_equals_resident(batch_size: int, mapped: ImageDataset) -> None
     """Three epochs and a bit, of batches that leave some images over."""
     resident, streaming = Feeder(IMAGES, batch_size, 3, CPU), streamed(mapped, batch_size)
     for number in range(3 * resident.batches_per_epoch + 2):
-        batch = streaming.batch(number)
+        batch = streaming.batch(number).images
         assert batch.dtype == torch.float32
-        assert torch.equal(batch, resident.batch(number)), number
+        assert torch.equal(batch, resident.batch(number).images), number
 
 
 def test_batches_are_the_same_in_any_order_and_stay_as_they_are(mapped: ImageDataset) -> None:
     resident, streaming = Feeder(IMAGES, 10, 3, CPU), streamed(mapped)
     numbers = [5, 6, 6, 7, 0, 25, 24, 25, 26, 9, 10, 11, 0, 1]
-    batches = [streaming.batch(number) for number in numbers]
+    batches = [streaming.batch(number).images for number in numbers]
     for number, batch in zip(numbers, batches, strict=True):
-        assert torch.equal(batch, resident.batch(number)), number
+        assert torch.equal(batch, resident.batch(number).images), number
 
 
 def test_views_of_a_map_are_streamed_too(mapped: ImageDataset) -> None:
     for images in (mapped.images[5:95:2], mapped.images[:, 1:], mapped.images.permute(0, 2, 3, 1)):
         resident = Feeder(images.clone(), 10, 3, CPU)
         streaming = streamed(ImageDataset(images, "view"))
-        assert all(torch.equal(streaming.batch(number), resident.batch(number)) for number in range(6))
+        assert all(torch.equal(streaming.batch(number).images, resident.batch(number).images) for number in range(6))
 
 
 def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,19 +97,19 @@ def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkey
     monkeypatch.delattr("mmap.MADV_DONTNEED", raising=False)
     monkeypatch.delattr("os.posix_fadvise", raising=False)
     monkeypatch.delattr("os.preadv", raising=False)
-    assert torch.equal(streamed(mapped).batch(4), Feeder(IMAGES, 10, 3, CPU).batch(4))
+    assert torch.equal(streamed(mapped).batch(4).images, Feeder(IMAGES, 10, 3, CPU).batch(4).images)
     assert torch.equal(torch.cat(mapped.images.split(5)), IMAGES)
     assert mapped.fingerprint == ImageDataset(IMAGES, "plain").fingerprint
 
 
 def test_each_process_streams_its_share(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [Feeder(IMAGES, 12, 3, CPU).batch(number) for number in range(10)]
+    whole = [Feeder(IMAGES, 12, 3, CPU).batch(number).images for number in range(10)]
     monkeypatch.setattr(ranks, "world", lambda: 3)
     parts = []
     for rank in range(3):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         feeder = streamed(mapped, 12)
-        parts.append([feeder.batch(number) for number in range(10)])
+        parts.append([feeder.batch(number).images for number in range(10)])
         feeder.close()
     for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(shares), batch)
@@ -174,8 +174,8 @@ def test_on_cuda_through_pinned_buffers(streaming_table: dict[str, Any], mapped:
         batches = []
         for number in range(60):
             busy = (busy @ busy).clamp_(-1, 1)
-            batches.append(streaming.batch(number))
-        assert all(torch.equal(batch, resident.batch(number)) for number, batch in enumerate(batches))
+            batches.append(streaming.batch(number).images)
+        assert all(torch.equal(batch, resident.batch(number).images) for number, batch in enumerate(batches))
     streamed_weights = trained(streaming_table, tmp_path, cuda)
     del streaming_table["train"]["resident_gb"]
     resident_weights = trained(streaming_table, tmp_path, cuda)
@@ -204,12 +204,12 @@ def test_resuming_with_another_limit_ends_with_the_same_bits(
 
 def test_an_error_of_the_reader_reaches_who_asks_for_the_batch(mapped: ImageDataset, tmp_path: Path) -> None:
     feeder = streamed(mapped)
-    good = feeder.batch(0)
+    good = feeder.batch(0).images
     os.truncate(tmp_path / "images.npy", 200)
     for _ in range(2):
         with pytest.raises(GanlabError, match=r"images\.npy: has been cut short"):
             feeder.batch(2)
-    assert torch.equal(good, Feeder(IMAGES, 10, 3, CPU).batch(0))
+    assert torch.equal(good, Feeder(IMAGES, 10, 3, CPU).batch(0).images)
     feeder.close()
 
 
@@ -268,11 +268,11 @@ def test_a_file_that_is_cut_short_ends_a_streamed_run_with_an_error_and_a_reside
 def test_the_reader_ends_with_its_feeder(mapped: ImageDataset) -> None:
     feeder = streamed(mapped)
     assert readers() == []
-    first = feeder.batch(0)
+    first = feeder.batch(0).images
     assert len(readers()) == 1
     feeder.close()
     assert readers() == []
-    assert torch.equal(feeder.batch(0), first)
+    assert torch.equal(feeder.batch(0).images, first)
     del feeder
     gc.collect()
     until(lambda: readers() == [], seconds=10)
@@ -300,7 +300,7 @@ from pathlib import Path
 from ganlab.data import Feeder, ImageDataset, MappedImages
 data = ImageDataset(MappedImages.open(Path(sys.argv[1])), "x")
 feeder = Feeder.for_dataset(data, 10, 3, torch.device("cpu"), 0)
-print(feeder.batch(0).shape)
+print(feeder.batch(0).images.shape)
 """
     assert "10, 3, 8, 8" in python(script, tmp_path / "images.npy")
 
@@ -376,7 +376,7 @@ for name, folder, limit in json.loads(sys.argv[1]):
     training = build(experiment, plugins.registry, places(), torch.device("cpu"))
     train(training, 0, lambda step: None)
     for number in range(training.feeder.batches_per_epoch):
-        training.feeder.batch(number)
+        training.feeder.batch(number).images
     scorer = Scorer(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
     scores = scorer.generator(training.evaluated, "plain").score(experiment.metric[0])
     found = training.dataset.fingerprint, len(training.dataset.images), scores[0]["value"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ganlab import evaluation
 from ganlab.build import places
+from ganlab.conditions import Conditions
 from ganlab.data import image_spec
 from ganlab.errors import ComponentError, one_line
 from ganlab.evaluation import Scorer
@@ -25,9 +26,10 @@ from ganlab.rng import seed_everything, untouched
 from ganlab.runfolder import to_json
 from ganlab.testing.checks import CPU, Fault, Inspection, draws, finite, same, temporary_folder
 from ganlab.testing.game import TinyGame
-from ganlab.testing.tiny import TinyGenerator, TinyImages
+from ganlab.testing.tiny import CLASSES, TinyGenerator, TinyImages
 
 CHANNELS = (1, 3)
+CONDITIONS = Conditions.counted([1] * CLASSES)
 MANY = 2000
 """Images of each split of the data that features and metrics are given, and the most that a metric is asked to make."""
 
@@ -319,7 +321,7 @@ def _scored(inspection: Inspection, channels: int, cache: Path) -> list[dict[str
     seed_everything(0)
     scorer, metric = _scorer(channels, cache), inspection.fresh()
     scorer.prepare(metric)
-    return scorer.generator(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain").score(metric)
+    return scorer.generator(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
 
 
 def _scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
@@ -364,7 +366,7 @@ def _scores_again(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
             seed_everything(0)  # the generator's weights
             network = TinyGenerator().build(ImageSpec(channels, 8, 8))
         seed_everything(77)
-        after = scorer.generator(network, "plain").score(metric)
+        after = scorer.generator(network, "plain", CONDITIONS).score(metric)
     for one, other in zip(before, after, strict=True):
         if one["value"] != other["value"] or to_json(one["protocol"]) != to_json(other["protocol"]):
             what = "score" if one["value"] != other["value"] else "protocol"

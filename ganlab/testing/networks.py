@@ -25,6 +25,7 @@ from ganlab.testing.checks import (
     raised,
 )
 from ganlab.testing.game import Shape, TinyGame, look_at_game
+from ganlab.testing.tiny import CLASSES
 
 SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
 BATCHES = (2, 7)
@@ -37,7 +38,7 @@ class _Subject:
         self.generates = inspection.kind == "generator"
         self.shape, self.dtype = shape, dtype
         seed_everything(0)
-        self.network: nn.Module = inspection.fresh().build(ImageSpec(*shape, classes=10))
+        self.network: nn.Module = inspection.fresh().build(ImageSpec(*shape, classes=CLASSES))
         if not isinstance(self.network, nn.Module):
             at = inspection.line_of("build")
             raise Fault(f"build gives {type(self.network).__name__}, wanted a torch.nn.Module", at)
@@ -55,7 +56,7 @@ class _Subject:
         return given if self.generates else torch.tanh(given)
 
     def __call__(self, given: Tensor) -> Tensor:
-        output = self.network(given, None)
+        output = self.network(given, torch.arange(len(given)) % CLASSES)
         if self.generates:
             made: Tensor = output
             return made
