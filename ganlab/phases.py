@@ -16,7 +16,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,8 +102,10 @@ class Game:
     meters: Meters = field(factory=Meters)
     images_seen: Tensor = field(init=False)
     _fake: Tensor | None = field(default=None, init=False)
+    _measures: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._measures = getattr(self.loss, "measures", None)
         self.images_seen = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @property
@@ -153,6 +155,10 @@ class Game:
         real_logits, fake_logits = (ranks.with_others(logits(output)) for output in (real_output, fake_output))
         self.meters.add("d_real", real_logits.detach().sigmoid().mean())
         self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())
+        if self._measures is not None:
+            with torch.no_grad():
+                for name, value in self._measures(real_logits, fake_logits).items():
+                    self.meters.add(name, value)
         step = self._step("discriminator", real.images, fake, real_output, fake_output, real.condition)
         self._update(self.discriminator, self.loss.discriminator(real_logits, fake_logits), step, updates)
 

@@ -102,6 +102,9 @@ class Loss(Protocol):
     """Both players' objectives on logits. Each method is given both batches of logits, (N,), and returns a scalar.
 
     `generator` may leave `real` unused: build finds that out, and only where it is used does the step compute it.
+
+    A loss may also have `measures(real, fake)`: scalars by name, of the discriminator's logits at its update, that are
+    logged beside the losses.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor, /) -> Tensor: ...
@@ -143,6 +146,31 @@ class Step:
     fake_logits: Any
     condition: Tensor | None
     images_seen: Tensor
+
+    def judge(self, images: Tensor) -> Tensor:
+        """The discriminator's logits (N,) of other images (N, C, H, W), as many as the batch has, for its condition.
+
+        They are not augmented, and are computed in float32 under bfloat16 too, in which second derivatives are noise.
+        """
+        import torch
+
+        with torch.autocast(images.device.type, enabled=False):
+            output = self.discriminator(images, self.condition)
+        logits: Tensor = output if isinstance(output, torch.Tensor) else output.logits
+        return logits
+
+    def gradient_at(self, images: Tensor) -> Tensor:
+        """The gradient (N, C, H, W) of each image's logit by the image, itself differentiable, as `judge` computes it.
+
+        With batch norm a logit depends on other images too; as is usual, the gradient of the sum of logits is taken.
+        """
+        import torch
+
+        at = images.detach().requires_grad_()
+        # The way back is computed under autocast too, where that is on.
+        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            (gradient,) = torch.autograd.grad(self.judge(at).sum(), at, create_graph=True)
+        return gradient
 
 
 @runtime_checkable

@@ -1,0 +1,83 @@
+"""DiffAugment (Zhao et al. 2020, arXiv:2006.10738): colour, translation and cutout, for training on few images.
+
+Each is differentiable, and each image has draws of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, le, min_len
+from torch import Tensor
+
+from ganlab import Augmentation, Register, hookimpl
+
+Part = Literal["color", "translation", "cutout"]
+
+
+@frozen
+class DiffAugment:
+    """The paper's changes, one after the other.
+
+    policy: which: "color" (brightness by up to 1/2 either way, saturation from none to doubled, contrast from half to
+        one and a half), "translation" and "cutout".
+    shift: how far an image is moved at most, as a share of its side; what comes in is 0.
+    hole: the side of the square that is cut out, as a share of the image's.
+    """
+
+    policy: tuple[Part, ...] = field(default=("color", "translation", "cutout"), validator=min_len(1))
+    shift: float = field(default=0.125, validator=[ge(0), le(1)])
+    hole: float = field(default=0.5, validator=[ge(0), le(1)])
+
+    def augment(self, images: Tensor) -> Tensor:
+        for part in self.policy:
+            images = {"color": _coloured, "translation": self._moved, "cutout": self._cut}[part](images)
+        return images
+
+    def _moved(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        down, right = (
+            _whole(images, -int(side * self.shift + 0.5), int(side * self.shift + 0.5)) for side in (height, width)
+        )
+        y = torch.arange(height, device=images.device)[None, :, None] - down
+        x = torch.arange(width, device=images.device)[None, None, :] - right
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        rows = torch.arange(len(images), device=images.device)[:, None, None]
+        moved = images.movedim(1, 3)[rows, y.clamp(0, height - 1), x.clamp(0, width - 1)].movedim(3, 1)
+        return moved * inside[:, None]
+
+    def _cut(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        near = []
+        for side, at in ((height, (None, slice(None), None)), (width, (None, None, slice(None)))):
+            length = int(side * self.hole + 0.5)
+            # The hole's middle may be anywhere, so that a part of it may lie outside.
+            first = _whole(images, 0, side - length % 2) - length // 2
+            place = torch.arange(side, device=images.device)[at]
+            near.append((place >= first) & (place < first + length))
+        return images * ~(near[0] & near[1])[:, None]
+
+
+def _whole(images: Tensor, low: int, high: int) -> Tensor:
+    """A whole number from `low` to `high` for each image, (N, 1, 1)."""
+    return torch.randint(low, high + 1, (len(images), 1, 1), device=images.device)
+
+
+def _share(images: Tensor) -> Tensor:
+    """A number from 0 to 1 for each image, (N, 1, 1, 1)."""
+    return torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
+
+
+def _coloured(images: Tensor) -> Tensor:
+    images = images + (_share(images) - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = torch.lerp(grey, images, 2 * _share(images))
+    level = images.mean((1, 2, 3), keepdim=True)
+    return torch.lerp(level, images, _share(images) + 0.5)
+
+
+@hookimpl
+def register_augmentations(register: Register[Augmentation]) -> None:
+    register("diffaugment", DiffAugment)

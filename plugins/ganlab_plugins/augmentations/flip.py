@@ -1,0 +1,29 @@
+"""Random horizontal flips."""
+
+from __future__ import annotations
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor
+
+from ganlab import Augmentation, Register, hookimpl
+
+
+@frozen
+class Flip:
+    """Mirrors each image left to right by chance, real and fake.
+
+    probability: of a flip. At 1/2 the discriminator cannot tell the sides apart, so generated images may be mirrored.
+    """
+
+    probability: float = field(default=0.5, validator=[ge(0), le(1)])
+
+    def augment(self, images: Tensor) -> Tensor:
+        mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < self.probability
+        return torch.where(mirrored, images.flip(3), images)
+
+
+@hookimpl
+def register_augmentations(register: Register[Augmentation]) -> None:
+    register("flip", Flip)

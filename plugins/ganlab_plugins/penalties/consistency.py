@@ -1,0 +1,39 @@
+"""Consistency regularisation (Zhang et al. 2020, arXiv:1910.12027): an image and its augmentation are judged alike."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor
+
+from ganlab import Augmentation, Penalty, Register, Step, component, hookimpl
+
+
+@frozen
+class Consistency:
+    """`weight` times the mean squared difference of the logits of real images and of the same images augmented.
+
+    augmentation: what is done to them; the paper flips and moves them.
+    weight: the factor (10 in the paper).
+    every: add the term on every k-th update, times k.
+    """
+
+    augmentation: Augmentation = component("augmentation", default="flip")
+    weight: float = field(default=10.0, validator=[ge(0), le(1e9)])
+    every: int = field(default=1, validator=[ge(1), le(10**12)])
+
+    @property
+    def player(self) -> Literal["discriminator"]:
+        return "discriminator"
+
+    def penalty(self, step: Step) -> Tensor:
+        assert step.real is not None  # it always is in the discriminator's update
+        changed = self.augmentation.augment(step.real)
+        return self.weight * (step.judge(step.real) - step.judge(changed)).square().mean()
+
+
+@hookimpl
+def register_penalties(register: Register[Penalty]) -> None:
+    register("consistency", Consistency)

@@ -1,0 +1,70 @@
+"""Penalties that want gradients of a certain norm: WGAN-GP's between real and fake images, DRAGAN's near real ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor
+
+from ganlab import Penalty, Register, Step, hookimpl
+
+
+@frozen
+class _WantedNorm:
+    weight: float = field(default=10.0, validator=[ge(0), le(1e9)])
+    norm: float = field(default=1.0, validator=[ge(0), le(1e9)])
+    one_sided: bool = False
+    every: int = field(default=1, validator=[ge(1), le(10**12)])
+
+    @property
+    def player(self) -> Literal["discriminator"]:
+        return "discriminator"
+
+    def _penalty(self, step: Step, images: Tensor) -> Tensor:
+        excess = torch.linalg.vector_norm(step.gradient_at(images).flatten(1), dim=1) - self.norm
+        squares: Tensor = (excess.relu() if self.one_sided else excess).square()
+        return self.weight * squares.mean()
+
+
+@frozen
+class GradientPenalty(_WantedNorm):
+    """WGAN-GP: at random points between real and fake images (Gulrajani et al. 2017, arXiv:1704.00028).
+
+    weight: the factor (lambda in the paper).
+    norm: the norm that the gradient is to have.
+    one_sided: let smaller norms be (Petzka et al. 2018, arXiv:1709.08894).
+    every: add the term on every k-th update, times k.
+    """
+
+    def penalty(self, step: Step) -> Tensor:
+        assert step.real is not None  # it always is in the discriminator's update
+        share = torch.rand(len(step.real), 1, 1, 1, device=step.real.device, dtype=step.real.dtype)
+        return self._penalty(step, torch.lerp(step.fake, step.real, share))
+
+
+@frozen
+class Dragan(_WantedNorm):
+    """DRAGAN: at real images with noise (Kodali et al. 2017, arXiv:1705.07215), beside the loss `bce`.
+
+    weight: the factor (lambda in the paper).
+    norm: the norm that the gradient is to have (k in the paper).
+    one_sided: let smaller norms be.
+    noise: the normal noise's standard deviation, in units of that of the batch's pixels.
+    every: add the term on every k-th update, times k.
+    """
+
+    noise: float = field(default=0.5, validator=[ge(0), le(1e6)])
+
+    def penalty(self, step: Step) -> Tensor:
+        assert step.real is not None  # it always is in the discriminator's update
+        near = step.real + self.noise * step.real.std() * torch.randn_like(step.real)
+        return self._penalty(step, near)
+
+
+@hookimpl
+def register_penalties(register: Register[Penalty]) -> None:
+    register("gradient_penalty", GradientPenalty)
+    register("dragan", Dragan)

@@ -1,0 +1,61 @@
+"""R1 and R2: the squared gradient at real and at fake images (Mescheder et al. 2018, arXiv:1801.04406)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor
+
+from ganlab import Penalty, Register, Step, hookimpl
+
+
+@frozen
+class _ZeroCentred:
+    """gamma / 2 times the mean over images of the squared norm of the discriminator's gradient.
+
+    gamma: the factor (10 in the paper's experiments).
+    every: add the term on every k-th update, times k (16 in StyleGAN2).
+    """
+
+    gamma: float = field(default=10.0, validator=[ge(0), le(1e9)])
+    every: int = field(default=1, validator=[ge(1), le(10**12)])
+
+    @property
+    def player(self) -> Literal["discriminator"]:
+        return "discriminator"
+
+    def _penalty(self, step: Step, images: Tensor) -> Tensor:
+        return self.gamma / 2 * step.gradient_at(images).square().flatten(1).sum(1).mean()
+
+
+@frozen
+class R1(_ZeroCentred):
+    """gamma / 2 times the mean over real images of the squared norm of the discriminator's gradient.
+
+    gamma: the factor (10 in the paper's experiments).
+    every: add the term on every k-th update, times k (16 in StyleGAN2).
+    """
+
+    def penalty(self, step: Step) -> Tensor:
+        assert step.real is not None  # it always is in the discriminator's update
+        return self._penalty(step, step.real)
+
+
+@frozen
+class R2(_ZeroCentred):
+    """gamma / 2 times the mean over fake images of the squared norm of the discriminator's gradient.
+
+    gamma: the factor (10 in the paper's experiments).
+    every: add the term on every k-th update, times k.
+    """
+
+    def penalty(self, step: Step) -> Tensor:
+        return self._penalty(step, step.fake)
+
+
+@hookimpl
+def register_penalties(register: Register[Penalty]) -> None:
+    register("r1", R1)
+    register("r2", R2)
