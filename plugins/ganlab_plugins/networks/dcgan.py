@@ -6,15 +6,31 @@ Decisions:
   halving.
 - As published: strided convolutions only, batch norm everywhere but at the generator's output and the discriminator's
   input, ReLU in the generator and leaky ReLU in the discriminator, weights from N(0, 0.02), batch norm from N(1, 0.02).
+- Options turn it into its descendants: other norms, spectral norm (SNGAN's CNN is close), attention (SAGAN), classes.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
 from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, hookimpl
+from ganlab.layers import (
+    ClassHead,
+    ConditionalBatchNorm2d,
+    HeadName,
+    Judged,
+    Layers,
+    MinibatchStdDev,
+    NormName,
+    SelfAttention2d,
+    classes_of,
+    norm,
+    spectrally_normed,
+)
 
 
 def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
@@ -30,46 +46,67 @@ def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
     return side, doublings
 
 
+def _check_attention(sides: tuple[int, ...], images: ImageSpec) -> None:
+    base, doublings = _base_and_doublings(images)
+    there = [base * 2**number for number in range(1, doublings)]
+    if strange := [side for side in sides if side not in there]:
+        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {there}")
+
+
 class _DCGANGenerator(nn.Module):
-    def __init__(self, latent_dim: int, channels: int, images: ImageSpec) -> None:
+    def __init__(self, config: DCGANGenerator, images: ImageSpec) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
-        base, doublings = _base_and_doublings(images)
-        width = channels * 2 ** (doublings - 1)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, width, base, bias=False), *_normed_relu(width)]
+        self.latent_dim = config.latent_dim
+        side, doublings = _base_and_doublings(images)
+        width = config.channels * 2 ** (doublings - 1)
+        bias = config.norm == "none"
+
+        def normed_relu() -> list[nn.Module]:
+            if config.norm == "conditional_batch":
+                classes = classes_of(images, f'norm = "{config.norm}"')
+                return [ConditionalBatchNorm2d(width, classes), nn.ReLU(inplace=True)]
+            return [norm(config.norm, width, 2), nn.ReLU(inplace=True)]
+
+        layers: list[nn.Module] = [nn.ConvTranspose2d(self.latent_dim, width, side, bias=bias), *normed_relu()]
         for _ in range(doublings - 1):
-            layers += [nn.ConvTranspose2d(width, width // 2, 4, 2, 1, bias=False), *_normed_relu(width // 2)]
-            width //= 2
-        layers += [nn.ConvTranspose2d(width, images.channels, 4, 2, 1, bias=False), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+            width, side = width // 2, 2 * side
+            layers += [nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=bias), *normed_relu()]
+            if side in config.attention:
+                layers.append(SelfAttention2d(width))
+        layers += [nn.ConvTranspose2d(width, images.channels, 4, 2, 1, bias=bias), nn.Tanh()]
+        self.layers = Layers(*layers)
         self.apply(_initialise)
 
     def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        images: Tensor = self.layers(z[:, :, None, None])
+        images: Tensor = self.layers(z[:, :, None, None], condition)
         return images
 
 
 class _DCGANDiscriminator(nn.Module):
-    def __init__(self, channels: int, slope: float, images: ImageSpec) -> None:
+    def __init__(self, config: DCGANDiscriminator, images: ImageSpec) -> None:
         super().__init__()
         base, doublings = _base_and_doublings(images)
-        width = channels
-        layers: list[nn.Module] = [nn.Conv2d(images.channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(slope, True)]
+        width, side, slope = config.channels, images.height // 2, config.slope
+        bias = config.norm == "none"
+        layers: list[nn.Module] = [nn.Conv2d(images.channels, width, 4, 2, 1, bias=bias), nn.LeakyReLU(slope, True)]
         for _ in range(doublings - 1):
-            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width)]
+            if side in config.attention:
+                layers.append(SelfAttention2d(width))
+            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=bias), norm(config.norm, 2 * width, 2)]
             layers += [nn.LeakyReLU(slope, inplace=True)]
-            width *= 2
-        layers += [nn.Conv2d(width, 1, base, bias=False)]
+            width, side = 2 * width, side // 2
+        if config.minibatch_stddev:
+            layers.append(MinibatchStdDev(config.minibatch_stddev))
+            width += 1
+        layers += [nn.Conv2d(width, 1, base, bias=bias)]
         self.layers = nn.Sequential(*layers)
         self.apply(_initialise)
+        self.head = ClassHead(config.head, width, images)
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        logits: Tensor = self.layers(images).flatten()
-        return logits
-
-
-def _normed_relu(width: int) -> list[nn.Module]:
-    return [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+        maps = self.layers[:-1](images)
+        judged: Tensor | Judged = self.head(maps.sum((2, 3)), self.layers[-1](maps).flatten(), condition)
+        return judged
 
 
 def _initialise(module: nn.Module) -> None:
@@ -86,13 +123,18 @@ class DCGANGenerator:
 
     latent_dim: numbers in a latent.
     channels: feature maps before the last layer; each layer towards the latent has twice as many.
+    norm: of each layer but the last. "conditional_batch" is batch norm with a gain and a bias for each class.
+    attention: sides of the maps that self-attention is added to, such as [32].
     """
 
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
+    norm: Literal["batch", "conditional_batch", "layer", "instance", "none"] = "batch"
+    attention: tuple[int, ...] = ()
 
     def build(self, images: ImageSpec) -> nn.Module:
-        return _DCGANGenerator(self.latent_dim, self.channels, images)
+        _check_attention(self.attention, images)
+        return _DCGANGenerator(self, images)
 
 
 @frozen
@@ -101,13 +143,26 @@ class DCGANDiscriminator:
 
     channels: feature maps after the first layer; each further layer has twice as many.
     slope: the leaky ReLU's slope below zero.
+    norm: of each layer but the first and the last.
+    spectral_norm: divide each weight by an estimate of its spectral norm (SNGAN), usually with norm = "none".
+    attention: sides of the maps that self-attention is added to, such as [16].
+    minibatch_stddev: before the last layer, add a map of how much the images of a group of so many differ; 0 for none.
+    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
+        also tells its class, for AC-GAN.
     """
 
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
     slope: float = field(default=0.2, validator=[ge(0), le(100)])
+    norm: NormName = "batch"
+    spectral_norm: bool = False
+    attention: tuple[int, ...] = ()
+    minibatch_stddev: int = field(default=0, validator=[ge(0), le(2**16)])
+    head: HeadName = "plain"
 
     def build(self, images: ImageSpec) -> nn.Module:
-        return _DCGANDiscriminator(self.channels, self.slope, images)
+        _check_attention(self.attention, images)
+        network = _DCGANDiscriminator(self, images)
+        return spectrally_normed(network) if self.spectral_norm else network
 
 
 @hookimpl

@@ -9,23 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, le, lt, min_len
 from torch import Tensor, nn
 
 from ganlab import ImageSpec, NetworkConfig, Register, hookimpl
+from ganlab.layers import ClassHead, HeadName, Judged, norm, spectrally_normed
+
+Norm = Literal["none", "batch", "layer"]
 
 
 class _MLPGenerator(nn.Module):
-    def __init__(self, latent_dim: int, hidden: Sequence[int], slope: float, images: ImageSpec) -> None:
+    def __init__(self, config: MLPGenerator, images: ImageSpec) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.latent_dim = config.latent_dim
         self.shape = (images.channels, images.height, images.width)
         self.layers = nn.Sequential(
-            *_hidden_layers([latent_dim, *hidden], slope, dropout=0.0),
-            nn.Linear(hidden[-1], math.prod(self.shape)),
+            *_hidden_layers([config.latent_dim, *config.hidden], config.slope, config.norm, dropout=0.0),
+            nn.Linear(config.hidden[-1], math.prod(self.shape)),
             nn.Tanh(),
         )
 
@@ -35,22 +38,28 @@ class _MLPGenerator(nn.Module):
 
 
 class _MLPDiscriminator(nn.Module):
-    def __init__(self, hidden: Sequence[int], slope: float, dropout: float, images: ImageSpec) -> None:
+    def __init__(self, config: MLPDiscriminator, images: ImageSpec) -> None:
         super().__init__()
+        pixels = images.channels * images.height * images.width
         self.layers = nn.Sequential(
-            *_hidden_layers([images.channels * images.height * images.width, *hidden], slope, dropout),
-            nn.Linear(hidden[-1], 1),
+            *_hidden_layers([pixels, *config.hidden], config.slope, config.norm, config.dropout),
+            nn.Linear(config.hidden[-1], 1),
         )
+        self.head = ClassHead(config.head, config.hidden[-1], images)
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        logits: Tensor = self.layers(images.flatten(1)).squeeze(1)
-        return logits
+    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+        features = self.layers[:-1](images.flatten(1))
+        judged: Tensor | Judged = self.head(features, self.layers[-1](features).squeeze(1), condition)
+        return judged
 
 
-def _hidden_layers(widths: Sequence[int], slope: float, dropout: float) -> list[nn.Module]:
+def _hidden_layers(widths: Sequence[int], slope: float, normed: Norm, dropout: float) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(slope, inplace=True)]
+        layers.append(nn.Linear(inputs, outputs))
+        if normed != "none":
+            layers.append(norm(normed, outputs, 0))
+        layers.append(nn.LeakyReLU(slope, inplace=True))
         if dropout:
             layers.append(nn.Dropout(dropout))
     return layers
@@ -66,14 +75,16 @@ class MLPGenerator:
     latent_dim: numbers in a latent.
     hidden: widths of the hidden layers, first to last.
     slope: the leaky ReLU's slope below zero.
+    norm: of each hidden layer.
     """
 
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
     hidden: tuple[int, ...] = field(default=(256, 512, 1024), validator=_widths)
     slope: float = field(default=0.2, validator=[ge(0), le(100)])
+    norm: Norm = "none"
 
     def build(self, images: ImageSpec) -> nn.Module:
-        return _MLPGenerator(self.latent_dim, self.hidden, self.slope, images)
+        return _MLPGenerator(self, images)
 
 
 @frozen
@@ -83,14 +94,22 @@ class MLPDiscriminator:
     hidden: widths of the hidden layers, first to last.
     slope: the leaky ReLU's slope below zero.
     dropout: the share of hidden values that is dropped in training.
+    norm: of each hidden layer.
+    spectral_norm: divide each weight by an estimate of its spectral norm (SNGAN).
+    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
+        also tells its class, for AC-GAN.
     """
 
     hidden: tuple[int, ...] = field(default=(1024, 512, 256), validator=_widths)
     slope: float = field(default=0.2, validator=[ge(0), le(100)])
     dropout: float = field(default=0.0, validator=[ge(0), lt(1)])
+    norm: Norm = "none"
+    spectral_norm: bool = False
+    head: HeadName = "plain"
 
     def build(self, images: ImageSpec) -> nn.Module:
-        return _MLPDiscriminator(self.hidden, self.slope, self.dropout, images)
+        network = _MLPDiscriminator(self, images)
+        return spectrally_normed(network) if self.spectral_norm else network
 
 
 @hookimpl

@@ -1,0 +1,155 @@
+"""Building blocks of networks, which bundled plugins and yours share: norms, spectral norm, attention, class heads.
+
+Decisions:
+- A block that needs the class is an `nn.Module` with `takes_condition = True`, and `Layers` hands it the condition; all
+  others are torch's own kind.
+- What draws first weights draws them when it is made, from torch's default generator, as torch's layers do.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from ganlab.errors import ComponentError
+from ganlab.protocols import ImageSpec
+
+NormName = Literal["batch", "layer", "instance", "none"]
+HeadName = Literal["plain", "projection", "class_logits"]
+
+
+@frozen
+class Judged:
+    """What a discriminator that also classifies says: `logits` (N,) of being real, `class_logits` (N, classes)."""
+
+    logits: Tensor
+    class_logits: Tensor
+
+
+class Layers(nn.Sequential):
+    """Layers one after the other, of which some may need the condition."""
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, condition) if getattr(layer, "takes_condition", False) else layer(x)
+        return x
+
+
+def classes_of(images: ImageSpec, what: str) -> int:
+    """How many classes there are; raises ComponentError for `what` where the data set has no class labels."""
+    if images.classes is None:
+        raise ComponentError(f"{what} needs class labels, and the data set has none")
+    return images.classes
+
+
+def norm(name: NormName, channels: int, dimensions: int) -> nn.Module:
+    """A norm with gain and bias over maps (N, C, H, W), where `dimensions` is 2, or over rows (N, C), where it is 0.
+
+    "layer" is over all channels and places of an image, "instance" over the places of each channel.
+    """
+    if name == "none":
+        return nn.Identity()
+    if name == "layer":
+        return nn.GroupNorm(1, channels) if dimensions else nn.LayerNorm(channels)
+    if name == "batch":
+        return nn.BatchNorm2d(channels) if dimensions else nn.BatchNorm1d(channels)
+    if not dimensions:
+        raise ComponentError("norm: an instance norm is over the places of a map, and a row has none")
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm with a gain and a bias for each class (Dumoulin et al. 2017, arXiv:1610.07629), 1 and 0 at first."""
+
+    takes_condition = True
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Embedding.from_pretrained(torch.ones(classes, channels), freeze=False)
+        self.bias = nn.Embedding.from_pretrained(torch.zeros(classes, channels), freeze=False)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        gain, bias = self.gain(condition)[:, :, None, None], self.bias(condition)[:, :, None, None]
+        result: Tensor = gain * self.norm(x) + bias
+        return result
+
+
+def spectrally_normed(network: nn.Module) -> nn.Module:
+    """The network with each linear, convolutional and embedding layer's weight divided by an estimate of its spectral
+    norm (Miyato et al. 2018, arXiv:1802.05957), which each pass in training brings nearer."""
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
+    for module in [module for module in network.modules() if isinstance(module, kinds)]:
+        parametrizations.spectral_norm(module)
+    return network
+
+
+class MinibatchStdDev(nn.Module):
+    """Adds maps that say how much the images of a group differ (Karras et al. 2018, arXiv:1710.10196).
+
+    Maps (N, C, H, W) become (N, C + 1, H, W). A group has `group` images, or as many fewer as divide the batch.
+    """
+
+    def __init__(self, group: int = 4) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = len(x)
+        group = next(size for size in range(min(self.group, count), 0, -1) if count % size == 0)
+        members = x.float().unflatten(0, (group, count // group))
+        deviation = (members.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        maps = deviation.repeat(group)[:, None, None, None].expand(count, 1, *x.shape[2:])
+        return torch.cat([x, maps.to(x.dtype)], 1)
+
+
+class SelfAttention2d(nn.Module):
+    """Each place of a map attends to all (SAGAN; Zhang et al. 2019, arXiv:1805.08318), by nothing at first.
+
+    Keys and values are pooled to half the side, and queries and keys have an eighth of the channels, values a half.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner, half = max(1, channels // 8), max(1, channels // 2)
+        self.query, self.key = nn.Conv2d(channels, inner, 1, bias=False), nn.Conv2d(channels, inner, 1, bias=False)
+        self.value = nn.Conv2d(channels, half, 1, bias=False)
+        self.out = nn.Conv2d(half, channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.max_pool2d
+        query = self.query(x).flatten(2)
+        key, value = (pooled(part(x), 2).flatten(2) for part in (self.key, self.value))
+        # Written out, since torch's own attention has no second derivative on CUDA, which gradient penalties take.
+        weights = (query.transpose(1, 2) @ key).softmax(2)
+        attended: Tensor = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        total: Tensor = x + self.gain * self.out(attended)
+        return total
+
+
+class ClassHead(nn.Module):
+    """What a discriminator's features (N, width) and logits (N,) say where it knows of classes.
+
+    "projection" adds the product of the features with the class's vector to the logit (Miyato and Koyama 2018,
+    arXiv:1802.05637); "class_logits" also gives a logit for each class (AC-GAN; Odena et al. 2017, arXiv:1610.09585),
+    for the penalty `class_loss`; "plain" leaves the logits as they are.
+    """
+
+    def __init__(self, name: HeadName, width: int, images: ImageSpec) -> None:
+        super().__init__()
+        self.name = name
+        if name != "plain":
+            classes = classes_of(images, f'head = "{name}"')
+            self.classes = nn.Embedding(classes, width) if name == "projection" else nn.Linear(width, classes)
+            nn.init.xavier_uniform_(self.classes.weight)
+
+    def forward(self, features: Tensor, logits: Tensor, condition: Tensor | None) -> Tensor | Judged:
+        if self.name == "projection":
+            product: Tensor = features * self.classes(condition)
+            return logits + product.sum(1)
+        return Judged(logits, self.classes(features)) if self.name == "class_logits" else logits

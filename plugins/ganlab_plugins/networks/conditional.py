@@ -1,0 +1,88 @@
+"""Any generator and discriminator told the class: the conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784).
+
+Each wraps another network, built a little wider. The generator's gets the class's vector behind the latent, the
+discriminator's one more channel, which is the class's own picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor, nn
+
+from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, component, hookimpl
+from ganlab.layers import Judged, classes_of
+
+
+class _Generator(nn.Module):
+    def __init__(self, network: nn.Module, label_dim: int, classes: int) -> None:
+        super().__init__()
+        self.network = network
+        inner: Any = network.latent_dim
+        self.latent_dim: int = inner - label_dim
+        self.classes = nn.Embedding(classes, label_dim)
+
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        images: Tensor = self.network(torch.cat([z, self.classes(condition)], 1), condition)
+        return images
+
+
+class _Discriminator(nn.Module):
+    def __init__(self, network: nn.Module, images: ImageSpec, classes: int) -> None:
+        super().__init__()
+        self.network = network
+        self.shape = (1, images.height, images.width)
+        self.classes = nn.Embedding(classes, images.height * images.width)
+
+    def forward(self, images: Tensor, condition: Tensor) -> Tensor | Judged:
+        pictures = self.classes(condition).unflatten(1, self.shape).to(images.dtype)
+        judged: Tensor | Judged = self.network(torch.cat([images, pictures], 1), condition)
+        return judged
+
+
+@frozen
+class ConditionalGenerator:
+    """A generator that is given a learned vector of the class behind the latent.
+
+    network: the generator that is given both; its latent_dim is that of the latent alone.
+    label_dim: numbers in a class's vector.
+    """
+
+    network: NetworkConfig = component("generator", default="mlp")
+    label_dim: int = field(default=50, validator=[ge(1), le(2**20)])
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        classes = classes_of(images, "a conditional generator")
+        inner: Any = self.network
+        if "latent_dim" not in attrs.fields_dict(type(inner)):
+            raise ComponentError(f"network: {type(inner).__name__} has no option latent_dim that could be widened")
+        wider: NetworkConfig = attrs.evolve(inner, latent_dim=inner.latent_dim + self.label_dim)
+        return _Generator(wider.build(images), self.label_dim, classes)
+
+
+@frozen
+class ConditionalDiscriminator:
+    """A discriminator that is given a learned picture of the class as one more channel.
+
+    network: the discriminator that is given both.
+    """
+
+    network: NetworkConfig = component("discriminator", default="mlp")
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        classes = classes_of(images, "a conditional discriminator")
+        return _Discriminator(self.network.build(attrs.evolve(images, channels=images.channels + 1)), images, classes)
+
+
+@hookimpl
+def register_generators(register: Register[NetworkConfig]) -> None:
+    register("conditional", ConditionalGenerator)
+
+
+@hookimpl
+def register_discriminators(register: Register[NetworkConfig]) -> None:
+    register("conditional", ConditionalDiscriminator)

@@ -1,0 +1,45 @@
+"""The class half of AC-GAN's objective (Odena et al. 2017, arXiv:1610.09585): both players want the class to be told."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ganlab import Penalty, Register, Step, hookimpl
+
+
+@frozen
+class ClassLoss:
+    """`weight` times the cross-entropy of the discriminator's class logits with the classes of the images.
+
+    The discriminator's update counts real and fake images, the generator's the fake ones. It needs a discriminator
+    that gives class logits (head = "class_logits"), and usually stands in the experiment twice, once for each player.
+
+    player: whose loss it is a term of: "discriminator" or "generator".
+    weight: the factor.
+    real_only: let the discriminator learn the classes of real images only.
+    every: add the term on every k-th update, times k.
+    """
+
+    player: Literal["discriminator", "generator"] = "discriminator"
+    weight: float = field(default=1.0, validator=[ge(0), le(1e9)])
+    real_only: bool = False
+    every: int = field(default=1, validator=[ge(1), le(10**12)])
+
+    def penalty(self, step: Step) -> Tensor:
+        outputs: list[Any] = [step.fake_logits]
+        if self.player == "discriminator":
+            outputs = [step.real_logits] if self.real_only else [step.real_logits, step.fake_logits]
+        if step.condition is None or not hasattr(outputs[0], "class_logits"):
+            raise TypeError('class_loss needs a discriminator with head = "class_logits", and data with class labels')
+        labels = step.condition
+        return self.weight * sum(cross_entropy(output.class_logits.float(), labels) for output in outputs)
+
+
+@hookimpl
+def register_penalties(register: Register[Penalty]) -> None:
+    register("class_loss", ClassLoss)
