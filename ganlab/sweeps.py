@@ -126,7 +126,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     for name, changes in variants.items():
         for seed in seeds:
             try:
-                toml = _resolved(path.parent / base, changes, seed, settings)
+                toml = _resolved(path.parent / base, _beside(path, changes), seed, settings)
             except UserError as error:
                 problems += [f"{path}: variants.{name}: {line}" for line in error.problems]
                 failed += 1
@@ -187,6 +187,16 @@ def _resolved(base: Path, changes: Mapping[str, Any], seed: int, settings: list[
         override(table, parts, value)
     table["seed"] = seed
     return to_toml(*resolve(table, base))
+
+
+def _beside(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a variant changes, its plugin files being relative to the sweep file that names them, not to the base."""
+    files = changes.get("plugins")
+    if not isinstance(files, list):
+        return changes
+    folder = path.parent.absolute()
+    moved = [str(folder / file) if isinstance(file, str) and not file.startswith("~") else file for file in files]
+    return {**changes, "plugins": moved}
 
 
 def _flat(changes: Mapping[str, Any], at: list[str]) -> Iterator[tuple[list[str], Any]]:
