@@ -26,9 +26,9 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # Its functions take the group there is at import as a default, and torch.compile imports it. Were that while the group
-    # lives, gloo's threads would outlive destroy_process_group, and now and then abort the process as Python ends.
-    import torch.distributed.nn  # noqa: F401
+    # Its functions take the group there is at import as a default, and torch.compile imports it. Were that while the
+    # group lives, gloo's threads would outlive destroy_process_group, and now and then abort the process at its end.
+    from torch.distributed import nn  # noqa: F401
 
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     if device.type == "cuda":
