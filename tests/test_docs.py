@@ -14,7 +14,6 @@ import yaml
 from ganlab import hookspecs
 from ganlab.config import load_experiment
 from ganlab.plugins import load_plugins
-from ganlab.runfolder import read_records
 from ganlab.sweeps import load_sweep
 from support import REPOSITORY
 
@@ -132,21 +131,6 @@ def test_the_readmes_loss_is_ten_lines_and_trains(
     table |= tomllib.loads(toml)
     code, _, err = ganlab("run", write(table), "--out", "r")
     assert code == 0, err
-
-
-def test_the_plugin_with_one_of_each_trains(
-    table: dict[str, object], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
-    text = (REPOSITORY / "docs" / "hooks.md").read_text()
-    start = text.index("# one_of_each.py")
-    source = "\n\n".join(re.findall(r"```python\n(.*?)```", text[start - 20 :], re.DOTALL)[:5])
-    (toml,) = re.findall(r"```toml\n(plugins = .*?)```", text, re.DOTALL)
-    (tmp_path / "one_of_each.py").write_text(source)
-    table |= tomllib.loads(toml)
-    code, _, err = ganlab("run", write(table), "--out", "r")
-    assert code == 0, err
-    assert read_records(Path("r/log.jsonl"))[0]["penalty_real_gradient"] > 0
-    assert [record["name"] for record in read_records(Path("r/metrics.jsonl"))] == ["brightness", "fid"] * 2
 
 
 def test_the_readmes_links_and_pictures_are_there() -> None:
