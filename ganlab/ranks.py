@@ -7,6 +7,7 @@ Decisions:
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -26,10 +27,9 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # Its functions take the group there is at import as a default, and torch.compile imports it. Were that while the group
-    # lives, gloo's threads would outlive destroy_process_group, and now and then abort the process as Python ends.
-    import torch.distributed.nn  # noqa: F401
-
+    # Its functions keep the group that there is at import as a default, and torch's optimisers import it. Were that
+    # while the group lives, gloo's threads would outlive it, and abort the process now and then as Python ends.
+    importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     if device.type == "cuda":
         _groups.append(distributed.new_group(backend="gloo"))

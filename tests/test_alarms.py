@@ -66,7 +66,7 @@ ENERGY = Discriminators(lambda real, fake: real.square().mean() + (3 - fake).rel
         # Energies: real images are to have the smaller output.
         (ENERGY, sigmoid(0) - sigmoid(3)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_the_gap_that_a_loss_asks_for(loss: Any, gap: float) -> None:
     assert asked_gap(loss) == pytest.approx(gap, abs=0.005)

@@ -145,7 +145,7 @@ def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str,
 
 
 def test_nothing_of_the_group_outlives_it(tmp_path: Path) -> None:
-    """A thread of gloo's that still lives as Python ends aborts the process now and then, which looks like a failed run."""
+    """A thread of gloo's that still lives as Python ends aborts the process now and then."""
     script = tmp_path / "joins.py"
     script.write_text("""
 import os
