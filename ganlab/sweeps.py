@@ -42,7 +42,7 @@ class SweepFile:
 
     base: the experiment file that the variants are made from, relative to this file.
     variants: a table `[variants.NAME]` for each, with the keys of the experiment file in which it differs from the
-        base. A list, such as `penalty`, is given whole.
+        base. A list, such as `penalty`, is given whole; the files of `plugins` are relative to this file.
     name: of the sweep, and of its folder in `runs/`.
     seeds: different whole numbers from 0 on; each replaces the experiment's `seed`.
     launcher: what starts the runs, and where.
