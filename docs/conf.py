@@ -1,4 +1,4 @@
-"""The site: `sphinx-build -W -n docs docs/_build`. What is said of code is made from it, in `from_code.py`.
+"""The site. What is said of code is made from it, in `from_code.py`.
 
 Nothing is fetched: no intersphinx, no fonts, no scripts of others.
 """
@@ -17,6 +17,8 @@ version = release = ganlab.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "from_code"]
 exclude_patterns = ["_build"]
+
+smartquotes = False  # quotes are TOML's
 
 html_theme = "furo"
 html_title = f"ganlab {version}"

@@ -9,6 +9,7 @@ Three directives, for pages that are read on GitHub too, where they are shown as
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import import_module
 from typing import Any
@@ -130,7 +131,7 @@ class Names(SphinxDirective):
                 lines += [f".. autoclass:: {name}", "   :members:", "   :special-members: __call__"]
                 # The fields of other classes are in their signature.
                 lines += ["   :undoc-members:" if is_protocol(thing) else "", ""]
-            else:
+            elif inspect.isfunction(thing):
                 lines += [f".. autofunction:: {name}", ""]
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
