@@ -28,6 +28,7 @@ myst_enable_extensions = ["attrs_inline", "deflist"]
 myst_heading_anchors = 3  # as on GitHub, so that one link does for both
 
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
 default_role = "code"  # docstrings have single backticks
 nitpicky = True

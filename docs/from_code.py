@@ -98,8 +98,9 @@ class Components(Made):
     def made(self, argument: str) -> str:
         lines = []
         for component in load_plugins().registry.of_kind(argument):
-            assert component.origin.file is not None
-            file = component.origin.file.as_posix().partition("/plugins/ganlab_plugins/")[2]
+            if component.origin.source != "bundled":
+                continue
+            file = str(component.origin.file).partition("/plugins/ganlab_plugins/")[2]
             at = f"{argument}-{component.name}"
             lines += [
                 f"({at})=",
