@@ -193,7 +193,7 @@ def _class_problems(kind: Kind, cls: Any) -> list[str]:
         problems.append(f"{wanted}, got the {what} {cls.__name__} without that")
     elif not attrs.inspect(cls).is_frozen:
         problems.append(f"{wanted}, got {cls.__name__}, which is not frozen: a component's options do not change")
-    lacking = [name for name in kind.methods if name not in options and not hasattr(cls, name)]
+    lacking = [name for name in kind.methods if name not in options and _member(cls, name) is None]
     if lacking:
         right = ", ".join(_as_written(kind.protocol, name) for name in lacking)
         problems.append(f"{cls.__name__} is no {kind.table}: it lacks {right}")
@@ -211,13 +211,13 @@ def _class_problems(kind: Kind, cls: Any) -> list[str]:
 
 def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
     """What is wrong with a member that is there: a method that takes other arguments, or is none, or should be none."""
-    static = inspect.getattr_static(cls, name, None)
+    static = _member(cls, name)
     function = static.__func__ if isinstance(static, staticmethod | classmethod) else static
     if not isinstance(function, FunctionType):
         return []
     code = inspect.unwrap(function).__code__
     at = f"{cls.__name__}: {{}} ({code.co_filename}, line {code.co_firstlineno}): expected"
-    promised = inspect.getattr_static(kind.protocol, name)
+    promised = _member(kind.protocol, name)
     if isinstance(promised, property):
         return [f"{at.format(name + ', a method')} an option or a property: {_as_written(kind.protocol, name)}"]
     given = list(inspect.signature(promised).parameters)[isinstance(static, staticmethod | classmethod) :]
@@ -228,6 +228,11 @@ def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
     return []
 
 
+def _member(cls: type, name: str) -> Any:
+    """What a class has under a name, not called; not what its own class has: every class can be called, to make one."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
 def called(value: Any) -> str:
     """A class or a function by its name, anything else as it is written."""
     return value.__name__ if isinstance(value, type | FunctionType) else shown(value)
@@ -235,7 +240,7 @@ def called(value: Any) -> str:
 
 def _as_written(protocol: type, name: str) -> str:
     """A member of a protocol as an author writes it: `generator(self, real, fake)`, `every: int`."""
-    member = inspect.getattr_static(protocol, name)
+    member = _member(protocol, name)
     if isinstance(member, property):
         return f"{name}: {inspect.signature(member.fget).return_annotation}"  # type: ignore[arg-type]
     return signature_text(member)

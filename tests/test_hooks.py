@@ -62,7 +62,7 @@ def test_former_names_work_and_each_warns_once(old: Path) -> None:
 
 @pytest.mark.filterwarnings("always::FutureWarning")  # which one process would show once
 def test_run_check_and_plugins_say_so(
-    old: Path, ganlab: Ganlab, table: dict[str, Any], write: Callable[..., Path]
+    old: Path, ganlab: Ganlab, table: dict[str, Any], write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warned = "".join(f"warning: {line}\n" for line in said_of(old))
     experiment = write(table | {"plugins": ["old.py"], "loss": {"name": "hinge"}})
@@ -72,8 +72,12 @@ def test_run_check_and_plugins_say_so(
     assert ganlab("plugins", "hinge", "--plugin", old)[2] == warned
     code, out, err = ganlab("plugins", "hinge", "--plugin", old, "--json")
     assert (json.loads(out)["failures"], err) == ([], warned)
-    assert ganlab("check", old)[2] == warned
     assert ganlab("plugins", "hinge", "--plugin", old, "--no-plugin", "old")[2].startswith("'hinge': no component")
+    assert ganlab("check", old)[2] == warned
+    monkeypatch.setenv("GANLAB_PLUGINS", str(old.parent))
+    (old.parent / "none").mkdir()
+    (old.parent / "none" / "other.py").write_text("from ganlab import hookimpl\n@hookimpl\ndef run_finished(): ...\n")
+    assert ganlab("check", "none/other.py")[2] == warned, "once, although it loads all plugins twice"
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "0.4.0rc1", "0.10.0", "1.0.0"])

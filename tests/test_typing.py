@@ -26,10 +26,13 @@ TYPED = REPOSITORY / "tests" / "typed"
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the good plugin, the bad one, and what `ganlab new` writes for each kind."""
+    """A folder with the good plugin, the bad one, the one of the docs, and what `ganlab new` writes for each kind."""
     folder = tmp_path_factory.mktemp("typed")
     for name in ("good.py", "bad.py"):
         shutil.copy(TYPED / name, folder)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "hooks.md").read_text(), re.DOTALL)
+    (typed,) = (block for block in blocks if "Register[" in block)
+    (folder / "documented.py").write_text(typed)
     for kind in KINDS:
         _, test = write_plugin(kind, f"my_{kind}", folder / f"my_{kind}.py")
         test.unlink()
@@ -52,7 +55,7 @@ def pyright(folder: Path) -> list[tuple[str, int]]:
     environment = os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     said = json.loads(done.stdout)
-    assert said["summary"]["filesAnalyzed"] == 2 + len(KINDS)
+    assert said["summary"]["filesAnalyzed"] == 3 + len(KINDS)
     return [(Path(found["file"]).name, found["range"]["start"]["line"] + 1) for found in said["generalDiagnostics"]]
 
 
