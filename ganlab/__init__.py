@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ganlab.files import flush_folder as flush_folder
     from ganlab.files import tensors_sha256 as tensors_sha256
     from ganlab.files import write_whole as write_whole
+    from ganlab.hookspecs import Register as Register
     from ganlab.hookspecs import hookimpl as hookimpl
     from ganlab.mapped import MappedImages as MappedImages
     from ganlab.memory import FittingBatches as FittingBatches
@@ -65,7 +66,7 @@ _HOMES = {
     "data": ["ImageDataset", "to_float", "to_uint8"],
     "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
     "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
-    "hookspecs": ["hookimpl"],
+    "hookspecs": ["Register", "hookimpl"],
     "mapped": ["MappedImages"],
     "memory": ["FittingBatches"],
     "options": ["Interval", "component", "components"],

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -47,7 +47,7 @@ def main() -> None:
 def call(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     stderr = Console(stderr=True)
-    warnings.showwarning = lambda message, *_: stderr.print(f"warning: {message}", markup=False, soft_wrap=True)
+    warnings.showwarning = _shown_once(stderr)
     help_to = Console()
     boxed = help_to.is_terminal and help_to.width >= 50
     app.help_formatter = "default" if boxed else "plain"
@@ -76,6 +76,19 @@ def call(arguments: list[str]) -> int:
         stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume", soft_wrap=True)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _shown_once(stderr: Console) -> Callable[..., None]:
+    """What shows warnings: a line each, and no line twice in a command that loads the same plugin again."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        line = f"warning: {message}"
+        if line not in said:
+            said.add(line)
+            stderr.print(line, markup=False, soft_wrap=True)
+
+    return show
 
 
 @app.command

@@ -12,22 +12,23 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import os
 import pkgutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
 import pluggy
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ganlab import hookspecs
-from ganlab.errors import PluginFailed, did_you_mean, one_line
-from ganlab.registry import KINDS, Origin, RegistrationError, Registry
+from ganlab.errors import PluginFailed, did_you_mean, one_line, shown
+from ganlab.hooks import hooks_of
+from ganlab.registry import KINDS, Origin, RegistrationError, Registry, called
 
 BUNDLED = "ganlab_plugins"
 ENTRY_POINT_GROUP = "ganlab"
@@ -35,13 +36,13 @@ ENTRY_POINT_GROUP = "ganlab"
 
 @define
 class Failure:
-    """A plugin that could not be used, and why: one line, with the place in the plugin's own file."""
+    """A plugin that could not be used as it is, and one reason: one line, with the place in the plugin's own file."""
 
     origin: Origin
     cause: str
 
     def __str__(self) -> str:
-        return f"plugin {self.origin}: {self.cause}"
+        return f"plugin {self.origin.located}: {self.cause}"
 
 
 @define
@@ -102,14 +103,17 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
     seen: set[str] = set()
-    for origin, load in _sources(files):
+    for origin, entry, load in _sources(files):
         seen.add(origin.plugin)
         if origin.plugin in blocked:
             continue
+        found, problems = origin, list[str]()
         with Guard() as guard:
-            _admit(plugins, origin, load())
+            found = _located(origin, entry)
+            problems += _admit(plugins, found, load())
         if guard.error is not None:
-            plugins.failures.append(Failure(origin, cause(guard.error, origin)))
+            problems.append(cause(guard.error, found))
+        plugins.failures += [Failure(found, problem) for problem in problems]
     hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
         f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
@@ -118,27 +122,27 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     return plugins
 
 
-def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
-    """Where plugins come from, in order, each with a function that imports it."""
+def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, str, Callable[[], ModuleType]]]:
+    """Where plugins come from, in order, each with the module whose file is not known yet and what imports it."""
     package = importlib.util.find_spec(BUNDLED)
     if package is not None and package.submodule_search_locations:
         version = _version("ganlab")
         for module in sorted(_walk(package.submodule_search_locations, ""), key=lambda item: item[0]):
             name, file = module
             origin = Origin(name, "bundled", "ganlab", version, file)
-            yield origin, lambda name=name: importlib.import_module(f"{BUNDLED}.{name}")  # type: ignore[misc]
+            yield origin, "", lambda name=name: importlib.import_module(f"{BUNDLED}.{name}")  # type: ignore[misc]
 
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         distribution = _distribution(point)
         origin = Origin(f"{distribution}:{point.name}", "installed", distribution, _version(distribution), None)
-        yield origin, point.load
+        yield origin, point.module, point.load
 
     folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
     lying = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
     for file in dict.fromkeys([*lying, *files]):
         origin = Origin(file.stem, "file", "", "", file)
-        yield origin, lambda file=file: _import_file(file)  # type: ignore[misc]
+        yield origin, "", lambda file=file: _import_file(file)  # type: ignore[misc]
 
 
 def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
@@ -153,6 +157,12 @@ def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
                 yield f"{prefix}{module.name}", Path(location) / f"{module.name}.py"
 
 
+def _located(origin: Origin, module: str) -> Origin:
+    """The origin with the file of its module, which is found and not yet run (the package that holds it is)."""
+    found = importlib.util.find_spec(module) if module else None
+    return evolve(origin, file=Path(found.origin)) if found is not None and found.origin else origin
+
+
 def _import_file(file: Path) -> ModuleType:
     """Imports a plugin file under a name of its own, so that it shadows nothing."""
     name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
@@ -165,44 +175,59 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> None:
-    """Checks a plugin's hooks, registers it with the manager and runs its register hooks."""
+def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
+    """Registers a plugin with the manager and runs its register hooks; gives everything that is wrong with it.
+
+    What is wrong with a component leaves out that component, what is wrong with a hook the whole plugin: an experiment
+    must not run without a hook that it counts on.
+    """
     if origin.plugin in plugins.origins:
-        raise RegistrationError(f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}")
-    problems = _hook_problems(plugins.manager, module)
-    if problems:
-        raise RegistrationError("; ".join(problems))
-    if origin.file is None and (file := inspect.getsourcefile(module)):
-        origin = Origin(origin.plugin, origin.source, origin.distribution, origin.version, Path(file))
-    plugins.manager.register(module, origin.plugin)
-    plugins.origins[origin.plugin] = origin
-    others = [plugin for plugin in plugins.manager.get_plugins() if plugin is not module]
+        return [f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}"]
+    if not isinstance(module, ModuleType):
+        return [f"expected a module, got {shown(module)}: an entry point is name = 'package.module'"]
+    hooks = hooks_of(module)
+    for text in hooks.outdated:
+        warnings.warn(str(Failure(origin, text)), FutureWarning, stacklevel=3)
+    problems = list(hooks.problems)
+    registry = plugins.registry.copy() if problems else plugins.registry
+    plugin = hooks.plugin(module.__name__)
+    plugins.manager.register(plugin, origin.plugin)
+    others = [other for other in plugins.manager.get_plugins() if other is not plugin]
     for kind in KINDS.values():
         # Called for one plugin at a time, so that every component knows whose it is.
         caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
-        caller(register=lambda name, cls, table=kind.table: plugins.registry.register(table, name, cls, origin))
-
-
-def _hook_problems(manager: pluggy.PluginManager, module: ModuleType) -> list[str]:
-    """What is wrong with the hook implementations in a module, each with its line and the right signature."""
-    known = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "ganlab_spec")}
-    problems = []
-    for name, function in vars(module).items():
-        if not hasattr(function, "ganlab_impl"):
-            continue
-        line = f"line {function.__code__.co_firstlineno}: hook {name!r}"
-        if name not in known:
-            problems.append(f"{line}: no such hook{did_you_mean(name, known)}")
-            continue
-        wanted = inspect.signature(known[name]).parameters
-        got = inspect.signature(function).parameters
-        right = f"{name}({', '.join(wanted)})"
-        problems += [f"{line}: unknown argument {arg!r}; the hook is {right}" for arg in got if arg not in wanted]
-        if defaults := [arg for arg, p in got.items() if p.default is not inspect.Parameter.empty]:
-            problems.append(f"{line}: argument {defaults[0]!r} has a default value; the hook is {right}")
-    if not any(hasattr(function, "ganlab_impl") for function in vars(module).values()):
-        problems.append("it implements no hook; decorate a function such as register_losses with @ganlab.hookimpl")
+        with Guard() as guard:
+            caller(register=_registering(registry, kind.table, origin, problems))
+        if guard.error is not None:
+            problems.append(cause(guard.error, origin))
+    if hooks.problems:
+        plugins.manager.unregister(plugin)
+    else:
+        plugins.origins[origin.plugin] = origin
     return problems
+
+
+def _registering(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
+    """What a register hook is given: what is wrong is added to `problems`, with its line, and the hook goes on."""
+
+    def register(*arguments: Any, **named: Any) -> None:
+        line = _line(traceback.extract_stack(), origin)
+        if len(arguments) != 2 or named:
+            got = ", ".join([*map(called, arguments), *(f"{key}=…" for key in named)])
+            problems.append(f"{line}register({got}): expected register(name, class)")
+            return
+        try:
+            registry.register(kind, *arguments, origin)
+        except RegistrationError as error:
+            problems.extend(f"{line}{problem}" for problem in error.problems)
+
+    return register
+
+
+def _line(frames: Iterable[traceback.FrameSummary], origin: Origin) -> str:
+    """`"line 7: "`: the deepest line of the plugin's own file; nothing where none of it is there."""
+    lines = [frame.lineno for frame in frames if frame.filename == str(origin.file)]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def cause(error: BaseException, origin: Origin) -> str:
@@ -210,11 +235,10 @@ def cause(error: BaseException, origin: Origin) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
-    kind = "" if isinstance(error, RegistrationError) else f"{type(error).__name__}: "
     text = "…"
     with Guard():  # what a stranger's error says is a stranger's code too
         text = one_line(error)
-    return f"{kind}{text}" + (f" (line {lines[-1]})" if lines else "")
+    return f"{type(error).__name__}: {text}" + (f" (line {lines[-1]})" if lines else "")
 
 
 def blamed(error: BaseException, registry: Registry, when: str) -> BaseException:

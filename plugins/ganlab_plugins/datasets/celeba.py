@@ -12,14 +12,13 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab import ComponentError, DatasetConfig, Places, Register, hookimpl, one_line
 from ganlab_plugins.datasets._common import check_split, downloading, image_size
 
 if TYPE_CHECKING:
@@ -123,5 +122,5 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("celeba", CelebA)

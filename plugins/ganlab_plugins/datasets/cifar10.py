@@ -6,13 +6,12 @@ Source: A. Krizhevsky, Learning multiple layers of features from tiny images, Un
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab import ComponentError, DatasetConfig, Places, Register, hookimpl, one_line
 from ganlab_plugins.datasets._common import check_split, downloading, image_size
 
 if TYPE_CHECKING:
@@ -107,5 +106,5 @@ def _jpeg(places: Places, split: str) -> tuple[Tensor, Tensor]:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("cifar10", CIFAR10)

@@ -6,12 +6,11 @@ doi:10.24432/C50P49; scikit-learn ships its test set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ganlab import DatasetConfig, Places, hookimpl
+from ganlab import DatasetConfig, Places, Register, hookimpl
 from ganlab_plugins.datasets._common import check_split, image_size
 
 if TYPE_CHECKING:
@@ -54,5 +53,5 @@ class Digits:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("digits", Digits)

@@ -18,13 +18,12 @@ Decisions:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, le
 
-from ganlab import DatasetConfig, Places, hookimpl
+from ganlab import DatasetConfig, Places, Register, hookimpl
 from ganlab_plugins.datasets._common import check_split, stream_seed
 
 if TYPE_CHECKING:
@@ -124,6 +123,6 @@ def _points(name: str, config: Ring | Grid, split: str) -> ImageDataset:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("ring", Ring)
     register("grid", Grid)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab import ComponentError, DatasetConfig, Places, Register, hookimpl, one_line
 from ganlab_plugins.datasets._common import check_split
 
 if TYPE_CHECKING:
@@ -171,5 +170,5 @@ def _test_classes(folder: Path, test: tuple[str, ...], train: tuple[str, ...]) -
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("image_folder", ImageFolder)

@@ -6,12 +6,11 @@ Proceedings of the IEEE 86(11), 1998; H. Xiao, K. Rasul and R. Vollgraf, Fashion
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
+from ganlab import ComponentError, DatasetConfig, Places, Register, hookimpl, one_line
 from ganlab_plugins.datasets._common import check_split, downloading, image_size
 
 if TYPE_CHECKING:
@@ -76,6 +75,6 @@ def _build(name: str, torchvision_name: str, size: int, places: Places, split: s
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("mnist", MNIST)
     register("fashion_mnist", FashionMNIST)

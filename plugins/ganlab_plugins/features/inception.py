@@ -17,13 +17,21 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, FittingBatches, hookimpl, one_line, tensors_sha256
+from ganlab import (
+    ComponentError,
+    Evaluation,
+    FeaturesConfig,
+    FittingBatches,
+    Register,
+    hookimpl,
+    one_line,
+    tensors_sha256,
+)
 from ganlab_plugins.features._precision import full_precision
 from ganlab_plugins.features._weights import read_weights
 
@@ -142,5 +150,5 @@ def downloaded_weights(folder: Path) -> Path:
 
 
 @hookimpl
-def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+def register_features(register: Register[FeaturesConfig]) -> None:
     register("inception", Inception)

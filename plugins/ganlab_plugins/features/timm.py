@@ -27,13 +27,22 @@ import contextlib
 import difflib
 import http.client
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, FittingBatches, hookimpl, one_line, tensors_sha256
+from ganlab import (
+    ComponentError,
+    Evaluation,
+    FeaturesConfig,
+    FittingBatches,
+    Register,
+    hookimpl,
+    one_line,
+    tensors_sha256,
+)
 from ganlab_plugins.features._precision import full_precision
 from ganlab_plugins.features._weights import read_weights
 
@@ -284,6 +293,6 @@ def published_tensors(published: PretrainedCfg, model: str, table: str, folder: 
 
 
 @hookimpl
-def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+def register_features(register: Register[FeaturesConfig]) -> None:
     register("dinov2", DINOv2)
     register("timm", Timm)

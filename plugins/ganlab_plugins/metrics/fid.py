@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Register, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
     MOST_SAMPLES,
     about_features,
@@ -205,5 +205,5 @@ def extrapolated(
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("fid", FID)

@@ -15,12 +15,11 @@ Decisions:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Register, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
     MOST_SAMPLES,
     about_features,
@@ -103,5 +102,5 @@ def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("inception_score", InceptionScore)

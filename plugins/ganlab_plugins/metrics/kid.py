@@ -13,12 +13,11 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Register, Scores, component, hookimpl
 from ganlab_plugins.metrics._shared import (
     MOST_SAMPLES,
     about_features,
@@ -127,5 +126,5 @@ def cubic(a: Tensor, b: Tensor) -> Tensor:
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("kid", KID)

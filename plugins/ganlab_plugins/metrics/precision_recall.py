@@ -19,12 +19,23 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Dataset, Evaluation, FeaturesConfig, Interval, Metric, Scores, component, hookimpl
+from ganlab import (
+    ComponentError,
+    Dataset,
+    Evaluation,
+    FeaturesConfig,
+    Interval,
+    Metric,
+    Register,
+    Scores,
+    component,
+    hookimpl,
+)
 from ganlab_plugins.metrics._shared import (
     MOST_SAMPLES,
     about_features,
@@ -149,5 +160,5 @@ def squared_distances(a: Tensor, b: Tensor, evaluation: Evaluation) -> Iterator[
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("precision_recall", PrecisionRecall)
