@@ -19,6 +19,8 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ganlab import __version__
+from ganlab.completion import components, components_and_kinds, kinds, offered
+from ganlab.completion import plugins as plugin_names
 from ganlab.errors import GanlabError, Interrupted, PluginFailed, UserError
 from ganlab.streams import lasting
 
@@ -34,8 +36,14 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+app.register_install_completion_command(
+    help="Let bash, zsh or fish complete commands, options and the names of plugins."
+)
+
 Set = Annotated[list[str] | None, Parameter(name="--set", help="KEY=VALUE, any TOML value; can be repeated.")]
 Device = Literal["auto", "cpu", "cuda"]
+Blocked = Annotated[list[str] | None, offered(plugin_names)]
+Metrics = Annotated[list[str] | None, offered(components("metric"))]
 
 
 def main() -> None:
@@ -89,7 +97,7 @@ def run(
     anyway: bool = False,
     device: Device = "auto",
     plugin: list[Path] | None = None,
-    no_plugin: list[str] | None = None,
+    no_plugin: Blocked = None,
     dry_run: bool = False,
 ) -> int:
     """Train an experiment: samples, scores and checkpoints go into a run folder.
@@ -168,7 +176,7 @@ def sweep(
     *,
     out: Path | None = None,
     jobs: int = 1,
-    launcher: str | None = None,
+    launcher: Annotated[str | None, offered(components("launcher"))] = None,
     set_: Set = None,
 ) -> int:
     """Run every variant of a sweep file with every seed; skips the finished, resumes the rest.
@@ -209,7 +217,7 @@ def sweep(
 @app.command
 def compare(
     *paths: Path,
-    metric: str | None = None,
+    metric: Annotated[str | None, offered(components("metric"))] = None,
     baseline: str | None = None,
     split: bool = False,
     html: Path | None = None,
@@ -264,7 +272,7 @@ def evaluate(
     run: Path,
     /,
     *,
-    metric: list[str] | None = None,
+    metric: Metrics = None,
     step: int | None = None,
     set_: Set = None,
     device: Device = "auto",
@@ -294,9 +302,9 @@ def score(
     images: Path,
     /,
     *,
-    against: str,
-    metric: list[str] | None = None,
-    features: str | None = None,
+    against: Annotated[str, offered(components("dataset"))],
+    metric: Metrics = None,
+    features: Annotated[str | None, offered(components("features"))] = None,
     set_: Set = None,
     device: Device = "auto",
     plugin: list[Path] | None = None,
@@ -455,12 +463,12 @@ def bench(
 
 @app.command
 def plugins(
-    name: str | None = None,
+    name: Annotated[str | None, offered(components_and_kinds)] = None,
     /,
     *,
     json: bool = False,
     plugin: list[Path] | None = None,
-    no_plugin: list[str] | None = None,
+    no_plugin: Blocked = None,
 ) -> int:
     """List every component by kind, its options with types and defaults, and where it came from.
 
@@ -504,7 +512,7 @@ def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
 
 
 @app.command
-def new(kind: str, name: str, /, *, out: Path | None = None) -> int:
+def new(kind: Annotated[str, offered(kinds)], name: str, /, *, out: Path | None = None) -> int:
     """Write a plugin file that works, and its test, to edit.
 
     Parameters

@@ -10,6 +10,7 @@ Decisions:
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
@@ -102,7 +103,7 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
     seen: set[str] = set()
-    for origin, load in _sources(files):
+    for origin, load in sources(files):
         seen.add(origin.plugin)
         if origin.plugin in blocked:
             continue
@@ -118,7 +119,7 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     return plugins
 
 
-def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
+def sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
     """Where plugins come from, in order, each with a function that imports it."""
     package = importlib.util.find_spec(BUNDLED)
     if package is not None and package.submodule_search_locations:
@@ -131,7 +132,8 @@ def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], Modul
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         distribution = _distribution(point)
-        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, _version(distribution), None)
+        version, code = _version(distribution), _module_file(point.module)
+        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, version, code)
         yield origin, point.load
 
     folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
@@ -153,6 +155,16 @@ def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
                 yield f"{prefix}{module.name}", Path(location) / f"{module.name}.py"
 
 
+def _module_file(name: str) -> Path | None:
+    """The file of a module, without importing it or the packages it is in; None where it is not found."""
+    head, *rest = name.split(".")
+    spec = importlib.util.find_spec(head)
+    for part in rest:
+        if spec is not None:
+            spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
 def _import_file(file: Path) -> ModuleType:
     """Imports a plugin file under a name of its own, so that it shadows nothing."""
     name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
@@ -172,8 +184,6 @@ def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> None:
     problems = _hook_problems(plugins.manager, module)
     if problems:
         raise RegistrationError("; ".join(problems))
-    if origin.file is None and (file := inspect.getsourcefile(module)):
-        origin = Origin(origin.plugin, origin.source, origin.distribution, origin.version, Path(file))
     plugins.manager.register(module, origin.plugin)
     plugins.origins[origin.plugin] = origin
     others = [plugin for plugin in plugins.manager.get_plugins() if plugin is not module]
