@@ -101,6 +101,7 @@ class Registry:
     """Names to components, kind by kind."""
 
     _components: dict[tuple[str, str], Component] = field(factory=dict)
+    _contested: dict[tuple[str, str], list[Origin]] = field(factory=dict)
     _frozen: bool = False
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
@@ -124,6 +125,7 @@ class Registry:
             raise RegistrationError(f"{at}: {cls.__name__}: options without a type: {', '.join(untyped)}")
         for other in self.of_kind(kind):
             if other.name == name:
+                self._contested.setdefault((kind, name), [other.origin]).append(origin)
                 raise RegistrationError(f"{at}: the {kind} {name!r} is already registered by {other.origin}")
             if other.cls is cls:
                 raise RegistrationError(f"{at}: {cls.__name__} is already registered as {other.name!r}; subclass it")
@@ -137,7 +139,12 @@ class Registry:
         return sorted((c for c in self._components.values() if c.kind == kind), key=lambda c: c.name)
 
     def find(self, kind: str, name: str) -> Component:
-        """The component of that name; raises UserError with the nearest name where there is none."""
+        """The component of that name; raises UserError where there is none, with the nearest name, or more than one."""
+        if origins := self._contested.get((kind, name)):
+            raise UserError(
+                f"the {kind} {shown(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
+                f"--no-plugin {origins[-1].plugin} leaves one out"
+            )
         if (kind, name) in self._components:
             return self._components[kind, name]
         names = [c.name for c in self.of_kind(kind)]
