@@ -33,9 +33,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, FittingBatches, hookimpl, one_line, tensors_sha256
-from ganlab_plugins.features._precision import full_precision
-from ganlab_plugins.features._weights import read_weights
+from ganlab import (
+    ComponentError,
+    Evaluation,
+    FeaturesConfig,
+    FittingBatches,
+    full_precision,
+    hookimpl,
+    one_line,
+    read_weights,
+    tensors_sha256,
+)
 
 if TYPE_CHECKING:
     import torch
