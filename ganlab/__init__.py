@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ganlab.data import ImageDataset as ImageDataset
     from ganlab.data import to_float as to_float
     from ganlab.data import to_uint8 as to_uint8
+    from ganlab.datasets import check_split as check_split
+    from ganlab.datasets import downloading as downloading
+    from ganlab.datasets import image_size as image_size
+    from ganlab.datasets import stream_seed as stream_seed
     from ganlab.errors import ComponentError as ComponentError
     from ganlab.errors import GanlabError as GanlabError
     from ganlab.errors import UserError as UserError
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data": ["ImageDataset", "to_float", "to_uint8"],
+    "datasets": ["check_split", "downloading", "image_size", "stream_seed"],
     "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
     "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
     "hookspecs": ["hookimpl"],

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, hookimpl, one_line
-from ganlab_plugins.datasets._common import check_split
+from ganlab import ComponentError, DatasetConfig, Places, check_split, hookimpl, one_line
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
