@@ -114,6 +114,7 @@ class Registry:
     """Names to components, kind by kind."""
 
     _components: dict[tuple[str, str], Component] = field(factory=dict)
+    _contested: dict[tuple[str, str], list[Origin]] = field(factory=dict)
     _frozen: bool = False
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
@@ -125,6 +126,7 @@ class Registry:
         problems = [*_name_problems(name), *_class_problems(KINDS[kind], cls)]
         for other in self.of_kind(kind):
             if other.name == name:
+                self._contested.setdefault((kind, name), [other.origin]).append(origin)
                 problems.append(f"the {kind} {name!r} is already registered by {other.origin}")
             elif other.cls is cls:
                 problems.append(
@@ -137,7 +139,7 @@ class Registry:
 
     def copy(self) -> Registry:
         """A registry with the same components, to try others on."""
-        return Registry(dict(self._components))
+        return Registry(dict(self._components), {taken: list(by) for taken, by in self._contested.items()})
 
     def freeze(self) -> None:
         self._frozen = True
@@ -147,7 +149,12 @@ class Registry:
         return sorted((c for c in self._components.values() if c.kind == kind), key=lambda c: c.name)
 
     def find(self, kind: str, name: str) -> Component:
-        """The component of that name; raises UserError with the nearest name where there is none."""
+        """The component of that name; raises UserError where there is none, with the nearest name, or more than one."""
+        if origins := self._contested.get((kind, name)):
+            raise UserError(
+                f"the {kind} {shown(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
+                f"--no-plugin {origins[-1].plugin} leaves one out"
+            )
         if (kind, name) in self._components:
             return self._components[kind, name]
         names = [c.name for c in self.of_kind(kind)]
