@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ganlab.data import ImageDataset as ImageDataset
     from ganlab.data import to_float as to_float
     from ganlab.data import to_uint8 as to_uint8
+    from ganlab.datasets import check_split as check_split
+    from ganlab.datasets import downloading as downloading
+    from ganlab.datasets import image_size as image_size
+    from ganlab.datasets import stream_seed as stream_seed
     from ganlab.errors import ComponentError as ComponentError
     from ganlab.errors import GanlabError as GanlabError
     from ganlab.errors import UserError as UserError
@@ -27,10 +31,28 @@ if TYPE_CHECKING:
     from ganlab.hookspecs import Register as Register
     from ganlab.hookspecs import hookimpl as hookimpl
     from ganlab.mapped import MappedImages as MappedImages
+    from ganlab.measuring import MOST_SAMPLES as MOST_SAMPLES
+    from ganlab.measuring import about_features as about_features
+    from ganlab.measuring import about_generated as about_generated
+    from ganlab.measuring import about_reference as about_reference
+    from ganlab.measuring import built_features as built_features
+    from ganlab.measuring import cached_reference as cached_reference
+    from ganlab.measuring import class_count as class_count
+    from ganlab.measuring import class_labels_of as class_labels_of
+    from ganlab.measuring import classifying as classifying
+    from ganlab.measuring import features_of as features_of
+    from ganlab.measuring import generated_features as generated_features
+    from ganlab.measuring import generated_rows as generated_rows
+    from ganlab.measuring import random_state as random_state
+    from ganlab.measuring import random_subset as random_subset
+    from ganlab.measuring import reference_features as reference_features
+    from ganlab.measuring import reference_rows as reference_rows
     from ganlab.memory import FittingBatches as FittingBatches
     from ganlab.options import Interval as Interval
     from ganlab.options import component as component
     from ganlab.options import components as components
+    from ganlab.pretrained import full_precision as full_precision
+    from ganlab.pretrained import read_weights as read_weights
     from ganlab.protocols import Augmentation as Augmentation
     from ganlab.protocols import Dataset as Dataset
     from ganlab.protocols import DatasetConfig as DatasetConfig
@@ -64,12 +86,32 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "data": ["ImageDataset", "to_float", "to_uint8"],
+    "datasets": ["check_split", "downloading", "image_size", "stream_seed"],
     "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
     "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
     "hookspecs": ["Register", "hookimpl"],
     "mapped": ["MappedImages"],
+    "measuring": [
+        "MOST_SAMPLES",
+        "about_features",
+        "about_generated",
+        "about_reference",
+        "built_features",
+        "cached_reference",
+        "class_count",
+        "class_labels_of",
+        "classifying",
+        "features_of",
+        "generated_features",
+        "generated_rows",
+        "random_state",
+        "random_subset",
+        "reference_features",
+        "reference_rows",
+    ],
     "memory": ["FittingBatches"],
     "options": ["Interval", "component", "components"],
+    "pretrained": ["full_precision", "read_weights"],
     "protocols": [
         "Augmentation",
         "Dataset",

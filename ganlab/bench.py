@@ -25,10 +25,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ganlab import rivals
-from ganlab.build import Training, build, capturing, pick_device, places
+from ganlab.build import Training, build, capturing, pick_device
 from ganlab.capture import Rehearsal, rehearse
 from ganlab.config import Experiment, load_experiment
 from ganlab.errors import UserError
+from ganlab.files import places
 from ganlab.loop import take_step
 from ganlab.plugins import Plugins
 

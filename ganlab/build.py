@@ -7,14 +7,10 @@ loss without labels) is refused here, all of it at once, before a run folder exi
 from __future__ import annotations
 
 import copy
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from attrs import frozen
 from torch import Tensor, nn
@@ -86,20 +82,6 @@ class Training:
     @property
     def steps_per_epoch(self) -> float:
         return self.feeder.batches_per_epoch / self.turns.batches
-
-
-def places() -> Places:
-    """`$GANLAB_DATA` and `$GANLAB_CACHE`, else folders in the user's cache folder."""
-    try:
-        home = Path(platformdirs.user_cache_dir("ganlab"))
-    except RuntimeError:
-        home = Path("~")
-    if not home.is_absolute():  # a user without a home, as in some containers; earlier platformdirs just say "~"
-        home = Path(tempfile.gettempdir()) / f"ganlab-{os.getuid()}"
-    data, cache = os.environ.get("GANLAB_DATA"), os.environ.get("GANLAB_CACHE")
-    return Places(
-        Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
-    )
 
 
 def pick_device(wanted: str) -> torch.device:

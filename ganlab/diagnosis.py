@@ -24,10 +24,11 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from ganlab import ranks
-from ganlab.build import PLAYERS, Training, build, penalty_names, places
+from ganlab.build import PLAYERS, Training, build, penalty_names
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, not_finite
 from ganlab.config import Experiment, structured, to_table
 from ganlab.errors import GanlabError
+from ganlab.files import places
 from ganlab.loop import take_step
 from ganlab.phases import Player, logits
 from ganlab.plugins import Guard, Plugins

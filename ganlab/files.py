@@ -20,10 +20,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import platformdirs
+
 from ganlab.errors import CannotWrite, one_line
+from ganlab.protocols import Places
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def places() -> Places:
+    """`$GANLAB_DATA` and `$GANLAB_CACHE`, else folders in the user's cache folder."""
+    try:
+        home = Path(platformdirs.user_cache_dir("ganlab"))
+    except RuntimeError:
+        home = Path("~")
+    if not home.is_absolute():  # a user without a home, as in some containers; earlier platformdirs just say "~"
+        home = Path(tempfile.gettempdir()) / f"ganlab-{os.getuid()}"
+    data, cache = os.environ.get("GANLAB_DATA"), os.environ.get("GANLAB_CACHE")
+    return Places(
+        Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
+    )
 
 
 def sha256(data: bytes | memoryview) -> str:

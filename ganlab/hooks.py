@@ -64,11 +64,9 @@ def hooks_of(module: ModuleType) -> Hooks:
             continue
         problems, renamed = _arguments(name, function, known[name])
         hooks.problems += [f"{at}: {problem}" for problem in problems]
-        right = signature_text(known[name])
         for old, (new, ends) in renamed.items():
-            hooks.outdated.append(
-                f"{at}: argument {old!r} is now {new!r}, as in {right}; {old!r} is taken until {ends}"
-            )
+            now = f"argument {old!r} is now {new!r}, as in {signature_text(known[name])}"
+            hooks.outdated.append(f"{at}: {now}; the former name is taken until {ends}")
         if not problems:
             names = {old: new for old, (new, _) in renamed.items()}
             hooks.implementations[name] = _with_arguments(function, names) if names else function

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import typing
 from typing import Any
 
 import attrs
@@ -12,24 +10,19 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from ganlab.errors import UserError, did_you_mean, shown
-from ganlab.options import COMPONENT, Interval
+from ganlab.errors import UserError, did_you_mean
 from ganlab.plugins import Plugins
 from ganlab.registry import KINDS, Component
+from ganlab.wording import options_of, text_of
 
 
 def described(component: Component) -> dict[str, Any]:
     """A component as JSON: kind, name, what it says of itself, options, origin."""
-    types = typing.get_type_hints(component.cls)
     return {
         "kind": component.kind,
         "name": component.name,
-        "doc": inspect.getdoc(component.cls) or "",
-        "options": [
-            {"name": f.alias, "type": _type_name(f, types[f.name]), "default": _default(f)}
-            for f in attrs.fields(component.cls)
-            if f.init
-        ],
+        "doc": text_of(component.cls),
+        "options": [attrs.asdict(option) for option in options_of(component.cls)],
         "origin": component.origin.record() | {"location": component.location},
     }
 
@@ -45,7 +38,10 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
     failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)]
     if wanted and not found and not failures:
         names = {component.name for kind in KINDS for component in plugins.registry.of_kind(kind)} | set(KINDS)
-        raise UserError(f"{wanted!r}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}")
+        raise UserError(
+            f"{wanted!r}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}",
+            *(f"{failure} (so what it registers is unknown)" for failure in plugins.failures),
+        )
     if as_json:
         content = {
             "components": [described(component) for component in found],
@@ -67,40 +63,24 @@ def _print(component: Component, out: Console, whole: bool) -> None:
     note = described(component)
     head = Text.assemble("  ", (component.name, "bold cyan"), "  ", (f"plugin {component.origin}", "dim"))
     out.print(head, soft_wrap=True)
-    doc = note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split())
-    if out.is_terminal:
-        out.print(Padding(Text(doc), (0, 0, 0, 4), expand=False))
-    else:  # each line whole, for grep
-        out.print(Text("\n".join(f"    {line}".rstrip() for line in doc.splitlines())), soft_wrap=True)
+    _print_text(note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split()), 4, out)
     names, types = ([option[key] for option in note["options"]] for key in ("name", "type"))
     for option in note["options"]:
         default = "required" if option["default"] is None else f"= {option['default']}"
         name, kind = option["name"].ljust(max(map(len, names))), option["type"].ljust(max(map(len, types)))
         # A terminal that is too narrow folds the line itself, where a table would leave out letters.
         out.print(Text.assemble("       ", name, "  ", (kind, "dim"), "  ", default), soft_wrap=True)
+        if whole:
+            _print_text(option["doc"], 11, out)
     if whole:
         out.print(f"    {component.location}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _type_name(f: attrs.Attribute[Any], kind: Any) -> str:
-    if COMPONENT in f.metadata:
-        return f"{f.metadata[COMPONENT]} component"
-    if kind is Interval:
-        return 'steps or "N epochs"'
-    if typing.get_origin(kind) is typing.Literal:
-        return " | ".join(map(repr, typing.get_args(kind)))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
-
-
-def _default(f: attrs.Attribute[Any]) -> str | None:
-    """The default as the experiment file would write it; None for an option that has to be given."""
-    if f.default is attrs.NOTHING:
-        return None
-    value: Any = f.default
-    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
-        value = value.factory()
-    if value is None:
-        return "none"
-    if isinstance(value, Interval):
-        value = value.to_toml()
-    return shown(list(value) if isinstance(value, tuple) else value)
+def _print_text(text: str, indent: int, out: Console) -> None:
+    if not text:
+        return
+    if out.is_terminal:
+        out.print(Padding(Text(text), (0, 0, 0, indent), expand=False))
+    else:  # each line whole, for grep
+        lines = [f"{' ' * indent}{line}".rstrip() for line in text.splitlines()]
+        out.print(Text("\n".join(lines)), soft_wrap=True)

@@ -17,6 +17,12 @@ from ganlab.errors import shown
 COMPONENT = "ganlab.component"
 """The key in a field's metadata that names the kind of component the field takes."""
 
+DEFAULT = "ganlab.default"
+"""The key in a field's metadata that says what holds where the file is silent, where that is no plain value."""
+
+
+INTERVAL = 'a number of steps or "N epochs"'
+"""What an interval is in the experiment file, in words."""
 
 MOST = 10**12
 """The longest interval, in steps or epochs: longer than any run."""
@@ -41,7 +47,7 @@ class Interval:
             return cls(value)
         if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12}) (step|epoch)s?", value.strip())):
             return cls(int(match[1]), "epochs" if match[2] == "epoch" else "steps")
-        raise ValueError(f'expected a number of steps or text such as "2 epochs", got {shown(value)}')
+        raise ValueError(f"expected {INTERVAL}, got {shown(value)}")
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit if self.count != 1 else self.unit[:-1]}"

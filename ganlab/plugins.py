@@ -10,6 +10,7 @@ Decisions:
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
@@ -23,7 +24,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 import pluggy
-from attrs import define, evolve, field
+from attrs import define, field
 
 from ganlab import hookspecs
 from ganlab.errors import PluginFailed, did_you_mean, one_line, shown
@@ -103,17 +104,16 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
     seen: set[str] = set()
-    for origin, entry, load in _sources(files):
+    for origin, load in sources(files):
         seen.add(origin.plugin)
         if origin.plugin in blocked:
             continue
-        found, problems = origin, list[str]()
+        problems: list[str] = []
         with Guard() as guard:
-            found = _located(origin, entry)
-            problems += _admit(plugins, found, load())
+            problems += _admit(plugins, origin, load())
         if guard.error is not None:
-            problems.append(cause(guard.error, found))
-        plugins.failures += [Failure(found, problem) for problem in problems]
+            problems.append(cause(guard.error, origin))
+        plugins.failures += [Failure(origin, problem) for problem in problems]
     hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
         f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
@@ -122,8 +122,8 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     return plugins
 
 
-def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, str, Callable[[], ModuleType]]]:
-    """Where plugins come from, in order, each with the module whose file is not known yet and what imports it."""
+def sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
+    """Where plugins come from, in order, each with a function that imports it."""
     package = importlib.util.find_spec(BUNDLED)
     if package is not None and package.submodule_search_locations:
         version = _version("ganlab")
@@ -135,8 +135,9 @@ def _sources(files: Iterable[Path]) -> Iterator[tuple[Origin, str, Callable[[], 
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         distribution = _distribution(point)
-        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, _version(distribution), None)
-        yield origin, point.module, point.load
+        version, code = _version(distribution), _module_file(point.module)
+        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, version, code)
+        yield origin, point.load
 
     folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
     lying = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
@@ -157,10 +158,14 @@ def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
                 yield f"{prefix}{module.name}", Path(location) / f"{module.name}.py"
 
 
-def _located(origin: Origin, module: str) -> Origin:
-    """The origin with the file of its module, which is found and not yet run (the package that holds it is)."""
-    found = importlib.util.find_spec(module) if module else None
-    return evolve(origin, file=Path(found.origin)) if found is not None and found.origin else origin
+def _module_file(name: str) -> Path | None:
+    """The file of a module, without importing it or the packages it is in; None where it is not found."""
+    head, *rest = name.split(".")
+    spec = importlib.util.find_spec(head)
+    for part in rest:
+        if spec is not None:
+            spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    return Path(spec.origin) if spec is not None and spec.origin else None
 
 
 def _import_file(file: Path) -> ModuleType:

@@ -114,6 +114,7 @@ class Registry:
     """Names to components, kind by kind."""
 
     _components: dict[tuple[str, str], Component] = field(factory=dict)
+    _contested: dict[tuple[str, str], list[Origin]] = field(factory=dict)
     _frozen: bool = False
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
@@ -125,6 +126,7 @@ class Registry:
         problems = [*_name_problems(name), *_class_problems(KINDS[kind], cls)]
         for other in self.of_kind(kind):
             if other.name == name:
+                self._contested.setdefault((kind, name), [other.origin]).append(origin)
                 problems.append(f"the {kind} {name!r} is already registered by {other.origin}")
             elif other.cls is cls:
                 problems.append(
@@ -137,7 +139,7 @@ class Registry:
 
     def copy(self) -> Registry:
         """A registry with the same components, to try others on."""
-        return Registry(dict(self._components))
+        return Registry(dict(self._components), {taken: list(by) for taken, by in self._contested.items()})
 
     def freeze(self) -> None:
         self._frozen = True
@@ -147,7 +149,12 @@ class Registry:
         return sorted((c for c in self._components.values() if c.kind == kind), key=lambda c: c.name)
 
     def find(self, kind: str, name: str) -> Component:
-        """The component of that name; raises UserError with the nearest name where there is none."""
+        """The component of that name; raises UserError where there is none, with the nearest name, or more than one."""
+        if origins := self._contested.get((kind, name)):
+            raise UserError(
+                f"the {kind} {shown(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
+                f"--no-plugin {origins[-1].plugin} leaves one out"
+            )
         if (kind, name) in self._components:
             return self._components[kind, name]
         names = [c.name for c in self.of_kind(kind)]
@@ -193,7 +200,7 @@ def _class_problems(kind: Kind, cls: Any) -> list[str]:
         problems.append(f"{wanted}, got the {what} {cls.__name__} without that")
     elif not attrs.inspect(cls).is_frozen:
         problems.append(f"{wanted}, got {cls.__name__}, which is not frozen: a component's options do not change")
-    lacking = [name for name in kind.methods if name not in options and not hasattr(cls, name)]
+    lacking = [name for name in kind.methods if name not in options and _member(cls, name) is None]
     if lacking:
         right = ", ".join(_as_written(kind.protocol, name) for name in lacking)
         problems.append(f"{cls.__name__} is no {kind.table}: it lacks {right}")
@@ -211,13 +218,13 @@ def _class_problems(kind: Kind, cls: Any) -> list[str]:
 
 def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
     """What is wrong with a member that is there: a method that takes other arguments, or is none, or should be none."""
-    static = inspect.getattr_static(cls, name, None)
+    static = _member(cls, name)
     function = static.__func__ if isinstance(static, staticmethod | classmethod) else static
     if not isinstance(function, FunctionType):
         return []
     code = inspect.unwrap(function).__code__
     at = f"{cls.__name__}: {{}} ({code.co_filename}, line {code.co_firstlineno}): expected"
-    promised = inspect.getattr_static(kind.protocol, name)
+    promised = _member(kind.protocol, name)
     if isinstance(promised, property):
         return [f"{at.format(name + ', a method')} an option or a property: {_as_written(kind.protocol, name)}"]
     given = list(inspect.signature(promised).parameters)[isinstance(static, staticmethod | classmethod) :]
@@ -228,6 +235,11 @@ def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
     return []
 
 
+def _member(cls: type, name: str) -> Any:
+    """What a class has under a name, not called; not what its own class has: every class can be called, to make one."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
 def called(value: Any) -> str:
     """A class or a function by its name, anything else as it is written."""
     return value.__name__ if isinstance(value, type | FunctionType) else shown(value)
@@ -235,7 +247,7 @@ def called(value: Any) -> str:
 
 def _as_written(protocol: type, name: str) -> str:
     """A member of a protocol as an author writes it: `generator(self, real, fake)`, `every: int`."""
-    member = inspect.getattr_static(protocol, name)
+    member = _member(protocol, name)
     if isinstance(member, property):
         return f"{name}: {inspect.signature(member.fget).return_annotation}"  # type: ignore[arg-type]
     return signature_text(member)

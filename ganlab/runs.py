@@ -10,12 +10,13 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab.build import pick_device, places
+from ganlab.build import pick_device
 from ganlab.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.conditions import Conditions
 from ganlab.config import Experiment, load_experiment
 from ganlab.errors import UserError, one_line
 from ganlab.evaluation import sample
+from ganlab.files import places
 from ganlab.plugins import Plugins
 from ganlab.protocols import ImageSpec
 from ganlab.runfolder import read_info, read_records

@@ -27,12 +27,13 @@ from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from ganlab import ranks
-from ganlab.build import pick_device, places
+from ganlab.build import pick_device
 from ganlab.config import override, parse_override
 from ganlab.data import ImageDataset
 from ganlab.determinism import deterministic
 from ganlab.errors import ComponentError, UserError, did_you_mean, one_line
 from ganlab.evaluation import Scorer, Scoring
+from ganlab.files import places
 from ganlab.options import component, components
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Dataset, DatasetConfig, Metric, Places

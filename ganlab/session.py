@@ -19,7 +19,7 @@ from attrs import frozen
 from ganlab import plots, ranks
 from ganlab.audience import Audience
 from ganlab.beside import Beside
-from ganlab.build import Training, build, pick_device, places
+from ganlab.build import Training, build, pick_device
 from ganlab.checkpoint import list_checkpoints
 from ganlab.config import Experiment, load_experiment, to_toml
 from ganlab.data import to_float
@@ -27,7 +27,7 @@ from ganlab.determinism import deterministic
 from ganlab.ending import explained, status_of
 from ganlab.errors import CannotWrite, ComponentError, UserError
 from ganlab.evaluation import Progress, Scorer, chosen, evaluating, sample
-from ganlab.files import write_whole
+from ganlab.files import places, write_whole
 from ganlab.interrupts import StopRequest
 from ganlab.loop import train
 from ganlab.opening import (

@@ -22,9 +22,7 @@ from attrs import frozen
 from ganlab.errors import UserError, did_you_mean, one_line, shown, shown_key
 from ganlab.options import COMPONENT, Interval
 from ganlab.registry import Component, Registry
-
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a table", list: "a list"}
-
+from ganlab.wording import component_in_words, holds_several, in_words, option_in_words
 
 NAMED = 10
 """How many problems of one kind in one table or list are named, a line each."""
@@ -101,7 +99,7 @@ class Structurer:
                 elif COMPONENT in f.metadata and isinstance(f.default, str):
                     values[key] = self._field(f, hints[f.name], f.default)
                 elif f.default is attrs.NOTHING:
-                    raise ValueError(f"missing; {_wanted(f, hints[f.name])} is needed")
+                    raise ValueError(f"missing; {option_in_words(f, hints[f.name])} is needed")
         for key, value in values.items():
             with _collecting(problems, key):
                 _validate(fields[key], value)
@@ -117,10 +115,10 @@ class Structurer:
         if COMPONENT not in f.metadata:
             return self.converter.structure(value, kind)
         name = f.metadata[COMPONENT]
-        if not isinstance(f.default, attrs.Factory):  # type: ignore[arg-type]
+        if not holds_several(f):
             return None if value is None else self.component(name, value)
         if not isinstance(value, list):
-            raise ValueError(f"expected a list of tables ([[{name}]]), got {shown(value)}")
+            raise ValueError(f"expected {option_in_words(f, kind)}, got {shown(value)}")
         if len(value) > MOST_TABLES:
             raise ValueError(f"expected at most {MOST_TABLES} tables, got {len(value):,}")
         problems: list[Problem] = []
@@ -136,7 +134,7 @@ class Structurer:
         """An instance of a registered class, from its name or from a table with `name` and its options."""
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping):
-            raise ValueError(f"expected the name of a {kind} or a table, got {shown(value)}")
+            raise ValueError(f"expected {component_in_words(kind)}, got {shown(value)}")
         name = table.get("name")
         if not isinstance(name, str):
             names = ", ".join(c.name for c in self.registry.of_kind(kind))
@@ -149,13 +147,13 @@ class Structurer:
 
     def _sequence(self, value: object, kind: Any) -> Any:
         if not isinstance(value, list):
-            raise ValueError(f"expected a list, got {shown(value)}")
+            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
         if len(value) > MOST_VALUES:
             raise ValueError(f"expected at most {MOST_VALUES:,} values, got {len(value):,}")
         inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
         fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
         if fixed and len(value) != len(inner):
-            raise ValueError(f"expected {len(inner)} values, got {shown(value)}")
+            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
         problems: list[Problem] = []
         made = []
         for index, item in enumerate(value):
@@ -178,8 +176,7 @@ class Structurer:
             failures += tried
         if len(members) == 1:
             raise Problems(failures)
-        wanted = " or ".join(map(_called, members))
-        raise ValueError(f"expected {wanted}, got {shown(value)}")
+        raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
 
     # ----------------------------------------------------------------------------------------------------------------
     # Writing
@@ -264,7 +261,7 @@ def _strict(kind: type) -> Callable[[object, Any], Any]:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"expected {NAMES[kind]}, got {shown(value)}")
+            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"expected a finite number, got {shown(value)}")
         if isinstance(value, str) and "\0" in value:
@@ -286,12 +283,7 @@ def _literal(value: object, kind: Any) -> Any:
         if type(value) is type(choice) and value == choice:
             return choice
     near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-    raise ValueError(f"expected {' or '.join(map(repr, choices))}, got {shown(value)}{near}")
-
-
-def _called(kind: Any) -> str:
-    """A type in words."""
-    return " or ".join(map(repr, typing.get_args(kind))) if _is_literal(kind) else NAMES.get(kind, str(kind))
+    raise ValueError(f"expected {in_words(kind)}, got {shown(value)}{near}")
 
 
 def _is_sequence(kind: Any) -> bool:
@@ -304,9 +296,3 @@ def _is_union(kind: Any) -> bool:
 
 def _listing(fields: Mapping[str, object]) -> str:
     return f"; the keys are: {', '.join(fields)}" if fields else "; it has no options"
-
-
-def _wanted(f: attrs.Attribute[Any], kind: Any) -> str:
-    if COMPONENT in f.metadata:
-        return f"a table [{f.metadata[COMPONENT]}] with the name of one"
-    return "a table" if attrs.has(kind) else str(NAMES.get(kind, kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -209,7 +210,7 @@ def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, hinge:
         "dcgan",
         "label_smoothing",
         "latent_dim",
-        "'sum' | 'mean'",
+        "'sum' or 'mean'",
         "= 0.9",
         "ganlab 0.",
         "hinge",
@@ -217,10 +218,10 @@ def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, hinge:
         assert word in out
     code, out, _ = ganlab("plugins", "--json", "hinge", "--plugin", hinge)
     (component,) = json.loads(out)["components"]
-    assert component["options"] == [{"name": "margin", "type": "float", "default": "1.0"}]
+    assert component["options"] == [{"name": "margin", "type": "a number", "default": "1.0", "doc": ""}]
     assert component["origin"]["location"] == f"{hinge}:6"
     code, out, _ = ganlab("plugins", "dcgan")
-    assert "feature maps before the last layer" in out
+    assert re.search(r"channels +a whole number += 64\n +feature maps before the last layer; each layer", out)
     assert "dcgan.py" in out
 
 
@@ -231,6 +232,10 @@ def test_plugins_shows_what_failed_to_load(ganlab: Command, tmp_path: Path) -> N
     assert "bce" in out
     assert "failed to load: plugin broken" in err
     assert "nothing_of_that_name" in err
+    code, _, err = ganlab("plugins", "hinge", "--plugin", tmp_path / "broken.py")
+    assert code == 2
+    assert err.splitlines()[0].startswith("'hinge': no component, kind or failed plugin of that name")
+    assert err.splitlines()[1].startswith("plugin broken")
 
 
 def test_the_live_view_on_a_terminal(table: dict[str, Any], write: Write) -> None:

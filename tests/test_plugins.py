@@ -202,6 +202,10 @@ class Bare:
     @staticmethod
     def build(): ...
 
+@frozen
+class Wraps:
+    def wrap(self, loss): ...
+
 class Plugin:
     @hookimpl
     def register_losses(self, register): ...
@@ -232,6 +236,9 @@ def register_penalties(register):
 def register_generators(register):
     register("static", Static)
     register("bare", Bare)
+
+@hookimpl
+def register_loss_wrappers(register): register("wraps", Wraps)
 
 @hookimpl
 def register_optimizers(): ...
@@ -279,6 +286,7 @@ register(name, class)
 line [[register("whole")]]: register('whole'): expected register(name, class)
 line [[register("bce"]]: register('bce', …): expected a class decorated with @attrs.frozen, got <lambda>
 line [[register("bce"]]: register('bce', …): the loss 'bce' is already registered by losses.bce (ganlab VERSION)
+line [[def register_loss_wrappers]]: register('wraps', …): Wraps is no loss_wrapper: it lacks __call__(self, loss)
 line [[register("pen"]]: register('pen', …): Pen: every, a method (FILE, line [[def every]]): \
 expected an option or a property: every: int
 line [[register("pen"]]: register('pen', …): Pen: penalty(self, step, extra) (FILE, line [[def penalty(]]): \

@@ -359,7 +359,8 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 import torch
-from ganlab.build import build, places
+from ganlab.build import build
+from ganlab.files import places
 from ganlab.config import load_experiment
 from ganlab.evaluation import Scorer
 from ganlab.loop import train

@@ -12,7 +12,7 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ganlab.build import places
+from ganlab.files import places
 from ganlab.images import save_grid
 from ganlab.protocols import Task
 from ganlab.runfolder import RunFolder, now

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ganlab import evaluation
-from ganlab.build import places
 from ganlab.conditions import Conditions
 from ganlab.data import image_spec
 from ganlab.errors import ComponentError, one_line
 from ganlab.evaluation import Scorer
+from ganlab.files import places
 from ganlab.options import Interval
 from ganlab.protocols import Dataset, Evaluation, ImageSpec, Places
 from ganlab.rng import seed_everything, untouched

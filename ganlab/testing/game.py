@@ -18,9 +18,10 @@ from typing import Any
 import attrs
 from attrs import define
 
-from ganlab.build import Training, build, places
+from ganlab.build import Training, build
 from ganlab.checkpoint import from_bytes, not_finite, to_bytes
 from ganlab.config import Experiment, Train
+from ganlab.files import places
 from ganlab.loop import take_step
 from ganlab.options import Interval
 from ganlab.registry import Registry

@@ -9,8 +9,6 @@ Decisions:
 
 from __future__ import annotations
 
-import inspect
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -33,6 +31,7 @@ from ganlab.testing.game import TinyGame
 from ganlab.testing.networks import check_network, check_optimizer
 from ganlab.testing.terms import check_augmentation, check_loss, check_loss_wrapper, check_penalty
 from ganlab.testing.tiny import tiny_options, tiny_registry
+from ganlab.wording import option_docs
 
 CHECKS: dict[str, Callable[[Inspection, TinyGame], None]] = {
     "generator": check_network,
@@ -92,10 +91,8 @@ def _is_one(inspection: Inspection, registry: Registry) -> None:
 
 
 def _documented(inspection: Inspection) -> str:
-    text = inspect.getdoc(inspection.cls) or ""
     names = [f.alias for f in attrs.fields(inspection.cls) if f.init]
-    # "name: text", or "one, other: text" for several that are explained together.
-    lacking = [name for name in names if not re.search(rf"\b{name}\b(?:, \w+)*: ", text)]
+    lacking = [name for name in names if name not in option_docs(inspection.cls)]
     if lacking:
         said = ", ".join(map(repr, lacking))
         raise Fault(

@@ -20,9 +20,10 @@ from rich.console import Console
 
 from ganlab.bench import in_turns, median_ratio
 from ganlab.beside import Beside
-from ganlab.build import build, places
+from ganlab.build import build
 from ganlab.config import load_experiment
 from ganlab.evaluation import Scorer
+from ganlab.files import places
 from ganlab.interrupts import StopRequest
 from ganlab.loop import take_step
 from ganlab.runfolder import RunFolder

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from ganlab.bench import Contestant, contestants
-from ganlab.build import build, pick_device, places
+from ganlab.build import build, pick_device
 from ganlab.config import load_experiment
+from ganlab.files import places
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {

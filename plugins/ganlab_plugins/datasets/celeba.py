@@ -18,8 +18,17 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, Register, hookimpl, one_line
-from ganlab_plugins.datasets._common import check_split, downloading, image_size
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    downloading,
+    hookimpl,
+    image_size,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset

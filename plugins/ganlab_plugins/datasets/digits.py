@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ganlab import DatasetConfig, Places, Register, hookimpl
-from ganlab_plugins.datasets._common import check_split, image_size
+from ganlab import (
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    image_size,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset

@@ -23,8 +23,14 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 from attrs.validators import ge, gt, le
 
-from ganlab import DatasetConfig, Places, Register, hookimpl
-from ganlab_plugins.datasets._common import check_split, stream_seed
+from ganlab import (
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    stream_seed,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset

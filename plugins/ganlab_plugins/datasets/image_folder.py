@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, Register, hookimpl, one_line
-from ganlab_plugins.datasets._common import check_split
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset

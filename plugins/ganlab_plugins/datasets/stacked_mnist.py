@@ -18,8 +18,15 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from attrs.validators import ge, le
 
-from ganlab import DatasetConfig, Places, Register, hookimpl
-from ganlab_plugins.datasets._common import check_split, image_size, stream_seed
+from ganlab import (
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    image_size,
+    stream_seed,
+)
 from ganlab_plugins.datasets.mnist import MNIST
 
 if TYPE_CHECKING:

@@ -36,11 +36,11 @@ from ganlab import (
     FittingBatches,
     Register,
     cached_tensors,
+    class_count,
+    full_precision,
     hookimpl,
     tensors_sha256,
 )
-from ganlab_plugins._classes import class_count
-from ganlab_plugins.features._precision import full_precision
 
 if TYPE_CHECKING:
     import torch

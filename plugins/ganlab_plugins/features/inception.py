@@ -28,12 +28,12 @@ from ganlab import (
     FeaturesConfig,
     FittingBatches,
     Register,
+    full_precision,
     hookimpl,
     one_line,
+    read_weights,
     tensors_sha256,
 )
-from ganlab_plugins.features._precision import full_precision
-from ganlab_plugins.features._weights import read_weights
 
 if TYPE_CHECKING:
     import torch

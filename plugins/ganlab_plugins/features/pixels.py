@@ -32,10 +32,11 @@ from ganlab import (
     FeaturesConfig,
     Register,
     cached_tensors,
+    class_count,
+    class_labels_of,
     hookimpl,
     tensors_sha256,
 )
-from ganlab_plugins._classes import class_count, class_labels_of
 
 if TYPE_CHECKING:
     import torch

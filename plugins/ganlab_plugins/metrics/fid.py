@@ -29,16 +29,24 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Register, Scores, component, hookimpl
-from ganlab_plugins.metrics._shared import (
+from ganlab import (
     MOST_SAMPLES,
+    ComponentError,
+    Evaluation,
+    FeaturesConfig,
+    Interval,
+    Metric,
+    Register,
+    Scores,
     about_features,
     about_generated,
     about_reference,
-    built,
+    built_features,
     cached_reference,
+    component,
     features_of,
     generated_features,
+    hookimpl,
     random_state,
     reference_rows,
 )
@@ -78,13 +86,13 @@ class FID:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, so that what is missing is told before training and not after."""
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         if self.infinity:
             subset_sizes(self.samples, features)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """The value `fid`, and `fid_infinity` where it is asked for. They are nan where a feature is not finite."""
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         reference = cached_reference(
             "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)

@@ -19,14 +19,22 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Register, Scores, component, hookimpl
-from ganlab_plugins.metrics._shared import (
+from ganlab import (
     MOST_SAMPLES,
+    ComponentError,
+    Evaluation,
+    FeaturesConfig,
+    Interval,
+    Metric,
+    Register,
+    Scores,
     about_features,
     about_generated,
-    built,
+    built_features,
     classifying,
+    component,
     generated_rows,
+    hookimpl,
     random_state,
 )
 
@@ -55,12 +63,12 @@ class InceptionScore:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
-        classifying(built(self.features, evaluation), NEEDED_BY)
+        classifying(built_features(self.features, evaluation), NEEDED_BY)
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`inception_score` and its standard deviation over splits; both nan where a logit is not finite."""
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         what, measure = f"logits of {about_features(features)}", classifying(features, NEEDED_BY)
         logits = generated_rows(evaluation, self.samples, self.seed, what, measure)
         self._check(len(logits))

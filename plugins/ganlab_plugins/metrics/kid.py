@@ -17,14 +17,22 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import ComponentError, Evaluation, FeaturesConfig, Interval, Metric, Register, Scores, component, hookimpl
-from ganlab_plugins.metrics._shared import (
+from ganlab import (
     MOST_SAMPLES,
+    ComponentError,
+    Evaluation,
+    FeaturesConfig,
+    Interval,
+    Metric,
+    Register,
+    Scores,
     about_features,
     about_generated,
     about_reference,
-    built,
+    built_features,
+    component,
     generated_features,
+    hookimpl,
     random_state,
     reference_features,
 )
@@ -56,12 +64,12 @@ class KID:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses subsets that are larger than what they are taken from."""
-        built(self.features, evaluation)
+        built_features(self.features, evaluation)
         self._check(self.samples, len(evaluation.dataset(self.split).images))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`kid`, the mean over subsets, and `kid_std`. Both are nan where a feature is not finite."""
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, len(dataset.images))
         reference = reference_features(features, dataset, evaluation)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen, validators
 
 from ganlab import (
+    MOST_SAMPLES,
     ComponentError,
     Dataset,
     Evaluation,
@@ -35,21 +36,19 @@ from ganlab import (
     Metric,
     Register,
     Scores,
-    component,
-    hookimpl,
-    tensors_sha256,
-)
-from ganlab_plugins._classes import class_count, class_labels_of
-from ganlab_plugins.metrics._shared import (
-    MOST_SAMPLES,
     about_features,
     about_generated,
     about_reference,
-    built,
+    built_features,
     cached_reference,
+    class_count,
+    class_labels_of,
     classifying,
+    component,
     generated_rows,
+    hookimpl,
     reference_rows,
+    tensors_sha256,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class ModeCoverage:
         """Loads or trains the features, and refuses data and features whose classes cannot be counted."""
         dataset = evaluation.dataset(self.split)
         expected = frequencies(dataset)
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         classes_of(features, len(expected), dataset.images[:1].to(evaluation.device))  # are there as many logits?
         reference_quality(features, dataset, evaluation)
 
@@ -94,7 +93,7 @@ class ModeCoverage:
         """
         dataset = evaluation.dataset(self.split)
         expected = frequencies(dataset)
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         real_quality = reference_quality(features, dataset, evaluation)
         what = f"classes by {about_features(features)}"
         measure = partial(classes_of, features, len(expected))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen, validators
 
 from ganlab import (
+    MOST_SAMPLES,
     ComponentError,
     Dataset,
     Evaluation,
@@ -33,16 +34,13 @@ from ganlab import (
     Metric,
     Register,
     Scores,
-    component,
-    hookimpl,
-)
-from ganlab_plugins.metrics._shared import (
-    MOST_SAMPLES,
     about_features,
     about_generated,
     about_reference,
-    built,
+    built_features,
+    component,
     generated_features,
+    hookimpl,
     reference_features,
 )
 
@@ -78,12 +76,12 @@ class PrecisionRecall:
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features, and refuses counts that the data set or the neighbours do not allow."""
-        built(self.features, evaluation)
+        built_features(self.features, evaluation)
         self._check(self.samples, evaluation.dataset(self.split))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`precision`, `recall`, `density` and `coverage`; all nan where a feature is not finite."""
-        features = built(self.features, evaluation)
+        features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, dataset)
         generated = generated_features(features, evaluation, self.samples, self.seed)

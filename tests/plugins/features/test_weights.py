@@ -14,8 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from ganlab import ComponentError
-from ganlab_plugins.features._weights import read_weights
+from ganlab import ComponentError, read_weights
 from ganlab_plugins.features.inception import Inception
 from ganlab_plugins.features.timm import DINOv2, Timm
 from stubs import an_evaluation

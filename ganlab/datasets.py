@@ -1,4 +1,4 @@
-"""What the bundled data sets share and what is cheap to import: fields, a check, and how a failed download is told."""
+"""What data sets share, bundled ones and yours: options, a check, and how a failed download is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from ganlab import ComponentError, one_line
+from ganlab.errors import ComponentError, one_line
 
 
 def image_size(default: int) -> Any:

@@ -1,15 +1,21 @@
-"""Reading a file of weights: it is data, never code, whatever its author put in it."""
+"""What features of trained networks share: a file of weights is data, never code, and their arithmetic is full float32.
+
+A score then depends on the weights alone, not on the precision of the training.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganlab import ComponentError, one_line
+from ganlab.errors import ComponentError, one_line
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 UNREADABLE = (
@@ -47,3 +53,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ):
         raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
     return dict(found)
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No TensorFloat-32 and no autocast inside; what was set before stands again afterwards."""
+    import torch
+
+    backends: Any = torch.backends
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

@@ -1,4 +1,5 @@
-"""What metrics on features share: gathering features, caching the reference's, and saying what a score rests on.
+"""What metrics and features share, bundled ones and yours: gathering
+features, caching the reference's, saying what a score rests on, counting classes.
 
 Decisions:
 - What is cached is keyed by all that it depends on: the weights' hash, the data set's fingerprint, the split, the
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ganlab import ComponentError, Dataset, Evaluation, Features, FeaturesConfig, cached_tensors
+from ganlab.errors import ComponentError
+from ganlab.files import cached_tensors
+from ganlab.protocols import Dataset, Evaluation, Features, FeaturesConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +87,7 @@ def reference_rows(
         evaluation.progress("features of the reference", done, total)
 
 
-def built(config: FeaturesConfig, evaluation: Evaluation) -> Features:
+def built_features(config: FeaturesConfig, evaluation: Evaluation) -> Features:
     """The features, loaded or trained once for all metrics of one scoring that ask for the same."""
     features: Features = evaluation.keep(("features", config), lambda: config.build(evaluation))
     return features
@@ -170,3 +173,17 @@ def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor
         return given
 
     return logits
+
+
+def class_labels_of(dataset: Dataset) -> Tensor | None:
+    """The data set's class labels (N,), or None where its condition is no labels."""
+    labels = dataset.condition
+    return labels if labels is not None and labels.ndim == 1 and len(labels) else None
+
+
+def class_count(dataset: Dataset, labels: Tensor) -> int:
+    """The number of classes that the data set names, or that its labels show where it names none.
+
+    A split need not have an image of every class, so the names say more than the labels.
+    """
+    return max(len(getattr(dataset, "classes", ())), int(labels.max()) + 1)

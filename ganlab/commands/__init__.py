@@ -1,0 +1,1 @@
+"""The commands, by what they are for. Each reads arguments, calls one function of the core, and prints."""

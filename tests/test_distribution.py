@@ -1,0 +1,146 @@
+"""A stranger's distribution, held against pip: built, installed beside ganlab's wheel, found, trained with, removed.
+
+The environment is a fresh one with nothing in it but ganlab's wheel. What ganlab needs is too large to install again: a
+path file lends it the packages of the tests' own environment, which come after its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+import ganlab
+from support import HINGE, REPOSITORY
+
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{name}"
+version = "{version}"
+dependencies = ["ganlab"]
+
+[project.entry-points.ganlab]
+{entry} = "{module}"
+"""
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_", "GANLAB_"))}
+
+
+def done(*command: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=ENVIRONMENT, check=False, **more)
+
+
+def well_done(*command: object) -> str:
+    result = done(*command)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+class Fresh:
+    """An environment of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        well_done(sys.executable, "-m", "venv", "--without-pip", folder)
+        self.python = folder / "bin" / "python"
+        self.packages = next((folder / "lib").glob("python*")) / "site-packages"
+
+    def pip(self, *arguments: object) -> str:
+        return well_done(sys.executable, "-m", "pip", "--python", self.python, *arguments)
+
+    def ganlab(self, *arguments: object, cwd: Path) -> tuple[int, str, str]:
+        result = done(self.folder / "bin" / "ganlab", *arguments, cwd=cwd)
+        return result.returncode, result.stdout, result.stderr
+
+
+def wheel(project: Path, to: Path) -> Path:
+    """Builds it; offline, with the build backend that is here."""
+    well_done(
+        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", to, project
+    )
+    (made,) = to.glob("*.whl")
+    return made
+
+
+def stranger(folder: Path, name: str, version: str) -> Path:
+    """The wheel of a distribution that registers the loss `hinge`."""
+    module = name.replace("-", "_")
+    (folder / module).mkdir(parents=True)
+    (folder / module / "__init__.py").write_text(HINGE)
+    (folder / "pyproject.toml").write_text(PROJECT.format(name=name, version=version, entry="mine", module=module))
+    return wheel(folder, folder / "dist")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+    """ganlab's wheel, and nothing else of its own."""
+    made = Fresh(tmp_path_factory.mktemp("fresh"))
+    made.pip("install", "--no-deps", "--no-index", wheel(REPOSITORY, tmp_path_factory.mktemp("wheel")))
+    # The directory is only added to the path: path files in it, such as an editable ganlab's, are not read.
+    (made.packages / "lent.pth").write_text(sysconfig.get_path("purelib"))
+    where = well_done(
+        made.python, "-P", "-c", "import ganlab, ganlab_plugins; print(ganlab.__file__, ganlab_plugins.__file__)"
+    )
+    assert all(Path(file).is_relative_to(made.packages) for file in where.split()), "not the wheel"
+    return made
+
+
+def test_a_distribution_of_its_own(
+    fresh: Fresh, tmp_path: Path, table: dict[str, Any], write: Callable[..., Path]
+) -> None:
+    fresh.pip("install", "--no-index", stranger(tmp_path / "one", "ganlab-hinge", "1.2"))
+
+    code, out, err = fresh.ganlab("plugins", "hinge", "--json", cwd=tmp_path)
+    assert code == 0, err
+    (found,) = json.loads(out)["components"]
+    assert found["origin"]["distribution"] == "ganlab-hinge"
+    assert found["origin"]["version"] == "1.2"
+    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_hinge' / '__init__.py'}:6"
+
+    table["dataset"] = {"name": "ring", "count": 64}  # whose import takes no time
+    table["train"] |= {"steps": 2, "log_every": 1, "checkpoint_every": 0}
+    table["metric"] = [{"name": "fid", "samples": 16, "features": "pixels"}]
+    table["floor"] = False
+    base = write(table)
+    variants = {"bce": {}, "hinge": {"loss": {"name": "hinge", "margin": 0.5}}}
+    sweep = tmp_path / "losses.toml"
+    sweep.write_text(tomli_w.dumps({"base": base.name, "seeds": [0, 1], "variants": variants}))
+    code, out, err = fresh.ganlab("sweep", sweep, "--out", "s", "--jobs", 2, cwd=tmp_path)
+    assert code == 0, out + err
+    runs = [tmp_path / "s" / "hinge" / f"seed-{seed}" for seed in (0, 1)]
+    for run in runs:
+        record = json.loads((run / "run.json").read_text())
+        plugin = record["components"]["loss.hinge"]
+        assert (plugin["distribution"], plugin["version"]) == ("ganlab-hinge", "1.2")
+        assert record["versions"]["ganlab"] == ganlab.__version__
+    code, out, err = fresh.ganlab("compare", "s", "--metric", "fid", "--baseline", "bce", "--json", cwd=tmp_path)
+    assert code == 0, err
+    (compared,) = json.loads(out)
+    assert {row["variant"]: row["final"]["count"] for row in compared["rows"]} == {"bce": 2, "hinge": 2}
+
+    fresh.pip("install", "--no-index", stranger(tmp_path / "other", "ganlab-zhinge", "0.3"))
+    again = runs[0] / "experiment.toml"
+    code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
+    assert (code, err) == (
+        2,
+        f"{again}: loss.name: the loss 'hinge' is registered by more than one plugin: ganlab-hinge:mine (ganlab-hinge "
+        "1.2), ganlab-zhinge:mine (ganlab-zhinge 0.3); --no-plugin ganlab-zhinge:mine leaves one out\n",
+    )
+
+    fresh.pip("uninstall", "-y", "ganlab-hinge", "ganlab-zhinge")
+    code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"{again}: loss.name: unknown loss 'hinge'")
