@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from ganlab.files import write_whole as write_whole
     from ganlab.hookspecs import Register as Register
     from ganlab.hookspecs import hookimpl as hookimpl
+    from ganlab.layers import ClassHead as ClassHead
+    from ganlab.layers import ConditionalBatchNorm2d as ConditionalBatchNorm2d
+    from ganlab.layers import HeadName as HeadName
+    from ganlab.layers import Judged as Judged
+    from ganlab.layers import Layers as Layers
+    from ganlab.layers import MinibatchStdDev as MinibatchStdDev
+    from ganlab.layers import NormName as NormName
+    from ganlab.layers import SelfAttention2d as SelfAttention2d
+    from ganlab.layers import classes_of as classes_of
+    from ganlab.layers import norm_layer as norm_layer
+    from ganlab.layers import spectrally_normed as spectrally_normed
     from ganlab.mapped import MappedImages as MappedImages
     from ganlab.measuring import MOST_SAMPLES as MOST_SAMPLES
     from ganlab.measuring import about_features as about_features
@@ -90,6 +101,19 @@ _HOMES = {
     "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
     "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
     "hookspecs": ["Register", "hookimpl"],
+    "layers": [
+        "ClassHead",
+        "ConditionalBatchNorm2d",
+        "HeadName",
+        "Judged",
+        "Layers",
+        "MinibatchStdDev",
+        "NormName",
+        "SelfAttention2d",
+        "classes_of",
+        "norm_layer",
+        "spectrally_normed",
+    ],
     "mapped": ["MappedImages"],
     "measuring": [
         "MOST_SAMPLES",

@@ -46,7 +46,7 @@ def classes_of(images: ImageSpec, what: str) -> int:
     return images.classes
 
 
-def norm(name: NormName, channels: int, dimensions: int) -> nn.Module:
+def norm_layer(name: NormName, channels: int, dimensions: int) -> nn.Module:
     """A norm with gain and bias over maps (N, C, H, W), where `dimensions` is 2, or over rows (N, C), where it is 0.
 
     "layer" is over all channels and places of an image, "instance" over the places of each channel.

@@ -14,8 +14,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, component, hookimpl
-from ganlab.layers import Judged, classes_of
+from ganlab import ComponentError, ImageSpec, Judged, NetworkConfig, Register, classes_of, component, hookimpl
 
 
 class _Generator(nn.Module):

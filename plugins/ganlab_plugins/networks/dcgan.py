@@ -17,18 +17,22 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, hookimpl
-from ganlab.layers import (
+from ganlab import (
     ClassHead,
+    ComponentError,
     ConditionalBatchNorm2d,
     HeadName,
+    ImageSpec,
     Judged,
     Layers,
     MinibatchStdDev,
+    NetworkConfig,
     NormName,
+    Register,
     SelfAttention2d,
     classes_of,
-    norm,
+    hookimpl,
+    norm_layer,
     spectrally_normed,
 )
 
@@ -65,7 +69,7 @@ class _DCGANGenerator(nn.Module):
             if config.norm == "conditional_batch":
                 classes = classes_of(images, f'norm = "{config.norm}"')
                 return [ConditionalBatchNorm2d(width, classes), nn.ReLU(inplace=True)]
-            return [norm(config.norm, width, 2), nn.ReLU(inplace=True)]
+            return [norm_layer(config.norm, width, 2), nn.ReLU(inplace=True)]
 
         layers: list[nn.Module] = [nn.ConvTranspose2d(self.latent_dim, width, side, bias=bias), *normed_relu()]
         for _ in range(doublings - 1):
@@ -92,7 +96,7 @@ class _DCGANDiscriminator(nn.Module):
         for _ in range(doublings - 1):
             if side in config.attention:
                 layers.append(SelfAttention2d(width))
-            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=bias), norm(config.norm, 2 * width, 2)]
+            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=bias), norm_layer(config.norm, 2 * width, 2)]
             layers += [nn.LeakyReLU(slope, inplace=True)]
             width, side = 2 * width, side // 2
         if config.minibatch_stddev:

@@ -15,8 +15,17 @@ from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, le, lt, min_len
 from torch import Tensor, nn
 
-from ganlab import ImageSpec, NetworkConfig, Register, hookimpl
-from ganlab.layers import ClassHead, HeadName, Judged, norm, spectrally_normed
+from ganlab import (
+    ClassHead,
+    HeadName,
+    ImageSpec,
+    Judged,
+    NetworkConfig,
+    Register,
+    hookimpl,
+    norm_layer,
+    spectrally_normed,
+)
 
 Norm = Literal["none", "batch", "layer"]
 
@@ -58,7 +67,7 @@ def _hidden_layers(widths: Sequence[int], slope: float, normed: Norm, dropout: f
     for inputs, outputs in pairwise(widths):
         layers.append(nn.Linear(inputs, outputs))
         if normed != "none":
-            layers.append(norm(normed, outputs, 0))
+            layers.append(norm_layer(normed, outputs, 0))
         layers.append(nn.LeakyReLU(slope, inplace=True))
         if dropout:
             layers.append(nn.Dropout(dropout))

@@ -1,9 +1,10 @@
-"""The class half of AC-GAN's objective (Odena et al. 2017, arXiv:1610.09585): both players want the class to be told."""
+"""The class half of AC-GAN's objective (Odena et al. 2017, arXiv:1610.09585): both players want classes to be told."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor
@@ -37,7 +38,7 @@ class ClassLoss:
         if step.condition is None or not hasattr(outputs[0], "class_logits"):
             raise TypeError('class_loss needs a discriminator with head = "class_logits", and data with class labels')
         labels = step.condition
-        return self.weight * sum(cross_entropy(output.class_logits.float(), labels) for output in outputs)
+        return self.weight * torch.stack([cross_entropy(o.class_logits.float(), labels) for o in outputs]).sum()
 
 
 @hookimpl
