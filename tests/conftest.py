@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 from ganlab import cli
-from support import HINGE
+from support import ABSOLUTE
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +74,8 @@ def ganlab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
 
 
 @pytest.fixture
-def hinge(tmp_path: Path) -> Path:
+def absolute(tmp_path: Path) -> Path:
     """A loss in a file of its own: ten lines of code."""
-    path = tmp_path / "hinge.py"
-    path.write_text(HINGE)
+    path = tmp_path / "absolute.py"
+    path.write_text(ABSOLUTE)
     return path

@@ -6,19 +6,19 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 
-HINGE = """
+ABSOLUTE = """
 from attrs import frozen
-from torch.nn.functional import relu
+from torch import abs
 from ganlab import hookimpl
 
 @frozen
-class Hinge:
+class Absolute:
     margin: float = 1.0
-    def discriminator(self, real, fake): return relu(self.margin - real).mean() + relu(self.margin + fake).mean()
+    def discriminator(self, real, fake): return abs(self.margin - real).mean() + abs(self.margin + fake).mean()
     def generator(self, real, fake): return -fake.mean()
 
 @hookimpl
-def register_losses(register): register("hinge", Hinge)
+def register_losses(register): register("absolute", Absolute)
 """
 
 

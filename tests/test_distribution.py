@@ -19,7 +19,7 @@ import pytest
 import tomli_w
 
 import ganlab
-from support import HINGE, REPOSITORY
+from support import ABSOLUTE, REPOSITORY
 
 PROJECT = """
 [build-system]
@@ -75,10 +75,10 @@ def wheel(project: Path, to: Path) -> Path:
 
 
 def stranger(folder: Path, name: str, version: str) -> Path:
-    """The wheel of a distribution that registers the loss `hinge`."""
+    """The wheel of a distribution that registers the loss `absolute`."""
     module = name.replace("-", "_")
     (folder / module).mkdir(parents=True)
-    (folder / module / "__init__.py").write_text(HINGE)
+    (folder / module / "__init__.py").write_text(ABSOLUTE)
     (folder / "pyproject.toml").write_text(PROJECT.format(name=name, version=version, entry="mine", module=module))
     return wheel(folder, folder / "dist")
 
@@ -100,47 +100,47 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
 def test_a_distribution_of_its_own(
     fresh: Fresh, tmp_path: Path, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:
-    fresh.pip("install", "--no-index", stranger(tmp_path / "one", "ganlab-hinge", "1.2"))
+    fresh.pip("install", "--no-index", stranger(tmp_path / "one", "ganlab-absolute", "1.2"))
 
-    code, out, err = fresh.ganlab("plugins", "hinge", "--json", cwd=tmp_path)
+    code, out, err = fresh.ganlab("plugins", "absolute", "--json", cwd=tmp_path)
     assert code == 0, err
     (found,) = json.loads(out)["components"]
-    assert found["origin"]["distribution"] == "ganlab-hinge"
+    assert found["origin"]["distribution"] == "ganlab-absolute"
     assert found["origin"]["version"] == "1.2"
-    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_hinge' / '__init__.py'}:6"
+    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_absolute' / '__init__.py'}:6"
 
     table["dataset"] = {"name": "ring", "count": 64}  # whose import takes no time
     table["train"] |= {"steps": 2, "log_every": 1, "checkpoint_every": 0}
     table["metric"] = [{"name": "fid", "samples": 16, "features": "pixels"}]
     table["floor"] = False
     base = write(table)
-    variants = {"bce": {}, "hinge": {"loss": {"name": "hinge", "margin": 0.5}}}
+    variants = {"bce": {}, "absolute": {"loss": {"name": "absolute", "margin": 0.5}}}
     sweep = tmp_path / "losses.toml"
     sweep.write_text(tomli_w.dumps({"base": base.name, "seeds": [0, 1], "variants": variants}))
     code, out, err = fresh.ganlab("sweep", sweep, "--out", "s", "--jobs", 2, cwd=tmp_path)
     assert code == 0, out + err
-    runs = [tmp_path / "s" / "hinge" / f"seed-{seed}" for seed in (0, 1)]
+    runs = [tmp_path / "s" / "absolute" / f"seed-{seed}" for seed in (0, 1)]
     for run in runs:
         record = json.loads((run / "run.json").read_text())
-        plugin = record["components"]["loss.hinge"]
-        assert (plugin["distribution"], plugin["version"]) == ("ganlab-hinge", "1.2")
+        plugin = record["components"]["loss.absolute"]
+        assert (plugin["distribution"], plugin["version"]) == ("ganlab-absolute", "1.2")
         assert record["versions"]["ganlab"] == ganlab.__version__
     code, out, err = fresh.ganlab("compare", "s", "--metric", "fid", "--baseline", "bce", "--json", cwd=tmp_path)
     assert code == 0, err
     (compared,) = json.loads(out)
-    assert {row["variant"]: row["final"]["count"] for row in compared["rows"]} == {"bce": 2, "hinge": 2}
+    assert {row["variant"]: row["final"]["count"] for row in compared["rows"]} == {"bce": 2, "absolute": 2}
 
-    fresh.pip("install", "--no-index", stranger(tmp_path / "other", "ganlab-zhinge", "0.3"))
+    fresh.pip("install", "--no-index", stranger(tmp_path / "other", "ganlab-zabsolute", "0.3"))
     again = runs[0] / "experiment.toml"
     code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
     assert (code, err) == (
         2,
-        f"{again}: loss.name: the loss 'hinge' is registered by more than one plugin: ganlab-hinge:mine (ganlab-hinge "
-        "1.2), ganlab-zhinge:mine (ganlab-zhinge 0.3); --no-plugin ganlab-zhinge:mine leaves one out\n",
+        f"{again}: loss.name: the loss 'absolute' is registered by more than one plugin: ganlab-absolute:mine (ganlab-absolute "
+        "1.2), ganlab-zabsolute:mine (ganlab-zabsolute 0.3); --no-plugin ganlab-zabsolute:mine leaves one out\n",
     )
 
-    fresh.pip("uninstall", "-y", "ganlab-hinge", "ganlab-zhinge")
+    fresh.pip("uninstall", "-y", "ganlab-absolute", "ganlab-zabsolute")
     code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
     assert code == 2
     (line,) = err.splitlines()
-    assert line.startswith(f"{again}: loss.name: unknown loss 'hinge'")
+    assert line.startswith(f"{again}: loss.name: unknown loss 'absolute'")

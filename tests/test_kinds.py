@@ -125,7 +125,7 @@ def test_spectral_normalisation_against_singular_values(cls: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["loss"])
-def test_relativistic_average_by_hand(cls: Any) -> None:
+def test_relativistic_least_squares_by_hand(cls: Any) -> None:
     real, fake = torch.tensor([1.0, 3.0]), torch.tensor([0.0, -2.0])  # their means are 2 and -1
     assert cls().discriminator(real, fake) == ((2 - 1) ** 2 + (4 - 1) ** 2) / 2 + ((-2 + 1) ** 2 + (-4 + 1) ** 2) / 2
     assert cls().generator(real, fake) == ((-2 - 1) ** 2 + (-4 - 1) ** 2) / 2 + ((2 + 1) ** 2 + (4 + 1) ** 2) / 2

@@ -406,16 +406,16 @@ def test_hooks_and_trackers_are_told(table: dict[str, Any], write: Write, ganlab
     assert_same_bits(Path("alone"), Path("r"))
 
 
-def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write, ganlab: Command, hinge: Path) -> None:
-    lines = [line for line in hinge.read_text().splitlines() if line.strip()]
+def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write, ganlab: Command, absolute: Path) -> None:
+    lines = [line for line in absolute.read_text().splitlines() if line.strip()]
     assert len(lines) <= 10
-    table |= {"plugins": ["hinge.py"], "loss": {"name": "hinge", "margin": 0.5}}
+    table |= {"plugins": ["absolute.py"], "loss": {"name": "absolute", "margin": 0.5}}
     assert ganlab("run", write(table), "--out", "r")[0] == 0
-    origin = json.loads(Path("r/run.json").read_text())["components"]["loss.hinge"]
+    origin = json.loads(Path("r/run.json").read_text())["components"]["loss.absolute"]
     assert origin["source"] == "file"
-    assert origin["file"] == str(hinge.resolve())
+    assert origin["file"] == str(absolute.resolve())
     del table["plugins"]
-    assert ganlab("run", write(table), "--plugin", hinge, "--out", "r2")[0] == 0
+    assert ganlab("run", write(table), "--plugin", absolute, "--out", "r2")[0] == 0
     assert_same_bits(Path("r"), Path("r2"))
 
 

@@ -1,0 +1,180 @@
+"""R3GAN's networks (Huang et al. 2024, arXiv:2501.05441): residual, without any norm, for the loss `relativistic` with `r1`
+and `r2`.
+
+Decisions:
+- A block is 1x1, grouped 3x3 and 1x1 convolutions with leaky ReLUs between them; it widens inside. As in Fixup, its last
+  convolution is 0 at first, and the others are scaled down by the number of blocks, which takes the place of a norm.
+- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator begins with a learned 4x4 map, of
+  which the latent weighs the channels; the discriminator ends with the like turned round.
+- Any width and depth: the paper's for CIFAR-10 are far larger than what two CPU cores train; the defaults are for these.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from attrs import field, frozen
+from attrs.validators import and_, deep_iterable, ge, le, min_len
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ganlab import ClassHead, ComponentError, HeadName, ImageSpec, Judged, NetworkConfig, Register, hookimpl
+
+SLOPE = 0.2
+GAIN = math.sqrt(2 / (1 + SLOPE**2))
+"""Of the leaky ReLU (He et al. 2015, arXiv:1502.01852)."""
+
+
+def _conv(inputs: int, outputs: int, size: int, gain: float, groups: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False)
+    nn.init.normal_(conv.weight, 0.0, gain / math.sqrt(inputs / groups * size**2))
+    return conv
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, config: R3GANGenerator | R3GANDiscriminator, blocks: int) -> None:
+        super().__init__()
+        inner = config.expansion * width
+        if inner % config.group_width:
+            raise ComponentError(f"group_width: {config.group_width} does not divide {inner} inner channels")
+        gain = GAIN * blocks**-0.25  # Fixup's L^(-1 / (2m - 2)) for m = 3 layers in a block
+        self.widen = _conv(width, inner, 1, gain)
+        self.grouped = _conv(inner, inner, 3, gain, groups=inner // config.group_width)
+        self.narrow = _conv(inner, width, 1, 0.0)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(inner, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = nn.functional.leaky_relu(self.widen(x) + self.biases[0], SLOPE)
+        inner = nn.functional.leaky_relu(self.grouped(inner) + self.biases[1], SLOPE)
+        total: Tensor = x + self.narrow(inner)
+        return total
+
+
+class _Resampled(nn.Module):
+    def __init__(self, inputs: int, outputs: int, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = _conv(inputs, outputs, 1, 1.0) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.factor > 1 else self._resampled(x)
+        x = self.conv(x)
+        return self._resampled(x) if self.factor > 1 else x
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        # Antialiased, so that halving is a filter of the whole square and not of every second pixel.
+        return interpolate(x, scale_factor=self.factor, mode="bilinear", antialias=self.factor < 1)
+
+
+class _R3GANGenerator(nn.Module):
+    def __init__(self, config: R3GANGenerator, images: ImageSpec) -> None:
+        super().__init__()
+        _check_size(images, len(config.widths))
+        self.latent_dim = config.latent_dim
+        widths, blocks = config.widths, config.blocks * len(config.widths)
+        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.first = nn.Linear(config.latent_dim, widths[0], bias=False)
+        nn.init.normal_(self.first.weight, 0.0, 1 / math.sqrt(config.latent_dim))
+        layers: list[nn.Module] = []
+        for number, width in enumerate(widths):
+            if number:
+                layers.append(_Resampled(widths[number - 1], width, 2.0))
+            layers += [_Block(width, config, blocks) for _ in range(config.blocks)]
+        self.layers = nn.Sequential(*layers, _conv(widths[-1], images.channels, 1, 1.0))
+
+    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        images: Tensor = self.layers(self.first(z)[:, :, None, None] * self.basis)
+        return torch.tanh(images)
+
+
+class _R3GANDiscriminator(nn.Module):
+    def __init__(self, config: R3GANDiscriminator, images: ImageSpec) -> None:
+        super().__init__()
+        _check_size(images, len(config.widths))
+        widths, blocks = config.widths, config.blocks * len(config.widths)
+        layers: list[nn.Module] = [_conv(images.channels, widths[0], 1, 1.0)]
+        for number, width in enumerate(widths):
+            if number:
+                layers.append(_Resampled(widths[number - 1], width, 0.5))
+            layers += [_Block(width, config, blocks) for _ in range(config.blocks)]
+        self.layers = nn.Sequential(*layers)
+        self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1], bias=False)
+        nn.init.normal_(self.basis.weight, 0.0, 1 / 4)
+        self.last = nn.Linear(widths[-1], 1, bias=False)
+        nn.init.normal_(self.last.weight, 0.0, 1 / math.sqrt(widths[-1]))
+        self.head = ClassHead(config.head, widths[-1], images)
+
+    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+        features = self.basis(self.layers(images)).flatten(1)
+        judged: Tensor | Judged = self.head(features, self.last(features).squeeze(1), condition)
+        return judged
+
+
+def _check_size(images: ImageSpec, stages: int) -> None:
+    side = 4 * 2 ** (stages - 1)
+    if (images.height, images.width) != (side, side):
+        raise ComponentError(
+            f"widths: {stages} of them, from 4x4 on, are for images of {side}x{side}, not of "
+            f"{images.height}x{images.width}"
+        )
+
+
+def _widths(*default: int) -> tuple[int, ...]:
+    checked: tuple[int, ...] = field(
+        default=default, validator=[min_len(1), deep_iterable(and_(ge(1), le(2**16)))]
+    )
+    return checked
+
+
+@frozen
+class R3GANGenerator:
+    """R3GAN's generator.
+
+    latent_dim: numbers in a latent.
+    widths: feature maps of each stage, from 4x4 on; each next one has twice the side, so four are for 32x32.
+    blocks: residual blocks of a stage.
+    expansion: how many times wider a block is inside.
+    group_width: channels of a group of the 3x3 convolutions.
+    """
+
+    latent_dim: int = field(default=64, validator=[ge(1), le(2**20)])
+    widths: tuple[int, ...] = _widths(128, 128, 128, 64)
+    blocks: int = field(default=1, validator=[ge(1), le(1000)])
+    expansion: int = field(default=2, validator=[ge(1), le(64)])
+    group_width: int = field(default=16, validator=[ge(1), le(2**16)])
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        return _R3GANGenerator(self, images)
+
+
+@frozen
+class R3GANDiscriminator:
+    """R3GAN's discriminator.
+
+    widths: feature maps of each stage, from the images' side to 4x4, so four are for 32x32.
+    blocks: residual blocks of a stage.
+    expansion: how many times wider a block is inside.
+    group_width: channels of a group of the 3x3 convolutions.
+    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
+        also tells its class, for AC-GAN.
+    """
+
+    widths: tuple[int, ...] = _widths(64, 128, 128, 128)
+    blocks: int = field(default=1, validator=[ge(1), le(1000)])
+    expansion: int = field(default=2, validator=[ge(1), le(64)])
+    group_width: int = field(default=16, validator=[ge(1), le(2**16)])
+    head: HeadName = "plain"
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        return _R3GANDiscriminator(self, images)
+
+
+@hookimpl
+def register_generators(register: Register[NetworkConfig]) -> None:
+    register("r3gan", R3GANGenerator)
+
+
+@hookimpl
+def register_discriminators(register: Register[NetworkConfig]) -> None:
+    register("r3gan", R3GANDiscriminator)

@@ -1,0 +1,211 @@
+"""SNGAN's residual networks (Miyato et al. 2018, arXiv:1802.05957) for square images of 16, 32, 64, 128 and like sizes.
+
+Decisions:
+- One piece of code for every size: the generator starts at 4x4 and doubles; the discriminator halves to 8x8 or, with
+  doubling channels, to 4x4, where two (or no) blocks more keep the side, as in the paper's tables for 32x32 and above.
+- The weights are Xavier's, with a gain of the root of 2 on the blocks' main paths, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, le
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from ganlab import (
+    ClassHead,
+    ComponentError,
+    ConditionalBatchNorm2d,
+    HeadName,
+    ImageSpec,
+    Judged,
+    Layers,
+    NetworkConfig,
+    Register,
+    SelfAttention2d,
+    classes_of,
+    hookimpl,
+    norm_layer,
+    spectrally_normed,
+)
+
+NormName = Literal["batch", "conditional_batch", "layer", "instance", "none"]
+
+
+def _doublings(images: ImageSpec) -> int:
+    """How often a side of 4 doubles to the images'."""
+    doublings = int(math.log2(images.height / 4)) if images.height >= 8 else 0
+    if images.height != images.width or doublings < 1 or 4 * 2**doublings != images.height:
+        raise ComponentError(
+            f"resnet has no layers for images of {images.height}x{images.width}; it takes square ones whose side is 4 "
+            "doubled some times, such as 16, 32, 64 or 128"
+        )
+    return doublings
+
+
+def _conv(inputs: int, outputs: int, size: int, gain: float) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2)
+    nn.init.xavier_uniform_(conv.weight, gain)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+class _UpBlock(nn.Module):
+    """norm, ReLU, doubled, convolution, norm, ReLU, convolution; beside it doubled and a 1x1 convolution."""
+
+    takes_condition = True
+
+    def __init__(self, inputs: int, outputs: int, norm: NormName, images: ImageSpec) -> None:
+        super().__init__()
+
+        def normed(channels: int) -> nn.Module:
+            if norm == "conditional_batch":
+                return ConditionalBatchNorm2d(channels, classes_of(images, f'norm = "{norm}"'))
+            return norm_layer(norm, channels, 2)
+
+        self.before = Layers(normed(inputs), nn.ReLU(inplace=norm != "none"))
+        self.first = _conv(inputs, outputs, 3, math.sqrt(2))
+        self.after = Layers(normed(outputs), nn.ReLU(inplace=True), _conv(outputs, outputs, 3, math.sqrt(2)))
+        self.beside = _conv(inputs, outputs, 1, 1.0)
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        inner = interpolate(self.before(x, condition), scale_factor=2)
+        main: Tensor = self.after(self.first(inner), condition)
+        # A 1x1 convolution of doubled pixels is the doubled convolution.
+        return main + interpolate(self.beside(x), scale_factor=2)
+
+
+class _DownBlock(nn.Module):
+    """ReLU, convolution, ReLU, convolution, halved; beside it a 1x1 convolution, halved. The first has no first ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, halves: bool, first: bool = False) -> None:
+        super().__init__()
+        gain = math.sqrt(2)
+        main = [_conv(inputs, outputs, 3, gain), nn.ReLU(inplace=True), _conv(outputs, outputs, 3, gain)]
+        self.main = nn.Sequential(*([] if first else [nn.ReLU()]), *main)
+        self.beside = _conv(inputs, outputs, 1, 1.0) if halves or inputs != outputs else nn.Identity()
+        self.halves = halves
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.main(x) + self.beside(x)
+        return avg_pool2d(total, 2) if self.halves else total
+
+
+class _ResNetGenerator(nn.Module):
+    def __init__(self, config: ResNetGenerator, images: ImageSpec) -> None:
+        super().__init__()
+        self.latent_dim = config.latent_dim
+        doublings = _doublings(images)
+        # From the block at 4x4 to the one at the images' side.
+        widths = [config.channels * (2**number if config.doubling else 1) for number in range(doublings, -1, -1)]
+        self.first = nn.Linear(config.latent_dim, widths[0] * 16)
+        nn.init.xavier_uniform_(self.first.weight)
+        nn.init.zeros_(self.first.bias)
+        layers: list[nn.Module] = []
+        for number in range(doublings):
+            layers.append(_UpBlock(widths[number], widths[number + 1], config.norm, images))
+            if 8 * 2**number in config.attention:
+                layers.append(SelfAttention2d(widths[number + 1]))
+        last = "batch" if config.norm == "conditional_batch" else config.norm
+        layers += [norm_layer(last, widths[-1], 2), nn.ReLU(inplace=last != "none")]
+        layers += [_conv(widths[-1], images.channels, 3, 1.0), nn.Tanh()]
+        self.layers = Layers(*layers)
+
+    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        images: Tensor = self.layers(self.first(z).unflatten(1, (-1, 4, 4)), condition)
+        return images
+
+
+class _ResNetDiscriminator(nn.Module):
+    def __init__(self, config: ResNetDiscriminator, images: ImageSpec) -> None:
+        super().__init__()
+        doublings = _doublings(images)
+        halvings = doublings if config.doubling else max(1, doublings - 1)
+        inputs, side = images.channels, images.height
+        layers: list[nn.Module] = []
+        for number in range(halvings):
+            outputs = config.channels * (2**number if config.doubling else 1)
+            layers.append(_DownBlock(inputs, outputs, halves=True, first=number == 0))
+            inputs, side = outputs, side // 2
+            if side in config.attention:
+                layers.append(SelfAttention2d(outputs))
+        for _ in range(1 if config.doubling else 2):
+            layers.append(_DownBlock(inputs, inputs, halves=False))
+        self.layers = nn.Sequential(*layers, nn.ReLU())
+        self.last = nn.Linear(inputs, 1)
+        nn.init.xavier_uniform_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        self.head = ClassHead(config.head, inputs, images)
+
+    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+        features = self.layers(images).sum((2, 3))
+        judged: Tensor | Judged = self.head(features, self.last(features).squeeze(1), condition)
+        return judged
+
+
+def _check_attention(sides: tuple[int, ...], images: ImageSpec, there: list[int]) -> None:
+    if strange := [side for side in sides if side not in there]:
+        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {there}")
+
+
+@frozen
+class ResNetGenerator:
+    """SNGAN's residual generator.
+
+    latent_dim: numbers in a latent.
+    channels: feature maps at the images' side.
+    doubling: twice as many at each half of the side, as the paper has it for images above 32x32 (with channels = 64);
+        else all layers have as many, as for 32x32 (with 256).
+    norm: of each layer. "conditional_batch" is batch norm with a gain and a bias for each class.
+    attention: sides of the maps that self-attention is added to, such as [32] (SAGAN).
+    """
+
+    latent_dim: int = field(default=128, validator=[ge(1), le(2**20)])
+    channels: int = field(default=256, validator=[ge(1), le(2**16)])
+    doubling: bool = False
+    norm: NormName = "batch"
+    attention: tuple[int, ...] = ()
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        _check_attention(self.attention, images, [8 * 2**number for number in range(_doublings(images))])
+        return _ResNetGenerator(self, images)
+
+
+@frozen
+class ResNetDiscriminator:
+    """SNGAN's residual discriminator, without norms but the spectral one.
+
+    channels: feature maps at the images' side.
+    doubling: twice as many at each half of the side (with channels = 64, for images above 32x32); else all layers have
+        as many (with 128, for 32x32).
+    spectral_norm: divide each weight by an estimate of its spectral norm.
+    attention: sides of the maps that self-attention is added to, such as [32] (SAGAN).
+    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
+        also tells its class, for AC-GAN.
+    """
+
+    channels: int = field(default=128, validator=[ge(1), le(2**16)])
+    doubling: bool = False
+    spectral_norm: bool = True
+    attention: tuple[int, ...] = ()
+    head: HeadName = "plain"
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        halvings = _doublings(images) if self.doubling else max(1, _doublings(images) - 1)
+        _check_attention(self.attention, images, [images.height // 2**number for number in range(1, halvings + 1)])
+        network = _ResNetDiscriminator(self, images)
+        return spectrally_normed(network) if self.spectral_norm else network
+
+
+@hookimpl
+def register_generators(register: Register[NetworkConfig]) -> None:
+    register("resnet", ResNetGenerator)
+
+
+@hookimpl
+def register_discriminators(register: Register[NetworkConfig]) -> None:
+    register("resnet", ResNetDiscriminator)
