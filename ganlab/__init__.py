@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ganlab.files import flush_folder as flush_folder
     from ganlab.files import tensors_sha256 as tensors_sha256
     from ganlab.files import write_whole as write_whole
+    from ganlab.hookspecs import Register as Register
     from ganlab.hookspecs import hookimpl as hookimpl
     from ganlab.mapped import MappedImages as MappedImages
     from ganlab.measuring import MOST_SAMPLES as MOST_SAMPLES
@@ -88,7 +89,7 @@ _HOMES = {
     "datasets": ["check_split", "downloading", "image_size", "stream_seed"],
     "errors": ["ComponentError", "GanlabError", "UserError", "one_line"],
     "files": ["cached_tensors", "file_sha256", "flush_folder", "tensors_sha256", "write_whole"],
-    "hookspecs": ["hookimpl"],
+    "hookspecs": ["Register", "hookimpl"],
     "mapped": ["MappedImages"],
     "measuring": [
         "MOST_SAMPLES",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -52,7 +53,7 @@ def main() -> None:
 def call(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     stderr = Console(stderr=True)
-    warnings.showwarning = lambda message, *_: stderr.print(f"warning: {message}", markup=False, soft_wrap=True)
+    warnings.showwarning = _shown_once(stderr)
     help_to = Console()
     boxed = help_to.is_terminal and help_to.width >= 50
     app.help_formatter = "default" if boxed else "plain"
@@ -81,3 +82,16 @@ def call(arguments: list[str]) -> int:
         stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume", soft_wrap=True)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _shown_once(stderr: Console) -> Callable[..., None]:
+    """What shows warnings: a line each, and no line twice in a command that loads the same plugin again."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        line = f"warning: {message}"
+        if line not in said:
+            said.add(line)
+            stderr.print(line, markup=False, soft_wrap=True)
+
+    return show

@@ -19,7 +19,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt, matches_re, optional
 
 from ganlab.errors import UserError, one_line, shown, shown_key
-from ganlab.options import Interval, component, components
+from ganlab.options import DEFAULT, Interval, component, components
 from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import (
     Augmentation,
@@ -49,23 +49,23 @@ class Train:
     steps, epochs: how long; exactly one of them.
     batch_size: images in a batch; incomplete batches are dropped.
     discriminator_steps: updates of the discriminator before each of the generator, each on a batch of its own.
-    fresh_noise: draw new latents for the generator's update. False reuses the discriminator's last fake images: one
+    fresh_noise: draw new latents for the generator's update. `false` reuses the discriminator's last fake images: one
         pass through the generator less.
     precision: "float32"; "tf32" (matrix products of float32 on CUDA); "bfloat16" (autocast).
-    capture: on CUDA, capture each kind of step once as a graph and replay it. False for eager steps, as a debugger
+    capture: on CUDA, capture each kind of step once as a graph and replay it. `false` for eager steps, as a debugger
         wants them; a plugin that cannot be captured makes them eager too.
     deterministic: repeat to the bit on CUDA too, which is slower; on the CPU runs do so anyway. An operation that torch
         has no deterministic implementation of ends the run.
     ema: decay a step of the running average of the generator's weights, which is then what is sampled and scored;
         0 for none.
-    log_every, sample_every, checkpoint_every: intervals, in steps or as "2 epochs"; 0 for never (but the end is
+    log_every: how often the means since the last time are written to `log.jsonl`, and NaN is looked for; at least 1.
+    sample_every, checkpoint_every: how often samples are drawn and a checkpoint is saved; 0 for never (but the end is
         sampled and saved all the same).
     sample_count: images in a sample grid.
     checkpoint_keep: how many of the latest checkpoints are kept, besides the best by each metric: at least 2, since one
         alone could be damaged; 0 for all.
-    resident_gb: how much memory the training images may take, in 10^9 bytes of the device's; default: half of what is
-        free. Where they need more, batches are read from the disk ahead of the step: the results are the same to the
-        bit. 0 always reads.
+    resident_gb: how much memory the training images may take, in 10^9 bytes of the device's. Where they need more,
+        batches are read from the disk ahead of the step: the results are the same to the bit. 0 always reads.
     """
 
     steps: int | None = field(default=None, validator=optional([ge(1), le(10**12)]))
@@ -82,7 +82,9 @@ class Train:
     checkpoint_every: Interval = Interval(1000)
     sample_count: int = field(default=64, validator=[gt(0), le(10_000)])
     checkpoint_keep: int = field(default=3, validator=[ge(0), le(10**9)])
-    resident_gb: float | None = field(default=None, validator=optional(ge(0)))
+    resident_gb: float | None = field(
+        default=None, validator=optional(ge(0)), metadata={DEFAULT: "half of what is free"}
+    )
 
     def __attrs_post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -95,12 +97,27 @@ class Train:
 
 @frozen
 class Experiment:
-    """The whole file. Tables named after a kind of component hold `name` and the component's own options.
+    """The whole file. A component is given by its name or by a table with `name` and the component's own options.
 
+    name: of the run; its folder lies in one of that name. Letters, digits, ".", "_" and "-", at most 100.
+    train: how long and how.
+    dataset: the images.
+    generator: the network that makes images.
+    discriminator: the network that judges them.
+    loss: what each of the two is trained towards.
+    optimizer: of both networks.
+    generator_optimizer, discriminator_optimizer: of one of them. Without a `name` such a table changes the common one.
+    seed: of all that is random: first weights, latents, the order of images.
+    plugins: local plugin files, relative to this file.
     floor: also score real images of the split that is not a metric's reference, once, to be seen beside its scores.
+    loss_wrapper: each changes the loss before it, from the first of the list to the last.
+    penalty: each is added to the loss of one of the networks.
+    augmentation: what is done, in this order, to all images that the discriminator sees.
+    metric: what scores the generator, before training, after it and `every` so often.
+    tracker: where records and sample grids go besides the run folder.
     """
 
-    name: str = field(validator=matches_re(NAME))
+    name: str = field(validator=matches_re(NAME), metadata={DEFAULT: "the file's name without `.toml`"})
     train: Train
     dataset: DatasetConfig = component("dataset")
     generator: NetworkConfig = component("generator")

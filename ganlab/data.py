@@ -45,9 +45,13 @@ class ImageDataset:
         if self.condition is not None and len(self.condition) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.condition)} conditions")
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """sha256 of the shape and the pixels."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:  # by itself, since to pyright a cached property is not the protocol's property
         if isinstance(self.images, MappedImages):
             return self.images.fingerprint
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())

@@ -37,6 +37,7 @@ def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
         "cls": "".join(part[:1].upper() + part[1:] for part in name.split("_")),
         "file": file.name,
         "hook": KINDS[kind].hook,
+        "protocol": KINDS[kind].protocol.__name__,
     }
     for path, template in ((file, f"{kind}.py.jinja"), (test, f"test_{kind}.py.jinja")):
         write_whole(path, environment.get_template(template).render(words))

@@ -17,6 +17,9 @@ from ganlab.errors import shown
 COMPONENT = "ganlab.component"
 """The key in a field's metadata that names the kind of component the field takes."""
 
+DEFAULT = "ganlab.default"
+"""The key in a field's metadata that says what holds where the file is silent, where that is no plain value."""
+
 
 INTERVAL = 'a number of steps or "N epochs"'
 """What an interval is in the experiment file, in words."""

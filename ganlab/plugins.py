@@ -13,11 +13,11 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import inspect
 import os
 import pkgutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -27,8 +27,9 @@ import pluggy
 from attrs import define, field
 
 from ganlab import hookspecs
-from ganlab.errors import PluginFailed, did_you_mean, one_line
-from ganlab.registry import KINDS, Origin, RegistrationError, Registry
+from ganlab.errors import PluginFailed, did_you_mean, one_line, shown
+from ganlab.hooks import hooks_of
+from ganlab.registry import KINDS, Origin, RegistrationError, Registry, called
 
 BUNDLED = "ganlab_plugins"
 ENTRY_POINT_GROUP = "ganlab"
@@ -36,13 +37,13 @@ ENTRY_POINT_GROUP = "ganlab"
 
 @define
 class Failure:
-    """A plugin that could not be used, and why: one line, with the place in the plugin's own file."""
+    """A plugin that could not be used as it is, and one reason: one line, with the place in the plugin's own file."""
 
     origin: Origin
     cause: str
 
     def __str__(self) -> str:
-        return f"plugin {self.origin}: {self.cause}"
+        return f"plugin {self.origin.located}: {self.cause}"
 
 
 @define
@@ -107,10 +108,12 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
         seen.add(origin.plugin)
         if origin.plugin in blocked:
             continue
+        problems: list[str] = []
         with Guard() as guard:
-            _admit(plugins, origin, load())
+            problems += _admit(plugins, origin, load())
         if guard.error is not None:
-            plugins.failures.append(Failure(origin, cause(guard.error, origin)))
+            problems.append(cause(guard.error, origin))
+        plugins.failures += [Failure(origin, problem) for problem in problems]
     hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
         f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
@@ -177,42 +180,59 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> None:
-    """Checks a plugin's hooks, registers it with the manager and runs its register hooks."""
+def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
+    """Registers a plugin with the manager and runs its register hooks; gives everything that is wrong with it.
+
+    What is wrong with a component leaves out that component, what is wrong with a hook the whole plugin: an experiment
+    must not run without a hook that it counts on.
+    """
     if origin.plugin in plugins.origins:
-        raise RegistrationError(f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}")
-    problems = _hook_problems(plugins.manager, module)
-    if problems:
-        raise RegistrationError("; ".join(problems))
-    plugins.manager.register(module, origin.plugin)
-    plugins.origins[origin.plugin] = origin
-    others = [plugin for plugin in plugins.manager.get_plugins() if plugin is not module]
+        return [f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}"]
+    if not isinstance(module, ModuleType):
+        return [f"expected a module, got {shown(module)}: an entry point is name = 'package.module'"]
+    hooks = hooks_of(module)
+    for text in hooks.outdated:
+        warnings.warn(str(Failure(origin, text)), FutureWarning, stacklevel=3)
+    problems = list(hooks.problems)
+    registry = plugins.registry.copy() if problems else plugins.registry
+    plugin = hooks.plugin(module.__name__)
+    plugins.manager.register(plugin, origin.plugin)
+    others = [other for other in plugins.manager.get_plugins() if other is not plugin]
     for kind in KINDS.values():
         # Called for one plugin at a time, so that every component knows whose it is.
         caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
-        caller(register=lambda name, cls, table=kind.table: plugins.registry.register(table, name, cls, origin))
-
-
-def _hook_problems(manager: pluggy.PluginManager, module: ModuleType) -> list[str]:
-    """What is wrong with the hook implementations in a module, each with its line and the right signature."""
-    known = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "ganlab_spec")}
-    problems = []
-    for name, function in vars(module).items():
-        if not hasattr(function, "ganlab_impl"):
-            continue
-        line = f"line {function.__code__.co_firstlineno}: hook {name!r}"
-        if name not in known:
-            problems.append(f"{line}: no such hook{did_you_mean(name, known)}")
-            continue
-        wanted = inspect.signature(known[name]).parameters
-        got = inspect.signature(function).parameters
-        right = f"{name}({', '.join(wanted)})"
-        problems += [f"{line}: unknown argument {arg!r}; the hook is {right}" for arg in got if arg not in wanted]
-        if defaults := [arg for arg, p in got.items() if p.default is not inspect.Parameter.empty]:
-            problems.append(f"{line}: argument {defaults[0]!r} has a default value; the hook is {right}")
-    if not any(hasattr(function, "ganlab_impl") for function in vars(module).values()):
-        problems.append("it implements no hook; decorate a function such as register_losses with @ganlab.hookimpl")
+        with Guard() as guard:
+            caller(register=_registering(registry, kind.table, origin, problems))
+        if guard.error is not None:
+            problems.append(cause(guard.error, origin))
+    if hooks.problems:
+        plugins.manager.unregister(plugin)
+    else:
+        plugins.origins[origin.plugin] = origin
     return problems
+
+
+def _registering(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
+    """What a register hook is given: what is wrong is added to `problems`, with its line, and the hook goes on."""
+
+    def register(*arguments: Any, **named: Any) -> None:
+        line = _line(traceback.extract_stack(), origin)
+        if len(arguments) != 2 or named:
+            got = ", ".join([*map(called, arguments), *(f"{key}=…" for key in named)])
+            problems.append(f"{line}register({got}): expected register(name, class)")
+            return
+        try:
+            registry.register(kind, *arguments, origin)
+        except RegistrationError as error:
+            problems.extend(f"{line}{problem}" for problem in error.problems)
+
+    return register
+
+
+def _line(frames: Iterable[traceback.FrameSummary], origin: Origin) -> str:
+    """`"line 7: "`: the deepest line of the plugin's own file; nothing where none of it is there."""
+    lines = [frame.lineno for frame in frames if frame.filename == str(origin.file)]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def cause(error: BaseException, origin: Origin) -> str:
@@ -220,11 +240,10 @@ def cause(error: BaseException, origin: Origin) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
-    kind = "" if isinstance(error, RegistrationError) else f"{type(error).__name__}: "
     text = "…"
     with Guard():  # what a stranger's error says is a stranger's code too
         text = one_line(error)
-    return f"{kind}{text}" + (f" (line {lines[-1]})" if lines else "")
+    return f"{type(error).__name__}: {text}" + (f" (line {lines[-1]})" if lines else "")
 
 
 def blamed(error: BaseException, registry: Registry, when: str) -> BaseException:

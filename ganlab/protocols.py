@@ -6,6 +6,8 @@ Decisions:
   tracker has state, so its class is a configuration with `build(...)`.
 - What runs inside the step (loss, wrapper, penalty, augmentation, networks) maps tensors to tensors: no `.item()`, no
   printing, no branch on a tensor's value or on the step. What runs beside it may do as it likes.
+- The core hands over arguments by place, so an author names them as he likes, and it never hands over more: what is new
+  becomes a field of `Step`, `Evaluation`, `ImageSpec`, `Places` or `Task`, with a default, so that no plugin breaks.
 - Images are float32 in [-1, 1] inside the step and uint8 outside it; always (N, C, H, W).
 """
 
@@ -76,7 +78,7 @@ class Discriminator(Protocol):
 class NetworkConfig(Protocol):
     """The options of a generator or a discriminator."""
 
-    def build(self, images: ImageSpec) -> nn.Module:
+    def build(self, images: ImageSpec, /) -> nn.Module:
         """Makes the network for images of this shape, or raises `ComponentError` where it cannot."""
         ...
 
@@ -85,7 +87,7 @@ class NetworkConfig(Protocol):
 class OptimizerConfig(Protocol):
     """The options of an optimiser."""
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[nn.Parameter], /) -> torch.optim.Optimizer:
         """Makes the optimiser of one player."""
         ...
 
@@ -102,9 +104,9 @@ class Loss(Protocol):
     `generator` may leave `real` unused: build finds that out, and only where it is used does the step compute it.
     """
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor: ...
+    def discriminator(self, real: Tensor, fake: Tensor, /) -> Tensor: ...
 
-    def generator(self, real: Tensor, fake: Tensor) -> Tensor: ...
+    def generator(self, real: Tensor, fake: Tensor, /) -> Tensor: ...
 
 
 @runtime_checkable
@@ -120,7 +122,7 @@ class TargetedLoss(Loss, Protocol):
 class LossWrapper(Protocol):
     """Turns a loss into another. Raises `ComponentError` for a loss that it cannot wrap."""
 
-    def __call__(self, loss: Loss) -> Loss: ...
+    def __call__(self, loss: Loss, /) -> Loss: ...
 
 
 @frozen
@@ -158,14 +160,14 @@ class Penalty(Protocol):
     @property
     def every(self) -> int: ...
 
-    def penalty(self, step: Step) -> Tensor: ...
+    def penalty(self, step: Step, /) -> Tensor: ...
 
 
 @runtime_checkable
 class Augmentation(Protocol):
     """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake."""
 
-    def augment(self, images: Tensor) -> Tensor: ...
+    def augment(self, images: Tensor, /) -> Tensor: ...
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -202,7 +204,7 @@ class Dataset(Protocol):
 class DatasetConfig(Protocol):
     """The options of a data set."""
 
-    def build(self, places: Places, split: str) -> Dataset:
+    def build(self, places: Places, split: str, /) -> Dataset:
         """Loads "train" or "test", downloading it first where that is possible.
 
         Raises `ComponentError` for data that is missing or unreadable, or for a split that there is none of.
@@ -268,7 +270,7 @@ class Metric(Protocol):
     @property
     def every(self) -> Interval: ...
 
-    def evaluate(self, evaluation: Evaluation) -> Scores: ...
+    def evaluate(self, evaluation: Evaluation, /) -> Scores: ...
 
 
 class Features(Protocol):
@@ -297,7 +299,7 @@ class Features(Protocol):
 class FeaturesConfig(Protocol):
     """The options of a feature extractor."""
 
-    def build(self, evaluation: Evaluation) -> Features:
+    def build(self, evaluation: Evaluation, /) -> Features:
         """Loads or trains the network; raises `ComponentError` where it cannot."""
         ...
 
@@ -310,11 +312,11 @@ class FeaturesConfig(Protocol):
 class Tracker(Protocol):
     """A place where records go, as they are written to the run folder."""
 
-    def log(self, record: Mapping[str, Any]) -> None:
+    def log(self, record: Mapping[str, Any], /) -> None:
         """Takes a record of `log.jsonl` (a tick) or of `metrics.jsonl` (a value)."""
         ...
 
-    def samples(self, step: int, path: Path) -> None:
+    def samples(self, step: int, path: Path, /) -> None:
         """Takes the sample grid that was just drawn."""
         ...
 
@@ -329,7 +331,7 @@ class TrackerConfig(Protocol):
     such as where a package is missing.
     """
 
-    def build(self, run: RunFolder) -> Tracker:
+    def build(self, run: RunFolder, /) -> Tracker:
         """Opens it before the first step. On resume (`run.resumed_from`) what it holds of later steps is void, since
         these are taken again; `run.ticks()` and `run.scores()` are the records that hold."""
         ...
@@ -351,4 +353,4 @@ class Launcher(Protocol):
     A failed task never stops the others. Closing the iterator asks those that run to save and end, and waits for them.
     """
 
-    def launch(self, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, int]]: ...
+    def launch(self, tasks: Sequence[Task], jobs: int, /) -> Iterator[tuple[Task, int]]: ...

@@ -2,15 +2,18 @@
 
 Decisions: a name taken twice is an error that names both plugins, so the order of plugins never decides; a class is
 registered under one name, so that an experiment can be written back; the registry freezes before anything is built.
+All that is wrong with a class is said at once, with the lines of the protocol that it does not keep.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import attrs
@@ -51,7 +54,11 @@ KINDS = {
 
 
 class RegistrationError(GanlabError):
-    """A plugin registers something that cannot be a component."""
+    """A plugin registers something that cannot be a component. `problems` holds one line for each thing to mend."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 @frozen
@@ -76,6 +83,12 @@ class Origin:
     def __str__(self) -> str:
         package = f"{self.distribution} {self.version}".strip()
         return f"{self.plugin} ({package or self.file})"
+
+    @property
+    def located(self) -> str:
+        """The same with the file, for what an author has to mend there."""
+        package = f"{self.distribution} {self.version}".strip()
+        return f"{self.plugin} ({', '.join(str(part) for part in (package, self.file) if part)})"
 
 
 @frozen
@@ -105,31 +118,28 @@ class Registry:
     _frozen: bool = False
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
-        """Adds a component; raises RegistrationError where it is none, or where the name or class is taken."""
-        at = f"register({name!r}, …)"
+        """Adds a component; raises RegistrationError with all that is wrong with its name and its class."""
         if self._frozen:
-            raise RegistrationError(f"{at}: the registry is frozen; components are registered in a register_* hook")
-        if not isinstance(name, str) or not name.isidentifier():
-            raise RegistrationError(f"{at}: a component's name is letters, digits and '_'")
-        if not isinstance(cls, type) or not attrs.has(cls):
-            raise RegistrationError(f"{at}: expected a class decorated with @attrs.frozen, got {cls!r}")
-        missing = [method for method in KINDS[kind].methods if not _offers(cls, method)]
-        if missing:
-            raise RegistrationError(f"{at}: {cls.__name__} is no {kind}: it lacks {', '.join(missing)}")
-        try:
-            typing.get_type_hints(cls)
-        except NameError as error:
-            raise RegistrationError(f"{at}: {cls.__name__}: the type of an option cannot be found: {error}") from None
-        untyped = [f.name for f in attrs.fields(cls) if f.init and f.type is None]
-        if untyped:
-            raise RegistrationError(f"{at}: {cls.__name__}: options without a type: {', '.join(untyped)}")
+            raise GanlabError(
+                f"register({name!r}, …): the registry is frozen; components are registered in a register_* hook"
+            )
+        problems = [*_name_problems(name), *_class_problems(KINDS[kind], cls)]
         for other in self.of_kind(kind):
             if other.name == name:
                 self._contested.setdefault((kind, name), [other.origin]).append(origin)
-                raise RegistrationError(f"{at}: the {kind} {name!r} is already registered by {other.origin}")
-            if other.cls is cls:
-                raise RegistrationError(f"{at}: {cls.__name__} is already registered as {other.name!r}; subclass it")
+                problems.append(f"the {kind} {name!r} is already registered by {other.origin}")
+            elif other.cls is cls:
+                problems.append(
+                    f"{cls.__name__} is already registered as {other.name!r}; register a subclass, decorated too"
+                )
+        if problems:
+            at = f"register({called(name)}, …)"
+            raise RegistrationError(*(f"{at}: {problem}" for problem in problems))
         self._components[kind, name] = Component(kind, name, cls, origin)
+
+    def copy(self) -> Registry:
+        """A registry with the same components, to try others on."""
+        return Registry(dict(self._components), {taken: list(by) for taken, by in self._contested.items()})
 
     def freeze(self) -> None:
         self._frozen = True
@@ -172,6 +182,78 @@ class Registry:
         return suffixes
 
 
-def _offers(cls: type, member: str) -> bool:
-    # An option without a default is a field, yet no attribute of the class.
-    return hasattr(cls, member) or any(f.name == member for f in attrs.fields(cls))
+def _name_problems(name: Any) -> list[str]:
+    if isinstance(name, str) and name.isidentifier():
+        return []
+    return [f"a component's name is letters, digits and '_', a letter first, got {called(name)}: register(name, class)"]
+
+
+def _class_problems(kind: Kind, cls: Any) -> list[str]:
+    """Why a class is no component of a kind: every reason, each with what was wanted."""
+    wanted = "expected a class decorated with @attrs.frozen"
+    if not isinstance(cls, type):
+        return [f"{wanted}, got {called(cls)}" + (": an instance; give its class" if attrs.has(type(cls)) else "")]
+    problems = []
+    options = {f.name: f for f in attrs.fields(cls)} if attrs.has(cls) else {}
+    if "__attrs_attrs__" not in vars(cls):
+        what = "dataclass" if dataclasses.is_dataclass(cls) else "class"
+        problems.append(f"{wanted}, got the {what} {cls.__name__} without that")
+    elif not attrs.inspect(cls).is_frozen:
+        problems.append(f"{wanted}, got {cls.__name__}, which is not frozen: a component's options do not change")
+    lacking = [name for name in kind.methods if name not in options and _member(cls, name) is None]
+    if lacking:
+        right = ", ".join(_as_written(kind.protocol, name) for name in lacking)
+        problems.append(f"{cls.__name__} is no {kind.table}: it lacks {right}")
+    problems += [found for name in kind.methods if name not in options for found in _misfit(kind, cls, name)]
+    untyped = [f.name for f in options.values() if f.init and f.type is None]
+    if untyped:
+        typed = ", ".join(f"{name}: TYPE = …" for name in untyped)
+        problems.append(f"{cls.__name__}: options without a type: {', '.join(untyped)}; write {typed}")
+    try:
+        typing.get_type_hints(cls)
+    except NameError as error:
+        problems.append(f"{cls.__name__}: the type of an option cannot be found: {error}")
+    return problems
+
+
+def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
+    """What is wrong with a member that is there: a method that takes other arguments, or is none, or should be none."""
+    static = _member(cls, name)
+    function = static.__func__ if isinstance(static, staticmethod | classmethod) else static
+    if not isinstance(function, FunctionType):
+        return []
+    code = inspect.unwrap(function).__code__
+    at = f"{cls.__name__}: {{}} ({code.co_filename}, line {code.co_firstlineno}): expected"
+    promised = _member(kind.protocol, name)
+    if isinstance(promised, property):
+        return [f"{at.format(name + ', a method')} an option or a property: {_as_written(kind.protocol, name)}"]
+    given = list(inspect.signature(promised).parameters)[isinstance(static, staticmethod | classmethod) :]
+    try:
+        inspect.signature(getattr(cls, name)).bind(*given)
+    except TypeError:
+        return [f"{at.format(signature_text(function))} {_as_written(kind.protocol, name)}"]
+    return []
+
+
+def _member(cls: type, name: str) -> Any:
+    """What a class has under a name, not called; not what its own class has: every class can be called, to make one."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def called(value: Any) -> str:
+    """A class or a function by its name, anything else as it is written."""
+    return value.__name__ if isinstance(value, type | FunctionType) else shown(value)
+
+
+def _as_written(protocol: type, name: str) -> str:
+    """A member of a protocol as an author writes it: `generator(self, real, fake)`, `every: int`."""
+    member = _member(protocol, name)
+    if isinstance(member, property):
+        return f"{name}: {inspect.signature(member.fget).return_annotation}"  # type: ignore[arg-type]
+    return signature_text(member)
+
+
+def signature_text(function: Callable[..., Any]) -> str:
+    """A function as an author writes it, without types: `tick_finished(run, record)`."""
+    parameters = [str(p.replace(annotation=p.empty)) for p in inspect.signature(function).parameters.values()]
+    return f"{function.__name__}({', '.join(parameters)})"

@@ -19,20 +19,40 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+import attrs
+from attrs import field, frozen
 
 from ganlab.config import NAME, differences, override, parse_override, read_toml, resolve, to_toml
 from ganlab.errors import UserError, did_you_mean, shown, shown_key
 from ganlab.files import write_whole
+from ganlab.options import DEFAULT, component
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Launcher, Task
 from ganlab.runfolder import read_info
 from ganlab.structure import NAMED, Problem, Problems, Structurer
 
-KEYS = ("base", "name", "seeds", "variants", "launcher")
 FILE = "sweep.json"
 SAYS_NAME = "a name is letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
 MOST_RUNS = 10_000
+
+
+@frozen
+class SweepFile:
+    """What a sweep file may say: every variant is trained with every seed.
+
+    base: the experiment file that the variants are made from, relative to this file.
+    variants: a table `[variants.NAME]` for each, with the keys of the experiment file in which it differs from the
+        base. A list, such as `penalty`, is given whole; the files of `plugins` are relative to this file.
+    name: of the sweep, and of its folder in `runs/`.
+    seeds: different whole numbers from 0 on; each replaces the experiment's `seed`.
+    launcher: what starts the runs, and where.
+    """
+
+    base: str
+    variants: dict[str, Any]
+    name: str | None = field(default=None, metadata={DEFAULT: "the file's name without `.toml`"})
+    seeds: tuple[int, ...] = (0,)
+    launcher: Launcher = component("launcher", default="local")
 
 
 @frozen
@@ -85,11 +105,16 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     Raises UserError with a line for every problem in any variant and in the launcher.
     """
     table = read_toml(path)
-    unknown = [key for key in table if key not in KEYS]
-    problems = [f"{path}: {shown_key(key)}: unknown key{did_you_mean(key, KEYS)}" for key in unknown[:NAMED]]
+    keys: dict[str, Any] = {f.name: f.default for f in attrs.fields(SweepFile)}
+    unknown = [key for key in table if key not in keys]
+    problems = [f"{path}: {shown_key(key)}: unknown key{did_you_mean(key, keys)}" for key in unknown[:NAMED]]
     if len(unknown) > NAMED:
         problems.append(f"{path}: and {len(unknown) - NAMED:,} more unknown keys")
-    base, seeds, variants = table.get("base"), table.get("seeds", [0]), table.get("variants", {})
+    base, seeds, variants = (
+        table.get("base"),
+        table.get("seeds", list(keys["seeds"])),
+        table.get("variants", {}),
+    )
     if not isinstance(base, str):
         base = ""
         problems.append(f"{path}: base: expected the path of an experiment file, got {shown(table.get('base'))}")
@@ -113,7 +138,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     problems += _first(strange, path)
     found = None
     try:
-        found = _launcher(table.get("launcher", "local"), launcher, path)
+        found = _launcher(table.get("launcher", keys["launcher"]), launcher, path)
     except UserError as error:
         problems += error.problems
     if problems or found is None:
@@ -126,7 +151,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     for name, changes in variants.items():
         for seed in seeds:
             try:
-                toml = _resolved(path.parent / base, changes, seed, settings)
+                toml = _resolved(path.parent / base, _beside(path, changes), seed, settings)
             except UserError as error:
                 problems += [f"{path}: variants.{name}: {line}" for line in error.problems]
                 failed += 1
@@ -187,6 +212,16 @@ def _resolved(base: Path, changes: Mapping[str, Any], seed: int, settings: list[
         override(table, parts, value)
     table["seed"] = seed
     return to_toml(*resolve(table, base))
+
+
+def _beside(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a variant changes, its plugin files being relative to the sweep file that names them, not to the base."""
+    files = changes.get("plugins")
+    if not isinstance(files, list):
+        return changes
+    folder = path.parent.absolute()
+    moved = [str(folder / file) if isinstance(file, str) and not file.startswith("~") else file for file in files]
+    return {**changes, "plugins": moved}
 
 
 def _flat(changes: Mapping[str, Any], at: list[str]) -> Iterator[tuple[list[str], Any]]:

@@ -333,6 +333,20 @@ def test_stopping_a_sweep_saves_its_runs(
         assert list((log.parent / "checkpoints").iterdir())
 
 
+def test_a_variants_plugins_lie_beside_the_sweep_file(
+    table: dict[str, Any], write: Callable[..., Path], hinge: Path
+) -> None:
+    """The base in another folder, as those that come with ganlab are for a researcher's own sweep."""
+    Path("bases").mkdir()
+    write(table, "bases/tiny.toml")
+    variants = {"hinge": {"plugins": [hinge.name], "loss": {"name": "hinge"}}}
+    (planned,) = load_sweep(write({"base": "bases/tiny.toml", "variants": variants}, "s.toml")).planned
+    assert f'plugins = ["{hinge}"]' in planned.toml.replace("[\n    ", "[").replace(",\n]", "]")
+    variants["hinge"]["plugins"] = ["gone.py"]
+    with pytest.raises(UserError, match=rf"plugin file '{hinge.with_name('gone.py')}': no such file"):
+        load_sweep(write({"base": "bases/tiny.toml", "variants": variants}, "s.toml"))
+
+
 def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[..., Path], hinge: Path) -> None:
     """A component by another name drops the options of the one before; lists are taken whole; --set is for all."""
     table["loss"] = {"name": "bce", "reduction": "mean"}

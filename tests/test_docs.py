@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from collections.abc import Callable
@@ -12,10 +13,12 @@ import pytest
 import yaml
 
 from ganlab import hookspecs
-from ganlab.config import load_experiment
+from ganlab.config import Experiment, Train, load_experiment
 from ganlab.plugins import load_plugins
-from ganlab.runfolder import read_records
-from ganlab.sweeps import load_sweep
+from ganlab.registry import KINDS
+from ganlab.runfolder import read_info
+from ganlab.sweeps import SweepFile, load_sweep
+from ganlab.wording import option_docs, text_of
 from support import REPOSITORY
 
 FILES = sorted((REPOSITORY / "experiments").glob("*.toml"))
@@ -23,14 +26,60 @@ SWEEPS = [path for path in FILES if "base" in tomllib.loads(path.read_text())]
 EXPERIMENTS = [path for path in FILES if path not in SWEEPS]
 
 
-def test_every_hook_is_documented_and_every_documented_hook_is_there() -> None:
-    text = (REPOSITORY / "docs" / "hooks.md").read_text()
-    for name, value in vars(hookspecs).items():
-        if hasattr(value, "ganlab_spec"):
-            assert f"`{name}" in text, name
-    named = re.findall(r"`((?:register|run|tick|evaluation|checkpoint)_\w+)[`(]", text)
-    assert named
-    assert all(hasattr(getattr(hookspecs, name), "ganlab_spec") for name in named)
+def test_every_hook_is_documented_with_its_arguments_and_an_example() -> None:
+    page = (REPOSITORY / "docs" / "hooks.md").read_text()
+    hooks = {name: value for name, value in vars(hookspecs).items() if hasattr(value, "ganlab_spec")}
+    documented = re.findall(
+        r"^(?:### |\| )`((?:register|run|tick|evaluation|checkpoint)_\w+\(.*?\))`", page, re.MULTILINE
+    )
+    assert sorted(documented) == sorted(
+        f"{name}({', '.join(inspect.signature(hooks[name]).parameters)})" for name in hooks
+    )
+    examples = {kind.hook: (REPOSITORY / "docs" / "kinds" / f"{table}.md") for table, kind in KINDS.items()}
+    for name in hooks:
+        text = examples[name].read_text() if name in examples else page
+        assert f"@hookimpl\ndef {name}(" in text.replace("@ganlab.", "@"), name
+
+
+def test_the_plugin_that_has_every_hook_of_a_run_is_told(
+    table: dict[str, object],
+    write: Callable[..., Path],
+    ganlab: Callable[..., tuple[int, str, str]],
+) -> None:
+    page = (REPOSITORY / "docs" / "hooks.md").read_text()
+    (section,) = re.findall(r"^## During a run\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    Path("watcher.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL)))
+    table["metric"] = [{"name": "fid", "samples": 128, "features": "pixels"}]
+    code, out, err = ganlab("run", write(table), "--out", "r", "--plugin", "watcher.py")
+    assert code == 0, err
+    assert re.search(r"^r: fid [\d.]+ at step 0$", out, re.MULTILINE), out
+    assert re.search(r"^r: finished$", out, re.MULTILINE), out
+    assert Path("r/hosts.txt").read_text().endswith(" from step 0\n")
+    kept = {path.name for path in Path("r/checkpoints").iterdir()}
+    assert kept
+    assert kept <= {path.name for path in Path("backup/r").iterdir()}
+    assert "plugin_failures" not in read_info(Path("r"))
+
+
+@pytest.mark.parametrize("cls", [Experiment, Train, SweepFile], ids=lambda cls: cls.__name__)
+def test_every_key_of_the_files_is_explained(cls: type) -> None:
+    assert text_of(cls)
+    assert [f.alias for f in attrs.fields(cls) if not option_docs(cls).get(f.alias)] == []
+
+
+def test_every_bundled_component_says_what_it_is() -> None:
+    components = [component for kind in KINDS for component in load_plugins().registry.of_kind(kind)]
+    assert len(components) > 30
+    assert [f"{component.kind} {component.name}" for component in components if not text_of(component.cls)] == []
+
+
+def test_the_picture_shows_the_main_path_and_only_files_that_there_are() -> None:
+    picture = (REPOSITORY / "docs" / "images" / "architecture.svg").read_text()
+    shown = re.findall(r"[\w./]+\.py\b", picture)
+    assert [name for name in shown if not (REPOSITORY / "ganlab" / name).is_file()] == []
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    (path,) = re.findall(r"^## The main path.*?\n(.*?)^Beside them", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| `(\w+\.py)`", path, re.MULTILINE)) - set(shown) == set()
 
 
 def test_the_architecture_names_every_file_of_the_core() -> None:
@@ -48,15 +97,15 @@ def test_every_fault_has_its_test_and_every_test_of_faults_its_row() -> None:
     assert {f"faults/{file.name}" for file in (tests / "faults").glob("*.py")} - named == set()
 
 
-def test_every_metric_has_a_section_that_names_its_options() -> None:
+def test_every_metric_has_its_section_and_every_network_of_features_its_row() -> None:
     text = (REPOSITORY / "docs" / "metrics.md").read_text()
-    head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
-    by_name = {section.split("\n")[0]: section for section in sections}
-    metrics = load_plugins().registry.of_kind("metric")
-    assert metrics
-    for metric in metrics:
-        for option in attrs.fields_dict(metric.cls):
-            assert f"`{option}`" in head + by_name[f"`{metric.name}`"], f"{metric.name}.{option}"
+    registry = load_plugins().registry
+    assert set(re.findall(r"^## `(\w+)`$", text, re.MULTILINE)) == {part.name for part in registry.of_kind("metric")}
+    (section,) = re.findall(r"^## Features\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {
+        "features",
+        *(part.name for part in registry.of_kind("features")),
+    }
 
 
 def test_every_launcher_has_a_section_that_names_its_options() -> None:
@@ -97,14 +146,6 @@ def test_the_sweep_that_the_page_shows_is_valid(tmp_path: Path) -> None:
     assert attrs.asdict(load_sweep(tmp_path / "ray.toml").launcher)["gpus"] == 0.5
 
 
-def test_every_network_of_features_is_documented_with_its_options() -> None:
-    text = (REPOSITORY / "docs" / "metrics.md").read_text()
-    (section,) = re.findall(r"^## Features\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
-    for features in load_plugins().registry.of_kind("features"):
-        for name in (features.name, *attrs.fields_dict(features.cls)):
-            assert f"`{name}`" in section, f"{features.name}: {name}"
-
-
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_says_what_it_shows(path: Path) -> None:
     experiment, _ = load_experiment(path)
@@ -132,21 +173,6 @@ def test_the_readmes_loss_is_ten_lines_and_trains(
     table |= tomllib.loads(toml)
     code, _, err = ganlab("run", write(table), "--out", "r")
     assert code == 0, err
-
-
-def test_the_plugin_with_one_of_each_trains(
-    table: dict[str, object], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
-    text = (REPOSITORY / "docs" / "hooks.md").read_text()
-    start = text.index("# one_of_each.py")
-    source = "\n\n".join(re.findall(r"```python\n(.*?)```", text[start - 20 :], re.DOTALL)[:5])
-    (toml,) = re.findall(r"```toml\n(plugins = .*?)```", text, re.DOTALL)
-    (tmp_path / "one_of_each.py").write_text(source)
-    table |= tomllib.loads(toml)
-    code, _, err = ganlab("run", write(table), "--out", "r")
-    assert code == 0, err
-    assert read_records(Path("r/log.jsonl"))[0]["penalty_real_gradient"] > 0
-    assert [record["name"] for record in read_records(Path("r/metrics.jsonl"))] == ["brightness", "fid"] * 2
 
 
 def test_the_readmes_links_and_pictures_are_there() -> None:

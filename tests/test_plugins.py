@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import ganlab
 from ganlab import hookspecs
 from ganlab.config import load_experiment
 from ganlab.errors import UserError
@@ -128,8 +130,10 @@ FAULTS = {
         "L is no loss: it lacks generator",
     ),
     "no attrs class": (
-        ADAM + "class L: ...\n@hookimpl\ndef register_losses(register): register('l', L)",
-        "expected a class decorated with @attrs.frozen",
+        ADAM
+        + "class L:\n  def discriminator(self, real, fake): ...\n  def generator(self, real, fake): ...\n"
+        + "@hookimpl\ndef register_losses(register): register('l', L)",
+        "expected a class decorated with @attrs.frozen, got the class L without that",
     ),
     "untyped option": (
         ADAM
@@ -139,7 +143,9 @@ FAULTS = {
         "options without a type: margin",
     ),
     "bad name": (
-        ADAM + "@hookimpl\ndef register_losses(register): register('my loss', object)",
+        ADAM
+        + "@frozen\nclass L:\n  def discriminator(self, real, fake): ...\n  def generator(self, real, fake): ...\n"
+        + "@hookimpl\ndef register_losses(register): register('my loss', L)",
         "a component's name is letters, digits and '_'",
     ),
 }
@@ -149,6 +155,180 @@ FAULTS = {
 def test_a_faulty_plugin_is_named_and_the_others_live(fault: str, tmp_path: Path) -> None:
     source, cause = FAULTS[fault]
     assert cause in failure_of(source, tmp_path)
+
+
+MISTAKES = """\
+import attrs
+from dataclasses import dataclass
+from attrs import define, frozen
+from ganlab import hookimpl
+
+class Plain:
+    def discriminator(self, real, fake): ...
+
+@dataclass
+class Data:
+    def discriminator(self, real, fake): ...
+    def generator(self, real, fake): ...
+
+@define
+class Mutable:
+    margin = attrs.field(default=1)
+    def discriminator(self, real, fake): ...
+    def generator(self, fake): ...
+
+@frozen
+class Whole:
+    scale: float = 1.0
+    def discriminator(self, real, fake, *, extra=None): ...
+    def generator(self, *logits): ...
+
+class Sub(Whole):
+    lost: float = 2.0
+
+@frozen
+class Pen:
+    player: str = "discriminator"
+    def every(self): return 3
+    def penalty(self, step, extra): ...
+
+@frozen
+class Static:
+    @staticmethod
+    def build(images): ...
+
+@frozen
+class Bare:
+    @staticmethod
+    def build(): ...
+
+@frozen
+class Wraps:
+    def wrap(self, loss): ...
+
+class Plugin:
+    @hookimpl
+    def register_losses(self, register): ...
+
+def register_metrics(register): ...
+
+def run_finished(path): "A helper, which is no hook."
+
+@hookimpl
+def register_losses(register):
+    register("plain", Plain)
+    register("data", Data)
+    register("mutable", Mutable)
+    register("instance", Whole())
+    register(Whole, "swapped")
+    register("sub", Sub)
+    register(3, Whole)
+    register("whole")
+    register("bce", lambda: Whole())
+    register("whole", Whole)
+
+@hookimpl
+def register_penalties(register):
+    register("pen", Pen)
+    raise RuntimeError("no more")
+
+@hookimpl
+def register_generators(register):
+    register("static", Static)
+    register("bare", Bare)
+
+@hookimpl
+def register_loss_wrappers(register): register("wraps", Wraps)
+
+@hookimpl
+def register_optimizers(): ...
+
+@hookimpl
+def tick_finished(run, recrod, *, record): ...
+
+@hookimpl
+def tick_finishd(run, record): ...
+"""
+
+SAID = """\
+line [[@hookimpl;def register_optimizers]]: hook 'register_optimizers': without 'register' it cannot register \
+anything; the hook is register_optimizers(register)
+line [[@hookimpl;def tick_finished]]: hook 'tick_finished': unknown argument 'recrod'; \
+the hook is tick_finished(run, record)
+line [[@hookimpl;def tick_finished]]: hook 'tick_finished': argument 'record' has no place of its own; \
+the hook is tick_finished(run, record)
+line [[@hookimpl;def tick_finishd]]: hook 'tick_finishd': no such hook; did you mean 'tick_finished'?
+line [[@hookimpl;def register_losses(self]]: hook 'register_losses' in the class 'Plugin': hooks are functions of the \
+module, outside any class: def register_losses(register)
+line [[def register_metrics]]: 'register_metrics' is a hook's name, and it is not marked as one: write \
+@ganlab.hookimpl above def register_metrics(register)
+line [[register("bare"]]: register('bare', …): Bare: build() (FILE, line [[@staticmethod;def build()]]): \
+expected build(self, images)
+line [[register("plain"]]: register('plain', …): expected a class decorated with @attrs.frozen, \
+got the class Plain without that
+line [[register("plain"]]: register('plain', …): Plain is no loss: it lacks generator(self, real, fake)
+line [[register("data"]]: register('data', …): expected a class decorated with @attrs.frozen, \
+got the dataclass Data without that
+line [[register("mutable"]]: register('mutable', …): expected a class decorated with @attrs.frozen, \
+got Mutable, which is not frozen: a component's options do not change
+line [[register("mutable"]]: register('mutable', …): Mutable: generator(self, fake) (FILE, line \
+[[def generator(self, fake)]]): expected generator(self, real, fake)
+line [[register("mutable"]]: register('mutable', …): Mutable: options without a type: margin; write margin: TYPE = …
+line [[register("instance"]]: register('instance', …): expected a class decorated with @attrs.frozen, \
+got Whole(scale=1.0): an instance; give its class
+line [["swapped"]]: register(Whole, …): a component's name is letters, digits and '_', a letter first, got Whole: \
+register(name, class)
+line [["swapped"]]: register(Whole, …): expected a class decorated with @attrs.frozen, got 'swapped'
+line [[register("sub"]]: register('sub', …): expected a class decorated with @attrs.frozen, \
+got the class Sub without that
+line [[register(3]]: register(3, …): a component's name is letters, digits and '_', a letter first, got 3: \
+register(name, class)
+line [[register("whole")]]: register('whole'): expected register(name, class)
+line [[register("bce"]]: register('bce', …): expected a class decorated with @attrs.frozen, got <lambda>
+line [[register("bce"]]: register('bce', …): the loss 'bce' is already registered by losses.bce (ganlab VERSION)
+line [[def register_loss_wrappers]]: register('wraps', …): Wraps is no loss_wrapper: it lacks __call__(self, loss)
+line [[register("pen"]]: register('pen', …): Pen: every, a method (FILE, line [[def every]]): \
+expected an option or a property: every: int
+line [[register("pen"]]: register('pen', …): Pen: penalty(self, step, extra) (FILE, line [[def penalty(]]): \
+expected penalty(self, step)
+RuntimeError: no more (line [[raise]])
+"""
+"""What is said of that file; in brackets the text that stands at the line, and ";" for a line break."""
+
+
+def line_of(text: str, source: str) -> int:
+    """The line of a file, from 1, where a text begins that is in it once, indented or not."""
+    (start,) = re.finditer(re.escape(text).replace("\\\n", "\\n *"), source)
+    return source[: start.start()].count("\n") + 1
+
+
+def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "faulty.py"
+    file.write_text(MISTAKES)
+    plugins = load_plugins([file])
+    said = SAID.replace("FILE", str(file)).replace("VERSION", ganlab.__version__)
+    said = re.sub(r"\[\[(.*?)\]\]", lambda at: str(line_of(at[1].replace(";", "\n"), MISTAKES)), said)
+    assert [failure.cause for failure in plugins.failures] == said.splitlines()
+    assert {str(failure).partition(": ")[0] for failure in plugins.failures} == {f"plugin faulty ({file})"}
+    assert names(plugins, "loss") == BUNDLED["loss"], "what has a mistake in its hooks is left out whole"
+    assert "faulty" not in plugins.origins
+    assert not plugins.tell("run_finished", run=None, error=None)
+
+
+def test_a_component_with_a_mistake_leaves_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "half.py"
+    file.write_text(HINGE + '    register("bce", Hinge)\n    register("again", Hinge)\n')
+    file.write_text(file.read_text().replace('register): register("h', 'register):\n    register("h'))
+    plugins = load_plugins([file])
+    one, two = (line_of(text, file.read_text()) for text in ('register("bce"', 'register("again"'))
+    bundled = f"the loss 'bce' is already registered by losses.bce (ganlab {ganlab.__version__})"
+    taken = "Hinge is already registered as 'hinge'; register a subclass, decorated too"
+    assert [failure.cause for failure in plugins.failures] == [
+        f"line {one}: register('bce', …): {bundled}",
+        f"line {one}: register('bce', …): {taken}",
+        f"line {two}: register('again', …): {taken}",
+    ]
+    assert names(plugins, "loss") == BUNDLED["loss"] | {"hinge"}
 
 
 def test_a_failed_plugin_is_fatal_only_where_it_is_needed(
@@ -200,6 +380,23 @@ def test_installed_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (failure,) = plugins.failures
     assert failure.origin.plugin == "dist_broken:plugin"
     assert "No module named 'dist_broken'" in failure.cause
+
+
+def test_a_mistake_in_an_installed_plugin_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dist_faulty.py").write_text(HINGE.replace("def generator", "def generate"))
+    (tmp_path / "dist_raises.py").write_text("\nraise RuntimeError('so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    distributions = [FakeDistribution(name, name) for name in ("dist_faulty", "dist_raises")]
+    points = [point for dist in distributions for point in dist.entry_points]
+    for point, dist in zip(points, distributions, strict=True):
+        vars(point)["dist"] = dist
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    faulty, raises = map(str, load_plugins().failures)
+    where = f"({tmp_path / 'dist_faulty.py'})"
+    assert re.fullmatch(rf"plugin dist_faulty:plugin \(dist_faulty [\w.]+, {where[1:-1]}\): line 13: .*", faulty)
+    assert faulty.endswith("Hinge is no loss: it lacks generator(self, real, fake)")
+    assert str(tmp_path / "dist_raises.py") in raises
+    assert raises.endswith("RuntimeError: so (line 2)")
 
 
 def test_the_registry_is_frozen_after_loading(hinge: Path) -> None:

@@ -562,7 +562,7 @@ def test_what_cannot_be_checked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No module named 'nothing_of_that_name'"):
         conformance(tmp_path / "broken.py")
     (is_one, *rest) = check(frozen(type("Half", (), {"discriminator": lambda self, real, fake: real})), "loss")
-    assert (is_one.result, is_one.detail) == ("fault", "Half is no loss: it lacks generator")
+    assert (is_one.result, is_one.detail) == ("fault", "Half is no loss: it lacks generator(self, real, fake)")
     assert {found.result for found in rest} == {"skipped"}
 
 

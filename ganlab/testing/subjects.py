@@ -86,7 +86,8 @@ def _is_one(inspection: Inspection, registry: Registry) -> None:
             inspection.kind, "checked", inspection.cls, Origin("checked", "file", "", "", Path(inspection.file))
         )
     except RegistrationError as error:
-        raise Fault(one_line(error).partition(": ")[2], inspection.line_of_class()) from None
+        said = "; ".join(problem.partition(": ")[2] for problem in error.problems)
+        raise Fault(said, inspection.line_of_class()) from None
 
 
 def _documented(inspection: Inspection) -> str:

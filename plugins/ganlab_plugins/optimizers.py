@@ -5,7 +5,7 @@ Adam and SGD run fused: one kernel for all parameters, a sixth faster on the CPU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le, lt
 from torch import nn
 
-from ganlab import OptimizerConfig, hookimpl
+from ganlab import OptimizerConfig, Register, hookimpl
 
 _share: Any = [ge(0), lt(1)]
 
@@ -80,7 +80,7 @@ class RMSprop:
 
 
 @hookimpl
-def register_optimizers(register: Callable[[str, Callable[..., OptimizerConfig]], None]) -> None:
+def register_optimizers(register: Register[OptimizerConfig]) -> None:
     register("adam", Adam)
     register("sgd", SGD)
     register("rmsprop", RMSprop)

@@ -12,14 +12,23 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, check_split, downloading, hookimpl, image_size, one_line
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    downloading,
+    hookimpl,
+    image_size,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -122,5 +131,5 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("celeba", CelebA)

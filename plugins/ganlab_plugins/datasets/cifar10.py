@@ -6,13 +6,22 @@ Source: A. Krizhevsky, Learning multiple layers of features from tiny images, Un
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, check_split, downloading, hookimpl, image_size, one_line
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    downloading,
+    hookimpl,
+    image_size,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,5 +115,5 @@ def _jpeg(places: Places, split: str) -> tuple[Tensor, Tensor]:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("cifar10", CIFAR10)

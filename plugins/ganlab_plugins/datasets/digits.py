@@ -6,12 +6,18 @@ doi:10.24432/C50P49; scikit-learn ships its test set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ganlab import DatasetConfig, Places, check_split, hookimpl, image_size
+from ganlab import (
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    image_size,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -53,5 +59,5 @@ class Digits:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("digits", Digits)

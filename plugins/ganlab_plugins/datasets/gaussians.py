@@ -18,13 +18,19 @@ Decisions:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, le
 
-from ganlab import DatasetConfig, Places, check_split, hookimpl, stream_seed
+from ganlab import (
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    stream_seed,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -123,6 +129,6 @@ def _points(name: str, config: Ring | Grid, split: str) -> ImageDataset:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("ring", Ring)
     register("grid", Grid)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, check_split, hookimpl, one_line
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -170,5 +177,5 @@ def _test_classes(folder: Path, test: tuple[str, ...], train: tuple[str, ...]) -
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("image_folder", ImageFolder)

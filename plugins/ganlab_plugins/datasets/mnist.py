@@ -6,12 +6,21 @@ Proceedings of the IEEE 86(11), 1998; H. Xiao, K. Rasul and R. Vollgraf, Fashion
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, check_split, downloading, hookimpl, image_size, one_line
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    downloading,
+    hookimpl,
+    image_size,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -75,6 +84,6 @@ def _build(name: str, torchvision_name: str, size: int, places: Places, split: s
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("mnist", MNIST)
     register("fashion_mnist", FashionMNIST)

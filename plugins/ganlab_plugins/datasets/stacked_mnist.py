@@ -13,13 +13,20 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 from attrs.validators import ge, le
 
-from ganlab import DatasetConfig, Places, check_split, hookimpl, image_size, stream_seed
+from ganlab import (
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    image_size,
+    stream_seed,
+)
 from ganlab_plugins.datasets.mnist import MNIST
 
 if TYPE_CHECKING:
@@ -69,5 +76,5 @@ class StackedMNIST:
 
 
 @hookimpl
-def register_datasets(register: Callable[[str, Callable[..., DatasetConfig]], None]) -> None:
+def register_datasets(register: Register[DatasetConfig]) -> None:
     register("stacked_mnist", StackedMNIST)

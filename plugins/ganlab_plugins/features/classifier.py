@@ -24,7 +24,6 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen, validators
@@ -35,6 +34,7 @@ from ganlab import (
     Evaluation,
     FeaturesConfig,
     FittingBatches,
+    Register,
     cached_tensors,
     class_count,
     full_precision,
@@ -309,5 +309,5 @@ def prepared(images: Tensor) -> Tensor:
 
 
 @hookimpl
-def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+def register_features(register: Register[FeaturesConfig]) -> None:
     register("classifier", Classifier)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from ganlab import (
     Evaluation,
     FeaturesConfig,
     FittingBatches,
+    Register,
     full_precision,
     hookimpl,
     one_line,
@@ -150,5 +150,5 @@ def downloaded_weights(folder: Path) -> Path:
 
 
 @hookimpl
-def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+def register_features(register: Register[FeaturesConfig]) -> None:
     register("inception", Inception)

@@ -19,7 +19,6 @@ Decisions:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -31,6 +30,7 @@ from ganlab import (
     Evaluation,
     Features,
     FeaturesConfig,
+    Register,
     cached_tensors,
     class_count,
     class_labels_of,
@@ -159,5 +159,5 @@ def class_gaussians(dataset: Dataset, labels: Tensor, counts: Tensor) -> dict[st
 
 
 @hookimpl
-def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+def register_features(register: Register[FeaturesConfig]) -> None:
     register("pixels", Pixels)

@@ -27,7 +27,7 @@ import contextlib
 import difflib
 import http.client
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,7 @@ from ganlab import (
     Evaluation,
     FeaturesConfig,
     FittingBatches,
+    Register,
     full_precision,
     hookimpl,
     one_line,
@@ -292,6 +293,6 @@ def published_tensors(published: PretrainedCfg, model: str, table: str, folder: 
 
 
 @hookimpl
-def register_features(register: Callable[[str, Callable[..., FeaturesConfig]], None]) -> None:
+def register_features(register: Register[FeaturesConfig]) -> None:
     register("dinov2", DINOv2)
     register("timm", Timm)

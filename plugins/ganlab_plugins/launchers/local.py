@@ -10,12 +10,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import field, frozen
 from attrs.validators import ge, le, optional
 
-from ganlab import Launcher, Task, hookimpl
+from ganlab import Launcher, Register, Task, hookimpl
 
 POLL = 0.2
 """Seconds between two looks at the processes."""
@@ -65,5 +65,5 @@ def _start(task: Task, environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 
 @hookimpl
-def register_launchers(register: Callable[[str, Callable[..., Launcher]], None]) -> None:
+def register_launchers(register: Register[Launcher]) -> None:
     register("local", Local)

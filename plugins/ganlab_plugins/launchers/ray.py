@@ -19,14 +19,14 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, le, min_len, optional
 
-from ganlab import ComponentError, Launcher, Task, hookimpl, one_line
+from ganlab import ComponentError, Launcher, Register, Task, hookimpl, one_line
 from ganlab_plugins.launchers._attempt import attempt
 
 if TYPE_CHECKING:
@@ -190,5 +190,5 @@ def _exit_code(ended: ray.ObjectRef[int], task: Task) -> int:
 
 
 @hookimpl
-def register_launchers(register: Callable[[str, Callable[..., Launcher]], None]) -> None:
+def register_launchers(register: Register[Launcher]) -> None:
     register("ray", Ray)

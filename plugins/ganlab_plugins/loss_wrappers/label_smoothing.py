@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import field, frozen
 from attrs.validators import ge, le
 
-from ganlab import ComponentError, Loss, LossWrapper, TargetedLoss, hookimpl
+from ganlab import ComponentError, Loss, LossWrapper, Register, TargetedLoss, hookimpl
 
 
 @frozen
@@ -32,5 +30,5 @@ class LabelSmoothing:
 
 
 @hookimpl
-def register_loss_wrappers(register: Callable[[str, Callable[..., LossWrapper]], None]) -> None:
+def register_loss_wrappers(register: Register[LossWrapper]) -> None:
     register("label_smoothing", LabelSmoothing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -11,7 +10,7 @@ from attrs.validators import ge, le
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from ganlab import Loss, hookimpl
+from ganlab import Loss, Register, hookimpl
 
 
 @frozen
@@ -46,5 +45,5 @@ def _cross_entropy(logits: Tensor, target: float) -> Tensor:
 
 
 @hookimpl
-def register_losses(register: Callable[[str, Callable[..., Loss]], None]) -> None:
+def register_losses(register: Register[Loss]) -> None:
     register("bce", BCE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -10,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor
 
-from ganlab import Loss, hookimpl
+from ganlab import Loss, Register, hookimpl
 
 
 def _target(default: float) -> Any:
@@ -40,5 +39,5 @@ class LeastSquares:
 
 
 @hookimpl
-def register_losses(register: Callable[[str, Callable[..., Loss]], None]) -> None:
+def register_losses(register: Register[Loss]) -> None:
     register("least_squares", LeastSquares)

@@ -6,13 +6,11 @@ generator to turn the answer round. Both gradients depend on both logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import frozen
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ganlab import Loss, hookimpl
+from ganlab import Loss, Register, hookimpl
 
 
 @frozen
@@ -27,5 +25,5 @@ class Relativistic:
 
 
 @hookimpl
-def register_losses(register: Callable[[str, Callable[..., Loss]], None]) -> None:
+def register_losses(register: Register[Loss]) -> None:
     register("relativistic", Relativistic)

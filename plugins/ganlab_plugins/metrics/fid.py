@@ -36,6 +36,7 @@ from ganlab import (
     FeaturesConfig,
     Interval,
     Metric,
+    Register,
     Scores,
     about_features,
     about_generated,
@@ -212,5 +213,5 @@ def extrapolated(
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("fid", FID)

@@ -15,7 +15,6 @@ Decisions:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen, validators
@@ -27,6 +26,7 @@ from ganlab import (
     FeaturesConfig,
     Interval,
     Metric,
+    Register,
     Scores,
     about_features,
     about_generated,
@@ -110,5 +110,5 @@ def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("inception_score", InceptionScore)

@@ -13,7 +13,6 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
@@ -25,6 +24,7 @@ from ganlab import (
     FeaturesConfig,
     Interval,
     Metric,
+    Register,
     Scores,
     about_features,
     about_generated,
@@ -134,5 +134,5 @@ def cubic(a: Tensor, b: Tensor) -> Tensor:
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("kid", KID)

@@ -34,6 +34,7 @@ from ganlab import (
     FeaturesConfig,
     Interval,
     Metric,
+    Register,
     Scores,
     about_features,
     about_generated,
@@ -205,5 +206,5 @@ def coverage(classes: Tensor, expected: Tensor) -> tuple[float, float, float]:
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("mode_coverage", ModeCoverage)

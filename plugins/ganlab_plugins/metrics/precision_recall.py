@@ -19,7 +19,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
@@ -32,6 +32,7 @@ from ganlab import (
     FeaturesConfig,
     Interval,
     Metric,
+    Register,
     Scores,
     about_features,
     about_generated,
@@ -157,5 +158,5 @@ def squared_distances(a: Tensor, b: Tensor, evaluation: Evaluation) -> Iterator[
 
 
 @hookimpl
-def register_metrics(register: Callable[[str, Callable[..., Metric]], None]) -> None:
+def register_metrics(register: Register[Metric]) -> None:
     register("precision_recall", PrecisionRecall)

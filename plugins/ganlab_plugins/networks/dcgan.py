@@ -10,13 +10,11 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, NetworkConfig, hookimpl
+from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, hookimpl
 
 
 def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
@@ -113,10 +111,10 @@ class DCGANDiscriminator:
 
 
 @hookimpl
-def register_generators(register: Callable[[str, Callable[..., NetworkConfig]], None]) -> None:
+def register_generators(register: Register[NetworkConfig]) -> None:
     register("dcgan", DCGANGenerator)
 
 
 @hookimpl
-def register_discriminators(register: Callable[[str, Callable[..., NetworkConfig]], None]) -> None:
+def register_discriminators(register: Register[NetworkConfig]) -> None:
     register("dcgan", DCGANDiscriminator)

@@ -7,7 +7,7 @@ in one logit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, le, lt, min_len
 from torch import Tensor, nn
 
-from ganlab import ImageSpec, NetworkConfig, hookimpl
+from ganlab import ImageSpec, NetworkConfig, Register, hookimpl
 
 
 class _MLPGenerator(nn.Module):
@@ -94,10 +94,10 @@ class MLPDiscriminator:
 
 
 @hookimpl
-def register_generators(register: Callable[[str, Callable[..., NetworkConfig]], None]) -> None:
+def register_generators(register: Register[NetworkConfig]) -> None:
     register("mlp", MLPGenerator)
 
 
 @hookimpl
-def register_discriminators(register: Callable[[str, Callable[..., NetworkConfig]], None]) -> None:
+def register_discriminators(register: Register[NetworkConfig]) -> None:
     register("mlp", MLPDiscriminator)

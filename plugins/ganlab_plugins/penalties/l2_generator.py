@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor
 
-from ganlab import Penalty, Step, hookimpl
+from ganlab import Penalty, Register, Step, hookimpl
 
 
 @frozen
@@ -37,5 +36,5 @@ class L2Generator:
 
 
 @hookimpl
-def register_penalties(register: Callable[[str, Callable[..., Penalty]], None]) -> None:
+def register_penalties(register: Register[Penalty]) -> None:
     register("l2_generator", L2Generator)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, frozen
 
-from ganlab import hookimpl, is_score, write_whole
+from ganlab import Register, TrackerConfig, hookimpl, is_score, write_whole
 
 if TYPE_CHECKING:
     from ganlab import RunFolder
@@ -108,5 +108,5 @@ class CSV:
 
 
 @hookimpl
-def register_trackers(register: Any) -> None:
+def register_trackers(register: Register[TrackerConfig]) -> None:
     register("csv", CSV)

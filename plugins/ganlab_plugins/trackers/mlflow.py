@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 from attrs.validators import min_len
 from filelock import FileLock
 
-from ganlab import ComponentError, hookimpl, numbers_of, one_line
+from ganlab import ComponentError, Register, TrackerConfig, hookimpl, numbers_of, one_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -150,5 +150,5 @@ class MLflow:
 
 
 @hookimpl
-def register_trackers(register: Any) -> None:
+def register_trackers(register: Register[TrackerConfig]) -> None:
     register("mlflow", MLflow)

@@ -21,7 +21,7 @@ import numpy as np
 from attrs import define, frozen
 from PIL import Image
 
-from ganlab import ComponentError, hookimpl, numbers_of, one_line
+from ganlab import ComponentError, Register, TrackerConfig, hookimpl, numbers_of, one_line
 
 if TYPE_CHECKING:
     from ganlab import RunFolder
@@ -118,5 +118,5 @@ class TensorBoard:
 
 
 @hookimpl
-def register_trackers(register: Any) -> None:
+def register_trackers(register: Register[TrackerConfig]) -> None:
     register("tensorboard", TensorBoard)

@@ -1,0 +1,36 @@
+"""The site. What is said of code is made from it, in `from_code.py`.
+
+Nothing is fetched: no intersphinx, no fonts, no scripts of others.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "plugins")]
+
+import ganlab  # noqa: E402
+
+project = "ganlab"
+author = copyright = "The ganlab authors"
+version = release = ganlab.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "from_code"]
+exclude_patterns = ["_build"]
+
+smartquotes = False  # quotes are TOML's
+
+html_theme = "furo"
+html_title = f"ganlab {version}"
+html_copy_source = False
+
+myst_enable_extensions = ["attrs_inline", "deflist"]
+myst_heading_anchors = 3  # as on GitHub, so that one link does for both
+
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+autodoc_typehints_format = "short"
+default_role = "code"  # docstrings have single backticks
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!ganlab\.).*")]  # what is not ours is on no page
+nitpick_ignore = [("py:class", "ganlab.config.Experiment"), ("py:class", "ganlab.plugins.Plugins")]  # a run's fields

@@ -1,0 +1,135 @@
+"""The tutorial, walked as it stands: its files are written and its commands run in order, with fewer steps.
+
+What each command prints is held against what the tutorial says that it prints, but for numbers, times and verdicts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ganlab.runfolder import read_info
+from pages import BLOCK, FILE, commands
+from support import REPOSITORY
+
+Ganlab = Callable[..., tuple[int, str, str]]
+PAGE = (REPOSITORY / "docs" / "tutorial.md").read_text()
+
+FEWER = [
+    *("--set", "train.steps=20"),
+    *("--set", "metric.0.samples=64"),
+    *("--set", 'metric.0.features={name="classifier",updates=20}'),
+]
+
+# Six processes would start torch six times.
+HERE = """
+import contextlib
+from attrs import frozen
+from ganlab import cli, hookimpl
+
+@frozen
+class Here:
+    def launch(self, tasks, jobs):
+        for task in tasks:
+            task.log.parent.mkdir(parents=True, exist_ok=True)
+            with task.log.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                code = cli.call(list(task.command[3:]))
+            yield task, code
+
+@hookimpl
+def register_launchers(register): register("here", Here)
+"""
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run."""
+    line = re.sub(r"\bbetter\b|\bworse\b|\bcannot tell\b", "VERDICT", line)
+    line = re.sub(r"/\S*/(?=\w+\.py)", "FOLDER/", line)
+    line = re.sub(r"\b[0-9a-f]{12}\b", "HASH", line)
+    line = re.sub(r"torch [\w.+]+", "torch", line)
+    line = re.sub(r"[+-]?\d[\d,.:]*( ms| s\b)?", "#", line)
+    return re.sub(r"[━ ─]+", " ", line).strip()
+
+
+class Reader:
+    """Who does what the tutorial says; `seen` are the commands given."""
+
+    def __init__(self, ganlab: Ganlab) -> None:
+        self.ganlab = ganlab
+        self.seen: list[str] = []
+
+    def gives(self, command: str) -> str:
+        """What a command prints, which must succeed."""
+        self.seen.append(command)
+        words = shlex.split(command)
+        match words[:3]:
+            case ["python", "-m", "pip"]:
+                return ""
+            case ["python", "-m", "pytest"]:
+                rest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words[3:]]
+                done = subprocess.run(rest, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stdout
+                return done.stdout
+            case ["mkdir", folder, "&&"] if words[3:] == ["cd", folder]:
+                Path(folder).mkdir()
+                os.chdir(folder)
+                return ""
+            case ["ganlab", name, _]:
+                extra = [*(FEWER if name in ("run", "sweep") else []), *(["--launcher", "here"] * (name == "sweep"))]
+                code, out, err = self.ganlab(*words[1:], *extra)
+                assert (code, err) == (0, ""), out + err
+                return out
+        raise AssertionError(f"the tutorial gives a command that nobody here can: {command}")
+
+
+def test_the_tutorial(ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))  # where nothing is: the classifier is trained
+    monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "plugins"))
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "here.py").write_text(HERE)
+    shutil.copytree(REPOSITORY / "experiments", tmp_path / "experiments")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)  # pytest's options are those of the folder above
+    reader = Reader(ganlab)
+    for language, text in BLOCK.findall(PAGE):
+        if name := FILE.match(text):
+            Path(name[1]).write_text(text)
+        elif language == "console":
+            for command, shown in commands(text):
+                printed = [shape(line) for line in reader.gives(command).splitlines()]
+                for line in shown.splitlines():
+                    said, cut, _ = line.partition("…")
+                    same = str.startswith if cut else str.__eq__
+                    assert any(same(real, shape(said)) for real in printed), (command, line, printed)
+    assert [words.split()[1] for words in reader.seen if words.startswith("ganlab ")] == [
+        *("run", "new", "check", "run", "sweep", "compare", "report"),
+    ]
+    for variant in ("bce", "my_relativistic"):
+        for seed in (0, 1, 2):
+            info = read_info(Path(f"runs/versus_bce/{variant}/seed-{seed}"))
+            assert (info["status"], info["seed"], f"loss.{variant}" in info["components"]) == ("finished", seed, True)
+    for file in ("versus_bce.html", "my_relativistic.html"):
+        assert "my_relativistic" in Path(file).read_text()
+
+
+def test_the_tutorials_loss_is_the_bundled_one(tmp_path: Path) -> None:
+    import torch
+
+    from ganlab.testing import conformance
+    from ganlab_plugins.losses.relativistic import Relativistic
+
+    (source,) = [text for _, text in BLOCK.findall(PAGE) if text.startswith("# my_relativistic.py")]
+    file = tmp_path / "my_relativistic.py"
+    file.write_text(source)
+    (mine,) = conformance(file)
+    real, fake = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    for player in ("discriminator", "generator"):
+        assert torch.equal(getattr(mine.cls(), player)(real, fake), getattr(Relativistic(), player)(real, fake))
