@@ -33,4 +33,7 @@ autodoc_typehints_format = "short"
 default_role = "code"  # docstrings have single backticks
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!ganlab\.).*")]  # what is not ours is on no page
-nitpick_ignore = [("py:class", "ganlab.config.Experiment"), ("py:class", "ganlab.plugins.Plugins")]  # a run's fields
+nitpick_ignore = [
+    *(("py:class", name) for name in ("ganlab.config.Experiment", "ganlab.plugins.Plugins")),  # a run's fields
+    ("py:class", "ganlab.hookspecs.Part_contra"),  # a type variable
+]

@@ -134,6 +134,8 @@ class Names(SphinxDirective):
                 lines += ["   :undoc-members:" if is_protocol(thing) else "", ""]
             elif inspect.isfunction(thing):
                 lines += [f".. autofunction:: {name}", ""]
+            elif isinstance(thing, int):
+                lines += [f".. autodata:: {name}", ""]
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
 

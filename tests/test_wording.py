@@ -60,7 +60,7 @@ class Everything:
     And more.
     low, high: the two ends
     of the range.
-    part: the first; not a sentence: with a colon.
+    part: the first; not a sentence: with a colon. often: how often.
 
     unheard: of.
     """
@@ -86,6 +86,7 @@ def test_options_with_their_defaults_and_what_the_docstring_says() -> None:
         "low": "the two ends of the range.",
         "high": "the two ends of the range.",
         "part": "the first; not a sentence: with a colon.",
+        "often": "how often.",
     }
     assert text_of(Everything) == "What it is,\non two lines.\n\nAnd more.\n\nunheard: of."
 
