@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 from ganlab import cli
-from support import ABSOLUTE
+from support import WEDGE
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +78,8 @@ def ganlab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
 
 
 @pytest.fixture
-def absolute(tmp_path: Path) -> Path:
+def wedge(tmp_path: Path) -> Path:
     """A loss in a file of its own: ten lines of code."""
-    path = tmp_path / "absolute.py"
-    path.write_text(ABSOLUTE)
+    path = tmp_path / "wedge.py"
+    path.write_text(WEDGE)
     return path

@@ -6,19 +6,19 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 
-ABSOLUTE = """
+WEDGE = """
 from attrs import frozen
 from torch import abs
 from ganlab import hookimpl
 
 @frozen
-class Absolute:
+class Wedge:
     margin: float = 1.0
     def discriminator(self, real, fake): return abs(self.margin - real).mean() + abs(self.margin + fake).mean()
     def generator(self, real, fake): return -fake.mean()
 
 @hookimpl
-def register_losses(register): register("absolute", Absolute)
+def register_losses(register): register("wedge", Wedge)
 """
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ganlab.registry import KINDS
-from support import ABSOLUTE, REPOSITORY
+from support import REPOSITORY, WEDGE
 
 Ganlab = Callable[..., tuple[int, str, str]]
 
-DOCUMENTED = ABSOLUTE.replace("class Absolute:", 'class Absolute:\n    """margin: how far."""')
+DOCUMENTED = WEDGE.replace("class Wedge:", 'class Wedge:\n    """margin: how far."""')
 EVERYTHING = """
 class: made by attrs, with all that the kind 'loss' needs, its options with types
 options: each is explained in the class's docstring
@@ -40,11 +40,11 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("wide")
 def test_a_good_file(ganlab: Ganlab, tmp_path: Path) -> None:
-    file = tmp_path / "absolute.py"
+    file = tmp_path / "wedge.py"
     file.write_text(DOCUMENTED)
     code, out, err = ganlab("check", file)
     assert (code, err) == (0, "")
-    assert f"loss absolute  {file}:" in out
+    assert f"loss wedge  {file}:" in out
     whats = [line.removeprefix("  ok     ").rstrip() for line in out.splitlines() if line.startswith("  ok ")]
     assert whats == EVERYTHING.strip().splitlines()
     assert " ms with it, " in out
@@ -52,7 +52,7 @@ def test_a_good_file(ganlab: Ganlab, tmp_path: Path) -> None:
 
 
 def test_a_bad_file_names_its_line_unwrapped(ganlab: Ganlab, tmp_path: Path) -> None:
-    file = tmp_path / "absolute.py"
+    file = tmp_path / "wedge.py"
     source = DOCUMENTED.replace("-fake.mean()", "-fake.mean() * (1 + 0 * fake.mean().item())")
     file.write_text(source)
     code, out, _ = ganlab("check", file)
@@ -65,30 +65,30 @@ def test_a_bad_file_names_its_line_unwrapped(ganlab: Ganlab, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("wide")
 def test_options_and_what_is_left_out(ganlab: Ganlab, tmp_path: Path) -> None:
-    file = tmp_path / "absolute.py"
+    file = tmp_path / "wedge.py"
     file.write_text(DOCUMENTED.replace("margin: float = 1.0", "margin: float"))
     code, out, _ = ganlab("check", file)
     assert code == 0
     assert "refuses: margin must be given; nothing else is checked without" in out
     assert "1 refused by the component, 1 left out" in out
-    assert ganlab("check", file, "--set", "absolute.margin=0.5")[0] == 0
-    assert ganlab("check", file, "--set", "absolute.margn=0.5")[::2] == (
+    assert ganlab("check", file, "--set", "wedge.margin=0.5")[0] == 0
+    assert ganlab("check", file, "--set", "wedge.margn=0.5")[::2] == (
         2,
-        "absolute.margn: unknown key; did you mean 'margin'?\nabsolute.margin: missing; a number is needed\n",
+        "wedge.margn: unknown key; did you mean 'margin'?\nwedge.margin: missing; a number is needed\n",
     )
     assert ganlab("check", file, "--set", "margin=0.5")[::2] == (
         2,
-        "--set margin=0.5: expected NAME.OPTION=VALUE, such as absolute.margin=0.5\n",
+        "--set margin=0.5: expected NAME.OPTION=VALUE, such as wedge.margin=0.5\n",
     )
 
 
 def test_json(ganlab: Ganlab, tmp_path: Path) -> None:
-    file = tmp_path / "absolute.py"
-    file.write_text(ABSOLUTE)
+    file = tmp_path / "wedge.py"
+    file.write_text(WEDGE)
     code, out, _ = ganlab("check", file, "--json")
     assert code == 1
     (component,) = json.loads(out)["components"]
-    assert (component["kind"], component["name"]) == ("loss", "absolute")
+    assert (component["kind"], component["name"]) == ("loss", "wedge")
     (fault,) = [found for found in component["checks"] if found["result"] == "fault"]
     assert fault["what"].startswith("options")
     assert fault["at"].startswith(f"{file}:")
@@ -117,7 +117,7 @@ def test_another_plugin_that_is_broken_is_not_this_ones_fault(
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "broken.py").write_text("import nothing_of_that_name")
     monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "folder"))
-    file = tmp_path / "absolute.py"
+    file = tmp_path / "wedge.py"
     file.write_text(DOCUMENTED)
     code, _, err = ganlab("check", file)
     assert (code, err) == (0, "")
@@ -130,21 +130,21 @@ def test_a_bundled_file_and_one_that_is_loaded_already(
     assert code == 0
     assert "loss relativistic" in out
     (tmp_path / "folder").mkdir()
-    file = tmp_path / "folder" / "absolute.py"
+    file = tmp_path / "folder" / "wedge.py"
     file.write_text(DOCUMENTED)
     monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "folder"))
     code, out, _ = ganlab("check", file)
     assert code == 0
-    assert out.count("loss absolute") == 1
+    assert out.count("loss wedge") == 1
 
 
 def readmes_loss() -> str:
-    (source,) = re.findall(r"```python\n(# absolute\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    (source,) = re.findall(r"```python\n(# wedge\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     return str(source)
 
 
 def test_the_readmes_loss_passes(ganlab: Ganlab, tmp_path: Path) -> None:
-    file = tmp_path / "absolute.py"
+    file = tmp_path / "wedge.py"
     file.write_text(readmes_loss())
     code, out, _ = ganlab("check", file)
     assert code == 0, out
@@ -154,10 +154,10 @@ def test_the_readmes_loss_passes(ganlab: Ganlab, tmp_path: Path) -> None:
 def test_the_output_that_the_page_shows(ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     text = (REPOSITORY / "docs" / "hooks.md").read_text()
-    (shown,) = re.findall(r"```\n\$ ganlab check absolute\.py\n(.*?)```", text, re.DOTALL)
+    (shown,) = re.findall(r"```\n\$ ganlab check wedge\.py\n(.*?)```", text, re.DOTALL)
     change = "-fake.mean() * (1 + 0 * fake.mean().item())"
     assert f"`{change}`" in text
-    file = tmp_path / "absolute.py"
+    file = tmp_path / "wedge.py"
     file.write_text(readmes_loss().replace("return -fake.mean()", f"return {change}"))
     code, out, _ = ganlab("check", file)
     assert code == 1

@@ -55,8 +55,8 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Com
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "broken.png").write_bytes(b"not a picture")
     (tmp_path / "no_photos").mkdir()
-    absolute = tmp_path / "absolute.py"
-    absolute.write_text("from ganlab import hookimpl\nimport nothing_of_that_name\n")
+    wedge = tmp_path / "wedge.py"
+    wedge.write_text("from ganlab import hookimpl\nimport nothing_of_that_name\n")
     before = sorted(tmp_path.rglob("*"))
     smoothed = ["--set", "loss.name=bare", "--set", "loss_wrapper=[{name='label_smoothing'}]"]
     bare = tmp_path / "bare.py"
@@ -75,7 +75,7 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Com
         (["run", good, "--device", "cuda"], ["no CUDA device"]),
         (["run", good, "--anyway"], ["--anyway: only goes with --resume"]),
         (["run", good, "--plugin", "none.py"], ["none.py", "no such file"]),
-        (["run", good, "--plugin", absolute], ["absolute", "nothing_of_that_name"]),
+        (["run", good, "--plugin", wedge], ["wedge", "nothing_of_that_name"]),
         (["run", good, "--no-plugin", "losses.bcd"], ["did you mean 'losses.bce'"]),
         (["run", good, "--no-plugin", "losses.bce"], ["unknown loss 'bce'"]),
         (["run", good, "--out", "taken"], ["taken: is not empty and holds no run"]),
@@ -202,8 +202,8 @@ def test_sample_refusals(run: Path, ganlab: Command) -> None:
     assert Path("full/x.png").read_text() == "mine"
 
 
-def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, absolute: Path) -> None:
-    code, out, _ = ganlab("plugins", "--plugin", absolute)
+def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, wedge: Path) -> None:
+    code, out, _ = ganlab("plugins", "--plugin", wedge)
     assert code == 0
     for word in (
         "generator",
@@ -213,13 +213,13 @@ def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, absolu
         "'sum' or 'mean'",
         "= 0.9",
         "ganlab 0.",
-        "absolute",
+        "wedge",
     ):
         assert word in out
-    code, out, _ = ganlab("plugins", "--json", "absolute", "--plugin", absolute)
+    code, out, _ = ganlab("plugins", "--json", "wedge", "--plugin", wedge)
     (component,) = json.loads(out)["components"]
     assert component["options"] == [{"name": "margin", "type": "a number", "default": "1.0", "doc": ""}]
-    assert component["origin"]["location"] == f"{absolute}:6"
+    assert component["origin"]["location"] == f"{wedge}:6"
     code, out, _ = ganlab("plugins", "dcgan")
     assert re.search(r"channels +a whole number += 64\n +feature maps before the last layer; each layer", out)
     assert "dcgan.py" in out
@@ -232,9 +232,9 @@ def test_plugins_shows_what_failed_to_load(ganlab: Command, tmp_path: Path) -> N
     assert "bce" in out
     assert "failed to load: plugin broken" in err
     assert "nothing_of_that_name" in err
-    code, _, err = ganlab("plugins", "absolute", "--plugin", tmp_path / "broken.py")
+    code, _, err = ganlab("plugins", "wedge", "--plugin", tmp_path / "broken.py")
     assert code == 2
-    assert err.splitlines()[0].startswith("'absolute': no component, kind or failed plugin of that name")
+    assert err.splitlines()[0].startswith("'wedge': no component, kind or failed plugin of that name")
     assert err.splitlines()[1].startswith("plugin broken")
 
 

@@ -122,17 +122,17 @@ def test_what_is_not_finite_is_not_dropped() -> None:
 
 
 def test_best_first_with_final_and_best_told_apart(tmp_path: Path) -> None:
-    make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "absolute": [3.0, 4.2, 4.9]})
+    make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "wedge": [3.0, 4.2, 4.9]})
     make_run(tmp_path / "s2", [50.0, 1.0, 30.0], name="collapsing")
     (table,) = tables(collect([tmp_path]), None, "bce", split=False)
-    assert [row.variant for row in table.rows] == ["absolute", "bce", "collapsing"]
-    absolute, bce, collapsing = table.rows
-    assert absolute.final.mean == pytest.approx(4.0333333)
-    assert absolute.verdict == "better"
+    assert [row.variant for row in table.rows] == ["wedge", "bce", "collapsing"]
+    wedge, bce, collapsing = table.rows
+    assert wedge.final.mean == pytest.approx(4.0333333)
+    assert wedge.verdict == "better"
     assert bce.verdict == "baseline"
     assert (collapsing.final.mean, collapsing.best.mean, collapsing.best_steps) == (30.0, 1.0, (100,))
     assert collapsing.verdict == "cannot tell"
-    assert absolute.images_per_second == 2000
+    assert wedge.images_per_second == 2000
 
 
 def test_diverged_and_missing_seeds_are_shown_and_never_averaged_away(tmp_path: Path, ganlab: Command) -> None:
@@ -167,7 +167,7 @@ def test_higher_is_better_turns_the_order_round(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_interval(tmp_path: Path, ganlab: Command) -> None:
-    sweep = make_sweep(tmp_path / "s", {"bce": [5.0], "absolute": [3.0]})
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0], "wedge": [3.0]})
     code, out, _ = ganlab("compare", sweep)
     assert code == 0
     assert "[one seed]" in out
@@ -178,14 +178,14 @@ def test_one_seed_has_no_interval(tmp_path: Path, ganlab: Command) -> None:
 def test_values_of_different_protocols_are_refused_or_split(tmp_path: Path, ganlab: Command) -> None:
     make_run(tmp_path / "a", [5.0])
     other = PROTOCOL | {"features": {"name": "classifier", "sha256": "def"}}
-    make_run(tmp_path / "b", [3.0], name="absolute", protocol=other)
+    make_run(tmp_path / "b", [3.0], name="wedge", protocol=other)
     code, out, err = ganlab("compare", tmp_path / "a", tmp_path / "b")
     assert (code, out) == (2, "")
-    assert "fid: protocol.features.sha256 differs: 'abc' (bce) against 'def' (absolute)" in err
+    assert "fid: protocol.features.sha256 differs: 'abc' (bce) against 'def' (wedge)" in err
     assert "--split" in err
     code, out, _ = ganlab("compare", tmp_path, "--split", "--json")
     assert code == 0
-    assert [[row["variant"] for row in table["rows"]] for table in json.loads(out)] == [["bce"], ["absolute"]]
+    assert [[row["variant"] for row in table["rows"]] for table in json.loads(out)] == [["bce"], ["wedge"]]
 
 
 def test_rescored_values_do_not_count(tmp_path: Path) -> None:
@@ -231,12 +231,12 @@ def test_refusals(tmp_path: Path, ganlab: Command) -> None:
 
 
 def test_csv_and_json_hold_the_same(tmp_path: Path, ganlab: Command) -> None:
-    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "absolute": [3.0, 4.2, 4.9]})
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "wedge": [3.0, 4.2, 4.9]})
     code, out, _ = ganlab("compare", sweep, "--json", "--csv", "x.csv", "--baseline", "bce")
     assert code == 0
     (table,) = json.loads(out)
     rows = list(csv.DictReader(io.StringIO(Path("x.csv").read_text())))
-    assert [row["variant"] for row in rows] == [row["variant"] for row in table["rows"]] == ["absolute", "bce"]
+    assert [row["variant"] for row in rows] == [row["variant"] for row in table["rows"]] == ["wedge", "bce"]
     assert float(rows[0]["difference_high"]) == pytest.approx(table["rows"][0]["difference"]["high"])
     assert table["protocol"]["generated"] == 100
 
@@ -334,29 +334,29 @@ def test_stopping_a_sweep_saves_its_runs(
 
 
 def test_a_variants_plugins_lie_beside_the_sweep_file(
-    table: dict[str, Any], write: Callable[..., Path], absolute: Path
+    table: dict[str, Any], write: Callable[..., Path], wedge: Path
 ) -> None:
     """The base in another folder, as those that come with ganlab are for a researcher's own sweep."""
     Path("bases").mkdir()
     write(table, "bases/tiny.toml")
-    variants = {"absolute": {"plugins": [absolute.name], "loss": {"name": "absolute"}}}
+    variants = {"wedge": {"plugins": [wedge.name], "loss": {"name": "wedge"}}}
     (planned,) = load_sweep(write({"base": "bases/tiny.toml", "variants": variants}, "s.toml")).planned
-    assert f'plugins = ["{absolute}"]' in planned.toml.replace("[\n    ", "[").replace(",\n]", "]")
-    variants["absolute"]["plugins"] = ["gone.py"]
-    with pytest.raises(UserError, match=rf"plugin file '{absolute.with_name('gone.py')}': no such file"):
+    assert f'plugins = ["{wedge}"]' in planned.toml.replace("[\n    ", "[").replace(",\n]", "]")
+    variants["wedge"]["plugins"] = ["gone.py"]
+    with pytest.raises(UserError, match=rf"plugin file '{wedge.with_name('gone.py')}': no such file"):
         load_sweep(write({"base": "bases/tiny.toml", "variants": variants}, "s.toml"))
 
 
-def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[..., Path], absolute: Path) -> None:
+def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[..., Path], wedge: Path) -> None:
     """A component by another name drops the options of the one before; lists are taken whole; --set is for all."""
     table["loss"] = {"name": "bce", "reduction": "mean"}
     write(table)
-    variants = {"plain": {}, "absolute": {"plugins": [str(absolute)], "loss": {"margin": 2.0, "name": "absolute"}}}
+    variants = {"plain": {}, "wedge": {"plugins": [str(wedge)], "loss": {"margin": 2.0, "name": "wedge"}}}
     sweep = load_sweep(write({"base": "tiny.toml", "seeds": [3], "variants": variants}, "s.toml"), ["train.steps=9"])
     plain, changed = sweep.planned
     assert 'reduction = "mean"' in plain.toml
-    assert 'name = "absolute"\nmargin = 2.0' in changed.toml
-    assert str(absolute) in changed.toml
+    assert 'name = "wedge"\nmargin = 2.0' in changed.toml
+    assert str(wedge) in changed.toml
     assert all("seed = 3" in run.toml and "steps = 9" in run.toml for run in sweep.planned)
 
 

@@ -23,15 +23,15 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 
 @pytest.fixture
-def environment(tmp_path: Path, absolute: Path) -> dict[str, str]:
-    """A command `ganlab` and, as a plugin, the loss `absolute`."""
+def environment(tmp_path: Path, wedge: Path) -> dict[str, str]:
+    """A command `ganlab` and, as a plugin, the loss `wedge`."""
     bin = tmp_path / "bin"
     bin.mkdir()
     (bin / "ganlab").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ganlab "$@"\n')
     (bin / "ganlab").chmod(0o755)
     (tmp_path / "plugins").mkdir()
-    shutil.copy(absolute, tmp_path / "plugins" / "absolute.py")
-    absolute.unlink()
+    shutil.copy(wedge, tmp_path / "plugins" / "wedge.py")
+    wedge.unlink()
     (tmp_path / "tiny.toml").write_text("")
     return os.environ | {
         "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
@@ -56,28 +56,28 @@ def offered_by_bash(line: str, environment: dict[str, str]) -> list[str]:
 
 def test_bash_offers_the_names_that_are_there_now(environment: dict[str, str], tmp_path: Path) -> None:
     script("bash")
-    assert offered_by_bash("ganlab plugins absol", environment) == ["absolute"]
+    assert offered_by_bash("ganlab plugins wed", environment) == ["wedge"]
     assert offered_by_bash("ganlab new loss", environment) == ["loss", "loss_wrapper"]
     assert offered_by_bash("ganlab eval r --metric k", environment) == ["kid"]
     assert offered_by_bash("ganlab score x --features in", environment) == ["inception"]
     assert offered_by_bash("ganlab sweep x.toml --launcher ", environment) == ["local", "ray"]
-    assert offered_by_bash("ganlab run x.toml --no-plugin absol", environment) == ["absolute"]
+    assert offered_by_bash("ganlab run x.toml --no-plugin wed", environment) == ["wedge"]
     assert offered_by_bash("ganlab run ti", environment) == ["tiny.toml"]
-    (tmp_path / "plugins" / "absolute.py").rename(tmp_path / "plugins" / "soft.py")
+    (tmp_path / "plugins" / "wedge.py").rename(tmp_path / "plugins" / "soft.py")
     text = (tmp_path / "plugins" / "soft.py").read_text()
-    (tmp_path / "plugins" / "soft.py").write_text(text.replace('"absolute"', '"absolved"'))
-    assert offered_by_bash("ganlab plugins absol", environment) == ["absolved"], "kept names are those of other plugins"
+    (tmp_path / "plugins" / "soft.py").write_text(text.replace('"wedge"', '"wedded"'))
+    assert offered_by_bash("ganlab plugins wed", environment) == ["wedded"], "kept names are those of other plugins"
 
 
 def test_names_come_without_torch(environment: dict[str, str]) -> None:
     """The first time plugins are loaded; from then on they are not, and torch is what takes the time."""
     code = (
-        "import sys; from ganlab import cli; cli.call(['__complete', 'plugins', 'absol']); print('torch' in sys.modules)"
+        "import sys; from ganlab import cli; cli.call(['__complete', 'plugins', 'wed']); print('torch' in sys.modules)"
     )
     for loaded in ("True", "False"):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         lines = done.stdout.splitlines()
-        assert "absolute\tloss, absolute" in done.stdout
+        assert "wedge\tloss, wedge" in done.stdout
         assert lines[-1] == loaded
 
 
@@ -87,9 +87,9 @@ def test_other_shells(shell: str, environment: dict[str, str], tmp_path: Path) -
         pytest.skip(f"{shell} is not installed")
     script(shell)
     if shell == "fish":
-        line = "source script.sh; complete --do-complete 'ganlab plugins absol'"
+        line = "source script.sh; complete --do-complete 'ganlab plugins wed'"
         done = subprocess.run(["fish", "-c", line], env=environment, capture_output=True, text=True, check=True)
-        assert [found.split("\t")[0] for found in done.stdout.splitlines()] == ["absolute"]
+        assert [found.split("\t")[0] for found in done.stdout.splitlines()] == ["wedge"]
         return
     (tmp_path / "functions").mkdir()
     Path("script.sh").rename(tmp_path / "functions" / "_cyclopts_ganlab")  # as --install-completion calls it
@@ -98,6 +98,6 @@ def test_other_shells(shell: str, environment: dict[str, str], tmp_path: Path) -
     )
     child = pexpect.spawn("zsh", ["-i"], env=environment | {"TERM": "dumb", "ZDOTDIR": str(tmp_path)}, encoding="utf-8")
     child.expect("READY")
-    child.send("ganlab plugins absol\t")
-    child.expect("absolute", timeout=30)
+    child.send("ganlab plugins wed\t")
+    child.expect("wedge", timeout=30)
     child.close(force=True)

@@ -191,10 +191,10 @@ def test_an_override_through_something_that_is_no_table(table: dict[str, Any], w
     assert line == "--set loss.reduction: loss is 'bce', not a table; set loss={ name = 'bce', … }"
 
 
-def test_the_resolved_file_reads_back_as_the_same_experiment(write: Write, table: dict[str, Any], absolute: Path) -> None:
+def test_the_resolved_file_reads_back_as_the_same_experiment(write: Write, table: dict[str, Any], wedge: Path) -> None:
     table |= {
-        "plugins": ["absolute.py"],
-        "loss": "absolute",
+        "plugins": ["wedge.py"],
+        "loss": "wedge",
         "penalty": [{"name": "l2_generator", "weight": 0.5}],
         "metric": [{"name": "fid", "every": "2 epochs", "features": {"name": "classifier"}}],
     }
@@ -205,7 +205,7 @@ def test_the_resolved_file_reads_back_as_the_same_experiment(write: Write, table
     assert to_toml(again, other) == text
     assert attrs.evolve(again, loss=experiment.loss, plugins=()) == attrs.evolve(experiment, plugins=())
     resolved = tomllib.loads(text)
-    assert resolved["plugins"] == [str(absolute.resolve())]
+    assert resolved["plugins"] == [str(wedge.resolve())]
     assert resolved["generator"]["optimizer"]["lr"] == 0.25
     assert resolved["metric"][0]["every"] == "2 epochs"
     for f in attrs.fields(Train):

@@ -21,7 +21,7 @@ import tomli_w
 
 import ganlab
 from pages import files
-from support import ABSOLUTE, REPOSITORY
+from support import REPOSITORY, WEDGE
 
 PAGE = files((REPOSITORY / "docs" / "publishing.md").read_text())
 
@@ -64,12 +64,12 @@ def wheel(project: Path, to: Path) -> Path:
     return made
 
 
-def stranger(folder: Path, name: str = "ganlab-absolute", version: str = "0.1.0") -> Path:
-    """The wheel of the page's distribution, which registers the loss `absolute`, under another name or version."""
+def stranger(folder: Path, name: str = "ganlab-wedge", version: str = "0.1.0") -> Path:
+    """The wheel of the page's distribution, which registers the loss `wedge`, under another name or version."""
     module = name.replace("-", "_")
-    project = PAGE["pyproject.toml"].replace("ganlab-absolute", name).replace("ganlab_absolute", module)
+    project = PAGE["pyproject.toml"].replace("ganlab-wedge", name).replace("ganlab_wedge", module)
     folder.mkdir()
-    (folder / f"{module}.py").write_text(ABSOLUTE)
+    (folder / f"{module}.py").write_text(WEDGE)
     (folder / "pyproject.toml").write_text(project.replace("0.1.0", version))
     return wheel(folder, folder / "dist")
 
@@ -93,54 +93,54 @@ def test_a_distribution_of_its_own(
 ) -> None:
     fresh.pip("install", "--no-index", stranger(tmp_path / "one"))
 
-    code, out, err = fresh.ganlab("plugins", "absolute", "--json", cwd=tmp_path)
+    code, out, err = fresh.ganlab("plugins", "wedge", "--json", cwd=tmp_path)
     assert code == 0, err
     (found,) = json.loads(out)["components"]
-    assert found["origin"]["distribution"] == "ganlab-absolute"
+    assert found["origin"]["distribution"] == "ganlab-wedge"
     assert found["origin"]["version"] == "0.1.0"
-    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_absolute.py'}:6"
+    assert found["origin"]["location"] == f"{fresh.packages / 'ganlab_wedge.py'}:6"
 
     table["dataset"] = {"name": "ring", "count": 64}  # whose import takes no time
     table["train"] |= {"steps": 2, "log_every": 1, "checkpoint_every": 0}
     table["metric"] = [{"name": "fid", "samples": 16, "features": "pixels"}]
     table["floor"] = False
     base = write(table)
-    variants = {"bce": {}, "absolute": {"loss": {"name": "absolute", "margin": 0.5}}}
+    variants = {"bce": {}, "wedge": {"loss": {"name": "wedge", "margin": 0.5}}}
     sweep = tmp_path / "losses.toml"
     sweep.write_text(tomli_w.dumps({"base": base.name, "seeds": [0, 1], "variants": variants}))
     code, out, err = fresh.ganlab("sweep", sweep, "--out", "s", "--jobs", 2, cwd=tmp_path)
     assert code == 0, out + err
-    runs = [tmp_path / "s" / "absolute" / f"seed-{seed}" for seed in (0, 1)]
+    runs = [tmp_path / "s" / "wedge" / f"seed-{seed}" for seed in (0, 1)]
     for run in runs:
         record = json.loads((run / "run.json").read_text())
-        plugin = record["components"]["loss.absolute"]
-        assert (plugin["distribution"], plugin["version"]) == ("ganlab-absolute", "0.1.0")
+        plugin = record["components"]["loss.wedge"]
+        assert (plugin["distribution"], plugin["version"]) == ("ganlab-wedge", "0.1.0")
         assert record["versions"]["ganlab"] == ganlab.__version__
     code, out, err = fresh.ganlab("compare", "s", "--metric", "fid", "--baseline", "bce", "--json", cwd=tmp_path)
     assert code == 0, err
     (compared,) = json.loads(out)
-    assert {row["variant"]: row["final"]["count"] for row in compared["rows"]} == {"bce": 2, "absolute": 2}
+    assert {row["variant"]: row["final"]["count"] for row in compared["rows"]} == {"bce": 2, "wedge": 2}
 
-    fresh.pip("install", "--no-index", stranger(tmp_path / "other", "ganlab-zabsolute", "0.3"))
+    fresh.pip("install", "--no-index", stranger(tmp_path / "other", "ganlab-zwedge", "0.3"))
     again = runs[0] / "experiment.toml"
     code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
     assert (code, err) == (
         2,
-        f"{again}: loss.name: the loss 'absolute' is registered by more than one plugin: ganlab-absolute:absolute (ganlab-absolute "
-        "0.1.0), ganlab-zabsolute:absolute (ganlab-zabsolute 0.3); --no-plugin ganlab-zabsolute:absolute leaves one out\n",
+        f"{again}: loss.name: the loss 'wedge' is registered by more than one plugin: ganlab-wedge:wedge (ganlab-wedge "
+        "0.1.0), ganlab-zwedge:wedge (ganlab-zwedge 0.3); --no-plugin ganlab-zwedge:wedge leaves one out\n",
     )
 
-    fresh.pip("uninstall", "-y", "ganlab-absolute", "ganlab-zabsolute")
+    fresh.pip("uninstall", "-y", "ganlab-wedge", "ganlab-zwedge")
     code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
     assert code == 2
     (line,) = err.splitlines()
-    assert line.startswith(f"{again}: loss.name: unknown loss 'absolute'")
+    assert line.startswith(f"{again}: loss.name: unknown loss 'wedge'")
 
 
 def test_the_pages_own_test(tmp_path: Path) -> None:
     ((name, text),) = [(name, text) for name, text in PAGE.items() if name.startswith("test_")]
     (tmp_path / name).write_text(text)
     # The page's module is the README's loss.
-    (loss,) = [text for file, text in files((REPOSITORY / "README.md").read_text()).items() if file == "absolute.py"]
+    (loss,) = [text for file, text in files((REPOSITORY / "README.md").read_text()).items() if file == "wedge.py"]
     (tmp_path / name.removeprefix("test_")).write_text(loss)
     assert "1 passed" in well_done(sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path)

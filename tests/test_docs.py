@@ -166,10 +166,10 @@ def test_the_readmes_loss_is_ten_lines_and_trains(
     table: dict[str, object], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     text = (REPOSITORY / "README.md").read_text()
-    (source,) = re.findall(r"```python\n# absolute\.py\n(.*?)```", text, re.DOTALL)
+    (source,) = re.findall(r"```python\n# wedge\.py\n(.*?)```", text, re.DOTALL)
     (toml,) = re.findall(r"```toml\n(plugins = .*?)```", text, re.DOTALL)
     assert len([line for line in source.splitlines() if line.strip()]) <= 10
-    (tmp_path / "absolute.py").write_text(source)
+    (tmp_path / "wedge.py").write_text(source)
     table |= tomllib.loads(toml)
     code, _, err = ganlab("run", write(table), "--out", "r")
     assert code == 0, err

@@ -15,12 +15,12 @@ from ganlab import hookspecs
 from ganlab.hooks import is_over
 from ganlab.hookspecs import Renamed, hookspec
 from ganlab.plugins import load_plugins
-from support import ABSOLUTE
+from support import WEDGE
 
 Ganlab = Callable[..., tuple[int, str, str]]
 
 OLD = (
-    ABSOLUTE
+    WEDGE
     + """
 @hookimpl
 def tick_done(run, entry):
@@ -65,14 +65,14 @@ def test_run_check_and_plugins_say_so(
     old: Path, ganlab: Ganlab, table: dict[str, Any], write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warned = "".join(f"warning: {line}\n" for line in said_of(old))
-    experiment = write(table | {"plugins": ["old.py"], "loss": {"name": "absolute"}})
+    experiment = write(table | {"plugins": ["old.py"], "loss": {"name": "wedge"}})
     code, out, err = ganlab("run", experiment, "--out", "r")
     assert (code, err) == (0, warned), out + err
     assert Path("r/told").read_text() == "2 4 ", "the hook is told of every tick all the same"
-    assert ganlab("plugins", "absolute", "--plugin", old)[2] == warned
-    code, out, err = ganlab("plugins", "absolute", "--plugin", old, "--json")
+    assert ganlab("plugins", "wedge", "--plugin", old)[2] == warned
+    code, out, err = ganlab("plugins", "wedge", "--plugin", old, "--json")
     assert (json.loads(out)["failures"], err) == ([], warned)
-    assert ganlab("plugins", "absolute", "--plugin", old, "--no-plugin", "old")[2].startswith("'absolute': no component")
+    assert ganlab("plugins", "wedge", "--plugin", old, "--no-plugin", "old")[2].startswith("'wedge': no component")
     assert ganlab("check", old)[2] == warned
     monkeypatch.setenv("GANLAB_PLUGINS", str(old.parent))
     (old.parent / "none").mkdir()
@@ -109,7 +109,7 @@ def test_a_plugin_for_old_and_new_releases_has_both_names(old: Path, tmp_path: P
 
 
 def test_an_argument_that_is_added_breaks_no_plugin(
-    absolute: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wedge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever place the new argument has."""
 
@@ -118,9 +118,9 @@ def test_an_argument_that_is_added_breaks_no_plugin(
         """As in a later release."""
 
     monkeypatch.setattr(hookspecs, "tick_finished", tick_finished)
-    absolute.write_text(ABSOLUTE + "@hookimpl\ndef tick_finished(run, record): run.append(record)\n")
+    wedge.write_text(WEDGE + "@hookimpl\ndef tick_finished(run, record): run.append(record)\n")
     run: list[Any] = []
-    told(absolute, "tick_finished", alarms=1, run=run, record="a record", history=3)
+    told(wedge, "tick_finished", alarms=1, run=run, record="a record", history=3)
     assert run == ["a record"]
 
 

@@ -19,20 +19,25 @@ from ganlab.config import load_experiment
 from ganlab.errors import UserError
 from ganlab.plugins import Plugins, load_plugins
 from ganlab.registry import KINDS
-from support import ABSOLUTE, REPOSITORY
+from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "generator": {"mlp", "dcgan"},
-    "discriminator": {"mlp", "dcgan"},
-    "loss": {"bce", "least_squares", "relativistic"},
+    "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional"},
+    "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed"},
+    "loss": {
+        *("bce", "hinge", "least_squares", "relativistic", "relativistic_average", "value", "wasserstein"),
+    },
     "loss_wrapper": {"label_smoothing"},
-    "penalty": {"l2_generator"},
+    "penalty": {
+        *("l2_generator", "r1", "r2", "gradient_penalty", "dragan", "orthogonal", "consistency", "class_loss"),
+    },
+    "augmentation": {"flip", "diffaugment"},
     "optimizer": {"adam", "sgd", "rmsprop"},
     "dataset": {
         *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder"),
         *("ring", "grid"),
     },
-    "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage"},
+    "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"},
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
     "tracker": {"csv", "tensorboard", "mlflow"},
     "launcher": {"local", "ray"},
@@ -68,20 +73,20 @@ def test_every_bundled_component_is_found_and_knows_its_origin() -> None:
             assert str(component.origin.file) in component.location
 
 
-def test_a_manager_is_made_afresh(absolute: Path) -> None:
-    assert "absolute" in names(load_plugins([absolute]), "loss")
-    assert "absolute" not in names(load_plugins(), "loss")
+def test_a_manager_is_made_afresh(wedge: Path) -> None:
+    assert "wedge" in names(load_plugins([wedge]), "loss")
+    assert "wedge" not in names(load_plugins(), "loss")
 
 
-def test_a_folder_named_by_the_environment(absolute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GANLAB_PLUGINS", str(absolute.parent))
-    assert "absolute" in names(load_plugins(), "loss")
-    assert "absolute" in names(load_plugins([absolute]), "loss"), "named twice, loaded once"
-    assert not load_plugins([absolute]).failures
+def test_a_folder_named_by_the_environment(wedge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANLAB_PLUGINS", str(wedge.parent))
+    assert "wedge" in names(load_plugins(), "loss")
+    assert "wedge" in names(load_plugins([wedge]), "loss"), "named twice, loaded once"
+    assert not load_plugins([wedge]).failures
 
 
-def test_blocking(absolute: Path) -> None:
-    plugins = load_plugins([absolute], blocked=["losses.bce", "absolute"])
+def test_blocking(wedge: Path) -> None:
+    plugins = load_plugins([wedge], blocked=["losses.bce", "wedge"])
     assert names(plugins, "loss") == BUNDLED["loss"] - {"bce"}
     assert load_plugins(blocked=["losses.bec"]).problems == [
         "--no-plugin losses.bec: no such plugin; did you mean 'losses.bce'?"
@@ -317,18 +322,18 @@ def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path) -> None:
 
 def test_a_component_with_a_mistake_leaves_the_others(tmp_path: Path) -> None:
     file = tmp_path / "half.py"
-    file.write_text(ABSOLUTE + '    register("bce", Absolute)\n    register("again", Absolute)\n')
+    file.write_text(WEDGE + '    register("bce", Wedge)\n    register("again", Wedge)\n')
     file.write_text(file.read_text().replace('register): register("h', 'register):\n    register("h'))
     plugins = load_plugins([file])
     one, two = (line_of(text, file.read_text()) for text in ('register("bce"', 'register("again"'))
     bundled = f"the loss 'bce' is already registered by losses.bce (ganlab {ganlab.__version__})"
-    taken = "Absolute is already registered as 'absolute'; register a subclass, decorated too"
+    taken = "Wedge is already registered as 'wedge'; register a subclass, decorated too"
     assert [failure.cause for failure in plugins.failures] == [
         f"line {one}: register('bce', …): {bundled}",
         f"line {one}: register('bce', …): {taken}",
         f"line {two}: register('again', …): {taken}",
     ]
-    assert names(plugins, "loss") == BUNDLED["loss"] | {"absolute"}
+    assert names(plugins, "loss") == BUNDLED["loss"] | {"wedge"}
 
 
 def test_a_failed_plugin_is_fatal_only_where_it_is_needed(
@@ -367,8 +372,8 @@ class FakeDistribution(importlib.metadata.Distribution):
 
 def test_installed_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two with the same entry-point name and a broken one: pluggy's own loader would skip or stop."""
-    (tmp_path / "dist_a.py").write_text(ABSOLUTE)
-    (tmp_path / "dist_b.py").write_text(ABSOLUTE.replace('"absolute"', '"absolute_b"'))
+    (tmp_path / "dist_a.py").write_text(WEDGE)
+    (tmp_path / "dist_b.py").write_text(WEDGE.replace('"wedge"', '"wedge_b"'))
     monkeypatch.syspath_prepend(tmp_path)
     distributions = [FakeDistribution(name, name) for name in ("dist_a", "dist_broken", "dist_b")]
     points = [point for dist in distributions for point in dist.entry_points]
@@ -376,14 +381,14 @@ def test_installed_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         vars(point)["dist"] = dist
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     plugins = load_plugins()
-    assert {"absolute", "absolute_b"} <= names(plugins, "loss")
+    assert {"wedge", "wedge_b"} <= names(plugins, "loss")
     (failure,) = plugins.failures
     assert failure.origin.plugin == "dist_broken:plugin"
     assert "No module named 'dist_broken'" in failure.cause
 
 
 def test_a_mistake_in_an_installed_plugin_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dist_faulty.py").write_text(ABSOLUTE.replace("def generator", "def generate"))
+    (tmp_path / "dist_faulty.py").write_text(WEDGE.replace("def generator", "def generate"))
     (tmp_path / "dist_raises.py").write_text("\nraise RuntimeError('so')")
     monkeypatch.syspath_prepend(tmp_path)
     distributions = [FakeDistribution(name, name) for name in ("dist_faulty", "dist_raises")]
@@ -394,12 +399,12 @@ def test_a_mistake_in_an_installed_plugin_names_its_file(tmp_path: Path, monkeyp
     faulty, raises = map(str, load_plugins().failures)
     where = f"({tmp_path / 'dist_faulty.py'})"
     assert re.fullmatch(rf"plugin dist_faulty:plugin \(dist_faulty [\w.]+, {where[1:-1]}\): line 13: .*", faulty)
-    assert faulty.endswith("Absolute is no loss: it lacks generator(self, real, fake)")
+    assert faulty.endswith("Wedge is no loss: it lacks generator(self, real, fake)")
     assert str(tmp_path / "dist_raises.py") in raises
     assert raises.endswith("RuntimeError: so (line 2)")
 
 
-def test_the_registry_is_frozen_after_loading(absolute: Path) -> None:
+def test_the_registry_is_frozen_after_loading(wedge: Path) -> None:
     plugins = load_plugins()
     with pytest.raises(Exception, match="the registry is frozen"):
         plugins.registry.register("loss", "late", object, plugins.registry.find("loss", "bce").origin)

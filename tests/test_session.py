@@ -406,16 +406,16 @@ def test_hooks_and_trackers_are_told(table: dict[str, Any], write: Write, ganlab
     assert_same_bits(Path("alone"), Path("r"))
 
 
-def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write, ganlab: Command, absolute: Path) -> None:
-    lines = [line for line in absolute.read_text().splitlines() if line.strip()]
+def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write, ganlab: Command, wedge: Path) -> None:
+    lines = [line for line in wedge.read_text().splitlines() if line.strip()]
     assert len(lines) <= 10
-    table |= {"plugins": ["absolute.py"], "loss": {"name": "absolute", "margin": 0.5}}
+    table |= {"plugins": ["wedge.py"], "loss": {"name": "wedge", "margin": 0.5}}
     assert ganlab("run", write(table), "--out", "r")[0] == 0
-    origin = json.loads(Path("r/run.json").read_text())["components"]["loss.absolute"]
+    origin = json.loads(Path("r/run.json").read_text())["components"]["loss.wedge"]
     assert origin["source"] == "file"
-    assert origin["file"] == str(absolute.resolve())
+    assert origin["file"] == str(wedge.resolve())
     del table["plugins"]
-    assert ganlab("run", write(table), "--plugin", absolute, "--out", "r2")[0] == 0
+    assert ganlab("run", write(table), "--plugin", wedge, "--out", "r2")[0] == 0
     assert_same_bits(Path("r"), Path("r2"))
 
 

@@ -4,7 +4,7 @@
     import pytest
     from ganlab.testing import conformance
 
-    @pytest.mark.parametrize("component", conformance(Path(__file__).with_name("absolute.py")), ids=str)
+    @pytest.mark.parametrize("component", conformance(Path(__file__).with_name("wedge.py")), ids=str)
     def test_conforms(component):
         component.hold()
 

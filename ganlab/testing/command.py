@@ -37,7 +37,7 @@ def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console,
     for text in settings:
         parts, value = parse_override(text)
         if len(parts) < 2:
-            raise UserError(f"--set {text}: expected NAME.OPTION=VALUE, such as absolute.margin=0.5")
+            raise UserError(f"--set {text}: expected NAME.OPTION=VALUE, such as wedge.margin=0.5")
         override(options, parts, value)
     subjects = [] if failures else subjects_of(path, plugins, options)
     results: list[tuple[Subject, list[Check]]] = []

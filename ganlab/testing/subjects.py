@@ -160,7 +160,7 @@ def conformance(
 ) -> list[Subject]:
     """The components that a plugin file, or a module that is one, registers: parameters for a test.
 
-    `options` are those of components by name, as the experiment file would have them: `{"absolute": {"margin": 0.5}}`.
+    `options` are those of components by name, as the experiment file would have them: `{"wedge": {"margin": 0.5}}`.
     Raises UserError where the file does not load, with the cause.
     """
     path = Path(plugin.__file__ or "") if isinstance(plugin, ModuleType) else Path(plugin)

@@ -1,12 +1,13 @@
-"""R3GAN's networks (Huang et al. 2024, arXiv:2501.05441): residual, without any norm, for the loss `relativistic` with `r1`
-and `r2`.
+"""R3GAN's networks (Huang et al. 2024, arXiv:2501.05441): residual, without any norm.
+
+They are for the loss `relativistic` with the penalties `r1` and `r2`.
 
 Decisions:
-- A block is 1x1, grouped 3x3 and 1x1 convolutions with leaky ReLUs between them; it widens inside. As in Fixup, its last
-  convolution is 0 at first, and the others are scaled down by the number of blocks, which takes the place of a norm.
-- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator begins with a learned 4x4 map, of
+- A block is a 1x1, a grouped 3x3 and a 1x1 convolution with leaky ReLUs between them; it widens inside. As in Fixup,
+  its last one is 0 at first, and the others are scaled down by the number of blocks, which takes the place of a norm.
+- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator begins with a learned 4x4 map of
   which the latent weighs the channels; the discriminator ends with the like turned round.
-- Any width and depth: the paper's for CIFAR-10 are far larger than what two CPU cores train; the defaults are for these.
+- Any width and depth: the paper's for CIFAR-10 are far larger than the defaults, which two CPU cores can train.
 """
 
 from __future__ import annotations
@@ -121,9 +122,7 @@ def _check_size(images: ImageSpec, stages: int) -> None:
 
 
 def _widths(*default: int) -> tuple[int, ...]:
-    checked: tuple[int, ...] = field(
-        default=default, validator=[min_len(1), deep_iterable(and_(ge(1), le(2**16)))]
-    )
+    checked: tuple[int, ...] = field(default=default, validator=[min_len(1), deep_iterable(and_(ge(1), le(2**16)))])
     return checked
 
 

@@ -80,7 +80,7 @@ class _UpBlock(nn.Module):
 
 
 class _DownBlock(nn.Module):
-    """ReLU, convolution, ReLU, convolution, halved; beside it a 1x1 convolution, halved. The first has no first ReLU."""
+    """ReLU, convolution, ReLU, convolution, halved; beside it a 1x1 convolution, halved. The first one has no ReLU."""
 
     def __init__(self, inputs: int, outputs: int, halves: bool, first: bool = False) -> None:
         super().__init__()
