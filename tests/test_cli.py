@@ -180,7 +180,7 @@ def test_an_interpolation_starts_and_ends_at_its_latents(run: Path) -> None:
     from ganlab.sampling import latent_walk
 
     loaded = load_run(run)
-    images = latent_walk(loaded, 8, seed=1)
+    images, _ = latent_walk(loaded, 8, seed=1)
     z = latents(2, 8, torch.Generator().manual_seed(derived_seed(1, "walk")))
     with torch.no_grad():
         ends = (loaded.generator(z, None) + 1) * 127.5

@@ -1,4 +1,4 @@
-"""Building blocks of networks, each against a definition written out: loops, NumPy's singular values, torch's own norms."""
+"""Building blocks of networks, each against a definition: loops, NumPy's singular values, torch's own norms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_layers_hand_the_condition_to_those_that_take_it() -> None:
 
 
 def test_the_norms() -> None:
-    """Of an image, layer norm leaves mean 0 and variance 1; instance norm of each channel; batch norm over all images."""
+    """Mean 0 and variance 1: of an image, of each of its channels, of a channel over all images."""
     for name, over in (("layer", (1, 2, 3)), ("instance", (2, 3)), ("batch", (0, 2, 3))):
         made = norm_layer(name, 8, 2)(MAPS)  # type: ignore[arg-type]
         assert made.mean(over).abs().max() < 1e-5

@@ -323,7 +323,7 @@ def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path) -> None:
 def test_a_component_with_a_mistake_leaves_the_others(tmp_path: Path) -> None:
     file = tmp_path / "half.py"
     file.write_text(WEDGE + '    register("bce", Wedge)\n    register("again", Wedge)\n')
-    file.write_text(file.read_text().replace('register): register("h', 'register):\n    register("h'))
+    file.write_text(file.read_text().replace('register): register("w', 'register):\n    register("w'))
     plugins = load_plugins([file])
     one, two = (line_of(text, file.read_text()) for text in ('register("bce"', 'register("again"'))
     bundled = f"the loss 'bce' is already registered by losses.bce (ganlab {ganlab.__version__})"

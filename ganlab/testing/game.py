@@ -28,7 +28,7 @@ from ganlab.registry import Registry
 from ganlab.rng import seed_everything
 from ganlab.state import restore_training, training_state
 from ganlab.testing.checks import CPU, Check, Fault, Inspection, difference
-from ganlab.testing.tiny import TINY, TinyImages
+from ganlab.testing.tiny import TINY, TinyClassifier, TinyImages
 from ganlab.watch import Watch, unfit
 
 Shape = tuple[int, int, int]
@@ -40,11 +40,15 @@ ROUNDS, STEPS_A_TURN = 7, 10
 
 @define
 class TinyGame:
-    """Trainings of a tiny experiment with the component in its place."""
+    """Trainings of a tiny experiment with the component in its place.
+
+    `classifies` gives it a discriminator that also tells classes, for a component that needs one.
+    """
 
     inspection: Inspection
     registry: Registry
     shape: Shape = (3, 8, 8)
+    classifies: bool = False
 
     def training(self, without: bool = False) -> Training:
         """Built anew, from an unused component on; `without` leaves it out or takes the suite's own."""
@@ -52,6 +56,8 @@ class TinyGame:
         parts: dict[str, Any] = {
             name: TINY[name]() for name in ("generator", "discriminator", "loss", "optimizer") if name in TINY
         }
+        if self.classifies:
+            parts["discriminator"] = TinyClassifier()
         parts["dataset"] = TinyImages(*self.shape)
         if not without:
             fresh = self.inspection.fresh()

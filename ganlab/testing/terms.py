@@ -26,7 +26,7 @@ from ganlab.testing.checks import (
     noise,
 )
 from ganlab.testing.game import Shape, TinyGame, look_at_game
-from ganlab.testing.tiny import PlainLoss, TinyDiscriminator, TinyGenerator, TinyLoss
+from ganlab.testing.tiny import CLASSES, PlainLoss, TinyClassifier, TinyDiscriminator, TinyGenerator, TinyLoss
 
 BATCHES = (1, 2, 7, 64)
 SPREADS = (0.0, 1.0, 10.0, 100.0)
@@ -172,13 +172,15 @@ def check_penalty(inspection: Inspection, game: TinyGame) -> None:
     declared = look("player and every: a player's name, and an interval of at least 1", lambda: _declares(inspection))
     scalar = look(
         "finite: a finite scalar, for images of 1 and 3 channels and 1, 2 and 7 of them",
-        lambda: _penalty_is_finite(inspection),
+        lambda: _penalty_is_finite(inspection, game),
         declared,
     )
-    reached = look("gradient: reaches the weights of its player", lambda: _penalty_has_gradient(inspection), scalar)
+    reached = look(
+        "gradient: reaches the weights of its player", lambda: _penalty_has_gradient(inspection, game), scalar
+    )
     look(
         "gradient: is right, by differences in float64",
-        lambda: _penalty_gradient_is_right(inspection),
+        lambda: _penalty_gradient_is_right(inspection, game),
         reached,
     )
     look_at_game(inspection, game, scalar, reached, terms=True)
@@ -193,11 +195,12 @@ def _declares(inspection: Inspection) -> str:
     return f"the {player}'s, every {every} updates" if every > 1 else f"the {player}'s, in every update"
 
 
-def _step(player: str, shape: Shape, count: int, dtype: torch.dtype = torch.float32) -> Step:
+def _step(player: str, shape: Shape, count: int, dtype: torch.dtype = torch.float32, classifies: bool = False) -> Step:
     """What a penalty would see of a player's update in a game of tiny networks."""
     images = ImageSpec(*shape)
     seed_everything(1)
-    generator, discriminator = (cls().build(images).to(dtype) for cls in (TinyGenerator, TinyDiscriminator))
+    generator = TinyGenerator().build(images).to(dtype)
+    discriminator = (TinyClassifier() if classifies else TinyDiscriminator()).build(images).to(dtype)
     if player == "generator":
         discriminator.requires_grad_(False)
     real = torch.tanh(noise(count, *shape, seed=3, dtype=dtype))
@@ -212,19 +215,20 @@ def _step(player: str, shape: Shape, count: int, dtype: torch.dtype = torch.floa
         fake=fake,
         real_logits=discriminator(real, None) if mine else None,
         fake_logits=discriminator(fake, None),
-        condition=None,
+        condition=torch.arange(count) % CLASSES,
         images_seen=torch.zeros((), dtype=torch.int64, device=CPU),
     )
 
 
-def _penalty_is_finite(inspection: Inspection) -> str:
+def _penalty_is_finite(inspection: Inspection, game: TinyGame) -> str:
     refusals = []
     player, at = inspection.instance.player, inspection.line_of("penalty")
     cases = [(shape, count) for shape in SHAPES[:2] for count in (1, 2, 7)]
+    game.classifies = _needs_classes(inspection)
     for shape, count in cases:
         try:
             with Lines(inspection.file) as lines:
-                value = inspection.fresh().penalty(_step(player, shape, count))
+                value = inspection.fresh().penalty(_step(player, shape, count, classifies=game.classifies))
         except ComponentError as error:
             refusals.append(f"refuses {count} images of {_by(shape)}: {one_line(error, limit=200)}")
             continue
@@ -234,9 +238,18 @@ def _penalty_is_finite(inspection: Inspection) -> str:
     return _unless_all(refusals, len(cases))
 
 
-def _penalty_has_gradient(inspection: Inspection) -> None:
+def _needs_classes(inspection: Inspection) -> bool:
+    """Whether it refuses a discriminator of bare logits."""
+    try:
+        inspection.fresh().penalty(_step(inspection.instance.player, SHAPES[0], 2))
+    except ComponentError:
+        return True
+    return False
+
+
+def _penalty_has_gradient(inspection: Inspection, game: TinyGame) -> None:
     player, at = inspection.instance.player, inspection.line_of("penalty")
-    step = _step(player, (3, 8, 8), 7)
+    step = _step(player, (3, 8, 8), 7, classifies=game.classifies)
     for network in (step.generator, step.discriminator):
         network.requires_grad_(True)
     # With a graph that leads to the generator in either turn, so that what is reached instead can be told.
@@ -255,9 +268,9 @@ def _penalty_has_gradient(inspection: Inspection) -> None:
         raise Fault(f"its gradient reaches no weight of the {player}, its player{hint}", at)
 
 
-def _penalty_gradient_is_right(inspection: Inspection) -> str | None:
+def _penalty_gradient_is_right(inspection: Inspection, game: TinyGame) -> str | None:
     player, at = inspection.instance.player, inspection.line_of("penalty")
-    step = _step(player, (3, 8, 8), 5, torch.float64)
+    step = _step(player, (3, 8, 8), 5, torch.float64, game.classifies)
     z, real = noise(5, 6, seed=4, dtype=torch.float64), step.real
 
     def value() -> Tensor:

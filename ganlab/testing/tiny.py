@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 
 from ganlab.data import ImageDataset
 from ganlab.errors import ComponentError
+from ganlab.layers import Judged
 from ganlab.options import COMPONENT, Interval
 from ganlab.protocols import Evaluation, ImageSpec, Places, Scores, Step
 from ganlab.registry import Origin, Registry
@@ -26,11 +27,11 @@ CLASSES = 4
 
 
 class _Generator(nn.Module):
-    def __init__(self, images: ImageSpec) -> None:
+    def __init__(self, latent_dim: int, images: ImageSpec) -> None:
         super().__init__()
-        self.latent_dim = 6
+        self.latent_dim = latent_dim
         self.shape = (images.channels, images.height, images.width)
-        self.layers = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, math.prod(self.shape)), nn.Tanh())
+        self.layers = nn.Sequential(nn.Linear(latent_dim, 8), nn.Tanh(), nn.Linear(8, math.prod(self.shape)), nn.Tanh())
 
     def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
         images: Tensor = self.layers(z).unflatten(1, self.shape)
@@ -48,12 +49,24 @@ class _Discriminator(nn.Module):
         return logits
 
 
+class _Classifier(_Discriminator):
+    def __init__(self, images: ImageSpec) -> None:
+        super().__init__(images)
+        self.classes = nn.Linear(8, CLASSES)
+
+    def forward(self, images: Tensor, condition: Tensor | None) -> Judged:  # type: ignore[override]
+        features = self.layers[:-1](images.flatten(1))
+        return Judged(self.layers[-1](features).squeeze(1), self.classes(features))
+
+
 @frozen
 class TinyGenerator:
     """Two smooth layers."""
 
+    latent_dim: int = 6
+
     def build(self, images: ImageSpec) -> nn.Module:
-        return _Generator(images)
+        return _Generator(self.latent_dim, images)
 
 
 @frozen
@@ -62,6 +75,14 @@ class TinyDiscriminator:
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _Discriminator(images)
+
+
+@frozen
+class TinyClassifier:
+    """The same, which also tells classes."""
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        return _Classifier(images)
 
 
 @frozen

@@ -10,7 +10,7 @@ from attrs.validators import ge, le
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ganlab import Penalty, Register, Step, hookimpl
+from ganlab import ComponentError, Penalty, Register, Step, hookimpl
 
 
 @frozen
@@ -36,7 +36,7 @@ class ClassLoss:
         if self.player == "discriminator":
             outputs = [step.real_logits] if self.real_only else [step.real_logits, step.fake_logits]
         if step.condition is None or not hasattr(outputs[0], "class_logits"):
-            raise TypeError('class_loss needs a discriminator with head = "class_logits", and data with class labels')
+            raise ComponentError('class_loss needs a discriminator with head = "class_logits", and class labels')
         labels = step.condition
         return self.weight * torch.stack([cross_entropy(o.class_logits.float(), labels) for o in outputs]).sum()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganlab import Judged, Step
+from ganlab import ComponentError, Judged, Step
 from ganlab_plugins.penalties.class_loss import ClassLoss
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -38,5 +38,5 @@ def test_the_cross_entropies() -> None:
 
 def test_a_discriminator_without_class_logits_is_told() -> None:
     plain = attrs.evolve(step("discriminator"), real_logits=torch.zeros(4), fake_logits=torch.zeros(4))
-    with pytest.raises(TypeError, match='a discriminator with head = "class_logits"'):
+    with pytest.raises(ComponentError, match='a discriminator with head = "class_logits"'):
         ClassLoss().penalty(plain)
