@@ -34,6 +34,10 @@ default_role = "code"  # docstrings have single backticks
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!ganlab\.).*")]  # what is not ours is on no page
 nitpick_ignore = [
-    *(("py:class", name) for name in ("ganlab.config.Experiment", "ganlab.plugins.Plugins")),  # a run's fields
+    # Of a run's fields.
+    *(
+        ("py:class", name)
+        for name in ("ganlab.conditions.Conditions", "ganlab.config.Experiment", "ganlab.plugins.Plugins")
+    ),
     ("py:class", "ganlab.hookspecs.Part_contra"),  # a type variable
 ]

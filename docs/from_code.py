@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import attrs
 from docutils import nodes
@@ -134,7 +134,7 @@ class Names(SphinxDirective):
                 lines += ["   :undoc-members:" if is_protocol(thing) else "", ""]
             elif inspect.isfunction(thing):
                 lines += [f".. autofunction:: {name}", ""]
-            elif isinstance(thing, int):
+            elif isinstance(thing, int) or get_origin(thing) is Literal:
                 lines += [f".. autodata:: {name}", ""]
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
