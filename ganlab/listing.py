@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -12,18 +13,19 @@ from rich.text import Text
 
 from ganlab.errors import UserError, did_you_mean
 from ganlab.plugins import Plugins
-from ganlab.registry import KINDS, Component
+from ganlab.registry import KINDS, Component, Origin
 from ganlab.wording import options_of, text_of
 
 
-def described(component: Component) -> dict[str, Any]:
-    """A component as JSON: kind, name, what it says of itself, options, origin."""
+def described(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
+    """A component as JSON: kind, name, what it says of itself, options, origin, and who else has its name."""
     return {
         "kind": component.kind,
         "name": component.name,
         "doc": text_of(component.cls),
         "options": [attrs.asdict(option) for option in options_of(component.cls)],
         "origin": component.origin.record() | {"location": component.location},
+        "also_by": [origin.record() for origin in also_by],
     }
 
 
@@ -44,7 +46,7 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
         )
     if as_json:
         content = {
-            "components": [described(component) for component in found],
+            "components": [described(part, plugins.registry.also_by(part.kind, part.name)) for part in found],
             "failures": [{**failure.origin.record(), "cause": failure.cause} for failure in failures],
         }
         out.print_json(json.dumps(content)) if out.is_terminal else print(json.dumps(content, indent=2))
@@ -55,6 +57,9 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
             out.print(Text(f"\n{kind}", style="bold"))
         for component in mine:
             _print(component, out, whole=wanted == component.name)
+            for origin in plugins.registry.also_by(component.kind, component.name):
+                told = f"also registered by {origin}: an experiment that names it is refused; leave one out"
+                out.print(f"    {told} by --no-plugin", markup=False, highlight=False, soft_wrap=True)
     for failure in failures:
         errors.print(f"failed to load: {failure}", markup=False, highlight=False, soft_wrap=True)
 

@@ -44,7 +44,10 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
-    """How the discriminator's probabilities of "real" are distributed over real and over generated images."""
+    """How the sigmoids of the discriminator's logits are distributed over real and over generated images.
+
+    They are probabilities of being real for a cross-entropy; for other losses only their order means something.
+    """
     figure = _figure(8, 4.5)
     axes = figure.subplots()
     bins = [i / 50 for i in range(51)]
@@ -52,8 +55,13 @@ def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: 
         finite = [value for value in values if math.isfinite(value)]
         mean = f"mean {sum(finite) / len(finite):.2f}" if len(finite) == len(values) else "not finite"
         axes.hist(finite, bins=bins, alpha=0.55, label=f"{label}, {mean}")
-    axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: cannot tell")
-    axes.set(xlabel="probability of being real", ylabel="images", xlim=(0, 1), title=f"Discriminator at step {step:,}")
+    axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: a logit of 0")
+    axes.set(
+        xlabel="sigmoid of the discriminator's logit",
+        ylabel="images",
+        xlim=(0, 1),
+        title=f"Discriminator at step {step:,}",
+    )
     axes.legend()
     write_whole(path, _png(figure))
 

@@ -99,7 +99,11 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     """
     plugins = Plugins()
     files = [file.expanduser().resolve() for file in files]
-    plugins.problems += [f"plugin file {str(file)!r}: no such file" for file in files if not file.is_file()]
+    plugins.problems += [
+        f"plugin file {str(file)!r}: {'a folder; expected a Python file' if file.is_dir() else 'no such file'}"
+        for file in files
+        if not file.is_file()
+    ]
     files = [file for file in files if file.is_file()]
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
@@ -243,6 +247,9 @@ def cause(error: BaseException, origin: Origin) -> str:
     text = "…"
     with Guard():  # what a stranger's error says is a stranger's code too
         text = one_line(error)
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing and origin.file is not None and (origin.file.parent / f"{missing}.py").is_file():
+        text += "; a plugin is one file, or a package that is installed (docs/publishing.md)"
     return f"{type(error).__name__}: {text}" + (f" (line {lines[-1]})" if lines else "")
 
 

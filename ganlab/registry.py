@@ -163,6 +163,10 @@ class Registry:
         )
         raise UserError(f"unknown {kind} {shown(name)}{near}")
 
+    def also_by(self, kind: str, name: str) -> list[Origin]:
+        """The plugins besides the first that register a component of that name, which no experiment may then name."""
+        return self._contested.get((kind, name), [])[1:]
+
     def component_of(self, kind: str, instance: Any) -> Component:
         """The component that an instance was made from."""
         return next(c for c in self.of_kind(kind) if c.cls is type(instance))
@@ -209,6 +213,13 @@ def _class_problems(kind: Kind, cls: Any) -> list[str]:
     if untyped:
         typed = ", ".join(f"{name}: TYPE = …" for name in untyped)
         problems.append(f"{cls.__name__}: options without a type: {', '.join(untyped)}; write {typed}")
+    problems += [
+        f"{cls.__name__}: {name} = {shown(value)} has no type, so that it is no option; write {name}: "
+        f"{type(value).__name__} = {shown(value)}, or name a constant in capitals"
+        for name, value in vars(cls).items()
+        if type(value) in (bool, int, float, str, tuple)
+        if name.islower() and name[0] != "_" and name not in (*kind.methods, *inspect.get_annotations(cls))
+    ]
     try:
         typing.get_type_hints(cls)
     except NameError as error:
@@ -221,7 +232,10 @@ def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
     static = _member(cls, name)
     function = static.__func__ if isinstance(static, staticmethod | classmethod) else static
     if not isinstance(function, FunctionType):
-        return []
+        wants_method = isinstance(_member(kind.protocol, name), FunctionType)
+        if static is None or callable(static) or not wants_method:
+            return []
+        return [f"{cls.__name__}: {name} is {shown(static)}; expected {_as_written(kind.protocol, name)}"]
     code = inspect.unwrap(function).__code__
     at = f"{cls.__name__}: {{}} ({code.co_filename}, line {code.co_firstlineno}): expected"
     promised = _member(kind.protocol, name)
@@ -232,6 +246,10 @@ def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
         inspect.signature(getattr(cls, name)).bind(*given)
     except TypeError:
         return [f"{at.format(signature_text(function))} {_as_written(kind.protocol, name)}"]
+    # Arguments are given by place: the protocol's names in another order would be each other's values.
+    own = [parameter for parameter in inspect.signature(function).parameters if parameter in given]
+    if set(own) == set(given) and own != list(given):
+        return [f"{at.format(signature_text(function))} {_as_written(kind.protocol, name)}, in this order"]
     return []
 
 

@@ -17,8 +17,9 @@ from ganlab.config import Experiment, load_experiment
 from ganlab.errors import UserError, one_line
 from ganlab.evaluation import sample
 from ganlab.files import places
-from ganlab.plugins import Plugins
+from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import ImageSpec
+from ganlab.registry import KINDS
 from ganlab.runfolder import read_info, read_records
 
 
@@ -72,7 +73,10 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
-    experiment, plugins = load_experiment(path / "experiment.toml", overrides)
+    try:
+        experiment, plugins = load_experiment(path / "experiment.toml", overrides)
+    except UserError as error:
+        raise UserError(*error.problems, *_gone(info)) from None
     network = experiment.generator.build(ImageSpec(**info["images"]))
     state = load_checkpoint(saved[step], {"generator", "ema"})
     weights = "ema" if "ema" in state else "plain"
@@ -92,6 +96,18 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
         plugins=plugins,
         conditions=_conditions(experiment, info),
     )
+
+
+def _gone(info: dict[str, Any]) -> list[str]:
+    """The components that a run had from plugins which are not there now, and where it had them from."""
+    registry = load_plugins().registry
+    gone = []
+    for label, origin in info.get("components", {}).items():
+        kind, _, name = label.partition(".")
+        if kind in KINDS and name not in {part.name for part in registry.of_kind(kind)}:
+            whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")
+            gone.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
+    return gone
 
 
 def _conditions(experiment: Experiment, info: dict[str, Any]) -> Conditions:

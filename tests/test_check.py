@@ -69,7 +69,7 @@ def test_options_and_what_is_left_out(ganlab: Ganlab, tmp_path: Path) -> None:
     file.write_text(DOCUMENTED.replace("margin: float = 1.0", "margin: float"))
     code, out, _ = ganlab("check", file)
     assert code == 0
-    assert "refuses: margin must be given; nothing else is checked without" in out
+    assert "refuses: margin must be given, by --set NAME.margin=VALUE; nothing else is checked without" in out
     assert "1 refused by the component, 1 left out" in out
     assert ganlab("check", file, "--set", "wedge.margin=0.5")[0] == 0
     assert ganlab("check", file, "--set", "wedge.margn=0.5")[::2] == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -455,3 +456,53 @@ def test_bundled_plugins_use_only_public_names() -> None:
     for file in (REPOSITORY / "plugins").rglob("*.py"):
         private += [f"{file}: {line}" for line in file.read_text().splitlines() if line.startswith("from ganlab.")]
     assert private == []
+
+
+@pytest.mark.parametrize(
+    ("was", "written", "told"),
+    [
+        (
+            "margin: float = 1.0",
+            "margin = 1.0",
+            r"margin = 1\.0 has no type, so that it is no option; write margin: float",
+        ),
+        ("(self, real, fake)", "(self, fake, real)", r"expected discriminator\(self, real, fake\), in this order"),
+        (
+            "def generator(self, real, fake): return",
+            "generator = 3 #",
+            r"generator is 3; expected generator\(self, real, f",
+        ),
+    ],
+)
+def test_what_looks_right_at_a_glance(wedge: Path, was: str, written: str, told: str) -> None:
+    wedge.write_text(wedge.read_text().replace(was, written))
+    failures = load_plugins([wedge]).failures
+    assert failures
+    assert any(re.search(told, failure.cause) for failure in failures)
+
+
+def test_a_constant_in_capitals_is_no_option(wedge: Path) -> None:
+    wedge.write_text(wedge.read_text().replace("margin: float", "SCALE = 2.0\n    margin: float"))
+    assert not load_plugins([wedge]).failures
+
+
+def test_a_file_beside_a_plugin_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("")
+    (tmp_path / "two.py").write_text("import beside_it\n")
+    (failure,) = load_plugins([tmp_path / "two.py"]).failures
+    assert failure.cause.startswith(
+        "ModuleNotFoundError: No module named 'beside_it'; a plugin is one file, or a package"
+    )
+    assert load_plugins([tmp_path]).problems == [f"plugin file '{tmp_path}': a folder; expected a Python file"]
+
+
+def test_a_name_of_two_plugins_is_told_where_it_is_listed(
+    wedge: Path, tmp_path: Path, ganlab: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "other.py").write_text(wedge.read_text())
+    both = ["--plugin", str(wedge), "--plugin", str(tmp_path / "other.py")]
+    code, out, _ = ganlab("plugins", "wedge", *both)
+    assert code == 0
+    assert f"also registered by other ({tmp_path / 'other.py'}): an experiment that names it is refused" in out
+    (found,) = json.loads(ganlab("plugins", "wedge", "--json", *both)[1])["components"]
+    assert [origin["plugin"] for origin in found["also_by"]] == ["other"]

@@ -107,7 +107,9 @@ def _builds(inspection: Inspection) -> str:
     chosen = tiny_options(inspection.cls)
     fields = [f for f in attrs.fields(inspection.cls) if f.init and f.alias not in chosen]
     if needed := [f.alias for f in fields if f.default is attrs.NOTHING]:
-        raise ComponentError(f"{', '.join(needed)} must be given; nothing else is checked without")
+        raise ComponentError(
+            f"{', '.join(needed)} must be given, by --set NAME.{needed[0]}=VALUE; nothing else is checked without"
+        )
     inspection.instance = inspection.cls(**chosen)
     return ", ".join(f"{name}: the suite's own" for name in chosen)
 
