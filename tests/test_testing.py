@@ -346,6 +346,12 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         "gradient: reaches",
         "no gradient reaches spare.weight, spare.bias",
     ),
+    "generator batch": (
+        network("generator", f"return {UP} + 0.1 * x.mean()"),
+        "# forward",
+        "evaluation",
+        "depends on the others of its batch",
+    ),
     "generator noise": (
         network("generator", f"return {UP} + 0.01 * torch.randn(1)  # here"),
         "# here",
@@ -377,12 +383,6 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         "# forward",
         "shape",
         "gives logits of shape (2, 1)",
-    ),
-    "discriminator batch": (
-        network("discriminator", f"return {DOWN} + x.mean()"),
-        "# forward",
-        "evaluation",
-        "depends on the others of its batch",
     ),
     "discriminator images": (
         network("discriminator", "return self.down(x.detach().flatten(1)).squeeze(1)"),

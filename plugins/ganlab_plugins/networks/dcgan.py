@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, le
+from attrs.validators import and_, deep_iterable, ge, le
 from torch import Tensor, nn
 
 from ganlab import (
@@ -134,7 +134,7 @@ class DCGANGenerator:
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
     norm: Literal["batch", "conditional_batch", "layer", "instance", "none"] = "batch"
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
 
     def build(self, images: ImageSpec) -> nn.Module:
         _check_attention(self.attention, images)
@@ -159,7 +159,7 @@ class DCGANDiscriminator:
     slope: float = field(default=0.2, validator=[ge(0), le(100)])
     norm: NormName = "batch"
     spectral_norm: bool = False
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
     minibatch_stddev: int = field(default=0, validator=[ge(0), le(2**16)])
     head: HeadName = "plain"
 

@@ -12,7 +12,7 @@ import math
 from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, le
+from attrs.validators import and_, deep_iterable, ge, le
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -168,7 +168,7 @@ class ResNetGenerator:
     channels: int = field(default=256, validator=[ge(1), le(2**16)])
     doubling: bool = False
     norm: NormName = "batch"
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
 
     def build(self, images: ImageSpec) -> nn.Module:
         _check_attention(self.attention, images, [8 * 2**number for number in range(_doublings(images))])
@@ -191,7 +191,7 @@ class ResNetDiscriminator:
     channels: int = field(default=128, validator=[ge(1), le(2**16)])
     doubling: bool = False
     spectral_norm: bool = True
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
     head: HeadName = "plain"
 
     def build(self, images: ImageSpec) -> nn.Module:
