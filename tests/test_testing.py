@@ -541,7 +541,7 @@ def test_an_option_that_must_be_given(tmp_path: Path) -> None:
     file.write_text(loss(options='"""scale: a factor."""\n    scale: float', g=f"self.scale * {G}"))
     (bare,) = conformance(file)
     (refused,) = [found for found in bare.check() if found.result == "refused"]
-    assert refused.detail == "refuses: scale must be given; nothing else is checked without"
+    assert refused.detail == "refuses: scale must be given, by --set NAME.scale=VALUE; nothing else is checked without"
     assert [found.result for found in bare.check()] == ["passed", "passed", "refused", "skipped"]
     (given,) = conformance(file, {"bad": {"scale": 2.0}})
     assert given.instance.scale == 2.0
