@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from ganlab.hookspecs import hookimpl as hookimpl
     from ganlab.layers import ClassHead as ClassHead
     from ganlab.layers import ConditionalBatchNorm2d as ConditionalBatchNorm2d
+    from ganlab.layers import ConditionalNormName as ConditionalNormName
     from ganlab.layers import HeadName as HeadName
     from ganlab.layers import Judged as Judged
     from ganlab.layers import Layers as Layers
     from ganlab.layers import MinibatchStdDev as MinibatchStdDev
     from ganlab.layers import NormName as NormName
     from ganlab.layers import SelfAttention2d as SelfAttention2d
+    from ganlab.layers import check_attention as check_attention
     from ganlab.layers import classes_of as classes_of
     from ganlab.layers import norm_layer as norm_layer
     from ganlab.layers import spectrally_normed as spectrally_normed
@@ -104,12 +106,14 @@ _HOMES = {
     "layers": [
         "ClassHead",
         "ConditionalBatchNorm2d",
+        "ConditionalNormName",
         "HeadName",
         "Judged",
         "Layers",
         "MinibatchStdDev",
         "NormName",
         "SelfAttention2d",
+        "check_attention",
         "classes_of",
         "norm_layer",
         "spectrally_normed",

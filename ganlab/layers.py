@@ -8,6 +8,7 @@ Decisions:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from ganlab.errors import ComponentError
 from ganlab.protocols import ImageSpec
 
 NormName = Literal["batch", "layer", "instance", "none"]
+ConditionalNormName = Literal["batch", "conditional_batch", "layer", "instance", "none"]
 HeadName = Literal["plain", "projection", "class_logits"]
 
 
@@ -39,18 +41,21 @@ class Layers(nn.Sequential):
         return x
 
 
-def classes_of(images: ImageSpec, what: str) -> int:
+def classes_of(images: ImageSpec | None, what: str) -> int:
     """How many classes there are; raises ComponentError for `what` where the data set has no class labels."""
-    if images.classes is None:
+    if images is None or images.classes is None:
         raise ComponentError(f"{what} needs class labels, and the data set has none")
     return images.classes
 
 
-def norm_layer(name: NormName, channels: int, dimensions: int) -> nn.Module:
+def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images: ImageSpec | None = None) -> nn.Module:
     """A norm with gain and bias over maps (N, C, H, W), where `dimensions` is 2, or over rows (N, C), where it is 0.
 
-    "layer" is over all channels and places of an image, "instance" over the places of each channel.
+    "layer" is over all channels and places of an image, "instance" over the places of each channel. "conditional_batch"
+    is over maps, and takes the condition; `images` says how many classes there are.
     """
+    if name == "conditional_batch":
+        return ConditionalBatchNorm2d(channels, classes_of(images, f'norm = "{name}"'))
     if name == "none":
         return nn.Identity()
     if name == "layer":
@@ -130,6 +135,12 @@ class SelfAttention2d(nn.Module):
         attended: Tensor = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
         total: Tensor = x + self.gain * self.out(attended)
         return total
+
+
+def check_attention(sides: Iterable[int], there: Sequence[int]) -> None:
+    """Raises ComponentError where attention is asked for at a side that no maps of the network have."""
+    if strange := [side for side in sides if side not in there]:
+        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {list(there)}")
 
 
 class ClassHead(nn.Module):

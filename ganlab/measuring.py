@@ -1,5 +1,6 @@
-"""What metrics and features share, bundled ones and yours: gathering
-features, caching the reference's, saying what a score rests on, counting classes.
+"""What metrics and features share, bundled ones and yours.
+
+Gathering features, caching the reference's, saying what a score rests on, counting classes.
 
 Decisions:
 - What is cached is keyed by all that it depends on: the weights' hash, the data set's fingerprint, the split, the

@@ -104,7 +104,8 @@ def _gone(info: dict[str, Any]) -> list[str]:
     gone = []
     for label, origin in info.get("components", {}).items():
         kind, _, name = label.partition(".")
-        if kind in KINDS and name not in {part.name for part in registry.of_kind(kind)}:
+        there = {part.name for part in registry.of_kind(kind)} if kind in KINDS else {name}
+        if name not in there and not Path(origin.get("file") or ".").is_file():
             whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")
             gone.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
     return gone

@@ -221,7 +221,7 @@ def test_a_conditional_run_from_file_to_scores(conditional: Path, ganlab: Comman
     code, _, err = ganlab("run", conditional, "--out", "r")
     assert code == 0, err
     run = load_run("r")
-    labels = structured_labels()
+    labels = labels_of_the_digits()
     assert read_info(Path("r"))["condition"] == labels.bincount().tolist()
     scores = [record["value"] for record in read_records(Path("r/metrics.jsonl"))]
     assert scores == [pytest.approx(1.0, abs=0.02)] * 2
@@ -237,7 +237,7 @@ def test_a_conditional_run_from_file_to_scores(conditional: Path, ganlab: Comman
     assert read_records(Path("r/metrics.jsonl"))[-1]["value"] == scores[-1]
 
 
-def structured_labels() -> Tensor:
+def labels_of_the_digits() -> Tensor:
     from ganlab_plugins.datasets.digits import Digits
 
     condition = Digits().build(Places(Path("a"), Path("b")), "train").condition

@@ -11,8 +11,6 @@ Decisions:
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, le
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from ganlab import (
     ClassHead,
     ComponentError,
-    ConditionalBatchNorm2d,
+    ConditionalNormName,
     HeadName,
     ImageSpec,
     Judged,
@@ -30,7 +28,7 @@ from ganlab import (
     NormName,
     Register,
     SelfAttention2d,
-    classes_of,
+    check_attention,
     hookimpl,
     norm_layer,
     spectrally_normed,
@@ -50,11 +48,10 @@ def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
     return side, doublings
 
 
-def _check_attention(sides: tuple[int, ...], images: ImageSpec) -> None:
+def _inner_sides(images: ImageSpec) -> list[int]:
+    """The sides of the maps between the base and the images."""
     base, doublings = _base_and_doublings(images)
-    there = [base * 2**number for number in range(1, doublings)]
-    if strange := [side for side in sides if side not in there]:
-        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {there}")
+    return [base * 2**number for number in range(1, doublings)]
 
 
 class _DCGANGenerator(nn.Module):
@@ -66,10 +63,7 @@ class _DCGANGenerator(nn.Module):
         bias = config.norm == "none"
 
         def normed_relu() -> list[nn.Module]:
-            if config.norm == "conditional_batch":
-                classes = classes_of(images, f'norm = "{config.norm}"')
-                return [ConditionalBatchNorm2d(width, classes), nn.ReLU(inplace=True)]
-            return [norm_layer(config.norm, width, 2), nn.ReLU(inplace=True)]
+            return [norm_layer(config.norm, width, 2, images), nn.ReLU(inplace=True)]
 
         layers: list[nn.Module] = [nn.ConvTranspose2d(self.latent_dim, width, side, bias=bias), *normed_relu()]
         for _ in range(doublings - 1):
@@ -133,11 +127,11 @@ class DCGANGenerator:
 
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
-    norm: Literal["batch", "conditional_batch", "layer", "instance", "none"] = "batch"
+    norm: ConditionalNormName = "batch"
     attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
 
     def build(self, images: ImageSpec) -> nn.Module:
-        _check_attention(self.attention, images)
+        check_attention(self.attention, _inner_sides(images))
         return _DCGANGenerator(self, images)
 
 
@@ -164,7 +158,7 @@ class DCGANDiscriminator:
     head: HeadName = "plain"
 
     def build(self, images: ImageSpec) -> nn.Module:
-        _check_attention(self.attention, images)
+        check_attention(self.attention, _inner_sides(images))
         network = _DCGANDiscriminator(self, images)
         return spectrally_normed(network) if self.spectral_norm else network
 

@@ -9,7 +9,6 @@ Decisions:
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, le
@@ -19,7 +18,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from ganlab import (
     ClassHead,
     ComponentError,
-    ConditionalBatchNorm2d,
+    ConditionalNormName,
     HeadName,
     ImageSpec,
     Judged,
@@ -27,13 +26,11 @@ from ganlab import (
     NetworkConfig,
     Register,
     SelfAttention2d,
-    classes_of,
+    check_attention,
     hookimpl,
     norm_layer,
     spectrally_normed,
 )
-
-NormName = Literal["batch", "conditional_batch", "layer", "instance", "none"]
 
 
 def _doublings(images: ImageSpec) -> int:
@@ -59,17 +56,14 @@ class _UpBlock(nn.Module):
 
     takes_condition = True
 
-    def __init__(self, inputs: int, outputs: int, norm: NormName, images: ImageSpec) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: ConditionalNormName, images: ImageSpec) -> None:
         super().__init__()
 
-        def normed(channels: int) -> nn.Module:
-            if norm == "conditional_batch":
-                return ConditionalBatchNorm2d(channels, classes_of(images, f'norm = "{norm}"'))
-            return norm_layer(norm, channels, 2)
-
-        self.before = Layers(normed(inputs), nn.ReLU(inplace=norm != "none"))
+        self.before = Layers(norm_layer(norm, inputs, 2, images), nn.ReLU(inplace=norm != "none"))
         self.first = _conv(inputs, outputs, 3, math.sqrt(2))
-        self.after = Layers(normed(outputs), nn.ReLU(inplace=True), _conv(outputs, outputs, 3, math.sqrt(2)))
+        self.after = Layers(
+            norm_layer(norm, outputs, 2, images), nn.ReLU(inplace=True), _conv(outputs, outputs, 3, math.sqrt(2))
+        )
         self.beside = _conv(inputs, outputs, 1, 1.0)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -147,11 +141,6 @@ class _ResNetDiscriminator(nn.Module):
         return judged
 
 
-def _check_attention(sides: tuple[int, ...], images: ImageSpec, there: list[int]) -> None:
-    if strange := [side for side in sides if side not in there]:
-        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {there}")
-
-
 @frozen
 class ResNetGenerator:
     """SNGAN's residual generator.
@@ -167,11 +156,11 @@ class ResNetGenerator:
     latent_dim: int = field(default=128, validator=[ge(1), le(2**20)])
     channels: int = field(default=256, validator=[ge(1), le(2**16)])
     doubling: bool = False
-    norm: NormName = "batch"
+    norm: ConditionalNormName = "batch"
     attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
 
     def build(self, images: ImageSpec) -> nn.Module:
-        _check_attention(self.attention, images, [8 * 2**number for number in range(_doublings(images))])
+        check_attention(self.attention, [8 * 2**number for number in range(_doublings(images))])
         return _ResNetGenerator(self, images)
 
 
@@ -196,7 +185,7 @@ class ResNetDiscriminator:
 
     def build(self, images: ImageSpec) -> nn.Module:
         halvings = _doublings(images) if self.doubling else max(1, _doublings(images) - 1)
-        _check_attention(self.attention, images, [images.height // 2**number for number in range(1, halvings + 1)])
+        check_attention(self.attention, [images.height // 2**number for number in range(1, halvings + 1)])
         network = _ResNetDiscriminator(self, images)
         return spectrally_normed(network) if self.spectral_norm else network
 
