@@ -200,7 +200,7 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
 
 def refuse_bent(folder: RunFolder, earlier: Mapping[str, Any], training: Training) -> None:
     """Refuses another number of steps where a schedule follows it: the steps that were taken would have been others."""
-    before = earlier["total_steps"]
+    before = earlier.get("total_steps", training.total_steps)
     done = ranks.told(lambda: max(list_checkpoints(folder.checkpoints), default=0))
     if bent := training.schedules.bent(before, done):
         raise UserError(

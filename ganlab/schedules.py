@@ -211,7 +211,7 @@ def scheduled(
     problems: list[str] = []
     moving: list[Moving] = []
     numbers: list[str] = []
-    half_life: Callable[[int, int], float] = lambda step, total: experiment.train.ema_half_life  # noqa: E731
+    half_life = _still(experiment.train.ema_half_life)
     for index, (schedule, target) in enumerate(zip(experiment.schedule, targets, strict=True)):
         at = f"schedule[{index}]"
         try:
@@ -247,6 +247,10 @@ def scheduled(
         moving.append(Moving(HALF_LIFE, warmed, lambda value: average.fill(decay_of(value, images_a_step))))
     unfit = f"{', '.join(numbers)}: moved by a schedule, and the optimiser takes no tensor for it" if numbers else None
     return Schedules(tuple(moving), total, unfit)
+
+
+def _still(value: float) -> Callable[[int, int], float]:
+    return lambda step, total: value
 
 
 def _course(schedule: Schedule, first: float) -> Callable[[int, int], float]:

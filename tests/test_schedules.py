@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ganlab.protocols import Places
 from ganlab.registry import Origin
 from ganlab.runfolder import read_info, read_records
 from ganlab.state import restore_training, training_state
+from ganlab.structure import Problems
 from ganlab.testing.checks import difference
 
 CPU = torch.device("cpu")
@@ -299,11 +301,28 @@ def test_what_cannot_be_moved_is_refused_in_a_line(case: str, table: dict[str, A
         table["loss_wrapper"] = ["label_smoothing"]
     else:
         table["loss"] = "fixed"
-    with pytest.raises((UserError, Exception)) as refused:
+    with pytest.raises((UserError, Problems)) as refused:
         build(structured(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
-    problems = [str(problem) for problem in refused.value.problems]  # type: ignore[attr-defined]
+    problems = [str(problem) for problem in refused.value.problems]
     assert len(problems) == 1, problems
     assert line in problems[0]
+
+
+def test_one_players_option_is_also_that_of_both(built: Callable[..., Training]) -> None:
+    both = [{"name": "linear", "key": key} for key in ("optimizer.lr", "discriminator.optimizer.lr")]
+    line = "schedule[1].key: 'discriminator.optimizer.lr' is already moved by the schedule of 'optimizer.lr'"
+    with pytest.raises(UserError, match=re.escape(line)):
+        built(schedule=both)
+    built(schedule=[both[1], {"name": "linear", "key": "generator.optimizer.lr"}])
+
+
+def test_a_refusal_comes_before_the_folder(table: dict[str, Any], write: Callable[..., Path], ganlab: Ganlab) -> None:
+    table["schedule"] = [{"name": "linear", "key": "loss.real_target", "to": 1.5}]
+    file = write(table)
+    code, out, err = ganlab("run", file, "--out", "r")
+    assert (code, out) == (2, "")
+    assert err == f"{file}: schedule[0]: loss.real_target would be 1.375 in step 4: 'real_target' must be <= 1: 1.375\n"
+    assert not Path("r").exists()
 
 
 def test_optimiser_options_that_are_none_of_torch(table: dict[str, Any], tmp_path: Path) -> None:
