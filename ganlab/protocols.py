@@ -2,8 +2,8 @@
 
 Decisions:
 - A component is an `attrs.frozen` class whose fields are its options, so they are its keys in the experiment file.
-  A loss, wrapper, penalty, augmentation or metric *is* that class. A network, optimiser, data set, feature extractor or
-  tracker has state, so its class is a configuration with `build(...)`.
+  A loss, wrapper, penalty, augmentation, schedule or metric *is* that class. A network, optimiser, data set, feature
+  extractor or tracker has state, so its class is a configuration with `build(...)`.
 - What runs inside the step (loss, wrapper, penalty, augmentation, networks) maps tensors to tensors: no `.item()`, no
   printing, no branch on a tensor's value or on the step. What runs beside it may do as it likes.
 - The core hands over arguments by place, so an author names them as he likes, and it never hands over more: what is new
@@ -196,6 +196,25 @@ class Augmentation(Protocol):
     """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake."""
 
     def augment(self, images: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """How an option changes while a run goes on: a plain number at each step, computed beside the step.
+
+    `key` names the option as `--set` does: "optimizer.lr", "penalty.0.gamma". The schedule's own options that are an
+    `Interval` are in steps, whatever the experiment file has, when `value` is called.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def value(self, first: float, step: int, total: int, /) -> float:
+        """What the option has in a step, counted from 0, of a run of `total` steps; the file gives it `first`.
+
+        A function of its arguments alone, so that a resumed run goes on with the same values.
+        """
+        ...
 
 
 # ---------------------------------------------------------------------------------------------------------------------

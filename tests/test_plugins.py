@@ -34,6 +34,7 @@ BUNDLED = {
     },
     "augmentation": {"flip", "diffaugment"},
     "optimizer": {"adam", "sgd", "rmsprop"},
+    "schedule": {"constant", "linear", "cosine"},
     "dataset": {
         *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder"),
         *("ring", "grid"),

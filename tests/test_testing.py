@@ -123,6 +123,21 @@ class Bad:
     )
 
 
+def schedule(body: str) -> str:
+    return of(
+        "schedule",
+        f"""
+asked = itertools.count()
+@frozen
+class Bad:
+    'key: the option.'
+    key: str = "optimizer.lr"
+    def value(self, first, step, total):  # value
+        return {body}
+""",
+    )
+
+
 def dataset(
     images: str, split: str = "split", refuse: str = 'split not in ("train", "test")', seed: str = "split"
 ) -> str:
@@ -334,6 +349,19 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "augmentation shape": (augmentation("images[..., 1:]"), "# augment", "shape", "gives torch.float32 (1, 1, 8, 7)"),
     "augmentation in place": (augmentation("images.mul_(0.9)"), "# augment", "images", "in place"),
     "augmentation mixes": (augmentation("images + images.mean(0)"), "# augment", "each image", "NaN in three of six"),
+    "schedule divides": (
+        schedule("first * (1 - step / (total - 1))  # here"),
+        "# here",
+        "values: a finite number",
+        "ZeroDivisionError",
+    ),
+    "schedule infinite": (
+        schedule("first * 1e308 * total"),
+        "# value",
+        "values: a finite number",
+        "gives inf in step 0",
+    ),
+    "schedule counts": (schedule("first + next(asked)"), "# value", "pure", "and, asked again, "),
     "generator shape": (
         network("generator", "return torch.tanh(self.up(x))"),
         "# forward",

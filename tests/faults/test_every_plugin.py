@@ -90,6 +90,17 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "optimizer adam": ({}, None),
     "optimizer sgd": ({"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}}, None),
     "optimizer rmsprop": ({"optimizer": {"name": "rmsprop", "lr": 1e-3}}, None),
+    "schedule constant, schedule linear, schedule cosine": (
+        {
+            "penalty": [{"name": "r1", "every": 2}],
+            "schedule": [
+                {"name": "constant", "key": "generator.optimizer.lr", "warmup": 3},
+                {"name": "linear", "key": "penalty.0.gamma", "to": 1.0},
+                {"name": "cosine", "key": "discriminator.optimizer.betas.1", "to": 0.9},
+            ],
+        },
+        None,
+    ),
     "dataset digits": ({}, None),
     "dataset ring": ({"dataset": {"name": "ring", "count": 100}}, None),
     "dataset grid": ({"dataset": {"name": "grid", "count": 100}}, None),
