@@ -45,9 +45,9 @@ class Run:
     def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
         """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
 
-        `label` asks for images of one class. `truncation` cuts the normal off that latents are drawn from, at
-        |z| <= truncation: the less, the more alike the images. Raises UserError where the run knows no such class, or
-        for a truncation that is not above 0.
+        `label` asks for images of one class. `truncation` is the distance from 0 at which the normal is cut off that
+        latents are drawn from: the smaller, the more alike the images. Raises UserError where the run knows no such
+        class, or for a truncation that is not above 0.
         """
         return self.sample_with_condition(count, seed, label, truncation)[0]
 

@@ -185,7 +185,7 @@ def sample(
     label
         Images of this class alone, by its number; for runs whose networks know classes.
     truncation
-        Latents of a normal cut off at this distance from 0: the less, the more alike the images.
+        Latents of a normal cut off at this distance from 0: the smaller, the more alike the images.
     interpolate
         Rows that walk from one latent to another, instead of independent images.
     out
