@@ -287,6 +287,9 @@ class Evaluation:
     On many processes `generated` yields this one's share of the count. `gather(rows)` gives the rows (n, …) of all of
     them, in the order of the images; every process must call it. `keep(key, compute)` gives what `compute` gave to the
     metric that asked for the key first: metrics that score the same images need not compute the same twice.
+
+    Where all this is of one class alone, as in `ganlab eval --per-class`, `whole` is the evaluation of all classes,
+    from which `built_features` builds features.
     """
 
     generated: Callable[[int, int], Iterator[Tensor]]
@@ -297,6 +300,7 @@ class Evaluation:
     gather: Callable[[Tensor], Tensor] = _as_they_are
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _computed
     conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _unknown
+    whole: Evaluation | None = None
 
 
 @frozen

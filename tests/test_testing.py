@@ -14,7 +14,7 @@ import pytest
 import torch
 from attrs import frozen
 
-from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm
+from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
 from ganlab.errors import UserError
 from ganlab.plugins import load_plugins
 from ganlab.registry import KINDS
@@ -526,6 +526,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset stacked_mnist": ({"count": 50}, mnist),
     "dataset cifar10": ({}, cifar10),
     "dataset celeba": ({"size": 8}, celeba),
+    "dataset huggingface": ({"path": "hub", "size": 8}, parquet),
     "dataset image_folder": ({"path": "folder", "size": 8}, folder_of_images),
     "dataset ring": ({"count": 1000}, None),
     "dataset grid": ({"count": 1000}, None),
