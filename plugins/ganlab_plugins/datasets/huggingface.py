@@ -49,9 +49,10 @@ def _text(default: Any = attrs.NOTHING) -> Any:
 class HuggingFace:
     """Images of a data set of the Hugging Face hub, with class labels where it has any. Needs `ganlab[huggingface]`.
 
-    It is downloaded on first use into `huggingface` in the data folder. A local folder is one that `save_to_disk`
-    wrote, or one of Parquet, Arrow or image files. What can run code is refused. Images are made upright, put on white,
-    resized and cut as those of `image_folder`.
+    It is downloaded on first use: its files lie where the hub's client keeps them (`$HF_HOME`), and what is read of
+    them in `huggingface` in the data folder. A local folder is one that `save_to_disk` wrote, or one of Parquet, Arrow
+    or image files. What can run code is refused. Images are made upright, put on white, resized and cut as those of
+    `image_folder`.
 
     path: "OWNER/NAME" on the hub, or a folder: absolute, or below `~`, or relative to the data folder, or to the
         current folder.

@@ -1,19 +1,22 @@
 """Data sets in the hub's formats, which the tests write by the package `datasets` itself, held against the same images
 as files of an `image_folder`.
 
-The hub is a local server that has nothing, or none at all.
+The hub is a local server that speaks as much of its protocol as the package needs, or there is none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import io
+import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import huggingface_hub
 import numpy as np
@@ -193,26 +196,85 @@ def test_nothing_of_a_data_set_is_run(places: Places, folder: Path, tmp_path: Pa
 # The hub --------------------------------------------------------------------------------------------------------------
 
 
-class Refusing(http.server.BaseHTTPRequestHandler):
-    """A hub without a single data set."""
+NAME, COMMIT = "owner/some", "c0ffee" * 6 + "cafe"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub with one data set of two Parquet files, as much of its protocol as the package needs."""
+
+    protocol_version = "HTTP/1.1"
+    files: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self) -> None:
-        self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Length", "0")
+        path = unquote(self.path.partition("?")[0])
+        data = f"/api/datasets/{NAME}"
+        if path in (data, f"{data}/revision/{COMMIT}"):
+            self.reply({"id": NAME, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]})
+        elif path.startswith(f"{data}/tree/{COMMIT}"):
+            below = path.removeprefix(f"{data}/tree/{COMMIT}").lstrip("/")
+            found = [
+                {"type": "file", "path": name, "size": len(file), "oid": hashlib.sha1(file).hexdigest()}
+                for name, file in self.files.items()
+                if name.startswith(below)
+            ]
+            self.reply(found if below else [*found, {"type": "directory", "path": "data", "size": 0, "oid": COMMIT}])
+        elif (name := path.removeprefix(f"/datasets/{NAME}/resolve/{COMMIT}/")) in self.files:
+            self.reply(self.files[name], ETag=f'"{hashlib.sha1(self.files[name]).hexdigest()}"', X_Repo_Commit=COMMIT)
+        elif path.startswith(f"/datasets/{NAME}/resolve/"):
+            self.reply(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+        elif path.startswith(f"{data}/revision/"):
+            self.reply(b"", 404, X_Error_Code="RevisionNotFound")
+        else:
+            self.reply(b"", 404, X_Error_Code="RepoNotFound")
+
+    do_HEAD = do_GET
+
+    def reply(self, content: Any, code: int = 200, **headers: str) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def log_message(self, *arguments: Any) -> None:
         """Says nothing."""
 
 
 @pytest.fixture
-def hub() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+def hub(places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("NO_PROXY", "*")
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for module, name in ((constants, "ENDPOINT"), (datasets.config, "HF_ENDPOINT")):
+        monkeypatch.setattr(module, name, address)
+    yield Hub
     server.shutdown()
     server.server_close()
+
+
+def test_a_data_set_of_the_hub(hub: type[Hub], places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = pngs(12)
+    write(places.data / "source", "parquet", train=rows(files, [0, 1, 2] * 4), test=rows(files[:2]))
+    source = places.data / "source"
+    hub.files = {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*.parquet")}
+    wanted = as_files(places, files).images.numpy()
+    found = built(places, path=NAME)
+    assert np.array_equal(found.images.numpy(), wanted)
+    assert found.name == f"huggingface:{NAME}"
+    assert found.classes == tuple(CLASSES)
+    with pytest.raises(ComponentError, match=f"revision: 'gone': {NAME} has no such commit, branch or tag"):
+        built(places, path=NAME, revision="gone")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    other_cache = Places(places.data, places.data / "other cache")
+    assert np.array_equal(built(other_cache, path=NAME).images.numpy(), wanted), "what was downloaded is still there"
 
 
 @pytest.mark.parametrize(
@@ -224,9 +286,9 @@ def hub() -> Iterator[str]:
     ],
 )
 def test_a_hub_that_has_no_such_data_or_is_out_of_reach_is_told_at_once(
-    constants: dict[str, Any], said: str, hub: str, places: Places, monkeypatch: pytest.MonkeyPatch
+    constants: dict[str, Any], said: str, hub: type[Hub], places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"ENDPOINT": hub, "HF_HUB_OFFLINE": False, **constants}.items():
+    for name, value in constants.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     start = time.monotonic()
     with pytest.raises(ComponentError) as caught:
