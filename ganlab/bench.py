@@ -203,10 +203,13 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
     numbers = torch.empty(2**28 if device.type == "cuda" else 2**25, device=device)
     other = torch.empty_like(numbers)
     copy = min(_timed(lambda: other.copy_(numbers), 3, device) for _ in range(4)) / 3
-    with _Flops() as counter:
+    operations = 0.0
+    for phase in training.turns.phases:
         # Not a captured step, which has no operations to count.
-        training.turns([training.feeder.batch(number) for number in range(training.turns.batches)], 0)
-    operations = counter.total
+        with _Flops() as counter:
+            for updates in range(phase.repeats):
+                phase.update(training.feeder.batch(updates), updates)
+        operations += counter.total / phase.every
     flops = 2 * size**3 / product
     return {
         "dtype": str(dtype).removeprefix("torch."),

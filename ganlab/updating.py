@@ -99,10 +99,11 @@ def step_unless(stopped: Tensor, optimizer: torch.optim.Optimizer) -> None:
     before = {key: tensor.clone() for key, tensor in _changeable(optimizer).items()}
     optimizer.step()
     for key, tensor in _changeable(optimizer).items():
+        here = stopped.to(tensor.device)  # a counter may be on the CPU
         if key in before:
-            tensor.copy_(torch.where(stopped, before[key], tensor))
+            tensor.copy_(torch.where(here, before[key], tensor))
         else:
-            tensor.masked_fill_(stopped, 0)
+            tensor.masked_fill_(here, 0)
 
 
 def _changeable(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:

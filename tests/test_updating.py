@@ -214,6 +214,12 @@ def test_what_is_logged(table: dict[str, Any], write: Write, ganlab: Command) ->
     assert [record["images_seen"] for record in records] == [32, 64, 96, 128]
 
 
+def test_bounds_that_are_never_reached_change_no_bit(table: dict[str, Any], tmp_path: Path) -> None:
+    """Nor does trying out the optimisers, or a norm that no gradient has."""
+    bounds = {"stop_discriminator_under": -1e3, "stop_generator_under": -1e3, "clip_norm": 1e6}
+    assert torch.equal(weights(trained(table, tmp_path)), weights(trained(table, tmp_path, **bounds)))
+
+
 def test_a_player_that_is_always_stopped_stands_still(table: dict[str, Any], tmp_path: Path) -> None:
     one, other = (trained(table, tmp_path, steps=steps, stop_discriminator_under=1e3) for steps in (1, 6))
     still, moved = (
