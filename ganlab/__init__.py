@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from ganlab.protocols import OptimizerConfig as OptimizerConfig
     from ganlab.protocols import Penalty as Penalty
     from ganlab.protocols import Places as Places
+    from ganlab.protocols import Schedule as Schedule
     from ganlab.protocols import Scores as Scores
     from ganlab.protocols import Step as Step
     from ganlab.protocols import TargetedLoss as TargetedLoss
@@ -158,6 +159,7 @@ _HOMES = {
         "OptimizerConfig",
         "Penalty",
         "Places",
+        "Schedule",
         "Scores",
         "Step",
         "TargetedLoss",

@@ -77,9 +77,8 @@ def bench(
         "levers": training.levers,
     }
     shown("parts of a step", 0, 1)
-    result["unfit_for_capture"] = rehearse(
-        capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch
-    )
+    turns = capturing(training.game, training.turns, plugins.registry, Rehearsal(), training.schedules.unfit)
+    result["unfit_for_capture"] = rehearse(turns, training.feeder.batch)
     result["milliseconds"] = parts_of_a_step(experiment, training)
     result["ceilings"] = ceilings(training, result["steps_per_second"]["ganlab"])
     result["plugins"] = plugin_costs(path, experiment, plugins, on, seconds / 2, shown)
@@ -241,6 +240,7 @@ def plugin_costs(
 ) -> list[dict[str, Any]]:
     """For each plugin in the step, how many times as long a step takes with it as without."""
     found = []
+    experiment = attrs.evolve(experiment, schedule=())  # which may move an option of what is left out
     for kind in IN_STEP:
         components = getattr(experiment, kind)
         for index, component in enumerate(components):

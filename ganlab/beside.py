@@ -65,7 +65,8 @@ class Beside:
 
     @_alarms.default
     def _none_yet(self) -> alarms.Alarms:
-        return alarms.Alarms(alarms.asked_gap(self.training.game.loss), self.experiment.train.ema)
+        average = self.training.average
+        return alarms.Alarms(alarms.asked_gap(self.training.game.loss), average.decay if average else 0.0)
 
     def __call__(self, step: int) -> None:
         self.step = step
@@ -107,6 +108,7 @@ class Beside:
             "step": step,
             "images_seen": step * self._images_per_step,
             **means,
+            **self.training.schedules.values(step - 1),
             "images_per_second": images / max(self._busy, 1e-9),
             "seconds": round(self._busy, 6),
         }

@@ -16,7 +16,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab import levers, ranks
+from ganlab import levers, ranks, schedules
 from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
 from ganlab.conditions import UNCONDITIONAL, Conditions
 from ganlab.config import Experiment
@@ -24,7 +24,7 @@ from ganlab.data import Batch, Feeder, as_input, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
-from ganlab.phases import Average, Game, Turns, logits, two_player_phases
+from ganlab.phases import Average, Game, Turns, decay_of, logits, two_player_phases
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
@@ -44,6 +44,7 @@ class Training:
     dataset: Dataset
     images: ImageSpec
     conditions: Conditions
+    schedules: schedules.Schedules
     total_steps: int
     stateful: dict[str, Any]
 
@@ -103,8 +104,10 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     # The data comes first: its shape decides what the networks must make.
     with _refusals(problems, "dataset"):
         dataset = experiment.dataset.build(where, "train")
-    loss = _wrapped_loss(experiment, registry, problems)
-    penalties = _named_penalties(experiment, registry, problems)
+    # What a schedule moves is a tensor in the step from here on.
+    parts, targets = schedules.placed(experiment, device, problems)
+    loss = _wrapped_loss(parts, registry, problems)
+    penalties = _named_penalties(parts, registry, problems)
     if problems:
         raise UserError(*problems)
     images = image_spec(dataset)
@@ -161,7 +164,6 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     if problems:
         raise UserError(*problems)
 
-    average = Average(generator, copy.deepcopy(generator), train.ema) if train.ema else None
     backends: Any = torch.backends
     for backend in (backends.cuda.matmul, backends.cudnn.conv):
         backend.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
@@ -169,24 +171,41 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         generator=players["generator"],
         discriminator=players["discriminator"],
         loss=loss,
-        augmentations=experiment.augmentation,
+        augmentations=parts.augmentation,
         latent_dim=latent_dim,
         batch_size=train.batch_size,
         device=device,
         uses_real=levers.uses_real(loss),
         accumulate=train.accumulate,
-        joined=levers.rows_are_independent(discriminator, experiment.augmentation, images, device, two),
+        joined=levers.rows_are_independent(discriminator, parts.augmentation, images, device, two),
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
-    turns = Turns(two_player_phases(game, train.discriminator_steps, train.discriminator_every), average)
+    phases = two_player_phases(game, train.discriminator_steps, train.discriminator_every)
+    images_a_step = train.batch_size * Turns(phases, None).batches
+    average = None
+    if train.ema or train.ema_half_life:
+        decay = train.ema or decay_of(train.ema_half_life, images_a_step)
+        moves = bool(train.ema_warmup) or any(target.key == schedules.HALF_LIFE for target in targets)
+        average = Average(generator, copy.deepcopy(generator), decay, moves)
+    turns = Turns(phases, average)
     total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
     if total < 1:
         raise UserError(
             f"train.epochs: {train.epochs} of {feeder.batches_per_epoch} batches are fewer than one step of "
             f"{train.discriminator_steps} discriminator updates"
         )
+    moving = schedules.scheduled(
+        experiment,
+        targets,
+        players,
+        average,
+        images_a_step,
+        total,
+        feeder.batches_per_epoch / turns.batches,
+        device,
+    )
 
     # The training stream starts here, so that it does not depend on how many numbers the networks' weights took.
     stream = derived_seed(experiment.seed, "training")
@@ -202,13 +221,14 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     return Training(
         game=game,
         turns=turns,
-        capture=capturing(game, turns, registry, CudaGraphs(device)) if captured else None,
+        capture=capturing(game, turns, registry, CudaGraphs(device), moving.unfit) if captured else None,
         feeder=feeder,
         dataset=dataset,
         images=images,
         conditions=Conditions.of(dataset) if conditional else UNCONDITIONAL,
+        schedules=moving,
         total_steps=total,
-        stateful=_stateful(experiment, loss),
+        stateful=_stateful(parts, loss),
     )
 
 
@@ -221,14 +241,16 @@ def _optimizer(
     return optimizer
 
 
-def capturing(game: Game, turns: Turns, registry: Registry, recorder: Recorder) -> CapturedTurns:
-    """Captured turns that name a plugin at fault as `ganlab plugins` does."""
+def capturing(
+    game: Game, turns: Turns, registry: Registry, recorder: Recorder, unfit: str | None = None
+) -> CapturedTurns:
+    """Captured turns that name a plugin at fault as `ganlab plugins` does; `unfit` says why none will be captured."""
 
     def named(file: str) -> str:
         origin = registry.origin_of(file)
         return f"plugin {origin.plugin}" if origin else ""
 
-    return CapturedTurns(turns, game.meters, recorder, game.device, named)
+    return CapturedTurns(turns, game.meters, recorder, game.device, named, unfit)
 
 
 def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str]) -> Loss:

@@ -87,7 +87,7 @@ class Rehearsal:
 class CapturedTurns:
     """The turns of a step, replayed where they have been captured; `refusal` says why they will not be.
 
-    `named(file)` names the plugin that a file belongs to, or is empty.
+    `named(file)` names the plugin that a file belongs to, or is empty. `unfit` is a reason that is known beforehand.
     """
 
     turns: Turns
@@ -95,6 +95,7 @@ class CapturedTurns:
     recorder: Recorder
     device: torch.device
     named: Callable[[str], str]
+    unfit: str | None = None
     refusal: str | None = field(default=None, init=False)
     _seen: Counter[Hashable] = field(factory=Counter, init=False)
     _watched: dict[Hashable, Watch] = field(factory=dict, init=False)
@@ -112,7 +113,8 @@ class CapturedTurns:
         self._seen[kind] += 1
         if kind in self._replays:
             self._replay(kind, real)
-        elif self.refusal is not None:
+        elif self.refusal is not None or self.unfit is not None:
+            self.refusal = self.refusal or self.unfit
             self.turns(real, step)
         elif seen < WARM:
             self.recorder.run(lambda: self.turns(real, step))

@@ -42,8 +42,15 @@ class Entry:
     experiment: Mapping[str, Any]
 
     def curve(self, metric: str) -> list[Mapping[str, Any]]:
-        """The values that the run itself took of a metric, by step."""
-        return [record for record in self.records if record["name"] == metric and not record.get("eval")]
+        """The values that the run itself took of a metric, by step.
+
+        Of what it never took, such as the scores of each class, those of `ganlab eval`: the last of each step, if there
+        is one of the run's last step.
+        """
+        records = [record for record in self.records if record["name"] == metric]
+        own = [record for record in records if not record.get("eval")]
+        later = {} if own else {record["step"]: record for record in records}
+        return own or [later[step] for step in sorted(later) if self.info.get("step") in later]
 
 
 @frozen

@@ -30,6 +30,7 @@ from ganlab.protocols import (
     NetworkConfig,
     OptimizerConfig,
     Penalty,
+    Schedule,
     TrackerConfig,
 )
 from ganlab.structure import MOST_VALUES, Problem, Problems, Structurer
@@ -66,6 +67,10 @@ class Train:
         has no deterministic implementation of ends the run.
     ema: decay a step of the running average of the generator's weights, which is then what is sampled and scored;
         0 for none.
+    ema_half_life: the same as a half-life: so many images that the discriminator sees halve what is left of old weights
+        in the average, whatever the batch size; 0 for none.
+    ema_warmup: with ema_half_life, the half-life is at most this share of the images seen before, so that the first
+        weights are soon forgotten (0.05 in StyleGAN2); 0 for none.
     log_every: how often the means since the last time are written to `log.jsonl`, and NaN is looked for; at least 1.
     sample_every, checkpoint_every: how often samples are drawn and a checkpoint is saved; 0 for never (but the end is
         sampled and saved all the same).
@@ -90,6 +95,8 @@ class Train:
     capture: bool = True
     deterministic: bool = False
     ema: float = field(default=0.0, validator=[ge(0), lt(1)])
+    ema_half_life: float = field(default=0.0, validator=[ge(0), le(1e15)])
+    ema_warmup: float = field(default=0.0, validator=[ge(0), le(1)])
     log_every: Interval = Interval(50)
     sample_every: Interval = Interval(1000)
     checkpoint_every: Interval = Interval(1000)
@@ -107,6 +114,10 @@ class Train:
                 f"discriminator_every: {self.discriminator_every} together with discriminator_steps = "
                 f"{self.discriminator_steps}; one of them must be 1"
             )
+        if self.ema and self.ema_half_life:
+            raise ValueError("ema_half_life: give one of 'ema' and 'ema_half_life', not both")
+        if self.ema_warmup and not self.ema_half_life:
+            raise ValueError("ema_warmup: needs 'ema_half_life', which it shortens at first")
         if self.log_every.count == 0:
             raise ValueError("log_every: must be at least 1: NaN is looked for once a tick")
         if self.checkpoint_keep == 1:
@@ -131,6 +142,7 @@ class Experiment:
     loss_wrapper: each changes the loss before it, from the first of the list to the last.
     penalty: each is added to the loss of one of the networks.
     augmentation: what is done, in this order, to all images that the discriminator sees.
+    schedule: each changes one option while the run goes on: a learning rate, a penalty's weight.
     metric: what scores the generator, before training, after it and `every` so often.
     tracker: where records and sample grids go besides the run folder.
     """
@@ -150,6 +162,7 @@ class Experiment:
     loss_wrapper: tuple[LossWrapper, ...] = components("loss_wrapper")
     penalty: tuple[Penalty, ...] = components("penalty")
     augmentation: tuple[Augmentation, ...] = components("augmentation")
+    schedule: tuple[Schedule, ...] = components("schedule")
     metric: tuple[Metric, ...] = components("metric")
     tracker: tuple[TrackerConfig, ...] = components("tracker")
 

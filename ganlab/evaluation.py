@@ -85,10 +85,11 @@ def sample(
     conditions: Conditions = UNCONDITIONAL,
     label: str = "samples",
     share: tuple[int, int] | None = None,
+    truncation: float | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of `count` images, uint8, and the conditions they were made for; those of a larger count begin with them.
 
-    `share` is a first and an end number: only that part of them.
+    `share` is a first and an end number: only that part of them. `truncation` is where latents are cut off.
     """
     first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
@@ -97,7 +98,7 @@ def sample(
     for start in range(0, end, BATCH):
         # Always whole batches of latents, so that how many images are wanted does not change which they are.
         rows = slice(max(0, first - start), end - start)
-        z = latents(BATCH, latent_dim, generator)[rows]
+        z = latents(BATCH, latent_dim, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
         condition = None if condition is None else condition[rows]
         for images in images_from(network, z, device, condition):
@@ -142,13 +143,22 @@ def chosen(
 
 
 class Scorer:
-    """Scores images against a data set; loads each split of it once. `floors`: also score real images, once."""
+    """Scores images against a data set; loads each split of it once. `floors`: also score real images, once.
+
+    Of a scorer against one class alone `whole` is the evaluation of all of them.
+    """
 
     def __init__(
-        self, config: DatasetConfig, train: Dataset | None, where: Places, device: torch.device, floors: bool = True
+        self,
+        config: DatasetConfig,
+        train: Dataset | None,
+        where: Places,
+        device: torch.device,
+        floors: bool = True,
+        whole: Callable[[Progress], Evaluation] | None = None,
     ) -> None:
         self._config, self._splits = config, {} if train is None else {"train": train}
-        self.places, self.device, self.floors = where, device, floors
+        self.places, self.device, self.floors, self._whole = where, device, floors, whole
         self._known: dict[str, dict[str, Any] | None] = {}
         self._missing: set[str] = set()
 
@@ -163,13 +173,19 @@ class Scorer:
             with untouched():
                 metric.prepare(Scoring(self, lambda count, seed: iter(()), "").evaluation(progress))
 
-    def generator(self, network: nn.Module, weights: str, conditions: Conditions = UNCONDITIONAL) -> Scoring:
+    def generator(
+        self,
+        network: nn.Module,
+        weights: str,
+        conditions: Conditions = UNCONDITIONAL,
+        truncation: float | None = None,
+    ) -> Scoring:
         """The scoring of a generator as it is now. `weights` says whose weights it has: "ema" or "plain"."""
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-            return sample(network, count, seed, self.device, conditions, "metric", ranks.share(count))
+            return sample(network, count, seed, self.device, conditions, "metric", ranks.share(count), truncation)
 
-        return Scoring(self, images, weights)
+        return Scoring(self, images, weights, {} if truncation is None else {"truncation": truncation})
 
     def given(self, images: Tensor) -> Scoring:
         """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
@@ -194,6 +210,7 @@ class Scorer:
             device=self.device,
             places=self.places,
             progress=progress,
+            whole=None if self._whole is None else self._whole(progress),
             **more,
         )
 
@@ -253,11 +270,15 @@ def _check(scores: Any) -> None:
 
 @define
 class Scoring:
-    """Scores one lot of images by several metrics; what two of them need, such as features, is computed once."""
+    """Scores one lot of images by several metrics; what two of them need, such as features, is computed once.
+
+    `about` is what the protocol of each of its scores also says.
+    """
 
     scorer: Scorer
     images: Images
     weights: str
+    about: Mapping[str, Any] = field(factory=dict)
     _kept: dict[Hashable, Any] = field(factory=dict, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
@@ -290,6 +311,6 @@ class Scoring:
             record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}
             if floor is not None and name in floor["values"] and name in scores.better:
                 record["floor"] = {"value": floor["values"][name], "split": floor["split"], "count": floor["count"]}
-            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **machine}
-            records.append({**record, "protocol": protocol, "seconds": seconds})
+            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **self.about}
+            records.append({**record, "protocol": protocol | machine, "seconds": seconds})
         return records

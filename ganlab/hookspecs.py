@@ -85,6 +85,11 @@ def register_optimizers(register: Register[protocols.OptimizerConfig]) -> None:
 
 
 @hookspec
+def register_schedules(register: Register[protocols.Schedule]) -> None:
+    """Call `register(name, schedule_class)` for each schedule."""
+
+
+@hookspec
 def register_datasets(register: Register[protocols.DatasetConfig]) -> None:
     """Call `register(name, config_class)` for each data set."""
 

@@ -23,5 +23,6 @@ def take_step(training: Training, step: int) -> None:
     """
     count = training.turns.batches
     real = [training.feeder.batch(step * count + number) for number in range(count)]
+    training.schedules.fill(step)
     training.take_turns(real, step)
     training.game.images_seen.fill_((step + 1) * count * training.feeder.batch_size)

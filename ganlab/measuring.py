@@ -89,8 +89,9 @@ def reference_rows(
 
 
 def built_features(config: FeaturesConfig, evaluation: Evaluation) -> Features:
-    """The features, loaded or trained once for all metrics of one scoring that ask for the same."""
-    features: Features = evaluation.keep(("features", config), lambda: config.build(evaluation))
+    """The features, loaded or trained once for all metrics of one scoring that ask for the same (and all classes)."""
+    whole = evaluation.whole or evaluation
+    features: Features = whole.keep(("features", config), lambda: config.build(whole))
     return features
 
 

@@ -198,6 +198,18 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
         )
 
 
+def refuse_bent(folder: RunFolder, earlier: Mapping[str, Any], training: Training) -> None:
+    """Refuses another number of steps where a schedule follows it: the steps that were taken would have been others."""
+    before = earlier.get("total_steps", training.total_steps)
+    done = ranks.told(lambda: max(list_checkpoints(folder.checkpoints), default=0))
+    if bent := training.schedules.bent(before, done):
+        raise UserError(
+            f"{folder.path}: {', '.join(bent)}: scheduled over the whole run, which had {before:,} steps and is now to "
+            f"have {training.total_steps:,}: the {done:,} that were taken would have been others. Give the schedule an "
+            "`end` in a new run; to go on all the same: --resume --anyway"
+        )
+
+
 def _is_bound(key: str) -> bool:
     """Whether a resume must leave a key as it was: it is none of `FREE`, nor inside one."""
     return key not in FREE and not key.startswith(tuple(f"{free}{mark}" for free in FREE for mark in ".["))

@@ -77,7 +77,7 @@ def report_page(path: Path) -> str:
         )
     pictures = _samples(path)
     some = sorted({round(i * (len(pictures) - 1) / (OVER_TIME - 1)) for i in range(OVER_TIME)}) if pictures else []
-    plots = [path / "plots" / f"{name}.png" for name in ("losses", "scores", "metrics")]
+    plots = [path / "plots" / f"{name}.png" for name in ("losses", "schedules", "scores", "metrics")]
     protocols = {f"{record['name']}: {in_words(record['protocol'])}": None for record in records}
     alarmed = [
         f"{name}, from step {first:,} to step {last:,}" for name, first, last in spans(read_records(path / "log.jsonl"))
@@ -87,6 +87,7 @@ def report_page(path: Path) -> str:
         "report.html",
         title=f"{info['name']}, seed {info['seed']}",
         status=f"{how_far} in {duration(info.get('seconds', 0.0))}, on {info['device']}",
+        average=info.get("weights") == "ema",
         alarms=alarmed,
         scores=scores,
         notes=list(protocols),

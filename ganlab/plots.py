@@ -43,6 +43,16 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     write_whole(path, _png(figure))
 
 
+def plot_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
+    """One panel for each option that a schedule moved: what it was in the last step of each tick."""
+    figure = _figure(8, 2.4 * len(keys))
+    for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
+        axes.plot([record["step"] for record in log], [float(record.get(key, "nan")) for record in log], linewidth=1.2)
+        axes.set(xlabel="step", title=key)
+        axes.grid(alpha=0.3)
+    write_whole(path, _png(figure))
+
+
 def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
     """How the sigmoids of the discriminator's logits are distributed over real and over generated images.
 

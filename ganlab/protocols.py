@@ -2,8 +2,8 @@
 
 Decisions:
 - A component is an `attrs.frozen` class whose fields are its options, so they are its keys in the experiment file.
-  A loss, wrapper, penalty, augmentation or metric *is* that class. A network, optimiser, data set, feature extractor or
-  tracker has state, so its class is a configuration with `build(...)`.
+  A loss, wrapper, penalty, augmentation, schedule or metric *is* that class. A network, optimiser, data set, feature
+  extractor or tracker has state, so its class is a configuration with `build(...)`.
 - What runs inside the step (loss, wrapper, penalty, augmentation, networks) maps tensors to tensors: no `.item()`, no
   printing, no branch on a tensor's value or on the step. What runs beside it may do as it likes.
 - The core hands over arguments by place, so an author names them as he likes, and it never hands over more: what is new
@@ -200,6 +200,25 @@ class Augmentation(Protocol):
     def augment(self, images: Tensor, /) -> Tensor: ...
 
 
+@runtime_checkable
+class Schedule(Protocol):
+    """How an option changes while a run goes on: a plain number at each step, computed beside the step.
+
+    `key` names the option as `--set` does: "optimizer.lr", "penalty.0.gamma". The schedule's own options that are an
+    `Interval` are in steps, whatever the experiment file has, when `value` is called.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def value(self, first: float, step: int, total: int, /) -> float:
+        """What the option has in a step, counted from 0, of a run of `total` steps; the file gives it `first`.
+
+        A function of its arguments alone, so that a resumed run goes on with the same values.
+        """
+        ...
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Data and scores
 # ---------------------------------------------------------------------------------------------------------------------
@@ -270,6 +289,9 @@ class Evaluation:
     On many processes `generated` yields this one's share of the count. `gather(rows)` gives the rows (n, …) of all of
     them, in the order of the images; every process must call it. `keep(key, compute)` gives what `compute` gave to the
     metric that asked for the key first: metrics that score the same images need not compute the same twice.
+
+    Where all this is of one class alone, as in `ganlab eval --per-class`, `whole` is the evaluation of all classes,
+    from which `built_features` builds features.
     """
 
     generated: Callable[[int, int], Iterator[Tensor]]
@@ -280,6 +302,7 @@ class Evaluation:
     gather: Callable[[Tensor], Tensor] = _as_they_are
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _computed
     conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _unknown
+    whole: Evaluation | None = None
 
 
 @frozen

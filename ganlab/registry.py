@@ -44,6 +44,7 @@ KINDS = {
         Kind("penalty", "register_penalties", protocols.Penalty, ("player", "every", "penalty")),
         Kind("augmentation", "register_augmentations", protocols.Augmentation, ("augment",)),
         Kind("optimizer", "register_optimizers", protocols.OptimizerConfig, ("build",)),
+        Kind("schedule", "register_schedules", protocols.Schedule, ("key", "value")),
         Kind("dataset", "register_datasets", protocols.DatasetConfig, ("build",)),
         Kind("features", "register_features", protocols.FeaturesConfig, ("build",)),
         Kind("metric", "register_metrics", protocols.Metric, ("every", "evaluate")),

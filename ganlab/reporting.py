@@ -60,7 +60,7 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
     """The tables for a person, each with what its values mean."""
     for table in tables:
         arrow = {"lower": ", lower is better", "higher": ", higher is better"}.get(table.better or "", "")
-        rich = RichTable(title=f"{table.metric}{arrow}", title_justify="left")
+        rich = RichTable(title=Text(f"{table.metric}{arrow}"), title_justify="left")
         for heading in HEADINGS:
             rich.add_column(Text(heading.format(baseline=table.baseline)), overflow="fold")
         for row in table.rows:

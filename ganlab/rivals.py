@@ -7,7 +7,8 @@
   recorded. On CUDA the whole step is a captured graph.
 
 Both build their networks, loss, penalties and optimisers from the experiment, in the order in which ganlab does, so
-that the first steps can be compared number by number. They share no code with the phases.
+that the first steps can be compared number by number. They share no code with the phases, and follow no schedule: an
+optimiser's options stay as the experiment has them, which costs the same.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def tutorial(
     parts = parts_of(experiment, training, prepared=False)
     game, size = training.game, experiment.train.batch_size
     g, d, device = parts.g, parts.d, game.device
-    average = copy.deepcopy(g) if experiment.train.ema else None
+    decay = training.average.decay if training.average else 0.0
+    average = copy.deepcopy(g) if decay else None
     batches = endless(training.dataset, size, order)
     steps, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
     turn = 0
@@ -165,7 +167,7 @@ def tutorial(
         if average is not None:
             with torch.no_grad():
                 for kept, new in zip(average.parameters(), g.parameters(), strict=True):
-                    kept.mul_(experiment.train.ema).add_(new, alpha=1 - experiment.train.ema)
+                    kept.mul_(decay).add_(new, alpha=1 - decay)
         turn += 1
 
     return step, parts
@@ -180,7 +182,8 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     fresh, augmentations = game.fresh_noise, experiment.augmentation
     images, conditions = training.feeder.images, training.feeder.condition
     frozen_with = list(d.parameters())
-    kept = [p.detach().clone() for p in g.parameters()] if experiment.train.ema else []
+    decay = training.average.decay if training.average else 0.0
+    kept = [p.detach().clone() for p in g.parameters()] if decay else []
     weights: list[Tensor] = list(g.parameters())
     per_epoch = len(images) // size
     number = turn = 0
@@ -246,7 +249,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
                 parameter.requires_grad_(True)
         if kept:
             with torch.no_grad():
-                torch._foreach_lerp_(kept, weights, 1 - experiment.train.ema)
+                torch._foreach_lerp_(kept, weights, 1 - decay)
 
     turns = captured(arithmetic, parts, every) if device.type == "cuda" else arithmetic
 

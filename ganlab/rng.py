@@ -8,6 +8,7 @@ else has a generator of its own, seeded from the run's seed and a label, and wha
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from ganlab.errors import UserError
 
 
 def derived_seed(seed: int, *labels: object) -> int:
@@ -31,9 +34,26 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def latents(count: int, latent_dim: int, generator: torch.Generator) -> Tensor:
-    """Standard normal latents (count, latent_dim), drawn on the CPU so that they are the same on every device."""
-    return torch.randn(count, latent_dim, generator=generator)
+def latents(count: int, latent_dim: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+    """Standard normal latents (count, latent_dim), drawn on the CPU so that they are the same on every device.
+
+    `truncation` cuts the normal off: every value lies in [-truncation, truncation], as if it were drawn again wherever
+    it does not (Brock et al. 2019, arXiv:1809.11096). Of equal generators the one with the smaller truncation gives the
+    same values nearer to 0.
+    """
+    if truncation is None:
+        return torch.randn(count, latent_dim, generator=generator)
+    # By the inverse of its distribution function, in terms of erf, which is exact near 0 too; what rounds to infinity
+    # at the edges is put on them.
+    uniform = 2 * torch.rand(count, latent_dim, generator=generator, dtype=torch.float64) - 1
+    drawn = math.sqrt(2) * torch.erfinv(uniform * math.erf(truncation / math.sqrt(2)))
+    return drawn.clamp_(-truncation, truncation).float()
+
+
+def check_truncation(truncation: float | None) -> None:
+    """Refuses what no normal can be cut off at. Raises UserError."""
+    if truncation is not None and not 0 < truncation < math.inf:
+        raise UserError(f"--truncation {truncation:g}: expected a finite number above 0, such as 0.5")
 
 
 def global_state() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ganlab.files import places
 from ganlab.plugins import Plugins, load_plugins
 from ganlab.protocols import ImageSpec
 from ganlab.registry import KINDS
+from ganlab.rng import check_truncation
 from ganlab.runfolder import read_info, read_records
 
 
@@ -41,20 +42,24 @@ class Run:
     plugins: Plugins
     conditions: Conditions
 
-    def sample(self, count: int, seed: int = 0, label: int | None = None) -> Tensor:
+    def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
         """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
 
-        `label` asks for images of one class. Raises UserError where the run knows no such class.
+        `label` asks for images of one class. `truncation` is the distance from 0 at which the normal is cut off that
+        latents are drawn from: the smaller, the more alike the images. Raises UserError where the run knows no such
+        class, or for a truncation that is not above 0.
         """
-        return self.sample_with_condition(count, seed, label)[0]
+        return self.sample_with_condition(count, seed, label, truncation)[0]
 
     def sample_with_condition(
-        self, count: int, seed: int = 0, label: int | None = None
+        self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What `sample` gives, and what each image was asked to be of: class labels (count,), images, or None."""
+        check_truncation(truncation)
         device = next(self.generator.parameters()).device
         conditions = self.conditions if label is None else self.conditions.of_class(label)
-        drawn = [(i.cpu(), c) for i, c in sample(self.generator, count, seed, device, conditions)]
+        batches = sample(self.generator, count, seed, device, conditions, truncation=truncation)
+        drawn = [(images.cpu(), condition) for images, condition in batches]
         asked = [condition for _, condition in drawn if condition is not None]
         return torch.cat([images for images, _ in drawn]), torch.cat(asked) if asked else None
 

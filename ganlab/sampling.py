@@ -15,14 +15,16 @@ from ganlab.errors import UserError
 from ganlab.evaluation import images_from
 from ganlab.files import write_whole
 from ganlab.images import PNG_CHANNELS, png, save_grid
-from ganlab.rng import derived_seed, latents
+from ganlab.rng import check_truncation, derived_seed, latents
 from ganlab.runs import Run
 
 WALK = 8
 """Images in a row of an interpolation."""
 
 
-def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool, label: int | None) -> None:
+def write_samples(
+    run: Run, count: int, seed: int, out: Path, interpolate: bool, label: int | None, truncation: float | None
+) -> None:
     """Draws `count` images, of class `label` where one is given, and writes them as the name of `out` says.
 
     That is a grid (.png), an array (.npz) with the class labels where there are any, or a folder.
@@ -37,9 +39,9 @@ def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool,
     if out.suffix not in (".png", ".npz") and channels not in PNG_CHANNELS:
         raise UserError(f"--out {out}: a PNG an image cannot hold images of {channels} channels; use FILE.npz")
     if interpolate:
-        images, condition = latent_walk(run, count, seed, label)
+        images, condition = latent_walk(run, count, seed, label, truncation)
     else:
-        images, condition = run.sample_with_condition(count, seed, label)
+        images, condition = run.sample_with_condition(count, seed, label, truncation)
     if out.suffix == ".png":
         save_grid(images, out, columns=WALK if interpolate else None)
     elif out.suffix == ".npz":
@@ -55,16 +57,19 @@ def write_samples(run: Run, count: int, seed: int, out: Path, interpolate: bool,
             write_whole(out / f"{index:0{digits}}.png", png(image))
 
 
-def latent_walk(run: Run, count: int, seed: int, label: int | None = None) -> tuple[Tensor, Tensor | None]:
+def latent_walk(
+    run: Run, count: int, seed: int, label: int | None = None, truncation: float | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Rows of 8 images, each row a walk between two latents along the great circle (White 2016, arXiv:1609.04468).
 
     Normal latents lie near a sphere, so a straight line between two would leave where the generator was trained. A row
-    has one condition.
+    has one condition. `truncation` cuts off the latents that rows lead between.
     """
+    check_truncation(truncation)
     rows = math.ceil(count / WALK)
     generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
     latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
-    ends = latents(2 * rows, latent_dim, generator)
+    ends = latents(2 * rows, latent_dim, generator, truncation)
     first, second = ends[:rows, None], ends[rows:, None]
     cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).clamp(-1, 1)[..., None]
     angle = torch.acos(cosine)

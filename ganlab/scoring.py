@@ -13,7 +13,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from attrs import frozen
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.markup import escape
+from rich.progress import Progress
 from torch import Tensor
 
 from ganlab import ranks
 from ganlab.build import pick_device
+from ganlab.by_class import means, name_of, scorer_of
 from ganlab.config import override, parse_override
 from ganlab.data import ImageDataset
 from ganlab.determinism import deterministic
@@ -38,6 +40,7 @@ from ganlab.options import component, components
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Dataset, DatasetConfig, Metric, Places
 from ganlab.registry import Registry
+from ganlab.rng import check_truncation
 from ganlab.runfolder import RunFolder
 from ganlab.runs import Run, load_run
 from ganlab.structure import Problems, Structurer
@@ -55,19 +58,43 @@ DEFAULT = "fid"
 
 
 def rescore(
-    path: Path, names: Sequence[str], step: int | None, overrides: Iterable[str], device: str
+    path: Path,
+    names: Sequence[str],
+    step: int | None,
+    overrides: Iterable[str],
+    device: str,
+    truncation: float | None = None,
+    per_class: bool = False,
 ) -> list[dict[str, Any]]:
-    """The records of the scores, which are also added to the run's metrics.jsonl with "eval": true."""
+    """The records of the scores, which are also added to the run's metrics.jsonl with "eval": true.
+
+    `truncation` is where the latents of what is scored are cut off. `per_class` scores each class by itself, and gives
+    the means over classes.
+    """
+    check_truncation(truncation)
     run = load_run(path, step, device, overrides)
     metrics = _of_run(run, names)
+    labels = [label for label, count in enumerate(run.conditions.counts) if count]
+    if per_class and not labels:
+        raise UserError(f"--per-class: the networks of this run know no classes: {path}")
     with (
         deterministic(run.experiment.train.deterministic),
         ranks.joined(pick_device(device)) as own_device,
         _only_writer(RunFolder(run.path, run.info)) as folder,
     ):
         scorer = Scorer(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
-        scoring = scorer.generator(run.generator.to(own_device), run.weights, run.conditions)
-        records = _scored(scoring, metrics, str(run.path))
+        network = run.generator.to(own_device)
+        whole = scorer.generator(network, run.weights, run.conditions, truncation)
+
+        def of_class(label: int) -> Scoring:
+            conditions = run.conditions.of_class(label)
+            scoring = scorer_of(label, whole).generator(network, run.weights, conditions, truncation)
+            return attrs.evolve(scoring, about={**scoring.about, "class": label})
+
+        if per_class:
+            records = _scored_by_class(of_class, labels, metrics, str(run.path))
+        else:
+            records = _scored(whole, metrics, str(run.path))
         records = [{"step": run.step, "eval": True, **record} for record in records]
         if ranks.rank() != 0:
             return []
@@ -116,24 +143,67 @@ def _named(registry: Registry, metrics: Sequence[Metric]) -> list[tuple[str, str
 def _scored(scoring: Scoring, metrics: Iterable[tuple[str, str, Metric]], where: str) -> list[dict[str, Any]]:
     """The records of all metrics, with a bar on stderr while they are computed."""
     records = []
-    console = Console(stderr=True)
-    plain = PlainView(console)  # a line now and then where there is no terminal
-    speaks = ranks.rank() == 0
-    drawn = can_redraw(console) and console.width >= NARROW
-    with Progress(console=console, transient=True, disable=not (speaks and drawn)) as bar:
+    with _shown() as progress_of:
         for name, suffix, metric in metrics:
-            task = bar.add_task(name, total=None)
-
-            def progress(what: str, done: int, total: int, task: TaskID = task, name: str = name) -> None:
-                bar.update(task, description=f"{name}: {what}", completed=done, total=total)
-                if speaks and not drawn:
-                    plain.progress(f"{name}: {what}", done, total)
-
             try:
-                records += scoring.score(metric, suffix, progress)
+                records += scoring.score(metric, suffix, progress_of(name))
             except ComponentError as error:
                 raise UserError(f"{where}: metric {name!r}: {error}") from None
     return records
+
+
+def _scored_by_class(
+    of_class: Callable[[int], Scoring], labels: Sequence[int], metrics: Sequence[tuple[str, str, Metric]], where: str
+) -> list[dict[str, Any]]:
+    """The records of all metrics, each of every class and then of the mean; says on stderr which classes it refused."""
+    found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in metrics]
+    refused: list[dict[int, str]] = [{} for _ in metrics]
+    with _shown() as progress_of:
+        for label in labels:
+            scoring = of_class(label)  # of one class at a time, so that its images and features are not all kept
+            for index, (name, suffix, metric) in enumerate(metrics):
+                try:
+                    records = scoring.score(metric, name_of(suffix, label), progress_of(name_of(name, label)))
+                except ComponentError as error:
+                    refused[index][label] = str(error)
+                else:
+                    found[index][label] = records
+    lines = []
+    for (name, _, _), reasons in zip(metrics, refused, strict=True):
+        if len(reasons) == len(labels):  # most likely for one reason
+            lines.append(f"{where}: metric {name!r}: no class can be scored; class {labels[0]}: {reasons[labels[0]]}")
+        else:
+            lines += [f"{where}: metric {name!r}, class {label}: {reason}" for label, reason in reasons.items()]
+    if not any(found):
+        raise UserError(*lines)
+    for line in lines if ranks.rank() == 0 else ():
+        PlainView(Console(stderr=True)).line(line)
+    return [
+        record
+        for by_label in found
+        for record in [*(record for records in by_label.values() for record in records), *means(by_label)]
+    ]
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
+    """Gives what shows how far something of a name is: by a bar on stderr, or by lines where there is no terminal."""
+    console = Console(stderr=True)
+    plain = PlainView(console)
+    speaks = ranks.rank() == 0
+    drawn = can_redraw(console) and console.width >= NARROW
+    with Progress(console=console, transient=True, disable=not (speaks and drawn)) as bar:
+        task = bar.add_task("", total=None)
+
+        def progress_of(name: str) -> Callable[[str, int, int], None]:
+            def progress(what: str, done: int, total: int) -> None:
+                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=total)
+                if speaks and not drawn:
+                    plain.progress(f"{name}: {what}", done, total)
+
+            return progress
+
+        yield progress_of
 
 
 # ---------------------------------------------------------------------------------------------------------------------

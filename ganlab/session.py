@@ -37,6 +37,7 @@ from ganlab.opening import (
     goes_further,
     identity,
     open_folder,
+    refuse_bent,
     refuse_other,
     restored,
     surroundings_of,
@@ -53,13 +54,14 @@ SCORED = 1024
 
 @frozen
 class Outcome:
-    """What became of a run."""
+    """What became of a run. `weights` are those that were sampled and scored: "ema" or "plain"."""
 
     path: Path
     status: str
     step: int
     seconds: float
     metrics: dict[str, Any]
+    weights: str
 
 
 def dry_run(request: Request) -> str:
@@ -83,7 +85,8 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
     earlier = ranks.told(lambda: earlier_run(folder.path, request))
     if earlier.get("status") == "finished" and not goes_further(folder.path, experiment):
         view.line(f"already finished: {folder.path}")
-        return _outcome(folder.path, "finished", earlier.get("step", 0), 0.0)
+        metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
+        return Outcome(folder.path, "finished", earlier.get("step", 0), 0.0, metrics, earlier.get("weights", "plain"))
     with StopRequest() as stop, view, deterministic(experiment.train.deterministic):
 
         def progress(what: str, done: int, total: int) -> None:
@@ -97,6 +100,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
         table = tomllib.loads(toml)
         if earlier and not request.anyway:
             refuse_other(folder.path, earlier, table, surroundings)
+            refuse_bent(folder, earlier, training)
         open_folder(folder, request, earlier, training)
         try:
             start = restored(folder, training, view, identity(table), request.anyway) if earlier else 0
@@ -114,6 +118,7 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
                 condition=training.conditions.record(),
                 resident=not training.feeder.streams,
                 total_steps=training.total_steps,
+                weights=training.weights,
                 step_levers=training.levers,
                 **surroundings,
             )
@@ -161,7 +166,7 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
     """Trains, and writes down how it ended whatever happens. `began` is when the command did."""
     training, folder = beside.training, beside.run
     earlier_seconds = folder.info.get("seconds", 0.0)
-    outcome = Outcome(folder.path, "running", start, 0.0, {})
+    outcome = Outcome(folder.path, "running", start, 0.0, {}, training.weights)
 
     def ended(kind: object, error: BaseException | None, trace: object) -> None:
         nonlocal outcome
@@ -172,6 +177,7 @@ def _trained(beside: Beside, start: int, began: float) -> Outcome:
             step=max(list_checkpoints(folder.checkpoints), default=0),
             seconds=earlier_seconds + time.monotonic() - began,
             metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
+            weights=training.weights,
         )
         if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
             with _told_beside(failure, beside.view):
@@ -213,7 +219,10 @@ def _told_beside(failure: BaseException | None, view: View) -> Iterator[None]:
 
 def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) -> None:
     """The pictures of a run: from its records, and where it is sound from what the discriminator says now."""
-    plots.plot_losses(read_records(folder.path / "log.jsonl"), folder.plots / "losses.png")
+    log = read_records(folder.path / "log.jsonl")
+    plots.plot_losses(log, folder.plots / "losses.png")
+    if moved := list(training.schedules.values(0)):
+        plots.plot_options(log, moved, folder.plots / "schedules.png")
     plots.plot_metrics(read_records(folder.path / "metrics.jsonl"), folder.plots / "metrics.png")
     if not sound:  # what broke the run, such as a disk, might break this too
         return
@@ -234,7 +243,3 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
                     judged = logits(network(to_float(images.to(game.device)), given))
                 probabilities[name] += judged.sigmoid().tolist()
     plots.plot_scores(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)
-
-
-def _outcome(path: Path, status: str, step: int, seconds: float) -> Outcome:
-    return Outcome(path, status, step, seconds, best_and_final(read_records(path / "metrics.jsonl")))

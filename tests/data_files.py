@@ -23,6 +23,17 @@ def folder_of_images(data: Path) -> None:
         save(data / "folder" / f"{number}.png", RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8))
 
 
+def parquet(data: Path) -> None:
+    """20 training images and 5 test images of two classes, as the hub's data sets are laid out."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    for split, count in (("train", 20), ("test", 5)):
+        images = [Image.fromarray(RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(count)]
+        rows = datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(count)]}, features)
+        (data / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(data / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+
+
 def mnist(data: Path) -> None:
     for name in ("MNIST", "FashionMNIST"):
         for part, count in (("train", 64), ("t10k", 32)):

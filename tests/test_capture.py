@@ -195,6 +195,20 @@ CASES: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": {"name": "sgd", "momentum": 0.9}},
     "rmsprop": {"optimizer": {"name": "rmsprop"}},
     "bfloat16": {"train": {"precision": "bfloat16"}},
+    "schedules": {
+        "penalty": [{"name": "lazy"}],
+        "loss_wrapper": [{"name": "label_smoothing"}],
+        "schedule": [
+            {"name": "linear", "key": key, "to": to}
+            for key, to in {
+                "optimizer.lr": 1e-4,
+                "penalty.0.weight": 5.0,
+                "loss_wrapper.0.real": 0.5,
+                "train.ema_half_life": 50.0,
+            }.items()
+        ],
+        "train": {"ema_half_life": 500.0, "ema_warmup": 0.5},
+    },
 }
 
 

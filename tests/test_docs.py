@@ -108,6 +108,20 @@ def test_every_metric_has_its_section_and_every_network_of_features_its_row() ->
     }
 
 
+ZOO = ("loss", "loss_wrapper", "penalty", "augmentation", "schedule", "generator", "discriminator")
+
+
+def test_all_that_is_bundled_of_the_literature_has_its_place_in_the_zoo_and_in_an_experiment() -> None:
+    zoo = (REPOSITORY / "docs" / "zoo.md").read_text()
+    experiments = "\n".join(file.read_text() for file in FILES)
+    for kind in ZOO:
+        components = load_plugins().registry.of_kind(kind)
+        assert components
+        for part in components:
+            assert f"`{part.name}`" in zoo, f"{kind} {part.name}: not in the zoo"
+            assert re.search(rf'\bname = "{part.name}"', experiments), f"{kind} {part.name}: in no experiment"
+
+
 def test_every_launcher_has_a_section_that_names_its_options() -> None:
     text = (REPOSITORY / "docs" / "sweeps.md").read_text()
     by_name = {section.split("\n")[0]: section for section in re.split(r"^## ", text, flags=re.MULTILINE)}

@@ -92,11 +92,12 @@ def test_points_in_the_plane(name: str, ganlab: Command) -> None:
     assert records[0]["protocol"]["reference"]["high_quality"] == pytest.approx(0.989, abs=0.002)
 
 
-def test_stacked_mnist(ganlab: Command, real_data: Path) -> None:
+@pytest.mark.parametrize("name", ["stacked_mnist_dcgan", "stacked_mnist_pacgan"])
+def test_stacked_mnist(name: str, ganlab: Command, real_data: Path) -> None:
     if not (real_data / "MNIST" / "raw").is_dir():
         pytest.skip("GANLAB_DATA has no MNIST")
     settings = ["train.epochs=1", "train.batch_size=1000", "dataset.count=2000", "metric=[]"]
-    path = EXPERIMENTS / "stacked_mnist_dcgan.toml"
+    path = EXPERIMENTS / f"{name}.toml"
     code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
     assert code == 0, err
     info = json.loads(Path("r/run.json").read_text())
@@ -114,3 +115,32 @@ def test_other_sizes_by_set(size: int, ganlab: Command) -> None:
     assert code == 0, err
     with Image.open("r/samples/step-00000001.png") as grid:
         assert grid.size == (2 * (size + 2) + 2, 2 * (size + 2) + 2)
+
+
+SMALL = {
+    "cifar_lsgan": ["generator.channels=4", "discriminator.channels=4"],
+    "cifar_cgan": ["generator.network.channels=4", "discriminator.network.channels=4"],
+    "cifar_acgan": ["generator.network.channels=4", "discriminator.channels=4"],
+    "cifar_sngan": ["generator.channels=8", "discriminator.channels=8"],
+    "cifar_wgan_gp": ["generator.channels=8", "discriminator.channels=8"],
+    "cifar_projection": ["generator.channels=8", "discriminator.channels=8"],
+    "cifar_r3gan": ["generator.widths=[16,16,16,16]", "discriminator.widths=[16,16,16,16]"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_zoo_on_cifar(name: str, ganlab: Command) -> None:
+    """Each recipe but for its widths and its batch; on digits, which have classes too and need no download."""
+    path = EXPERIMENTS / f"{name}.toml"
+    settings = [*SMALL[name], "dataset={name='digits'}", "dataset.size=32", "train.steps=2", "train.batch_size=10"]
+    settings += ["train.sample_count=20", "train.log_every=1", "metric=[]"]
+    code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
+    assert code == 0, err
+    records = read_records(Path("r/log.jsonl"))
+    assert len(records) == 2
+    assert all(np.isfinite(value) for record in records for key, value in record.items() if key != "alarms")
+    with_classes = name in ("cifar_cgan", "cifar_acgan", "cifar_projection")
+    assert (json.loads(Path("r/run.json").read_text())["condition"] is not None) == with_classes
+    with Image.open("r/samples/step-00000002.png") as grid:
+        columns = 2 if with_classes else 5  # a row for each of ten classes
+        assert grid.width == columns * 34 + 2

@@ -167,6 +167,17 @@ def test_optimistic_adam_against_adams_own_changes(cls: Any) -> None:
         torch.testing.assert_close(weight.detach(), expected)
 
 
+@pytest.mark.parametrize("kind", ["schedule"])
+def test_stairs_against_torchs_own(cls: Any) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    torchs = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+    ours = cls(factor=0.1, every=ganlab.Interval(7))
+    for step in range(30):
+        assert ours.value(0.3, step, 30) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        torchs.step()
+
+
 @pytest.mark.parametrize("kind", ["dataset"])
 def test_the_archives_images_are_all_in_one_split_or_the_other(cls: Any, tmp_path: Path) -> None:
     places = ganlab.Places(tmp_path, tmp_path)

@@ -34,8 +34,9 @@ BUNDLED = {
     },
     "augmentation": {"flip", "diffaugment"},
     "optimizer": {"adam", "sgd", "rmsprop"},
+    "schedule": {"constant", "linear", "cosine"},
     "dataset": {
-        *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder"),
+        *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder", "huggingface"),
         *("ring", "grid"),
     },
     "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"},

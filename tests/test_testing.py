@@ -14,7 +14,7 @@ import pytest
 import torch
 from attrs import frozen
 
-from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm
+from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
 from ganlab.errors import UserError
 from ganlab.plugins import load_plugins
 from ganlab.registry import KINDS
@@ -119,6 +119,21 @@ class Descent(torch.optim.Optimizer):
 @frozen
 class Bad:
     def build(self, parameters): return Descent(parameters)
+""",
+    )
+
+
+def schedule(body: str) -> str:
+    return of(
+        "schedule",
+        f"""
+asked = itertools.count()
+@frozen
+class Bad:
+    'key: the option.'
+    key: str = "optimizer.lr"
+    def value(self, first, step, total):  # value
+        return {body}
 """,
     )
 
@@ -334,6 +349,19 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "augmentation shape": (augmentation("images[..., 1:]"), "# augment", "shape", "gives torch.float32 (1, 1, 8, 7)"),
     "augmentation in place": (augmentation("images.mul_(0.9)"), "# augment", "images", "in place"),
     "augmentation mixes": (augmentation("images + images.mean(0)"), "# augment", "each image", "NaN in three of six"),
+    "schedule divides": (
+        schedule("first * (1 - step / (total - 1))  # here"),
+        "# here",
+        "values: a finite number",
+        "ZeroDivisionError",
+    ),
+    "schedule infinite": (
+        schedule("first * 1e308 * total"),
+        "# value",
+        "values: a finite number",
+        "gives inf in step 0",
+    ),
+    "schedule counts": (schedule("first + next(asked)"), "# value", "pure", "and, asked again, "),
     "generator shape": (
         network("generator", "return torch.tanh(self.up(x))"),
         "# forward",
@@ -498,6 +526,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset stacked_mnist": ({"count": 50}, mnist),
     "dataset cifar10": ({}, cifar10),
     "dataset celeba": ({"size": 8}, celeba),
+    "dataset huggingface": ({"path": "hub", "size": 8}, parquet),
     "dataset image_folder": ({"path": "folder", "size": 8}, folder_of_images),
     "dataset ring": ({"count": 1000}, None),
     "dataset grid": ({"count": 1000}, None),

@@ -71,6 +71,8 @@ def evaluate(
     *,
     metric: MetricNames = None,
     step: int | None = None,
+    truncation: float | None = None,
+    per_class: Annotated[bool, Parameter(negative=())] = False,
     set_: Set = None,
     device: Device = "auto",
 ) -> int:
@@ -84,12 +86,16 @@ def evaluate(
         Only these metrics of the experiment, or others by name; can be repeated. Default: all of the experiment's.
     step
         Which checkpoint. Default: the latest.
+    truncation
+        Latents of a normal cut off at this distance from 0; the scores' protocol says it.
+    per_class
+        Each class by itself, and the mean over classes; for runs whose networks know classes.
     device
         Where to compute.
     """
     from ganlab.scoring import rescore
 
-    for record in rescore(run, metric or [], step, set_ or [], device):
+    for record in rescore(run, metric or [], step, set_ or [], device, truncation, per_class):
         print(f"step {record['step']:,}  {_score(record)}  {record['protocol']['weights']} weights")
     return 0
 
@@ -159,6 +165,7 @@ def sample(
     seed: int = 0,
     step: int | None = None,
     label: int | None = None,
+    truncation: float | None = None,
     interpolate: bool = False,
     out: Path = Path("samples.png"),
     device: Device = "auto",
@@ -177,6 +184,8 @@ def sample(
         Which checkpoint. Default: the latest.
     label
         Images of this class alone, by its number; for runs whose networks know classes.
+    truncation
+        Latents of a normal cut off at this distance from 0: the smaller, the more alike the images.
     interpolate
         Rows that walk from one latent to another, instead of independent images.
     out
@@ -192,7 +201,7 @@ def sample(
     if seed < 0:
         raise UserError(f"--seed {seed}: expected at least 0")
     loaded = load_run(run, step, device)
-    write_samples(loaded, count, seed, out, interpolate, label)
+    write_samples(loaded, count, seed, out, interpolate, label, truncation)
     print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
     return 0
 

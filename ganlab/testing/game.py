@@ -33,7 +33,7 @@ from ganlab.watch import Watch, unfit
 
 Shape = tuple[int, int, int]
 
-LISTED = ("loss_wrapper", "penalty", "augmentation")
+LISTED = ("loss_wrapper", "penalty", "augmentation", "schedule")
 LONGEST_INTERVAL = 50
 ROUNDS, STEPS_A_TURN = 7, 10
 

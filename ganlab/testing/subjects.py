@@ -29,6 +29,7 @@ from ganlab.testing.checks import Check, Fault, Inspection
 from ganlab.testing.data import check_dataset, check_features, check_metric
 from ganlab.testing.game import TinyGame
 from ganlab.testing.networks import check_network, check_optimizer
+from ganlab.testing.schedules import check_schedule
 from ganlab.testing.terms import check_augmentation, check_loss, check_loss_wrapper, check_penalty
 from ganlab.testing.tiny import tiny_options, tiny_registry
 from ganlab.wording import option_docs
@@ -41,6 +42,7 @@ CHECKS: dict[str, Callable[[Inspection, TinyGame], None]] = {
     "penalty": check_penalty,
     "augmentation": check_augmentation,
     "optimizer": check_optimizer,
+    "schedule": check_schedule,
     "dataset": check_dataset,
     "features": check_features,
     "metric": check_metric,

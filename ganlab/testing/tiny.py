@@ -142,8 +142,10 @@ class TinyAugmentation:
 class TinyOptimizer:
     """Gradient descent with momentum, so that it has a state."""
 
+    lr: float = 0.05
+
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=0.05, momentum=0.5)
+        return torch.optim.SGD(parameters, self.lr, momentum=0.5)
 
 
 @frozen

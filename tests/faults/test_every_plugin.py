@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm
+from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
 from ganlab.plugins import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate
@@ -90,6 +90,17 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "optimizer adam": ({}, None),
     "optimizer sgd": ({"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}}, None),
     "optimizer rmsprop": ({"optimizer": {"name": "rmsprop", "lr": 1e-3}}, None),
+    "schedule constant, schedule linear, schedule cosine": (
+        {
+            "penalty": [{"name": "r1", "every": 2}],
+            "schedule": [
+                {"name": "constant", "key": "generator.optimizer.lr", "warmup": 3},
+                {"name": "linear", "key": "penalty.0.gamma", "to": 1.0},
+                {"name": "cosine", "key": "discriminator.optimizer.betas.1", "to": 0.9},
+            ],
+        },
+        None,
+    ),
     "dataset digits": ({}, None),
     "dataset ring": ({"dataset": {"name": "ring", "count": 100}}, None),
     "dataset grid": ({"dataset": {"name": "grid", "count": 100}}, None),
@@ -98,6 +109,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "dataset stacked_mnist": ({"dataset": {"name": "stacked_mnist", "count": 50}}, mnist),
     "dataset cifar10": ({"dataset": "cifar10"}, cifar10),
     "dataset celeba": ({"dataset": {"name": "celeba", "size": 8}}, celeba),
+    "dataset huggingface": ({"dataset": {"name": "huggingface", "path": "hub", "size": 8}}, parquet),
     "dataset image_folder": ({"dataset": FOLDER}, folder_of_images),
     "metric fid": ({"metric": [{"name": "fid", "every": 2, **SCORED}]}, None),
     "metric kid": ({"metric": [{"name": "kid", "every": 2, "subsets": 2, "subset_size": 8, **SCORED}]}, None),

@@ -98,6 +98,14 @@ class Plain:
 
 
 @frozen
+class NoTotal:
+    key: str = "optimizer.lr"
+
+    def value(self, first: float, step: int) -> float:
+        return first
+
+
+@frozen
 class NoSplit:
     def build(self, places: ganlab.Places) -> ganlab.ImageDataset:
         raise ganlab.ComponentError(f"nothing in {places.data}")
@@ -177,6 +185,11 @@ def register_augmentations(register: Register[ganlab.Augmentation]) -> None:
 @ganlab.hookimpl
 def register_optimizers(register: Register[ganlab.OptimizerConfig]) -> None:
     register("bad", Plain)  # wrong
+
+
+@ganlab.hookimpl
+def register_schedules(register: Register[ganlab.Schedule]) -> None:
+    register("bad", NoTotal)  # wrong
 
 
 @ganlab.hookimpl

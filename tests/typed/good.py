@@ -150,6 +150,14 @@ class Tracker:
 
 
 @frozen
+class Schedule:
+    key: str = "optimizer.lr"
+
+    def value(self, first: float, step: int, total: int) -> float:
+        return first
+
+
+@frozen
 class Launcher:
     def launch(self, tasks: Sequence[ganlab.Task], jobs: int) -> Iterator[tuple[ganlab.Task, int]]:
         return ((task, 0) for task in tasks)
@@ -190,6 +198,11 @@ def register_augmentations(register: Register[ganlab.Augmentation]) -> None:
 @ganlab.hookimpl
 def register_optimizers(register: Register[ganlab.OptimizerConfig]) -> None:
     register("good", Optimizer)
+
+
+@ganlab.hookimpl
+def register_schedules(register: Register[ganlab.Schedule]) -> None:
+    register("good", Schedule)
 
 
 @ganlab.hookimpl

@@ -22,13 +22,13 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from filelock import FileLock
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -64,6 +64,17 @@ class Unreadable(ComponentError):
     """A file that cannot be read as an image, or is a decompression bomb."""
 
 
+@frozen
+class Encoded:
+    """An image file that lies in another file: what errors call it, and what reads its bytes."""
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def decoded(
     folder: Path, names: Sequence[str], *, size: int | None, channels: int = 3, crop: int | None = None, cache: Path
 ) -> MappedImages:
@@ -74,7 +85,8 @@ def decoded(
     W), and must all be of the first one's. Raises `ComponentError` that names the files which
     are missing, unreadable or decompression bombs.
     """
-    return _kept(folder, names, _Options(size, channels, crop, skips=False), cache)[0]
+    options = _Options(size, channels, crop, skips=False)
+    return _kept(_key(folder, names, options), [folder / name for name in names], options, cache)[0]
 
 
 def decoded_readable(
@@ -84,7 +96,24 @@ def decoded_readable(
 
     Raises `ComponentError` where no file can be read.
     """
-    return _kept(folder, names, _Options(size, channels, None, skips=True), cache)
+    options = _Options(size, channels, None, skips=True)
+    return _kept(_key(folder, names, options), [folder / name for name in names], options, cache)
+
+
+def decoded_from(
+    sources: Sequence[Path], about: str, items: Sequence[Encoded], *, size: int | None, channels: int, cache: Path
+) -> MappedImages:
+    """As `decoded`, of images that lie in other files.
+
+    `sources` are those files, whose names, lengths and times of change the cache knows the images by, and `about` says
+    which of what is in them `items` are.
+    """
+    options = _Options(size, channels, None, skips=False)
+    digest = hashlib.sha256(f"{options}\n{about}\n".encode())
+    for source in sources:
+        found = _about(source)
+        digest.update(os.fsencode(source.resolve()) + f"\0{found.st_size} {found.st_mtime_ns}\n".encode())
+    return _kept(digest.hexdigest(), items, options, cache)[0]
 
 
 @frozen
@@ -100,16 +129,17 @@ class _Options:
         return f"{_VERSION} {self.size} {self.channels} {self.crop}{' skips' if self.skips else ''}"
 
 
-def _kept(folder: Path, names: Sequence[str], options: _Options, cache: Path) -> tuple[MappedImages, list[int]]:
-    """The images, from the cache where it has them, and the places of those that were left out."""
-    digest = _key(folder, names, options)
+def _kept(
+    digest: str, files: Sequence[Path | Encoded], options: _Options, cache: Path
+) -> tuple[MappedImages, list[int]]:
+    """The images, from the cache where it has them under this key, and the places of those that were left out."""
     path = cache / "decoded" / f"{digest[:32]}.npy"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path.with_suffix(".lock"))):
             kept = _whole(path, digest)
             if kept is None:
-                skipped = _write(path, [folder / name for name in names], options)
+                skipped = _write(path, files, options)
                 images = MappedImages.open(path)
                 note: dict[str, object] = {"key": digest, "fingerprint": images.fingerprint}
                 if options.skips:
@@ -170,7 +200,7 @@ def _whole(path: Path, digest: str) -> tuple[MappedImages, list[int]] | None:
     return (images, skipped) if whole else None
 
 
-def _write(path: Path, files: Sequence[Path], options: _Options) -> list[int]:
+def _write(path: Path, files: Sequence[Path | Encoded], options: _Options) -> list[int]:
     """Decodes the files into an .npy file, which gets its name only when it is complete; gives the places left out."""
     for leftover in path.parent.glob(f".{path.stem}.*"):  # of processes that were killed, since the lock is held
         leftover.unlink()
@@ -189,7 +219,7 @@ def _write(path: Path, files: Sequence[Path], options: _Options) -> list[int]:
     return skipped
 
 
-def _decode_into(descriptor: int, files: Sequence[Path], options: _Options) -> list[int]:
+def _decode_into(descriptor: int, files: Sequence[Path | Encoded], options: _Options) -> list[int]:
     """Writes the files' pixels as an .npy file, and gives the places of those that were left out."""
     first, shape = _shape(files, options)
     start, step = len(_header(len(files), shape)), math.prod(shape)
@@ -223,7 +253,7 @@ def _decode_into(descriptor: int, files: Sequence[Path], options: _Options) -> l
     return skipped
 
 
-def _shape(files: Sequence[Path], options: _Options) -> tuple[Path, tuple[int, ...]]:
+def _shape(files: Sequence[Path | Encoded], options: _Options) -> tuple[Path | Encoded, tuple[int, ...]]:
     """The shape of every image, and the file that decides it."""
     if options.size is not None:
         return files[0], (options.channels, options.size, options.size)
@@ -239,12 +269,12 @@ def _shape(files: Sequence[Path], options: _Options) -> tuple[Path, tuple[int, .
     raise ComponentError(_none_readable(files, cause))
 
 
-def _none_readable(files: Sequence[Path], cause: ComponentError) -> str:
+def _none_readable(files: Sequence[Path | Encoded], cause: ComponentError) -> str:
     return f"there are no images: none of {len(files):,} files can be read; the first: {cause}"
 
 
-def _decoded_file(path: Path, options: _Options) -> NDArray[np.uint8]:
-    if options.skips:
+def _decoded_file(path: Path | Encoded, options: _Options) -> NDArray[np.uint8]:
+    if options.skips and isinstance(path, Path):
         _about(path)  # without skipping, `_key` has refused what is no file
     return decode(path, options.size, options.channels, options.crop)
 
@@ -275,7 +305,7 @@ def _write_at(descriptor: int, data: bytes, place: int) -> None:
         rest, place = rest[count:], place + count
 
 
-def _of_other_size(path: Path, image: NDArray[np.uint8], first: Path, shape: Sequence[int]) -> str:
+def _of_other_size(path: Path | Encoded, image: NDArray[np.uint8], first: Path | Encoded, shape: Sequence[int]) -> str:
     (_, height, width), (_, wanted_height, wanted_width) = image.shape, shape
     return (
         f"{path}: {width}x{height} pixels, but {first.name} has {wanted_width}x{wanted_height}; "
@@ -283,10 +313,10 @@ def _of_other_size(path: Path, image: NDArray[np.uint8], first: Path, shape: Seq
     )
 
 
-def decode(path: Path, size: int | None, channels: int, crop: int | None) -> NDArray[np.uint8]:
+def decode(path: Path | Encoded, size: int | None, channels: int, crop: int | None) -> NDArray[np.uint8]:
     """One file as uint8 (channels, size, size); `decoded` says how. Raises `Unreadable` that names the file."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if isinstance(path, Path) else io.BytesIO(path.read()), formats=FORMATS) as image:
             plain = _plain(image, "L" if channels == 1 else "RGB")
             square = plain if size is None else _square(plain, size, crop)
     except _BOMBS as error:

@@ -64,11 +64,11 @@ class ImageFolder:
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
-        folder = _found("path", self.path, places)
+        folder = found("path", self.path, places)
         names = _listed(folder)
         classes = _classes(names)
         if split == "test" and self.test_path is not None:
-            folder = _found("test_path", self.test_path, places)
+            folder = found("test_path", self.test_path, places)
             names = _listed(folder)
             classes = _test_classes(folder, _classes(names), classes)
         size = None if self.size == "original" else self.size
@@ -105,7 +105,7 @@ def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None
     )
 
 
-def _found(option: str, value: str, places: Places) -> Path:
+def found(option: str, value: str, places: Places) -> Path:
     """The folder that an option names. Raises `ComponentError` that names every place that was looked at."""
     try:
         given = Path(value).expanduser()

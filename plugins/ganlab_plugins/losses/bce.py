@@ -41,7 +41,8 @@ class BCE:
 
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
-    return binary_cross_entropy_with_logits(logits, logits.new_full((), target).expand_as(logits))
+    # A schedule may have made the target a tensor, of which `new_full` would read the value.
+    return binary_cross_entropy_with_logits(logits, (logits.new_ones(()) * target).expand_as(logits))
 
 
 @hookimpl

@@ -24,8 +24,7 @@ class Wasserstein:
     drift: float = field(default=0.0, validator=[ge(0), le(1e6)])
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        loss = fake.mean() - real.mean()
-        return loss + self.drift * real.square().mean() if self.drift else loss
+        return fake.mean() - real.mean() + self.drift * real.square().mean()
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         return -fake.mean()

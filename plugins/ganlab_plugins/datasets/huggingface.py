@@ -1,0 +1,255 @@
+"""Data sets of the Hugging Face hub, and folders in its formats, by its package `datasets`.
+
+Decisions:
+- Only Parquet, Arrow and folders of images are read. No code of a data set runs, and nothing is unpickled: from its
+  version 4 on the package runs no scripts of data sets, and what it would read by other builders is refused here.
+- Its image files are decoded as those of a folder are (`_images.py`), and not by the package, so equal files give equal
+  pixels wherever they lie.
+- The hub is asked first whether it has the data, because the package itself keeps trying for most of a minute where it
+  cannot be reached.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import attrs
+from attrs import frozen
+
+from ganlab import ComponentError, DatasetConfig, Places, Register, check_split, hookimpl, one_line
+from ganlab_plugins.datasets.image_folder import found, original_or_size
+
+if TYPE_CHECKING:
+    from ganlab import ImageDataset
+    from ganlab_plugins.datasets._images import Encoded
+
+BUILDERS = ("parquet", "arrow", "imagefolder", "cache")
+"""What may read the files; "cache" has what one of the others made, where the hub cannot be reached."""
+
+ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+TIMEOUT = 10
+"""Seconds until a hub that does not answer counts as out of reach."""
+
+OLDEST = 4
+"""The first version of the package that runs no scripts of data sets."""
+
+
+def _text(default: Any = attrs.NOTHING) -> Any:
+    """An option whose text, where there is one, is not empty."""
+    return attrs.field(default=default, validator=attrs.validators.optional(attrs.validators.min_len(1)))
+
+
+@frozen
+class HuggingFace:
+    """Images of a data set of the Hugging Face hub, with class labels where it has any. Needs `ganlab[huggingface]`.
+
+    It is downloaded on first use into `huggingface` in the data folder. A local folder is one that `save_to_disk`
+    wrote, or one of Parquet, Arrow or image files. What can run code is refused. Images are made upright, put on white,
+    resized and cut as those of `image_folder`.
+
+    path: "OWNER/NAME" on the hub, or a folder: absolute, or below `~`, or relative to the data folder, or to the
+        current folder.
+    config: which of its configurations (subsets), where it has several.
+    revision: a commit, a branch or a tag of the hub's repository; without it the newest.
+    image: the column of images; not needed where there is only one.
+    label: the column of class labels; not needed where there is only one. A split in which an image has none, which is
+        written as -1, has no labels.
+    train: the data's split that is the training split here. Of data on the hub, or of files, a part of one too:
+        "train[:90%]".
+    test: the data's split that is the test split here.
+    size: height and width in pixels; "original" leaves the images as they are, which must all be of one size.
+    channels: 3 for colour or 1 for grey.
+    """
+
+    path: str = _text()
+    config: str | None = _text(None)
+    revision: str | None = _text(None)
+    image: str | None = _text(None)
+    label: str | None = _text(None)
+    train: str = _text("train")
+    test: str = _text("test")
+    size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
+    channels: Literal[1, 3] = 3
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        from ganlab import ImageDataset
+        from ganlab_plugins.datasets._images import decoded_from
+
+        check_split("huggingface", split)
+        package = _package()
+        part = self.train if split == "train" else self.test
+        rows, name = self._rows(package, places, part)
+        if len(rows) == 0:
+            raise ComponentError(f"huggingface: {name}: the split {part!r} is empty")
+        image = _column("image", self.image, rows, lambda feature: isinstance(feature, package.Image))
+        if image is None:
+            raise ComponentError(f"huggingface: {name}: has no column of images; there are {_named(rows)}")
+        label = _column("label", self.label, rows, lambda feature: isinstance(feature, package.ClassLabel))
+        files = rows.select_columns([image]).cast_column(image, package.Image(decode=False))
+        sources = [Path(file["filename"]) for file in rows.cache_files]
+        about = f"{name} {self.config} {part} {image} {len(rows)}"
+        size = None if self.size == "original" else self.size
+        items = _Files(files, image, f"{name} ({part})")
+        images = decoded_from(sources, about, items, size=size, channels=self.channels, cache=places.cache)
+        labels, classes = (None, ()) if label is None else _labels(rows, label)
+        return ImageDataset(images, f"huggingface:{name}", split, labels, classes)
+
+    def _rows(self, package: Any, places: Places, part: str) -> tuple[Any, str]:
+        """The package's own data set of one split, and what the data is called."""
+        try:
+            folder: Path | None = found("path", self.path, places)
+        except ComponentError:
+            if not ON_THE_HUB.fullmatch(self.path):
+                raise
+            folder = None
+        name = self.path if folder is None else folder.resolve().name
+        kept = places.data / "huggingface"
+        if folder is None:
+            _ask_hub(self.path, self.revision, kept)
+        try:
+            if folder is not None and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
+                return _split_of(package, package.load_from_disk(str(folder)), part), name
+            where = str(folder or self.path)
+            builder = package.load_dataset_builder(
+                where, self.config, revision=None if folder else self.revision, cache_dir=str(kept)
+            )
+            if builder.name not in BUILDERS:
+                raise ComponentError(
+                    f"huggingface: {name}: its files are read by {builder.name!r}; wanted Parquet, Arrow or image files"
+                )
+            builder.download_and_prepare()
+            return builder.as_dataset(split=part), name
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, *_errors(package)) as error:
+            raise ComponentError(f"huggingface: {name}: {one_line(error, 200)}") from error
+
+
+@frozen
+class _Files(Sequence["Encoded"]):
+    """The image files of a column, read when they are asked for."""
+
+    rows: Any
+    column: str
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Encoded: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Encoded]: ...
+
+    def __getitem__(self, row: int | slice) -> Encoded | Sequence[Encoded]:
+        from ganlab_plugins.datasets._images import Encoded
+
+        if isinstance(row, slice):
+            return [self[index] for index in range(*row.indices(len(self)))]
+        return Encoded(f"{self.where}: row {row}", lambda: self._read(row))
+
+    def _read(self, row: int) -> bytes:
+        file = self.rows[row][self.column] or {}
+        if (data := file.get("bytes")) is not None:
+            return bytes(data)
+        path = Path(file.get("path") or "")
+        if not path.is_file():
+            raise ValueError("there is no image")
+        return path.read_bytes()
+
+
+def _package() -> Any:
+    """The package `datasets`, of a version that runs no code of data sets."""
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        cause = one_line(error, limit=100)
+        raise ComponentError(f"it needs another package ({cause}): pip install 'ganlab[huggingface]'") from error
+    if int(datasets.__version__.split(".")[0]) < OLDEST:
+        raise ComponentError(
+            f"it needs datasets {OLDEST} or newer, here is {datasets.__version__}: pip install 'ganlab[huggingface]'"
+        )
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()  # which are lines that are written over
+    return datasets
+
+
+def _errors(package: Any) -> Any:
+    """What the package and the hub's client raise of their own."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its bases are the root of what the hub's HTTP library raises; which library that is has changed twice.
+    return (package.exceptions.DatasetsError, HfHubHTTPError, *HfHubHTTPError.__bases__)
+
+
+def _ask_hub(path: str, revision: str | None, kept: Path) -> None:
+    """Refuses data that the hub does not have, or that cannot be had because it is out of reach."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    http_errors: Any = HfHubHTTPError.__bases__
+    try:
+        huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=TIMEOUT)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ComponentError(
+            f"path: {path!r}: neither a folder nor a data set of the hub that may be read ({one_line(error, 100)})"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ComponentError(f"revision: {revision!r}: {path} has no such commit, branch or tag") from error
+    except (OSError, *http_errors) as error:
+        if not (kept / path.replace("/", "___")).is_dir():  # where the package keeps what it has prepared
+            raise ComponentError(
+                f"path: {path!r}: no such folder, and the hub cannot be reached ({one_line(error, 100)}); download the "
+                "data set elsewhere, put its folder here, and name that"
+            ) from error
+
+
+def _split_of(package: Any, loaded: Any, part: str) -> Any:
+    """One split of what `save_to_disk` wrote: of all splits, or of one, which is then the training split."""
+    splits = loaded if isinstance(loaded, package.DatasetDict) else {"train": loaded}
+    if part not in splits:
+        raise ComponentError(f"there is no split {part!r}; there are {', '.join(splits)}")
+    return splits[part]
+
+
+def _column(option: str, name: str | None, rows: Any, fits: Any) -> str | None:
+    """The column that an option names, or the only one that fits; None where there is none."""
+    fitting = [column for column, feature in rows.features.items() if fits(feature)]
+    if name is None:
+        if len(fitting) > 1:
+            raise ComponentError(f"{option}: there are several such columns, {', '.join(fitting)}; name one")
+        return fitting[0] if fitting else None
+    if name not in rows.features:
+        raise ComponentError(f"{option}: no column {name!r}; there are {_named(rows)}")
+    # Whole numbers may be classes too, but only where they are said to be.
+    if name not in fitting and not (option == "label" and str(getattr(rows.features[name], "dtype", "")) in _WHOLE):
+        raise ComponentError(f"{option}: the column {name!r} does not hold what it should; there are {_named(rows)}")
+    return name
+
+
+_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+def _named(rows: Any) -> str:
+    return ", ".join(f"{name} ({type(feature).__name__})" for name, feature in rows.features.items())
+
+
+def _labels(rows: Any, column: str) -> tuple[Any, tuple[str, ...]]:
+    """Class labels int64 (N,), None where an image has none, and the classes' names, where they have any."""
+    import torch
+
+    values = rows.select_columns([column]).with_format(None)[:][column]
+    classes = tuple(getattr(rows.features[column], "names", None) or ())
+    if any(value is None or value < 0 for value in values):
+        return None, classes
+    return torch.tensor(values, dtype=torch.int64), classes
+
+
+@hookimpl
+def register_datasets(register: Register[DatasetConfig]) -> None:
+    register("huggingface", HuggingFace)
