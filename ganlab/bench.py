@@ -40,6 +40,13 @@ LEAST_ROUNDS = 5
 IN_STEP = ("loss_wrapper", "penalty", "augmentation")
 """The kinds of plugin whose cost in the step is measured by leaving them out."""
 
+NOT_IN_THE_RIVALS: dict[str, int | None] = {
+    "accumulate": 1,
+    "stop_discriminator_under": None,
+    "stop_generator_under": None,
+}
+"""What `[train]` must say, since the loops that ganlab is held against have nothing of the kind."""
+
 Contestant = Callable[[], None]
 Progress = Callable[[str, int, int], None]
 
@@ -49,6 +56,10 @@ def bench(
 ) -> dict[str, Any]:
     """Everything that is measured, as JSON; `seconds` is how long the main contest lasts."""
     experiment, plugins = load_experiment(path, overrides, plugin_files)
+    for key, wanted in NOT_IN_THE_RIVALS.items():
+        if (value := getattr(experiment.train, key)) != wanted:
+            how = "leave it out" if wanted is None else f"use {wanted}"
+            raise UserError(f"{path}: train.{key}: the plain loops of bench do without it, got {value}; {how}")
     on = pick_device(device)
     training = _built(path, experiment, plugins, on)
     rounds = in_turns(contestants(experiment, training), seconds, on, partial(shown, "contest"))
@@ -164,17 +175,18 @@ def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15)
     for step in range(steps):
         batch = step * training.turns.batches
         for phase in training.turns.phases:
-            for repeat in range(phase.repeats):
+            for updates in phase.turns(step):
                 if phase.new_images:
                     real = took("data", partial(training.feeder.batch, batch))
                     batch += 1
-                took(phase.name, partial(phase.update, real, step * phase.repeats + repeat))
+                if updates is not None:
+                    took(phase.name, partial(phase.update, real, updates))
         if training.average is not None:
             took("average", training.average.update)
         took("logging", training.game.meters.means)
     medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
     for phase in training.turns.phases:
-        medians[phase.name] *= phase.repeats
+        medians[phase.name] *= phase.repeats / phase.every
     medians["data"] *= training.turns.batches
     medians["logging"] /= max(1, experiment.train.log_every.in_steps(training.steps_per_epoch))
     return medians
@@ -190,10 +202,13 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
     numbers = torch.empty(2**28 if device.type == "cuda" else 2**25, device=device)
     other = torch.empty_like(numbers)
     copy = min(_timed(lambda: other.copy_(numbers), 3, device) for _ in range(4)) / 3
-    with _Flops() as counter:
+    operations = 0.0
+    for phase in training.turns.phases:
         # Not a captured step, which has no operations to count.
-        training.turns([training.feeder.batch(number) for number in range(training.turns.batches)], 0)
-    operations = counter.total
+        with _Flops() as counter:
+            for updates in range(phase.repeats):
+                phase.update(training.feeder.batch(updates), updates)
+        operations += counter.total / phase.every
     flops = 2 * size**3 / product
     return {
         "dtype": str(dtype).removeprefix("torch."),

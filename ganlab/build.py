@@ -7,8 +7,9 @@ loss without labels) is refused here, all of it at once, before a run folder exi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +24,11 @@ from ganlab.data import Batch, Feeder, as_input, image_spec
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
-from ganlab.phases import Average, Game, Player, Turns, decay_of, logits, two_player_phases
+from ganlab.phases import Average, Game, Turns, decay_of, logits, two_player_phases
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
+from ganlab.updating import Player, leaves_no_trace
 
 PLAYERS = ("generator", "discriminator")
 
@@ -115,8 +117,15 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
             f"({len(dataset.images)} images)"
         )
 
-    if train.batch_size % ranks.world():
+    share, left = divmod(train.batch_size, ranks.world())
+    if left:
         problems.append(f"train.batch_size: {train.batch_size} cannot be shared equally by {ranks.world()} processes")
+    elif share % train.accumulate:
+        nearest = max(parts for parts in range(1, min(train.accumulate, share + 1)) if share % parts == 0)
+        of = f"each of {ranks.world()} processes' {share}" if ranks.world() > 1 else f"a batch of {share}"
+        problems.append(
+            f"train.accumulate: {of} images cannot pass in {train.accumulate} equal parts; {nearest} would do"
+        )
 
     # Construct the networks: the same seed gives the same weights, whatever else is in the experiment.
     seed_everything(experiment.seed)
@@ -143,10 +152,15 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     for name in PLAYERS:
         config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
         with _refusals(problems, f"{name}.optimizer"):
-            optimizer = config.build(networks[name].parameters())
-            if device.type == "cuda":
-                levers.make_capturable(optimizer)
-            players[name] = Player(name, networks[name], optimizer, penalties[name])
+            optimizer = _optimizer(config, device, networks[name].parameters())
+            under: float | None = getattr(train, f"stop_{name}_under")
+            players[name] = Player(name, networks[name], optimizer, penalties[name], train.clip_norm, under)
+            if under is not None and not leaves_no_trace(partial(_optimizer, config, device), networks[name]):
+                called = registry.component_of("optimizer", config).name
+                problems.append(
+                    f"train.stop_{name}_under: the optimizer {called!r} cannot take an update back: it leaves a trace "
+                    "in later ones; 'adam' can"
+                )
     if problems:
         raise UserError(*problems)
 
@@ -162,12 +176,13 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         batch_size=train.batch_size,
         device=device,
         uses_real=levers.uses_real(loss),
+        accumulate=train.accumulate,
         joined=levers.rows_are_independent(discriminator, parts.augmentation, images, device, two),
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
-    phases = two_player_phases(game, train.discriminator_steps)
+    phases = two_player_phases(game, train.discriminator_steps, train.discriminator_every)
     images_a_step = train.batch_size * Turns(phases, None).batches
     average = None
     if train.ema or train.ema_half_life:
@@ -215,6 +230,15 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         total_steps=total,
         stateful=_stateful(parts, loss),
     )
+
+
+def _optimizer(
+    config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    optimizer = config.build(parameters)
+    if device.type == "cuda":
+        levers.make_capturable(optimizer)
+    return optimizer
 
 
 def capturing(

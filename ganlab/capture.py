@@ -1,8 +1,8 @@
 """Steps captured once and replayed: on CUDA a step is then one launch instead of hundreds.
 
 Decisions:
-- There is one graph for each kind of step, that is, for each set of penalties that are due; all share one pool of
-  memory, because what lasts (weights, moments, sums, buffers) lies outside of it.
+- There is one graph for each kind of step, that is, for each set of turns and of penalties that are due; all share one
+  pool of memory, because what lasts (weights, moments, sums, buffers) lies outside of it.
 - The first steps of a kind are taken eagerly, as steps of the training like any other. They warm up what is made on
   first use, and two of them are watched: what a graph could not hold is found before anything is captured.
 - Where a plugin does not keep the rules, or the capture fails, all steps are eager: slower, and right all the same.

@@ -50,6 +50,14 @@ class Train:
     steps, epochs: how long; exactly one of them.
     batch_size: images in a batch; incomplete batches are dropped.
     discriminator_steps: updates of the discriminator before each of the generator, each on a batch of its own.
+    discriminator_every: the discriminator is updated in every k-th step only, from the first on, so that the generator
+        has k updates for each of its own. One of this and `discriminator_steps` is 1.
+    stop_discriminator_under, stop_generator_under: an update of that player whose loss, without penalties, is under
+        this bound changes neither weights nor the optimiser's state. Batch norm's statistics move all the same.
+    accumulate: an update's batch passes in so many equal parts, which needs the memory of one. Gradients are added up
+        and divided by the number, and `batch_size` stays that of the update. What couples images of a batch, such as
+        batch norm or a relativistic average, sees a part.
+    clip_norm: the most that the norm of a player's gradient, penalties and all, may be; a larger one is scaled down.
     fresh_noise: draw new latents for the generator's update. `false` reuses the discriminator's last fake images: one
         pass through the generator less.
     precision: "float32"; "tf32" (matrix products of float32 on CUDA); "bfloat16" (autocast).
@@ -77,6 +85,11 @@ class Train:
     epochs: int | None = field(default=None, validator=optional([ge(1), le(10**9)]))
     batch_size: int = field(default=64, validator=[ge(1), le(2**24)])
     discriminator_steps: int = field(default=1, validator=[ge(1), le(1000)])
+    discriminator_every: int = field(default=1, validator=[ge(1), le(1000)])
+    stop_discriminator_under: float | None = None
+    stop_generator_under: float | None = None
+    accumulate: int = field(default=1, validator=[ge(1), le(2**24)])
+    clip_norm: float | None = field(default=None, validator=optional(gt(0)))
     fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
@@ -96,6 +109,11 @@ class Train:
     def __attrs_post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give one of 'steps' and 'epochs'" + (", not both" if self.steps is not None else ""))
+        if self.discriminator_steps > 1 and self.discriminator_every > 1:
+            raise ValueError(
+                f"discriminator_every: {self.discriminator_every} together with discriminator_steps = "
+                f"{self.discriminator_steps}; one of them must be 1"
+            )
         if self.ema and self.ema_half_life:
             raise ValueError("ema_half_life: give one of 'ema' and 'ema_half_life', not both")
         if self.ema_warmup and not self.ema_half_life:

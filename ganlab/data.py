@@ -101,6 +101,12 @@ class Batch:
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(*map(change, self.tensors))
 
+    def parts(self, count: int) -> list[Batch]:
+        """The batch cut into so many of equal size; `count` divides it."""
+        if count == 1:
+            return [self]
+        return [Batch(*tensors) for tensors in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True)]
+
 
 @define(eq=False)
 class Feeder:

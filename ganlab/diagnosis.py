@@ -5,8 +5,8 @@ Decisions:
   finite any more; what was so first is found afterwards, because a run repeats to the bit.
 - It starts from the latest checkpoint, in objects built anew, and goes on until something is not finite: images,
   logits, a term, the gradient of that term alone, the weights and moments after an update, the average.
-- Looking is done from outside, by stand-ins for the loss, the penalties and the augmentations and by torch's own hooks
-  on networks and optimisers. The game knows nothing of it.
+- Looking is done from outside, by stand-ins for the loss, the penalties, the augmentations and the phases, and by
+  torch's own hooks on networks. The game knows nothing of it.
 - It is left out on several processes, which would have to stop looking together, and ends after `SECONDS`.
 """
 
@@ -27,14 +27,16 @@ from ganlab import ranks
 from ganlab.build import PLAYERS, Training, build, penalty_names
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, not_finite
 from ganlab.config import Experiment, structured, to_table
+from ganlab.data import Batch
 from ganlab.errors import GanlabError
 from ganlab.files import places
 from ganlab.loop import take_step
-from ganlab.phases import Player, logits
+from ganlab.phases import Phase, logits
 from ganlab.plugins import Guard, Plugins
 from ganlab.protocols import Augmentation, Loss, Penalty, Step
 from ganlab.registry import Registry
 from ganlab.state import restore_training
+from ganlab.updating import Player
 
 SECONDS = 600
 """How long the steps may take again."""
@@ -116,8 +118,7 @@ def _latest(training: Training, checkpoints: Path) -> int:
 def _search(
     training: Training, names: Mapping[str, str], start: int, until: int, progress: Callable[[str, int, int], None]
 ) -> None:
-    training = attrs.evolve(training, capture=None)
-    _look_at(training, names)
+    training = _looked_at(training, names)
     began = time.monotonic()
     for step in range(start, until):
         progress("looking for what diverged, from the latest checkpoint on", step - start, until - start)
@@ -137,8 +138,8 @@ def _refuse(wrong: object, what: str, owner: str) -> None:
         raise Found(f"{what} ({owner})" if owner else what)
 
 
-def _look_at(training: Training, names: Mapping[str, str]) -> None:
-    """Has every part of a step raise `Found` where what it makes is not finite."""
+def _looked_at(training: Training, names: Mapping[str, str]) -> Training:
+    """The training with eager steps, of which every part raises `Found` where what it makes is not finite."""
     game = training.game
     way = _Way(names)
     terms = {player.name: _Terms(player, names, way) for player in game.players}
@@ -146,7 +147,6 @@ def _look_at(training: Training, names: Mapping[str, str]) -> None:
     way.passes(game.discriminator.network)
     for player, makes in ((game.generator, "images"), (game.discriminator, "logits")):
         _look_at_output(player.network, f"what the {player.name} makes, {makes}, is", names[player.name])
-        _look_at_updates(player, terms[player.name], names[f"{player.name}.optimizer"])
     game.loss = _Loss(game.loss, terms)
     game.generator, game.discriminator = (
         attrs.evolve(
@@ -155,6 +155,8 @@ def _look_at(training: Training, names: Mapping[str, str]) -> None:
         )
         for player in game.players
     )
+    phases = [_looking(phase, terms[phase.name], names[f"{phase.name}.optimizer"]) for phase in training.turns.phases]
+    return attrs.evolve(training, capture=None, turns=attrs.evolve(training.turns, phases=phases))
 
 
 def _look_at_output(network: nn.Module, what: str, owner: str) -> None:
@@ -165,14 +167,21 @@ def _look_at_output(network: nn.Module, what: str, owner: str) -> None:
     network.register_forward_hook(look)
 
 
-def _look_at_updates(player: Player, terms: _Terms, owner: str) -> None:
-    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+def _looking(phase: Phase, terms: _Terms, owner: str) -> Phase:
+    """The phase, which looks at each update when that is over: one that is stopped is taken back after the step."""
+    player = terms.player
+
+    def update(real: Batch, updates: int) -> None:
+        phase.update(real, updates)
         made = {"": dict(player.network.named_parameters())}
         where = not_finite(made) or not_finite(_moments(player))
+        if where and terms.suspect is not None:
+            raise terms.suspect
         _refuse(where, f"an update of the {player.name} left {where} not finite, after {terms.largest()}", owner)
         terms.sizes.clear()
+        terms.suspect = None
 
-    player.optimizer.register_step_post_hook(look)
+    return attrs.evolve(phase, update=update)
 
 
 def _moments(player: Player) -> dict[str, Any]:
@@ -206,12 +215,16 @@ class _Way:
 
 @define
 class _Terms:
-    """The terms of one player's updates, each looked at as it is computed."""
+    """The terms of one player's updates, each looked at as it is computed.
+
+    Where updates may be stopped, a gradient that is not finite is a `suspect` until the update has left its mark.
+    """
 
     player: Player
     names: Mapping[str, str]
     way: _Way
     sizes: dict[str, float] = field(factory=dict)
+    suspect: Found | None = None
 
     def look(self, name: str, value: Tensor) -> Tensor:
         _refuse(not value.isfinite().all(), f"{name} is {value.detach().float().mean():g}", self.names[name])
@@ -221,7 +234,10 @@ class _Terms:
             if not_finite(gradients):
                 part = self.way.spoilt_by(self.player.name)
                 through = f", from its way back through the {part} on" if part else ""
-                raise Found(f"the gradient of {name} is not finite{through} ({self.names[part or name]})")
+                found = Found(f"the gradient of {name} is not finite{through} ({self.names[part or name]})")
+                if self.player.stop_under is None:
+                    raise found
+                self.suspect = self.suspect or found
             self.sizes[name] = max((float(g.abs().max()) for g in gradients if g.numel()), default=0.0)
         return value
 

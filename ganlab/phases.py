@@ -1,4 +1,4 @@
-"""The adversarial game as phases: whose turn it is, what its loss is made of, and one update of it.
+"""The adversarial game as phases: whose turn it is, and what its loss is made of.
 
 Decisions:
 - Phases are built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
@@ -26,25 +26,8 @@ from torch import Tensor, nn
 
 from ganlab import ranks
 from ganlab.data import Batch
-from ganlab.protocols import Augmentation, Loss, Penalty, Step
-
-
-@frozen
-class Player:
-    """A network, its optimiser, and the penalties of its loss, each with the name it is logged under."""
-
-    name: str
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    penalties: Sequence[tuple[str, Penalty]] = ()
-
-    @property
-    def loss_name(self) -> str:
-        return f"loss_{self.name}"
-
-    def due(self, updates: int) -> tuple[str, ...]:
-        """The names of the penalties that count in the update after so many."""
-        return tuple(name for name, penalty in self.penalties if updates % penalty.every == 0)
+from ganlab.protocols import Augmentation, Loss, Step
+from ganlab.updating import Player, Update
 
 
 @define
@@ -81,7 +64,8 @@ class Meters:
 class Game:
     """Two players, their loss, and what an update needs besides: all that a phase refers to.
 
-    `batch_size` is that of all processes together. `noise` is the latents' stream where that is not the default one.
+    `batch_size` is that of all processes together, and `accumulate` in how many parts it passes.
+    `noise` is the latents' stream where that is not the default one.
     `fresh_noise` False lets the generator's phase use the discriminator's last fake images again.
     `uses_real` says whether the generator's loss looks at the logits of real images; `joined` whether real and fake
     ones may pass the discriminator together.
@@ -96,12 +80,13 @@ class Game:
     device: torch.device
     uses_real: bool
     joined: bool = False
+    accumulate: int = 1
     fresh_noise: bool = True
     autocast: torch.dtype | None = None
     noise: torch.Generator | None = None
     meters: Meters = field(factory=Meters)
     images_seen: Tensor = field(init=False)
-    _fake: Tensor | None = field(default=None, init=False)
+    _fakes: list[Tensor] = field(factory=list, init=False)
     _measures: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -112,14 +97,18 @@ class Game:
     def players(self) -> tuple[Player, Player]:
         return self.generator, self.discriminator
 
-    def fake(self, condition: Tensor | None) -> Tensor:
-        """Generated images from new latents of the training stream, for the condition of a batch of real ones."""
+    def fakes(self, parts: Sequence[Batch]) -> Iterator[Tensor]:
+        """Generated images for the condition of each part of a batch of real ones, as each is asked for.
+
+        The latents, from the training stream, are drawn for all parts at once, so that they do not depend on how many
+        there are.
+        """
         z = torch.randn(self.batch_size, self.latent_dim, device=self.device, generator=self.noise)
         first, end = ranks.share(self.batch_size)
-        z = z[first:end]
-        with self._precision():
-            images: Tensor = self.generator.network(z, condition)
-        return images.float()
+        for part, latents in zip(parts, z[first:end].chunk(len(parts)), strict=True):
+            with self._precision():
+                images: Tensor = self.generator.network(latents, part.condition)
+            yield images.float()
 
     def judged(self, images: Tensor, condition: Tensor | None) -> Any:
         """What the discriminator says of images, augmented as all that it sees."""
@@ -145,41 +134,49 @@ class Game:
 
     def discriminator_phase(self, real: Batch, updates: int) -> None:
         """One update of the discriminator on a batch of real images; `updates` counts those before it."""
-        if self.fresh_noise:
-            with torch.no_grad():
-                fake = self.fake(real.condition)
-        else:
-            self._fake = self.fake(real.condition)
-            fake = self._fake.detach()
-        real_output, fake_output = self.judged_both(real.images, fake, real.condition)
-        real_logits, fake_logits = (ranks.with_others(logits(output)) for output in (real_output, fake_output))
-        self.meters.add("d_real", real_logits.detach().sigmoid().mean())
-        self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())
-        if self._measures is not None:
-            with torch.no_grad():
-                for name, value in self._measures(real_logits, fake_logits).items():
-                    self.meters.add(name, value)
-        step = self._step("discriminator", real.images, fake, real_output, fake_output, real.condition)
-        self._update(self.discriminator, self.loss.discriminator(real_logits, fake_logits), step, updates)
+        parts = real.parts(self.accumulate)
+        update = Update(self.discriminator, updates, len(parts), self.meters.add)
+        fakes = self.fakes(parts)
+        self._fakes = []
+        for part in parts:
+            with torch.set_grad_enabled(not self.fresh_noise):
+                fake = next(fakes)
+            if not self.fresh_noise:
+                self._fakes.append(fake)
+            fake = fake.detach()
+            real_output, fake_output = self.judged_both(part.images, fake, part.condition)
+            real_logits, fake_logits = (ranks.with_others(logits(output)) for output in (real_output, fake_output))
+            self.meters.add("d_real", real_logits.detach().sigmoid().mean())
+            self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())
+            if self._measures is not None:
+                with torch.no_grad():
+                    for name, value in self._measures(real_logits, fake_logits).items():
+                        self.meters.add(name, value)
+            step = self._step("discriminator", part.images, fake, real_output, fake_output, part.condition)
+            update.add(self.loss.discriminator(real_logits, fake_logits), step)
+        update.finish()
 
     def generator_phase(self, real: Batch, updates: int) -> None:
         """One update of the generator against the frozen discriminator."""
+        parts = real.parts(self.accumulate)
+        update = Update(self.generator, updates, len(parts), self.meters.add)
+        kept, self._fakes = self._fakes, []
         with frozen_parameters(self.discriminator.network):
-            fake = self.fake(real.condition) if self._fake is None else self._fake
-            self._fake = None
-            fake_output = self.judged(fake, real.condition)
-            real_output = None
-            if self.uses_real:
-                with torch.no_grad():
-                    real_output = self.judged(real.images, real.condition)
-            fake_logits = ranks.with_others(logits(fake_output))
-            # A loss that leaves `real` unused is still given a tensor of the right shape.
-            real_logits = torch.zeros_like(fake_logits)
-            if real_output is not None:
-                real_logits = ranks.with_others(logits(real_output))
-            shown = real.images if self.uses_real else None
-            step = self._step("generator", shown, fake, real_output, fake_output, real.condition)
-            self._update(self.generator, self.loss.generator(real_logits, fake_logits), step, updates)
+            for part, fake in zip(parts, kept or self.fakes(parts), strict=True):
+                fake_output = self.judged(fake, part.condition)
+                real_output = None
+                if self.uses_real:
+                    with torch.no_grad():
+                        real_output = self.judged(part.images, part.condition)
+                fake_logits = ranks.with_others(logits(fake_output))
+                # A loss that leaves `real` unused is still given a tensor of the right shape.
+                real_logits = torch.zeros_like(fake_logits)
+                if real_output is not None:
+                    real_logits = ranks.with_others(logits(real_output))
+                shown = part.images if self.uses_real else None
+                step = self._step("generator", shown, fake, real_output, fake_output, part.condition)
+                update.add(self.loss.generator(real_logits, fake_logits), step)
+            update.finish()
 
     def _step(
         self,
@@ -202,26 +199,12 @@ class Game:
             images_seen=self.images_seen,
         )
 
-    def _update(self, player: Player, loss: Tensor, step: Step, updates: int) -> None:
-        self.meters.add(player.loss_name, loss)
-        total = loss
-        due = player.due(updates)
-        for name, penalty in player.penalties:
-            if name in due:
-                term = penalty.penalty(step)
-                self.meters.add(name, term)
-                weight = penalty.every / ranks.world()
-                total = total + (term if weight == 1 else weight * term)
-        player.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        ranks.sum_gradients(player.network.parameters())
-        player.optimizer.step()
-
 
 @frozen
 class Phase:
     """A turn in the game. A step takes it `repeats` times, on new images each time where `new_images` says so.
 
+    Only every k-th step takes it, `every` being k; in the others its images are for the phases after it alone.
     `update(real, updates)` is given a batch of real images and the number of updates that this phase made before.
     `terms(updates)` names what that update's loss is made of besides the loss itself.
     """
@@ -230,14 +213,24 @@ class Phase:
     update: Callable[[Batch, int], None]
     terms: Callable[[int], tuple[str, ...]]
     repeats: int = 1
+    every: int = 1
     new_images: bool = False
 
+    def turns(self, step: int) -> list[int | None]:
+        """For each of its turns in a step the number of updates before it; None where the turn is not taken."""
+        if step % self.every:
+            return [None] * self.repeats
+        return [step // self.every * self.repeats + repeat for repeat in range(self.repeats)]
 
-def two_player_phases(game: Game, discriminator_steps: int) -> list[Phase]:
-    """The discriminator's turn, `discriminator_steps` times on new images, then the generator's on the last of them."""
+
+def two_player_phases(game: Game, discriminator_steps: int, discriminator_every: int) -> list[Phase]:
+    """The discriminator's turn, `discriminator_steps` times on new images, then the generator's on the last of them.
+
+    The discriminator has its turn in every `discriminator_every`-th step only.
+    """
     g, d = game.players
     return [
-        Phase(d.name, game.discriminator_phase, d.due, repeats=discriminator_steps, new_images=True),
+        Phase(d.name, game.discriminator_phase, d.due, discriminator_steps, discriminator_every, new_images=True),
         Phase(g.name, game.generator_phase, g.due),
     ]
 
@@ -257,16 +250,17 @@ class Turns:
     def kind(self, step: int) -> Hashable:
         """What the step is made of: steps of one kind do the same work on other numbers."""
         return tuple(
-            phase.terms(step * phase.repeats + repeat) for phase in self.phases for repeat in range(phase.repeats)
+            None if updates is None else phase.terms(updates) for phase in self.phases for updates in phase.turns(step)
         )
 
     def __call__(self, real: Sequence[Batch], step: int) -> None:
         batches = iter(real)
         for phase in self.phases:
-            for repeat in range(phase.repeats):
+            for updates in phase.turns(step):
                 if phase.new_images:
                     batch = next(batches)
-                phase.update(batch, step * phase.repeats + repeat)
+                if updates is not None:
+                    phase.update(batch, updates)
         if self.average is not None:
             self.average.update()
 

@@ -130,7 +130,9 @@ class LossWrapper(Protocol):
 
 @frozen
 class Step:
-    """What a penalty sees of one update. Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
+    """What a penalty sees of one update, or of a part of its batch (`train.accumulate`).
+
+    Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
 
     `player` says whose update it is. In the discriminator's, `fake` carries no gradient; in the generator's, the
     discriminator's parameters are frozen, and `real` and `real_logits` are None unless the loss uses them.

@@ -118,6 +118,7 @@ def tutorial(
     decay = training.average.decay if training.average else 0.0
     average = copy.deepcopy(g) if decay else None
     batches = endless(training.dataset, size, order)
+    steps, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
     turn = 0
 
     def noise() -> Tensor:
@@ -135,20 +136,23 @@ def tutorial(
 
     def step() -> None:
         nonlocal turn
-        for repeat in range(experiment.train.discriminator_steps):
+        for repeat in range(steps):
             real, condition = next(batches)
             real = real.to(device)
             condition = None if condition is None else condition.to(device)
+            if turn % every:
+                break
             fake = made(condition)
             on_real, on_fake = judged(real, condition), judged(fake.detach(), condition)
             loss = parts.loss.discriminator(_logits(on_real), _logits(on_fake))
             shown = _step("discriminator", parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen)
-            loss = loss + _penalties(parts, shown, turn * experiment.train.discriminator_steps + repeat)
+            loss = loss + _penalties(parts, shown, turn // every * steps + repeat)
             parts.d_optimizer.zero_grad()
             loss.backward()
+            _clip(d, experiment)
             parts.d_optimizer.step()
             loss.item()
-        if experiment.train.fresh_noise:
+        if experiment.train.fresh_noise or turn % every:
             fake = made(condition)
         on_fake = judged(fake, condition)
         on_real = judged(real, condition) if game.uses_real else torch.zeros_like(_logits(on_fake))
@@ -157,6 +161,7 @@ def tutorial(
         loss = loss + _penalties(parts, shown, turn)
         parts.g_optimizer.zero_grad()
         loss.backward()
+        _clip(g, experiment)
         parts.g_optimizer.step()
         loss.item()
         if average is not None:
@@ -173,7 +178,8 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     parts = parts_of(experiment, training, prepared=True)
     game, size = training.game, experiment.train.batch_size
     g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, game.uses_real
-    repeats, fresh, augmentations = experiment.train.discriminator_steps, game.fresh_noise, experiment.augmentation
+    repeats, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
+    fresh, augmentations = game.fresh_noise, experiment.augmentation
     images, conditions = training.feeder.images, training.feeder.condition
     frozen_with = list(d.parameters())
     decay = training.average.decay if training.average else 0.0
@@ -209,6 +215,8 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     def arithmetic(reals: list[Pair], turn: int) -> None:
         with torch.autocast(device.type, dtype=game.autocast, enabled=game.autocast is not None):
             for repeat, (real, condition) in enumerate(reals):
+                if turn % every:
+                    break
                 with torch.set_grad_enabled(not fresh):
                     fake = g(torch.randn(size, game.latent_dim, device=device), condition).float()
                 on_real, on_fake = both(real, fake.detach(), condition)
@@ -217,13 +225,14 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
                     shown = _step(
                         "discriminator", parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen
                     )
-                    total = total + _penalties(parts, shown, turn * repeats + repeat)
+                    total = total + _penalties(parts, shown, turn // every * repeats + repeat)
                 parts.d_optimizer.zero_grad()
                 total.backward()
+                _clip(d, experiment)
                 parts.d_optimizer.step()
             for parameter in frozen_with:
                 parameter.requires_grad_(False)
-            if fresh:
+            if fresh or turn % every:
                 fake = g(torch.randn(size, game.latent_dim, device=device), condition).float()
             on_fake = judged(fake, condition)
             with torch.no_grad():
@@ -234,6 +243,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
                 total = total + _penalties(parts, shown, turn)
             parts.g_optimizer.zero_grad()
             total.backward()
+            _clip(g, experiment)
             parts.g_optimizer.step()
             for parameter in frozen_with:
                 parameter.requires_grad_(True)
@@ -241,7 +251,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
             with torch.no_grad():
                 torch._foreach_lerp_(kept, weights, 1 - decay)
 
-    turns = captured(arithmetic, parts) if device.type == "cuda" else arithmetic
+    turns = captured(arithmetic, parts, every) if device.type == "cuda" else arithmetic
 
     def step() -> None:
         nonlocal turn
@@ -254,9 +264,10 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
 Arithmetic = Callable[[list[Pair], int], None]
 
 
-def captured(arithmetic: Arithmetic, parts: Parts) -> Arithmetic:
+def captured(arithmetic: Arithmetic, parts: Parts, every: int) -> Arithmetic:
     """The arithmetic as CUDA graphs, as torch's notes on them teach: three steps on a side stream, then a capture."""
-    period = math.lcm(*(penalty.every for due in parts.penalties.values() for penalty in due))
+    own = {"discriminator": every, "generator": 1}
+    period = math.lcm(every, *(own[name] * term.every for name, due in parts.penalties.items() for term in due))
     for optimizer in (parts.g_optimizer, parts.d_optimizer):
         levers.make_capturable(optimizer)
     stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
@@ -286,6 +297,11 @@ def captured(arithmetic: Arithmetic, parts: Parts) -> Arithmetic:
         graphs[kind].replay()
 
     return step
+
+
+def _clip(network: nn.Module, experiment: Experiment) -> None:
+    if experiment.train.clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), experiment.train.clip_norm)
 
 
 def _logits(output: Any) -> Tensor:

@@ -24,8 +24,9 @@ from ganlab import levers
 from ganlab.config import NESTED, Experiment
 from ganlab.errors import UserError, did_you_mean, one_line, shown
 from ganlab.options import COMPONENT, Interval
-from ganlab.phases import Average, Player, decay_of
+from ganlab.phases import Average, decay_of
 from ganlab.protocols import OptimizerConfig, Schedule
+from ganlab.updating import Player
 
 TERMS = ("loss", "loss_wrapper", "penalty", "augmentation")
 HALF_LIFE = "train.ema_half_life"

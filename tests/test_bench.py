@@ -23,6 +23,10 @@ CASES: dict[str, dict[str, Any]] = {
     "mlp": {},
     "shared noise": {"train": {"fresh_noise": False}},
     "discriminator steps, average": {"train": {"discriminator_steps": 2, "ema": 0.9}},
+    "every second step, clipped": {
+        "penalty": [{"name": "r1", "every": 2}],
+        "train": {"discriminator_every": 2, "fresh_noise": False, "clip_norm": 0.1},
+    },
     "penalty and smoothing": {
         "penalty": [{"name": "l2_generator", "weight": 0.1}],
         "loss_wrapper": [{"name": "label_smoothing"}],
@@ -101,6 +105,16 @@ def test_a_gradient_penalty_is_measured(table: dict[str, Any], write: Callable[.
     (cost,) = result["plugins"]
     step = 1000 / result["steps_per_second"]["ganlab"]
     assert result["milliseconds"]["penalties"] == pytest.approx(step * (1 - 1 / cost["time"]))
+
+
+def test_what_the_plain_loops_have_nothing_of_is_refused(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Any
+) -> None:
+    path = write(table)
+    for setting, how in (("accumulate=2", "got 2; use 1"), ("stop_generator_under=0.5", "got 0.5; leave it out")):
+        code, _, err = ganlab("bench", path, "--set", f"train.{setting}")
+        name = setting.partition("=")[0]
+        assert (code, err) == (2, f"{path}: train.{name}: the plain loops of bench do without it, {how}\n")
 
 
 def test_a_ratio_is_the_median_of_rounds() -> None:

@@ -177,6 +177,21 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": {"name": "relativistic"},
         "train": {"discriminator_steps": 2},
     },
+    "every second step, in parts, clipped, stopped": {
+        "penalty": [{"name": "lazy"}],
+        "train": {
+            "ema": 0.9,
+            "discriminator_every": 2,
+            "accumulate": 2,
+            "clip_norm": 0.3,
+            "stop_discriminator_under": 1.3,
+            "stop_generator_under": 0.76,
+        },
+    },
+    "in parts, shared noise, momentum": {
+        "optimizer": {"name": "sgd", "momentum": 0.9},
+        "train": {"accumulate": 4, "fresh_noise": False, "stop_generator_under": 0.7},
+    },
     "momentum": {"optimizer": {"name": "sgd", "momentum": 0.9}},
     "rmsprop": {"optimizer": {"name": "rmsprop"}},
     "bfloat16": {"train": {"precision": "bfloat16"}},
@@ -239,6 +254,18 @@ def test_kinds_of_steps_are_sets_of_penalties(table: dict[str, Any], plugins: Pl
     assert len({turns.kind(step) for step in range(60)}) == 4
 
 
+def test_steps_without_the_discriminators_turn_are_kinds_of_their_own(
+    table: dict[str, Any], plugins: Plugins, tmp_path: Path
+) -> None:
+    """A lazy penalty counts the updates of its player, not the steps."""
+    table["penalty"] = [{"name": "lazy", "every": 2}]
+    table["train"]["discriminator_every"] = 2
+    turns = built(table, plugins, tmp_path).turns
+    due, not_due, no_turn = (("penalty_lazy",), ()), ((), ()), (None, ())
+    assert [turns.kind(step) for step in range(5)] == [due, no_turn, not_due, no_turn, due]
+    assert turns.batches == 1, "a step without the discriminator's turn takes its batch too"
+
+
 def test_a_tick_between_captured_steps(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
     """Reading and zeroing the sums leaves them where the captured steps add to them."""
     table["penalty"] = [{"name": "lazy", "every": 2}]
@@ -257,8 +284,11 @@ def test_a_tick_between_captured_steps(table: dict[str, Any], plugins: Plugins, 
     assert ["penalty_lazy" in means for means in results[1][-2:]] == [True, False], "only where it was due"
 
 
-def test_restored_then_captured(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
-    table["train"]["steps"] = STEPS
+@pytest.mark.parametrize("balance", [{}, CASES["every second step, in parts, clipped, stopped"]["train"]])
+def test_restored_then_captured(
+    balance: dict[str, Any], table: dict[str, Any], plugins: Plugins, tmp_path: Path
+) -> None:
+    table["train"] |= {"steps": STEPS, **balance}
     table["discriminator"] = {"name": "mlp", "hidden": [16], "dropout": 0.3}
     whole, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
     train(whole, 0, lambda step: None)

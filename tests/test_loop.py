@@ -6,6 +6,7 @@ the data's order, the start of the training noise); order of operations, freezin
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,26 @@ def plain_loop(
     l2: float = 0.0,
     ema: float = 0.0,
     fresh_noise: bool = True,
+    critic_every: int = 1,
+    clip: float | None = None,
+    stop: tuple[float, float] = (-math.inf, -math.inf),
+    stops: list[str] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The vanilla GAN as one would write it by hand."""
+    """The vanilla GAN as one would write it by hand. `stops` takes the name of the player of each update left out."""
+
+    def update(name: str, loss: torch.Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        if clip is not None:
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            norm = sum(float(gradient.double().square().sum()) for gradient in gradients) ** 0.5
+            for gradient in gradients:
+                gradient.mul_(min(1.0, clip / norm))
+        if loss_alone[name] >= stop["dg".index(name)]:
+            optimizer.step()
+        elif stops is not None:
+            stops.append(name)
+
     torch.manual_seed(seed)
     g, d = generator(), discriminator(dropout)
     average = {name: value.clone() for name, value in g.state_dict().items()}
@@ -67,7 +86,8 @@ def plain_loop(
     per_epoch = len(images) // BATCH
     torch.manual_seed(derived_seed(seed, "training"))
     number = 0
-    for _ in range(STEPS):
+    loss_alone = {}
+    for step in range(STEPS):
         for _ in range(critic_steps):
             epoch, position = divmod(number, per_epoch)
             order = torch.randperm(
@@ -75,22 +95,22 @@ def plain_loop(
             )
             real = images[order[position * BATCH : (position + 1) * BATCH]].float() / 127.5 - 1
             number += 1
+            if step % critic_every:
+                continue
             fake = g(torch.randn(BATCH, 8))
             on_real, on_fake = d(real.flatten(1)), d(fake.detach())
             loss = binary_cross_entropy_with_logits(on_real, torch.full_like(on_real, real_target))
             loss = loss + binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
-            d_optimizer.zero_grad()
-            loss.backward()
-            d_optimizer.step()
-        if fresh_noise:
+            loss_alone["d"] = loss.item()
+            update("d", loss, d, d_optimizer)
+        if fresh_noise or step % critic_every:
             fake = g(torch.randn(BATCH, 8))
         on_fake = d(fake)
         loss = binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
+        loss_alone["g"] = loss.item()
         if l2:
             loss = loss + l2 * torch.cat([p.flatten() for p in g.parameters()]).norm()
-        g_optimizer.zero_grad()
-        loss.backward()
-        g_optimizer.step()
+        update("g", loss, g, g_optimizer)
         with torch.no_grad():
             for name, value in g.state_dict().items():
                 average[name].mul_(ema).add_(value, alpha=1 - ema)
@@ -111,6 +131,8 @@ def with_ganlab(table: dict[str, Any], tmp_path: Path) -> tuple[dict[str, torch.
     return parameters, training.dataset.images
 
 
+STOP = (1.25, 0.76)
+PLAIN: dict[str, Any] = {"discriminator": {"name": "mlp", "hidden": [16]}}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "vanilla": ({}, {}),
     "seed": ({"seed": 7}, {"seed": 7}),
@@ -123,6 +145,36 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "label smoothing": ({"loss_wrapper": [{"name": "label_smoothing"}]}, {"real_target": 0.9}),
     "l2 penalty": ({"penalty": [{"name": "l2_generator", "weight": 0.1}]}, {"l2": 0.1}),
     "average": ({"train": {"ema": 0.9}}, {"ema": 0.9}),
+    "discriminator every third step": ({"train": {"discriminator_every": 3}}, {"critic_every": 3}),
+    "shared noise, where there is some": (
+        {"train": {"fresh_noise": False, "discriminator_every": 2}},
+        {"fresh_noise": False, "critic_every": 2},
+    ),
+    "clipped": (
+        {"train": {"clip_norm": 0.05}, "penalty": [{"name": "l2_generator", "weight": 0.1}]},
+        {"clip": 0.05, "l2": 0.1},
+    ),
+    "stopped": (
+        {"train": {"stop_discriminator_under": STOP[0], "stop_generator_under": STOP[1]}},
+        {"stop": STOP},
+    ),
+    "in parts": (
+        {**PLAIN, "train": {"accumulate": 4}, "penalty": [{"name": "l2_generator", "weight": 0.1}]},
+        {"dropout": 0.0, "l2": 0.1},
+    ),
+    "in parts, shared noise, stopped, clipped": (
+        {
+            **PLAIN,
+            "train": {
+                "accumulate": 2,
+                "discriminator_steps": 2,
+                "fresh_noise": False,
+                "clip_norm": 0.3,
+                "stop_discriminator_under": STOP[0],
+            },
+        },
+        {"dropout": 0.0, "critic_steps": 2, "fresh_noise": False, "clip": 0.3, "stop": (STOP[0], -math.inf)},
+    ),
 }
 
 
@@ -136,6 +188,14 @@ def test_twenty_steps_equal_the_plain_loop(case: str, table: dict[str, Any], tmp
     assert len(ours) >= 8
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-6, msg=f"{case}: {name}")
+
+
+def test_the_bounds_above_stop_some_updates_and_not_all(table: dict[str, Any], tmp_path: Path) -> None:
+    """The generator's first among them, before which Adam has no moments yet."""
+    stops: list[str] = []
+    plain_loop(with_ganlab(table, tmp_path)[1], stop=STOP, stops=stops)
+    assert all(0 < stops.count(name) < STEPS for name in "dg")
+    assert stops[0] == "g"
 
 
 def test_the_plain_loop_can_tell(table: dict[str, Any], tmp_path: Path) -> None:

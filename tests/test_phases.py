@@ -160,7 +160,14 @@ class Syncs(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_step_never_waits_for_the_device(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "balance",
+    [{}, {"accumulate": 2, "clip_norm": 1.0, "stop_discriminator_under": 1.0, "stop_generator_under": 1.0}],
+)
+def test_a_step_never_waits_for_the_device(
+    balance: dict[str, Any], table: dict[str, Any], plugins: Plugins, tmp_path: Path
+) -> None:
+    table["train"] |= balance
     table["penalty"] = [{"name": "l2_generator", "weight": 0.1}]
     table["loss_wrapper"] = [{"name": "label_smoothing"}]
     table["train"]["ema"] = 0.9

@@ -82,6 +82,24 @@ def test_a_summed_loss_is_that_of_the_whole_batch(table: dict[str, Any], write: 
     assert (weights(Path("one")) - weights(Path("two"))).abs().max() < 1e-5
 
 
+def test_two_processes_stop_clip_and_take_parts_as_one_does(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """The gradient is clipped when it is everybody's, and all stop at the same updates."""
+    table["discriminator"] = {"name": "mlp", "hidden": [16]}
+    table["optimizer"] = {"name": "sgd", "lr": 0.05, "momentum": 0.5}
+    balance = {"accumulate": 4, "clip_norm": 0.2, "stop_discriminator_under": 1.3, "stop_generator_under": 0.77}
+    table["train"] |= {"steps": 12, "log_every": 12, **balance}
+    file = write(table)
+    assert ganlab("run", file, "--out", "one")[0] == 0
+    finished(torchrun(2, "run", file, "--out", "two", "--device", "cpu"))
+    assert (weights(Path("one")) - weights(Path("two"))).abs().max() < 1e-5
+    (mine,), (other,) = (read_records(Path(run) / "log.jsonl") for run in ("one", "two"))
+    for player in ("discriminator", "generator"):
+        assert 0 < mine[f"stopped_{player}"] == other[f"stopped_{player}"] < 1
+        assert mine[f"grad_norm_{player}"] == pytest.approx(other[f"grad_norm_{player}"], rel=1e-4)
+
+
 def workers(agent: int) -> list[int]:
     """The processes that a torchrun has started."""
     children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()

@@ -264,6 +264,32 @@ def test_nothing_that_is_not_finite_is_saved_between_two_ticks(
     assert max(list_checkpoints(Path("r/checkpoints"))) == STEP - 1
 
 
+def test_what_a_stopped_update_would_have_done_is_no_divergence(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    """The discriminator's updates are all stopped, so that its gradient of NaN harms nothing and is not blamed."""
+    odd(table, tmp_path)
+    table |= {"loss": {"name": "odd_loss", "how": "gradient", "player": "discriminator"}}
+    table["train"] |= {"steps": 2 * STEP, "stop_discriminator_under": 1e3}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 0, err
+    table["penalty"] = [{"name": "odd_penalty"}]
+    code, _, err = ganlab("run", write(table), "--out", "q")
+    assert code == 3
+    assert err.startswith(f"diverged in step {STEP}: penalty_odd_penalty is inf ({PENALTY} "), err
+
+
+def test_a_gradient_that_spoilt_an_update_that_was_not_stopped_is_named(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    odd(table, tmp_path)
+    table |= {"loss": {"name": "odd_loss", "how": "gradient", "player": "discriminator"}}
+    table["train"] |= {"stop_discriminator_under": -1e3}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 3
+    assert err.startswith(f"diverged in step {STEP}: the gradient of loss_discriminator is not finite ({LOSS} "), err
+
+
 MASKED = """
 import torch
 from attrs import frozen

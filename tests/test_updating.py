@@ -1,0 +1,237 @@
+"""One update: stopped ones held against optimisers that are not stepped, parts against the whole batch, to the bit or
+to rounding. What whole trainings make of it is held against a plain loop in test_loop.py."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganlab.build import Training, build
+from ganlab.config import structured
+from ganlab.loop import take_step
+from ganlab.plugins import load_plugins
+from ganlab.protocols import Places
+from ganlab.runfolder import read_records
+from ganlab.updating import leaves_no_trace, step_unless
+
+Command = Callable[..., tuple[int, str, str]]
+Write = Callable[..., Path]
+Make = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Counting(torch.optim.Optimizer):
+    """A stranger's, which counts its updates in Python; its step is the shorter the more it has made."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                kept = self.state[parameter]
+                kept["count"] = kept.get("count", 0) + 1
+                parameter.sub_(group["lr"] / kept["count"] * parameter.grad)
+
+
+class Rebinding(torch.optim.Optimizer):
+    """A stranger's, which keeps a new tensor each time."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                kept = self.state[parameter]
+                kept["mean"] = 0.9 * kept.get("mean", torch.zeros_like(parameter)) + parameter.grad
+                parameter.sub_(group["lr"] * kept["mean"])
+
+
+STOPPABLE: dict[str, Make] = {
+    "adam": lambda parameters: torch.optim.Adam(parameters, fused=True),
+    "adam, amsgrad": lambda parameters: torch.optim.Adam(parameters, amsgrad=True, weight_decay=0.1),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, foreach=False),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, 0.1, fused=True),
+    "momentum, fused": lambda parameters: torch.optim.SGD(parameters, 0.1, 0.9, fused=True),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, 0.1, 0.9, nesterov=True),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, momentum=0.5, centered=True),
+    "radam": torch.optim.RAdam,
+    "adagrad": torch.optim.Adagrad,
+    "rebinding": Rebinding,
+}
+NOT_STOPPABLE: dict[str, Make] = {
+    "begins with a product of 1": torch.optim.NAdam,
+    "damps all but the first gradient": lambda parameters: torch.optim.SGD(parameters, 0.1, 0.9, dampening=0.5),
+    "counts in Python": Counting,
+}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+@pytest.mark.parametrize("course", ["s.s..ss.", ".s", "sss"])
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_stopped_updates_are_as_if_they_had_not_been(name: str, course: str) -> None:
+    """Gradients are new each time, those of stopped updates not finite; the other optimiser is simply not stepped."""
+    one = network()
+    other = copy.deepcopy(one)
+    optimizers = [STOPPABLE[name](net.parameters()) for net in (one, other)]
+    for stop in course:
+        for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+            gradient = torch.randn_like(mine)
+            its.grad = gradient.clone()
+            mine.grad = gradient * torch.nan if stop == "s" else gradient
+        step_unless(torch.tensor(stop == "s"), optimizers[0])
+        if stop == ".":
+            optimizers[1].step()
+    for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, its)
+        for key, value in optimizers[1].state.get(its, {}).items():
+            assert torch.equal(optimizers[0].state[mine][key], value), key
+
+
+def test_whether_an_optimiser_can_be_stopped_is_found() -> None:
+    assert all(leaves_no_trace(make, network()) for make in STOPPABLE.values())
+    assert not any(leaves_no_trace(make, network()) for make in NOT_STOPPABLE.values())
+
+
+NADAM = """
+import torch
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class NAdam:
+    def build(self, parameters): return torch.optim.NAdam(parameters)
+
+@hookimpl
+def register_optimizers(register): register("nadam", NAdam)
+"""
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an optimiser that cannot be stopped": (
+        {"train": {"stop_generator_under": 0.5}, "discriminator": {"optimizer": {"name": "adam"}}},
+        "train.stop_generator_under: the optimizer 'nadam' cannot take an update back: it leaves a trace in later "
+        "ones; 'adam' can",
+    ),
+    "parts that are not equal": (
+        {"train": {"accumulate": 5}},
+        "train.accumulate: a batch of 16 images cannot pass in 5 equal parts; 4 would do",
+    ),
+    "more parts than images": (
+        {"train": {"accumulate": 32}},
+        "train.accumulate: a batch of 16 images cannot pass in 32 equal parts; 16 would do",
+    ),
+    "both": (
+        {"train": {"discriminator_every": 2, "discriminator_steps": 3}},
+        "train.discriminator_every: 2 together with discriminator_steps = 3; one of them must be 1",
+    ),
+    "no norm": ({"train": {"clip_norm": 0.0}}, "train.clip_norm: must be > 0, got 0.0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_in_a_line(case: str, table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    Path("nadam.py").write_text(NADAM)
+    changes, line = REFUSED[case]
+    table |= {"plugins": ["nadam.py"], "optimizer": {"name": "nadam"}}
+    for key, value in changes.items():
+        table[key] |= value
+    path = write(table)
+    code, _, err = ganlab("run", path, "--out", "r")
+    assert (code, err) == (2, f"{path}: {line}\n")
+    assert not Path("r").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In a training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def trained(table: dict[str, Any], tmp_path: Path, steps: int = 6, **train: Any) -> Training:
+    plugins = load_plugins()
+    experiment = structured({**table, "train": {**table["train"], "steps": steps, **train}}, plugins)
+    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    for step in range(steps):
+        take_step(training, step)
+    return training
+
+
+def weights(training: Training) -> Tensor:
+    return torch.cat([w.detach().flatten() for player in training.game.players for w in player.network.parameters()])
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_parts_give_the_gradient_of_the_whole_batch(fresh: bool, table: dict[str, Any], tmp_path: Path) -> None:
+    """With a penalty on gradients, conditions, a loss of both logits and values that it measures."""
+    network = {"name": "mlp", "hidden": [16]}
+    table |= {
+        "generator": {"name": "conditional", "network": {**network, "latent_dim": 8}},
+        "discriminator": {"name": "conditional", "network": network},
+        "loss": {"name": "value"},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "penalty": [{"name": "r1", "every": 2}, {"name": "l2_generator", "weight": 0.1}],
+    }
+    whole, parts = (trained(table, tmp_path, fresh_noise=fresh, accumulate=count) for count in (1, 4))
+    start = trained(table, tmp_path, steps=1, fresh_noise=fresh)
+    assert (weights(whole) - weights(start)).abs().max() > 1e-2
+    assert (weights(whole) - weights(parts)).abs().max() < 1e-6
+    means, other = (training.game.meters.means() for training in (whole, parts))
+    assert means.keys() == other.keys() >= {"value", "penalty_r1", "d_real", "loss_generator"}
+    assert means == pytest.approx(other, rel=1e-5)
+
+
+def test_a_relativistic_average_is_that_of_a_part(table: dict[str, Any], tmp_path: Path) -> None:
+    """What a loss makes of several logits it makes of those of a part: the gradient is another."""
+    table |= {"discriminator": {"name": "mlp", "hidden": [16]}, "loss": {"name": "relativistic_average"}}
+    whole, parts = (trained(table, tmp_path, accumulate=count) for count in (1, 4))
+    assert (weights(whole) - weights(parts)).abs().max() > 1e-5
+
+
+def test_what_is_logged(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"] |= {"steps": 8, "log_every": 2, "discriminator_every": 4, "stop_discriminator_under": 1e3}
+    table["train"]["clip_norm"] = 0.01
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    records = read_records(Path("r/log.jsonl"))
+    for number, record in enumerate(records):
+        assert record["grad_norm_generator"] > 0.01, "that of before it is clipped"
+        assert "stopped_generator" not in record
+        has_turn = number % 2 == 0
+        names = {"loss_discriminator", "d_real", "d_fake", "grad_norm_discriminator", "stopped_discriminator"}
+        assert names & record.keys() == (names if has_turn else set())
+        if has_turn:
+            assert record["stopped_discriminator"] == 1
+    assert [record["images_seen"] for record in records] == [32, 64, 96, 128]
+
+
+def test_bounds_that_are_never_reached_change_no_bit(table: dict[str, Any], tmp_path: Path) -> None:
+    """Nor does trying out the optimisers, or a norm that no gradient has."""
+    bounds = {"stop_discriminator_under": -1e3, "stop_generator_under": -1e3, "clip_norm": 1e6}
+    assert torch.equal(weights(trained(table, tmp_path)), weights(trained(table, tmp_path, **bounds)))
+
+
+def test_a_player_that_is_always_stopped_stands_still(table: dict[str, Any], tmp_path: Path) -> None:
+    one, other = (trained(table, tmp_path, steps=steps, stop_discriminator_under=1e3) for steps in (1, 6))
+    still, moved = (
+        [
+            torch.equal(a, b)
+            for a, b in zip(
+                getattr(one.game, player).network.parameters(),
+                getattr(other.game, player).network.parameters(),
+                strict=True,
+            )
+        ]
+        for player in ("discriminator", "generator")
+    )
+    assert all(still)
+    assert not any(moved)
