@@ -15,11 +15,11 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab import levers, ranks
+from ganlab import levers, ranks, trial
 from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
 from ganlab.conditions import UNCONDITIONAL, Conditions
 from ganlab.config import Experiment
-from ganlab.data import Batch, Feeder, as_input, image_spec
+from ganlab.data import Batch, Feeder, as_input, image_spec, to_float
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
@@ -136,6 +136,10 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         levers.looks_at_condition(network, given, two) for network, given in ((generator, z), (discriminator, made))
     )
 
+    pair = Batch(to_float(dataset.images[:2].to(device)), two)
+    for index, augmentation in enumerate(experiment.augmentation):
+        with _refusals(problems, f"augmentation[{index}]", device):
+            copy.deepcopy(augmentation).augment(pair.images)
     players = {}
     for name in PLAYERS:
         config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
@@ -164,6 +168,14 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
+    if experiment.penalty:
+        for seen in trial.first_steps(game, pair):
+            for index, penalty in enumerate(experiment.penalty):
+                if penalty.player == seen.player:
+                    with _refusals(problems, f"penalty[{index}]", device):
+                        copy.deepcopy(penalty).penalty(seen)
+        if problems:
+            raise UserError(*problems)
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
     turns = Turns(two_player_phases(game, train.discriminator_steps), average)
     total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
