@@ -334,6 +334,24 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "augmentation shape": (augmentation("images[..., 1:]"), "# augment", "shape", "gives torch.float32 (1, 1, 8, 7)"),
     "augmentation in place": (augmentation("images.mul_(0.9)"), "# augment", "images", "in place"),
     "augmentation mixes": (augmentation("images + images.mean(0)"), "# augment", "each image", "NaN in three of six"),
+    "augmentation forgets what it observed": (
+        augmentation("images * (1 - self.dark)").replace(
+            "    def",
+            """    dark: torch.Tensor = field(init=False, eq=False, factory=lambda: torch.zeros(()))
+    def observe(self, real): self.dark.copy_(torch.full((), 0.5))  # observe
+    def""",
+            1,
+        ),
+        "# observe",
+        "observe, measures",
+        "differs in images after 1,000 batches of logits",
+    ),
+    "augmentation measures": (
+        augmentation("images * 0.9\n    def measures(self): return {'p': 0.5}  # measures"),
+        "# measures",
+        "observe, measures",
+        "gives float, wanted a scalar tensor",
+    ),
     "generator shape": (
         network("generator", "return torch.tanh(self.up(x))"),
         "# forward",
