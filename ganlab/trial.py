@@ -23,7 +23,7 @@ from ganlab.protocols import Step
 def first_steps(game: Game, real: Batch) -> Iterator[Step]:
     """What penalties see of each player's first update: the discriminator's, then the generator's, of two real images.
 
-    A step must be done with before the next one is asked for.
+    Only of a player that has penalties. A step must be done with before the next one is asked for.
     """
     tried = copy.deepcopy(game)
     tried.batch_size = len(real.images) * ranks.world()
@@ -35,8 +35,10 @@ def first_steps(game: Game, real: Batch) -> Iterator[Step]:
         networks = tried.generator.network, tried.discriminator.network
         return Step(player, *networks, shown, fake, on_real, on_fake, condition, tried.images_seen)
 
-    with torch.no_grad():
-        fake = tried.fake(condition)
-    yield step("discriminator", real.images, fake)
-    with frozen_parameters(tried.discriminator.network):
-        yield step("generator", real.images if game.uses_real else None, tried.fake(condition))
+    if game.discriminator.penalties:
+        with torch.no_grad():
+            fake = tried.fake(condition)
+        yield step("discriminator", real.images, fake)
+    if game.generator.penalties:
+        with frozen_parameters(tried.discriminator.network):
+            yield step("generator", real.images if game.uses_real else None, tried.fake(condition))
