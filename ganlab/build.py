@@ -24,6 +24,7 @@ from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
 from ganlab.phases import Average, Game, Player, Turns, logits, two_player_phases
+from ganlab.plugins import Guard
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
@@ -172,8 +173,12 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         for seen in trial.first_steps(game, pair):
             for index, penalty in enumerate(experiment.penalty):
                 if penalty.player == seen.player:
-                    with _refusals(problems, f"penalty[{index}]", device):
+                    # What else it may raise is told where the first step does, with all that is known of it there.
+                    with Guard() as guard:
                         copy.deepcopy(penalty).penalty(seen)
+                    with _refusals(problems, f"penalty[{index}]"):
+                        if isinstance(guard.error, ComponentError):
+                            raise guard.error
         if problems:
             raise UserError(*problems)
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)

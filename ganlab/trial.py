@@ -1,4 +1,4 @@
-"""What a penalty would see of a first update, made of two images before there is a run folder: so that it may refuse.
+"""What a penalty would see of a first update, made of a few images before there is a run folder: so that it may refuse.
 
 Decisions:
 - Authors declare nothing: whether a penalty can work with an experiment's networks and data is found by calling it.
@@ -21,7 +21,7 @@ from ganlab.protocols import Step
 
 
 def first_steps(game: Game, real: Batch) -> Iterator[Step]:
-    """What penalties see of each player's first update: the discriminator's, then the generator's, of two real images.
+    """What penalties see of each player's first update on these images: the discriminator's, then the generator's.
 
     Only of a player that has penalties. A step must be done with before the next one is asked for.
     """
