@@ -16,15 +16,16 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab import levers, ranks, schedules
+from ganlab import levers, ranks, schedules, trial
 from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
 from ganlab.conditions import UNCONDITIONAL, Conditions
 from ganlab.config import Experiment
-from ganlab.data import Batch, Feeder, as_input, image_spec
+from ganlab.data import Batch, Feeder, as_input, image_spec, to_float
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
 from ganlab.phases import Average, Game, Turns, decay_of, logits, two_player_phases
+from ganlab.plugins import Guard
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
@@ -148,6 +149,11 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         levers.looks_at_condition(network, given, two) for network, given in ((generator, z), (discriminator, made))
     )
 
+    pair = Batch(to_float(dataset.images[:2].to(device)), two)
+    for index, augmentation in enumerate(parts.augmentation):
+        with _refusals(problems, f"augmentation[{index}]", device):
+            copy.deepcopy(augmentation).augment(pair.images)
+
     players = {}
     for name in PLAYERS:
         config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
@@ -181,6 +187,18 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
+    if parts.penalty:
+        for seen in trial.first_steps(game, pair):
+            for index, penalty in enumerate(parts.penalty):
+                if penalty.player == seen.player:
+                    # What else it may raise is told where the first step does, with all that is known of it there.
+                    with Guard() as guard:
+                        copy.deepcopy(penalty).penalty(seen)
+                    with _refusals(problems, f"penalty[{index}]"):
+                        if isinstance(guard.error, ComponentError):
+                            raise guard.error
+        if problems:
+            raise UserError(*problems)
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
     phases = two_player_phases(game, train.discriminator_steps, train.discriminator_every)
     images_a_step = train.batch_size * Turns(phases, None).batches

@@ -88,9 +88,12 @@ class Game:
     images_seen: Tensor = field(init=False)
     _fakes: list[Tensor] = field(factory=list, init=False)
     _measures: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = field(init=False)
+    _observing: Sequence[Callable[[Tensor], None]] = field(init=False)
+    _told: Sequence[Callable[[], Mapping[str, Tensor]]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._measures = getattr(self.loss, "measures", None)
+        self._observing, self._told = (_having(name, self.augmentations) for name in ("observe", "measures"))
         self.images_seen = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @property
@@ -152,9 +155,19 @@ class Game:
                 with torch.no_grad():
                     for name, value in self._measures(real_logits, fake_logits).items():
                         self.meters.add(name, value)
+            self._show_augmentations(real_logits)
             step = self._step("discriminator", part.images, fake, real_output, fake_output, part.condition)
             update.add(self.loss.discriminator(real_logits, fake_logits), step)
         update.finish()
+
+    @torch.no_grad()
+    def _show_augmentations(self, real_logits: Tensor) -> None:
+        """Shows those that observe them the logits of all processes' real images, and logs what any tells of itself."""
+        for observe in self._observing:
+            observe(real_logits.detach())
+        for measures in self._told:
+            for name, value in measures().items():
+                self.meters.add(name, value)
 
     def generator_phase(self, real: Batch, updates: int) -> None:
         """One update of the generator against the frozen discriminator."""
@@ -269,6 +282,11 @@ def logits(output: Any) -> Tensor:
     """The logits, float32 (N,), of what a discriminator returned."""
     tensor: Tensor = output if isinstance(output, Tensor) else output.logits
     return tensor.float()
+
+
+def _having(method: str, parts: Sequence[object]) -> list[Any]:
+    """A method of those parts that have it."""
+    return [getattr(part, method) for part in parts if hasattr(part, method)]
 
 
 @contextmanager

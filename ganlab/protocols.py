@@ -161,6 +161,26 @@ class Step:
         logits: Tensor = output if isinstance(output, torch.Tensor) else output.logits
         return logits
 
+    def generate(self, z: Tensor) -> Tensor:
+        """Images (N, C, H, W) that the generator makes of other latents (N, latent_dim), for the batch's condition.
+
+        N is at most the batch's: the first N conditions are taken. As with `judge`, all is computed in float32 under
+        bfloat16 too. It is one more pass in training mode: batch norm's running statistics take it in, as they do a
+        batch, and dropout draws for it.
+        """
+        import torch
+
+        condition = None if self.condition is None else self.condition[: len(z)]
+        with torch.autocast(z.device.type, enabled=False):
+            images: Tensor = self.generator(z, condition)
+        return images
+
+    def mean_of_all(self, value: Tensor) -> Tensor:
+        """The mean over processes of a tensor of each, without a gradient: for a state that must be the same in all."""
+        from ganlab import ranks
+
+        return ranks.averaged(value.detach().clone())
+
     def gradient_at(self, images: Tensor) -> Tensor:
         """The gradient (N, C, H, W) of each image's logit by the image, itself differentiable, as `judge` computes it.
 
@@ -195,7 +215,12 @@ class Penalty(Protocol):
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake."""
+    """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake.
+
+    It may also have `observe(real_logits)`: in each update of the discriminator it is given the logits (N,) of the real
+    images, as it augmented them, of all processes and without a gradient. What it keeps of them are tensors that it
+    changes in place and gives in `state_dict`. It may also have `measures()`: scalars by name that are then logged.
+    """
 
     def augment(self, images: Tensor, /) -> Tensor: ...
 

@@ -440,11 +440,10 @@ def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
     term, words = FAULTS[fault]
     table["train"]["steps"] = 8
     table = penalised(term, table, plugins)
+    eager = built(table, plugins, tmp_path)
     random.seed(0)
     Counts.calls = 0
     MEAN["of the last steps"] = torch.zeros(())
-    eager = built(table, plugins, tmp_path)
-    random.seed(0)
     train(eager, 0, lambda step: None)
     wanted = flat(eager)
     training = built(table, plugins, tmp_path)

@@ -66,7 +66,7 @@ MISTAKES = {
     "generator.optimizer = 'adma'": "generator.optimizer.name: unknown optimizer 'adma'; did you mean 'adam'?",
     "penalty = 3": "penalty: expected a list of tables ([[penalty]]), got 3",
     "penalty = [{ weight = 1 }]": "penalty[0]: name: expected the name of a penalty (class_loss, consistency, "
-    "dragan, gradient_penalty, l2_generator, orthogonal, r1, r2), got none",
+    "dragan, gradient_penalty, l2_generator, orthogonal, path_length, r1, r2), got none",
     "metric = [{ name = 'fid', features = 'inceptoin' }]": "metric[0].features.name: unknown features 'inceptoin'; "
     "did you mean 'inception'?",
     "metric = [{ name = 'fid', features = { name = 'classifier', colour = 1 } }]": "metric[0].features.colour",

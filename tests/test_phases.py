@@ -33,7 +33,9 @@ def register(registry: Registry, kind: str, name: str, cls: type) -> None:
 
 def training_of(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Training:
     experiment = structured(table, plugins)
-    return build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    Recording.seen.clear()  # what build tried
+    return training
 
 
 @frozen
@@ -140,8 +142,9 @@ def test_augmentation_is_applied_to_real_and_fake_and_carries_the_gradient(
     register(plugins.registry, "augmentation", "darker", Darker)
     table["augmentation"] = [{"name": "darker"}]
     training = training_of(table, plugins, tmp_path)
+    seen.clear()  # what build tried
     training.turns.phases[0].update(training.feeder.batch(0), 0)
-    assert len(seen) == 2, "real and fake"
+    assert [len(images) for images in seen] == [32], "real and fake, together"
     training.turns.phases[1].update(training.feeder.batch(0), 0)
     gradients = [p.grad for p in training.game.generator.network.parameters()]
     assert all(g is not None and not g.any() for g in gradients), "black images tell the generator nothing"

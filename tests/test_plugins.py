@@ -31,8 +31,9 @@ BUNDLED = {
     "loss_wrapper": {"label_smoothing"},
     "penalty": {
         *("l2_generator", "r1", "r2", "gradient_penalty", "dragan", "orthogonal", "consistency", "class_loss"),
+        "path_length",
     },
-    "augmentation": {"flip", "diffaugment"},
+    "augmentation": {"flip", "diffaugment", "ada"},
     "optimizer": {"adam", "sgd", "rmsprop"},
     "schedule": {"constant", "linear", "cosine"},
     "dataset": {

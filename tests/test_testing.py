@@ -362,6 +362,24 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         "gives inf in step 0",
     ),
     "schedule counts": (schedule("first + next(asked)"), "# value", "pure", "and, asked again, "),
+    "augmentation forgets what it observed": (
+        augmentation("images * (1 - self.dark)").replace(
+            "    def",
+            """    dark: torch.Tensor = field(init=False, eq=False, factory=lambda: torch.zeros(()))
+    def observe(self, real): self.dark.copy_(torch.full((), 0.5))  # observe
+    def""",
+            1,
+        ),
+        "# observe",
+        "observe, measures",
+        "differs in images after 1,000 batches of logits",
+    ),
+    "augmentation measures": (
+        augmentation("images * 0.9\n    def measures(self): return {'p': 0.5}  # measures"),
+        "# measures",
+        "observe, measures",
+        "gives float, wanted a scalar tensor",
+    ),
     "generator shape": (
         network("generator", "return torch.tanh(self.up(x))"),
         "# forward",

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from ganlab.checkpoint import from_bytes, to_bytes
 from ganlab.errors import ComponentError, one_line
 from ganlab.protocols import ImageSpec, Loss, Step, TargetedLoss
 from ganlab.rng import seed_everything
@@ -21,6 +22,7 @@ from ganlab.testing.checks import (
     Lines,
     check_scalar,
     compare_with_differences,
+    difference,
     draws,
     finite,
     noise,
@@ -31,6 +33,9 @@ from ganlab.testing.tiny import CLASSES, PlainLoss, TinyClassifier, TinyDiscrimi
 BATCHES = (1, 2, 7, 64)
 SPREADS = (0.0, 1.0, 10.0, 100.0)
 SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32))
+
+OBSERVED = 1000
+"""Batches of 1,024 logits that an augmentation is shown."""
 
 PLAYERS = ("discriminator", "generator")
 
@@ -306,7 +311,16 @@ def check_augmentation(inspection: Inspection, game: TinyGame) -> None:
         lambda: _augmentation_gradient_is_right(inspection, game),
         reached,
     )
-    look_at_game(inspection, game, shaped, kept, alone, reached, terms=True)
+    sound = [shaped, kept, alone, reached]
+    if hasattr(inspection.instance, "observe") or hasattr(inspection.instance, "measures"):
+        sound += [
+            look(
+                "observe, measures: what it learns of logits is in its state, what it tells are scalars",
+                lambda: _observes(inspection, game),
+                shaped,
+            )
+        ]
+    look_at_game(inspection, game, *sound, terms=True)
 
 
 def _images(shape: Shape, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -375,6 +389,34 @@ def _augmentation_gradient_is_right(inspection: Inspection, game: TinyGame) -> s
         return (made * weights).sum()
 
     return compare_with_differences(value, [images], "what it does to images", inspection.line_of("augment"))
+
+
+def _observes(inspection: Inspection, game: TinyGame) -> None:
+    learnt, other = inspection.fresh(), inspection.fresh()
+    at = inspection.line_of("observe")
+    if hasattr(learnt, "observe"):
+        logits = noise(1024, seed=7).abs()  # so many that the slowest to learn has learnt that all look real
+        for _ in range(OBSERVED):
+            learnt.observe(logits)
+        if not torch.equal(logits, noise(1024, seed=7).abs()):
+            raise Fault("changes the logits that it is given, in place", at)
+    if hasattr(learnt, "state_dict"):
+        other.load_state_dict(from_bytes(to_bytes(learnt.state_dict())))
+    told: list[Any] = []
+    for part in (learnt, other):
+        seed_everything(0)
+        measures = part.measures() if hasattr(part, "measures") else {}
+        for name, value in measures.items():
+            if not isinstance(name, str):
+                raise Fault(f"measures {name!r}, wanted a name", inspection.line_of("measures"))
+            check_scalar(value, inspection.line_of("measures"))
+        told.append({"images": part.augment(_images(game.shape, 7)), **measures})
+    if where := difference(told[0], told[1]):
+        raise Fault(
+            f"a fresh one with its state differs in {where} after {OBSERVED:,} batches of logits were observed: give "
+            "what is learnt of them in state_dict() and take it in load_state_dict()",
+            at,
+        )
 
 
 def _by(shape: Shape) -> str:

@@ -58,8 +58,13 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         {"loss": "wasserstein", "penalty": ["gradient_penalty"], "augmentation": ["diffaugment"]},
         None,
     ),
-    "loss value, penalty dragan, discriminator packed": (
-        {"loss": "value", "penalty": ["dragan"], "discriminator": {"name": "packed", "network": MLP}},
+    "loss value, penalty dragan, penalty path_length, augmentation ada, discriminator packed": (
+        {
+            "loss": "value",
+            "penalty": ["dragan", "path_length"],
+            "augmentation": [{"name": "ada", "p": 0.2, "interval": 32, "ramp": 500}],
+            "discriminator": {"name": "packed", "network": MLP},
+        },
         None,
     ),
     "loss relativistic_average, penalty r2, generator resnet, discriminator resnet": (

@@ -52,7 +52,8 @@ class Dragan(_WantedNorm):
     weight: the factor (lambda in the paper).
     norm: the norm that the gradient is to have (k in the paper).
     one_sided: let smaller norms be.
-    noise: the normal noise's standard deviation, in units of that of the batch's pixels.
+    noise: the noise's standard deviation, in units of that of the batch's pixels. It is normal, as in the paper's text;
+        the authors' code draws it evenly, from 0 to 0.5 of that unit.
     every: add the term on every k-th update, times k.
     """
 

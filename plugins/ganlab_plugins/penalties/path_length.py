@@ -1,0 +1,72 @@
+"""Path length regularisation (Karras et al. 2020, arXiv:1912.04958): a step in the latents changes images by as much
+wherever it is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, le, lt
+from torch import Tensor
+
+from ganlab import Penalty, Register, Step, hookimpl
+
+
+@frozen
+class PathLength:
+    """`weight` times the mean of (|J^T y| - a)^2, where a is the running mean of |J^T y| in the updates before.
+
+    J is the Jacobian of the generated image by its latents, y noise of as many pixels with a deviation of
+    1 / sqrt(height * width). Latents are new ones; the paper's are those behind StyleGAN's mapping network, here they
+    are the generator's input. Like the paper's a, ours begins at 0. The pass is in training mode: with batch norm an
+    image depends on other latents too, and as is usual the gradient of the whole is taken.
+
+    weight: the factor (2 in the paper's code).
+    decay: how much of a is kept in an update.
+    batch_shrink: divide the batch by this many, as the paper does to save memory.
+    every: add the term on every k-th update, times k.
+    """
+
+    weight: float = field(default=2.0, validator=[ge(0), le(1e9)])
+    decay: float = field(default=0.99, validator=[ge(0), lt(1)])
+    batch_shrink: int = field(default=2, validator=[ge(1), le(10**6)])
+    every: int = field(default=4, validator=[ge(1), le(10**12)])
+    _state: dict[str, Tensor] = field(init=False, eq=False, repr=False, factory=lambda: {"a": torch.zeros(())})
+
+    @property
+    def player(self) -> Literal["generator"]:
+        return "generator"
+
+    def penalty(self, step: Step) -> Tensor:
+        lengths = self._lengths(step)
+        # In the first step it goes where the images are, and from then on stays the same tensor.
+        a = self._state["a"] = self._state["a"].to(lengths.device)
+        term = self.weight * (lengths - a).square().mean()
+        a.lerp_(step.mean_of_all(lengths.mean()).to(a.dtype), 1 - self.decay)
+        return term
+
+    def _lengths(self, step: Step) -> Tensor:
+        count = max(1, len(step.fake) // self.batch_shrink)
+        latent_dim: Any = step.generator.latent_dim
+        z = torch.randn(count, latent_dim, device=step.fake.device, dtype=step.fake.dtype).requires_grad_()
+        # The way back is computed under autocast too, where that is on.
+        with torch.autocast(z.device.type, enabled=False):
+            images = step.generate(z)
+            noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+            (gradient,) = torch.autograd.grad((images * noise).sum(), z, create_graph=True)
+        lengths: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+        return lengths
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._state["a"].copy_(state["a"])
+
+
+@hookimpl
+def register_penalties(register: Register[Penalty]) -> None:
+    register("path_length", PathLength)
