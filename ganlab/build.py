@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from ganlab import levers, ranks, schedules, trial
 from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
 from ganlab.conditions import UNCONDITIONAL, Conditions
-from ganlab.config import Experiment
+from ganlab.config import Experiment, Train
 from ganlab.data import Batch, Feeder, as_input, image_spec, to_float
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
 from ganlab.memory import is_out_of_memory
 from ganlab.phases import Average, Game, Turns, decay_of, logits, two_player_phases
 from ganlab.plugins import Guard
-from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Places
+from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Penalty, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
 from ganlab.updating import Player, leaves_no_trace
@@ -112,21 +112,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     if problems:
         raise UserError(*problems)
     images = image_spec(dataset)
-    if train.batch_size > len(dataset.images):
-        problems.append(
-            f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r} "
-            f"({len(dataset.images)} images)"
-        )
-
-    share, left = divmod(train.batch_size, ranks.world())
-    if left:
-        problems.append(f"train.batch_size: {train.batch_size} cannot be shared equally by {ranks.world()} processes")
-    elif share % train.accumulate:
-        nearest = max(parts for parts in range(1, min(train.accumulate, share + 1)) if share % parts == 0)
-        of = f"each of {ranks.world()} processes' {share}" if ranks.world() > 1 else f"a batch of {share}"
-        problems.append(
-            f"train.accumulate: {of} images cannot pass in {train.accumulate} equal parts; {nearest} would do"
-        )
+    problems += _batch_problems(train, dataset)
 
     # Construct the networks: the same seed gives the same weights, whatever else is in the experiment.
     seed_everything(experiment.seed)
@@ -154,19 +140,11 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         with _refusals(problems, f"augmentation[{index}]", device):
             copy.deepcopy(augmentation).augment(pair.images)
 
-    players = {}
-    for name in PLAYERS:
-        config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
-        with _refusals(problems, f"{name}.optimizer"):
-            optimizer = _optimizer(config, device, networks[name].parameters())
-            under: float | None = getattr(train, f"stop_{name}_under")
-            players[name] = Player(name, networks[name], optimizer, penalties[name], train.clip_norm, under)
-            if under is not None and not leaves_no_trace(partial(_optimizer, config, device), networks[name]):
-                called = registry.component_of("optimizer", config).name
-                problems.append(
-                    f"train.stop_{name}_under: the optimizer {called!r} cannot take an update back: it leaves a trace "
-                    "in later ones; 'adam' can"
-                )
+    players = {
+        name: player
+        for name in PLAYERS
+        if (player := _player(name, networks[name], penalties[name], experiment, registry, device, problems))
+    }
     if problems:
         raise UserError(*problems)
 
@@ -187,26 +165,13 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
-    if parts.penalty:
-        for seen in trial.first_steps(game, pair):
-            for index, penalty in enumerate(parts.penalty):
-                if penalty.player == seen.player:
-                    # What else it may raise is told where the first step does, with all that is known of it there.
-                    with Guard() as guard:
-                        copy.deepcopy(penalty).penalty(seen)
-                    with _refusals(problems, f"penalty[{index}]"):
-                        if isinstance(guard.error, ComponentError):
-                            raise guard.error
-        if problems:
-            raise UserError(*problems)
+    _try_penalties(parts.penalty, game, pair, problems)
+    if problems:
+        raise UserError(*problems)
     feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
     phases = two_player_phases(game, train.discriminator_steps, train.discriminator_every)
     images_a_step = train.batch_size * Turns(phases, None).batches
-    average = None
-    if train.ema or train.ema_half_life:
-        decay = train.ema or decay_of(train.ema_half_life, images_a_step)
-        moves = bool(train.ema_warmup) or any(target.key == schedules.HALF_LIFE for target in targets)
-        average = Average(generator, copy.deepcopy(generator), decay, moves)
+    average = _average(experiment, generator, images_a_step)
     turns = Turns(phases, average)
     total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
     if total < 1:
@@ -250,6 +215,30 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     )
 
 
+def _player(
+    name: str,
+    network: nn.Module,
+    penalties: Sequence[tuple[str, Penalty]],
+    experiment: Experiment,
+    registry: Registry,
+    device: torch.device,
+    problems: list[str],
+) -> Player | None:
+    """A player with its optimiser; None where that is refused, which is added to `problems`."""
+    config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
+    under: float | None = getattr(experiment.train, f"stop_{name}_under")
+    with _refusals(problems, f"{name}.optimizer"):
+        optimizer = _optimizer(config, device, network.parameters())
+        if under is not None and not leaves_no_trace(partial(_optimizer, config, device), network):
+            called = registry.component_of("optimizer", config).name
+            problems.append(
+                f"train.stop_{name}_under: the optimizer {called!r} cannot take an update back: it leaves a trace in "
+                "later ones; 'adam' can"
+            )
+        return Player(name, network, optimizer, penalties, experiment.train.clip_norm, under)
+    return None
+
+
 def _optimizer(
     config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
@@ -257,6 +246,16 @@ def _optimizer(
     if device.type == "cuda":
         levers.make_capturable(optimizer)
     return optimizer
+
+
+def _average(experiment: Experiment, generator: nn.Module, images_a_step: int) -> Average | None:
+    """The running average of the generator's weights, where the experiment has one."""
+    train = experiment.train
+    if not (train.ema or train.ema_half_life):
+        return None
+    decay = train.ema or decay_of(train.ema_half_life, images_a_step)
+    moves = bool(train.ema_warmup) or any(schedule.key == schedules.HALF_LIFE for schedule in experiment.schedule)
+    return Average(generator, copy.deepcopy(generator), decay, moves)
 
 
 def capturing(
@@ -269,6 +268,22 @@ def capturing(
         return f"plugin {origin.plugin}" if origin else ""
 
     return CapturedTurns(turns, game.meters, recorder, game.device, named, unfit)
+
+
+def _batch_problems(train: Train, dataset: Dataset) -> Iterator[str]:
+    """What is wrong with the size of a batch, for the data, for the processes and for the parts it passes in."""
+    if train.batch_size > len(dataset.images):
+        yield (
+            f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r} "
+            f"({len(dataset.images)} images)"
+        )
+    share, left = divmod(train.batch_size, ranks.world())
+    if left:
+        yield f"train.batch_size: {train.batch_size} cannot be shared equally by {ranks.world()} processes"
+    elif share % train.accumulate:
+        nearest = max(count for count in range(1, min(train.accumulate, share + 1)) if share % count == 0)
+        of = f"each of {ranks.world()} processes' {share}" if ranks.world() > 1 else f"a batch of {share}"
+        yield f"train.accumulate: {of} images cannot pass in {train.accumulate} equal parts; {nearest} would do"
 
 
 def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str]) -> Loss:
@@ -291,6 +306,18 @@ def _named_penalties(experiment: Experiment, registry: Registry, problems: list[
         else:
             penalties[penalty.player].append((name, penalty))
     return penalties
+
+
+def _try_penalties(penalties: Sequence[Penalty], game: Game, pair: Batch, problems: list[str]) -> None:
+    """Adds to `problems` which penalties cannot work with the networks and the data, found by calling each once."""
+    for seen in trial.first_steps(game, pair):
+        for index, penalty in enumerate(penalties):
+            if penalty.player == seen.player:
+                # What else it may raise is told where the first step does, with all that is known of it there.
+                with Guard() as guard:
+                    copy.deepcopy(penalty).penalty(seen)
+                if isinstance(guard.error, ComponentError):
+                    problems += [f"penalty[{index}]: {line}" for line in str(guard.error).splitlines()]
 
 
 def penalty_names(experiment: Experiment, registry: Registry) -> list[str]:

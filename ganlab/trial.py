@@ -25,6 +25,8 @@ def first_steps(game: Game, real: Batch) -> Iterator[Step]:
 
     Only of a player that has penalties. A step must be done with before the next one is asked for.
     """
+    if not any(player.penalties for player in game.players):
+        return
     tried = copy.deepcopy(game)
     tried.batch_size = len(real.images) * ranks.world()
     condition = real.condition

@@ -153,7 +153,11 @@ def test_a_weight_that_moves_against_penalties_of_other_weights(built: Callable[
 
 def every_term(plugins: Plugins, loss: str, discriminator: str) -> dict[str, Any]:
     """All penalties and augmentations at once, with one of the losses."""
-    listed = {kind: [part.name for part in plugins.registry.of_kind(kind)] for kind in ("penalty", "augmentation")}
+    listed: dict[str, list[Any]] = {
+        kind: [part.name for part in plugins.registry.of_kind(kind)] for kind in ("penalty", "augmentation")
+    }
+    held = {"ada": {"name": "ada", "adaptive": False, "p": 0.5}}  # since p either adapts or is moved
+    listed["augmentation"] = [held.get(name, name) for name in listed["augmentation"]]
     targets = loss in ("bce", "least_squares")
     return {
         "loss": loss,

@@ -22,7 +22,7 @@ BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0
 
 
 def _initial(options: Ada) -> dict[str, Tensor]:
-    return {"p": torch.full((), options.p), "signs": torch.zeros(()), "seen": torch.zeros(())}
+    return {"p": torch.full((), float(options.p)), "signs": torch.zeros(()), "seen": torch.zeros(())}
 
 
 @frozen
@@ -40,7 +40,8 @@ class Ada:
     policy: which changes: "blit" (mirrored, turned by quarters, moved by whole pixels), "geometry" (scaled, turned by
         any angle, stretched, moved) and "color" (brightness, contrast, inverted luma, hue, saturation).
     p: the probability at the start.
-    adaptive: let p follow the logits; else it stays, as it must inside `consistency`, which shows no logits.
+    adaptive: let p follow the logits. Else it stays, as it must inside `consistency`, which shows no logits, or a
+        schedule moves it.
     target: what r_t is to be, from -1 to 1.
     interval: after how many real images p is moved, by as many of `ramp`; 256 are the paper's 4 batches of 64.
     ramp: over how many real images p would rise from 0 to 1.
@@ -54,8 +55,12 @@ class Ada:
     ramp: int = field(default=500_000, validator=[ge(1), le(10**12)])
     _state: dict[str, Tensor] = field(init=False, eq=False, repr=False, default=Factory(_initial, takes_self=True))
 
+    def __attrs_post_init__(self) -> None:
+        if self.adaptive and isinstance(self.p, Tensor):
+            raise ValueError("p follows the logits; with adaptive = false a schedule may move it")
+
     def augment(self, images: Tensor) -> Tensor:
-        p = self._on(images.device)["p"]
+        p = self._on(images.device)["p"] if self.adaptive else self.p
         places = [made(images, p) for part, made in (("blit", _blit), ("geometry", _geometry)) if part in self.policy]
         if places:
             images = _resampled(images, _product(*places))
@@ -76,7 +81,7 @@ class Ada:
             state[counted].mul_(~due)
 
     def measures(self) -> dict[str, Tensor]:
-        return {"ada_p": self._state["p"]}
+        return {"ada_p": self._state["p"]} if self.adaptive else {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._state)
@@ -93,7 +98,7 @@ class Ada:
         return self._state
 
 
-def _drawn(p: Tensor, value: Tensor, neutral: float) -> Tensor:
+def _drawn(p: float | Tensor, value: Tensor, neutral: float) -> Tensor:
     """For each image, (N, …), what was drawn with probability p, else what changes nothing."""
     chosen = torch.rand(len(value), *[1] * (value.ndim - 1), device=value.device) < p
     return torch.where(chosen, value, neutral)
@@ -105,7 +110,7 @@ def _drawn(p: Tensor, value: Tensor, neutral: float) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _blit(images: Tensor, p: Tensor) -> Tensor:
+def _blit(images: Tensor, p: float | Tensor) -> Tensor:
     coin, quarters = (torch.randint(0, high, (len(images),), device=images.device) for high in (2, 4))
     mirrored = 1 - 2 * _drawn(p, coin, 0).to(images.dtype)
     angle = _drawn(p, quarters, 0).to(images.dtype) * (math.pi / 2)
@@ -113,9 +118,9 @@ def _blit(images: Tensor, p: Tensor) -> Tensor:
     return _product(_scaling(mirrored, torch.ones_like(mirrored)), _turning(angle).round(), _moving(shift))
 
 
-def _geometry(images: Tensor, p: Tensor) -> Tensor:
+def _geometry(images: Tensor, p: float | Tensor) -> Tensor:
     # Two chances to be turned, before and after it is stretched, are together p.
-    turned = 1 - (1 - p).sqrt()
+    turned = 1 - (1 - p) ** 0.5
     zoom, stretch = (_drawn(p, (_normal(images) * ZOOM).exp2(), 1) for _ in range(2))
     before, after = (_drawn(turned, _even(images) * math.pi, 0) for _ in range(2))
     shift = _drawn(p, _normal(images, 2) * MOVE * _sides(images), 0)
@@ -182,7 +187,7 @@ def _resampled(images: Tensor, place: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _coloured(images: Tensor, p: Tensor) -> Tensor:
+def _coloured(images: Tensor, p: float | Tensor) -> Tensor:
     channels = images.shape[1]
     if channels not in (1, 3):
         raise ComponentError(f'ada: "color" needs images of 1 or 3 channels, got {channels}; leave it out of policy')

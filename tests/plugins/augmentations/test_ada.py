@@ -45,6 +45,19 @@ def test_at_zero_images_stay_to_the_bit(channels: int) -> None:
     assert torch.equal(Ada().augment(images), images)
 
 
+def test_a_schedule_moves_p_where_it_does_not_adapt() -> None:
+    with pytest.raises(ValueError, match="adaptive = false"):
+        Ada(p=torch.zeros(()))  # type: ignore[arg-type]
+    p = torch.zeros(())
+    moved = Ada(p=p, adaptive=False)  # type: ignore[arg-type]
+    assert torch.equal(moved.augment(IMAGES), IMAGES)
+    p.fill_(1.0)
+    torch.manual_seed(0)
+    wanted = made(IMAGES, p=1.0)
+    torch.manual_seed(0)
+    torch.testing.assert_close(moved.augment(IMAGES), wanted)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Places
 # ---------------------------------------------------------------------------------------------------------------------
@@ -205,7 +218,11 @@ def test_a_fixed_p_stays() -> None:
     ada = Ada(p=0.25, adaptive=False)
     for _ in range(100):
         ada.observe(torch.ones(1000))
-    assert ada.measures()["ada_p"] == 0.25
+    assert ada.state_dict()["p"] == 0.25
+    torch.manual_seed(0)
+    wanted = made(IMAGES, p=0.25)
+    torch.manual_seed(0)
+    assert torch.equal(ada.augment(IMAGES), wanted)
 
 
 def test_its_state_stays_the_same_tensors_and_goes_where_the_images_are() -> None:
