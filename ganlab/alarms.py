@@ -28,6 +28,7 @@ from ganlab.rng import untouched
 
 WON = "the discriminator has won"
 COLLAPSED = "the samples have collapsed"
+STOPPED = "neither player is trained"
 
 LONG = 1_000
 """Steps without a pause after which an alarm is on."""
@@ -68,7 +69,7 @@ class Alarm:
 
 @define
 class Alarms:
-    """Both alarms of a run.
+    """The alarms of a run.
 
     `gap` is that of `asked_gap`. `ema` is the decay of the running average that is sampled, 0 for none: while that
     remembers the untrained weights, nothing is said of its samples.
@@ -78,6 +79,7 @@ class Alarms:
     ema: float = 0.0
     _won: Alarm = field(factory=lambda: Alarm(WON), init=False)
     _collapsed: Alarm = field(init=False)
+    _stopped: Alarm = field(factory=lambda: Alarm(STOPPED), init=False)
 
     @_collapsed.default
     def _from_when_the_average_counts(self) -> Alarm:
@@ -87,7 +89,7 @@ class Alarms:
     @property
     def on(self) -> list[str]:
         """The names of the alarms that are on."""
-        return [alarm.name for alarm in (self._won, self._collapsed) if alarm.on]
+        return [alarm.name for alarm in (self._won, self._collapsed, self._stopped) if alarm.on]
 
     def read(self, record: Mapping[str, Any]) -> list[str]:
         """Takes a tick's record and gives the names of the alarms that are on after it."""
@@ -98,13 +100,18 @@ class Alarms:
             self._won.read(step, gap / self.gap >= WON_SHARE)
         if "sample_spread" in record:
             self._collapsed.read(step, float(record["sample_spread"]) < SPREAD_SHARE)
+        stopped = [record.get(f"stopped_{player}") for player in ("generator", "discriminator")]
+        self._stopped.read(step, stopped == [1.0, 1.0])
         return self.on
 
     def news(self, before: Sequence[str], record: Mapping[str, Any]) -> list[str]:
         """Lines for people about what has changed with the record that was read last; `before` was on before it."""
-        figures = {
+        figures: dict[str, Callable[[], str]] = {
             WON: lambda: f"D(real) {record['d_real']:.3f} and D(fake) {record['d_fake']:.3f}",
             COLLAPSED: lambda: f"their spread is {record['sample_spread']:.3f} of the data's",
+            STOPPED: lambda: (
+                "the losses of both are under their bounds (train.stop_…_under), so every update is stopped"
+            ),
         }
         begun = [name for name in self.on if name not in before]
         over = [name for name in before if name not in self.on]

@@ -106,7 +106,12 @@ def sample(
 
 
 def sample_grid(
-    network: nn.Module, count: int, seed: int, device: torch.device, conditions: Conditions
+    network: nn.Module,
+    count: int,
+    seed: int,
+    device: torch.device,
+    conditions: Conditions,
+    truncation: float | None = None,
 ) -> tuple[Tensor, int | None]:
     """Images for a person to look at, uint8 (N, C, H, W) on the CPU, and how many stand in a row of their grid.
 
@@ -115,12 +120,12 @@ def sample_grid(
     """
     labels = conditions.rows(count)
     if labels is None:
-        drawn = sample(network, count, seed, device, conditions)
+        drawn = sample(network, count, seed, device, conditions, truncation=truncation)
         return torch.cat([images.cpu() for images, _ in drawn]), None
     rows, columns = labels.shape
     generator = torch.Generator().manual_seed(derived_seed(seed, "samples"))
     latent_dim: int = network.latent_dim  # type: ignore[assignment]
-    z = latents(columns, latent_dim, generator).repeat(rows, 1)
+    z = latents(columns, latent_dim, generator, truncation).repeat(rows, 1)
     return torch.cat([images.cpu() for images in images_from(network, z, device, labels.flatten())]), columns
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ganlab.errors import UserError
-from ganlab.evaluation import images_from
+from ganlab.evaluation import images_from, sample_grid
 from ganlab.files import write_whole
 from ganlab.images import PNG_CHANNELS, png, save_grid
 from ganlab.rng import check_truncation, derived_seed, latents
@@ -27,7 +27,8 @@ def write_samples(
 ) -> None:
     """Draws `count` images, of class `label` where one is given, and writes them as the name of `out` says.
 
-    That is a grid (.png), an array (.npz) with the class labels where there are any, or a folder.
+    That is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
+    classes, a grid has a row for each, of as many images as `count` leaves for it.
     """
     if out.exists() and out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: a folder that is not empty; choose another")
@@ -38,12 +39,18 @@ def write_samples(
     channels = run.info["images"]["channels"]
     if out.suffix not in (".png", ".npz") and channels not in PNG_CHANNELS:
         raise UserError(f"--out {out}: a PNG an image cannot hold images of {channels} channels; use FILE.npz")
+    columns = None
     if interpolate:
         images, condition = latent_walk(run, count, seed, label, truncation)
+        columns = WALK
+    elif out.suffix == ".png" and label is None:
+        check_truncation(truncation)
+        device = next(run.generator.parameters()).device
+        images, columns = sample_grid(run.generator, count, seed, device, run.conditions, truncation)
     else:
         images, condition = run.sample_with_condition(count, seed, label, truncation)
     if out.suffix == ".png":
-        save_grid(images, out, columns=WALK if interpolate else None)
+        save_grid(images, out, columns)
     elif out.suffix == ".npz":
         stream = io.BytesIO()
         arrays: dict[str, Any] = {"images": images.permute(0, 2, 3, 1).numpy()}

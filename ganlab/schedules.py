@@ -25,7 +25,7 @@ from ganlab.config import NESTED, Experiment
 from ganlab.errors import UserError, did_you_mean, one_line, shown
 from ganlab.options import COMPONENT, Interval
 from ganlab.phases import Average, decay_of
-from ganlab.protocols import OptimizerConfig, Schedule
+from ganlab.protocols import Loss, OptimizerConfig, Schedule
 from ganlab.updating import Player
 
 TERMS = ("loss", "loss_wrapper", "penalty", "augmentation")
@@ -182,6 +182,8 @@ def placed(experiment: Experiment, device: torch.device, problems: list[str]) ->
 
 
 def _unknown(key: str, known: Mapping[str, Target]) -> str:
+    if key == HALF_LIFE:
+        return f"{shown(key)}: train.ema_half_life is not set, and is what the schedule begins with"
     common, dot, option = key.partition(".")
     both = [f"{player}.optimizer.{option}" for player, _ in NESTED.values()]
     if common == "optimizer" and dot and all(name in known for name in both):
@@ -191,6 +193,26 @@ def _unknown(key: str, known: Mapping[str, Target]) -> str:
         f"{shown(key)} is no option that can be moved, a number with a fraction of a term, of an optimiser or of the "
         f"average{listed}"
     )
+
+
+def without_effect(targets: Sequence[Target], loss: Loss) -> list[str]:
+    """A line for each schedule of an option that the loss as wrapped does not have any more."""
+    return [
+        f"schedule[{index}].key: {shown(target.key)} has no effect: a loss_wrapper puts another value in its place"
+        for index, target in enumerate(targets)
+        if target.path[0] == "loss" and target.tensor is not None and not _holds(loss, target.tensor)
+    ]
+
+
+def _holds(part: Any, tensor: Tensor) -> bool:
+    """Whether a component, or what it holds, has that very tensor."""
+    if isinstance(part, Tensor):
+        return part is tensor
+    if isinstance(part, tuple | list):
+        return any(_holds(item, tensor) for item in part)
+    if attrs.has(type(part)):
+        return any(_holds(getattr(part, f.name), tensor) for f in attrs.fields(type(part)))
+    return any(_holds(item, tensor) for item in getattr(part, "__dict__", {}).values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ganlab import ImageDataset, load_run
@@ -257,6 +258,9 @@ def test_labels_from_the_command_line(conditional: Path, ganlab: Command, table:
     assert ganlab("sample", "r", "--count", "16", "--interpolate", "--out", "w.npz")[0] == 0
     with np.load("w.npz") as arrays:
         assert (arrays["labels"].reshape(2, 8) == arrays["labels"].reshape(2, 8)[:, :1]).all(), "a walk keeps its class"
+    assert ganlab("sample", "r", "--count", "40", "--out", "x.png")[0] == 0
+    with Image.open("x.png") as grid:
+        assert (grid.width - 2) * 10 == (grid.height - 2) * 4, "a row for each class"
     code, _, err = ganlab("sample", "r", "--label", "10", "--out", "u.png")
     assert code == 2
     assert "--label 10: expected one of the 10 classes, 0 to 9" in err

@@ -178,7 +178,8 @@ def test_every_option_of_every_term_may_be_a_tensor(
     """What a schedule leaves at its value trains as the number does, and could be captured."""
     terms = every_term(plugins, loss, "mlp")
     known = schedules.movable(structured({**table, **terms}, plugins))
-    keys = [key for key in known if key.split(".")[0] in schedules.TERMS]
+    replaced = ("loss.real_target", "loss.fake_target") if terms["loss_wrapper"] else ()
+    keys = [key for key in known if key.split(".")[0] in schedules.TERMS and key not in replaced]
     assert {"penalty.0.weight", "penalty.0.augmentation.probability"} <= {key.replace("1.", "0.") for key in keys}
     wanted = weights(state_after(built(**terms), end=3))
     scheduled = built(**terms, schedule=[{"name": "constant", "key": key} for key in keys])
@@ -271,7 +272,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nearest": ([{"key": "penalty.0.gama"}], "; did you mean 'penalty.0.gamma'?"),
     "a whole number": ([{"key": "penalty.0.every"}], "schedule[0].key: 'penalty.0.every' is no option"),
     "a network's": ([{"key": "generator.latent_dim"}], "'generator.latent_dim' is no option"),
-    "no half-life": ([{"key": "train.ema_half_life"}], "'train.ema_half_life' is no option"),
+    "no half-life": ([{"key": "train.ema_half_life"}], "'train.ema_half_life': train.ema_half_life is not set"),
+    "replaced": (
+        [{"key": "loss.real_target", "to": 0.5}],
+        "schedule[0].key: 'loss.real_target' has no effect: a loss_wrapper puts another value in its place",
+    ),
     "of one's own": (
         [{"key": "optimizer.lr"}],
         "a player has an optimiser of its own; name 'generator.optimizer.lr' or 'discriminator.optimizer.lr'",
@@ -289,6 +294,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "schedule[0]: discriminator.optimizer.lr would be 0 in step 3: 'lr' must be > 0",
     ),
     "end": ([{"key": "loss.margin", "start": 3, "end": 2}], "schedule[0].end: must be after start, 3 steps, got 2"),
+    "warm too late": (
+        [{"key": "loss.margin", "warmup": 3, "end": 2}],
+        "schedule[0].end: must be after warmup, 3 steps, got 2",
+    ),
     "a number is made": ([{"key": "loss.margin"}], "schedule[0].key: 'loss.margin' cannot be moved: its class makes a"),
 }
 

@@ -32,8 +32,9 @@ class _Going(Constant):
     end: Interval = Interval(0)
 
     def __attrs_post_init__(self) -> None:
-        if self.end.unit == self.start.unit and 0 < self.end.count <= self.start.count:
-            raise ValueError(f"end: must be after start, {self.start}, got {self.end}")
+        for name, before in (("start", self.start), ("warmup", self.warmup)):
+            if self.end.unit == before.unit and 0 < self.end.count <= before.count:
+                raise ValueError(f"end: must be after {name}, {before}, got {self.end}")
 
     def _share(self, step: int, total: int) -> float:
         """How much of the way lies behind, from 0 to 1. Nobody sets out before being warm."""

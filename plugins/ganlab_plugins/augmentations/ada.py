@@ -27,7 +27,7 @@ def _initial(options: Ada) -> dict[str, Tensor]:
 
 @frozen
 class Ada:
-    """The paper's pipeline of eleven kinds of change, each made of an image with probability p, which adapts.
+    """The paper's pipeline of twelve kinds of change, each made of an image with probability p, which adapts.
 
     p rises while the mean sign of the logits of real images, r_t, lies over the target, and else falls: a discriminator
     that is sure of all real images has learnt them by heart. So the loss must be one whose logits are above 0 for real

@@ -36,6 +36,9 @@ class _Packed(nn.Module):
 class Packed:
     """A discriminator of packs of images, side by side in its channels. Each image is given its pack's logit.
 
+    A penalty on gradients by images counts that logit once for each image of the pack: `r1` and `r2` are `size` times
+    those of packs, and norms are held for each image, not for the pack as in PacWGAN-GP.
+
     network: the discriminator that judges a pack.
     size: images in a pack (m in the paper; PacGAN2 has 2). It should divide the batch.
     """
@@ -44,7 +47,8 @@ class Packed:
     size: int = field(default=2, validator=[ge(1), le(1024)])
 
     def build(self, images: ImageSpec) -> nn.Module:
-        packs = attrs.evolve(images, channels=images.channels * self.size)
+        # A pack has no class, so networks that need one refuse.
+        packs = attrs.evolve(images, channels=images.channels * self.size, classes=None)
         return _Packed(self.network.build(packs), self.size)
 
 

@@ -26,7 +26,7 @@ class PathLength:
 
     weight: the factor (2 in the paper's code).
     decay: how much of a is kept in an update.
-    batch_shrink: divide the batch by this many, as the paper does to save memory.
+    batch_shrink: divide the batch by this many, as the paper does to save memory; at least two images are left.
     every: add the term on every k-th update, times k.
     """
 
@@ -49,7 +49,8 @@ class PathLength:
         return term
 
     def _lengths(self, step: Step) -> Tensor:
-        count = max(1, len(step.fake) // self.batch_shrink)
+        # Batch norm takes no single image.
+        count = min(len(step.fake), max(2, len(step.fake) // self.batch_shrink))
         latent_dim: Any = step.generator.latent_dim
         z = torch.randn(count, latent_dim, device=step.fake.device, dtype=step.fake.dtype).requires_grad_()
         # The way back is computed under autocast too, where that is on.

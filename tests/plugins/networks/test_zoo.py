@@ -146,3 +146,9 @@ def test_a_residual_block_of_r3gan_is_nothing_at_first() -> None:
 def test_refusals(config: NetworkConfig, images: ImageSpec, told: str) -> None:
     with pytest.raises(ComponentError, match=told):
         config.build(images)
+
+
+@pytest.mark.parametrize("network", [MLPDiscriminator(head="projection"), ConditionalDiscriminator()])
+def test_a_pack_has_no_class(network: Any) -> None:
+    with pytest.raises(ComponentError, match="class"):
+        Packed(network).build(CIFAR)
