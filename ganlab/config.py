@@ -86,10 +86,10 @@ class Train:
     batch_size: int = field(default=64, validator=[ge(1), le(2**24)])
     discriminator_steps: int = field(default=1, validator=[ge(1), le(1000)])
     discriminator_every: int = field(default=1, validator=[ge(1), le(1000)])
-    stop_discriminator_under: float | None = None
-    stop_generator_under: float | None = None
+    stop_discriminator_under: float | None = field(default=None, validator=optional([ge(-1e12), le(1e12)]))
+    stop_generator_under: float | None = field(default=None, validator=optional([ge(-1e12), le(1e12)]))
     accumulate: int = field(default=1, validator=[ge(1), le(2**24)])
-    clip_norm: float | None = field(default=None, validator=optional(gt(0)))
+    clip_norm: float | None = field(default=None, validator=optional([gt(0), le(1e12)]))
     fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
