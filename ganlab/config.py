@@ -89,7 +89,7 @@ class Train:
     stop_discriminator_under: float | None = field(default=None, validator=optional([ge(-1e12), le(1e12)]))
     stop_generator_under: float | None = field(default=None, validator=optional([ge(-1e12), le(1e12)]))
     accumulate: int = field(default=1, validator=[ge(1), le(2**24)])
-    clip_norm: float | None = field(default=None, validator=optional([gt(0), le(1e12)]))
+    clip_norm: float | None = field(default=None, validator=optional([gt(0), le(10**12)]))
     fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
