@@ -108,7 +108,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     # What a schedule moves is a tensor in the step from here on.
     parts, targets = schedules.placed(experiment, device, problems)
     loss = _wrapped_loss(parts, registry, problems)
-    problems += schedules.without_effect(targets, loss)
+    problems += schedules.without_effect(parts, targets, loss)
     penalties = _named_penalties(parts, registry, problems)
     if problems:
         raise UserError(*problems)

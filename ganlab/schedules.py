@@ -195,24 +195,17 @@ def _unknown(key: str, known: Mapping[str, Target]) -> str:
     )
 
 
-def without_effect(targets: Sequence[Target], loss: Loss) -> list[str]:
-    """A line for each schedule of an option that the loss as wrapped does not have any more."""
+def without_effect(experiment: Experiment, targets: Sequence[Target], loss: Loss) -> list[str]:
+    """A line for each schedule of an option of the experiment's loss that a wrapper has put another value for."""
+    if type(loss) is not type(experiment.loss):  # what it makes of the loss inside is its own affair
+        return []
+    keys = [schedule.key for schedule in experiment.schedule]
     return [
-        f"schedule[{index}].key: {shown(target.key)} has no effect: a loss_wrapper puts another value in its place"
-        for index, target in enumerate(targets)
-        if target.path[0] == "loss" and target.tensor is not None and not _holds(loss, target.tensor)
+        f"schedule[{keys.index(target.key)}].key: {shown(target.key)} has no effect: a loss_wrapper puts another value "
+        "in its place"
+        for target in targets
+        if target.path[0] == "loss" and _at(loss, target.path[1:]) is not target.tensor
     ]
-
-
-def _holds(part: Any, tensor: Tensor) -> bool:
-    """Whether a component, or what it holds, has that very tensor."""
-    if isinstance(part, Tensor):
-        return part is tensor
-    if isinstance(part, tuple | list):
-        return any(_holds(item, tensor) for item in part)
-    if attrs.has(type(part)):
-        return any(_holds(getattr(part, f.name), tensor) for f in attrs.fields(type(part)))
-    return any(_holds(item, tensor) for item in getattr(part, "__dict__", {}).values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
