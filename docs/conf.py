@@ -37,7 +37,7 @@ nitpick_ignore = [
     # Of a run's fields.
     *(
         ("py:class", name)
-        for name in ("ganlab.conditions.Conditions", "ganlab.config.Experiment", "ganlab.plugins.Plugins")
+        for name in ("ganlab.conditions.Conditions", "ganlab.schema.Experiment", "ganlab.plugins.Plugins")
     ),
     ("py:class", "ganlab.hookspecs.Part_contra"),  # a type variable
 ]

@@ -27,11 +27,12 @@ from torch.utils.flop_counter import flop_registry
 from ganlab import rivals
 from ganlab.build import Training, build, capturing, pick_device
 from ganlab.capture import Rehearsal, rehearse
-from ganlab.config import Experiment, load_experiment
+from ganlab.config import load_experiment
 from ganlab.errors import UserError
 from ganlab.files import places
 from ganlab.loop import take_step
 from ganlab.plugins import Plugins
+from ganlab.schema import Experiment
 
 TURN = 0.4
 """Seconds of a contestant's turn, at least."""

@@ -25,7 +25,6 @@ from ganlab import alarms, ranks
 from ganlab.audience import Audience
 from ganlab.build import Training
 from ganlab.checkpoint import list_checkpoints, not_finite, save_checkpoint
-from ganlab.config import Experiment
 from ganlab.errors import Diverged, Interrupted, UserError
 from ganlab.evaluation import Scorer, Scoring, sample, sample_grid
 from ganlab.files import remove
@@ -36,6 +35,7 @@ from ganlab.plugins import Failure, Guard, Plugins, cause
 from ganlab.protocols import Metric
 from ganlab.rng import untouched
 from ganlab.runfolder import RunFolder, best_and_final, read_records, to_json
+from ganlab.schema import Experiment
 from ganlab.state import training_state
 from ganlab.view import View
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ganlab import levers, ranks, schedules, trial
 from ganlab.capture import CapturedTurns, CudaGraphs, Recorder
 from ganlab.conditions import UNCONDITIONAL, Conditions
-from ganlab.config import Experiment, Train
 from ganlab.data import Batch, Feeder, as_input, image_spec, to_float
 from ganlab.errors import ComponentError, UserError, one_line
 from ganlab.evaluation import evaluating
@@ -29,6 +28,7 @@ from ganlab.plugins import Guard
 from ganlab.protocols import Dataset, ImageSpec, Loss, OptimizerConfig, Penalty, Places
 from ganlab.registry import Registry
 from ganlab.rng import derived_seed, seed_everything
+from ganlab.schema import Experiment, Train
 from ganlab.updating import Player, leaves_no_trace
 
 PLAYERS = ("generator", "discriminator")

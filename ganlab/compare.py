@@ -18,11 +18,12 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config import differences, read_toml
+from ganlab.config import differences
 from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.runfolder import read_info, read_records
 from ganlab.statistics import Estimate, estimate, paired, verdict
 from ganlab.sweeps import FILE
+from ganlab.tables import read_toml
 
 
 @frozen

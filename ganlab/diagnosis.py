@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ganlab import ranks
 from ganlab.build import PLAYERS, Training, build, penalty_names
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, not_finite
-from ganlab.config import Experiment, structured, to_table
+from ganlab.config import structured, to_table
 from ganlab.data import Batch
 from ganlab.errors import GanlabError
 from ganlab.files import places
@@ -35,6 +35,7 @@ from ganlab.phases import Phase, logits
 from ganlab.plugins import Guard, Plugins
 from ganlab.protocols import Augmentation, Loss, Penalty, Step
 from ganlab.registry import Registry
+from ganlab.schema import Experiment
 from ganlab.state import restore_training
 from ganlab.updating import Player
 

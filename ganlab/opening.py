@@ -23,13 +23,14 @@ from attrs import frozen
 from ganlab import ranks
 from ganlab.build import Training
 from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
-from ganlab.config import NO_RESULTS, Experiment, read_toml
 from ganlab.errors import CannotWrite, UserError, one_line
 from ganlab.files import make_room, remove, sha256
 from ganlab.plugins import Plugins
 from ganlab.runfolder import RunFolder, is_unstarted, processor, read_info, read_records, versions
+from ganlab.schema import NO_RESULTS, Experiment
 from ganlab.state import expected_sizes, restore_training
 from ganlab.structure import Structurer
+from ganlab.tables import read_toml
 from ganlab.view import View
 
 TOLD = 20

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from ganlab import levers
 from ganlab.build import Training
-from ganlab.config import Experiment
 from ganlab.data import as_input
 from ganlab.protocols import Dataset, Step
 from ganlab.rng import derived_seed, seed_everything
+from ganlab.schema import Experiment
 
 
 @frozen

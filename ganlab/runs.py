@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ganlab.build import pick_device
 from ganlab.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.conditions import Conditions
-from ganlab.config import Experiment, load_experiment
+from ganlab.config import load_experiment
 from ganlab.errors import UserError, one_line
 from ganlab.evaluation import sample
 from ganlab.files import places
@@ -22,6 +22,7 @@ from ganlab.protocols import ImageSpec
 from ganlab.registry import KINDS
 from ganlab.rng import check_truncation
 from ganlab.runfolder import read_info, read_records
+from ganlab.schema import Experiment
 
 
 @frozen

@@ -21,11 +21,11 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from ganlab import levers
-from ganlab.config import NESTED, Experiment
 from ganlab.errors import UserError, did_you_mean, one_line, shown
 from ganlab.options import COMPONENT, Interval
 from ganlab.phases import Average, decay_of
 from ganlab.protocols import Loss, OptimizerConfig, Schedule
+from ganlab.schema import NESTED, Experiment
 from ganlab.updating import Player
 
 TERMS = ("loss", "loss_wrapper", "penalty", "augmentation")

@@ -30,7 +30,6 @@ from torch import Tensor
 from ganlab import ranks
 from ganlab.build import pick_device
 from ganlab.by_class import means, name_of, scorer_of
-from ganlab.config import override, parse_override
 from ganlab.data import ImageDataset
 from ganlab.determinism import deterministic
 from ganlab.errors import ComponentError, UserError, did_you_mean, one_line
@@ -44,6 +43,7 @@ from ganlab.rng import check_truncation
 from ganlab.runfolder import RunFolder
 from ganlab.runs import Run, load_run
 from ganlab.structure import Problems, Structurer
+from ganlab.tables import override, parse_override
 from ganlab.view import NARROW, PlainView, can_redraw
 
 FOLDER = "image_folder"

@@ -21,7 +21,7 @@ from ganlab.audience import Audience
 from ganlab.beside import Beside
 from ganlab.build import Training, build, pick_device
 from ganlab.checkpoint import list_checkpoints
-from ganlab.config import Experiment, load_experiment, to_toml
+from ganlab.config import load_experiment, to_toml
 from ganlab.data import to_float
 from ganlab.determinism import deterministic
 from ganlab.ending import explained, status_of
@@ -46,6 +46,7 @@ from ganlab.phases import logits
 from ganlab.plugins import Guard, Plugins, blamed
 from ganlab.rng import untouched
 from ganlab.runfolder import RunFolder, best_and_final, now, read_records
+from ganlab.schema import Experiment
 from ganlab.view import View
 
 SCORED = 1024

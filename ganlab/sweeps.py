@@ -22,14 +22,16 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from ganlab.config import NAME, differences, override, parse_override, read_toml, resolve, to_toml
+from ganlab.config import differences, resolve, to_toml
 from ganlab.errors import UserError, did_you_mean, shown, shown_key
 from ganlab.files import write_whole
 from ganlab.options import DEFAULT, component
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Launcher, Task
 from ganlab.runfolder import read_info
+from ganlab.schema import NAME
 from ganlab.structure import NAMED, Problem, Problems, Structurer
+from ganlab.tables import override, parse_override, read_toml
 
 FILE = "sweep.json"
 SAYS_NAME = "a name is letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"

@@ -13,10 +13,11 @@ import torch
 from ganlab import rivals
 from ganlab.bench import bench, median_ratio
 from ganlab.build import Training, build
-from ganlab.config import Experiment, structured
+from ganlab.config import structured
 from ganlab.loop import train
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Places
+from ganlab.schema import Experiment
 
 STEPS = 6
 CASES: dict[str, dict[str, Any]] = {

@@ -11,9 +11,11 @@ from typing import Any
 import attrs
 import pytest
 
-from ganlab.config import Train, load_experiment, override, parse_override, to_toml
+from ganlab.config import load_experiment, to_toml
 from ganlab.errors import UserError
 from ganlab.options import Interval
+from ganlab.schema import Train
+from ganlab.tables import override, parse_override
 
 Write = Callable[..., Path]
 

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from ganlab import hookspecs
-from ganlab.config import Experiment, Train, load_experiment
+from ganlab.config import load_experiment
 from ganlab.plugins import load_plugins
 from ganlab.registry import KINDS
 from ganlab.runfolder import read_info
+from ganlab.schema import Experiment, Train
 from ganlab.sweeps import SweepFile, load_sweep
 from ganlab.wording import option_docs, text_of
 from support import REPOSITORY

@@ -13,9 +13,9 @@ import pytest
 
 import ganlab
 from ganlab import testing
-from ganlab.config import Experiment, Train
 from ganlab.plugins import load_plugins
 from ganlab.registry import KINDS
+from ganlab.schema import Experiment, Train
 from ganlab.sweeps import SweepFile
 from support import REPOSITORY
 

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from ganlab import GanlabError, ImageDataset, MappedImages, ranks
 from ganlab.build import build
-from ganlab.config import differences, read_toml, structured
+from ganlab.config import differences, structured
 from ganlab.data import Feeder
 from ganlab.loop import train
 from ganlab.memory import free_memory
 from ganlab.plugins import load_plugins
 from ganlab.protocols import Places
+from ganlab.tables import read_toml
 from support import REPOSITORY, until
 
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ import pytest
 from attrs import frozen
 
 from ganlab import Interval, component, components
-from ganlab.config import Experiment, Train
 from ganlab.plugins import load_plugins
 from ganlab.registry import KINDS
+from ganlab.schema import Experiment, Train
 from ganlab.structure import Problems, Structurer
 from ganlab.wording import in_words, option_docs, options_of, text_of
 

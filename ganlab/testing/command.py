@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ganlab.config import override, parse_override
 from ganlab.errors import UserError
+from ganlab.tables import override, parse_override
 from ganlab.testing.checks import Check
 from ganlab.testing.subjects import Subject, loaded_from, subjects_of
 

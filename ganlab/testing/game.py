@@ -20,12 +20,12 @@ from attrs import define
 
 from ganlab.build import Training, build
 from ganlab.checkpoint import from_bytes, not_finite, to_bytes
-from ganlab.config import Experiment, Train
 from ganlab.files import places
 from ganlab.loop import take_step
 from ganlab.options import Interval
 from ganlab.registry import Registry
 from ganlab.rng import seed_everything
+from ganlab.schema import Experiment, Train
 from ganlab.state import restore_training, training_state
 from ganlab.testing.checks import CPU, Check, Fault, Inspection, difference
 from ganlab.testing.tiny import TINY, TinyClassifier, TinyImages

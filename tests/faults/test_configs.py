@@ -21,13 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganlab.checkpoint import save_checkpoint
-from ganlab.config import Train, load_experiment, parse_override, read_toml
+from ganlab.config import load_experiment
 from ganlab.errors import UserError, did_you_mean
 from ganlab.options import Interval
 from ganlab.plugins import load_plugins
 from ganlab.registry import KINDS
+from ganlab.schema import Train
 from ganlab.structure import Problems, Structurer
 from ganlab.sweeps import load_sweep
+from ganlab.tables import parse_override, read_toml
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
