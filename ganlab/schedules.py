@@ -124,15 +124,15 @@ def _numbers(part: Any, key: str, path: tuple[str, ...]) -> Iterator[tuple[str, 
                 yield from _numbers(value, f"{key}.{f.alias}", (*path, f.alias))
 
 
-def _with(part: Any, path: Sequence[str], value: Any) -> Any:
+def with_option(part: Any, path: Sequence[str], value: Any) -> Any:
     """A copy in which the option under a path has another value."""
     if not path:
         return value
     head, *rest = path
     if isinstance(part, tuple):
         place = int(head)
-        return (*part[:place], _with(part[place], rest, value), *part[place + 1 :])
-    return attrs.evolve(part, **{head: _with(_option(part, head), rest, value)})
+        return (*part[:place], with_option(part[place], rest, value), *part[place + 1 :])
+    return attrs.evolve(part, **{head: with_option(_option(part, head), rest, value)})
 
 
 def _at(part: Any, path: Sequence[str]) -> Any:
@@ -168,7 +168,7 @@ def placed(experiment: Experiment, device: torch.device, problems: list[str]) ->
         if target.path[0] in TERMS:
             tensor = torch.full((), target.first, device=device)
             try:
-                experiment = _with(experiment, target.path, tensor)
+                experiment = with_option(experiment, target.path, tensor)
                 kept = _at(experiment, target.path) is tensor
             except (TypeError, ValueError) as error:
                 problems.append(f"{at}: {shown(schedule.key)} takes no tensor: {one_line(error)}")
@@ -304,7 +304,7 @@ def _out_of_range(experiment: Experiment, target: Target, value: Callable[[int, 
         if not math.isfinite(found):
             return f"{said}; expected a finite number"
         try:
-            _with(experiment, target.path, found)
+            with_option(experiment, target.path, found)
         except (TypeError, ValueError) as error:
             return f"{said}: {one_line(error.args[0])}"
     return None

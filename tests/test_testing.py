@@ -295,6 +295,29 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         "draws NumPy's",
     ),
     "loss undocumented": (loss(options="margin: float = 1.0"), "@frozen", "options", "says nothing of 'margin'"),
+    "loss option doubled beforehand": (
+        loss(
+            g="self.twice * softplus(-fake).mean()",
+            options='"""scale: a factor."""; scale: float = 1.0; twice: float = field(init=False)',
+            more="@twice.default\n    def _twice(self): return 2 * self.scale",
+        ),
+        "@frozen",
+        "schedules",
+        "scale: moved to 0.5 by a schedule it does not do what the number 0.5 does",
+    ),
+    "optimizer option copied": (
+        optimizer("weight.sub_(weight.grad, alpha=self.rate)")
+        .replace("super().__init__(parameters, {})", "super().__init__(parameters, {'lr': rate}); self.rate = rate")
+        .replace("parameters):\n        super", "parameters, rate):\n        super")
+        .replace(
+            "    def build(self, parameters): return Descent(parameters)",
+            "    'lr: the rate.'\n    lr: float = 0.25\n"
+            "    def build(self, parameters): return Descent(parameters, self.lr)",
+        ),
+        "@frozen",
+        "schedules",
+        "lr: moved to 0.125 by a schedule",
+    ),
     "loss forgets": (loss(d=MOVES, options=MEMORY), "@frozen", "resumes", "from one that never stopped"),
     "loss half a state": (loss(d=MOVES, options=MEMORY, more=STATE), "# here", "state", "no load_state_dict(state)"),
     "loss state not taken": (
@@ -457,7 +480,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         "'no such split' is given",
     ),
     "dataset chance": (
-        dataset("pixels + torch.randint(0, 9, (1,), generator=chance).byte()").replace(
+        dataset("pixels + torch.randint(0, 9, (8, 8), generator=chance).byte()").replace(
             "        stream", "        chance = torch.Generator(); chance.seed()\n        stream"
         ),
         "# build",
@@ -598,6 +621,44 @@ def test_an_option_that_must_be_given(tmp_path: Path) -> None:
         conformance(file, {"bad": {"scale": "much"}})
     with pytest.raises(UserError, match="bat: the file registers no such component; did you mean 'bad'"):
         conformance(file, {"bat": {}})
+
+
+@pytest.mark.parametrize(
+    ("options", "generator", "said"),
+    [
+        ("scale: float = 1.0", f"self.scale * {G}", "scale"),
+        ("scale: float = 0.1", f"2 * self.scale * {G}", "scale"),
+        ("scale: float = 1.0", f"{G} if self.scale > 0 else -{G}  # here", "scale (other values change nothing here)"),
+        (
+            "scale: float = 1.0",
+            f"self.scale * {G} if self.scale > 0 else {G}  # here",
+            "scale (steps are eager under it: line LINE reads a value back from the device (item, bool, float or int "
+            "of a tensor))",
+        ),
+        (
+            "scale: float = field(default=1.0, converter=float)",
+            f"self.scale * {G}",
+            "scale (not to be moved: 'loss.scale' cannot be moved: its class makes a number of a tensor)",
+        ),
+        (
+            "scale: float = 1.0",
+            f"float.__add__(self.scale, 1.0) * {G}",
+            "scale (not to be moved: TypeError: ",
+        ),
+        ("scale: int = 1", f"self.scale * {G}", "it has none that could be moved"),
+    ],
+)
+def test_what_a_schedule_may_do_with_an_option(options: str, generator: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "scaled.py"
+    source = loss(options=f'"""scale: a factor."""; {options}', g=generator)
+    file.write_text(source)
+    (subject,) = conformance(file)
+    checks = subject.check()
+    assert faults(checks) == []
+    (found,) = [found for found in checks if found.what.startswith("schedules")]
+    line = next((number for number, text in enumerate(source.splitlines(), 1) if "# here" in text), 0)
+    said = said.replace("LINE", str(line))
+    assert found.detail.startswith(said) if said.endswith(": ") else found.detail == said
 
 
 def test_what_cannot_be_checked(tmp_path: Path) -> None:

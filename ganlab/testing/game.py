@@ -50,8 +50,8 @@ class TinyGame:
     shape: Shape = (3, 8, 8)
     classifies: bool = False
 
-    def training(self, without: bool = False) -> Training:
-        """Built anew, from an unused component on; `without` leaves it out or takes the suite's own."""
+    def experiment(self, without: bool = False) -> Experiment:
+        """From an unused component on; `without` leaves it out or takes the suite's own."""
         kind = self.inspection.kind
         parts: dict[str, Any] = {
             name: TINY[name]() for name in ("generator", "discriminator", "loss", "optimizer") if name in TINY
@@ -63,8 +63,14 @@ class TinyGame:
             fresh = self.inspection.fresh()
             parts[kind] = (fresh,) if kind in LISTED else fresh
         train = Train(steps=1000, batch_size=8, ema=0.9, log_every=Interval(1))
-        experiment = Experiment(name="check", train=train, **parts)
+        return Experiment(name="check", train=train, **parts)
+
+    def built(self, experiment: Experiment) -> Training:
         return build(experiment, self.registry, places(), CPU)
+
+    def training(self, without: bool = False) -> Training:
+        """The experiment's, built anew."""
+        return self.built(self.experiment(without))
 
     @property
     def length(self) -> int:
@@ -128,8 +134,12 @@ class TinyGame:
                 raise Fault(f"what state_dict() gave is not what load_state_dict() took: {where} differs", at)
         return None if training.stateful else "it has none"
 
-    def can_be_captured(self) -> str | None:
-        training = self.training()
+    def can_be_captured(self) -> None:
+        if fault := self.unfit(self.training()):
+            raise fault
+
+    def unfit(self, training: Training) -> Fault | None:
+        """Why steps of a training could not be captured, or None."""
         turns = training.turns
         first: dict[Hashable, int] = {}
         for step in range(self.length):
@@ -142,7 +152,7 @@ class TinyGame:
             with Watch(CPU, before) as after:
                 turns(batches, step)
             if fault := unfit(before, after):
-                raise Fault(fault.what, f"{fault.place.file}:{fault.place.line}" if fault.place.file else "")
+                return Fault(fault.what, f"{fault.place.file}:{fault.place.line}" if fault.place.file else "")
         return None
 
     def cost(self) -> str:
@@ -176,8 +186,11 @@ def in_turns(contest: dict[str, Callable[[], Any]], often: int = STEPS_A_TURN) -
     return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 
-def look_at_game(inspection: Inspection, game: TinyGame, *after: Check, terms: bool = False) -> None:
-    """The checks that every kind in the step has in common, once the component's own `after` passed."""
+def look_at_game(inspection: Inspection, game: TinyGame, *after: Check, terms: bool = False) -> Check:
+    """The checks that every kind in the step has in common, once the component's own `after` passed.
+
+    Gives the one that others rest on: that it trains.
+    """
     if inspection.kind == "penalty" and "every" in attrs.fields_dict(inspection.cls):
         inspection.instance = attrs.evolve(inspection.instance, every=2)  # so that few steps show it
     look = inspection.look
@@ -193,3 +206,4 @@ def look_at_game(inspection: Inspection, game: TinyGame, *after: Check, terms: b
         trains,
     )
     look("cost of a step", game.cost, trains)
+    return trains

@@ -25,6 +25,7 @@ from ganlab.testing.checks import (
     raised,
 )
 from ganlab.testing.game import Shape, TinyGame, look_at_game
+from ganlab.testing.moved import look_at_options
 from ganlab.testing.tiny import CLASSES
 
 SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
@@ -220,7 +221,7 @@ def check_optimizer(inspection: Inspection, game: TinyGame) -> None:
     )
     lowers = look("steps: 100 of them lower a quadratic, and all stays finite", lambda: _lowers(inspection), built)
     state = look("state: another one takes its state and goes on to the bit", lambda: _state(inspection), lowers)
-    look_at_game(inspection, game, lowers, state)
+    look_at_options(inspection, game, look_at_game(inspection, game, lowers, state))
 
 
 def _quadratic(inspection: Inspection) -> tuple[nn.Linear, torch.optim.Optimizer]:

@@ -28,6 +28,7 @@ from ganlab.testing.checks import (
     noise,
 )
 from ganlab.testing.game import Shape, TinyGame, look_at_game
+from ganlab.testing.moved import look_at_options
 from ganlab.testing.tiny import CLASSES, PlainLoss, TinyClassifier, TinyDiscriminator, TinyGenerator, TinyLoss
 
 BATCHES = (1, 2, 7, 64)
@@ -53,7 +54,7 @@ def check_loss(inspection: Inspection, game: TinyGame) -> None:
             lambda: _targets(inspection),
             *sound,
         )
-    look_at_game(inspection, game, *sound, terms=True)
+    look_at_options(inspection, game, look_at_game(inspection, game, *sound, terms=True))
 
 
 def look_at_loss(inspection: Inspection, make: Callable[[], Loss], *after: Check) -> list[Check]:
@@ -148,7 +149,7 @@ def _targets(inspection: Inspection) -> None:
 def check_loss_wrapper(inspection: Inspection, game: TinyGame) -> None:
     wraps = inspection.look("wraps: a loss in, a loss out", lambda: _wraps(inspection))
     sound = look_at_loss(inspection, lambda: inspection.fresh()(TinyLoss()), wraps)
-    look_at_game(inspection, game, wraps, *sound, terms=True)
+    look_at_options(inspection, game, look_at_game(inspection, game, wraps, *sound, terms=True))
 
 
 def _wraps(inspection: Inspection) -> str:
@@ -188,7 +189,7 @@ def check_penalty(inspection: Inspection, game: TinyGame) -> None:
         lambda: _penalty_gradient_is_right(inspection, game),
         reached,
     )
-    look_at_game(inspection, game, scalar, reached, terms=True)
+    look_at_options(inspection, game, look_at_game(inspection, game, scalar, reached, terms=True))
 
 
 def _declares(inspection: Inspection) -> str:
@@ -320,7 +321,7 @@ def check_augmentation(inspection: Inspection, game: TinyGame) -> None:
                 shaped,
             )
         ]
-    look_at_game(inspection, game, *sound, terms=True)
+    look_at_options(inspection, game, look_at_game(inspection, game, *sound, terms=True))
 
 
 def _images(shape: Shape, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
