@@ -22,7 +22,7 @@ from ganlab.config import differences
 from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.runfolder import read_info, read_records
 from ganlab.statistics import Estimate, estimate, paired, verdict
-from ganlab.sweeps import FILE
+from ganlab.sweeps import FILE, wanted_runs
 from ganlab.tables import read_toml
 
 
@@ -111,10 +111,8 @@ def _below(path: Path) -> Iterable[Entry]:
         return
     sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
     for sweep in sweeps:
-        wanted = json.loads((sweep / FILE).read_text(encoding="utf-8"))
-        for variant in wanted["variants"]:
-            for seed in wanted["seeds"]:
-                yield _entry(sweep / variant / f"seed-{seed}", variant, seed)
+        for variant, seed in wanted_runs(sweep):
+            yield _entry(sweep / variant / f"seed-{seed}", variant, seed)
     for file in sorted(path.rglob("run.json")) if path.is_dir() else []:
         if not any(file.is_relative_to(sweep) for sweep in sweeps):
             info = read_info(file.parent)

@@ -241,6 +241,10 @@ def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+ALWAYS: dict[str, type] = {"status": str, "name": str, "seed": int}
+"""What tells one run from another in run.json."""
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """run.json of a run folder; raises UserError where the folder is no run."""
     file = path / "run.json"
@@ -251,6 +255,8 @@ def read_info(path: Path) -> dict[str, Any]:
         info = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: damaged: {one_line(error)}") from None
-    if not isinstance(info, dict) or "status" not in info:
-        raise UserError(f"{file}: damaged: it holds no status")
-    return info
+    held = info if isinstance(info, dict) else {}
+    for key, kind in ALWAYS.items():
+        if not isinstance(held.get(key), kind):
+            raise UserError(f"{file}: damaged: it holds no {key}")
+    return held

@@ -17,13 +17,13 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 from attrs import field, frozen
 
 from ganlab.config import differences, resolve, to_toml
-from ganlab.errors import UserError, did_you_mean, shown, shown_key
+from ganlab.errors import UserError, did_you_mean, one_line, shown, shown_key
 from ganlab.files import write_whole
 from ganlab.options import DEFAULT, component
 from ganlab.plugins import load_plugins
@@ -200,7 +200,28 @@ def _launcher(table: object, wanted: str | None, path: Path) -> Launcher:
     raise UserError(*lines)
 
 
-def _are_seeds(seeds: object) -> bool:
+def wanted_runs(folder: Path) -> list[tuple[str, int]]:
+    """Variant and seed of each run that a sweep's folder is to hold; raises UserError where its list is damaged."""
+    file = folder / FILE
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: damaged: {one_line(error)}; `ganlab sweep` with this folder writes it anew") from None
+    seeds, variants = (table.get("seeds"), table.get("variants")) if isinstance(table, dict) else (None, None)
+    if (
+        not _are_seeds(seeds)
+        or not isinstance(variants, dict)
+        or not all(re.fullmatch(NAME, name) for name in variants)
+    ):
+        raise UserError(
+            f"{file}: damaged: it holds no seeds and variants; `ganlab sweep` with this folder writes it anew"
+        )
+    return [(variant, seed) for variant in variants for seed in seeds]
+
+
+def _are_seeds(seeds: object) -> TypeGuard[list[int]]:
     if not isinstance(seeds, list) or not seeds:
         return False
     return all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds) and len(set(seeds)) == len(seeds)

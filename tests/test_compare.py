@@ -286,6 +286,36 @@ def test_a_sweep_runs_skips_resumes_and_compares(sweep_file: Path, ganlab: Comma
     assert by_variant["smoothed"]["final"]["mean"] == pytest.approx(sum(before[run] for run in runs[2:]) / 2)
 
 
+DAMAGED = {
+    '{"seeds": [0': "s/sweep.json: damaged: Expecting ',' delimiter: line 1 column 13 (char 12)",
+    "[" * 100_000: "s/sweep.json: damaged: ",
+    "[]": "s/sweep.json: damaged: it holds no seeds and variants",
+    '{"seeds": [0]}': "s/sweep.json: damaged: it holds no seeds and variants",
+    '{"seeds": 2, "variants": {"a": {}}}': "s/sweep.json: damaged: it holds no seeds and variants",
+    '{"seeds": [0], "variants": {"../a": {}}}': "s/sweep.json: damaged: it holds no seeds and variants",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:20])
+def test_a_damaged_list_of_runs_is_named(text: str, ganlab: Command) -> None:
+    make_sweep(Path("s"), {"a": [1.0, 2.0]})
+    assert ganlab("compare", "s")[0] == 0
+    Path("s/sweep.json").write_text(text)
+    code, _, err = ganlab("compare", "s")
+    assert code == 2
+    assert err.startswith(DAMAGED[text])
+    assert err.endswith("; `ganlab sweep` with this folder writes it anew\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["status", "name", "seed"])
+def test_a_run_that_does_not_say_which_it_is(key: str, ganlab: Command) -> None:
+    make_run(Path("runs/a"), [3.0, 2.0])
+    info = json.loads(Path("runs/a/run.json").read_text())
+    Path("runs/a/run.json").write_text(json.dumps({**info, key: None}))
+    assert ganlab("compare", "runs")[::2] == (2, f"runs/a/run.json: damaged: it holds no {key}\n")
+
+
 def test_what_finished_as_another_experiment_is_not_taken_for_this_one(sweep_file: Path, ganlab: Command) -> None:
     assert ganlab("sweep", sweep_file, "--out", "s")[0] == 0
     before = Path("s/sweep.json").read_text()
