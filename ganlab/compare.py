@@ -21,7 +21,7 @@ from attrs import frozen
 from ganlab.config import differences
 from ganlab.errors import UserError, did_you_mean, one_line
 from ganlab.runfolder import read_info, read_records
-from ganlab.statistics import Estimate, estimate, paired, verdict
+from ganlab.statistics import Estimate, estimate, p_value, paired, verdicts
 from ganlab.sweeps import FILE, wanted_runs
 from ganlab.tables import read_toml
 
@@ -56,7 +56,10 @@ class Entry:
 
 @frozen
 class Row:
-    """One variant. `best_steps` are the steps of each finished seed's best value; `statuses` count the others."""
+    """One variant. `best_steps` are the steps of each finished seed's best value; `others` counts those not finished.
+
+    `difference` is the one to the baseline, `p` its p value taken alone; the verdict is one of all rows together.
+    """
 
     variant: str
     finished: int
@@ -66,6 +69,7 @@ class Row:
     best: Estimate
     best_steps: tuple[int, ...]
     difference: Estimate | None
+    p: float | None
     verdict: str
     seconds: float
     images_per_second: float
@@ -256,8 +260,10 @@ def _table(entries: Sequence[Entry], metric: str, baseline: str) -> Table:
     for entry in entries:
         by_variant.setdefault(entry.variant, []).append(entry)
     finals = {variant: _finals(mine, metric) for variant, mine in by_variant.items()}
+    apart = {variant: paired(own, finals[baseline]) for variant, own in finals.items() if variant != baseline}
+    said = verdicts(apart, better)
     rows = [
-        _row(variant, mine, metric, better, None if variant == baseline else paired(finals[variant], finals[baseline]))
+        _row(variant, mine, metric, better, apart.get(variant), said.get(variant, "baseline"))
         for variant, mine in by_variant.items()
     ]
     sign = -1 if better == "higher" else 1
@@ -271,14 +277,15 @@ def _finals(entries: Iterable[Entry], metric: str) -> dict[int | None, float]:
     return {entry.seed: float(entry.curve(metric)[-1]["value"]) for entry in entries if entry.status == "finished"}
 
 
-def _row(variant: str, entries: Sequence[Entry], metric: str, better: str | None, difference: Estimate | None) -> Row:
+def _row(
+    variant: str, entries: Sequence[Entry], metric: str, better: str | None, difference: Estimate | None, said: str
+) -> Row:
     finished = [entry for entry in entries if entry.status == "finished"]
     bests = [_best(entry.curve(metric), better) for entry in finished]
     others: dict[str, int] = {}
     for entry in entries:
         if entry.status != "finished":
             others[entry.status] = others.get(entry.status, 0) + 1
-    said = "baseline" if difference is None else verdict(difference, better)
     if said == "better" and others.get("diverged"):
         said = "cannot tell"
     ran = [entry for entry in finished if entry.log]
@@ -292,6 +299,7 @@ def _row(variant: str, entries: Sequence[Entry], metric: str, better: str | None
         best=estimate([float(record["value"]) for record in bests]),
         best_steps=tuple(record["step"] for record in bests if "step" in record),
         difference=difference,
+        p=p_value(difference) if difference else None,
         verdict=said,
         seconds=_mean([entry.info["seconds"] for entry in ran]),
         images_per_second=_mean(rates),

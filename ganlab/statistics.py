@@ -1,7 +1,8 @@
-"""What a few seeds can say: means with 95% t intervals, differences paired by seed, and a verdict in words.
+"""What a few seeds can say: means with 95% t intervals, differences paired by seed, and verdicts in words.
 
 At three to five seeds a t interval covers the mean 95% of the time where scores are roughly normal; a bootstrap covers
-it 75 to 82% of the time. Nothing here drops a value: one that is not finite makes the mean not finite.
+it 75 to 82% of the time. Nothing here drops a value: one that is not finite makes the mean not finite. Many variants
+against one baseline are many chances to be wrong, so verdicts are of all of them together.
 """
 
 from __future__ import annotations
@@ -42,13 +43,32 @@ def paired(values: Mapping[int | None, float], baseline: Mapping[int | None, flo
     return estimate([values[seed] - baseline[seed] for seed in values if seed in baseline])
 
 
-def verdict(difference: Estimate, better: str | None) -> str:
-    """ "better" or "worse" where the interval of the difference leaves 0 out, else "cannot tell".
+def p_value(difference: Estimate) -> float | None:
+    """How likely seeds alone would give a mean so far from 0: Student's, of both sides; None without an interval."""
+    if difference.low is None or difference.high is None:
+        return None
+    half = (difference.high - difference.low) / 2
+    if half == 0:
+        return float(difference.mean == 0)
+    from scipy.stats import t
 
-    `better` is "lower" or "higher"; without it nothing can be told.
+    freedom = difference.count - 1
+    return float(2 * t.sf(abs(difference.mean) * t.ppf((1 + CONFIDENCE) / 2, freedom) / half, freedom))
+
+
+def verdicts(differences: Mapping[str, Estimate], better: str | None) -> dict[str, str]:
+    """ "better" or "worse" for each of the variants that are held against one baseline, or "cannot tell".
+
+    They hold for all together, by Holm's procedure (1979): where no variant differs from the baseline, at most one
+    table in 20 says of any that it does. Of one variant alone it is whether the interval leaves 0 out. `better` is
+    "lower" or "higher"; without it nothing can be told.
     """
-    if difference.low is None or difference.high is None or better not in ("lower", "higher"):
-        return "cannot tell"
-    if difference.low <= 0 <= difference.high:
-        return "cannot tell"
-    return "better" if (difference.mean < 0) == (better == "lower") else "worse"
+    said = dict.fromkeys(differences, "cannot tell")
+    if better not in ("lower", "higher"):
+        return said
+    values = {name: p for name, difference in differences.items() if (p := p_value(difference)) is not None}
+    for rank, name in enumerate(sorted(values, key=values.__getitem__)):
+        if values[name] > (1 - CONFIDENCE) / (len(values) - rank):
+            break
+        said[name] = "better" if (differences[name].mean < 0) == (better == "lower") else "worse"
+    return said
