@@ -58,7 +58,8 @@ class Entry:
 class Row:
     """One variant. `best_steps` are the steps of each finished seed's best value; `others` counts those not finished.
 
-    `difference` is the one to the baseline, `p` its p value taken alone; the verdict is one of all rows together.
+    `difference` is the one to the baseline, `p` its p value taken alone; the verdict is one of all rows together, and
+    `held_back` says whether it would be told were this row the only one.
     """
 
     variant: str
@@ -71,6 +72,7 @@ class Row:
     difference: Estimate | None
     p: float | None
     verdict: str
+    held_back: bool
     seconds: float
     images_per_second: float
     paths: tuple[Path, ...]
@@ -286,8 +288,10 @@ def _row(
     for entry in entries:
         if entry.status != "finished":
             others[entry.status] = others.get(entry.status, 0) + 1
-    if said == "better" and others.get("diverged"):
-        said = "cannot tell"
+    alone = "baseline" if difference is None else verdicts({variant: difference}, better)[variant]
+    held_back = alone != said
+    if others.get("diverged") and alone == "better":
+        said, held_back = "cannot tell", False
     ran = [entry for entry in finished if entry.log]
     rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in ran]
     return Row(
@@ -299,9 +303,10 @@ def _row(
         best=estimate([float(record["value"]) for record in bests]),
         best_steps=tuple(record["step"] for record in bests if "step" in record),
         difference=difference,
-        p=p_value(difference) if difference else None,
+        p=None if difference is None else p_value(difference),
         verdict=said,
-        seconds=_mean([entry.info["seconds"] for entry in ran]),
+        held_back=held_back,
+        seconds=_mean([entry.info.get("seconds", math.nan) for entry in ran]),
         images_per_second=_mean(rates),
         paths=tuple(entry.path for entry in entries),
     )

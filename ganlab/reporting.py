@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ganlab.compare import Row, Table
-from ganlab.statistics import CONFIDENCE, Estimate
+from ganlab.statistics import Estimate
 from ganlab.view import duration
 
 HEADINGS = ("variant", "seeds", "final", "best", "at step", "against {baseline}", "verdict", "time", "img/s")
@@ -165,15 +165,16 @@ def notes(table: Table) -> list[str]:
     lines.append(
         "mean and 95% t interval over seeds; differences are paired by seed; best is each run's own best value"
     )
-    tried = [row for row in table.rows if row.p is not None]
+    tried = [row for row in table.rows if row.p is not None] if table.better else []
     if len(tried) > 1:
         lines.append(
-            f"verdicts are of all {len(tried)} differences together (Holm): where nothing differs, one table in 20 at "
-            "most says that something does"
+            f"verdicts are of all {len(tried)} differences together (Holm): at most one table in 20 tells one that is "
+            "none"
         )
-    if alone := [row.variant for row in tried if _alone(row)]:
+    if alone := [row.variant for row in tried if row.held_back]:
         lines.append(
-            f"{', '.join(alone)}: the interval leaves 0 out, but not as clearly as {len(tried)} at once ask: add seeds"
+            f"{', '.join(alone)}: the interval leaves 0 out, but not as clearly as {len(tried)} at once ask; a sweep "
+            "of more seeds may tell"
         )
     if table.floor is not None:
         floor = (
@@ -187,11 +188,6 @@ def notes(table: Table) -> list[str]:
     if "cifar10-jpeg" in str(table.protocol):
         lines.append("the reference is the JPEG copy of CIFAR-10: no score here compares with a published one")
     return lines
-
-
-def _alone(row: Row) -> bool:
-    """Whether a row's difference would have been told had it been the only one."""
-    return row.p is not None and row.p <= 1 - CONFIDENCE and row.verdict == "cannot tell" and not row.others
 
 
 def in_words(protocol: Mapping[str, Any]) -> str:

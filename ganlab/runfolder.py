@@ -241,8 +241,8 @@ def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-ALWAYS: dict[str, type] = {"status": str, "name": str, "seed": int}
-"""What tells one run from another in run.json."""
+NEEDED: dict[str, type] = {"status": str, "name": str, "seed": int, "images": dict, "total_steps": int, "device": str}
+"""What every run.json holds from the start on, of all that is read from it, and of which type."""
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -253,10 +253,12 @@ def read_info(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a run folder (it has no run.json){did_you_mean(path.name, siblings)}")
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: damaged: {one_line(error)}") from None
     held = info if isinstance(info, dict) else {}
-    for key, kind in ALWAYS.items():
-        if not isinstance(held.get(key), kind):
+    for key, kind in NEEDED.items():
+        if type(held.get(key)) is not kind:
             raise UserError(f"{file}: damaged: it holds no {key}")
     return held

@@ -44,7 +44,7 @@ def paired(values: Mapping[int | None, float], baseline: Mapping[int | None, flo
 
 
 def p_value(difference: Estimate) -> float | None:
-    """How likely seeds alone would give a mean so far from 0: Student's, of both sides; None without an interval."""
+    """How likely a mean at least so far from 0 is where the true one is 0, by Student's t; None without an interval."""
     if difference.low is None or difference.high is None:
         return None
     half = (difference.high - difference.low) / 2
@@ -59,16 +59,16 @@ def p_value(difference: Estimate) -> float | None:
 def verdicts(differences: Mapping[str, Estimate], better: str | None) -> dict[str, str]:
     """ "better" or "worse" for each of the variants that are held against one baseline, or "cannot tell".
 
-    They hold for all together, by Holm's procedure (1979): where no variant differs from the baseline, at most one
-    table in 20 says of any that it does. Of one variant alone it is whether the interval leaves 0 out. `better` is
-    "lower" or "higher"; without it nothing can be told.
+    They hold for all together, by Holm's procedure (1979): of the variants that do not differ from the baseline,
+    whatever the others do, at most one table in 20 says of any that it does. Of one variant alone it is whether the
+    interval leaves 0 out. `better` is "lower" or "higher"; without it nothing can be told.
     """
     said = dict.fromkeys(differences, "cannot tell")
     if better not in ("lower", "higher"):
         return said
     values = {name: p for name, difference in differences.items() if (p := p_value(difference)) is not None}
     for rank, name in enumerate(sorted(values, key=values.__getitem__)):
-        if values[name] > (1 - CONFIDENCE) / (len(values) - rank):
+        if values[name] >= (1 - CONFIDENCE) / (len(values) - rank):
             break
         said[name] = "better" if (differences[name].mean < 0) == (better == "lower") else "worse"
     return said

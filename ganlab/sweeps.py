@@ -203,21 +203,18 @@ def _launcher(table: object, wanted: str | None, path: Path) -> Launcher:
 def wanted_runs(folder: Path) -> list[tuple[str, int]]:
     """Variant and seed of each run that a sweep's folder is to hold; raises UserError where its list is damaged."""
     file = folder / FILE
+    anew = f"`ganlab sweep` with --out {folder} writes it anew"
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: damaged: {one_line(error)}; `ganlab sweep` with this folder writes it anew") from None
+        raise UserError(f"{file}: damaged: {one_line(error)}; {anew}") from None
     seeds, variants = (table.get("seeds"), table.get("variants")) if isinstance(table, dict) else (None, None)
-    if (
-        not _are_seeds(seeds)
-        or not isinstance(variants, dict)
-        or not all(re.fullmatch(NAME, name) for name in variants)
-    ):
-        raise UserError(
-            f"{file}: damaged: it holds no seeds and variants; `ganlab sweep` with this folder writes it anew"
-        )
+    if not isinstance(variants, dict) or not all(re.fullmatch(NAME, name) for name in variants):
+        variants = None
+    if not variants or not _are_seeds(seeds):
+        raise UserError(f"{file}: damaged: it holds no seeds and variants; {anew}")
     return [(variant, seed) for variant in variants for seed in seeds]
 
 

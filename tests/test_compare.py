@@ -25,7 +25,7 @@ import tomli_w
 
 from ganlab.compare import collect, tables
 from ganlab.errors import UserError
-from ganlab.runfolder import read_info, read_records, record_line
+from ganlab.runfolder import NEEDED, read_info, read_records, record_line
 from ganlab.statistics import Estimate, estimate, p_value, paired, verdicts
 from ganlab.sweeps import load_sweep
 
@@ -41,12 +41,13 @@ def make_run(
     name: str = "bce",
     status: str = "finished",
     protocol: dict[str, Any] | None = None,
-    better: str = "lower",
+    better: str | None = "lower",
     experiment: dict[str, Any] | None = None,
 ) -> None:
     """A run folder whose metric `fid` took these values at steps 0, 100, 200 …"""
     path.mkdir(parents=True)
-    (path / "run.json").write_text(json.dumps({"status": status, "name": name, "seed": seed, "seconds": 60.0}))
+    info = {"status": status, "name": name, "seed": seed, "images": {}, "total_steps": 100, "device": "cpu"}
+    (path / "run.json").write_text(json.dumps(info | {"seconds": 60.0}))
     (path / "experiment.toml").write_text(tomli_w.dumps({"seed": seed, "loss": {"name": name}} | (experiment or {})))
     record = {"name": "fid", "better": better, "protocol": protocol or PROTOCOL}
     lines = [record_line({"step": 100 * i, **record, "value": v}) for i, v in enumerate(values)]
@@ -105,6 +106,9 @@ def test_the_paired_difference_is_scipys() -> None:
         (Estimate(-1, -2, 0.1, 3), "lower", "cannot tell"),
         (Estimate(-9, None, None, 1), "lower", "cannot tell"),
         (Estimate(-1, -2, -0.1, 3), None, "cannot tell"),
+        (Estimate(-1, -1, -1, 3), "lower", "better"),
+        (Estimate(0, 0, 0, 3), "lower", "cannot tell"),
+        (Estimate(math.nan, None, None, 3), "lower", "cannot tell"),
     ],
 )
 def test_a_verdict_on_one_variant_is_its_interval(difference: Estimate, better: str | None, said: str) -> None:
@@ -157,9 +161,17 @@ def test_a_verdict_that_only_one_variant_alone_would_have(tmp_path: Path, ganlab
     assert (row.variant, row.verdict) == ("wedge", "cannot tell")
     _, out, _ = ganlab("compare", tmp_path / "s")
     assert "verdicts are of all 3 differences together (Holm)" in out
-    assert "wedge: the interval leaves 0 out, but not as clearly as 3 at once ask: add seeds\n" in out
+    assert (
+        "wedge: the interval leaves 0 out, but not as clearly as 3 at once ask; a sweep of more seeds may tell\n" in out
+    )
     _, out, _ = ganlab("compare", tmp_path / "s", "--json")
     assert json.loads(out)[0]["rows"][0]["p"] == pytest.approx(row.p)
+    _, out, _ = ganlab("compare", tmp_path / "s", "--csv", "c.csv")
+    assert float(next(csv.DictReader(io.StringIO(Path("c.csv").read_text())))["p"]) == pytest.approx(row.p)
+    (tmp_path / "s" / "d" / "seed-2" / "run.json").unlink()
+    (tmp_path / "s" / "wedge" / "seed-3").mkdir()
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"seeds": [0, 1, 2, 3], "variants": {v: {} for v in finals}}))
+    assert "wedge: the interval leaves 0 out" in ganlab("compare", tmp_path / "s")[1], "though a seed is missing"
     (tmp_path / "s" / "sweep.json").write_text(json.dumps({"seeds": [0, 1, 2], "variants": {"bce": {}, "wedge": {}}}))
     (alone,) = tables(collect([tmp_path / "s"]), None, "bce", split=False)
     assert alone.rows[0].verdict == "better"
@@ -200,10 +212,35 @@ def test_diverged_and_missing_seeds_are_shown_and_never_averaged_away(tmp_path: 
     wild, bce = table.rows
     assert (wild.finished, wild.wanted, wild.others) == (2, 3, {"diverged": 1})
     assert (bce.finished, bce.wanted, bce.others) == (2, 3, {"missing": 1})
-    assert wild.verdict != "better"
     code, out, _ = ganlab("compare", sweep)
     assert code == 0
     assert "2 of 3 (1 diverged)" in " ".join(out.split())
+
+
+def test_a_variant_that_diverged_is_never_called_better(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0, 6.0], "wild": [1.0, 2.1, 2.9, 2.0]})
+    (table,) = tables(collect([sweep]), "fid", "bce", split=False)
+    assert [row.verdict for row in table.rows] == ["better", "baseline"]
+    info = read_info(sweep / "wild" / "seed-3")
+    (sweep / "wild" / "seed-3" / "run.json").write_text(json.dumps(info | {"status": "diverged"}))
+    (table,) = tables(collect([sweep]), "fid", "bce", split=False)
+    wild = table.rows[0]
+    assert wild.p is not None
+    assert wild.p < 0.05
+    assert (wild.verdict, wild.held_back) == ("cannot tell", False)
+    assert "leaves 0 out" not in ganlab("compare", sweep)[1]
+    (table,) = tables(collect([sweep]), "fid", "wild", split=False)
+    assert table.rows[1].verdict == "worse", "which a seed that diverged makes no less true"
+
+
+def test_nothing_is_said_of_verdicts_where_there_can_be_none(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"a": [5.0, 6.0], "b": [1.0, 2.0], "c": [1.0, 2.1]}, better=None)
+    (table,) = tables(collect([sweep]), "fid", "a", split=False)
+    assert table.rows[0].p == 0, "the differences are all the same"
+    assert {row.verdict for row in table.rows} == {"cannot tell", "baseline"}
+    _, out, _ = ganlab("compare", sweep)
+    assert "Holm" not in out
+    assert "leaves 0 out" not in out
 
 
 def test_a_score_that_is_not_finite_is_shown_and_never_best(tmp_path: Path, ganlab: Command) -> None:
@@ -348,6 +385,7 @@ DAMAGED = {
     "[]": "s/sweep.json: damaged: it holds no seeds and variants",
     '{"seeds": [0]}': "s/sweep.json: damaged: it holds no seeds and variants",
     '{"seeds": 2, "variants": {"a": {}}}': "s/sweep.json: damaged: it holds no seeds and variants",
+    '{"seeds": [0], "variants": {}}': "s/sweep.json: damaged: it holds no seeds and variants",
     '{"seeds": [0], "variants": {"../a": {}}}': "s/sweep.json: damaged: it holds no seeds and variants",
 }
 
@@ -360,16 +398,25 @@ def test_a_damaged_list_of_runs_is_named(text: str, ganlab: Command) -> None:
     code, _, err = ganlab("compare", "s")
     assert code == 2
     assert err.startswith(DAMAGED[text])
-    assert err.endswith("; `ganlab sweep` with this folder writes it anew\n")
+    assert err.endswith("; `ganlab sweep` with --out s writes it anew\n")
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("key", ["status", "name", "seed"])
-def test_a_run_that_does_not_say_which_it_is(key: str, ganlab: Command) -> None:
+@pytest.mark.parametrize("key", NEEDED)
+@pytest.mark.parametrize("value", [None, True])
+def test_a_run_that_does_not_say_what_it_is(key: str, value: object, ganlab: Command) -> None:
     make_run(Path("runs/a"), [3.0, 2.0])
     info = json.loads(Path("runs/a/run.json").read_text())
-    Path("runs/a/run.json").write_text(json.dumps({**info, key: None}))
+    Path("runs/a/run.json").write_text(json.dumps({**info, key: value}))
     assert ganlab("compare", "runs")[::2] == (2, f"runs/a/run.json: damaged: it holds no {key}\n")
+
+
+def test_a_run_without_its_time_is_compared(ganlab: Command) -> None:
+    make_run(Path("runs/a"), [3.0, 2.0])
+    info = json.loads(Path("runs/a/run.json").read_text())
+    Path("runs/a/run.json").write_text(json.dumps({key: info[key] for key in NEEDED}))
+    code, out, _ = ganlab("compare", "runs", "--json")
+    assert (code, json.loads(out)[0]["rows"][0]["final"]["mean"]) == (0, 2.0)
 
 
 def test_what_finished_as_another_experiment_is_not_taken_for_this_one(sweep_file: Path, ganlab: Command) -> None:

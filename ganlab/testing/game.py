@@ -51,7 +51,7 @@ class TinyGame:
     classifies: bool = False
 
     def experiment(self, without: bool = False) -> Experiment:
-        """From an unused component on; `without` leaves it out or takes the suite's own."""
+        """The tiny experiment with an unused component; `without` leaves it out, or takes the suite's own."""
         kind = self.inspection.kind
         parts: dict[str, Any] = {
             name: TINY[name]() for name in ("generator", "discriminator", "loss", "optimizer") if name in TINY
@@ -66,10 +66,11 @@ class TinyGame:
         return Experiment(name="check", train=train, **parts)
 
     def built(self, experiment: Experiment) -> Training:
+        """The training of an experiment, by the core's own build."""
         return build(experiment, self.registry, places(), CPU)
 
     def training(self, without: bool = False) -> Training:
-        """The experiment's, built anew."""
+        """Built anew from `experiment(without)`."""
         return self.built(self.experiment(without))
 
     @property
@@ -135,11 +136,11 @@ class TinyGame:
         return None if training.stateful else "it has none"
 
     def can_be_captured(self) -> None:
-        if fault := self.unfit(self.training()):
+        if fault := self.why_eager(self.training()):
             raise fault
 
-    def unfit(self, training: Training) -> Fault | None:
-        """Why steps of a training could not be captured, or None."""
+    def why_eager(self, training: Training) -> Fault | None:
+        """Why the turns of a training's steps could not be captured, or None."""
         turns = training.turns
         first: dict[Hashable, int] = {}
         for step in range(self.length):

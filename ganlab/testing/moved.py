@@ -3,12 +3,13 @@
 Decisions:
 - Authors declare nothing: a training in which a schedule puts another value for an option is held against one whose
   option has that value as a number.
-- A schedule that is refused is no fault, and neither is one that makes steps eager: a run says both. That it moves
-  nothing is a fault, since a run goes on without a word.
+- What a run says by itself is no fault, and is told here: that a schedule is refused, that the step ends with an error,
+  that steps are eager. That an option is moved and the step goes on as before is a fault, since no run would say so.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import attrs
@@ -16,6 +17,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ganlab.build import Training
 from ganlab.errors import UserError, one_line
 from ganlab.plugins import Guard
 from ganlab.schedules import Target, movable, with_option
@@ -25,6 +27,9 @@ from ganlab.testing.game import LISTED, TinyGame
 
 TOLD = 1e-5
 """The least that another value must change the weights by, as a share of them, for a difference to be no rounding."""
+
+ASTRAY = 0.1
+"""How far a moved option may lead from where the number leads, as a share of what the number changes: for rounding."""
 
 
 @frozen
@@ -47,64 +52,84 @@ def look_at_options(inspection: Inspection, game: TinyGame, *after: Check) -> No
 
 def _moved(inspection: Inspection, game: TinyGame) -> str:
     experiment = game.experiment()
+    before = _weights(game, _built(game, experiment))
+    eager_anyway = game.why_eager(_built(game, experiment)) is not None  # which another check tells
     own = [target for key, target in movable(experiment).items() if key.startswith(f"{inspection.kind}.")]
     skipped = 2 if inspection.kind in LISTED else 1
     said = []
     for target in own:
         option = ".".join(target.path[skipped:])
-        note = _follows(inspection, game, experiment, target, option)
+        found = _another(game, experiment, target, before)
+        if found is None:
+            note = "no other value that was tried changes anything here"
+        else:
+            scheduled = attrs.evolve(experiment, schedule=(Put(target.key, found[0]),))
+            note = _follows(inspection, game, scheduled, before, found[1], option)
+            note = note or ("" if eager_anyway else _eager(inspection, game, scheduled))
         said.append(f"{option} ({note})" if note else option)
     return ", ".join(said) or "it has none that could be moved"
 
 
-def _follows(inspection: Inspection, game: TinyGame, experiment: Experiment, target: Target, option: str) -> str:
-    """What there is to say of one option; raises Fault where a schedule moves it in vain."""
-    before = _weights(game, experiment)
-    for value in _others(experiment, target):
-        as_number = _weights(game, with_option(experiment, target.path, value))
-        effect = (as_number - before).norm()
-        if effect > TOLD * before.norm():  # and it is no NaN
-            break
-    else:
-        return "other values change nothing here"
-    scheduled = attrs.evolve(experiment, schedule=(Put(target.key, value),))
-    moved: list[Tensor] = []
-    with Guard() as guard:
-        moved.append(_weights(game, scheduled))
-    if isinstance(guard.error, UserError):
-        return f"not to be moved: {one_line(guard.error).partition(': ')[2]}"
-    if guard.error is not None:
-        return f"not to be moved: {raised(guard.error)}"
-    if not (moved[0] - as_number).norm() <= 0.1 * effect:  # nor where it is NaN
-        raise Fault(
-            f"{option}: moved to {value:g} by a schedule it does not do what the number {value:g} does; what is made "
-            "of an option must be made in the step",
-            inspection.line_of_class(),
-        )
-    if game.unfit(game.training()):  # which is told already
-        return ""
-    fault = game.unfit(game.built(scheduled))
-    if fault is None:
-        return ""
-    return f"steps are eager under it: {fault.at.replace(f'{inspection.file}:', 'line ')} {fault}"
+def _another(game: TinyGame, experiment: Experiment, target: Target, before: Tensor) -> tuple[float, Tensor] | None:
+    """Another value of an option that changes the weights, and the weights; None where none was found."""
+    for value in _values(target.first):
+        with Guard() as guard:  # not every value is one that it may have
+            weights = _weights(game, _built(game, with_option(experiment, target.path, value)))
+        if guard.error is None and (weights - before).norm() > TOLD * before.norm():
+            return value, weights
+    return None
 
 
-def _others(experiment: Experiment, target: Target) -> Iterator[float]:
-    """Other values that the option may have, which float32 holds."""
-    first = target.first
+def _values(first: float) -> Iterator[float]:
+    """Values near another one, which float32 holds."""
     for near in (first / 2, first * 2, first + 0.25, first - 0.25):
         value = float(torch.tensor(near))
-        try:
-            with_option(experiment, target.path, value)
-        except (TypeError, ValueError):
-            continue
         if value != first:
             yield value
 
 
-def _weights(game: TinyGame, experiment: Experiment) -> Tensor:
+def _follows(
+    inspection: Inspection, game: TinyGame, scheduled: Experiment, before: Tensor, as_number: Tensor, option: str
+) -> str:
+    """Raises Fault where the schedule moves an option in vain; gives what a run with it would end with, if it would."""
+    moved: Tensor | None = None
+    with Guard() as guard:
+        moved = _weights(game, _built(game, scheduled))
+    if isinstance(guard.error, UserError):
+        return f"not to be moved: {one_line(guard.error).removeprefix('schedule[0].key: ')}"
+    if guard.error is not None or moved is None:
+        return f"not to be moved, which ends the step: {raised(guard.error)}" if guard.error else ""
+    # Put so that weights which are NaN are a fault too.
+    if not (moved - as_number).norm() <= ASTRAY * (as_number - before).norm():
+        (put,) = (f"{schedule.to:g}" for schedule in scheduled.schedule if isinstance(schedule, Put))
+        raise Fault(
+            f"{option}: moved to {put} by a schedule it does not do what the number {put} does; what is made of an "
+            "option must be made in the step",
+            inspection.line_of_class(),
+        )
+    return ""
+
+
+def _eager(inspection: Inspection, game: TinyGame, scheduled: Experiment) -> str:
+    """Why steps under the schedule would not be captured, or nothing."""
+    training = _built(game, scheduled)
+    if training.schedules.unfit:
+        return f"steps are eager under it: {training.schedules.unfit.partition(': ')[2]}"
+    fault = game.why_eager(training)
+    if fault is None:
+        return ""
+    line = fault.at.removeprefix(f"{inspection.file}:")
+    at = f"line {line} " if line.isdigit() else f"{fault.at} " if line else ""
+    return f"steps are eager under it: {at}{fault}"
+
+
+def _built(game: TinyGame, experiment: Experiment) -> Training:
+    """A training of unused components: what one has learnt is not the next one's."""
+    return game.built(copy.deepcopy(experiment))
+
+
+def _weights(game: TinyGame, training: Training) -> Tensor:
     """Both networks' weights after some steps, as one vector."""
-    training = game.built(experiment)
     game.steps(training, 0, game.length)
     weights = [weight for player in training.game.players for weight in player.network.parameters()]
     return torch.cat([weight.detach().double().flatten() for weight in weights])
