@@ -52,35 +52,72 @@ def look_at_options(inspection: Inspection, game: TinyGame, *after: Check) -> No
 
 def _moved(inspection: Inspection, game: TinyGame) -> str:
     experiment = game.experiment()
-    before = _weights(game, _built(game, experiment))
-    eager_anyway = game.why_eager(_built(game, experiment)) is not None  # which another check tells
+    trial = _Trial(inspection, game, experiment, _weights(game, experiment))
     own = [target for key, target in movable(experiment).items() if key.startswith(f"{inspection.kind}.")]
     skipped = 2 if inspection.kind in LISTED else 1
     said = []
     for target in own:
         option = ".".join(target.path[skipped:])
-        found = _another(game, experiment, target, before)
-        if found is None:
-            note = "no other value that was tried changes anything here"
-        else:
-            scheduled = attrs.evolve(experiment, schedule=(Put(target.key, found[0]),))
-            note = _follows(inspection, game, scheduled, before, found[1], option)
-            note = note or ("" if eager_anyway else _eager(inspection, game, scheduled))
+        note = trial.told(target, option)
         said.append(f"{option} ({note})" if note else option)
     return ", ".join(said) or "it has none that could be moved"
 
 
-def _another(game: TinyGame, experiment: Experiment, target: Target, before: Tensor) -> tuple[float, Tensor] | None:
-    """Another value of an option that changes the weights, and the weights; None where none was found."""
-    for value in _values(target.first):
-        with Guard() as guard:  # not every value is one that it may have
-            weights = _weights(game, _built(game, with_option(experiment, target.path, value)))
-        if guard.error is None and (weights - before).norm() > TOLD * before.norm():
-            return value, weights
-    return None
+@frozen
+class _Trial:
+    """A tiny game, and the weights that it comes to when no option is moved."""
+
+    inspection: Inspection
+    game: TinyGame
+    experiment: Experiment
+    unmoved: Tensor
+
+    def told(self, target: Target, option: str) -> str:
+        """What there is to say of an option; raises Fault where a schedule moves it in vain."""
+        found = self.another(target)
+        if found is None:
+            return "no other value that was tried changes anything here"
+        value, as_number = found
+        scheduled = attrs.evolve(self.experiment, schedule=(Put(target.key, value),))
+        moved: list[Tensor] = []
+        with Guard() as guard:
+            moved.append(_weights(self.game, scheduled))
+        if isinstance(guard.error, UserError):
+            return f"not to be moved: {one_line(guard.error).removeprefix('schedule[0].key: ')}"
+        if guard.error is not None:
+            return f"not to be moved, which ends the step: {raised(guard.error)}"
+        # Put so that weights which are NaN are a fault too.
+        if not (moved[0] - as_number).norm() <= ASTRAY * (as_number - self.unmoved).norm():
+            raise Fault(
+                f"{option}: moved to {value:g} by a schedule it does not do what the number {value:g} does; what is "
+                "made of an option must be made in the step",
+                self.inspection.line_of_class(),
+            )
+        return self.eager(scheduled)
+
+    def another(self, target: Target) -> tuple[float, Tensor] | None:
+        """Another value of an option that changes the weights, and the weights; None where none was found."""
+        for value in _near(target.first):
+            with Guard() as guard:  # not every value is one that it may have
+                weights = _weights(self.game, with_option(self.experiment, target.path, value))
+            if guard.error is None and (weights - self.unmoved).norm() > TOLD * self.unmoved.norm():
+                return value, weights
+        return None
+
+    def eager(self, scheduled: Experiment) -> str:
+        """Why steps are eager under a schedule, or nothing; nor where they always are, which another check tells."""
+        training = _built(self.game, scheduled)
+        if training.schedules.unfit:
+            return f"steps are eager under it: {training.schedules.unfit.partition(': ')[2]}"
+        fault = self.game.why_eager(training)
+        if fault is None or self.game.why_eager(_built(self.game, self.experiment)):
+            return ""
+        line = fault.at.removeprefix(f"{self.inspection.file}:")
+        at = f"line {line} " if line.isdigit() else f"{fault.at} " if line else ""
+        return f"steps are eager under it: {at}{fault}"
 
 
-def _values(first: float) -> Iterator[float]:
+def _near(first: float) -> Iterator[float]:
     """Values near another one, which float32 holds."""
     for near in (first / 2, first * 2, first + 0.25, first - 0.25):
         value = float(torch.tensor(near))
@@ -88,48 +125,14 @@ def _values(first: float) -> Iterator[float]:
             yield value
 
 
-def _follows(
-    inspection: Inspection, game: TinyGame, scheduled: Experiment, before: Tensor, as_number: Tensor, option: str
-) -> str:
-    """Raises Fault where the schedule moves an option in vain; gives what a run with it would end with, if it would."""
-    moved: Tensor | None = None
-    with Guard() as guard:
-        moved = _weights(game, _built(game, scheduled))
-    if isinstance(guard.error, UserError):
-        return f"not to be moved: {one_line(guard.error).removeprefix('schedule[0].key: ')}"
-    if guard.error is not None or moved is None:
-        return f"not to be moved, which ends the step: {raised(guard.error)}" if guard.error else ""
-    # Put so that weights which are NaN are a fault too.
-    if not (moved - as_number).norm() <= ASTRAY * (as_number - before).norm():
-        (put,) = (f"{schedule.to:g}" for schedule in scheduled.schedule if isinstance(schedule, Put))
-        raise Fault(
-            f"{option}: moved to {put} by a schedule it does not do what the number {put} does; what is made of an "
-            "option must be made in the step",
-            inspection.line_of_class(),
-        )
-    return ""
-
-
-def _eager(inspection: Inspection, game: TinyGame, scheduled: Experiment) -> str:
-    """Why steps under the schedule would not be captured, or nothing."""
-    training = _built(game, scheduled)
-    if training.schedules.unfit:
-        return f"steps are eager under it: {training.schedules.unfit.partition(': ')[2]}"
-    fault = game.why_eager(training)
-    if fault is None:
-        return ""
-    line = fault.at.removeprefix(f"{inspection.file}:")
-    at = f"line {line} " if line.isdigit() else f"{fault.at} " if line else ""
-    return f"steps are eager under it: {at}{fault}"
-
-
 def _built(game: TinyGame, experiment: Experiment) -> Training:
     """A training of unused components: what one has learnt is not the next one's."""
     return game.built(copy.deepcopy(experiment))
 
 
-def _weights(game: TinyGame, training: Training) -> Tensor:
+def _weights(game: TinyGame, experiment: Experiment) -> Tensor:
     """Both networks' weights after some steps, as one vector."""
+    training = _built(game, experiment)
     game.steps(training, 0, game.length)
     weights = [weight for player in training.game.players for weight in player.network.parameters()]
     return torch.cat([weight.detach().double().flatten() for weight in weights])
