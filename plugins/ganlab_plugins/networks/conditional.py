@@ -48,7 +48,8 @@ class ConditionalGenerator:
     """A generator that is given a learned vector of the class behind the latent.
 
     network: the generator that is given both; its latent_dim is that of the latent alone.
-    label_dim: numbers in a class's vector.
+    label_dim: numbers in a class's vector, which begin as large as the latent's: the more there are, the more the class
+        weighs beside the latent.
     """
 
     network: NetworkConfig = component("generator", default="mlp")
