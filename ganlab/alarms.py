@@ -8,7 +8,8 @@ Decisions:
 - The discriminator has won where D(real) and D(fake) are as far apart as the loss asks for. How far that is no plugin
   declares: a probe finds it. A loss that can never be satisfied (Wasserstein's) has no such alarm.
 - Samples have collapsed where their spread is far under that of real images. It is taken of the same latents as the
-  sample grids, at the first tick after each of them is due.
+  sample grids, at the first tick after each of them is due. Where networks are told classes it is the spread within a
+  class: one picture a class is a collapse too, though ten of them are far apart.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ first (mnist_mlp: 0.05 to 0.2), and under 0.03 for up to 600 (a small mnist_dcga
 
 SPREAD_OF = 64
 """Images of each kind whose spread is compared."""
+
+MOST_CLASSES = SPREAD_OF // 4
+"""Of more classes so many images are too few to say how far those of one lie apart."""
 
 FEWEST = 8
 """Fewer real images than this have no spread that a generator's could be held against."""
@@ -139,23 +143,51 @@ def spans(log: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def spread(batches: Iterable[Tensor]) -> float:
-    """How far uint8 images (N, C, H, W), two at least, lie apart: the root of the mean over pixels of their variance.
+@define
+class _Sums:
+    """Of images: how many, their sum and that of their squares, in whole numbers, the same on every device."""
 
-    In units of a pixel's value, 0 to 255. Sums are of whole numbers, so the value is the same on every device.
+    count: int = 0
+    total: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
+    squares: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
+
+    def add(self, images: Tensor) -> None:
+        for part in images.split(8):  # four bytes a value: not of all at once
+            pixels = part.to(torch.int32)
+            self.count += len(pixels)
+            self.total, self.squares = self.total + pixels.sum(0).cpu(), self.squares + pixels.square().sum(0).cpu()
+
+    @property
+    def deviation(self) -> Tensor:
+        """The sum of the squared distances from the mean, of each pixel."""
+        return self.squares.double() - self.total.double().square() / self.count
+
+
+def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
+    """How far uint8 images (N, C, H, W) lie apart: the root of the mean over pixels of their variance.
+
+    Each batch is images and their class labels, or None. With labels it is the variance within a class, pooled over the
+    classes; of one class, or without labels, there must be two images at least. In units of a pixel's value, 0 to 255.
     """
-    count, total, squares = 0, torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
-    for part in (part for batch in batches for part in batch.split(8)):  # four bytes a value: not of all at once
-        pixels = part.to(torch.int32)
-        count, total, squares = count + len(pixels), total + pixels.sum(0).cpu(), squares + pixels.square().sum(0).cpu()
-    variance = (squares.double() - total.double().square() / count) / (count - 1)
-    return math.sqrt(max(0.0, float(variance.mean())))
+    classes: dict[int, _Sums] = {}
+    for images, labels in batches:
+        of = [0] * len(images) if labels is None else labels.tolist()
+        for label in sorted(set(of)):
+            classes.setdefault(label, _Sums()).add(images[[place for place, one in enumerate(of) if one == label]])
+    freedom = sum(sums.count - 1 for sums in classes.values())
+    variance = float(sum(sums.deviation.mean() for sums in classes.values())) / freedom
+    return math.sqrt(max(0.0, variance))
 
 
-def real_spread(images: Tensor) -> float:
-    """The spread of `SPREAD_OF` images from all over a data set; 0 where it has too few."""
-    count = min(SPREAD_OF, len(images))
-    return spread([images[torch.arange(count) * len(images) // count]]) if count >= FEWEST else 0.0
+def real_spread(images: Tensor, labels: Tensor | None = None) -> float:
+    """The spread of `SPREAD_OF` images from all over a data set, within classes for labels; 0 where it has too few."""
+    count, classes = min(SPREAD_OF, len(images)), 1 if labels is None else len(labels.unique())
+    if count - classes + 1 < FEWEST:
+        return 0.0
+    # In the order of the classes every class has its share of them.
+    order = torch.arange(len(images)) if labels is None else labels.argsort(stable=True)
+    some = order[torch.arange(count) * len(images) // count]
+    return spread([(images[some], None if labels is None else labels[some])])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

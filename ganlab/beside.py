@@ -154,7 +154,9 @@ class Beside:
             self.run.write_info(step_levers=levers)
 
     def _sample_spread(self, step: int) -> float | None:
-        """The spread of samples as a share of the data's, at the first tick after a sample grid is due.
+        """The spread of samples as a share of the data's, at the first tick after a sample grid is due; None at others.
+
+        Within classes where the networks are told them and there are not too many.
 
         Not of the grid itself, which is drawn at steps that may lie between ticks: what a tick says depends on nothing
         but this step and the records before it, so that a resumed run says the same.
@@ -163,16 +165,19 @@ class Beside:
         grids = step // every - self._last_tick // every if every else 0
         if not self.run.writes or not (grids or step == self.training.total_steps):
             return None
+        training = self.training
+        within = 0 < len(training.conditions.counts) <= alarms.MOST_CLASSES
         if self._real_spread is None:
-            self._real_spread = alarms.real_spread(self.training.feeder.images)
+            labels = training.dataset.condition if within else None
+            self._real_spread = alarms.real_spread(training.feeder.images, labels)
         if not self._real_spread:
             return None
         with untouched():
-            training = self.training
             drawn = sample(
                 training.evaluated, alarms.SPREAD_OF, self.experiment.seed, training.game.device, training.conditions
             )
-            return round(alarms.spread(images for images, _ in drawn) / self._real_spread, 4)
+            told = ((images, labels if within else None) for images, labels in drawn)
+            return round(alarms.spread(told) / self._real_spread, 4)
 
     @property
     def _images_per_step(self) -> int:

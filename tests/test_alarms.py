@@ -114,16 +114,39 @@ def test_the_probe_changes_nothing() -> None:
 def test_the_spread_is_the_root_of_the_mean_variance() -> None:
     images = torch.randint(0, 256, (50, 3, 4, 5), dtype=torch.uint8)
     wanted = images.double().var(0).mean().sqrt()
-    assert spread(images.split(7)) == pytest.approx(float(wanted), rel=1e-12)
+    assert spread((part, None) for part in images.split(7)) == pytest.approx(float(wanted), rel=1e-12)
     # Squares of so many of the largest values do not fit into a float.
     images = 255 - torch.randint(0, 2, (2000, 1, 2, 2), dtype=torch.uint8)
-    assert spread([images]) == pytest.approx(float(images.double().var(0).mean().sqrt()), rel=1e-9)
-    assert spread([images[:1].expand(9, -1, -1, -1)]) == 0
+    assert spread([(images, None)]) == pytest.approx(float(images.double().var(0).mean().sqrt()), rel=1e-9)
+    assert spread([(images[:1].expand(9, -1, -1, -1), None)]) == 0
 
 
 def test_points_are_images() -> None:
     points = torch.tensor([[0, 10], [20, 30]], dtype=torch.uint8).view(2, 2, 1, 1)
-    assert spread([points]) == pytest.approx(math.sqrt(200))
+    assert spread([(points, None)]) == pytest.approx(math.sqrt(200))
+
+
+def test_within_classes_it_is_the_residual_of_a_one_way_analysis_of_variance() -> None:
+    images = torch.randint(0, 256, (60, 2, 3, 3), dtype=torch.uint8)
+    labels = torch.randint(0, 4, (60,))
+    images += (20 * labels).to(torch.uint8)[:, None, None, None]
+    rows = images.double().flatten(1)
+    residual = sum((rows[labels == one] - rows[labels == one].mean(0)).square().sum(0) for one in range(4))
+    wanted = torch.as_tensor(residual).div(60 - 4).mean().sqrt()
+    parts = zip(images.split(7), labels.split(7), strict=True)
+    assert spread(parts) == pytest.approx(float(wanted), rel=1e-12)
+    one_picture_a_class = torch.arange(4)[labels].mul(60).to(torch.uint8)[:, None, None, None]
+    assert spread([(one_picture_a_class, labels)]) == 0
+    assert spread([(one_picture_a_class, None)]) > 50
+
+
+def test_every_class_of_the_data_is_looked_at() -> None:
+    labels = torch.arange(1000) % 16
+    images = torch.randint(0, 2, (1000, 1, 2, 2), dtype=torch.uint8) * 100 + labels.to(torch.uint8)[:, None, None, None]
+    assert real_spread(images, labels) == pytest.approx(50, abs=6), "the classes' own levels are left out"
+    assert real_spread(labels.to(torch.uint8)[:, None, None, None], labels) == 0
+    assert real_spread(images[:22], labels[:22]) == 0, "too few"
+    assert real_spread(images[:23], labels[:23]) > 0
 
 
 def test_the_data_is_looked_at_from_end_to_end() -> None:
@@ -228,6 +251,54 @@ def test_a_lost_game_raises_both_alarms(
     page = Path("r.html").read_text()
     assert f"Alarm: {COLLAPSED}, from step 1,000 to step 1,200." in page
     assert ganlab("run", write(lost), "--out", "r", "--resume")[0] == 0
+
+
+PAINTER = """
+import torch
+from attrs import frozen
+from torch import nn
+import ganlab
+
+class Net(nn.Module):
+    def __init__(self, images):
+        super().__init__()
+        self.latent_dim, self.shape = 8, (images.channels, images.height, images.width)
+        self.pictures = nn.Embedding(ganlab.classes_of(images, "a painter"), images.height * images.width)
+
+    def forward(self, z, condition):
+        return torch.tanh(self.pictures(condition) + 0 * z.sum()).unflatten(1, self.shape)
+
+@frozen
+class Painter:
+    def build(self, images):
+        return Net(images)
+
+@ganlab.hookimpl
+def register_generators(register):
+    register("painter", Painter)
+"""
+
+
+def test_one_picture_a_class_is_a_collapse_too(
+    table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarms, "LONG", 40)
+    Path("painter.py").write_text(PAINTER)
+    table["generator"] = "painter"
+    table["train"] |= {"steps": 80, "log_every": 10, "sample_every": 20, "checkpoint_every": 0}
+    code, out, _ = ganlab("run", write(table), "--out", "r", "--plugin", "painter.py")
+    assert code == 0
+    log = read_records(Path("r/log.jsonl"))
+    assert [record["sample_spread"] for record in log if "sample_spread" in record] == [0, 0, 0, 0]
+    assert COLLAPSED in log[-1]["alarms"]
+    assert "ALARM: the samples have collapsed: their spread is 0.000 of the data's" in out
+    # Networks that are told more of the latent than of the class spread, and are held against digits of one class.
+    table["generator"] = {"name": "conditional", "network": {"name": "mlp", "latent_dim": 32, "hidden": [64]}}
+    code, out, _ = ganlab("run", write(table), "--out", "told")
+    assert code == 0
+    within = [record["sample_spread"] for record in read_records(Path("told/log.jsonl")) if "sample_spread" in record]
+    assert min(within) > 0.02
+    assert COLLAPSED not in out
 
 
 def test_a_healthy_game_raises_none(table: dict[str, Any], write: Write, ganlab: Command) -> None:
