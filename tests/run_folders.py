@@ -13,6 +13,9 @@ from ganlab.runfolder import read_info, read_records
 
 TIMED = ("images_per_second", "seconds")
 
+HELD = {"status": "interrupted", "name": "r", "seed": 0, "step": 0, "images": {}, "total_steps": 1, "device": "cpu"}
+"""The least that run.json holds."""
+
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the latest checkpoint: networks, average, optimisers, random states."""

@@ -139,16 +139,16 @@ def test_verdicts_on_many_are_holms(values: Sequence[float], told: set[int]) -> 
 
 
 def test_where_nothing_differs_one_table_in_20_says_that_something_does() -> None:
-    """By simulation, of eight variants with three seeds against one baseline; 1,000 have a standard error of 0.7%."""
-    draws = np.random.default_rng(0).normal(10, 2, (1000, 9, 3))
+    """By simulation, of eight variants with three seeds against one baseline; 400 have a standard error of 1.1%."""
+    draws = np.random.default_rng(0).normal(10, 2, (400, 9, 3))
     called = alone = 0
     for baseline, *variants in draws:
         pairs = [(dict(enumerate(variant)), dict(enumerate(baseline))) for variant in variants]
         differences = {str(number): paired(*pair) for number, pair in enumerate(pairs)}
         called += set(verdicts(differences, "lower").values()) != {"cannot tell"}
         alone += any(verdicts({"": one}, "lower")[""] != "cannot tell" for one in differences.values())
-    assert called / 1000 < 0.07
-    assert alone / 1000 > 0.2, "what would be said without"
+    assert called / 400 < 0.08
+    assert alone / 400 > 0.2, "what would be said without"
 
 
 def test_a_verdict_that_only_one_variant_alone_would_have(tmp_path: Path, ganlab: Command) -> None:

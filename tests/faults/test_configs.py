@@ -30,6 +30,7 @@ from ganlab.schema import Train
 from ganlab.structure import Problems, Structurer
 from ganlab.sweeps import load_sweep
 from ganlab.tables import parse_override, read_toml
+from run_folders import HELD
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -156,7 +157,7 @@ def test_bombs_are_refused_by_every_command_that_reads_an_experiment(
     # The same as the file that a run folder holds, and as the base of a sweep.
     run = tmp_path / "run"
     run.mkdir()
-    (run / "run.json").write_text('{"status": "interrupted", "step": 1}')
+    (run / "run.json").write_text(json.dumps(HELD))
     (run / "experiment.toml").write_bytes(path.read_bytes())
     code, _, said = ganlab("run", run, "--resume")
     assert code == 2
@@ -178,9 +179,7 @@ def test_bombs_in_a_run_folder_are_refused_by_what_reads_it(
     text, wanted = EXPERIMENTS[name]
     for run in ("r", "other"):
         (tmp_path / run).mkdir()
-        (tmp_path / run / "run.json").write_text(
-            json.dumps({"status": "finished", "name": run, "seed": 0, "step": 0, "total_steps": 1, "device": "cpu"})
-        )
+        (tmp_path / run / "run.json").write_text(json.dumps(HELD | {"status": "finished", "name": run}))
         write(table, f"{run}/experiment.toml")
     save_checkpoint(tmp_path / "r" / "checkpoints", 1, {"generator": {}})
     (tmp_path / "r" / "experiment.toml").write_bytes(text.encode(errors="surrogateescape"))

@@ -20,6 +20,7 @@ from ganlab.config import load_experiment
 from ganlab.errors import UserError
 from ganlab.opening import Request, chosen_folder
 from ganlab.sweeps import load_sweep
+from run_folders import HELD
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -210,7 +211,7 @@ def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:
     with own_folder() as here:
         folder = here / "stranger"
         folder.mkdir()
-        (folder / "run.json").write_text(json.dumps({"status": "interrupted", "step": 0}))
+        (folder / "run.json").write_text(json.dumps(HELD))
         file = folder / "experiment.toml"
         file.write_text(tomli_w.dumps({"name": name, **TABLE}), encoding="utf-8")
         assert tomllib.loads(file.read_text(encoding="utf-8"))["name"] == name
