@@ -2,7 +2,7 @@
 
 Three directives, for pages that are read on GitHub too, where they are shown as they are written:
 
-- `keys`: those of a class, `ganlab.schema.Train`, one by one, with type, bounds and default;
+- `keys`: those of a class, `ganlab.config.schema.Train`, one by one, with type, bounds and default;
 - `components`: the bundled ones of a kind with their options;
 - `names`: the public names that live in one module of ganlab, by autodoc, and the classes of it that these give.
 """
@@ -20,10 +20,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import ganlab
-from ganlab.options import DEFAULT
-from ganlab.plugins import load_plugins
-from ganlab.schema import NESTED
-from ganlab.wording import Option, option_docs, options_of, text_of
+from ganlab.plugin.fields import DEFAULT
+from ganlab.plugin.loader import load_plugins
+from ganlab.config.schema import NESTED
+from ganlab.config.describe import Option, option_docs, options_of, text_of
 
 BOUND = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
 

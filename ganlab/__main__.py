@@ -1,6 +1,6 @@
 """`python -m ganlab`."""
 
-from ganlab.cli import main
+from ganlab.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ganlab.files import cached_tensors, tensors_sha256
+from ganlab.utils.cache import cached_tensors
+from ganlab.utils.hashing import tensors_sha256
 from support import until
 
 KEY = {"of": "everything"}

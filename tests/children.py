@@ -17,7 +17,7 @@ import torch
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["ganlab.session", "ganlab.plots", "matplotlib.figure", "torchvision", "sklearn.datasets"]
+    ["ganlab.run.train", "ganlab.viz.plots", "matplotlib.figure", "torchvision", "sklearn.datasets"]
 )
 
 
@@ -56,11 +56,11 @@ class Command:
         self.before = before
 
     def __call__(self) -> int:
-        from ganlab import cli
+        from ganlab.cli import main
 
         if self.before is not None:
             self.before()
-        return cli.call(self.arguments)
+        return main.call(self.arguments)
 
 
 def _child(work: Callable[[], object], environment: dict[str, str], folder: str, log: str) -> None:

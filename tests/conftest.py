@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is loaded: with more threads than cores they keep waiting for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
-from ganlab import cli
+from ganlab.cli import main
 from support import WEDGE
 
 
@@ -70,7 +70,7 @@ def ganlab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
     """Runs a command in this process; returns its exit code, what it printed and what it said on stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.call([str(argument) for argument in arguments])
+        code = main.call([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

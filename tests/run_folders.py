@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ganlab.checkpoint import list_checkpoints
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.training.checkpoint import list_checkpoints
 
 TIMED = ("images_per_second", "seconds")
 

@@ -113,7 +113,7 @@ class AtUpdate:
     updates: int
 
     def __call__(self) -> None:
-        from ganlab.phases import Game
+        from ganlab.training.game import Game
 
         plain = Game.generator_phase
 
@@ -159,9 +159,9 @@ def clock_set_back() -> None:
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
             return datetime.datetime.fromtimestamp(time.time(), tz)
 
-    from ganlab import runfolder
+    from ganlab.run import run_dir
 
-    runfolder.datetime = types.SimpleNamespace(datetime=Datetime, UTC=datetime.UTC)  # type: ignore[assignment]
+    run_dir.datetime = types.SimpleNamespace(datetime=Datetime, UTC=datetime.UTC)  # type: ignore[assignment]
 
 
 def nobody(temporary: str) -> None:
@@ -189,7 +189,7 @@ def cut_off() -> None:
 @contextmanager
 def interrupted_at(stop: int) -> Iterator[None]:
     """A run of this process, in the body, is sent SIGINT at the boundary before a step."""
-    from ganlab.beside import Beside
+    from ganlab.run.callbacks import Beside
 
     plain = Beside.__call__
 

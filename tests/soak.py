@@ -23,7 +23,7 @@ import numpy as np
 import tomli_w
 
 from children import Child, Command
-from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
+from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from image_files import save
 from run_folders import assert_same_run
 

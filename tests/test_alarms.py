@@ -13,10 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from ganlab import alarms
-from ganlab.alarms import COLLAPSED, STOPPED, WON, Alarms, asked_gap, real_spread, spans, spread
-from ganlab.runfolder import read_records
-from ganlab.view import LiveView, PlainView
+from ganlab.run import monitors
+from ganlab.run.monitors import COLLAPSED, STOPPED, WON, Alarms, asked_gap, real_spread, spans, spread
+from ganlab.run.records import read_records
+from ganlab.viz.progress import LiveView, PlainView
 from ganlab_plugins.loss_wrappers.label_smoothing import LabelSmoothing
 from ganlab_plugins.losses.bce import BCE
 from ganlab_plugins.losses.least_squares import LeastSquares
@@ -190,7 +190,7 @@ def test_what_is_not_finite_raises_no_alarm() -> None:
 
 
 def test_samples_have_collapsed_after_long_enough_and_until_they_spread() -> None:
-    low, high = alarms.SPREAD_SHARE / 2, alarms.SPREAD_SHARE * 2
+    low, high = monitors.SPREAD_SHARE / 2, monitors.SPREAD_SHARE * 2
     spreads = {500: low, 1000: low, 1050: None, 2000: high, 2500: low, 3000: low, 3050: None, 3500: high, 5000: low}
     records = [{"step": step, **({} if s is None else {"sample_spread": s})} for step, s in spreads.items()]
     assert on_at(Alarms(1.0), records) == {step: [COLLAPSED] for step in (1000, 1050, 3000, 3050, 5000)}
@@ -233,7 +233,7 @@ def lost(table: dict[str, Any]) -> dict[str, Any]:
 def test_a_lost_game_raises_both_alarms(
     lost: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ganlab.view.PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("ganlab.viz.progress.PLAIN_SECONDS", 0.0)
     code, out, err = ganlab("run", write(lost), "--out", "r")
     assert (code, err) == (0, "")
     log = read_records(Path("r/log.jsonl"))
@@ -282,7 +282,7 @@ def register_generators(register):
 def test_one_picture_a_class_is_a_collapse_too(
     table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alarms, "LONG", 40)
+    monkeypatch.setattr(monitors, "LONG", 40)
     Path("painter.py").write_text(PAINTER)
     table["generator"] = "painter"
     table["train"] |= {"steps": 80, "log_every": 10, "sample_every": 20, "checkpoint_every": 0}
@@ -319,8 +319,8 @@ def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
     stop: int, lost: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped before they come, when they are on, and between a grid and the tick after it; nothing lines up."""
-    monkeypatch.setattr(alarms, "LONG", 40)
-    monkeypatch.setattr(alarms, "WON_SHARE", 0.5)
+    monkeypatch.setattr(monitors, "LONG", 40)
+    monkeypatch.setattr(monitors, "WON_SHARE", 0.5)
     lost["train"] |= {"steps": 140, "log_every": 7, "sample_every": 32, "ema": 0.9}
     path = write(lost)
     assert ganlab("run", path, "--out", "whole")[0] == 0

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from ganlab.build import Training, build
-from ganlab.config import structured
-from ganlab.loop import take_step
-from ganlab.plugins import load_plugins
+from ganlab.config.load import structured
+from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.runfolder import read_info
+from ganlab.run.run_dir import read_info
+from ganlab.training.build import build
+from ganlab.training.loop import Training, take_step
 
 STEPS, BATCH = 12, 16
 IMAGES = 2 * BATCH  # a step, with two updates of the discriminator

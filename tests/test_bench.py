@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from ganlab import rivals
-from ganlab.bench import bench, median_ratio
-from ganlab.build import Training, build
-from ganlab.config import structured
-from ganlab.loop import train
-from ganlab.plugins import load_plugins
+from ganlab.bench import baselines
+from ganlab.bench.benchmark import bench, median_ratio
+from ganlab.config.load import structured
+from ganlab.config.schema import Experiment
+from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.schema import Experiment
+from ganlab.training.build import build
+from ganlab.training.loop import Training, train
 
 STEPS = 6
 CASES: dict[str, dict[str, Any]] = {
@@ -59,9 +59,9 @@ def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experimen
 def test_a_rival_takes_the_same_steps(case: str, rival: str, table: dict[str, Any], tmp_path: Path) -> None:
     experiment, training = trained(table, case, tmp_path)
     if rival == "tutorial":
-        step, parts = rivals.tutorial(experiment, training, training.feeder.order)
+        step, parts = baselines.tutorial(experiment, training, training.feeder.order)
     else:
-        step, parts = rivals.by_hand(experiment, training)
+        step, parts = baselines.by_hand(experiment, training)
     for _ in range(STEPS):
         step()
     _, training = trained(table, case, tmp_path)  # which seeds the streams again

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ganlab import Evaluation, ImageDataset, load_run
-from ganlab.evaluation import sample
-from ganlab.files import places
-from ganlab.images import png
-from ganlab.runfolder import read_records
+from ganlab.evaluation import sampling
+from ganlab.run.records import read_records
+from ganlab.utils.paths import places
+from ganlab.viz.image_grid import png
 from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.features.classifier import Classifier
 from image_files import save
@@ -52,7 +52,7 @@ def made_for(run: Path, label: int, truncation: float | None = None) -> Tensor:
     """The images of a class that a metric of seed 0 is given."""
     loaded = load_run(run)
     conditions = loaded.conditions.of_class(label)
-    drawn = sample(loaded.generator, SAMPLES, 0, CPU, conditions, "metric", truncation=truncation)
+    drawn = sampling(loaded.generator, SAMPLES, 0, CPU, conditions, "metric", truncation=truncation)
     return torch.cat([images for images, _ in drawn])
 
 

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganlab.build import Training, build, capturing
-from ganlab.capture import CapturedTurns, CudaGraphs, Rehearsal, rehearse
-from ganlab.config import structured
-from ganlab.loop import take_step, train
-from ganlab.plugins import Plugins, load_plugins
+from ganlab.config.load import structured
+from ganlab.plugin.component import Origin
+from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec, Places, Step
-from ganlab.registry import Origin
-from ganlab.runfolder import read_info
-from ganlab.state import restore_training, training_state
+from ganlab.run.run_dir import read_info
+from ganlab.training.build import build, capturing
+from ganlab.training.cuda_graphs import CapturedTurns, CudaGraphs, Rehearsal, rehearse
+from ganlab.training.loop import Training, take_step, train
+from ganlab.training.state import restore_training, training_state
 
 CPU = torch.device("cpu")
 STEPS = 24
@@ -636,7 +636,7 @@ def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
         training = build(experiment, registry, where, device)
         return attrs.evolve(training, capture=capturing(training.game, training.turns, registry, OnCPU()))
 
-    monkeypatch.setattr("ganlab.session.build", with_graphs)
+    monkeypatch.setattr("ganlab.run.train.build", with_graphs)
     code, out, err = ganlab("run", file, "--out", "captured", "--device", "cpu")
     assert code == 0, err
     assert "not captured" not in out + err

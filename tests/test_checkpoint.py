@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ganlab import checkpoint
-from ganlab.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, not_finite, save_checkpoint
+from ganlab.training import checkpoint
+from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from ganlab.training.state_tree import not_finite
 
 
 def state() -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from ganlab import load_run
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -37,7 +37,7 @@ def run(table: dict[str, Any], write: Write, ganlab: Command) -> Path:
 
 def test_help_is_quick_and_never_imports_torch() -> None:
     code = (
-        "import sys, ganlab.cli; ganlab.cli.call(['--help']); ganlab.cli.call(['run', '--help']);"
+        "import sys, ganlab.cli.main; ganlab.cli.main.call(['--help']); ganlab.cli.main.call(['run', '--help']);"
         "print([m for m in ('torch', 'numpy', 'matplotlib', 'torchmetrics') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -176,8 +176,8 @@ def test_sample_as_grid_array_and_folder(run: Path, ganlab: Command) -> None:
 
 
 def test_an_interpolation_starts_and_ends_at_its_latents(run: Path) -> None:
-    from ganlab.rng import derived_seed, latents
-    from ganlab.sampling import latent_walk
+    from ganlab.run.sample_images import latent_walk
+    from ganlab.utils.rng import derived_seed, latents
 
     loaded = load_run(run)
     images, _ = latent_walk(loaded, 8, seed=1)

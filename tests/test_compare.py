@@ -23,11 +23,13 @@ import pytest
 import scipy.stats
 import tomli_w
 
-from ganlab.compare import collect, tables
-from ganlab.errors import UserError
-from ganlab.runfolder import NEEDED, read_info, read_records, record_line
-from ganlab.statistics import Estimate, estimate, p_value, paired, verdicts
-from ganlab.sweeps import load_sweep
+from ganlab.report.collect import collect
+from ganlab.report.compare import tables
+from ganlab.report.statistics import Estimate, estimate, p_value, paired, verdicts
+from ganlab.run.records import read_records, record_line
+from ganlab.run.run_dir import NEEDED, read_info
+from ganlab.sweep.plan import load_sweep
+from ganlab.utils.errors import UserError
 
 Command = Callable[..., tuple[int, str, str]]
 PROTOCOL = {"metric": "fid", "features": {"name": "classifier", "sha256": "abc"}, "generated": 100, "weights": "ema"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from ganlab.cli import app
+from ganlab.cli.main import app
 from support import REPOSITORY
 
 BASH = """

@@ -13,15 +13,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganlab import ImageDataset, load_run
-from ganlab.build import build
-from ganlab.conditions import Conditions
-from ganlab.config import structured
-from ganlab.data import Feeder, to_float
-from ganlab.evaluation import sample, sample_grid
-from ganlab.levers import looks_at_condition
-from ganlab.plugins import load_plugins
+from ganlab.config.load import structured
+from ganlab.data.condition_sampler import Conditions
+from ganlab.data.loader import Feeder
+from ganlab.data.pixels import to_float
+from ganlab.evaluation.sampling import sample, sample_grid
+from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.training.build import build
+from ganlab.training.probes import looks_at_condition
 
 CPU = torch.device("cpu")
 Write = Callable[..., Path]

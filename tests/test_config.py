@@ -11,11 +11,11 @@ from typing import Any
 import attrs
 import pytest
 
-from ganlab.config import load_experiment, to_toml
-from ganlab.errors import UserError
-from ganlab.options import Interval
-from ganlab.schema import Train
-from ganlab.tables import override, parse_override
+from ganlab.config.load import load_experiment, to_toml
+from ganlab.config.schema import Train
+from ganlab.config.toml import override, parse_override
+from ganlab.utils.errors import UserError
+from ganlab.utils.interval import Interval
 
 Write = Callable[..., Path]
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ganlab.data import ImageDataset, image_spec, to_float, to_uint8
-from ganlab.images import grid, save_grid
-from ganlab.rng import derived_seed, global_state, seed_everything, set_global_state, untouched
+from ganlab.data.dataset import ImageDataset, image_spec
+from ganlab.data.pixels import to_float, to_uint8
+from ganlab.utils.rng import derived_seed, global_state, seed_everything, set_global_state, untouched
+from ganlab.viz.image_grid import grid, save_grid
 
 
 def test_every_level_there_and_back() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from ganlab.determinism import deterministic
-from ganlab.errors import NotDeterministic
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
+from ganlab.utils.determinism import deterministic
+from ganlab.utils.errors import NotDeterministic
 from run_folders import assert_same_bits, records
 
 Write = Callable[..., Path]

@@ -12,14 +12,14 @@ import attrs
 import pytest
 import yaml
 
-from ganlab import hookspecs
-from ganlab.config import load_experiment
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
-from ganlab.runfolder import read_info
-from ganlab.schema import Experiment, Train
-from ganlab.sweeps import SweepFile, load_sweep
-from ganlab.wording import option_docs, text_of
+from ganlab.config.describe import option_docs, text_of
+from ganlab.config.load import load_experiment
+from ganlab.config.schema import Experiment, Train
+from ganlab.plugin import hookspecs
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
+from ganlab.run.run_dir import read_info
+from ganlab.sweep.plan import SweepFile, load_sweep
 from support import REPOSITORY
 
 FILES = sorted((REPOSITORY / "experiments").glob("*.toml"))

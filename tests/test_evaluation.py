@@ -14,7 +14,8 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 
 from ganlab import ComponentError, FittingBatches, ImageDataset, Places, Scores
-from ganlab.evaluation import Scorer, sample
+from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.sampling import sample
 from stubs import CPU, StubFeatures, images
 
 

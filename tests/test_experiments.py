@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
 from support import REPOSITORY
 
 Command = Callable[..., tuple[int, str, str]]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import ganlab as package
-from ganlab import hookspecs
-from ganlab.hooks import is_over
-from ganlab.hookspecs import Renamed, hookspec
-from ganlab.plugins import load_plugins
+from ganlab.plugin import hookspecs
+from ganlab.plugin.hook_checks import is_over
+from ganlab.plugin.hookspecs import Renamed, hookspec
+from ganlab.plugin.loader import load_plugins
 from support import WEDGE
 
 Ganlab = Callable[..., tuple[int, str, str]]

@@ -17,9 +17,9 @@ import torch
 from sklearn.datasets import load_digits
 
 import ganlab
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
-from ganlab.runfolder import read_records
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
+from ganlab.run.records import read_records
 from ganlab.testing import conformance
 from ganlab_plugins.losses.relativistic import Relativistic
 from pages import BLOCK, commands, files, timeless

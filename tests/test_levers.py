@@ -7,7 +7,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from ganlab.levers import QuickDropout, prepare
+from ganlab.nn.dropout import QuickDropout
+from ganlab.nn.memory_format import prepare
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])

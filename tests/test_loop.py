@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ganlab.build import build
-from ganlab.config import structured
-from ganlab.loop import train
-from ganlab.plugins import load_plugins
+from ganlab.config.load import structured
+from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.rng import derived_seed
+from ganlab.training.build import build
+from ganlab.training.loop import train
+from ganlab.utils.rng import derived_seed
 
 STEPS, BATCH = 20, 16
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganlab import GanlabError, ImageDataset, MappedImages
-from ganlab.mapped import WINDOW
+from ganlab.data.memmap import WINDOW
 
 IMAGES = torch.randint(0, 256, (300, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ganlab.registry import KINDS
+from ganlab.plugin.kinds import KINDS
 from support import REPOSITORY
 
 Ganlab = Callable[..., tuple[int, str, str]]

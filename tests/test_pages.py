@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ganlab.runfolder import read_records, record_line
+from ganlab.run.records import read_records, record_line
 
 Command = Callable[..., tuple[int, str, str]]
 NASTY = "<script>alert(1)</script>"

@@ -11,12 +11,14 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganlab.build import Training, build
-from ganlab.config import structured
-from ganlab.levers import rows_are_independent
-from ganlab.plugins import Plugins, load_plugins
+from ganlab.config.load import structured
+from ganlab.plugin.component import Origin
+from ganlab.plugin.loader import Plugins, load_plugins
+from ganlab.plugin.registry import Registry
 from ganlab.protocols import ImageSpec, Places, Step
-from ganlab.registry import Origin, Registry
+from ganlab.training.build import build
+from ganlab.training.loop import Training
+from ganlab.training.probes import rows_are_independent
 
 
 @pytest.fixture

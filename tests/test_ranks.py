@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from ganlab.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -147,16 +148,16 @@ def test_a_batch_that_cannot_be_shared_is_refused(table: dict[str, Any], write: 
 
 def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str, Any], tmp_path: Path) -> None:
     """Each process's part of a batch, put side by side, is the batch."""
-    from ganlab import ranks
-    from ganlab.data import Feeder
+    from ganlab.data.loader import Feeder
+    from ganlab.utils import distributed
 
     images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1)
     feeder = Feeder(images, 12, 0, torch.device("cpu"))
     whole = feeder.batch(4).images
     parts = []
     for number in range(3):
-        monkeypatch.setattr(ranks, "world", lambda: 3)
-        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        monkeypatch.setattr(distributed, "world", lambda: 3)
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
         parts.append(feeder.batch(4).images)
     assert torch.equal(torch.cat(parts), whole)
     assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"

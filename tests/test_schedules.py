@@ -12,19 +12,20 @@ import pytest
 import torch
 from attrs import field, frozen
 
-from ganlab import schedules
-from ganlab.build import Training, build, capturing
-from ganlab.capture import Rehearsal, rehearse
-from ganlab.config import structured
-from ganlab.errors import UserError
-from ganlab.loop import take_step, train
-from ganlab.plugins import Plugins, load_plugins
+from ganlab.config.converter import Problems
+from ganlab.config.load import structured
+from ganlab.plugin.component import Origin
+from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places
-from ganlab.registry import Origin
-from ganlab.runfolder import read_info, read_records
-from ganlab.state import restore_training, training_state
-from ganlab.structure import Problems
-from ganlab.testing.checks import difference
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.testing.inspection import difference
+from ganlab.training import schedule_targets
+from ganlab.training.build import build, capturing
+from ganlab.training.cuda_graphs import Rehearsal, rehearse
+from ganlab.training.loop import Training, take_step, train
+from ganlab.training.state import restore_training, training_state
+from ganlab.utils.errors import UserError
 
 CPU = torch.device("cpu")
 STEPS = 12
@@ -177,9 +178,9 @@ def test_every_option_of_every_term_may_be_a_tensor(
 ) -> None:
     """What a schedule leaves at its value trains as the number does, and could be captured."""
     terms = every_term(plugins, loss, "mlp")
-    known = schedules.movable(structured({**table, **terms}, plugins))
+    known = schedule_targets.movable(structured({**table, **terms}, plugins))
     replaced = ("loss.real_target", "loss.fake_target") if terms["loss_wrapper"] else ()
-    keys = [key for key in known if key.split(".")[0] in schedules.TERMS and key not in replaced]
+    keys = [key for key in known if key.split(".")[0] in schedule_targets.TERMS and key not in replaced]
     assert {"penalty.0.weight", "penalty.0.augmentation.probability"} <= {key.replace("1.", "0.") for key in keys}
     wanted = weights(state_after(built(**terms), end=3))
     scheduled = built(**terms, schedule=[{"name": "constant", "key": key} for key in keys])

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from ganlab import load_run
-from ganlab.images import png
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
+from ganlab.viz.image_grid import png
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -61,9 +61,9 @@ def scored(ganlab: Command, *arguments: object) -> list[dict[str, Any]]:
 
 def test_a_runs_own_images_score_what_the_run_scored(run: Path, ganlab: Command) -> None:
     """The metric's latents are the stream "metric", so the images are drawn by it here."""
-    from ganlab.evaluation import sample
+    from ganlab.evaluation import sampling
 
-    images = torch.cat([i for i, _ in sample(load_run(run).generator, 40, 0, torch.device("cpu"), label="metric")])
+    images = torch.cat([i for i, _ in sampling(load_run(run).generator, 40, 0, torch.device("cpu"), label="metric")])
     own = read_records(run / "metrics.jsonl")[-1]
     for path in (write_npz(Path("a.npz"), images), write_folder(Path("a"), images)):
         (record,) = scored(ganlab, path, "--against", "digits", *QUICK)

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 import ganlab as package
-from ganlab.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from image_files import save
 from run_folders import assert_same_bits, records
 from saboteur import interrupted_at
@@ -420,7 +420,7 @@ def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write,
 
 
 def test_a_second_process_is_kept_out(table: dict[str, Any], write: Write, ganlab: Command) -> None:
-    from ganlab.runfolder import RunFolder
+    from ganlab.run.run_dir import RunFolder
 
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0

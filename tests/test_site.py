@@ -13,10 +13,10 @@ import pytest
 
 import ganlab
 from ganlab import testing
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
-from ganlab.schema import Experiment, Train
-from ganlab.sweeps import SweepFile
+from ganlab.config.schema import Experiment, Train
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
+from ganlab.sweep.plan import SweepFile
 from support import REPOSITORY
 
 

@@ -20,15 +20,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganlab import GanlabError, ImageDataset, MappedImages, ranks
-from ganlab.build import build
-from ganlab.config import differences, structured
-from ganlab.data import Feeder
-from ganlab.loop import train
-from ganlab.memory import free_memory
-from ganlab.plugins import load_plugins
+from ganlab import GanlabError, ImageDataset, MappedImages
+from ganlab.config.load import differences, structured
+from ganlab.config.toml import read_toml
+from ganlab.data.loader import Feeder
+from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.tables import read_toml
+from ganlab.training.build import build
+from ganlab.training.loop import train
+from ganlab.utils import distributed
+from ganlab.utils.memory import free_memory
 from support import REPOSITORY, until
 
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ def test_views_of_a_map_are_streamed_too(mapped: ImageDataset) -> None:
 
 
 def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ganlab.mapped.WINDOW", 1)
+    monkeypatch.setattr("ganlab.data.memmap.WINDOW", 1)
     monkeypatch.delattr("mmap.MADV_DONTNEED", raising=False)
     monkeypatch.delattr("os.posix_fadvise", raising=False)
     monkeypatch.delattr("os.preadv", raising=False)
@@ -105,10 +106,10 @@ def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkey
 
 def test_each_process_streams_its_share(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [Feeder(IMAGES, 12, 3, CPU).batch(number).images for number in range(10)]
-    monkeypatch.setattr(ranks, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "world", lambda: 3)
     parts = []
     for rank in range(3):
-        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         feeder = streamed(mapped, 12)
         parts.append([feeder.batch(number).images for number in range(10)])
         feeder.close()
@@ -298,7 +299,7 @@ def test_the_interpreter_exits_with_a_batch_read_ahead(mapped: ImageDataset, tmp
     script = """
 import sys, torch
 from pathlib import Path
-from ganlab.data import Feeder, ImageDataset, MappedImages
+from ganlab.data.loader import Feeder, ImageDataset, MappedImages
 data = ImageDataset(MappedImages.open(Path(sys.argv[1])), "x")
 feeder = Feeder.for_dataset(data, 10, 3, torch.device("cpu"), 0)
 print(feeder.batch(0).images.shape)
@@ -341,8 +342,8 @@ def test_free_memory_is_what_is_available_within_the_limits(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr("ganlab.memory.PROC", tmp_path / "proc")
-    monkeypatch.setattr("ganlab.memory.CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr("ganlab.utils.memory.PROC", tmp_path / "proc")
+    monkeypatch.setattr("ganlab.utils.memory.CGROUPS", tmp_path / "cgroup")
     assert free_memory(CPU) == wanted
 
 
@@ -350,9 +351,9 @@ def test_a_machine_shares_its_free_memory_among_its_processes(
     mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = mapped.images.nbytes
-    monkeypatch.setattr("ganlab.data.free_memory", lambda device: 8 * size)
+    monkeypatch.setattr("ganlab.data.loader.free_memory", lambda device: 8 * size)
     for processes, streams in ((1, False), (4, False), (5, True)):
-        monkeypatch.setattr(ranks, "local_world", lambda processes=processes: processes)
+        monkeypatch.setattr(distributed, "local_world", lambda processes=processes: processes)
         assert Feeder.for_dataset(mapped, 10, 3, CPU).streams is streams
 
 
@@ -360,11 +361,11 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 import torch
-from ganlab.build import build
-from ganlab.files import places
-from ganlab.config import load_experiment
-from ganlab.evaluation import Scorer
-from ganlab.loop import train
+from ganlab.training.build import build
+from ganlab.utils.files import places
+from ganlab.config.load import load_experiment
+from ganlab.evaluation.evaluator import Scorer
+from ganlab.training.loop import train
 
 def peak():
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -15,13 +15,13 @@ import torch
 from attrs import frozen
 
 from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
-from ganlab.errors import UserError
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
-from ganlab.rng import global_state
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
 from ganlab.testing import Check, check, conformance
-from ganlab.testing.checks import Fault, compare_with_differences, difference, same
-from ganlab.testing.subjects import CHECKS
+from ganlab.testing.inspection import Fault, compare_with_differences, difference, same
+from ganlab.testing.suite import CHECKS
+from ganlab.utils.errors import UserError
+from ganlab.utils.rng import global_state
 
 HEAD = """
 import itertools, os, random, signal, subprocess

@@ -12,12 +12,12 @@ from attrs import field, frozen
 from torch import Tensor
 
 from ganlab import ComponentError, Places, Step
-from ganlab.build import build
-from ganlab.config import structured
-from ganlab.plugins import load_plugins
-from ganlab.registry import Origin
-from ganlab.state import training_state
-from ganlab.testing.checks import difference
+from ganlab.config.load import structured
+from ganlab.plugin.component import Origin
+from ganlab.plugin.loader import load_plugins
+from ganlab.testing.inspection import difference
+from ganlab.training.build import build
+from ganlab.training.state import training_state
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]

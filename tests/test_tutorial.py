@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ganlab.runfolder import read_info
+from ganlab.run.run_dir import read_info
 from pages import BLOCK, FILE, commands
 from support import REPOSITORY
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ganlab.hooks import specs
-from ganlab.new import write_plugin
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
+from ganlab.cli.scaffold import write_plugin
+from ganlab.plugin.hook_checks import specs
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
 from support import REPOSITORY
 
 TYPED = REPOSITORY / "tests" / "typed"

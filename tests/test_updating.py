@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab.build import Training, build
-from ganlab.config import structured
-from ganlab.loop import take_step
-from ganlab.plugins import load_plugins
+from ganlab.config.load import structured
+from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.runfolder import read_records
-from ganlab.updating import leaves_no_trace, step_unless
+from ganlab.run.records import read_records
+from ganlab.training.build import build
+from ganlab.training.loop import Training, take_step
+from ganlab.training.probes import leaves_no_trace
+from ganlab.training.update import step_unless
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]

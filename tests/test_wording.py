@@ -11,11 +11,11 @@ import pytest
 from attrs import frozen
 
 from ganlab import Interval, component, components
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
-from ganlab.schema import Experiment, Train
-from ganlab.structure import Problems, Structurer
-from ganlab.wording import in_words, option_docs, options_of, text_of
+from ganlab.config.converter import Problems, Structurer
+from ganlab.config.describe import in_words, option_docs, options_of, text_of
+from ganlab.config.schema import Experiment, Train
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
 
 
 @pytest.mark.parametrize(

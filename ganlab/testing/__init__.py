@@ -14,9 +14,9 @@ pytest is not imported here, and any other runner will do.
 
 from __future__ import annotations
 
-from ganlab.testing.checks import Check as Check
-from ganlab.testing.subjects import Subject as Subject
-from ganlab.testing.subjects import check as check
-from ganlab.testing.subjects import conformance as conformance
+from ganlab.testing.inspection import Check as Check
+from ganlab.testing.suite import Subject as Subject
+from ganlab.testing.suite import check as check
+from ganlab.testing.suite import conformance as conformance
 
 __all__ = ["Check", "Subject", "check", "conformance"]

@@ -18,16 +18,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from ganlab.bench import in_turns, median_ratio
-from ganlab.beside import Beside
-from ganlab.build import build
-from ganlab.config import load_experiment
-from ganlab.evaluation import Scorer
-from ganlab.files import places
-from ganlab.interrupts import StopRequest
-from ganlab.loop import take_step
-from ganlab.runfolder import RunFolder
-from ganlab.view import make_view
+from ganlab.bench.benchmark import in_turns, median_ratio
+from ganlab.config.load import load_experiment
+from ganlab.evaluation.evaluator import Scorer
+from ganlab.run.callbacks import Beside
+from ganlab.run.run_dir import RunFolder
+from ganlab.training.build import build
+from ganlab.training.loop import take_step
+from ganlab.utils.paths import places
+from ganlab.utils.signals import StopRequest
+from ganlab.viz.progress import make_view
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "mnist_mlp.toml"
 CPU = torch.device("cpu")

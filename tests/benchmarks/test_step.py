@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from ganlab.bench import Contestant, contestants
-from ganlab.build import build, pick_device
-from ganlab.config import load_experiment
-from ganlab.files import places
+from ganlab.bench.benchmark import Contestant, contestants
+from ganlab.config.load import load_experiment
+from ganlab.training.build import build
+from ganlab.utils.device import pick_device
+from ganlab.utils.paths import places
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import cache_work
 from cache_work import noted, value
 from children import Child
-from ganlab.files import cached_tensors, tensors_sha256
+from ganlab.utils.cache import cached_tensors
+from ganlab.utils.hashing import tensors_sha256
 from support import until
 
 WRITERS = 8

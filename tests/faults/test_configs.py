@@ -20,16 +20,16 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab.checkpoint import save_checkpoint
-from ganlab.config import load_experiment
-from ganlab.errors import UserError, did_you_mean
-from ganlab.options import Interval
-from ganlab.plugins import load_plugins
-from ganlab.registry import KINDS
-from ganlab.schema import Train
-from ganlab.structure import Problems, Structurer
-from ganlab.sweeps import load_sweep
-from ganlab.tables import parse_override, read_toml
+from ganlab.config.converter import Problems, Structurer
+from ganlab.config.load import load_experiment
+from ganlab.config.schema import Train
+from ganlab.config.toml import parse_override, read_toml
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
+from ganlab.sweep.plan import load_sweep
+from ganlab.training.checkpoint import save_checkpoint
+from ganlab.utils.errors import UserError, did_you_mean
+from ganlab.utils.interval import Interval
 from run_folders import HELD
 
 Command = Callable[..., tuple[int, str, str]]

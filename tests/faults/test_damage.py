@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ganlab.checkpoint import DamagedCheckpoint, load_checkpoint, save_checkpoint
-from ganlab.files import cached_tensors, sha256
+from ganlab.training.checkpoint import DamagedCheckpoint, load_checkpoint, save_checkpoint
+from ganlab.utils.cache import cached_tensors
+from ganlab.utils.hashing import sha256
 from ganlab_plugins.datasets._images import decoded, decoded_readable
 
 Damage = Callable[[bytes], bytes]

@@ -13,9 +13,9 @@ import pytest
 
 import saboteur
 from children import Child, Command
-from ganlab.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.errors import CannotWrite
-from ganlab.files import make_room, write_whole
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.utils.errors import CannotWrite
+from ganlab.utils.files import make_room, write_whole
 from run_folders import assert_same_run
 
 Write = Callable[..., Path]

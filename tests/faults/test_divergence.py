@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ganlab.checkpoint import list_checkpoints, load_checkpoint, not_finite
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.training.state_tree import not_finite
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from ganlab.checkpoint import list_checkpoints
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.training.checkpoint import list_checkpoints
 from run_folders import assert_same_bits, records
 
 Write = Callable[..., Path]

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from children import Child, Command
-from ganlab.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.runfolder import read_info
+from ganlab.run.run_dir import read_info
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from run_folders import assert_same_run
 from saboteur import AtFileOperation, AtUpdate
 

@@ -17,14 +17,14 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from ganlab.build import Training, build
-from ganlab.checkpoint import load_checkpoint, save_checkpoint
-from ganlab.config import structured
-from ganlab.loop import take_step
-from ganlab.plugins import Plugins, load_plugins
+from ganlab.config.load import structured
+from ganlab.plugin.component import Origin
+from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places, Step
-from ganlab.registry import Origin
-from ganlab.state import restore_training, training_state
+from ganlab.training.build import build
+from ganlab.training.checkpoint import load_checkpoint, save_checkpoint
+from ganlab.training.loop import Training, take_step
+from ganlab.training.state import restore_training, training_state
 
 STEPS, STOP = 9, 6
 

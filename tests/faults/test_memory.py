@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from ganlab.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 
 Write = Callable[..., Path]
 

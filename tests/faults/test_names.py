@@ -16,10 +16,10 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab.config import load_experiment
-from ganlab.errors import UserError
-from ganlab.opening import Request, chosen_folder
-from ganlab.sweeps import load_sweep
+from ganlab.config.load import load_experiment
+from ganlab.run.open import Request, chosen_folder
+from ganlab.sweep.plan import load_sweep
+from ganlab.utils.errors import UserError
 from run_folders import HELD
 
 Command = Callable[..., tuple[int, str, str]]

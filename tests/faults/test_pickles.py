@@ -19,7 +19,8 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from ganlab import ComponentError, Places
-from ganlab.files import cached_tensors, sha256
+from ganlab.utils.cache import cached_tensors
+from ganlab.utils.hashing import sha256
 from ganlab_plugins.datasets._images import decoded
 from ganlab_plugins.datasets.cifar10 import CIFAR10
 from image_files import noise, save

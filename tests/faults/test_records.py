@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab.errors import UserError
-from ganlab.runfolder import RunFolder, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import RunFolder
+from ganlab.utils.errors import UserError
 
 RECORDS = [
     {"step": 100, "name": "fid", "value": 12.25, "protocol": {"generated": 100, "text": 'a "quoted" {brace}'}},

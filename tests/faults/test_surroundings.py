@@ -16,7 +16,7 @@ import pytest
 
 import saboteur
 from children import Child, Command
-from ganlab.runfolder import read_info
+from ganlab.run.run_dir import read_info
 from run_folders import assert_same_run
 from support import until
 

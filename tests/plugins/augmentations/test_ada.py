@@ -15,9 +15,9 @@ from scipy import ndimage, stats
 from torch import Tensor
 
 from ganlab import ComponentError
-from ganlab.checkpoint import from_bytes, to_bytes
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
 from ganlab.testing import check
+from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab_plugins.augmentations.ada import Ada, _geometry, _resampled
 
 COUNT = 4000

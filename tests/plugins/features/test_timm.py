@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ganlab import ComponentError
-from ganlab.config import load_experiment
+from ganlab.config.load import load_experiment
 from ganlab_plugins.features.timm import DINOv2, Preprocessing, Timm, TimmFeatures, timm_features
 from stubs import CPU, an_evaluation, photos
 

@@ -18,7 +18,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from ganlab import ComponentError, Task
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
 from ganlab_plugins.launchers.ray import Ray
 from support import alive, until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ganlab.levers import uses_real
+from ganlab.training.probes import uses_real
 from ganlab_plugins.losses.relativistic import Relativistic, RelativisticAverage
 
 REAL = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from ganlab.runfolder import read_records
+from ganlab.run.records import read_records
 from ganlab_plugins.losses.wasserstein import Wasserstein
 
 

@@ -17,7 +17,7 @@ import torch_fidelity
 from attrs import define
 from torch import Tensor
 
-from ganlab.images import png
+from ganlab.viz.image_grid import png
 from ganlab_plugins.features.inception import Inception, InceptionFeatures
 from ganlab_plugins.metrics.fid import FID
 from ganlab_plugins.metrics.inception_score import InceptionScore

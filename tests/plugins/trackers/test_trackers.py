@@ -26,7 +26,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import saboteur
 from children import Child, Command
 from ganlab import RunFolder, numbers_of
-from ganlab.runfolder import read_info, read_records
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
 from ganlab_plugins.trackers.csv import CSV
 from ganlab_plugins.trackers.mlflow import MLflow
 from ganlab_plugins.trackers.tensorboard import TensorBoard

@@ -1,0 +1,92 @@
+"""`ganlab plugins`: every component by kind, with its options and where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from ganlab.config.describe import options_of, text_of
+from ganlab.plugin.component import Component, Origin
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import Plugins
+from ganlab.utils.errors import UserError, did_you_mean
+
+
+def described(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
+    """A component as JSON: kind, name, what it says of itself, options, origin, and who else has its name."""
+    return {
+        "kind": component.kind,
+        "name": component.name,
+        "doc": text_of(component.cls),
+        "options": [attrs.asdict(option) for option in options_of(component.cls)],
+        "origin": component.origin.record() | {"location": component.location},
+        "also_by": [origin.record() for origin in also_by],
+    }
+
+
+def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Console, errors: Console) -> None:
+    """Prints the components (those of one name or kind where `wanted` says so), then what failed to load."""
+    found = [
+        component
+        for kind in KINDS
+        for component in plugins.registry.of_kind(kind)
+        if wanted in (None, component.name, kind)
+    ]
+    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)]
+    if wanted and not found and not failures:
+        names = {component.name for kind in KINDS for component in plugins.registry.of_kind(kind)} | set(KINDS)
+        raise UserError(
+            f"{wanted!r}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}",
+            *(f"{failure} (so what it registers is unknown)" for failure in plugins.failures),
+        )
+    if as_json:
+        content = {
+            "components": [described(part, plugins.registry.also_by(part.kind, part.name)) for part in found],
+            "failures": [{**failure.origin.record(), "cause": failure.cause} for failure in failures],
+        }
+        out.print_json(json.dumps(content)) if out.is_terminal else print(json.dumps(content, indent=2))
+        return
+    for kind in KINDS:
+        mine = [component for component in found if component.kind == kind]
+        if mine:
+            out.print(Text(f"\n{kind}", style="bold"))
+        for component in mine:
+            _print(component, out, whole=wanted == component.name)
+            for origin in plugins.registry.also_by(component.kind, component.name):
+                told = f"also registered by {origin}: an experiment that names it is refused; leave one out"
+                out.print(f"    {told} by --no-plugin", markup=False, highlight=False, soft_wrap=True)
+    for failure in failures:
+        errors.print(f"failed to load: {failure}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(component: Component, out: Console, whole: bool) -> None:
+    note = described(component)
+    head = Text.assemble("  ", (component.name, "bold cyan"), "  ", (f"plugin {component.origin}", "dim"))
+    out.print(head, soft_wrap=True)
+    _print_text(note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split()), 4, out)
+    names, types = ([option[key] for option in note["options"]] for key in ("name", "type"))
+    for option in note["options"]:
+        default = "required" if option["default"] is None else f"= {option['default']}"
+        name, kind = option["name"].ljust(max(map(len, names))), option["type"].ljust(max(map(len, types)))
+        # A terminal that is too narrow folds the line itself, where a table would leave out letters.
+        out.print(Text.assemble("       ", name, "  ", (kind, "dim"), "  ", default), soft_wrap=True)
+        if whole:
+            _print_text(option["doc"], 11, out)
+    if whole:
+        out.print(f"    {component.location}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_text(text: str, indent: int, out: Console) -> None:
+    if not text:
+        return
+    if out.is_terminal:
+        out.print(Padding(Text(text), (0, 0, 0, indent), expand=False))
+    else:  # each line whole, for grep
+        lines = [f"{' ' * indent}{line}".rstrip() for line in text.splitlines()]
+        out.print(Text("\n".join(lines)), soft_wrap=True)

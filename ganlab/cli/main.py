@@ -1,0 +1,97 @@
+"""The command line: arguments in, exit code out. The commands themselves are in `ganlab.commands`.
+
+torch is imported inside the commands, so that `ganlab --help` answers at once. A user's mistake is one line a problem
+on stderr and exit code 2; see `ganlab.utils.errors` for the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from ganlab import __version__
+from ganlab.cli import author_commands, result_commands, training_commands
+from ganlab.utils.errors import GanlabError, PluginFailed
+from ganlab.utils.stdio import lasting
+
+app = App(
+    name="ganlab",
+    help="Train GANs from experiment files; everything that trains is a plugin.",
+    version=__version__,
+    default_parameter=Parameter(negative=(), consume_multiple=False),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+
+app.register_install_completion_command(
+    help="Let bash, zsh or fish complete commands, options and the names of plugins."
+)
+app.command(training_commands.run)
+app.command(training_commands.sweep)
+app.command(result_commands.compare)
+app.command(result_commands.evaluate, name="eval")
+app.command(result_commands.score)
+app.command(result_commands.sample)
+app.command(result_commands.report)
+app.command(training_commands.bench)
+app.command(author_commands.plugins)
+app.command(author_commands.check)
+app.command(author_commands.new)
+
+
+def main() -> None:
+    """The entry point of the `ganlab` command."""
+    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    stderr = Console(stderr=True)
+    warnings.showwarning = _shown_once(stderr)
+    help_to = Console()
+    boxed = help_to.is_terminal and help_to.width >= 50
+    app.help_formatter = "default" if boxed else "plain"
+    if not help_to.is_terminal:
+        help_to.width = 10_000  # each line whole, for grep
+    try:
+        result = app(arguments, console=help_to, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        error.console = stderr
+        stderr.print(" ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except GanlabError as error:
+        if isinstance(error, PluginFailed):
+            stderr.print(error.trace, markup=False, highlight=False, soft_wrap=True, end="")
+        for line in str(error).splitlines():
+            stderr.print(line, markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except SystemExit as error:
+        # No part of a command ends it so: a plugin must not make a caller believe that all was done.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        stderr.print(
+            f"ended by SystemExit: {error} ({last.filename}, line {last.lineno})", markup=False, soft_wrap=True
+        )
+        return 1
+    except KeyboardInterrupt:
+        stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume", soft_wrap=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _shown_once(stderr: Console) -> Callable[..., None]:
+    """What shows warnings: a line each, and no line twice in a command that loads the same plugin again."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        line = f"warning: {message}"
+        if line not in said:
+            said.add(line)
+            stderr.print(line, markup=False, soft_wrap=True)
+
+    return show

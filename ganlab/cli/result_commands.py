@@ -1,0 +1,224 @@
+"""Commands on what was trained: `compare`, `eval`, `score`, `sample`, `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from ganlab.cli.arguments import DatasetName, Device, FeaturesName, MetricName, MetricNames, Set
+from ganlab.utils.errors import UserError
+
+
+def compare(
+    *paths: Path,
+    metric: MetricName = None,
+    baseline: str | None = None,
+    split: bool = False,
+    html: Path | None = None,
+    csv: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Compare variants over seeds: one table, best first, or a refusal where the values do not compare.
+
+    Parameters
+    ----------
+    paths
+        Sweep folders, run folders, folders of them, or files of `ganlab score --json`.
+    metric
+        Which value. Default: the first that the runs recorded.
+    baseline
+        The variant that differences are taken to. Default: the first.
+    split
+        Values of different protocols: a table for each, instead of a refusal.
+    html
+        Also write one self-contained page: table, curves, samples, what differs.
+    csv
+        Also write the rows to this file.
+    json
+        Print JSON instead of a table.
+    """
+    import json as json_
+
+    from ganlab.report import table_output
+    from ganlab.report.collect import collect
+    from ganlab.report.compare import tables
+    from ganlab.run.records import to_json
+    from ganlab.utils.files import write_whole
+
+    if not paths:
+        raise UserError("compare: name at least one run or sweep folder")
+    entries = collect(paths)
+    made = tables(entries, metric, baseline, split)
+    if html is not None:
+        from ganlab.report.html import compare_page, write_page
+
+        write_page(html, compare_page(made, entries))
+    if csv is not None:
+        write_whole(csv, table_output.as_csv(made))
+    if json:
+        print(json_.dumps(to_json(table_output.as_records(made)), indent=2))
+    else:
+        table_output.print_tables(made, Console())
+    return 0
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    metric: MetricNames = None,
+    step: int | None = None,
+    truncation: float | None = None,
+    per_class: Annotated[bool, Parameter(negative=())] = False,
+    set_: Set = None,
+    device: Device = "auto",
+) -> int:
+    """Score a saved checkpoint again; the records are added to the run's metrics.jsonl.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    metric
+        Only these metrics of the experiment, or others by name; can be repeated. Default: all of the experiment's.
+    step
+        Which checkpoint. Default: the latest.
+    truncation
+        Latents of a normal cut off at this distance from 0; the scores' protocol says it.
+    per_class
+        Each class by itself, and the mean over classes; for runs whose networks know classes.
+    device
+        Where to compute.
+    """
+    from ganlab.run.rescore import rescore
+
+    for record in rescore(run, metric or [], step, set_ or [], device, truncation, per_class):
+        print(f"step {record['step']:,}  {_score(record)}  {record['protocol']['weights']} weights")
+    return 0
+
+
+def score(
+    images: Path,
+    /,
+    *,
+    against: DatasetName,
+    metric: MetricNames = None,
+    features: FeaturesName = None,
+    set_: Set = None,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    floor: Annotated[bool, Parameter(negative="--no-floor")] = True,
+    json: bool = False,
+) -> int:
+    """Score images that any tool made, under the protocol of a run's scores.
+
+    Parameters
+    ----------
+    images
+        A folder of images, all of one size, or an .npz file with an array `images`, uint8 (N, H, W, C).
+    against
+        A data set of `ganlab plugins dataset`, or a folder of real images.
+    metric
+        A metric by name; can be repeated. Default: fid. All the images are scored.
+    features
+        The network whose features are compared. Default: the metric's own, inception.
+    set_
+        KEY=VALUE: features.weights=FILE, dataset.size=64, metric.0.split=test; can be repeated.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    floor
+        Also score real images of the other split, once, where there is one.
+    json
+        Print the records as JSON; `ganlab compare` reads such a file beside run folders.
+    """
+    import json as json_
+
+    from ganlab.evaluation.score_images import score_images
+    from ganlab.run.records import to_json
+
+    records = score_images(images, against, metric or [], features, set_ or [], device, plugin or [], floor)
+    if json and records:  # of several processes one has them
+        print(json_.dumps(to_json(records), indent=2))
+    for record in records if not json else ():
+        print(f"{_score(record)}  {record['protocol'].get('generated', record['images']['count']):,} images")
+    return 0
+
+
+def _score(record: Mapping[str, Any]) -> str:
+    """A record's value with its features and its floor."""
+    features = record["protocol"].get("features", {})
+    note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
+    floor = f", floor {record['floor']['value']:.4g}" if "floor" in record else ""
+    return f"{record['name']} {record['value']:.6g}{note}{floor}"
+
+
+def sample(
+    run: Path,
+    /,
+    *,
+    count: int = 64,
+    seed: int = 0,
+    step: int | None = None,
+    label: int | None = None,
+    truncation: float | None = None,
+    interpolate: bool = False,
+    out: Path = Path("samples.png"),
+    device: Device = "auto",
+) -> int:
+    """Draw images from a run's generator.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    count
+        How many images.
+    seed
+        Equal seeds give equal images.
+    step
+        Which checkpoint. Default: the latest.
+    label
+        Images of this class alone, by its number; for runs whose networks know classes.
+    truncation
+        Latents of a normal cut off at this distance from 0: the smaller, the more alike the images.
+    interpolate
+        Rows that walk from one latent to another, instead of independent images.
+    out
+        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with a PNG an image.
+    device
+        Where to compute.
+    """
+    from ganlab.run.load import load_run
+    from ganlab.run.sample_images import write_samples
+
+    if count < 1:
+        raise UserError(f"--count {count}: expected at least 1")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected at least 0")
+    loaded = load_run(run, step, device)
+    write_samples(loaded, count, seed, out, interpolate, label, truncation)
+    print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
+    return 0
+
+
+def report(run: Path, /, *, html: Path = Path("report.html")) -> int:
+    """Write one self-contained page about a run: scores, losses, samples over time, the experiment.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    html
+        The file to write.
+    """
+    from ganlab.report.html import report_page, write_page
+
+    write_page(html, report_page(run))
+    print(html)
+    return 0

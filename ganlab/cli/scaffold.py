@@ -1,0 +1,70 @@
+"""`ganlab new KIND NAME`: a plugin file that works and its test, from the templates of each kind.
+
+Decisions: what is written passes `ganlab check` and its own test as it is, and a test holds that for every kind.
+Nothing is overwritten, and a name that a loaded plugin has is refused now, not when the file is used.
+"""
+
+from __future__ import annotations
+
+import keyword
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
+from ganlab.utils.errors import UserError, did_you_mean, shown
+from ganlab.utils.files import write_whole
+
+LONGEST = 40
+"""Characters of the longest name, with which every line of a template keeps to 120."""
+
+
+def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
+    """Writes both files; raises UserError with everything that is wrong with kind, name and file."""
+    test = file.with_name(f"test_{file.name}")
+    if problems := [*_name_problems(kind, name), *_file_problems(file, test)]:
+        raise UserError(*problems)
+    environment = Environment(
+        loader=PackageLoader("ganlab.cli"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+    )
+    words = {
+        "kind": kind,
+        "name": name,
+        "cls": "".join(part[:1].upper() + part[1:] for part in name.split("_")),
+        "file": file.name,
+        "hook": KINDS[kind].hook,
+        "protocol": KINDS[kind].protocol.__name__,
+    }
+    for path, template in ((file, f"{kind}.py.jinja"), (test, f"test_{kind}.py.jinja")):
+        write_whole(path, environment.get_template(template).render(words))
+    return file, test
+
+
+def _name_problems(kind: str, name: str) -> list[str]:
+    problems = []
+    if kind not in KINDS:
+        problems.append(f"unknown kind {shown(kind)}{did_you_mean(kind, KINDS) or '; there are: ' + ', '.join(KINDS)}")
+    if len(name) > LONGEST:
+        problems.append(f"name {shown(name)}: expected at most {LONGEST} characters")
+    elif not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or not name[0].isalpha():
+        problems.append(f"name {shown(name)}: expected letters, digits and '_', a letter first, no word of Python's")
+    elif kind in KINDS:
+        taken = {part.name: part.origin for part in load_plugins().registry.of_kind(kind)}
+        if name in taken:
+            problems.append(f"name {name!r}: the {kind} {name!r} is already registered by {taken[name]}")
+    return problems
+
+
+def _file_problems(file: Path, test: Path) -> list[str]:
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        return [f"{file}: expected the name of a Python file, such as my_loss.py"]
+    if not file.parent.is_dir():
+        return [f"{file.parent}: no such folder"]
+    problems = [f"{path}: is there already, and is not overwritten" for path in (file, test) if path.exists()]
+    if file.stem in load_plugins().origins:
+        problems.append(f"{file}: a plugin of the name {file.stem!r} is already loaded; choose another by --out")
+    return problems

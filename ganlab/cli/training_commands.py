@@ -1,0 +1,189 @@
+"""Commands that train: `run`, `sweep`, and `bench`, which times a step."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ganlab.cli.arguments import Blocked, Device, LauncherName, Set
+from ganlab.utils.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from ganlab.run.train import Outcome
+
+
+def run(
+    experiment: Path,
+    /,
+    *,
+    set_: Set = None,
+    out: Path | None = None,
+    resume: bool = False,
+    anyway: bool = False,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    no_plugin: Blocked = None,
+    dry_run: bool = False,
+) -> int:
+    """Train an experiment: samples, scores and checkpoints go into a run folder.
+
+    Parameters
+    ----------
+    experiment
+        The experiment file, or with --resume also a run folder.
+    out
+        The run folder, exactly. Default: runs/NAME/TIME-seedSEED.
+    resume
+        Go on with an interrupted run: the one in --out, the one the file lies in, or the latest unfinished one.
+    anyway
+        With --resume: go on even where the result cannot be the same to the bit.
+    device
+        Where to train. auto is CUDA where there is one.
+    plugin
+        A plugin file to load; can be repeated.
+    no_plugin
+        A plugin not to load, by its name in `ganlab plugins`; can be repeated.
+    dry_run
+        Check everything, print the resolved experiment, write nothing.
+    """
+    from ganlab.run import train
+    from ganlab.run.open import Request
+    from ganlab.viz.progress import make_view
+
+    if anyway and not resume:
+        raise UserError("--anyway: only goes with --resume")
+    if resume and experiment.is_dir():
+        experiment = experiment / "experiment.toml"
+    request = Request(
+        experiment=experiment,
+        overrides=tuple(set_ or ()),
+        out=out,
+        resume=resume,
+        anyway=anyway,
+        device=device,
+        plugin_files=tuple(plugin or ()),
+        blocked=tuple(no_plugin or ()),
+    )
+    # Of the processes that torchrun starts one speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    if dry_run:
+        console.print(train.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
+        return 0
+    try:
+        outcome = train.run(request, make_view(console))
+    except Interrupted as error:
+        Console(stderr=True).print(f"{error}; go on with --resume", markup=False, soft_wrap=True)
+        return error.exit_code
+    _print_summary(console, outcome)
+    return 0
+
+
+def _print_summary(console: Console, outcome: Outcome) -> None:
+    from ganlab.viz.progress import duration
+
+    console.print(
+        f"\n{outcome.status} at step {outcome.step:,} in {duration(outcome.seconds)}", highlight=False, soft_wrap=True
+    )
+    for name, entry in outcome.metrics.items():
+        best = entry.get("best")
+        note = f"   best {float(best['value']):.4g} at step {best['step']:,}" if best else ""
+        if floor := entry.get("floor"):
+            note += f"   floor {float(floor['value']):.4g} ({floor['count']:,} {floor['split']} images)"
+        line = f"{name}: final {float(entry['final']['value']):.4g}{note}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if outcome.weights == "ema":
+        said = "samples and scores: of the running average of the generator's weights"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def sweep(
+    file: Path,
+    /,
+    *,
+    out: Path | None = None,
+    jobs: int = 1,
+    launcher: LauncherName = None,
+    set_: Set = None,
+) -> int:
+    """Run every variant of a sweep file with every seed; skips the finished, resumes the rest.
+
+    Parameters
+    ----------
+    file
+        The sweep file: base, seeds, a table [variants.NAME] for each variant, and perhaps a table [launcher].
+    out
+        The folder of the sweep. Default: runs/NAME.
+    jobs
+        Runs at a time.
+    launcher
+        Where they run: a launcher of `ganlab plugins launcher`. Default: the sweep file's, else local.
+    """
+    from ganlab.sweep.launch import launch
+    from ganlab.sweep.plan import load_sweep
+    from ganlab.utils.signals import terminable
+
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: expected at least 1")
+    loaded = load_sweep(file, set_ or (), launcher)
+    folder = out or Path("runs") / loaded.name
+    skipped = sum(run.finished(folder) for run in loaded.planned)
+    total, done, failed = len(loaded.planned), skipped, 0
+    print(f"{total} runs in {folder}" + (f", {skipped} finished already" if skipped else ""), flush=True)
+    try:
+        with terminable():
+            for run, code in launch(loaded, folder, jobs):
+                done, failed = done + 1, failed + (code != 0)
+                how = "finished" if code == 0 else f"exit code {code} ({run.last_words(folder)})"
+                print(f"{done}/{total}  {run.variant} seed {run.seed}: {how}", flush=True)
+    except KeyboardInterrupt:
+        raise Interrupted("the sweep was stopped; start it again to go on") from None
+    print(f"compare them by: ganlab compare {folder}")
+    return 1 if failed else 0
+
+
+def bench(
+    experiment: Path,
+    /,
+    *,
+    set_: Set = None,
+    seconds: float = 30.0,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+    json: bool = False,
+) -> int:
+    """Time the step against plain loops of the same arithmetic, in turns: a tutorial's, and one by hand at its best.
+
+    Parameters
+    ----------
+    experiment
+        The experiment file.
+    seconds
+        How long the contest lasts, which is five rounds at least; what each plugin in the step costs takes half as
+        long.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    json
+        Print JSON instead of a table.
+    """
+    import json as json_
+
+    from ganlab.bench.benchmark import bench as measured
+    from ganlab.bench.report import print_bench
+    from ganlab.viz.progress import make_view
+
+    if not 0 < seconds < math.inf:
+        raise UserError(f"--seconds {seconds}: expected more than 0")
+    with make_view(Console(stderr=True)) as view:
+        result = measured(experiment, tuple(set_ or ()), device, seconds, tuple(plugin or ()), view.progress)
+    if json:
+        print(json_.dumps(result, indent=2))
+    else:
+        print_bench(result, Console())
+    return 0

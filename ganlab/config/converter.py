@@ -1,0 +1,300 @@
+"""Tables of plain values into attrs classes, and back: strict, and with every problem at once.
+
+cattrs does the converting; its lenient defaults ("false" is True, 3.9 is 3) are replaced by hooks that take a value
+only where it has the type. A field made by `ganlab.component(kind)` takes a component: its name, or a table with `name`
+and its options, which are the fields of its class.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import cattrs
+from attrs import frozen
+
+from ganlab.config.describe import component_in_words, holds_several, in_words, option_in_words
+from ganlab.plugin.component import Component
+from ganlab.plugin.fields import COMPONENT
+from ganlab.plugin.registry import Registry
+from ganlab.utils.errors import UserError, did_you_mean, one_line, shown, shown_key
+from ganlab.utils.interval import Interval
+
+NAMED = 10
+"""How many problems of one kind in one table or list are named, a line each."""
+
+MOST_TABLES, MOST_VALUES, LONGEST_TEXT = 100, 1000, 4096
+"""What a list of components, another list and a text may hold; more was not written by a person."""
+
+
+@frozen
+class Problem:
+    """What is wrong, and where: `path` as in the experiment file, "loss.margin"; empty for the whole."""
+
+    path: str
+    message: str
+
+    def under(self, prefix: str | int) -> Problem:
+        head = f"[{prefix}]" if isinstance(prefix, int) else prefix
+        joint = "." if self.path and not self.path.startswith("[") else ""
+        return Problem(f"{head}{joint}{self.path}", self.message)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class Problems(Exception):
+    """Raised inside the converter; `read` hands them on as one UserError."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class Structurer:
+    """Converts between TOML tables and attrs classes, given the registry that component names refer to."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.converter = cattrs.Converter(detailed_validation=True)
+        for kind in (bool, int, str, float):
+            self.converter.register_structure_hook(kind, _strict(kind))
+        self.converter.register_structure_hook(Interval, lambda value, _: Interval.parse(value))
+        self.converter.register_structure_hook_func(_is_literal, _literal)
+        self.converter.register_structure_hook_func(_is_sequence, self._sequence)
+        self.converter.register_structure_hook_func(_is_union, self._union)
+        self.converter.register_structure_hook_func(
+            lambda cls: isinstance(cls, type) and attrs.has(cls) and cls is not Interval, self._table
+        )
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Reading
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def read(self, table: object, cls: type[Any]) -> Any:
+        """The table as an instance of `cls`. Raises Problems with everything that is wrong in it."""
+        return self._table(table, cls)
+
+    def _table(self, table: object, cls: type[Any]) -> Any:
+        if not isinstance(table, Mapping):
+            raise Problems([Problem("", f"expected a table, got {shown(table)}")])
+        hints = typing.get_type_hints(cls)
+        fields = {f.alias: f for f in attrs.fields(cls) if f.init}
+        unknown = [key for key in table if key not in fields]
+        problems = [
+            Problem(shown_key(key), f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
+            for key in unknown[:NAMED]
+        ]
+        if len(unknown) > NAMED:
+            problems.append(Problem("", f"and {len(unknown) - NAMED:,} more unknown keys"))
+        values: dict[str, Any] = {}
+        for key, f in fields.items():
+            with _collecting(problems, key):
+                if key in table:
+                    values[key] = self._field(f, hints[f.name], table[key])
+                elif COMPONENT in f.metadata and isinstance(f.default, str):
+                    values[key] = self._field(f, hints[f.name], f.default)
+                elif f.default is attrs.NOTHING:
+                    raise ValueError(f"missing; {option_in_words(f, hints[f.name])} is needed")
+        for key, value in values.items():
+            with _collecting(problems, key):
+                _validate(fields[key], value)
+        if problems:
+            raise Problems(problems)
+        with _collecting(problems, ""):
+            return cls(**values)
+        # What a class says of its options together begins with the one at fault.
+        heads = [(problem, *problem.message.partition(": ")) for problem in problems]
+        raise Problems([Problem(head, rest) if head in fields else problem for problem, head, _, rest in heads])
+
+    def _field(self, f: attrs.Attribute[Any], kind: Any, value: object) -> Any:
+        if COMPONENT not in f.metadata:
+            return self.converter.structure(value, kind)
+        name = f.metadata[COMPONENT]
+        if not holds_several(f):
+            return None if value is None else self.component(name, value)
+        if not isinstance(value, list):
+            raise ValueError(f"expected {option_in_words(f, kind)}, got {shown(value)}")
+        if len(value) > MOST_TABLES:
+            raise ValueError(f"expected at most {MOST_TABLES} tables, got {len(value):,}")
+        problems: list[Problem] = []
+        made = []
+        for index, item in enumerate(value):
+            with _collecting(problems, index):
+                made.append(self.component(name, item))
+        if problems:
+            raise Problems(problems)
+        return tuple(made)
+
+    def component(self, kind: str, value: object) -> Any:
+        """An instance of a registered class, from its name or from a table with `name` and its options."""
+        table = {"name": value} if isinstance(value, str) else value
+        if not isinstance(table, Mapping):
+            raise ValueError(f"expected {component_in_words(kind)}, got {shown(value)}")
+        name = table.get("name")
+        if not isinstance(name, str):
+            names = ", ".join(c.name for c in self.registry.of_kind(kind))
+            raise ValueError(f"name: expected the name of a {kind} ({names}), got {shown(name) if name else 'none'}")
+        try:
+            component = self.registry.find(kind, name)
+        except UserError as error:
+            raise Problems([Problem("name", line) for line in error.problems]) from None
+        return self._table({key: item for key, item in table.items() if key != "name"}, component.cls)
+
+    def _sequence(self, value: object, kind: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+        if len(value) > MOST_VALUES:
+            raise ValueError(f"expected at most {MOST_VALUES:,} values, got {len(value):,}")
+        inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
+        fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
+        if fixed and len(value) != len(inner):
+            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+        problems: list[Problem] = []
+        made = []
+        for index, item in enumerate(value):
+            with _collecting(problems, index):
+                made.append(self.converter.structure(item, inner[index] if fixed else inner[0]))
+        if problems:
+            more = [Problem("", f"and {len(problems) - NAMED:,} more")] if len(problems) > NAMED else []
+            raise Problems([*problems[:NAMED], *more])
+        return tuple(made) if typing.get_origin(kind) is tuple else made
+
+    def _union(self, value: object, kind: Any) -> Any:
+        members = [member for member in typing.get_args(kind) if member is not type(None)]
+        if value is None and len(members) < len(typing.get_args(kind)):
+            return None
+        failures: list[Problem] = []
+        for member in members:
+            tried: list[Problem] = []
+            with _collecting(tried, ""):
+                return self.converter.structure(value, member)
+            failures += tried
+        if len(members) == 1:
+            raise Problems(failures)
+        raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Writing
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def write(self, instance: Any) -> dict[str, Any]:
+        """The table that reads back as this instance: every option with its value; None is left out."""
+        table: dict[str, Any] = {}
+        for f in attrs.fields(type(instance)):
+            value = getattr(instance, f.name)
+            if f.init and value is not None:
+                table[f.alias] = self._written(value, f.metadata.get(COMPONENT))
+        return table
+
+    def components_in(self, instance: Any) -> Iterator[Component]:
+        """Every registered component that an instance holds, however deep."""
+        for f in attrs.fields(type(instance)):
+            kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
+            if kind is not None and value is not None:
+                for item in value if isinstance(value, tuple) else (value,):
+                    yield self.registry.component_of(kind, item)
+                    yield from self.components_in(item)
+
+    def _written(self, value: Any, kind: str | None) -> Any:
+        if isinstance(value, (tuple, list)):
+            return [self._written(item, kind) for item in value]
+        if kind is not None:
+            return {"name": self.registry.component_of(kind, value).name, **self.write(value)}
+        if isinstance(value, Interval):
+            return value.to_toml()
+        if attrs.has(type(value)):
+            return self.write(value)
+        if isinstance(value, Mapping):
+            return {key: self._written(item, None) for key, item in value.items()}
+        return str(value) if isinstance(value, Path) else value
+
+
+class _collecting:
+    """Turns what the body raises over a value into problems under a key."""
+
+    def __init__(self, problems: list[Problem], key: str | int) -> None:
+        self.problems, self.key = problems, key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            return False
+        found = list(_problems_of(error))
+        self.problems += [problem.under(self.key) if self.key != "" else problem for problem in found]
+        return bool(found)
+
+
+def _problems_of(error: BaseException) -> Iterator[Problem]:
+    if isinstance(error, Problems):
+        yield from error.problems
+    elif isinstance(error, BaseExceptionGroup):  # cattrs, for its own containers
+        for inner in error.exceptions:
+            yield from _problems_of(inner)
+    elif isinstance(error, (ValueError, TypeError, UserError, cattrs.StructureHandlerNotFoundError)):
+        yield Problem("", one_line(error))
+
+
+def _validate(f: attrs.Attribute[Any], value: object) -> None:
+    """Runs a field's validator by itself, so that one bad option does not hide another."""
+    if f.validator is None:
+        return
+    try:
+        f.validator(None, f, value)
+    except (ValueError, TypeError) as error:
+        # attrs puts the field's name first and a value last, and some of its validators give more arguments.
+        text = str(error.args[0]).removeprefix(f"'{f.name}' ").replace(f"Length of '{f.name}'", "its length")
+        text = re.sub(r": [^:]*$", "", text)
+        raise ValueError(text if repr(value) in text else f"{text}, got {shown(value)}") from None
+
+
+def _strict(kind: type) -> Callable[[object, Any], Any]:
+    def structure(value: object, _: Any) -> Any:
+        if type(value) is int and kind in (int, float) and not -(2**63) <= value < 2**63:
+            raise ValueError("expected a number of at most 64 bits")
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"expected a finite number, got {shown(value)}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"a text cannot hold a zero byte, got {shown(value)}")
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise ValueError(f"expected a text of at most {LONGEST_TEXT:,} characters, got {len(value):,}")
+        return value
+
+    return structure
+
+
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal
+
+
+def _literal(value: object, kind: Any) -> Any:
+    choices = typing.get_args(kind)
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return choice
+    near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
+    raise ValueError(f"expected {in_words(kind)}, got {shown(value)}{near}")
+
+
+def _is_sequence(kind: Any) -> bool:
+    return typing.get_origin(kind) in (list, tuple)
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def _listing(fields: Mapping[str, object]) -> str:
+    return f"; the keys are: {', '.join(fields)}" if fields else "; it has no options"

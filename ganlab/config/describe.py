@@ -1,0 +1,151 @@
+"""Options in words: what each takes, what it means and its default, as the experiment file has them.
+
+The same words are in the errors of an experiment file, in `ganlab plugins` and in the docs; they name TOML's values,
+not Python's types.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs import frozen
+
+from ganlab.plugin.fields import COMPONENT
+from ganlab.utils.errors import shown
+from ganlab.utils.interval import INTERVAL, Interval
+
+_NOUNS = {
+    bool: ("true or false", "true or false"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    Path: ("a path", "paths"),
+    dict: ("a table", "tables"),
+    Mapping: ("a table", "tables"),
+    list: ("a list", "lists"),
+    tuple: ("a list", "lists"),
+    Interval: (INTERVAL, INTERVAL),
+    Any: ("any value", "any values"),
+}
+
+
+@frozen
+class Option:
+    """An option in words. `default` is None for one that has to be given; `doc` is empty where nothing is said."""
+
+    name: str
+    type: str
+    default: str | None
+    doc: str
+
+
+def options_of(cls: type) -> list[Option]:
+    """The options of an attrs class: a component's, or a table of the experiment file."""
+    hints = typing.get_type_hints(cls)
+    said = option_docs(cls)
+    return [
+        Option(f.alias, option_in_words(f, hints[f.name]), _default(f), said.get(f.alias, ""))
+        for f in attrs.fields(cls)
+        if f.init
+    ]
+
+
+def option_in_words(f: attrs.Attribute[Any], kind: Any) -> str:
+    """What a field of that type takes, such as "a whole number" or "the name of a loss or a table"."""
+    if COMPONENT not in f.metadata:
+        return in_words(kind)
+    name = f.metadata[COMPONENT]
+    return f"a list of tables ([[{name}]])" if holds_several(f) else component_in_words(name)
+
+
+def component_in_words(kind: str) -> str:
+    """What names one component of a kind."""
+    article = "" if kind == "features" else "an " if kind[0] in "aeiou" else "a "
+    return f"the name of {article}{kind} or a table"
+
+
+def holds_several(f: attrs.Attribute[Any]) -> bool:
+    """Whether a field made by `ganlab.component` or `ganlab.components` is of the latter."""
+    return isinstance(f.default, attrs.Factory)  # type: ignore[arg-type]
+
+
+def in_words(kind: Any, plural: bool = False) -> str:
+    """The values of a type, such as "a list of 2 numbers"; None is not said, since TOML has none."""
+    if kind in _NOUNS:
+        return _NOUNS[kind][plural]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return alternatives([shown(choice) for choice in arguments])
+    if origin in (typing.Union, types.UnionType):
+        return alternatives([in_words(member, plural) for member in arguments if member is not type(None)])
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        head = "lists" if plural else "a list"
+        inner = [argument for argument in arguments if argument is not Ellipsis]
+        if origin is not tuple or Ellipsis in arguments:
+            return f"{head} of {in_words(inner[0], plural=True)}"
+        if len(set(inner)) == 1:
+            return f"{head} of {len(inner)} {in_words(inner[0], plural=True)}"
+        return f"{head} of {', '.join(in_words(member) for member in inner)}"
+    if origin in _NOUNS:
+        return _NOUNS[origin][plural]
+    if (isinstance(origin, type) and issubclass(origin, Mapping)) or attrs.has(kind):
+        return _NOUNS[dict][plural]
+    return str(getattr(kind, "__name__", kind))
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """ "a", "a or b", "a, b or c"."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def text_of(cls: type) -> str:
+    """What a class says of itself, without the lines that explain its options."""
+    return "\n\n".join(paragraph for paragraph, explained in _paragraphs(cls) if not explained)
+
+
+def option_docs(cls: type) -> dict[str, str]:
+    """What a class says of each option, one line each: from lines such as "lr: the learning rate" of its docstring.
+
+    "one, other: …" explains several at once; the lines after it, up to an empty one, go on with it.
+    """
+    return {name: text for text, names in _paragraphs(cls) for name in names}
+
+
+def _paragraphs(cls: type) -> list[tuple[str, tuple[str, ...]]]:
+    """The docstring cut at its empty lines and before every option: each text with the options that it explains."""
+    names = {f.alias for f in attrs.fields(cls) if f.init}
+    found: list[tuple[list[str], tuple[str, ...]]] = [([], ())]
+    # "size: of each. count: of all" on one line is cut as well.
+    text = re.sub(
+        rf"(?<=[.;]) (?=(?:{'|'.join(names)})(?:, \w+)*: )" if names else "$^", "\n", inspect.getdoc(cls) or ""
+    )
+    for line in text.splitlines():
+        match = re.match(r"(\w+(?:, \w+)*): +(.*)", line)
+        if match and names.issuperset(explained := tuple(match[1].split(", "))):
+            found.append(([match[2]], explained))
+        elif not line.strip():
+            found.append(([], ()))
+        else:
+            found[-1][0].append(line.strip() if found[-1][1] else line)
+    return [((" " if explained else "\n").join(lines), explained) for lines, explained in found if lines]
+
+
+def _default(f: attrs.Attribute[Any]) -> str | None:
+    """The default as the experiment file would write it; None for an option that has to be given."""
+    if f.default is attrs.NOTHING:
+        return None
+    value: Any = f.default
+    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        value = value.factory()
+    if value is None:
+        return "none"
+    if isinstance(value, Interval):
+        value = value.to_toml()
+    return shown(list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,151 @@
+"""TOML as tables: reading a file, and `--set` overrides of what it says.
+
+Decisions:
+- What is read may be anybody's: its size, its depth and its numbers are bounded before a parser meets them.
+- An override is TOML too, but that a plain word needs no quotes.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ganlab.config.schema import NESTED
+from ganlab.utils.errors import UserError, one_line, shown, shown_key
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+LONGEST_PATH = 500  # characters of a path, a key or a setting that an error repeats
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a table; raises UserError with the file's name and what is wrong."""
+    where = f"{str(path)[:LONGEST_PATH]}…" if len(str(path)) > LONGEST_PATH else str(path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise UserError(f"{shown(where)}: cannot be read: {error}") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{where}: has more than {MAX_BYTES:,} bytes; an experiment file has at most as many")
+    try:
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    try:
+        return _parsed(text, where)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: not valid TOML: {one_line(error)}") from None
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    """TOML as a table. Raises TOMLDecodeError where it is none, and UserError where it is a bomb."""
+    _refuse_bombs(text, where)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # a number of more digits than Python reads; after ';' is how Python could be told to
+        raise UserError(f"{where}: {one_line(error).partition(';')[0]}") from None
+    # Dotted keys nest as brackets do, and numbers in hexadecimal have no bound in Python. Depth is looked at without
+    # recursion, since that is what has to be bounded.
+    waiting: list[tuple[Any, str, int]] = [(table, "", 0)]
+    while waiting:
+        value, at, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise UserError(f"{where}: tables nested more than {MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                waiting.append((item, f"{at}.{shown_key(key)}" if at else shown_key(key), depth + 1))
+        elif isinstance(value, list):
+            waiting += [(item, at, depth + 1) for item in value]
+        elif type(value) is int and not -(2**63) <= value < 2**63:
+            raise UserError(f"{where}: {at}: a whole number of more than 64 bits")
+    return table
+
+
+# Each takes what is not closed too, so that no place is looked at twice.
+_TEXTS_AND_COMMENTS = re.compile(
+    r'''"""(?:[^\\]|\\.)*?(?:"{3,5}|\Z)'''
+    r"""|'''.*?(?:'{3,5}|\Z)"""
+    r"""|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?"""
+    r"""|\#[^\n]*""",
+    re.DOTALL,
+)
+
+
+def _refuse_bombs(text: str, where: str) -> None:
+    """tomllib recurses into brackets and takes quadratic time over dotted keys, so both are bounded beforehand."""
+    bare = _TEXTS_AND_COMMENTS.sub("x", text)
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", bare):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        raise UserError(f"{where}: brackets nested {deepest} deep; at most {MAX_DEPTH}")
+    # What lies between two of these marks is one key at most.
+    if any(part.count(".") > MAX_DEPTH for part in re.split(r"[=,{\[\n]", bare)):
+        raise UserError(f"{where}: a dotted key of more than {MAX_DEPTH} parts")
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`loss.margin=0.5` as (["loss", "margin"], 0.5). A plain word needs no quotes."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    parts = key.split(".")
+    said = text if text.isprintable() else repr(text)
+    said = said if len(said) <= LONGEST_PATH else f"{said[:LONGEST_PATH]}…"
+    if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
+        raise UserError(f"--set {said}: expected KEY=VALUE, such as train.steps=100")
+    if len(parts) > MAX_DEPTH:
+        raise UserError(f"--set {key}: a dotted key of more than {MAX_DEPTH} parts")
+    value = value.strip()
+    if len(value) > MAX_BYTES or "\n" in value:
+        raise UserError(f"--set {key}: expected a value on one line")
+    try:
+        return parts, _parsed(f"value = {value}", f"--set {key}")["value"]
+    except tomllib.TOMLDecodeError:
+        if value and not re.search(r"""["'\[\]{}=]""", value):
+            return parts, value
+        raise UserError(f"--set {said}: {shown(value)} is neither a TOML value nor a plain word") from None
+
+
+def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
+    """Sets one value in the table. A number in the path is a place in a list: `metric.0.samples`.
+
+    Choosing another component by its name drops the options of the one before, and setting one of train.steps and
+    train.epochs drops the other.
+    """
+    where = ".".join(map(shown_key, parts))
+    at: Any = table
+    for depth, part in enumerate(parts[:-1]):
+        here = ".".join(map(shown_key, parts[: depth + 1]))
+        at = at[_place(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
+        if isinstance(at, str):
+            raise UserError(
+                f"--set {where}: {here} is {shown(at)}, not a table; set {here}={{ name = {shown(at)}, … }}"
+            )
+        if not isinstance(at, (dict, list)):
+            raise UserError(f"--set {where}: {here} is {shown(at)}, not a table")
+    last = parts[-1]
+    if isinstance(at, list):
+        at[_place(at, last, where)] = value
+        return
+    if last == "name" and len(parts) > 1 and at.get("name") != value:
+        for key in [key for key in at if (parts[0], key) not in NESTED.values()]:
+            del at[key]
+    if parts[0] == "train" and last in ("steps", "epochs"):
+        at.pop("epochs" if last == "steps" else "steps", None)
+    at[last] = value
+
+
+def _place(items: list[Any], part: str, where: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
+        return int(part)
+    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {shown(part)}")

@@ -1,0 +1,25 @@
+"""What data sets share, bundled ones and yours: options, a check, and how a failed download is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from ganlab.utils.errors import ComponentError
+
+
+def image_size(default: int) -> Any:
+    """The option `size`: the height and width of the images in pixels."""
+    return attrs.field(default=default, validator=[attrs.validators.ge(1), attrs.validators.le(4096)])
+
+
+def stream_seed() -> Any:
+    """The option `seed` of a data set that is drawn at random: what numpy.random.RandomState takes."""
+    return attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.lt(2**32)])
+
+
+def check_split(name: str, split: str) -> None:
+    """Refuses every split but "train" and "test"."""
+    if split not in ("train", "test"):
+        raise ComponentError(f"{name}: no split {split!r}; there are 'train' and 'test'")

@@ -1,0 +1,116 @@
+"""Images as one tensor, and the order in which training sees them.
+
+Decisions:
+- A data set is one uint8 tensor. It lies on the run's device where it fits, and a batch is a gather by index: no
+  workers, no decoding, no copy a step. Where it does not fit, batches are read ahead. Either way they are the same, and
+  pixels become float in [-1, 1] on the device.
+- The order is a function of (seed, epoch) and the position a function of the step, so a resumed run needs neither.
+"""
+
+from __future__ import annotations
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from ganlab.data.batch import Batch
+from ganlab.data.memmap import WINDOW, MappedImages
+from ganlab.data.pixels import as_input, to_float
+from ganlab.data.prefetch import Stream
+from ganlab.protocols import Dataset
+from ganlab.utils import distributed
+from ganlab.utils.memory import free_memory
+from ganlab.utils.rng import derived_seed
+
+
+@define(eq=False)
+class Feeder:
+    """Hands out training batches by number: batch `b` is the same whoever asks, and whenever.
+
+    Incomplete batches are dropped, so an epoch is `N // batch_size` batches.
+    """
+
+    images: Tensor = field(repr=False)
+    batch_size: int
+    seed: int
+    device: torch.device
+    condition: Tensor | None = field(default=None, repr=False)
+    _order: dict[int, Tensor] = field(factory=dict, repr=False, init=False)
+    _stream: Stream | None = field(default=None, repr=False, kw_only=True)
+
+    @classmethod
+    def for_dataset(
+        cls, dataset: Dataset, batch_size: int, seed: int, device: torch.device, resident_gb: float | None = None
+    ) -> Feeder:
+        """Puts the images on the device where they fit in `resident_gb` (10^9 bytes), and else streams them.
+
+        None allows half of the memory that is free. What lies in the device's memory already stays as it is.
+        """
+        images, condition = dataset.images, dataset.condition
+        if images.device.type == device.type and not isinstance(images, MappedImages):
+            return cls(images, batch_size, seed, device, condition)
+        size = images.nbytes + (0 if condition is None else condition.nbytes)
+        if size <= allowed_bytes(resident_gb, device):
+            condition = None if condition is None else condition.to(device)
+            return cls(resident(images, device), batch_size, seed, device, condition)
+        return cls(images, batch_size, seed, device, condition, stream=Stream(images, batch_size, device))
+
+    @property
+    def streams(self) -> bool:
+        """Whether batches are read ahead, as the images do not fit on the device."""
+        return self._stream is not None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation of one epoch, int64 (N,), where the images are."""
+        order = self._order.get(epoch)
+        if order is None:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
+            self._order.clear()
+            order = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+            self._order[epoch] = order
+        return order
+
+    def index(self, number: int) -> Tensor:
+        """Which images batch `number` has, int64 (n,); on many processes this one's share of it."""
+        epoch, position = divmod(number, self.batches_per_epoch)
+        first, end = (position * self.batch_size + edge for edge in distributed.share(self.batch_size))
+        return self.order(epoch)[first:end]
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number`, counted over the whole run; on many processes this one's share of it.
+
+        Raises GanlabError where images that are streamed cannot be read.
+        """
+        index = self.index(number)
+        if self._stream is not None:
+            images = self._stream.batch(number, self.index)
+        else:
+            images = self.images[index].to(self.device, non_blocking=True)
+        if self.condition is None:
+            return Batch(to_float(images))
+        return Batch(to_float(images), as_input(self.condition[index].to(self.device, non_blocking=True)))
+
+    def close(self) -> None:
+        """Ends the reading ahead, which another batch would start again."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+def allowed_bytes(resident_gb: float | None, device: torch.device) -> float:
+    """How many bytes of images may be resident: half of what is free, shared by this machine's processes, for None."""
+    if resident_gb is not None:
+        return resident_gb * 1e9
+    return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world())
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, made in parts, so that a map's pages are not all in memory beside it."""
+    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    rows = max(1, WINDOW // max(1, images[:1].nbytes))
+    for place, part in zip(whole.split(rows), images.split(rows), strict=True):
+        place.copy_(part)
+    return whole

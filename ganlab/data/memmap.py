@@ -1,0 +1,229 @@
+"""Images in a file instead of in memory: a tensor over a memory map whose pages are given back.
+
+Decisions:
+- It is a tensor, so whatever indexes, splits or walks over `dataset.images` works on it and need not know. What is
+  computed from it is an ordinary tensor; views of it are mapped too.
+- Pages of a map count as the process's memory once they are read, and stay. So each operation that reads counts what
+  it may have read, and every `WINDOW` bytes the pages are given back; reading one again finds it in the system's cache.
+- The map is read-only. One that keeps writes to itself is memory that the system must be able to find, and it refuses
+  that for a file larger than the memory; its writes would also be lost with the pages. So writing is an error.
+- Batches are read from the file (`read_rows`) and not through the map: a disk that fails or a file cut short is then an
+  error with the file's name, where the map would end the process with a signal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import tokenize
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ganlab.utils.errors import GanlabError, one_line
+
+WINDOW = 2**24
+"""Bytes that may be read through a map before its pages are given back, and bytes that are read at a time."""
+
+
+class MappedImages(Tensor):
+    """uint8 images (N, C, H, W) of an .npy file, or a view of them: to be read, not written.
+
+    An operation in place raises TypeError; `clone()` gives an ordinary tensor. (`numpy()` gives an array whose
+    memory cannot be written either, though it does not say so: writing there ends the process.)
+    """
+
+    _file: _File
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Maps the file. Raises OSError, and ValueError for what is no .npy file of uint8 (N, C, H, W), N > 0."""
+        file = _File(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # which is what is wanted
+            whole = torch.frombuffer(file.map, dtype=torch.uint8, count=file.count, offset=file.start)
+        return cls._over(whole.view(file.shape), file)
+
+    @classmethod
+    def _over(cls, view: Tensor, file: _File) -> Self:
+        mapped = view.as_subclass(cls)
+        mapped._file = file
+        return mapped
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(kwargs.get("out", args[0] if _is_in_place(func) else None), MappedImages):
+            raise TypeError("these images are a file's, which cannot be written to; take a copy by .clone()")
+        with torch._C.DisableTorchFunctionSubclass():
+            operands = [item for item in _flat((*args, *kwargs.values())) if isinstance(item, MappedImages)]
+            for operand in operands:
+                operand._file.check_length()
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor):
+                found = _still_mapped(result, operands)
+            elif isinstance(result, (tuple, list)) and any(isinstance(item, Tensor) for item in result):
+                found = type(result)(_still_mapped(item, operands) for item in result)
+            else:
+                found = result
+            # What gives a view, a shape or a length has read no pixel; what gives nothing has copied them elsewhere.
+            if found is None or isinstance(found, np.ndarray) or any(type(item) is Tensor for item in _flat((found,))):
+                for operand in operands:
+                    operand._file.was_read(operand.nbytes)
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.clone()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.clone().__reduce_ex__(protocol)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the shape and the pixels, read once from the file in one pass."""
+        digest = hashlib.sha256(str(tuple(self.shape)).encode())
+        for part in self._pixels():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _pixels(self) -> Iterator[memoryview]:
+        if not self.is_contiguous():
+            for image in self:
+                yield image.contiguous().numpy().data
+            return
+        buffer = memoryview(bytearray(min(WINDOW, self.nbytes)))
+        first = self._file.start + int(self.storage_offset())
+        for start in range(0, self.nbytes, WINDOW):
+            part = buffer[: self.nbytes - start]
+            self._file.read(part, first + start)
+            yield part
+
+    @property
+    def has_whole_rows(self) -> bool:
+        """Whether each image's pixels lie together in the file, as `read_rows` needs."""
+        return self[:1].is_contiguous()
+
+    def read_rows(self, index: Tensor, out: NDArray[np.uint8]) -> None:
+        """Reads the images of `index`, int64 (n,), into `out`, uint8 (n, C, H, W). Raises GanlabError.
+
+        `out` must be contiguous. Only for a map that `has_whole_rows`.
+        """
+        first, step = self._file.start + int(self.storage_offset()), self.stride(0)
+        places = [first + row * step for row in index.tolist()]
+        rows = out.reshape(len(places), -1)
+        self._file.will_read(places, rows.shape[1])
+        for row, place in zip(rows, places, strict=True):
+            self._file.read(row.data, place)
+
+
+class _File:
+    """The open file behind a map, which goes when the last view of it does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as stream:
+            self.shape = _header(stream, path)
+            self.start = stream.tell()
+            self.count = math.prod(self.shape)
+            if os.fstat(stream.fileno()).st_size < self.start + self.count:
+                raise ValueError(f"{path}: is cut short; wanted {self.count} bytes of pixels")
+            self.map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self.descriptor = os.dup(stream.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+        self.unreturned = 0
+
+    def was_read(self, size: int) -> None:
+        """Counts bytes that were read through the map, and gives its pages back once they are many."""
+        self.unreturned += size
+        if self.unreturned >= WINDOW and hasattr(mmap, "MADV_DONTNEED"):
+            self.unreturned = 0
+            self.map.madvise(mmap.MADV_DONTNEED)
+
+    def check_length(self) -> None:
+        """Raises GanlabError for a file that has been cut short: reading its map there would end the process."""
+        if os.fstat(self.descriptor).st_size < self.start + self.count:
+            raise GanlabError(f"{self.path}: has been cut short since it was opened")
+
+    def will_read(self, places: Iterable[int], size: int) -> None:
+        """Lets the disk fetch `size` bytes at each of the places, all at once."""
+        if hasattr(os, "posix_fadvise"):
+            for place in places:
+                os.posix_fadvise(self.descriptor, place, size, os.POSIX_FADV_WILLNEED)
+
+    def read(self, into: memoryview, place: int) -> None:
+        """Fills a buffer from a place in the file. Raises GanlabError."""
+        while into:
+            try:
+                count = _read_into(self.descriptor, into, place)
+            except OSError as error:
+                raise GanlabError(f"{self.path}: cannot be read ({error.strerror})") from error
+            if count == 0:
+                raise GanlabError(f"{self.path}: has been cut short since it was opened")
+            into, place = into[count:], place + count
+
+
+def _read_into(descriptor: int, into: memoryview, place: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [into], place)
+    data = os.pread(descriptor, len(into), place)  # macOS has this one only
+    into[: len(data)] = data
+    return len(data)
+
+
+# Besides ValueError numpy's parser raises, on headers that had bytes changed, whatever Python's own parsers do.
+_NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryError)
+
+
+def _header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
+    """The shape that an .npy file says it has; leaves the stream where the pixels start."""
+    if npy.read_magic(stream) != (1, 0):
+        raise ValueError(f"{path}: is no .npy file of version 1.0")
+    try:
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    except _NO_HEADER as error:
+        raise ValueError(f"{path}: its header is damaged ({one_line(error)})") from None
+    if dtype != np.uint8 or fortran_order or len(shape) != 4 or min(shape) < 1:
+        order = " in Fortran order" if fortran_order else ""
+        raise ValueError(f"{path}: holds {dtype} {shape}{order}; wanted uint8 (N, C, H, W)")
+    return tuple(shape)
+
+
+def _is_in_place(func: Callable[..., Any]) -> bool:
+    """Whether a function of torch writes to its first argument, by its name."""
+    name = getattr(func, "__name__", "")
+    return name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+_IN_PLACE = {"__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
+
+
+def _flat(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, (tuple, list)):
+            yield from item
+        else:
+            yield item
+
+
+def _still_mapped(result: Any, operands: Sequence[MappedImages]) -> Any:
+    """The result as a map where it is a view of one."""
+    if type(result) is Tensor and result.layout is torch.strided:
+        storage = result.untyped_storage().data_ptr()
+        for operand in operands:
+            if operand.untyped_storage().data_ptr() == storage:
+                return MappedImages._over(result, operand._file)
+    return result

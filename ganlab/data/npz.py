@@ -1,0 +1,42 @@
+"""ganlab.data.npz."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganlab.utils.errors import UserError, one_line
+
+# What numpy, and Python's own parsers under it, raise on a file that is damaged, encrypted or of another kind.
+_NO_ARRAYS = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+
+
+def read_npz(path: Path) -> Tensor:
+    """The images of an .npz file as uint8 (N, C, H, W): its array `images`, or its first, uint8 (N, H, W, C)."""
+    try:
+        if not zipfile.is_zipfile(path) and path.is_file():
+            raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            if not names:
+                raise UserError(f"{path}: holds no array")
+            name = "images" if "images" in names else names[0]
+            array = arrays[name]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except _NO_ARRAYS as error:
+        raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
+    if not isinstance(array, np.ndarray):  # what lies in the archive is no .npy file
+        raise UserError(f"{path}: {one_line(name, 60)} is no array; write the file with numpy.savez")
+    if array.dtype != np.uint8 or array.ndim != 4:
+        raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; wanted uint8 (N, height, width, channels)")
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()

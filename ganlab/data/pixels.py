@@ -1,0 +1,21 @@
+"""ganlab.data.pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [0, 255] to float32 [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+def as_input(condition: Tensor) -> Tensor:
+    """A data set's condition as networks take it: labels int64 (n,) as they are, images as float32 in [-1, 1]."""
+    return condition if condition.ndim == 1 else to_float(condition)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float [-1, 1] to uint8 [0, 255], rounded to the nearest level, clipped."""
+    return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

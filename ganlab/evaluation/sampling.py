@@ -1,0 +1,86 @@
+"""ganlab.evaluation.sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.data.condition_sampler import UNCONDITIONAL, Conditions
+from ganlab.data.pixels import to_uint8
+from ganlab.nn.modes import evaluating
+from ganlab.utils.memory import FittingBatches
+from ganlab.utils.rng import derived_seed, latents
+
+BATCH = 128
+"""Images made at a time. Not an option: in eval mode an image does not depend on its batch."""
+
+
+def images_from(
+    network: nn.Module, z: Tensor, device: torch.device, condition: Tensor | None = None
+) -> Iterator[Tensor]:
+    """uint8 images (n, C, H, W), on the device, for latents (N, latent_dim) in batches, each for its condition."""
+
+    def made(part: Tensor) -> Tensor:
+        """Of so many rows by their numbers, since the memory may not suffice for a whole batch."""
+        given = None if condition is None else condition[part].to(device)
+        return to_uint8(network(z[part].to(device), given))
+
+    fitting = FittingBatches(made, BATCH)
+    for part in torch.arange(len(z)).split(BATCH):
+        with evaluating(network):
+            images = fitting(part)
+        yield images
+
+
+def sample(
+    network: nn.Module,
+    count: int,
+    seed: int,
+    device: torch.device,
+    conditions: Conditions = UNCONDITIONAL,
+    label: str = "samples",
+    share: tuple[int, int] | None = None,
+    truncation: float | None = None,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches of `count` images, uint8, and the conditions they were made for; those of a larger count begin with them.
+
+    `share` is a first and an end number: only that part of them. `truncation` is where latents are cut off.
+    """
+    first, end = share or (0, count)
+    generator = torch.Generator().manual_seed(derived_seed(seed, label))
+    drawing = torch.Generator().manual_seed(derived_seed(seed, label, "condition"))
+    latent_dim: int = network.latent_dim  # type: ignore[assignment]
+    for start in range(0, end, BATCH):
+        # Always whole batches of latents, so that how many images are wanted does not change which they are.
+        rows = slice(max(0, first - start), end - start)
+        z = latents(BATCH, latent_dim, generator, truncation)[rows]
+        condition = conditions.drawn(BATCH, drawing)
+        condition = None if condition is None else condition[rows]
+        for images in images_from(network, z, device, condition):
+            yield images, condition
+
+
+def sample_grid(
+    network: nn.Module,
+    count: int,
+    seed: int,
+    device: torch.device,
+    conditions: Conditions,
+    truncation: float | None = None,
+) -> tuple[Tensor, int | None]:
+    """Images for a person to look at, uint8 (N, C, H, W) on the CPU, and how many stand in a row of their grid.
+
+    Where there are classes each has a row, and what stands in a column has one latent. Else there are `count` images,
+    the first that `sample` gives.
+    """
+    labels = conditions.rows(count)
+    if labels is None:
+        drawn = sample(network, count, seed, device, conditions, truncation=truncation)
+        return torch.cat([images.cpu() for images, _ in drawn]), None
+    rows, columns = labels.shape
+    generator = torch.Generator().manual_seed(derived_seed(seed, "samples"))
+    latent_dim: int = network.latent_dim  # type: ignore[assignment]
+    z = latents(columns, latent_dim, generator, truncation).repeat(rows, 1)
+    return torch.cat([images.cpu() for images in images_from(network, z, device, labels.flatten())]), columns

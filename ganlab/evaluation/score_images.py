@@ -1,0 +1,166 @@
+"""Scores by command: of a saved checkpoint (`ganlab eval`), and of images that any tool made (`ganlab score`).
+
+Decisions:
+- Images are scored as they are. A reference of another size is refused rather than resized, because resizing is part of
+  a score; what is to be done is said with `--set dataset.size=…`.
+- Given images are scored all, unless `samples` says otherwise, and their records differ from a run's only in that it is
+  not known whose weights made them. So `ganlab compare` puts them beside runs.
+- Under torchrun the processes share the images out; the first writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from ganlab.config.converter import Problems, Structurer
+from ganlab.config.toml import override, parse_override
+from ganlab.data.dataset import ImageDataset
+from ganlab.data.npz import read_npz
+from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.scoring import named_metrics, score_with_progress
+from ganlab.plugin.fields import component, components
+from ganlab.plugin.loader import load_plugins
+from ganlab.plugin.registry import Registry
+from ganlab.protocols import Dataset, DatasetConfig, Metric, Places
+from ganlab.utils import distributed
+from ganlab.utils.device import pick_device
+from ganlab.utils.errors import ComponentError, UserError, did_you_mean
+from ganlab.utils.paths import places
+
+FOLDER = "image_folder"
+"""The data set that reads a folder of images."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A checkpoint again
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images from anywhere
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Wanted:
+    """What `ganlab score` was asked, as the tables of an experiment file."""
+
+    dataset: DatasetConfig = component("dataset")
+    metric: tuple[Metric, ...] = components("metric")
+
+
+def score_images(
+    images: Path,
+    against: str,
+    names: Sequence[str],
+    features: str | None,
+    overrides: Iterable[str],
+    device: str,
+    plugin_files: Sequence[Path] = (),
+    floor: bool = True,
+) -> list[dict[str, Any]]:
+    """The records of the scores of a folder of images, or of an .npz file, against a data set or a folder.
+
+    `overrides` are texts such as "dataset.size=64", "features.weights=FILE" and "metric.0.samples=5000". Raises
+    UserError with a line for every problem.
+    """
+    files = [file.expanduser().resolve() for file in plugin_files]
+    plugins = load_plugins(files)
+    problems = [*plugins.problems, *(str(failure) for failure in plugins.failures if failure.origin.file in files)]
+    if problems:
+        raise UserError(*problems)
+    registry = plugins.registry
+    table: dict[str, Any] = {
+        "dataset": _reference(against, registry),
+        "metric": [{"name": name} for name in dict.fromkeys(names or [DEFAULT_METRIC])],
+    }
+    if features is not None:
+        table["features"] = {"name": features}
+    for text in overrides:
+        override(table, *parse_override(text))
+    wanted = _wanted(table, registry)
+    where = places()
+    try:
+        reference = wanted.dataset.build(where, "train")
+    except ComponentError as error:
+        raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
+    made = _given(images, reference, wanted.dataset, registry, where)
+    metrics = []
+    for index, (metric, entry) in enumerate(zip(wanted.metric, table["metric"], strict=True)):
+        if hasattr(metric, "samples") and "samples" not in entry:
+            metric = attrs.evolve(metric, samples=len(made.images))  # type: ignore[misc]  # noqa: PLW2901
+        if getattr(metric, "samples", 0) > len(made.images):
+            raise UserError(
+                f"metric.{index}.samples: {entry['samples']:,}, but {images} has {len(made.images):,} images"
+            )
+        metrics.append(metric)
+    with distributed.joined(pick_device(device)) as own_device:
+        scorer = Scorer(wanted.dataset, reference, where, own_device, floor)
+        records = score_with_progress(scorer.given(made.images), named_metrics(registry, metrics), str(images))
+        if distributed.rank() != 0:
+            return []
+        source = {"source": str(images), "fingerprint": made.fingerprint, "count": len(made.images)}
+        return [{"images": source, **record} for record in records]
+
+
+def _reference(against: str, registry: Registry) -> dict[str, Any]:
+    """The data set's table: one of that name, else a folder, whose images are taken as they are."""
+    names = [known.name for known in registry.of_kind("dataset")]
+    if against in names:
+        return {"name": against}
+    if Path(against).is_dir():
+        return {"name": FOLDER, "path": str(Path(against).absolute()), "size": "original"}
+    near = did_you_mean(against, names) or f"; the data sets are: {', '.join(names)}"
+    raise UserError(f"--against {against}: neither a data set nor a folder{near}")
+
+
+def _wanted(table: dict[str, Any], registry: Registry) -> Wanted:
+    """The tables as components; the features are those of every metric that has any and does not name its own."""
+    common = table.pop("features", None)
+    classes = {known.name: known.cls for known in registry.of_kind("metric")}
+    for entry in table["metric"] if isinstance(table["metric"], list) and common is not None else ():
+        options: Any = attrs.fields_dict(classes[entry["name"]]) if entry.get("name") in classes else {}
+        if "features" in options:
+            own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
+            entry.setdefault("features", own)
+    try:
+        wanted: Wanted = Structurer(registry).read(table, Wanted)
+    except Problems as error:
+        raise UserError(*(f"score: {problem}" for problem in error.problems)) from None
+    return wanted
+
+
+def _given(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
+    """The images to score; raises UserError where their shape is not the reference's."""
+    _, channels, height, width = reference.images.shape
+    known = attrs.fields_dict(type(config))
+    if path.is_dir():
+        table = {"name": FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
+        try:
+            images = Structurer(registry).component("dataset", table).build(where, "train").images
+        except ComponentError as error:
+            raise UserError(*str(error).splitlines()) from None
+        except Problems as error:
+            raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
+    elif path.suffix == ".npz":
+        images = read_npz(path)
+    else:
+        raise UserError(f"{path}: expected a folder of images or an .npz file")
+    if len(images) < 2:
+        raise UserError(f"{path}: {len(images)} images; a score needs at least 2")
+    if tuple(images.shape[1:]) != (channels, height, width):
+        own = "x".join(map(str, images.shape[1:]))
+        its = "x".join(map(str, (channels, height, width)))
+        size = f"; --set dataset.size={images.shape[2]} resizes the reference"
+        if images.shape[1] != channels:
+            size = f"; --set dataset.channels={images.shape[1]}" if "channels" in known else ""
+        raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{size}")
+    return ImageDataset(images, path.name)
+
+
+DEFAULT_METRIC = "fid"

@@ -1,0 +1,39 @@
+"""ganlab.evaluation.scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ganlab.evaluation.evaluator import Scoring
+from ganlab.plugin.registry import Registry
+from ganlab.protocols import Metric
+
+pass
+from collections.abc import Iterable, Sequence
+
+from ganlab.protocols import Metric
+from ganlab.utils.errors import ComponentError, UserError
+from ganlab.viz.progress import shown_progress
+
+
+def score_with_progress(
+    scoring: Scoring, metrics: Iterable[tuple[str, str, Metric]], where: str
+) -> list[dict[str, Any]]:
+    """The records of all metrics, with a bar on stderr while they are computed."""
+    records = []
+    with shown_progress() as progress_of:
+        for name, suffix, metric in metrics:
+            try:
+                records += scoring.score(metric, suffix, progress_of(name))
+            except ComponentError as error:
+                raise UserError(f"{where}: metric {name!r}: {error}") from None
+    return records
+
+
+def named_metrics(registry: Registry, metrics: Sequence[Metric]) -> list[tuple[str, str, Metric]]:
+    suffixes = registry.suffixes("metric", metrics)
+    return [
+        (registry.component_of("metric", metric).name, suffix, metric)
+        for metric, suffix in zip(metrics, suffixes, strict=True)
+    ]

@@ -1,0 +1,36 @@
+"""ganlab.nn.class_head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ganlab.nn.layers import classes_of
+from ganlab.nn.outputs import Judged
+from ganlab.protocols import ImageSpec
+
+HeadName = Literal["plain", "projection", "class_logits"]
+
+
+class ClassHead(nn.Module):
+    """What a discriminator's features (N, width) and logits (N,) say where it knows of classes.
+
+    "projection" adds the product of the features with the class's vector to the logit (Miyato and Koyama 2018,
+    arXiv:1802.05637); "class_logits" also gives a logit for each class (AC-GAN; Odena et al. 2017, arXiv:1610.09585),
+    for the penalty `class_loss`; "plain" leaves the logits as they are.
+    """
+
+    def __init__(self, name: HeadName, width: int, images: ImageSpec) -> None:
+        super().__init__()
+        self.name = name
+        if name != "plain":
+            classes = classes_of(images, f'head = "{name}"')
+            self.classes = nn.Embedding(classes, width) if name == "projection" else nn.Linear(width, classes)
+            nn.init.xavier_uniform_(self.classes.weight)
+
+    def forward(self, features: Tensor, logits: Tensor, condition: Tensor | None) -> Tensor | Judged:
+        if self.name == "projection":
+            product: Tensor = features * self.classes(condition)
+            return logits + product.sum(1)
+        return Judged(logits, self.classes(features)) if self.name == "class_logits" else logits

@@ -1,0 +1,133 @@
+"""Building blocks of networks, which bundled plugins and yours share: norms, spectral norm, attention, class heads.
+
+Decisions:
+- A block that needs the class is an `nn.Module` with `takes_condition = True`, and `Layers` hands it the condition; all
+  others are torch's own kind.
+- What draws first weights draws them when it is made, from torch's default generator, as torch's layers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from ganlab.protocols import ImageSpec
+from ganlab.utils.errors import ComponentError
+
+NormName = Literal["batch", "layer", "instance", "none"]
+ConditionalNormName = Literal["batch", "conditional_batch", "layer", "instance", "none"]
+
+
+class Layers(nn.Sequential):
+    """Layers one after the other, of which some may need the condition."""
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, condition) if getattr(layer, "takes_condition", False) else layer(x)
+        return x
+
+
+def classes_of(images: ImageSpec | None, what: str) -> int:
+    """How many classes there are; raises ComponentError for `what` where the data set has no class labels."""
+    if images is None or images.classes is None:
+        raise ComponentError(f"{what} needs class labels, and the data set has none")
+    return images.classes
+
+
+def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images: ImageSpec | None = None) -> nn.Module:
+    """A norm with gain and bias over maps (N, C, H, W), where `dimensions` is 2, or over rows (N, C), where it is 0.
+
+    "layer" is over all channels and places of an image, "instance" over the places of each channel. "conditional_batch"
+    is over maps, and takes the condition; `images` says how many classes there are.
+    """
+    if name == "conditional_batch":
+        return ConditionalBatchNorm2d(channels, classes_of(images, f'norm = "{name}"'))
+    if name == "none":
+        return nn.Identity()
+    if name == "layer":
+        return nn.GroupNorm(1, channels) if dimensions else nn.LayerNorm(channels)
+    if name == "batch":
+        return nn.BatchNorm2d(channels) if dimensions else nn.BatchNorm1d(channels)
+    if not dimensions:
+        raise ComponentError("norm: an instance norm is over the places of a map, and a row has none")
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm with a gain and a bias for each class (Dumoulin et al. 2017, arXiv:1610.07629), 1 and 0 at first."""
+
+    takes_condition = True
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Embedding.from_pretrained(torch.ones(classes, channels), freeze=False)
+        self.bias = nn.Embedding.from_pretrained(torch.zeros(classes, channels), freeze=False)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        gain, bias = self.gain(condition)[:, :, None, None], self.bias(condition)[:, :, None, None]
+        result: Tensor = gain * self.norm(x) + bias
+        return result
+
+
+def spectrally_normed(network: nn.Module) -> nn.Module:
+    """The network with each linear, convolutional and embedding layer's weight divided by an estimate of its spectral
+    norm (Miyato et al. 2018, arXiv:1802.05957), which each pass in training brings nearer."""
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
+    for module in [module for module in network.modules() if isinstance(module, kinds)]:
+        parametrizations.spectral_norm(module)
+    return network
+
+
+class MinibatchStdDev(nn.Module):
+    """Adds maps that say how much the images of a group differ (Karras et al. 2018, arXiv:1710.10196).
+
+    Maps (N, C, H, W) become (N, C + 1, H, W). A group has `group` images, or as many fewer as divide the batch.
+    """
+
+    def __init__(self, group: int = 4) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = len(x)
+        group = next(size for size in range(min(self.group, count), 0, -1) if count % size == 0)
+        members = x.float().unflatten(0, (group, count // group))
+        deviation = (members.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        maps = deviation.repeat(group)[:, None, None, None].expand(count, 1, *x.shape[2:])
+        return torch.cat([x, maps.to(x.dtype)], 1)
+
+
+class SelfAttention2d(nn.Module):
+    """Each place of a map attends to all (SAGAN; Zhang et al. 2019, arXiv:1805.08318), by nothing at first.
+
+    Keys and values are pooled to half the side, and queries and keys have an eighth of the channels, values a half.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner, half = max(1, channels // 8), max(1, channels // 2)
+        self.query, self.key = nn.Conv2d(channels, inner, 1, bias=False), nn.Conv2d(channels, inner, 1, bias=False)
+        self.value = nn.Conv2d(channels, half, 1, bias=False)
+        self.out = nn.Conv2d(half, channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.max_pool2d
+        query = self.query(x).flatten(2)
+        key, value = (pooled(part(x), 2).flatten(2) for part in (self.key, self.value))
+        # Written out, since torch's own attention has no second derivative on CUDA, which gradient penalties take.
+        weights = (query.transpose(1, 2) @ key).softmax(2)
+        attended: Tensor = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        total: Tensor = x + self.gain * self.out(attended)
+        return total
+
+
+def check_attention(sides: Iterable[int], there: Sequence[int]) -> None:
+    """Raises ComponentError where attention is asked for at a side that no maps of the network have."""
+    if strange := [side for side in sides if side not in there]:
+        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {list(there)}")

@@ -1,0 +1,73 @@
+"""What features of trained networks share: a file of weights is data, never code, and their arithmetic is full float32.
+
+A score then depends on the weights alone, not on the precision of the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganlab.utils.errors import ComponentError, one_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError),
+    *(TypeError, AttributeError, AssertionError, struct.error),
+)
+"""What torch.load was seen to raise, or may, on files that were cut short or had bytes changed."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file, at least one, read without running any code that it may hold."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name that is too long, a disk that fails
+        raise ComponentError(f"weights: {one_line(repr(str(path)), 60)} cannot be read ({error.strerror})") from error
+    if not there:
+        raise ComponentError(f"there is no weights file {one_line(path)}")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ComponentError(f"{path} was refused: a weights file must hold tensors only, and no code") from error
+    except (*UNREADABLE, SafetensorError) as error:
+        raise ComponentError(f"{path} cannot be read as a weights file: {one_line(error)}") from error
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items())
+    ):
+        raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
+    return dict(found)
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No TensorFloat-32 and no autocast inside; what was set before stands again afterwards."""
+    import torch
+
+    backends: Any = torch.backends
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

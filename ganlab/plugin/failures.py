@@ -1,0 +1,79 @@
+"""ganlab.plugin.failures."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+
+from attrs import define
+
+from ganlab.plugin.component import Origin
+from ganlab.plugin.registry import Registry
+from ganlab.utils.errors import PluginFailed, one_line
+
+
+@define
+class Failure:
+    """A plugin that could not be used as it is, and one reason: one line, with the place in the plugin's own file."""
+
+    origin: Origin
+    cause: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.origin.located}: {self.cause}"
+
+
+class Guard:
+    """Runs a stranger's code: what it raises, SystemExit too, ends up in `error` instead of ending the command."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, KeyboardInterrupt):
+            return False
+        self.error = error
+        return error is not None
+
+
+def _line(frames: Iterable[traceback.FrameSummary], origin: Origin) -> str:
+    """`"line 7: "`: the deepest line of the plugin's own file; nothing where none of it is there."""
+    lines = [frame.lineno for frame in frames if frame.filename == str(origin.file)]
+    return f"line {lines[-1]}: " if lines else ""
+
+
+def cause(error: BaseException, origin: Origin) -> str:
+    """One line: the error, and the deepest line of the plugin's own file that led to it."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
+    text = "…"
+    with Guard():  # what a stranger's error says is a stranger's code too
+        text = one_line(error)
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing and origin.file is not None and (origin.file.parent / f"{missing}.py").is_file():
+        text += "; a plugin is one file, or a package that is installed (docs/publishing.md)"
+    return f"{type(error).__name__}: {text}" + (f" (line {lines[-1]})" if lines else "")
+
+
+def blamed(error: BaseException, registry: Registry, when: str) -> BaseException:
+    """PluginFailed, naming the innermost plugin whose own file an error came through; else the error itself."""
+    traces = []
+    trace = error.__traceback__
+    while trace is not None:
+        traces.append((trace, registry.origin_of(trace.tb_frame.f_code.co_filename)))
+        trace = trace.tb_next
+    found = [(trace, origin) for trace, origin in traces if origin is not None]
+    if not found:
+        return error
+    (first, _), (_, origin) = found[0], found[-1]
+    shown = ""
+    with Guard():
+        shown = "".join(traceback.format_exception(type(error), error, first))
+    return PluginFailed(f"plugin {origin} raised {when}: {cause(error, origin)}", shown)

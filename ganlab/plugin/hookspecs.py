@@ -1,0 +1,139 @@
+"""Every hook a plugin can implement: a signature and one sentence each; `docs/hooks.md` has an example of each.
+
+The `register_*` hooks are called once, before anything is built. The others are told of slow events during a run;
+none is called from the step. A hook may leave out arguments that it does not need.
+
+What outlives a release: an argument may be added to a hook at any time, since implementations name those they take. A
+hook or an argument that is renamed gets an entry in `RENAMED`; its former name works, with a warning, for two releases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from attrs import frozen
+from pluggy import HookimplMarker, HookspecMarker
+
+from ganlab import protocols
+
+if TYPE_CHECKING:
+    from ganlab.run.run_dir import RunFolder
+
+hookspec = HookspecMarker("ganlab")
+hookimpl = HookimplMarker("ganlab")
+
+Part_contra = TypeVar("Part_contra", contravariant=True)
+
+
+class Register(Protocol[Part_contra]):
+    """What a `register_*` hook is given: called with a name and a class, it adds a component of that kind.
+
+    `def register_losses(register: Register[Loss]) -> None:` lets mypy and pyright say, at the line that registers it,
+    what a loss lacks.
+    """
+
+    def __call__(self, name: str, cls: type[Part_contra], /) -> None: ...
+
+
+@frozen
+class Renamed:
+    """The present name of a hook or an argument, and the release, such as "0.3", that no longer takes the former."""
+
+    new: str
+    ends: str
+
+
+RENAMED: dict[str, Renamed] = {}
+"""By the former name: "tick_done" of a hook, "tick_finished.entry" of an argument, with its hook's present name."""
+
+
+@hookspec
+def register_generators(register: Register[protocols.NetworkConfig]) -> None:
+    """Call `register(name, config_class)` for each generator."""
+
+
+@hookspec
+def register_discriminators(register: Register[protocols.NetworkConfig]) -> None:
+    """Call `register(name, config_class)` for each discriminator."""
+
+
+@hookspec
+def register_losses(register: Register[protocols.Loss]) -> None:
+    """Call `register(name, loss_class)` for each loss."""
+
+
+@hookspec
+def register_loss_wrappers(register: Register[protocols.LossWrapper]) -> None:
+    """Call `register(name, wrapper_class)` for each loss wrapper."""
+
+
+@hookspec
+def register_penalties(register: Register[protocols.Penalty]) -> None:
+    """Call `register(name, penalty_class)` for each penalty."""
+
+
+@hookspec
+def register_augmentations(register: Register[protocols.Augmentation]) -> None:
+    """Call `register(name, augmentation_class)` for each augmentation."""
+
+
+@hookspec
+def register_optimizers(register: Register[protocols.OptimizerConfig]) -> None:
+    """Call `register(name, config_class)` for each optimiser."""
+
+
+@hookspec
+def register_schedules(register: Register[protocols.Schedule]) -> None:
+    """Call `register(name, schedule_class)` for each schedule."""
+
+
+@hookspec
+def register_datasets(register: Register[protocols.DatasetConfig]) -> None:
+    """Call `register(name, config_class)` for each data set."""
+
+
+@hookspec
+def register_features(register: Register[protocols.FeaturesConfig]) -> None:
+    """Call `register(name, config_class)` for each feature extractor."""
+
+
+@hookspec
+def register_metrics(register: Register[protocols.Metric]) -> None:
+    """Call `register(name, metric_class)` for each metric."""
+
+
+@hookspec
+def register_trackers(register: Register[protocols.TrackerConfig]) -> None:
+    """Call `register(name, config_class)` for each tracker."""
+
+
+@hookspec
+def register_launchers(register: Register[protocols.Launcher]) -> None:
+    """Call `register(name, launcher_class)` for each launcher of sweeps."""
+
+
+@hookspec
+def run_started(run: RunFolder) -> None:
+    """The run folder is there and the first step is about to be taken (again, on resume)."""
+
+
+@hookspec
+def tick_finished(run: RunFolder, record: Mapping[str, Any]) -> None:
+    """A record was added to `log.jsonl`."""
+
+
+@hookspec
+def evaluation_finished(run: RunFolder, record: Mapping[str, Any]) -> None:
+    """A record, one value with its protocol, was added to `metrics.jsonl`."""
+
+
+@hookspec
+def checkpoint_saved(run: RunFolder, path: Path) -> None:
+    """A checkpoint folder is whole and on the disk."""
+
+
+@hookspec
+def run_finished(run: RunFolder, error: BaseException | None) -> None:
+    """The run has ended: `error` is None when it ran to its end, else what stopped it."""

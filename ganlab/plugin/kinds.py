@@ -1,0 +1,37 @@
+"""ganlab.plugin.kinds."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ganlab import protocols
+
+
+@frozen
+class Kind:
+    """A kind of component: its table in the experiment file, its hook, and what a component of it must be."""
+
+    table: str
+    hook: str
+    protocol: type
+    methods: tuple[str, ...]
+
+
+KINDS = {
+    kind.table: kind
+    for kind in (
+        Kind("generator", "register_generators", protocols.NetworkConfig, ("build",)),
+        Kind("discriminator", "register_discriminators", protocols.NetworkConfig, ("build",)),
+        Kind("loss", "register_losses", protocols.Loss, ("discriminator", "generator")),
+        Kind("loss_wrapper", "register_loss_wrappers", protocols.LossWrapper, ("__call__",)),
+        Kind("penalty", "register_penalties", protocols.Penalty, ("player", "every", "penalty")),
+        Kind("augmentation", "register_augmentations", protocols.Augmentation, ("augment",)),
+        Kind("optimizer", "register_optimizers", protocols.OptimizerConfig, ("build",)),
+        Kind("schedule", "register_schedules", protocols.Schedule, ("key", "value")),
+        Kind("dataset", "register_datasets", protocols.DatasetConfig, ("build",)),
+        Kind("features", "register_features", protocols.FeaturesConfig, ("build",)),
+        Kind("metric", "register_metrics", protocols.Metric, ("every", "evaluate")),
+        Kind("tracker", "register_trackers", protocols.TrackerConfig, ("build",)),
+        Kind("launcher", "register_launchers", protocols.Launcher, ("launch",)),
+    )
+}

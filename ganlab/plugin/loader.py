@@ -1,0 +1,219 @@
+"""Finding plugins and asking each, once, what it registers.
+
+Decisions:
+- A plugin manager is made afresh for every call: no state outlives a command or a test.
+- Bundled plugins are found by walking the package `ganlab_plugins`, by its name only: the core imports none of them.
+- A plugin is a stranger's code. Whatever it raises on import or in its hooks is recorded as its failure and never stops
+  the others; it matters only to an experiment that needs what the plugin would have registered.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import pkgutil
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from attrs import define, field
+
+from ganlab.plugin import hookspecs
+from ganlab.plugin.class_checks import called
+from ganlab.plugin.component import Origin
+from ganlab.plugin.failures import Failure, Guard, _line, cause
+from ganlab.plugin.hook_checks import hooks_of
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.registry import RegistrationError, Registry
+from ganlab.utils.errors import did_you_mean, shown
+
+BUNDLED = "ganlab_plugins"
+ENTRY_POINT_GROUP = "ganlab"
+
+
+@define
+class Plugins:
+    """The plugins of one command: the manager for hooks, the registry, and what failed to load.
+
+    `problems` are the user's own: a file that is not there, a name to block that no plugin has.
+    """
+
+    registry: Registry = field(factory=Registry)
+    failures: list[Failure] = field(factory=list)
+    problems: list[str] = field(factory=list)
+    origins: dict[str, Origin] = field(factory=dict)
+    manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
+
+    def tell(self, hook: str, **what: Any) -> list[Failure]:
+        """Calls a hook of every plugin that has it; gives those that raised, which are told of nothing any more."""
+        failed = []
+        for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            plugin = implementation.plugin
+            others = [other for other in self.manager.get_plugins() if other is not plugin]
+            with Guard() as guard:
+                self.manager.subset_hook_caller(hook, remove_plugins=others)(**what)
+            if guard.error is not None:
+                origin = self.origins[implementation.plugin_name]
+                failed.append(Failure(origin, f"{hook}: {cause(guard.error, origin)}"))
+                self.manager.unregister(plugin)
+        return failed
+
+
+def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plugins:
+    """All plugins: bundled, installed, in the folders named by GANLAB_PLUGINS, and `files`.
+
+    `blocked` names plugins (`ganlab plugins` shows their names) that are not even imported.
+    """
+    plugins = Plugins()
+    files = [file.expanduser().resolve() for file in files]
+    plugins.problems += [
+        f"plugin file {str(file)!r}: {'a folder; expected a Python file' if file.is_dir() else 'no such file'}"
+        for file in files
+        if not file.is_file()
+    ]
+    files = [file for file in files if file.is_file()]
+    plugins.manager.add_hookspecs(hookspecs)
+    blocked = set(blocked)
+    seen: set[str] = set()
+    for origin, load in sources(files):
+        seen.add(origin.plugin)
+        if origin.plugin in blocked:
+            continue
+        problems: list[str] = []
+        with Guard() as guard:
+            problems += _admit(plugins, origin, load())
+        if guard.error is not None:
+            problems.append(cause(guard.error, origin))
+        plugins.failures += [Failure(origin, problem) for problem in problems]
+    hint = "; `ganlab plugins` shows their names"
+    plugins.problems += [
+        f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
+    ]
+    plugins.registry.freeze()
+    return plugins
+
+
+def sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
+    """Where plugins come from, in order, each with a function that imports it."""
+    package = importlib.util.find_spec(BUNDLED)
+    if package is not None and package.submodule_search_locations:
+        version = _version("ganlab")
+        for module in sorted(_walk(package.submodule_search_locations, ""), key=lambda item: item[0]):
+            name, file = module
+            origin = Origin(name, "bundled", "ganlab", version, file)
+            yield origin, lambda name=name: importlib.import_module(f"{BUNDLED}.{name}")  # type: ignore[misc]
+
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
+        distribution = _distribution(point)
+        version, code = _version(distribution), _module_file(point.module)
+        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, version, code)
+        yield origin, point.load
+
+    folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
+    lying = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
+    for file in dict.fromkeys([*lying, *files]):
+        origin = Origin(file.stem, "file", "", "", file)
+        yield origin, lambda file=file: _import_file(file)  # type: ignore[misc]
+
+
+def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
+    """The modules below a package without importing any; names with a leading underscore are helpers."""
+    for location in locations:
+        for module in pkgutil.iter_modules([location]):
+            if module.name.startswith("_"):
+                continue
+            if module.ispkg:
+                yield from _walk([str(Path(location) / module.name)], f"{prefix}{module.name}.")
+            else:
+                yield f"{prefix}{module.name}", Path(location) / f"{module.name}.py"
+
+
+def _module_file(name: str) -> Path | None:
+    """The file of a module, without importing it or the packages it is in; None where it is not found."""
+    head, *rest = name.split(".")
+    spec = importlib.util.find_spec(head)
+    for part in rest:
+        if spec is not None:
+            spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Imports a plugin file under a name of its own, so that it shadows nothing."""
+    name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclass-like decorators look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
+    """Registers a plugin with the manager and runs its register hooks; gives everything that is wrong with it.
+
+    What is wrong with a component leaves out that component, what is wrong with a hook the whole plugin: an experiment
+    must not run without a hook that it counts on.
+    """
+    if origin.plugin in plugins.origins:
+        return [f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}"]
+    if not isinstance(module, ModuleType):
+        return [f"expected a module, got {shown(module)}: an entry point is name = 'package.module'"]
+    hooks = hooks_of(module)
+    for text in hooks.outdated:
+        warnings.warn(str(Failure(origin, text)), FutureWarning, stacklevel=3)
+    problems = list(hooks.problems)
+    registry = plugins.registry.copy() if problems else plugins.registry
+    plugin = hooks.plugin(module.__name__)
+    plugins.manager.register(plugin, origin.plugin)
+    others = [other for other in plugins.manager.get_plugins() if other is not plugin]
+    for kind in KINDS.values():
+        # Called for one plugin at a time, so that every component knows whose it is.
+        caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
+        with Guard() as guard:
+            caller(register=_registering(registry, kind.table, origin, problems))
+        if guard.error is not None:
+            problems.append(cause(guard.error, origin))
+    if hooks.problems:
+        plugins.manager.unregister(plugin)
+    else:
+        plugins.origins[origin.plugin] = origin
+    return problems
+
+
+def _registering(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
+    """What a register hook is given: what is wrong is added to `problems`, with its line, and the hook goes on."""
+
+    def register(*arguments: Any, **named: Any) -> None:
+        line = _line(traceback.extract_stack(), origin)
+        if len(arguments) != 2 or named:
+            got = ", ".join([*map(called, arguments), *(f"{key}=…" for key in named)])
+            problems.append(f"{line}register({got}): expected register(name, class)")
+            return
+        try:
+            registry.register(kind, *arguments, origin)
+        except RegistrationError as error:
+            problems.extend(f"{line}{problem}" for problem in error.problems)
+
+    return register
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,104 @@
+"""Every component by kind and name, and where it came from.
+
+Decisions: a name taken twice is an error that names both plugins, so the order of plugins never decides; a class is
+registered under one name, so that an experiment can be written back; the registry freezes before anything is built.
+All that is wrong with a class is said at once, with the lines of the protocol that it does not keep.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import define, field
+
+from ganlab.plugin.class_checks import _class_problems, _name_problems, called
+from ganlab.plugin.component import Component, Origin
+from ganlab.plugin.kinds import KINDS
+from ganlab.utils.errors import GanlabError, UserError, did_you_mean, shown
+
+
+class RegistrationError(GanlabError):
+    """A plugin registers something that cannot be a component. `problems` holds one line for each thing to mend."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@define
+class Registry:
+    """Names to components, kind by kind."""
+
+    _components: dict[tuple[str, str], Component] = field(factory=dict)
+    _contested: dict[tuple[str, str], list[Origin]] = field(factory=dict)
+    _frozen: bool = False
+
+    def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
+        """Adds a component; raises RegistrationError with all that is wrong with its name and its class."""
+        if self._frozen:
+            raise GanlabError(
+                f"register({name!r}, …): the registry is frozen; components are registered in a register_* hook"
+            )
+        problems = [*_name_problems(name), *_class_problems(KINDS[kind], cls)]
+        for other in self.of_kind(kind):
+            if other.name == name:
+                self._contested.setdefault((kind, name), [other.origin]).append(origin)
+                problems.append(f"the {kind} {name!r} is already registered by {other.origin}")
+            elif other.cls is cls:
+                problems.append(
+                    f"{cls.__name__} is already registered as {other.name!r}; register a subclass, decorated too"
+                )
+        if problems:
+            at = f"register({called(name)}, …)"
+            raise RegistrationError(*(f"{at}: {problem}" for problem in problems))
+        self._components[kind, name] = Component(kind, name, cls, origin)
+
+    def copy(self) -> Registry:
+        """A registry with the same components, to try others on."""
+        return Registry(dict(self._components), {taken: list(by) for taken, by in self._contested.items()})
+
+    def freeze(self) -> None:
+        self._frozen = True
+
+    def of_kind(self, kind: str) -> list[Component]:
+        """All components of a kind, by name."""
+        return sorted((c for c in self._components.values() if c.kind == kind), key=lambda c: c.name)
+
+    def find(self, kind: str, name: str) -> Component:
+        """The component of that name; raises UserError where there is none, with the nearest name, or more than one."""
+        if origins := self._contested.get((kind, name)):
+            raise UserError(
+                f"the {kind} {shown(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
+                f"--no-plugin {origins[-1].plugin} leaves one out"
+            )
+        if (kind, name) in self._components:
+            return self._components[kind, name]
+        names = [c.name for c in self.of_kind(kind)]
+        near = (
+            did_you_mean(name, names) or f"; there {'is' if len(names) == 1 else 'are'}: {', '.join(names) or 'none'}"
+        )
+        raise UserError(f"unknown {kind} {shown(name)}{near}")
+
+    def also_by(self, kind: str, name: str) -> list[Origin]:
+        """The plugins besides the first that register a component of that name, which no experiment may then name."""
+        return self._contested.get((kind, name), [])[1:]
+
+    def component_of(self, kind: str, instance: Any) -> Component:
+        """The component that an instance was made from."""
+        return next(c for c in self.of_kind(kind) if c.cls is type(instance))
+
+    def origin_of(self, file: str) -> Origin | None:
+        """The plugin whose own file it is, of those that registered a component."""
+        return next((c.origin for c in self._components.values() if str(c.origin.file) == file), None)
+
+    def suffixes(self, kind: str, instances: Iterable[Any]) -> list[str]:
+        """What tells components of one name apart in records: nothing for the first, "_2" for the second, and so on."""
+        counts: Counter[str] = Counter()
+        suffixes = []
+        for instance in instances:
+            name = self.component_of(kind, instance).name
+            counts[name] += 1
+            suffixes.append("" if counts[name] == 1 else f"_{counts[name]}")
+        return suffixes

@@ -1,0 +1,134 @@
+"""ganlab.report.collect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from ganlab.config.load import differences
+from ganlab.config.toml import read_toml
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.sweep.sweep_dir import FILE, wanted_runs
+from ganlab.utils.errors import UserError, one_line
+
+
+@frozen
+class Entry:
+    """One run, or one that is wanted and is not there (`status` "missing"), or the scores of given images.
+
+    Given images have no seed and no experiment: `ganlab score` wrote their records.
+    """
+
+    variant: str
+    seed: int | None
+    path: Path
+    status: str
+    info: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    log: Sequence[Mapping[str, Any]]
+    experiment: Mapping[str, Any]
+
+    def curve(self, metric: str) -> list[Mapping[str, Any]]:
+        """The values that the run itself took of a metric, by step.
+
+        Of what it never took, such as the scores of each class, those of `ganlab eval`: the last of each step, if there
+        is one of the run's last step.
+        """
+        records = [record for record in self.records if record["name"] == metric]
+        own = [record for record in records if not record.get("eval")]
+        later = {} if own else {record["step"]: record for record in records}
+        return own or [later[step] for step in sorted(later) if self.info.get("step") in later]
+
+
+def collect(paths: Iterable[Path]) -> list[Entry]:
+    """The runs below the paths: all that sweep folders want, and single run folders under their experiment's name.
+
+    A path can also be a file that `ganlab score --json` printed; its name without .json is the variant.
+
+    Raises UserError where there is none, or where two runs of one variant differ in more than their seed.
+    """
+    entries: dict[Path, Entry] = {}
+    problems = []
+    for path in paths:
+        found = list(_below(path))
+        if not found:
+            problems.append(f"{path}: no run or sweep folder, and no file of `ganlab score --json`")
+        entries |= {entry.path.resolve(): entry for entry in found}
+    problems += _differing(entries.values())
+    if problems:
+        raise UserError(*problems)
+    return list(entries.values())
+
+
+def _below(path: Path) -> Iterable[Entry]:
+    if path.is_file():
+        yield Entry(path.stem, None, path, "finished", {}, _given(path), [], {})
+        return
+    sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
+    for sweep in sweeps:
+        for variant, seed in wanted_runs(sweep):
+            yield _entry(sweep / variant / f"seed-{seed}", variant, seed)
+    for file in sorted(path.rglob("run.json")) if path.is_dir() else []:
+        if not any(file.is_relative_to(sweep) for sweep in sweeps):
+            info = read_info(file.parent)
+            yield _entry(file.parent, info["name"], info["seed"])
+
+
+def _given(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of `ganlab score --json`."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as the JSON of `ganlab score` ({one_line(error)})") from None
+    if not isinstance(records, list) or not records or not all(map(_is_record, records)):
+        raise UserError(f"{path}: expected the list of records that `ganlab score --json` prints")
+    return records
+
+
+def _is_record(record: object) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+        return False
+    # JSON has no NaN or infinity; they are written as text.
+    value = record.get("value")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(record.get("protocol"), dict) and (number or value in ("nan", "inf", "-inf"))
+
+
+def _entry(path: Path, variant: str, seed: int) -> Entry:
+    if not (path / "run.json").is_file():
+        return Entry(variant, seed, path, "missing", {}, [], [], {})
+    info = read_info(path)
+    experiment = read_toml(path / "experiment.toml")
+    records, log = read_records(path / "metrics.jsonl"), read_records(path / "log.jsonl")
+    return Entry(variant, seed, path, info["status"], info, records, log, experiment)
+
+
+def _differing(entries: Iterable[Entry]) -> list[str]:
+    """A line for each variant whose runs are not of one experiment, or that has a seed twice."""
+    first: dict[str, Entry] = {}
+    taken: dict[tuple[str, int | None], Entry] = {}
+    problems = []
+    for entry in entries:
+        if entry.status == "missing":
+            continue
+        other = first.setdefault(entry.variant, entry)
+        if (other.seed is None) != (entry.seed is None):
+            problems.append(
+                f"{other.path} and {entry.path}: a file and runs are both called {entry.variant!r}; rename it"
+            )
+            continue
+        keys = differences(other.experiment, entry.experiment)
+        if keys:
+            where = f"{other.path} and {entry.path} differ in {one_line(keys[0], 100)}"
+            what = f"{entry.variant!r} is two experiments: {where}"
+            problems.append(f"{what}; runs that are to be told apart need names of their own (--set name=…)")
+        twin = taken.setdefault((entry.variant, entry.seed), entry)
+        if twin is not entry:
+            what = "is" if entry.seed is None else f"has seed {entry.seed}"
+            problems.append(f"{entry.variant!r} {what} twice: {twin.path} and {entry.path}")
+    return problems

@@ -1,0 +1,204 @@
+"""`ganlab compare`: variants over seeds in one table, or a refusal.
+
+Decisions:
+- The truth is the run folders; a sweep's `sweep.json` only says which of them are wanted.
+- Values of different protocols never share a table. Runs that differ in more than their seed never share a row.
+- What is missing, diverged or unfinished is shown, and never averaged away: a variant of which a seed diverged is never
+  called better.
+- Final and best are told apart: the best of a curve is optimistic, and hides a collapse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from ganlab.config.load import differences
+from ganlab.report.collect import Entry
+from ganlab.report.statistics import Estimate, estimate, p_value, paired, verdicts
+from ganlab.utils.errors import UserError, did_you_mean
+
+
+@frozen
+class Row:
+    """One variant. `best_steps` are the steps of each finished seed's best value; `others` counts those not finished.
+
+    `difference` is the one to the baseline, `p` its p value taken alone; the verdict is one of all rows together, and
+    `held_back` says whether it would be told were this row the only one.
+    """
+
+    variant: str
+    finished: int
+    wanted: int
+    others: Mapping[str, int]
+    final: Estimate
+    best: Estimate
+    best_steps: tuple[int, ...]
+    difference: Estimate | None
+    p: float | None
+    verdict: str
+    held_back: bool
+    seconds: float
+    images_per_second: float
+    paths: tuple[Path, ...]
+
+
+@frozen
+class Table:
+    """Rows, best first, of one metric under one protocol; `given` names the variants of which only images are known."""
+
+    metric: str
+    better: str | None
+    protocol: Mapping[str, Any]
+    floor: Mapping[str, Any] | None
+    baseline: str
+    given: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, split: bool) -> list[Table]:
+    """One table, or with `split` one for each protocol. Raises UserError where values would not compare."""
+    names = list(dict.fromkeys(record["name"] for entry in entries for record in entry.records))
+    if not names:
+        raise UserError(
+            "these runs have no scores; give their experiments a [[metric]], or score them by `ganlab eval`"
+        )
+    metric = metric or names[0]
+    if metric not in names:
+        near = did_you_mean(metric, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"--metric {metric}: no run has it{near}")
+    without = [e for e in entries if e.status == "finished" and not e.curve(metric)]
+    if without:
+        raise UserError(*(f"{entry.path}: finished without {metric!r}" for entry in without))
+    variants = list(dict.fromkeys(entry.variant for entry in entries))
+    if baseline is not None and baseline not in variants:
+        near = did_you_mean(baseline, variants) or f"; there are {', '.join(variants)}"
+        raise UserError(f"--baseline {baseline}: no such variant{near}")
+
+    groups = _by_protocol(entries, metric)
+    if len(groups) > 1 and not split:
+        raise UserError(*_protocol_problems(metric, groups))
+    result = []
+    for group in groups.values():
+        inside = {entry.variant for entry in group}
+        mine = [entry for entry in entries if entry in group or (entry.variant in inside and not entry.curve(metric))]
+        result.append(_table(mine, metric, baseline if baseline in inside else mine[0].variant))
+    return result
+
+
+def _by_protocol(entries: Sequence[Entry], metric: str) -> dict[str, list[Entry]]:
+    """Runs by the protocol of their values; a run whose own values differ in protocol is refused.
+
+    Whose weights made given images is not known, so they stand beside averaged weights and beside plain ones.
+    """
+    groups: dict[str, list[Entry]] = {}
+    # Runs come first, so that there is a group that given images can join.
+    for entry in sorted(entries, key=lambda entry: entry.seed is None):
+        protocols = {json.dumps(record["protocol"], sort_keys=True) for record in entry.curve(metric)}
+        if len(protocols) > 1:
+            raise UserError(f"{entry.path}: its own {metric} values were taken under {len(protocols)} protocols")
+        for protocol in protocols:
+            key = protocol
+            if entry.seed is None:
+                key = next((known for known in groups if _but_weights(known) == _but_weights(protocol)), protocol)
+            groups.setdefault(key, []).append(entry)
+    return groups
+
+
+def _but_weights(protocol: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(protocol).items() if key != "weights"}
+
+
+def _protocol_problems(metric: str, groups: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """A line for each part of the protocol that differs, with who has which."""
+    protocols = [json.loads(text) for text in groups]
+    keys = {key for protocol in protocols[1:] for key in differences(protocols[0], protocol, "protocol")}
+    if {protocol.get("weights") for protocol in protocols} in ({"ema", "given"}, {"plain", "given"}):
+        keys.discard("protocol.weights")
+    lines = []
+    for key in sorted(keys):
+        values = []
+        for protocol, entries in zip(protocols, groups.values(), strict=True):
+            value: Any = protocol
+            for part in key.split(".")[1:]:
+                value = value.get(part) if isinstance(value, Mapping) else None
+            who = ", ".join(dict.fromkeys(entry.variant for entry in entries))
+            values.append(f"{value!r} ({who})")
+        lines.append(f"{metric}: {key} differs: {' against '.join(values)}")
+    return [*lines, f"{metric}: values of different protocols do not compare; --split makes a table for each"]
+
+
+def _table(entries: Sequence[Entry], metric: str, baseline: str) -> Table:
+    given = [entry for entry in entries if entry.seed is None]
+    # A run's protocol says whose weights were scored.
+    curves = [entry.curve(metric) for entry in (*given, *(entry for entry in entries if entry.seed is not None))]
+    last = next(curve[-1] for curve in reversed(curves) if curve)
+    better = last.get("better")
+    by_variant: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_variant.setdefault(entry.variant, []).append(entry)
+    finals = {variant: _finals(mine, metric) for variant, mine in by_variant.items()}
+    apart = {variant: paired(own, finals[baseline]) for variant, own in finals.items() if variant != baseline}
+    said = verdicts(apart, better)
+    rows = [
+        _row(variant, mine, metric, better, apart.get(variant), said.get(variant, "baseline"))
+        for variant, mine in by_variant.items()
+    ]
+    sign = -1 if better == "higher" else 1
+    rows.sort(key=lambda row: (not math.isfinite(row.final.mean), sign * row.final.mean, row.variant))
+    floor = next((curve[-1]["floor"] for curve in curves if curve and "floor" in curve[-1]), None)
+    names = tuple(entry.variant for entry in given)
+    return Table(metric, better, last["protocol"], floor, baseline, names, tuple(rows))
+
+
+def _finals(entries: Iterable[Entry], metric: str) -> dict[int | None, float]:
+    return {entry.seed: float(entry.curve(metric)[-1]["value"]) for entry in entries if entry.status == "finished"}
+
+
+def _row(
+    variant: str, entries: Sequence[Entry], metric: str, better: str | None, difference: Estimate | None, said: str
+) -> Row:
+    finished = [entry for entry in entries if entry.status == "finished"]
+    bests = [_best(entry.curve(metric), better) for entry in finished]
+    others: dict[str, int] = {}
+    for entry in entries:
+        if entry.status != "finished":
+            others[entry.status] = others.get(entry.status, 0) + 1
+    alone = "baseline" if difference is None else verdicts({variant: difference}, better)[variant]
+    held_back = alone != said
+    if others.get("diverged") and alone == "better":
+        said, held_back = "cannot tell", False
+    ran = [entry for entry in finished if entry.log]
+    rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in ran]
+    return Row(
+        variant=variant,
+        finished=len(finished),
+        wanted=len(entries),
+        others=others,
+        final=estimate(list(_finals(entries, metric).values())),
+        best=estimate([float(record["value"]) for record in bests]),
+        best_steps=tuple(record["step"] for record in bests if "step" in record),
+        difference=difference,
+        p=None if difference is None else p_value(difference),
+        verdict=said,
+        held_back=held_back,
+        seconds=_mean([entry.info.get("seconds", math.nan) for entry in ran]),
+        images_per_second=_mean(rates),
+        paths=tuple(entry.path for entry in entries),
+    )
+
+
+def _best(curve: Sequence[Mapping[str, Any]], better: str | None) -> Mapping[str, Any]:
+    """The best value of a curve: one that is not finite is best only where there is no other."""
+    sign = -1 if better == "higher" else 1
+    finite = [record for record in curve if math.isfinite(float(record["value"]))]
+    return min(finite, key=lambda record: sign * record["value"]) if finite and better else curve[-1]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

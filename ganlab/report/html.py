@@ -1,0 +1,136 @@
+"""Self-contained pages: a comparison, or one run. Pictures are inside the file, and whatever a run is named is text."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ganlab.config.load import differences
+from ganlab.report.collect import Entry
+from ganlab.report.compare import Table
+from ganlab.report.table_output import HEADINGS, cells, in_words, notes
+from ganlab.run.monitors import spans
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.utils.errors import UserError
+from ganlab.utils.files import write_whole
+from ganlab.viz.plots import curves_picture
+from ganlab.viz.progress import duration
+
+OVER_TIME = 6
+"""Sample grids of one run in its report: the first, the last, and some between."""
+
+
+def compare_page(tables: Sequence[Table], entries: Sequence[Entry]) -> str:
+    """The page of a comparison: table, curves with bands over seeds, samples, what differs, how to repeat it."""
+    by_path = {entry.path: entry for entry in entries}
+    content = [_table(table, by_path) for table in tables]
+    return _rendered("compare.html", title="Comparison: " + ", ".join(t.metric for t in tables), tables=content)
+
+
+def _table(table: Table, by_path: Mapping[Path, Entry]) -> dict[str, Any]:
+    runs = {row.variant: [by_path[path] for path in row.paths if by_path[path].experiment] for row in table.rows}
+    shown = {variant: min(mine, key=lambda entry: entry.seed or 0) for variant, mine in runs.items() if mine}
+    curves = {variant: [_points(entry, table.metric) for entry in mine] for variant, mine in runs.items()}
+    grids = []
+    for variant, entry in shown.items():
+        if pictures := _samples(entry.path):
+            step, path = pictures[-1]
+            grids.append({"variant": variant, "seed": entry.seed, "step": step, "image": _inline(path.read_bytes())})
+    lines = []
+    if table.baseline in shown:
+        before = shown[table.baseline].experiment
+        for variant, entry in shown.items():
+            for key in differences(before, entry.experiment):
+                old, new = (_at(experiment, key) for experiment in (before, entry.experiment))
+                lines.append({"variant": variant, "key": key, "before": old, "here": new})
+    return {
+        "metric": table.metric,
+        "baseline": table.baseline,
+        "headings": [heading.format(baseline=table.baseline) for heading in HEADINGS],
+        "rows": [{"cells": cells(row)} for row in table.rows],
+        "notes": notes(table),
+        "curves": _inline(curves_picture(curves, table.metric, table.floor)),
+        "grids": grids,
+        "differences": lines,
+        "commands": [f"ganlab run {entry.path / 'experiment.toml'}" for mine in runs.values() for entry in mine],
+    }
+
+
+def report_page(path: Path) -> str:
+    """The page of one run: scores, plots, samples over time, the experiment."""
+    info, records = read_info(path), read_records(path / "metrics.jsonl")
+    scores = []
+    for name, entry in info.get("metrics", {}).items():
+        best = entry.get("best")
+        floor = entry.get("floor")
+        scores.append(
+            {
+                "name": name,
+                "floor": f"{float(floor['value']):.5g} ({floor['count']:,} {floor['split']} images)" if floor else "",
+                "final": f"{float(entry['final']['value']):.5g} at step {entry['final']['step']:,}",
+                "best": f"{float(best['value']):.5g} at step {best['step']:,}" if best else "",
+            }
+        )
+    pictures = _samples(path)
+    some = sorted({round(i * (len(pictures) - 1) / (OVER_TIME - 1)) for i in range(OVER_TIME)}) if pictures else []
+    plots = [path / "plots" / f"{name}.png" for name in ("losses", "schedules", "scores", "metrics")]
+    protocols = {f"{record['name']}: {in_words(record['protocol'])}": None for record in records}
+    alarmed = [
+        f"{name}, from step {first:,} to step {last:,}" for name, first, last in spans(read_records(path / "log.jsonl"))
+    ]
+    how_far = f"{info['status']} at step {info.get('step', 0):,} of {info['total_steps']:,}"
+    return _rendered(
+        "report.html",
+        title=f"{info['name']}, seed {info['seed']}",
+        status=f"{how_far} in {duration(info.get('seconds', 0.0))}, on {info['device']}",
+        average=info.get("weights") == "ema",
+        alarms=alarmed,
+        scores=scores,
+        notes=list(protocols),
+        plots=[{"name": plot.stem, "image": _inline(plot.read_bytes())} for plot in plots if plot.is_file()],
+        grids=[{"step": pictures[i][0], "image": _inline(pictures[i][1].read_bytes())} for i in some],
+        command=f"ganlab run {path / 'experiment.toml'}",
+        experiment=(path / "experiment.toml").read_text(encoding="utf-8", errors="replace"),
+    )
+
+
+def _rendered(template: str, **content: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ganlab.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(**content)
+
+
+def _inline(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _samples(run: Path) -> list[tuple[int, Path]]:
+    """The sample grids of a run by step."""
+    return sorted((int(path.stem.removeprefix("step-")), path) for path in (run / "samples").glob("step-*.png"))
+
+
+def _points(entry: Entry, metric: str) -> list[tuple[int, float]]:
+    return [(record["step"], float(record["value"])) for record in entry.curve(metric)]
+
+
+def _at(experiment: Any, key: str) -> str:
+    """The value under a dotted key as text; empty where there is none."""
+    for part in key.split("."):
+        experiment = experiment.get(part) if isinstance(experiment, Mapping) else None
+    if experiment is None:
+        return ""
+    return f"{experiment:g}" if isinstance(experiment, float) and math.isfinite(experiment) else str(experiment)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Writes a page; raises UserError for a name that a browser would not take for one."""
+    if path.suffix not in (".html", ".htm"):
+        raise UserError(f"--html {path}: expected a file name that ends in .html")
+    write_whole(path, page)

@@ -1,0 +1,56 @@
+"""ganlab.run.environment."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganlab import __version__
+from ganlab.config.converter import Structurer
+from ganlab.config.schema import Experiment
+from ganlab.plugin.loader import Plugins
+from ganlab.training.loop import Training
+from ganlab.utils import distributed
+
+
+def versions() -> dict[str, str]:
+    """What results depend on besides the experiment."""
+    import torch
+
+    return {"ganlab": __version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+def processor() -> str:
+    """This machine's processor and what torch uses of it: other ones sum in another order, or draw other bits."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
+    """What the bits of a run depend on besides its experiment."""
+    device, dataset = training.game.device, training.dataset
+    used = Structurer(plugins.registry).components_in(experiment)
+    return {
+        "versions": versions(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "world_size": distributed.world(),
+        "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "count": len(dataset.images),
+            "skipped": getattr(dataset, "skipped", 0),
+            "fingerprint": dataset.fingerprint,
+        },
+    }

@@ -1,0 +1,126 @@
+"""Reading a run folder from Python: `ganlab.load_run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from ganlab.config.load import load_experiment
+from ganlab.config.schema import Experiment
+from ganlab.data.condition_sampler import Conditions
+from ganlab.evaluation.sampling import sample
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import Plugins, load_plugins
+from ganlab.protocols import ImageSpec
+from ganlab.run.records import read_records
+from ganlab.run.run_dir import read_info
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.utils.device import pick_device
+from ganlab.utils.errors import UserError, one_line
+from ganlab.utils.paths import places
+from ganlab.utils.rng import check_truncation
+
+
+@frozen
+class Run:
+    """A run that was read back: what it was told, what it recorded, and the generator of one checkpoint.
+
+    `weights` says whose weights the generator has: "ema" where the run kept an average, else "plain".
+    """
+
+    path: Path
+    step: int
+    experiment: Experiment
+    info: dict[str, Any]
+    log: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    generator: nn.Module
+    weights: str
+    plugins: Plugins
+    conditions: Conditions
+
+    def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
+        """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
+
+        `label` asks for images of one class. `truncation` is the distance from 0 at which the normal is cut off that
+        latents are drawn from: the smaller, the more alike the images. Raises UserError where the run knows no such
+        class, or for a truncation that is not above 0.
+        """
+        return self.sample_with_condition(count, seed, label, truncation)[0]
+
+    def sample_with_condition(
+        self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `sample` gives, and what each image was asked to be of: class labels (count,), images, or None."""
+        check_truncation(truncation)
+        device = next(self.generator.parameters()).device
+        conditions = self.conditions if label is None else self.conditions.of_class(label)
+        batches = sample(self.generator, count, seed, device, conditions, truncation=truncation)
+        drawn = [(images.cpu(), condition) for images, condition in batches]
+        asked = [condition for _, condition in drawn if condition is not None]
+        return torch.cat([images for images, _ in drawn]), torch.cat(asked) if asked else None
+
+
+def load_run(path: str | Path, step: int | None = None, device: str = "cpu", overrides: Iterable[str] = ()) -> Run:
+    """Reads a run folder: its experiment, records, and the generator of a checkpoint (the latest one by default).
+
+    Raises UserError where the folder is no run or has no checkpoint of that step.
+    """
+    path = Path(path)
+    info = read_info(path)
+    saved = list_checkpoints(path / "checkpoints")
+    if not saved:
+        raise UserError(f"{path}: this run has no checkpoint yet")
+    step = max(saved) if step is None else step
+    if step not in saved:
+        steps = [str(known) for known in saved]
+        raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
+    try:
+        experiment, plugins = load_experiment(path / "experiment.toml", overrides)
+    except UserError as error:
+        raise UserError(*error.problems, *_gone(info)) from None
+    network = experiment.generator.build(ImageSpec(**info["images"]))
+    state = load_checkpoint(saved[step], {"generator", "ema"})
+    weights = "ema" if "ema" in state else "plain"
+    try:
+        network.load_state_dict(state["ema" if "ema" in state else "generator"])
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{saved[step]}: does not fit the experiment: {one_line(error)}") from None
+    return Run(
+        path=path,
+        step=step,
+        experiment=experiment,
+        info=info,
+        log=read_records(path / "log.jsonl"),
+        metrics=read_records(path / "metrics.jsonl"),
+        generator=network.requires_grad_(False).eval().to(pick_device(device)),
+        weights=weights,
+        plugins=plugins,
+        conditions=_conditions(experiment, info),
+    )
+
+
+def _gone(info: dict[str, Any]) -> list[str]:
+    """The components that a run had from plugins which are not there now, and where it had them from."""
+    registry = load_plugins().registry
+    gone = []
+    for label, origin in info.get("components", {}).items():
+        kind, _, name = label.partition(".")
+        there = {part.name for part in registry.of_kind(kind)} if kind in KINDS else {name}
+        if name not in there and not Path(origin.get("file") or ".").is_file():
+            whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")
+            gone.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
+    return gone
+
+
+def _conditions(experiment: Experiment, info: dict[str, Any]) -> Conditions:
+    """What a run's samples are of: classes as often as run.json says, or the data set's images."""
+    known = info.get("condition")
+    if known == "images":
+        return Conditions.of(experiment.dataset.build(places(), "train"))
+    return Conditions.counted(known or ())

@@ -1,0 +1,134 @@
+"""ganlab.run.rescore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+
+from ganlab.config.converter import Problems, Structurer
+from ganlab.evaluation.evaluator import Scorer, Scoring
+from ganlab.evaluation.per_class import means, name_of, scorer_of
+from ganlab.evaluation.scoring import named_metrics, score_with_progress
+from ganlab.protocols import Metric
+from ganlab.run.load import Run, load_run
+from ganlab.run.run_dir import RunFolder
+from ganlab.utils import distributed
+from ganlab.utils.determinism import deterministic
+from ganlab.utils.device import pick_device
+from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.paths import places
+from ganlab.utils.rng import check_truncation
+from ganlab.viz.progress import PlainView, shown_progress
+
+
+def rescore(
+    path: Path,
+    names: Sequence[str],
+    step: int | None,
+    overrides: Iterable[str],
+    device: str,
+    truncation: float | None = None,
+    per_class: bool = False,
+) -> list[dict[str, Any]]:
+    """The records of the scores, which are also added to the run's metrics.jsonl with "eval": true.
+
+    `truncation` is where the latents of what is scored are cut off. `per_class` scores each class by itself, and gives
+    the means over classes.
+    """
+    check_truncation(truncation)
+    run = load_run(path, step, device, overrides)
+    metrics = _of_run(run, names)
+    labels = [label for label, count in enumerate(run.conditions.counts) if count]
+    if per_class and not labels:
+        raise UserError(f"--per-class: the networks of this run know no classes: {path}")
+    with (
+        deterministic(run.experiment.train.deterministic),
+        distributed.joined(pick_device(device)) as own_device,
+        _only_writer(RunFolder(run.path, run.info)) as folder,
+    ):
+        scorer = Scorer(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
+        network = run.generator.to(own_device)
+        whole = scorer.generator(network, run.weights, run.conditions, truncation)
+
+        def of_class(label: int) -> Scoring:
+            conditions = run.conditions.of_class(label)
+            scoring = scorer_of(label, whole).generator(network, run.weights, conditions, truncation)
+            return attrs.evolve(scoring, about={**scoring.about, "class": label})
+
+        if per_class:
+            records = _scored_by_class(of_class, labels, metrics, str(run.path))
+        else:
+            records = score_with_progress(whole, metrics, str(run.path))
+        records = [{"step": run.step, "eval": True, **record} for record in records]
+        if distributed.rank() != 0:
+            return []
+        for record in records:
+            folder.append("metrics.jsonl", record)
+        return records
+
+
+@contextmanager
+def _only_writer(folder: RunFolder) -> Iterator[RunFolder]:
+    if distributed.rank() != 0:
+        yield folder
+        return
+    folder.lock()
+    try:
+        yield folder
+    finally:
+        folder.unlock()
+
+
+def _of_run(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
+    """Name, suffix and metric of the experiment's metrics, or of those named, with defaults where it has none."""
+    own = named_metrics(run.plugins.registry, run.experiment.metric)
+    if not names:
+        if not own:
+            raise UserError(f"{run.path}: its experiment has no metric; name one with --metric")
+        return own
+    chosen: list[tuple[str, str, Metric]] = []
+    for name in dict.fromkeys(names):
+        mine = [entry for entry in own if entry[0] == name]
+        try:
+            chosen += mine or [(name, "", Structurer(run.plugins.registry).component("metric", name))]
+        except Problems as error:
+            raise UserError(*(f"--metric {name}: {problem.message}" for problem in error.problems)) from None
+    return chosen
+
+
+def _scored_by_class(
+    of_class: Callable[[int], Scoring], labels: Sequence[int], metrics: Sequence[tuple[str, str, Metric]], where: str
+) -> list[dict[str, Any]]:
+    """The records of all metrics, each of every class and then of the mean; says on stderr which classes it refused."""
+    found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in metrics]
+    refused: list[dict[int, str]] = [{} for _ in metrics]
+    with shown_progress() as progress_of:
+        for label in labels:
+            scoring = of_class(label)  # of one class at a time, so that its images and features are not all kept
+            for index, (name, suffix, metric) in enumerate(metrics):
+                try:
+                    records = scoring.score(metric, name_of(suffix, label), progress_of(name_of(name, label)))
+                except ComponentError as error:
+                    refused[index][label] = str(error)
+                else:
+                    found[index][label] = records
+    lines = []
+    for (name, _, _), reasons in zip(metrics, refused, strict=True):
+        if len(reasons) == len(labels):  # most likely for one reason
+            lines.append(f"{where}: metric {name!r}: no class can be scored; class {labels[0]}: {reasons[labels[0]]}")
+        else:
+            lines += [f"{where}: metric {name!r}, class {label}: {reason}" for label, reason in reasons.items()]
+    if not any(found):
+        raise UserError(*lines)
+    for line in lines if distributed.rank() == 0 else ():
+        PlainView(Console(stderr=True)).line(line)
+    return [
+        record
+        for by_label in found
+        for record in [*(record for records in by_label.values() for record in records), *means(by_label)]
+    ]

@@ -1,0 +1,171 @@
+"""The run folder, the truth about a run: its files, its records, its lock.
+
+Decisions:
+- Records are appended a line at a time and flushed, each with a checksum of its own: a flipped bit would change a digit
+  of a score without a word. run.json is replaced whole.
+- A lock keeps a second process out. A folder is its run's own: one with links in it, which could lead a stranger's run
+  to any file of the user's, is refused.
+- On resume, records and samples of steps after the checkpoint are dropped, since those steps are taken again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+from attrs import define, field
+
+from ganlab.run.records import _cut_to_whole_lines, read_records, record_line, to_json
+from ganlab.utils.errors import UserError, did_you_mean, one_line
+from ganlab.utils.files import remove, write_whole, writing
+
+HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
+"""The temporary names under which a run's files are written."""
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@define
+class RunFolder:
+    """One run's folder. Hooks and trackers are given it; `path` is where everything is.
+
+    Of many processes only the first `writes`; in the others what would write does nothing.
+    """
+
+    path: Path
+    info: dict[str, Any] = field(factory=dict)
+    writes: bool = True
+    _lock: filelock.FileLock | None = None
+
+    @property
+    def experiment_file(self) -> Path:
+        return self.path / "experiment.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    def sample_file(self, step: int) -> Path:
+        return self.samples / f"step-{step:08d}.png"
+
+    @property
+    def resumed_from(self) -> int | None:
+        """The step that a resumed run goes on from, whose later records are dropped; None in a new run."""
+        resumed = self.info.get("resumed")
+        return int(resumed[-1]["step"]) if resumed else None
+
+    def ticks(self) -> list[dict[str, Any]]:
+        """The records of log.jsonl. Numbers that are not finite are texts that float() reads."""
+        return read_records(self.path / "log.jsonl")
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl that training took; `ganlab eval` adds others."""
+        return [record for record in read_records(self.path / "metrics.jsonl") if not record.get("eval")]
+
+    def lock(self) -> None:
+        """Keeps other processes out until `unlock`; raises UserError where one is in already, or where there are links.
+
+        What a process that was killed left half written is removed.
+        """
+        if not self.writes:
+            return
+        for folder in (self.checkpoints, self.plots, self.path / "samples"):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder}: is no folder; remove it")
+        if links := [item for item in self._items() if item.is_symlink()]:
+            raise UserError(f"{links[0]}: is a link; a run's files lie in its own folder")
+        self._lock = filelock.FileLock(str(self.path / ".lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"{self.path}: another process is writing to this run") from None
+        for item in self._items():
+            if HALF_WRITTEN.fullmatch(item.name):
+                remove(item)
+
+    def _items(self) -> list[Path]:
+        """All that lies in the folder and in the folders of a run in it."""
+        folders = (self.path, self.checkpoints, self.plots, self.samples)
+        return [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def write_info(self, **changes: Any) -> None:
+        """Replaces run.json with what it held and these changes."""
+        self.info |= changes
+        if not self.writes:
+            return
+        write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
+
+    def append(self, file: str, record: Mapping[str, Any]) -> None:
+        """Adds a line to log.jsonl or metrics.jsonl."""
+        if not self.writes:
+            return
+        line, path = record_line(record).encode(), self.path / file
+        with writing(path, len(line)), path.open("ab+") as stream:
+            _cut_to_whole_lines(stream)
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def forget_after(self, step: int) -> None:
+        """Drops the records and sample grids of later steps, which are taken again, and a last line cut short."""
+        if not self.writes:
+            return
+        for grid in self.samples.glob("step-*.png"):
+            number = grid.stem.removeprefix("step-")
+            if number.isdecimal() and int(number) > step:
+                grid.unlink()
+        for file in ("log.jsonl", "metrics.jsonl"):
+            kept = [record for record in read_records(self.path / file) if record["step"] <= step]
+            write_whole(self.path / file, "".join(map(record_line, kept)))
+
+
+def is_unstarted(path: Path) -> bool:
+    """Whether a folder is empty, or holds no more than what a run leaves that was killed before it had a run.json."""
+    names = {item.name for item in path.iterdir() if not HALF_WRITTEN.fullmatch(item.name)}
+    if not names:
+        return True
+    saved = path / "checkpoints"
+    return ".lock" in names <= {".lock", "experiment.toml", saved.name} and not any(saved.glob("step-*"))
+
+
+NEEDED: dict[str, type] = {"status": str, "name": str, "seed": int, "images": dict, "total_steps": int, "device": str}
+"""What every run.json holds from the start on, of all that is read from it, and of which type."""
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """run.json of a run folder; raises UserError where the folder is no run."""
+    file = path / "run.json"
+    if not file.is_file():
+        siblings = {p.name for p in path.parent.iterdir()} - {path.name} if path.parent.is_dir() else set()
+        raise UserError(f"{path}: not a run folder (it has no run.json){did_you_mean(path.name, siblings)}")
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: damaged: {one_line(error)}") from None
+    held = info if isinstance(info, dict) else {}
+    for key, kind in NEEDED.items():
+        if type(held.get(key)) is not kind:
+            raise UserError(f"{file}: damaged: it holds no {key}")
+    return held

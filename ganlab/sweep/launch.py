@@ -1,0 +1,34 @@
+"""ganlab.sweep.launch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ganlab.protocols import Task
+from ganlab.sweep.plan import Planned, Sweep
+from ganlab.sweep.sweep_dir import FILE
+from ganlab.utils.files import write_whole
+
+
+def launch(sweep: Sweep, out: Path, jobs: int) -> Iterator[tuple[Planned, int]]:
+    """Starts what has not finished and yields each run with its exit code as it ends."""
+    write_whole(
+        out / FILE,
+        json.dumps({"name": sweep.name, "seeds": sweep.seeds, "variants": sweep.variants}, indent=2) + "\n",
+    )
+    runs: dict[str, Planned] = {}
+    tasks = []
+    for run in sweep.planned:
+        if run.finished(out):
+            continue
+        folder = run.folder(out)
+        file = folder.with_suffix(".toml")
+        write_whole(file, run.toml)
+        command = (sys.executable, "-m", "ganlab", "run", str(file), "--out", str(folder), "--resume")
+        tasks.append(Task(f"{run.variant}/seed-{run.seed}", command, run.log(out)))
+        runs[tasks[-1].name] = run
+    for task, code in sweep.launcher.launch(tasks, jobs):
+        yield runs[task.name], code

@@ -1,0 +1,156 @@
+"""What is drawn with axes: of a run's records its losses, metrics and scores of the discriminator; and its points."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ganlab.utils.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # half a second, for which no run should wait before its first step
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Every term of both losses, the mean of each tick, over steps."""
+    # A lazy penalty need not be in every record.
+    seen = dict.fromkeys(name for record in log for name in record)
+    names = [name for name in seen if name.startswith(("loss_", "penalty_"))]
+    figure = _figure(8, 4.5)
+    axes = figure.subplots()
+    for name in names:
+        label = name.removeprefix("loss_").replace("_", " ")
+        axes.plot([r["step"] for r in log], [float(r.get(name, "nan")) for r in log], label=label, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="loss, mean of a tick", title="Loss terms")
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend()
+    write_whole(path, _png(figure))
+
+
+def plot_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
+    """One panel for each option that a schedule moved: what it was in the last step of each tick."""
+    figure = _figure(8, 2.4 * len(keys))
+    for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
+        axes.plot([record["step"] for record in log], [float(record.get(key, "nan")) for record in log], linewidth=1.2)
+        axes.set(xlabel="step", title=key)
+        axes.grid(alpha=0.3)
+    write_whole(path, _png(figure))
+
+
+def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
+    """How the sigmoids of the discriminator's logits are distributed over real and over generated images.
+
+    They are probabilities of being real for a cross-entropy; for other losses only their order means something.
+    """
+    figure = _figure(8, 4.5)
+    axes = figure.subplots()
+    bins = [i / 50 for i in range(51)]
+    for values, label in ((real, "D(real)"), (fake, "D(fake)")):
+        finite = [value for value in values if math.isfinite(value)]
+        mean = f"mean {sum(finite) / len(finite):.2f}" if len(finite) == len(values) else "not finite"
+        axes.hist(finite, bins=bins, alpha=0.55, label=f"{label}, {mean}")
+    axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: a logit of 0")
+    axes.set(
+        xlabel="sigmoid of the discriminator's logit",
+        ylabel="images",
+        xlim=(0, 1),
+        title=f"Discriminator at step {step:,}",
+    )
+    axes.legend()
+    write_whole(path, _png(figure))
+
+
+def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One panel a metric: its values over steps; a value that is not finite leaves a gap."""
+    records = [record for record in records if not record.get("eval")]
+    names = list(dict.fromkeys(record["name"] for record in records))
+    figure = _figure(8, 3.4 * max(1, len(names)))
+    panels = figure.subplots(max(1, len(names)), squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=False):
+        mine = [record for record in records if record["name"] == name]
+        values = [float(record["value"]) for record in mine]
+        axes.plot([record["step"] for record in mine], values, marker="o", markersize=4)
+        if "floor" in mine[-1]:
+            _draw_floor(axes, mine[-1]["floor"])
+        features = mine[-1]["protocol"].get("features", {})
+        note = f" ({features['name']} features)" if isinstance(features, Mapping) and "name" in features else ""
+        axes.set(xlabel="step", ylabel=name, title=f"{name}{note}")
+        if values and min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+    write_whole(path, _png(figure))
+
+
+def _draw_floor(axes: Any, floor: Mapping[str, Any]) -> None:
+    label = f"real images of the {floor['split']} split: {float(floor['value']):.4g}"
+    axes.axhline(float(floor["value"]), color="black", linestyle="--", linewidth=1, label=label)
+    axes.legend()
+
+
+def curves_picture(
+    curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str, floor: Mapping[str, Any] | None
+) -> bytes:
+    """A PNG of a metric over steps: for each variant the mean over its seeds, and a band from the least to the most.
+
+    `curves` maps a variant to the points (step, value) of each of its seeds. Only steps that every seed has are drawn,
+    so that a seed that stopped early does not bend the mean. `floor` is what real images score.
+    """
+    figure = _figure(9, 5)
+    axes = figure.subplots()
+    lowest, highest = math.inf, 0.0
+    for variant, seeds in curves.items():
+        by_step = [dict(points) for points in seeds if points]
+        steps = sorted(set.intersection(*(set(points) for points in by_step))) if by_step else []
+        if not steps:
+            continue
+        values = [[points[step] for points in by_step] for step in steps]
+        means = [sum(at) / len(at) for at in values]
+        (line,) = axes.plot(
+            steps,
+            means,
+            marker="o",
+            markersize=3,
+            label=f"{variant} ({len(by_step)} seed{'' if len(by_step) == 1 else 's'})",
+        )
+        axes.fill_between(
+            steps, [min(at) for at in values], [max(at) for at in values], alpha=0.2, color=line.get_color()
+        )
+        finite = [mean for mean in means if math.isfinite(mean)]
+        lowest, highest = min([lowest, *finite]), max([highest, *finite])
+    axes.set(xlabel="step", ylabel=metric, title=f"{metric}: mean and range over seeds")
+    if 0 < lowest < highest / 20:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    if floor is not None:
+        _draw_floor(axes, floor)
+    return _png(figure)
+
+
+def points_picture(x: Sequence[float], y: Sequence[float]) -> bytes:
+    """A PNG of points in the square from -1 to 1, always of the same size and scale, so that pictures can be compared.
+
+    A dot is translucent, so that where many lie it is darker.
+    """
+    figure = _figure(5, 5)
+    axes = figure.subplots()
+    axes.scatter(x, y, s=9, alpha=0.35, linewidths=0)
+    axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=f"{len(x):,} points")
+    axes.grid(alpha=0.3)
+    return _png(figure)

@@ -1,0 +1,218 @@
+"""What a person sees of a run: a live view on a terminal, plain lines elsewhere.
+
+Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, the latest
+scores, and the alarms that are on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol
+
+from attrs import define, field
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from ganlab.utils import distributed
+
+pass
+
+NARROW = 60
+"""Columns below which there is no room for a bar between its numbers."""
+
+PLAIN_SECONDS = 5.0
+"""Plain lines come at most this often, so that a log file stays readable."""
+
+
+class View(Protocol):
+    """Shows a run as it goes; a context manager around the training."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None
+    ) -> None: ...
+
+    def started(self, step: int, total: int) -> None: ...
+
+    def tick(self, record: Mapping[str, Any]) -> None: ...
+
+    def score(self, record: Mapping[str, Any]) -> None: ...
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+
+def make_view(console: Console) -> View:
+    return LiveView(console) if can_redraw(console) else PlainView(console)
+
+
+def can_redraw(console: Console) -> bool:
+    """Whether it is a terminal on which lines can be written over."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def duration(seconds: float) -> str:
+    """3725 as "1:02:05"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _terms(record: Mapping[str, Any]) -> dict[str, str]:
+    """A tick's record as labels and values for people."""
+    names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
+    shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
+    for name, value in record.items():
+        if name.startswith("penalty_"):
+            shown[name.removeprefix("penalty_")] = f"{value:.3g}"
+    shown["img/s"] = f"{record['images_per_second']:,.0f}"
+    return shown
+
+
+def _alarms(record: Mapping[str, Any]) -> list[str]:
+    """The alarms that a tick's record says are on."""
+    return [f"ALARM: {name}" for name in record.get("alarms", ())]
+
+
+def _floor(record: Mapping[str, Any]) -> str:
+    """What real images score, to be seen beside a score."""
+    return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
+
+
+@define
+class PlainView:
+    """A line now and then, each whole in itself."""
+
+    console: Console
+    _first: int = 0
+    _total: int = 0
+    _begun: float = field(factory=time.monotonic)
+    _last_line: float = 0.0
+    _scores: dict[str, str] = field(factory=dict)
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
+        return None
+
+    def started(self, step: int, total: int) -> None:
+        self._first, self._total, self._begun = step, total, time.monotonic()
+
+    def tick(self, record: Mapping[str, Any]) -> None:
+        step, now = record["step"], time.monotonic()
+        if now - self._last_line < PLAIN_SECONDS and step != self._total:
+            return
+        self._last_line = now
+        left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
+        parts = [f"{label} {value}" for label, value in {**_terms(record), **self._scores}.items()]
+        self.line(f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{duration(left)} left', *_alarms(record)])}")
+
+    def score(self, record: Mapping[str, Any]) -> None:
+        self._scores[record["name"]] = f"{record['value']:.4g}"
+        self.line(f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}{_floor(record)}")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what and now - self._last_line >= PLAIN_SECONDS:
+            self._last_line = now
+            self.line(f"{what}: {done:,}/{total:,}")
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveView:
+    """A bar with the time left and a table of the latest values, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = Progress(
+            TextColumn("[bold]step"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._terms: dict[str, str] = {}
+        self._scores: dict[str, str] = {}
+        self._alarms: list[str] = []
+        self._doing = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
+        self._live.stop()
+
+    def _render(self) -> Group:
+        values = self._terms | self._scores
+        # As many columns as the terminal has room for; the rest goes on below.
+        columns = max(1, self.console.width // 22)
+        table = Table.grid(*(Column(overflow="fold") for _ in range(columns)), padding=(0, 3))
+        cells = [Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in values.items()]
+        for start in range(0, len(cells), columns):
+            table.add_row(*cells[start : start + columns])
+        below = [Text(alarm, style="bold red") for alarm in self._alarms]
+        if self._doing:
+            below.append(Text(self._doing, style="dim"))
+        return Group(self._bar if self.console.width >= NARROW else self._progress_in_words(), table, *below)
+
+    def _progress_in_words(self) -> Text:
+        task = self._bar.tasks[0]
+        if task.total is None:
+            return Text()
+        done = f"step {task.completed:,.0f}/{task.total:,.0f}"
+        return Text(done if task.time_remaining is None else f"{done}  {duration(task.time_remaining)} left")
+
+    def started(self, step: int, total: int) -> None:
+        self._bar.update(self._task, total=total, completed=step)
+
+    def tick(self, record: Mapping[str, Any]) -> None:
+        self._terms, self._alarms = _terms(record), _alarms(record)
+        self._bar.update(self._task, completed=record["step"])
+
+    def score(self, record: Mapping[str, Any]) -> None:
+        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{_floor(record)}"
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._doing = f"{what}: {done:,}/{total:,}" if what else ""
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
+    """Gives what shows how far something of a name is: by a bar on stderr, or by lines where there is no terminal."""
+    console = Console(stderr=True)
+    plain = PlainView(console)
+    speaks = distributed.rank() == 0
+    drawn = can_redraw(console) and console.width >= NARROW
+    with Progress(console=console, transient=True, disable=not (speaks and drawn)) as bar:
+        task = bar.add_task("", total=None)
+
+        def progress_of(name: str) -> Callable[[str, int, int], None]:
+            def progress(what: str, done: int, total: int) -> None:
+                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=total)
+                if speaks and not drawn:
+                    plain.progress(f"{name}: {what}", done, total)
+
+            return progress
+
+        yield progress_of
