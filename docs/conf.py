@@ -37,7 +37,7 @@ nitpick_ignore = [
     # Of a run's fields.
     *(
         ("py:class", name)
-        for name in ("ganlab.data.condition_sampler.Conditions", "ganlab.config.schema.Experiment", "ganlab.plugin.loader.Plugins")
+        for name in ("ganlab.data.condition_sampler.ConditionSampler", "ganlab.config.schema.Experiment", "ganlab.plugin.loader.Plugins")
     ),
     ("py:class", "ganlab.plugin.hookspecs.Part_contra"),  # a type variable
 ]

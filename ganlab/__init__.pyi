@@ -70,7 +70,7 @@ from .protocols import TrackerConfig as TrackerConfig
 from .run.load import load_run as load_run
 from .run.records import is_score as is_score
 from .run.records import numbers_of as numbers_of
-from .run.run_dir import RunFolder as RunFolder
+from .run.run_folder import RunFolder as RunFolder
 from .testing import Check as Check
 from .testing import check as check
 from .testing import conformance as conformance

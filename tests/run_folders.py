@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints
 
 TIMED = ("images_per_second", "seconds")

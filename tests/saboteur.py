@@ -159,9 +159,9 @@ def clock_set_back() -> None:
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
             return datetime.datetime.fromtimestamp(time.time(), tz)
 
-    from ganlab.run import run_dir
+    from ganlab.run import run_folder
 
-    run_dir.datetime = types.SimpleNamespace(datetime=Datetime, UTC=datetime.UTC)  # type: ignore[assignment]
+    run_folder.datetime = types.SimpleNamespace(datetime=Datetime, UTC=datetime.UTC)  # type: ignore[assignment]
 
 
 def nobody(temporary: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from ganlab.config.load import structured
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
 

@@ -59,7 +59,7 @@ def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experimen
 def test_a_rival_takes_the_same_steps(case: str, rival: str, table: dict[str, Any], tmp_path: Path) -> None:
     experiment, training = trained(table, case, tmp_path)
     if rival == "tutorial":
-        step, parts = baselines.tutorial(experiment, training, training.feeder.order)
+        step, parts = baselines.tutorial(experiment, training, training.loader.order)
     else:
         step, parts = baselines.by_hand(experiment, training)
     for _ in range(STEPS):

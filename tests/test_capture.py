@@ -27,7 +27,7 @@ from ganlab.config.load import structured
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec, Places, Step
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.build import build, capturing
 from ganlab.training.cuda_graphs import CapturedTurns, CudaGraphs, Rehearsal, rehearse
 from ganlab.training.loop import Training, take_step, train
@@ -469,7 +469,7 @@ def test_bundled_components_are_fit(table: dict[str, Any], plugins: Plugins, tmp
         for changes in networks:
             training = built(table | changes | {"loss": {"name": loss.name}}, plugins, tmp_path)
             turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
-            assert rehearse(turns, training.feeder.batch) is None
+            assert rehearse(turns, training.loader.batch) is None
             assert turns.captured == 1
 
 
@@ -493,7 +493,7 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
     register(plugins, "generator", Level)
     training = built(table | {"generator": {"name": "level"}}, plugins, tmp_path)
     turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
-    refusal = rehearse(turns, training.feeder.batch)
+    refusal = rehearse(turns, training.loader.batch)
     assert refusal is not None
     assert refusal.startswith(f"plugin faulty, {__file__}, line {Reading.forward.__code__.co_firstlineno + 1}: reads")
 
@@ -510,7 +510,7 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
     register(plugins, "optimizer", Clipping)
     training = built(table | {"optimizer": {"name": "clipping"}}, plugins, tmp_path)
     turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
-    refusal = rehearse(turns, training.feeder.batch)
+    refusal = rehearse(turns, training.loader.batch)
     assert refusal is not None
     assert "plugin faulty" in refusal
     assert "reads a value back" in refusal
@@ -549,7 +549,7 @@ def test_no_false_alarm(code: str, table: dict[str, Any], plugins: Plugins, tmp_
     table |= {"discriminator": {"name": "judging"}, "penalty": [{"name": "lazy"}]}
     training = built(table, plugins, tmp_path)
     assert (
-        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch) is None
+        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.loader.batch) is None
     )
 
 
@@ -565,7 +565,7 @@ def test_torchs_optimisers_are_fit(cls: str, table: dict[str, Any], plugins: Plu
     register(plugins, "optimizer", Theirs)
     training = built(table | {"optimizer": {"name": "theirs"}}, plugins, tmp_path)
     assert (
-        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch) is None
+        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.loader.batch) is None
     )
 
 
@@ -603,7 +603,7 @@ def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugin
 
     register(plugins, "optimizer", Decay)
     training = built(table | {"optimizer": {"name": "decay"}}, plugins, tmp_path)
-    refusal = rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.feeder.batch)
+    refusal = rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.loader.batch)
     assert refusal is not None
     line = inspect.unwrap(Decaying.step).__code__.co_firstlineno  # torch wraps it
     assert f"{__file__}, line {line + 4}: does not do the same in each step: aten." in refusal

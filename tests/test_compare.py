@@ -27,7 +27,7 @@ from ganlab.report.collect import collect
 from ganlab.report.compare import tables
 from ganlab.report.statistics import Estimate, estimate, p_value, paired, verdicts
 from ganlab.run.records import read_records, record_line
-from ganlab.run.run_dir import NEEDED, read_info
+from ganlab.run.run_folder import NEEDED, read_info
 from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ganlab import ImageDataset, load_run
 from ganlab.config.load import structured
-from ganlab.data.condition_sampler import Conditions
-from ganlab.data.loader import Feeder
+from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_float
 from ganlab.evaluation.sampling import sample, sample_grid
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
 from ganlab.training.probes import looks_at_condition
 
@@ -114,17 +114,17 @@ def test_a_batch_has_the_labels_of_its_images() -> None:
     images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1)
     dataset = ImageDataset(images, "numbered", condition=torch.arange(40))
     for gigabytes in (None, 0.0):
-        feeder = Feeder.for_dataset(dataset, 12, 0, CPU, gigabytes)
+        loader = BatchLoader.for_dataset(dataset, 12, 0, CPU, gigabytes)
         for number in (0, 1, 5):
-            batch = feeder.batch(number)
+            batch = loader.batch(number)
             assert batch.condition is not None
             assert torch.equal(to_float(images[batch.condition]), batch.images), gigabytes
-        feeder.close()
+        loader.close()
 
 
 def test_an_image_condition_is_a_float_image() -> None:
     images = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
-    batch = Feeder.for_dataset(ImageDataset(images, "pairs", condition=255 - images), 4, 0, CPU).batch(1)
+    batch = BatchLoader.for_dataset(ImageDataset(images, "pairs", condition=255 - images), 4, 0, CPU).batch(1)
     assert batch.condition is not None
     assert torch.allclose(batch.condition, -batch.images, atol=1e-6)
 
@@ -142,7 +142,7 @@ def test_both_networks_are_given_the_labels_of_the_real_batch(
     game, given = training.game, []
     for player in game.players:
         player.network.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
-    batches = [training.feeder.batch(number) for number in range(repeats)]
+    batches = [training.loader.batch(number) for number in range(repeats)]
     training.turns(batches, 0)
     labels = [batch.condition for batch in batches]
     assert None not in labels
@@ -179,14 +179,16 @@ def test_only_networks_that_look_at_the_condition_are_conditional(table: dict[st
 
 def test_classes_come_as_often_as_in_the_data() -> None:
     labels = torch.tensor([2] * 70 + [0] * 20 + [1] * 10)
-    conditions = Conditions.of(ImageDataset(torch.zeros(100, 1, 1, 1, dtype=torch.uint8), "some", condition=labels))
-    again = Conditions.counted(conditions.counts)
+    conditions = ConditionSampler.of(
+        ImageDataset(torch.zeros(100, 1, 1, 1, dtype=torch.uint8), "some", condition=labels)
+    )
+    again = ConditionSampler.counted(conditions.counts)
     assert conditions.counts == [20, 10, 70]
     draws = [c.drawn(20_000, torch.Generator().manual_seed(1)) for c in (conditions, again)]
     assert torch.equal(*draws), "what run.json holds draws the same"
     shares = draws[0].bincount(minlength=3) / 20_000
     assert torch.allclose(shares, torch.tensor([0.2, 0.1, 0.7]), atol=0.015)
-    assert Conditions().drawn(5, torch.Generator()) is None
+    assert ConditionSampler().drawn(5, torch.Generator()) is None
 
 
 class Shows(nn.Module):
@@ -199,7 +201,7 @@ class Shows(nn.Module):
 
 
 def test_the_first_images_and_classes_of_a_larger_sample_are_the_same() -> None:
-    conditions = Conditions.counted([5, 5, 10])
+    conditions = ConditionSampler.counted([5, 5, 10])
     drawn = {count: list(sample(Shows(), count, 3, CPU, conditions)) for count in (7, 200)}
     few, many = (torch.cat([images for images, _ in drawn[count]]) for count in (7, 200))
     assert torch.equal(few, many[:7])
@@ -210,7 +212,7 @@ def test_the_first_images_and_classes_of_a_larger_sample_are_the_same() -> None:
 
 
 def test_a_grid_has_a_row_a_class_and_a_latent_a_column() -> None:
-    images, columns = sample_grid(Shows(), 14, 0, CPU, Conditions.counted([1, 2, 3]))
+    images, columns = sample_grid(Shows(), 14, 0, CPU, ConditionSampler.counted([1, 2, 3]))
     assert columns == 4
     assert images.shape == (12, 2, 1, 1)
     classes, latents = images.reshape(3, 4, 2).unbind(2)

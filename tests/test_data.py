@@ -12,7 +12,7 @@ from PIL import Image
 
 from ganlab.data.dataset import ImageDataset, image_spec
 from ganlab.data.pixels import to_float, to_uint8
-from ganlab.utils.rng import derived_seed, global_state, seed_everything, set_global_state, untouched
+from ganlab.utils.rng import derived_seed, global_state, preserve_random_state, seed_everything, set_global_state
 from ganlab.viz.image_grid import grid, save_grid
 
 
@@ -64,7 +64,7 @@ def test_global_states_there_and_back() -> None:
     seed_everything(3)
     before = draws()
     seed_everything(3)
-    with untouched():
+    with preserve_random_state():
         draws()
     assert draws() == before
 

@@ -18,7 +18,7 @@ from ganlab.config.schema import Experiment, Train
 from ganlab.plugin import hookspecs
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.sweep.plan import SweepFile, load_sweep
 from support import REPOSITORY
 

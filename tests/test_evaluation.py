@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 
 from ganlab import ComponentError, FittingBatches, ImageDataset, Places, Scores
-from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.sampling import sample
 from stubs import CPU, StubFeatures, images
 
@@ -52,8 +52,8 @@ class MeanShade:
         return Scores({"shade": value, "twice": self.times * value}, protocol, {"shade": "lower"}, details)
 
 
-def a_scorer(tmp_path: Path, **options: Any) -> Scorer:
-    return Scorer(TwoSplits(**options), None, Places(tmp_path / "data", tmp_path / "cache"), CPU)
+def a_scorer(tmp_path: Path, **options: Any) -> Evaluator:
+    return Evaluator(TwoSplits(**options), None, Places(tmp_path / "data", tmp_path / "cache"), CPU)
 
 
 def test_the_floor_is_the_score_of_real_images_computed_once(tmp_path: Path) -> None:

@@ -209,12 +209,12 @@ def test_the_plain_loop_can_tell(table: dict[str, Any], tmp_path: Path) -> None:
 def test_several_epochs_see_every_image_once_an_epoch(table: dict[str, Any], tmp_path: Path) -> None:
     plugins = load_plugins()
     training = build(structured(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
-    feeder = training.feeder
+    loader = training.loader
     for epoch in range(3):
-        order = feeder.order(epoch)
+        order = loader.order(epoch)
         assert sorted(order.tolist()) == list(range(len(training.dataset.images)))
-    assert not torch.equal(feeder.order(0), feeder.order(1))
-    assert torch.equal(feeder.batch(0).images, feeder.batch(0).images)
-    first_of_second = feeder.batch(feeder.batches_per_epoch).images
-    expected = training.dataset.images[feeder.order(1)[:16]].float() / 127.5 - 1
+    assert not torch.equal(loader.order(0), loader.order(1))
+    assert torch.equal(loader.batch(0).images, loader.batch(0).images)
+    first_of_second = loader.batch(loader.batches_per_epoch).images
+    expected = training.dataset.images[loader.order(1)[:16]].float() / 127.5 - 1
     torch.testing.assert_close(first_of_second, expected)

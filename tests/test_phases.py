@@ -69,7 +69,7 @@ def test_each_phase_moves_only_its_player(table: dict[str, Any], plugins: Plugin
         (training.turns.phases[1], game.generator, game.discriminator),
     ):
         before = {p.name: [w.clone() for w in p.network.parameters()] for p in (mover, still)}
-        phase.update(training.feeder.batch(0), 0)
+        phase.update(training.loader.batch(0), 0)
         assert not all(torch.equal(a, b) for a, b in zip(before[mover.name], mover.network.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(before[still.name], still.network.parameters(), strict=True))
         assert all(p.requires_grad for p in still.network.parameters()), "the frozen player was not freed again"
@@ -81,7 +81,7 @@ def test_what_a_penalty_is_shown(table: dict[str, Any], plugins: Plugins, tmp_pa
     table["penalty"] = [{"name": "recording", "player": "generator"}, {"name": "recording", "player": "discriminator"}]
     training = training_of(table, plugins, tmp_path)
     for phase in training.turns.phases:
-        phase.update(training.feeder.batch(0), 0)
+        phase.update(training.loader.batch(0), 0)
     discriminator, generator = Recording.seen
     assert (discriminator.player, generator.player) == ("discriminator", "generator")
     assert discriminator.fake.shape == (16, 1, 8, 8)
@@ -112,7 +112,7 @@ def test_a_lazy_penalty_counts_every_k_updates_times_k(table: dict[str, Any], pl
     weight = next(training.game.generator.network.parameters())
     for step in range(7):
         before = weight.clone()
-        training.turns.phases[1].update(training.feeder.batch(0), step)
+        training.turns.phases[1].update(training.loader.batch(0), step)
         moved = -0.5 * 3 * 0.1 if step % 3 == 0 else 0.0
         torch.testing.assert_close(weight - before, torch.full_like(weight, moved))
 
@@ -124,7 +124,7 @@ def test_real_logits_reach_the_generators_loss_only_where_it_uses_them(
     register(plugins.registry, "penalty", "recording", Recording)
     table["penalty"] = [{"name": "recording"}]
     training = training_of(table, plugins, tmp_path)
-    training.turns.phases[1].update(training.feeder.batch(0), 0)
+    training.turns.phases[1].update(training.loader.batch(0), 0)
     (step,) = Recording.seen
     assert step.real_logits.shape == (16,)
     assert not torch.equal(step.real_logits, torch.zeros(16))
@@ -145,9 +145,9 @@ def test_augmentation_is_applied_to_real_and_fake_and_carries_the_gradient(
     table["augmentation"] = [{"name": "darker"}]
     training = training_of(table, plugins, tmp_path)
     seen.clear()  # what build tried
-    training.turns.phases[0].update(training.feeder.batch(0), 0)
+    training.turns.phases[0].update(training.loader.batch(0), 0)
     assert [len(images) for images in seen] == [32], "real and fake, together"
-    training.turns.phases[1].update(training.feeder.batch(0), 0)
+    training.turns.phases[1].update(training.loader.batch(0), 0)
     gradients = [p.grad for p in training.game.generator.network.parameters()]
     assert all(g is not None and not g.any() for g in gradients), "black images tell the generator nothing"
 
@@ -184,7 +184,7 @@ def test_a_step_never_waits_for_the_device(
     with Syncs() as syncs:
         for step in range(2):
             for phase in training.turns.phases:
-                phase.update(training.feeder.batch(step), step)
+                phase.update(training.loader.batch(step), step)
             training.average.update()
     assert not syncs.found
 
@@ -194,7 +194,7 @@ def test_meters_give_means_and_bfloat16_runs(table: dict[str, Any], plugins: Plu
     training = training_of(table, plugins, tmp_path)
     for step in range(3):
         for phase in training.turns.phases:
-            phase.update(training.feeder.batch(step), step)
+            phase.update(training.loader.batch(step), step)
     means = training.game.meters.means()
     assert set(means) == {"d_real", "d_fake", "loss_discriminator", "loss_generator"}
     assert 0 < means["d_real"] < 1
@@ -248,6 +248,6 @@ def test_joined_and_separate_passes_agree(table: dict[str, Any], plugins: Plugin
         training = training_of(table, plugins, tmp_path)
         assert training.game.joined
         training.game.joined = joined
-        training.turns.phases[0].update(training.feeder.batch(0), 0)
+        training.turns.phases[0].update(training.loader.batch(0), 0)
         weights.append(torch.cat([p.detach().flatten() for p in training.game.discriminator.network.parameters()]))
     assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)

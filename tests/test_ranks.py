@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 
 Write = Callable[..., Path]
@@ -148,17 +148,17 @@ def test_a_batch_that_cannot_be_shared_is_refused(table: dict[str, Any], write: 
 
 def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str, Any], tmp_path: Path) -> None:
     """Each process's part of a batch, put side by side, is the batch."""
-    from ganlab.data.loader import Feeder
+    from ganlab.data.loader import BatchLoader
     from ganlab.utils import distributed
 
     images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1)
-    feeder = Feeder(images, 12, 0, torch.device("cpu"))
-    whole = feeder.batch(4).images
+    loader = BatchLoader(images, 12, 0, torch.device("cpu"))
+    whole = loader.batch(4).images
     parts = []
     for number in range(3):
         monkeypatch.setattr(distributed, "world", lambda: 3)
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        parts.append(feeder.batch(4).images)
+        parts.append(loader.batch(4).images)
     assert torch.equal(torch.cat(parts), whole)
     assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"
 

@@ -18,7 +18,7 @@ from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.testing.inspection import difference
 from ganlab.training import schedule_targets
 from ganlab.training.build import build, capturing
@@ -104,7 +104,7 @@ def test_options_of_one_player_and_in_a_list(built: Callable[..., Training]) -> 
 def test_steps_that_a_graph_would_not_change_stay_eager(built: Callable[..., Training], plugins: Plugins) -> None:
     moved = built(schedule=[{"name": "linear", "key": "optimizer.betas.0", "to": 0.9}])
     turns = capturing(moved.game, moved.turns, plugins.registry, Rehearsal(), moved.schedules.unfit)
-    assert "optimizer.betas.0" in str(rehearse(turns, moved.feeder.batch))
+    assert "optimizer.betas.0" in str(rehearse(turns, moved.loader.batch))
     assert turns.captured == 0
 
 
@@ -188,7 +188,7 @@ def test_every_option_of_every_term_may_be_a_tensor(
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-5)
     fit = built(**terms, schedule=[{"name": "constant", "key": key} for key in keys if not key.endswith(READ_BACK)])
     turns = capturing(fit.game, fit.turns, plugins.registry, Rehearsal(), fit.schedules.unfit)
-    assert rehearse(turns, fit.feeder.batch) is None
+    assert rehearse(turns, fit.loader.batch) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

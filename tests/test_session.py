@@ -420,7 +420,7 @@ def test_a_loss_in_a_file_of_its_own_trains(table: dict[str, Any], write: Write,
 
 
 def test_a_second_process_is_kept_out(table: dict[str, Any], write: Write, ganlab: Command) -> None:
-    from ganlab.run.run_dir import RunFolder
+    from ganlab.run.run_folder import RunFolder
 
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0

@@ -23,7 +23,7 @@ from torch import Tensor
 from ganlab import GanlabError, ImageDataset, MappedImages
 from ganlab.config.load import differences, structured
 from ganlab.config.toml import read_toml
-from ganlab.data.loader import Feeder
+from ganlab.data.loader import BatchLoader
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.training.build import build
@@ -42,10 +42,10 @@ def mapped(tmp_path: Path) -> ImageDataset:
     return ImageDataset(MappedImages.open(tmp_path / "images.npy"), "mapped")
 
 
-def streamed(dataset: ImageDataset, batch_size: int = 10, device: torch.device = CPU) -> Feeder:
-    feeder = Feeder.for_dataset(dataset, batch_size, 3, device, resident_gb=0)
-    assert feeder.streams
-    return feeder
+def streamed(dataset: ImageDataset, batch_size: int = 10, device: torch.device = CPU) -> BatchLoader:
+    loader = BatchLoader.for_dataset(dataset, batch_size, 3, device, resident_gb=0)
+    assert loader.streams
+    return loader
 
 
 def readers() -> list[str]:
@@ -56,23 +56,23 @@ def readers() -> list[str]:
 def test_what_fits_is_resident(mapped: ImageDataset) -> None:
     size = mapped.images.nbytes
     for allowed in (None, 1, size / 1e9):
-        feeder = Feeder.for_dataset(mapped, 10, 3, CPU, allowed)
-        assert not feeder.streams
-        assert type(feeder.images) is Tensor
-        assert torch.equal(feeder.images, IMAGES)
-    assert Feeder.for_dataset(mapped, 10, 3, CPU, (size - 1) / 1e9).streams
+        loader = BatchLoader.for_dataset(mapped, 10, 3, CPU, allowed)
+        assert not loader.streams
+        assert type(loader.images) is Tensor
+        assert torch.equal(loader.images, IMAGES)
+    assert BatchLoader.for_dataset(mapped, 10, 3, CPU, (size - 1) / 1e9).streams
 
 
 def test_a_tensor_in_memory_stays_where_it_is() -> None:
-    feeder = Feeder.for_dataset(ImageDataset(IMAGES, "plain"), 10, 3, CPU, resident_gb=0)
-    assert not feeder.streams
-    assert feeder.images is IMAGES
+    loader = BatchLoader.for_dataset(ImageDataset(IMAGES, "plain"), 10, 3, CPU, resident_gb=0)
+    assert not loader.streams
+    assert loader.images is IMAGES
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 103])
 def test_streamed_equals_resident(batch_size: int, mapped: ImageDataset) -> None:
     """Three epochs and a bit, of batches that leave some images over."""
-    resident, streaming = Feeder(IMAGES, batch_size, 3, CPU), streamed(mapped, batch_size)
+    resident, streaming = BatchLoader(IMAGES, batch_size, 3, CPU), streamed(mapped, batch_size)
     for number in range(3 * resident.batches_per_epoch + 2):
         batch = streaming.batch(number).images
         assert batch.dtype == torch.float32
@@ -80,7 +80,7 @@ def test_streamed_equals_resident(batch_size: int, mapped: ImageDataset) -> None
 
 
 def test_batches_are_the_same_in_any_order_and_stay_as_they_are(mapped: ImageDataset) -> None:
-    resident, streaming = Feeder(IMAGES, 10, 3, CPU), streamed(mapped)
+    resident, streaming = BatchLoader(IMAGES, 10, 3, CPU), streamed(mapped)
     numbers = [5, 6, 6, 7, 0, 25, 24, 25, 26, 9, 10, 11, 0, 1]
     batches = [streaming.batch(number).images for number in numbers]
     for number, batch in zip(numbers, batches, strict=True):
@@ -89,7 +89,7 @@ def test_batches_are_the_same_in_any_order_and_stay_as_they_are(mapped: ImageDat
 
 def test_views_of_a_map_are_streamed_too(mapped: ImageDataset) -> None:
     for images in (mapped.images[5:95:2], mapped.images[:, 1:], mapped.images.permute(0, 2, 3, 1)):
-        resident = Feeder(images.clone(), 10, 3, CPU)
+        resident = BatchLoader(images.clone(), 10, 3, CPU)
         streaming = streamed(ImageDataset(images, "view"))
         assert all(torch.equal(streaming.batch(number).images, resident.batch(number).images) for number in range(6))
 
@@ -99,20 +99,20 @@ def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkey
     monkeypatch.delattr("mmap.MADV_DONTNEED", raising=False)
     monkeypatch.delattr("os.posix_fadvise", raising=False)
     monkeypatch.delattr("os.preadv", raising=False)
-    assert torch.equal(streamed(mapped).batch(4).images, Feeder(IMAGES, 10, 3, CPU).batch(4).images)
+    assert torch.equal(streamed(mapped).batch(4).images, BatchLoader(IMAGES, 10, 3, CPU).batch(4).images)
     assert torch.equal(torch.cat(mapped.images.split(5)), IMAGES)
     assert mapped.fingerprint == ImageDataset(IMAGES, "plain").fingerprint
 
 
 def test_each_process_streams_its_share(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [Feeder(IMAGES, 12, 3, CPU).batch(number).images for number in range(10)]
+    whole = [BatchLoader(IMAGES, 12, 3, CPU).batch(number).images for number in range(10)]
     monkeypatch.setattr(distributed, "world", lambda: 3)
     parts = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        feeder = streamed(mapped, 12)
-        parts.append([feeder.batch(number).images for number in range(10)])
-        feeder.close()
+        loader = streamed(mapped, 12)
+        parts.append([loader.batch(number).images for number in range(10)])
+        loader.close()
     for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(shares), batch)
 
@@ -146,9 +146,9 @@ def streaming_table(table: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def trained(table: dict[str, Any], places: Path, device: torch.device) -> dict[str, Tensor]:
     plugins = load_plugins([Path(file) for file in table["plugins"]])
     training = build(structured(table, plugins), plugins.registry, Places(places, places), device)
-    assert training.feeder.streams == (table["train"].get("resident_gb") == 0)
+    assert training.loader.streams == (table["train"].get("resident_gb") == 0)
     train(training, 0, lambda step: None)
-    training.feeder.close()
+    training.loader.close()
     return {
         f"{player.name}.{name}": value
         for player in training.game.players
@@ -169,7 +169,7 @@ def test_on_cuda_through_pinned_buffers(streaming_table: dict[str, Any], mapped:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     cuda = torch.device("cuda")
-    resident = Feeder(IMAGES.to(cuda), 50, 3, cuda)
+    resident = BatchLoader(IMAGES.to(cuda), 50, 3, cuda)
     for dataset in (mapped, ImageDataset(IMAGES, "plain")):
         streaming = streamed(dataset, 50, cuda)
         busy = torch.rand(4096, 4096, device=cuda)
@@ -205,14 +205,14 @@ def test_resuming_with_another_limit_ends_with_the_same_bits(
 
 
 def test_an_error_of_the_reader_reaches_who_asks_for_the_batch(mapped: ImageDataset, tmp_path: Path) -> None:
-    feeder = streamed(mapped)
-    good = feeder.batch(0).images
+    loader = streamed(mapped)
+    good = loader.batch(0).images
     os.truncate(tmp_path / "images.npy", 200)
     for _ in range(2):
         with pytest.raises(GanlabError, match=r"images\.npy: has been cut short"):
-            feeder.batch(2)
-    assert torch.equal(good, Feeder(IMAGES, 10, 3, CPU).batch(0).images)
-    feeder.close()
+            loader.batch(2)
+    assert torch.equal(good, BatchLoader(IMAGES, 10, 3, CPU).batch(0).images)
+    loader.close()
 
 
 def test_a_disk_that_fails_ends_a_run_in_one_line(
@@ -268,14 +268,14 @@ def test_a_file_that_is_cut_short_ends_a_streamed_run_with_an_error_and_a_reside
 
 
 def test_the_reader_ends_with_its_feeder(mapped: ImageDataset) -> None:
-    feeder = streamed(mapped)
+    loader = streamed(mapped)
     assert readers() == []
-    first = feeder.batch(0).images
+    first = loader.batch(0).images
     assert len(readers()) == 1
-    feeder.close()
+    loader.close()
     assert readers() == []
-    assert torch.equal(feeder.batch(0).images, first)
-    del feeder
+    assert torch.equal(loader.batch(0).images, first)
+    del loader
     gc.collect()
     until(lambda: readers() == [], seconds=10)
 
@@ -301,8 +301,8 @@ import sys, torch
 from pathlib import Path
 from ganlab.data.loader import Feeder, ImageDataset, MappedImages
 data = ImageDataset(MappedImages.open(Path(sys.argv[1])), "x")
-feeder = Feeder.for_dataset(data, 10, 3, torch.device("cpu"), 0)
-print(feeder.batch(0).images.shape)
+loader = Feeder.for_dataset(data, 10, 3, torch.device("cpu"), 0)
+print(loader.batch(0).images.shape)
 """
     assert "10, 3, 8, 8" in python(script, tmp_path / "images.npy")
 
@@ -354,7 +354,7 @@ def test_a_machine_shares_its_free_memory_among_its_processes(
     monkeypatch.setattr("ganlab.data.loader.free_memory", lambda device: 8 * size)
     for processes, streams in ((1, False), (4, False), (5, True)):
         monkeypatch.setattr(distributed, "local_world", lambda processes=processes: processes)
-        assert Feeder.for_dataset(mapped, 10, 3, CPU).streams is streams
+        assert BatchLoader.for_dataset(mapped, 10, 3, CPU).streams is streams
 
 
 MEASURED = """
@@ -378,12 +378,12 @@ for name, folder, limit in json.loads(sys.argv[1]):
     experiment, plugins = load_experiment(Path("big.toml"), options)
     training = build(experiment, plugins.registry, places(), torch.device("cpu"))
     train(training, 0, lambda step: None)
-    for number in range(training.feeder.batches_per_epoch):
-        training.feeder.batch(number).images
+    for number in range(training.loader.batches_per_epoch):
+        training.loader.batch(number).images
     scorer = Scorer(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
     scores = scorer.generator(training.evaluated, "plain").score(experiment.metric[0])
     found = training.dataset.fingerprint, len(training.dataset.images), scores[0]["value"]
-    print(json.dumps({"name": name, "found": found, "streams": training.feeder.streams, "peak": peak()}))
+    print(json.dumps({"name": name, "found": found, "streams": training.loader.streams, "peak": peak()}))
     del training, scorer
 """
 

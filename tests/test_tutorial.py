@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from pages import BLOCK, FILE, commands
 from support import REPOSITORY
 

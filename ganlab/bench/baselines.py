@@ -181,7 +181,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, game.uses_real
     repeats, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
     fresh, augmentations = game.fresh_noise, experiment.augmentation
-    images, conditions = training.feeder.images, training.feeder.condition
+    images, conditions = training.loader.images, training.loader.condition
     frozen_with = list(d.parameters())
     decay = training.average.decay if training.average else 0.0
     kept = [p.detach().clone() for p in g.parameters()] if decay else []

@@ -80,7 +80,7 @@ def bench(
     }
     shown("parts of a step", 0, 1)
     turns = capturing(training.game, training.turns, plugins.registry, Rehearsal(), training.schedules.unfit)
-    result["unfit_for_capture"] = rehearse(turns, training.feeder.batch)
+    result["unfit_for_capture"] = rehearse(turns, training.loader.batch)
     result["milliseconds"] = parts_of_a_step(experiment, training)
     result["ceilings"] = ceilings(training, result["steps_per_second"]["ganlab"])
     result["plugins"] = plugin_costs(path, experiment, plugins, on, seconds / 2, shown)
@@ -179,7 +179,7 @@ def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15)
         for phase in training.turns.phases:
             for updates in phase.turns(step):
                 if phase.new_images:
-                    real = took("data", partial(training.feeder.batch, batch))
+                    real = took("data", partial(training.loader.batch, batch))
                     batch += 1
                 if updates is not None:
                     took(phase.name, partial(phase.update, real, updates))
@@ -209,7 +209,7 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
         # Not a captured step, which has no operations to count.
         with _Flops() as counter:
             for updates in range(phase.repeats):
-                phase.update(training.feeder.batch(updates), updates)
+                phase.update(training.loader.batch(updates), updates)
         operations += counter.total / phase.every
     flops = 2 * size**3 / product
     return {

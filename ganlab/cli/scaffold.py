@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
-from ganlab.utils.errors import UserError, did_you_mean, shown
+from ganlab.utils.errors import UserError, did_you_mean, quote
 from ganlab.utils.files import write_whole
 
 LONGEST = 40
@@ -47,11 +47,11 @@ def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
 def _name_problems(kind: str, name: str) -> list[str]:
     problems = []
     if kind not in KINDS:
-        problems.append(f"unknown kind {shown(kind)}{did_you_mean(kind, KINDS) or '; there are: ' + ', '.join(KINDS)}")
+        problems.append(f"unknown kind {quote(kind)}{did_you_mean(kind, KINDS) or '; there are: ' + ', '.join(KINDS)}")
     if len(name) > LONGEST:
-        problems.append(f"name {shown(name)}: expected at most {LONGEST} characters")
+        problems.append(f"name {quote(name)}: expected at most {LONGEST} characters")
     elif not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or not name[0].isalpha():
-        problems.append(f"name {shown(name)}: expected letters, digits and '_', a letter first, no word of Python's")
+        problems.append(f"name {quote(name)}: expected letters, digits and '_', a letter first, no word of Python's")
     elif kind in KINDS:
         taken = {part.name: part.origin for part in load_plugins().registry.of_kind(kind)}
         if name in taken:

@@ -23,7 +23,7 @@ from ganlab.config.describe import component_in_words, holds_several, in_words, 
 from ganlab.plugin.component import Component
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
-from ganlab.utils.errors import UserError, did_you_mean, one_line, shown, shown_key
+from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, quote_key
 from ganlab.utils.interval import Interval
 
 NAMED = 10
@@ -83,12 +83,12 @@ class Structurer:
 
     def _table(self, table: object, cls: type[Any]) -> Any:
         if not isinstance(table, Mapping):
-            raise Problems([Problem("", f"expected a table, got {shown(table)}")])
+            raise Problems([Problem("", f"expected a table, got {quote(table)}")])
         hints = typing.get_type_hints(cls)
         fields = {f.alias: f for f in attrs.fields(cls) if f.init}
         unknown = [key for key in table if key not in fields]
         problems = [
-            Problem(shown_key(key), f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
+            Problem(quote_key(key), f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
             for key in unknown[:NAMED]
         ]
         if len(unknown) > NAMED:
@@ -120,7 +120,7 @@ class Structurer:
         if not holds_several(f):
             return None if value is None else self.component(name, value)
         if not isinstance(value, list):
-            raise ValueError(f"expected {option_in_words(f, kind)}, got {shown(value)}")
+            raise ValueError(f"expected {option_in_words(f, kind)}, got {quote(value)}")
         if len(value) > MOST_TABLES:
             raise ValueError(f"expected at most {MOST_TABLES} tables, got {len(value):,}")
         problems: list[Problem] = []
@@ -136,11 +136,11 @@ class Structurer:
         """An instance of a registered class, from its name or from a table with `name` and its options."""
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping):
-            raise ValueError(f"expected {component_in_words(kind)}, got {shown(value)}")
+            raise ValueError(f"expected {component_in_words(kind)}, got {quote(value)}")
         name = table.get("name")
         if not isinstance(name, str):
             names = ", ".join(c.name for c in self.registry.of_kind(kind))
-            raise ValueError(f"name: expected the name of a {kind} ({names}), got {shown(name) if name else 'none'}")
+            raise ValueError(f"name: expected the name of a {kind} ({names}), got {quote(name) if name else 'none'}")
         try:
             component = self.registry.find(kind, name)
         except UserError as error:
@@ -149,13 +149,13 @@ class Structurer:
 
     def _sequence(self, value: object, kind: Any) -> Any:
         if not isinstance(value, list):
-            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+            raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
         if len(value) > MOST_VALUES:
             raise ValueError(f"expected at most {MOST_VALUES:,} values, got {len(value):,}")
         inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
         fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
         if fixed and len(value) != len(inner):
-            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+            raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
         problems: list[Problem] = []
         made = []
         for index, item in enumerate(value):
@@ -178,7 +178,7 @@ class Structurer:
             failures += tried
         if len(members) == 1:
             raise Problems(failures)
-        raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+        raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
 
     # ----------------------------------------------------------------------------------------------------------------
     # Writing
@@ -253,7 +253,7 @@ def _validate(f: attrs.Attribute[Any], value: object) -> None:
         # attrs puts the field's name first and a value last, and some of its validators give more arguments.
         text = str(error.args[0]).removeprefix(f"'{f.name}' ").replace(f"Length of '{f.name}'", "its length")
         text = re.sub(r": [^:]*$", "", text)
-        raise ValueError(text if repr(value) in text else f"{text}, got {shown(value)}") from None
+        raise ValueError(text if repr(value) in text else f"{text}, got {quote(value)}") from None
 
 
 def _strict(kind: type) -> Callable[[object, Any], Any]:
@@ -263,11 +263,11 @@ def _strict(kind: type) -> Callable[[object, Any], Any]:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"expected {in_words(kind)}, got {shown(value)}")
+            raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"expected a finite number, got {shown(value)}")
+            raise ValueError(f"expected a finite number, got {quote(value)}")
         if isinstance(value, str) and "\0" in value:
-            raise ValueError(f"a text cannot hold a zero byte, got {shown(value)}")
+            raise ValueError(f"a text cannot hold a zero byte, got {quote(value)}")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             raise ValueError(f"expected a text of at most {LONGEST_TEXT:,} characters, got {len(value):,}")
         return value
@@ -285,7 +285,7 @@ def _literal(value: object, kind: Any) -> Any:
         if type(value) is type(choice) and value == choice:
             return choice
     near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-    raise ValueError(f"expected {in_words(kind)}, got {shown(value)}{near}")
+    raise ValueError(f"expected {in_words(kind)}, got {quote(value)}{near}")
 
 
 def _is_sequence(kind: Any) -> bool:

@@ -18,7 +18,7 @@ import attrs
 from attrs import frozen
 
 from ganlab.plugin.fields import COMPONENT
-from ganlab.utils.errors import shown
+from ganlab.utils.errors import quote
 from ganlab.utils.interval import INTERVAL, Interval
 
 _NOUNS = {
@@ -82,7 +82,7 @@ def in_words(kind: Any, plural: bool = False) -> str:
         return _NOUNS[kind][plural]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
-        return alternatives([shown(choice) for choice in arguments])
+        return alternatives([quote(choice) for choice in arguments])
     if origin in (typing.Union, types.UnionType):
         return alternatives([in_words(member, plural) for member in arguments if member is not type(None)])
     if isinstance(origin, type) and issubclass(origin, Sequence):
@@ -148,4 +148,4 @@ def _default(f: attrs.Attribute[Any]) -> str | None:
         return "none"
     if isinstance(value, Interval):
         value = value.to_toml()
-    return shown(list(value) if isinstance(value, tuple) else value)
+    return quote(list(value) if isinstance(value, tuple) else value)

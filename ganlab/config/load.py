@@ -17,7 +17,7 @@ from ganlab.config.converter import MOST_VALUES, Problem, Problems, Structurer
 from ganlab.config.schema import NESTED, NO_RESULTS, Experiment
 from ganlab.config.toml import override, parse_override, read_toml
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.utils.errors import UserError, one_line, shown
+from ganlab.utils.errors import UserError, one_line, quote
 
 
 def load_experiment(
@@ -60,7 +60,7 @@ def resolve(
             found.is_file()  # raises where a name is too long
         except (OSError, ValueError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else one_line(error)
-            problems.append(f"{path}: plugins[{place}]: {shown(file)}: {reason}")
+            problems.append(f"{path}: plugins[{place}]: {quote(file)}: {reason}")
         else:
             named.append(found)
     named += plugin_files

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.config.schema import NESTED
-from ganlab.utils.errors import UserError, one_line, shown, shown_key
+from ganlab.utils.errors import UserError, one_line, quote, quote_key
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -31,7 +31,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{where}: cannot be read: {error.strerror}") from None
     except ValueError as error:  # a zero byte in the name
-        raise UserError(f"{shown(where)}: cannot be read: {error}") from None
+        raise UserError(f"{quote(where)}: cannot be read: {error}") from None
     if len(data) > MAX_BYTES:
         raise UserError(f"{where}: has more than {MAX_BYTES:,} bytes; an experiment file has at most as many")
     try:
@@ -62,7 +62,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
             raise UserError(f"{where}: tables nested more than {MAX_DEPTH} deep")
         if isinstance(value, dict):
             for key, item in value.items():
-                waiting.append((item, f"{at}.{shown_key(key)}" if at else shown_key(key), depth + 1))
+                waiting.append((item, f"{at}.{quote_key(key)}" if at else quote_key(key), depth + 1))
         elif isinstance(value, list):
             waiting += [(item, at, depth + 1) for item in value]
         elif type(value) is int and not -(2**63) <= value < 2**63:
@@ -113,7 +113,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except tomllib.TOMLDecodeError:
         if value and not re.search(r"""["'\[\]{}=]""", value):
             return parts, value
-        raise UserError(f"--set {said}: {shown(value)} is neither a TOML value nor a plain word") from None
+        raise UserError(f"--set {said}: {quote(value)} is neither a TOML value nor a plain word") from None
 
 
 def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
@@ -122,17 +122,17 @@ def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
     Choosing another component by its name drops the options of the one before, and setting one of train.steps and
     train.epochs drops the other.
     """
-    where = ".".join(map(shown_key, parts))
+    where = ".".join(map(quote_key, parts))
     at: Any = table
     for depth, part in enumerate(parts[:-1]):
-        here = ".".join(map(shown_key, parts[: depth + 1]))
+        here = ".".join(map(quote_key, parts[: depth + 1]))
         at = at[_place(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
         if isinstance(at, str):
             raise UserError(
-                f"--set {where}: {here} is {shown(at)}, not a table; set {here}={{ name = {shown(at)}, … }}"
+                f"--set {where}: {here} is {quote(at)}, not a table; set {here}={{ name = {quote(at)}, … }}"
             )
         if not isinstance(at, (dict, list)):
-            raise UserError(f"--set {where}: {here} is {shown(at)}, not a table")
+            raise UserError(f"--set {where}: {here} is {quote(at)}, not a table")
     last = parts[-1]
     if isinstance(at, list):
         at[_place(at, last, where)] = value
@@ -148,4 +148,4 @@ def override(table: dict[str, Any], parts: list[str], value: Any) -> None:
 def _place(items: list[Any], part: str, where: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
         return int(part)
-    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {shown(part)}")
+    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {quote(part)}")

@@ -25,18 +25,18 @@ MOST_ROWS = 32
 
 
 @frozen(eq=False)
-class Conditions:
+class ConditionSampler:
     """The conditions there are: class labels int64 (N,) in order, images uint8 (N, C, H, W), or None."""
 
     known: Tensor | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Conditions:
+    def of(cls, dataset: Dataset) -> ConditionSampler:
         condition = dataset.condition
         return cls(condition.sort().values if condition is not None and condition.ndim == 1 else condition)
 
     @classmethod
-    def counted(cls, counts: Sequence[int]) -> Conditions:
+    def counted(cls, counts: Sequence[int]) -> ConditionSampler:
         """Class labels of which each comes so often; no labels at all for no counts."""
         return cls(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None)
 
@@ -44,7 +44,7 @@ class Conditions:
         """For run.json: how often each class comes, "images", or None."""
         return None if self.known is None else self.counts or "images"
 
-    def of_class(self, label: int) -> Conditions:
+    def of_class(self, label: int) -> ConditionSampler:
         """One class alone. Raises UserError where there is no such class."""
         if not self.counts:
             raise UserError(f"--label {label}: the networks of this run know no classes")
@@ -52,7 +52,7 @@ class Conditions:
             raise UserError(
                 f"--label {label}: expected one of the {len(self.counts)} classes, 0 to {len(self.counts) - 1}"
             )
-        return Conditions(torch.tensor([label]))
+        return ConditionSampler(torch.tensor([label]))
 
     @property
     def counts(self) -> list[int]:
@@ -71,4 +71,4 @@ class Conditions:
         return torch.arange(rows)[:, None].expand(rows, count // rows) if rows else None
 
 
-UNCONDITIONAL = Conditions()
+UNCONDITIONAL = ConditionSampler()

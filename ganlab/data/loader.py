@@ -16,7 +16,7 @@ from torch import Tensor
 from ganlab.data.batch import Batch
 from ganlab.data.memmap import WINDOW, MappedImages
 from ganlab.data.pixels import as_input, to_float
-from ganlab.data.prefetch import Stream
+from ganlab.data.prefetch import Prefetcher
 from ganlab.protocols import Dataset
 from ganlab.utils import distributed
 from ganlab.utils.memory import free_memory
@@ -24,7 +24,7 @@ from ganlab.utils.rng import derived_seed
 
 
 @define(eq=False)
-class Feeder:
+class BatchLoader:
     """Hands out training batches by number: batch `b` is the same whoever asks, and whenever.
 
     Incomplete batches are dropped, so an epoch is `N // batch_size` batches.
@@ -36,12 +36,12 @@ class Feeder:
     device: torch.device
     condition: Tensor | None = field(default=None, repr=False)
     _order: dict[int, Tensor] = field(factory=dict, repr=False, init=False)
-    _stream: Stream | None = field(default=None, repr=False, kw_only=True)
+    _stream: Prefetcher | None = field(default=None, repr=False, kw_only=True)
 
     @classmethod
     def for_dataset(
         cls, dataset: Dataset, batch_size: int, seed: int, device: torch.device, resident_gb: float | None = None
-    ) -> Feeder:
+    ) -> BatchLoader:
         """Puts the images on the device where they fit in `resident_gb` (10^9 bytes), and else streams them.
 
         None allows half of the memory that is free. What lies in the device's memory already stays as it is.
@@ -53,7 +53,7 @@ class Feeder:
         if size <= allowed_bytes(resident_gb, device):
             condition = None if condition is None else condition.to(device)
             return cls(resident(images, device), batch_size, seed, device, condition)
-        return cls(images, batch_size, seed, device, condition, stream=Stream(images, batch_size, device))
+        return cls(images, batch_size, seed, device, condition, stream=Prefetcher(images, batch_size, device))
 
     @property
     def streams(self) -> bool:
@@ -77,7 +77,7 @@ class Feeder:
     def index(self, number: int) -> Tensor:
         """Which images batch `number` has, int64 (n,); on many processes this one's share of it."""
         epoch, position = divmod(number, self.batches_per_epoch)
-        first, end = (position * self.batch_size + edge for edge in distributed.share(self.batch_size))
+        first, end = (position * self.batch_size + edge for edge in distributed.local_share(self.batch_size))
         return self.order(epoch)[first:end]
 
     def batch(self, number: int) -> Batch:
@@ -104,7 +104,7 @@ def allowed_bytes(resident_gb: float | None, device: torch.device) -> float:
     """How many bytes of images may be resident: half of what is free, shared by this machine's processes, for None."""
     if resident_gb is not None:
         return resident_gb * 1e9
-    return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world())
+    return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:

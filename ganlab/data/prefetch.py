@@ -21,7 +21,7 @@ Index = Callable[[int], Tensor]
 """Which images, int64 (n,), the batch of a number has."""
 
 
-class Stream:
+class Prefetcher:
     """Hands out batches of at most `batch_size` of the images, uint8 (N, C, H, W) in host memory, on the device."""
 
     def __init__(self, images: Tensor, batch_size: int, device: torch.device) -> None:

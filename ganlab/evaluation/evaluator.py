@@ -22,14 +22,14 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from ganlab import __version__
-from ganlab.data.condition_sampler import UNCONDITIONAL, Conditions
+from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import as_input
 from ganlab.evaluation.sampling import BATCH, sample
 from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
-from ganlab.utils.rng import derived_seed, untouched
+from ganlab.utils.rng import derived_seed, preserve_random_state
 
 FLOOR_FORMAT = 1
 """Raise it when how a floor is computed changes."""
@@ -62,7 +62,7 @@ def chosen(
         yield images[which], None if condition is None else as_input(condition[which])
 
 
-class Scorer:
+class Evaluator:
     """Scores images against a data set; loads each split of it once. `floors`: also score real images, once.
 
     Of a scorer against one class alone `whole` is the evaluation of all of them.
@@ -90,20 +90,22 @@ class Scorer:
     def prepare(self, metric: Metric, progress: Progress = _silent) -> None:
         """Lets a metric load what it needs, or refuse, before there is anything to score."""
         if hasattr(metric, "prepare"):
-            with untouched():
+            with preserve_random_state():
                 metric.prepare(Scoring(self, lambda count, seed: iter(()), "").evaluation(progress))
 
     def generator(
         self,
         network: nn.Module,
         weights: str,
-        conditions: Conditions = UNCONDITIONAL,
+        conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
     ) -> Scoring:
         """The scoring of a generator as it is now. `weights` says whose weights it has: "ema" or "plain"."""
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-            return sample(network, count, seed, self.device, conditions, "metric", distributed.share(count), truncation)
+            return sample(
+                network, count, seed, self.device, conditions, "metric", distributed.local_share(count), truncation
+            )
 
         return Scoring(self, images, weights, {} if truncation is None else {"truncation": truncation})
 
@@ -111,7 +113,7 @@ class Scorer:
         """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
 
         def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-            share = distributed.share(min(count, len(images)))
+            share = distributed.local_share(min(count, len(images)))
             return chosen(images, count, seed, share)
 
         return Scoring(self, batches, "given")
@@ -195,14 +197,14 @@ class Scoring:
     `about` is what the protocol of each of its scores also says.
     """
 
-    scorer: Scorer
+    scorer: Evaluator
     images: Images
     weights: str
     about: Mapping[str, Any] = field(factory=dict)
     _kept: dict[Hashable, Any] = field(factory=dict, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
-        return self.scorer.evaluation(self.images, progress, gather=distributed.gathered, keep=self._keep)
+        return self.scorer.evaluation(self.images, progress, gather=distributed.all_gather_rows, keep=self._keep)
 
     def _keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         if key not in self._kept:
@@ -215,7 +217,7 @@ class Scoring:
         `suffix` goes behind the values' names, to tell two metrics of one name apart.
         """
         start = time.perf_counter()
-        with untouched():
+        with preserve_random_state():
             scores = metric.evaluate(self.evaluation(progress))
         seconds = round(time.perf_counter() - start, 3)
         _check(scores)
@@ -223,7 +225,7 @@ class Scoring:
             "versions": {"ganlab": __version__, "torch": torch.__version__},
             "device": self.scorer.device.type,
         }
-        with untouched():
+        with preserve_random_state():
             rests_on = {**scores.protocol, "details": scores.details, **machine}
             floor = self.scorer.floor(metric, rests_on, progress) if self.scorer.floors else None
         records = []

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from ganlab.data.dataset import ImageDataset
 from ganlab.evaluation.classes import class_labels_of
-from ganlab.evaluation.evaluator import Scorer, Scoring
+from ganlab.evaluation.evaluator import Evaluator, Scoring
 from ganlab.protocols import Dataset, Places
 from ganlab.utils.errors import ComponentError
 
@@ -31,11 +31,11 @@ def name_of(value: str, label: int | str) -> str:
     return f"{value}[{label}]"
 
 
-def scorer_of(label: int, whole: Scoring) -> Scorer:
+def scorer_of(label: int, whole: Scoring) -> Evaluator:
     """The scorer against the images of one class, with the features of the scoring of all of them."""
     scorer = whole.scorer
     one = _OneClass(scorer.dataset, label)
-    return Scorer(one, None, scorer.places, scorer.device, scorer.floors, whole.evaluation)
+    return Evaluator(one, None, scorer.places, scorer.device, scorer.floors, whole.evaluation)
 
 
 @frozen(eq=False)

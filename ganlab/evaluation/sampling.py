@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ganlab.data.condition_sampler import UNCONDITIONAL, Conditions
+from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import to_uint8
 from ganlab.nn.modes import evaluating
 from ganlab.utils.memory import FittingBatches
@@ -39,7 +39,7 @@ def sample(
     count: int,
     seed: int,
     device: torch.device,
-    conditions: Conditions = UNCONDITIONAL,
+    conditions: ConditionSampler = UNCONDITIONAL,
     label: str = "samples",
     share: tuple[int, int] | None = None,
     truncation: float | None = None,
@@ -67,7 +67,7 @@ def sample_grid(
     count: int,
     seed: int,
     device: torch.device,
-    conditions: Conditions,
+    conditions: ConditionSampler,
     truncation: float | None = None,
 ) -> tuple[Tensor, int | None]:
     """Images for a person to look at, uint8 (N, C, H, W) on the CPU, and how many stand in a row of their grid.

@@ -21,7 +21,7 @@ from ganlab.config.converter import Problems, Structurer
 from ganlab.config.toml import override, parse_override
 from ganlab.data.dataset import ImageDataset
 from ganlab.data.npz import read_npz
-from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.scoring import named_metrics, score_with_progress
 from ganlab.plugin.fields import component, components
 from ganlab.plugin.loader import load_plugins
@@ -99,8 +99,8 @@ def score_images(
                 f"metric.{index}.samples: {entry['samples']:,}, but {images} has {len(made.images):,} images"
             )
         metrics.append(metric)
-    with distributed.joined(pick_device(device)) as own_device:
-        scorer = Scorer(wanted.dataset, reference, where, own_device, floor)
+    with distributed.process_group(pick_device(device)) as own_device:
+        scorer = Evaluator(wanted.dataset, reference, where, own_device, floor)
         records = score_with_progress(scorer.given(made.images), named_metrics(registry, metrics), str(images))
         if distributed.rank() != 0:
             return []

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from ganlab.plugin.kinds import Kind
-from ganlab.utils.errors import shown
+from ganlab.utils.errors import quote
 
 
 def _name_problems(name: Any) -> list[str]:
@@ -43,8 +43,8 @@ def _class_problems(kind: Kind, cls: Any) -> list[str]:
         typed = ", ".join(f"{name}: TYPE = …" for name in untyped)
         problems.append(f"{cls.__name__}: options without a type: {', '.join(untyped)}; write {typed}")
     problems += [
-        f"{cls.__name__}: {name} = {shown(value)} has no type, so that it is no option; write {name}: "
-        f"{type(value).__name__} = {shown(value)}, or name a constant in capitals"
+        f"{cls.__name__}: {name} = {quote(value)} has no type, so that it is no option; write {name}: "
+        f"{type(value).__name__} = {quote(value)}, or name a constant in capitals"
         for name, value in vars(cls).items()
         if type(value) in (bool, int, float, str, tuple)
         if name.islower() and name[0] != "_" and name not in (*kind.methods, *inspect.get_annotations(cls))
@@ -64,7 +64,7 @@ def _misfit(kind: Kind, cls: type, name: str) -> list[str]:
         wants_method = isinstance(_member(kind.protocol, name), FunctionType)
         if static is None or callable(static) or not wants_method:
             return []
-        return [f"{cls.__name__}: {name} is {shown(static)}; expected {_as_written(kind.protocol, name)}"]
+        return [f"{cls.__name__}: {name} is {quote(static)}; expected {_as_written(kind.protocol, name)}"]
     code = inspect.unwrap(function).__code__
     at = f"{cls.__name__}: {{}} ({code.co_filename}, line {code.co_firstlineno}): expected"
     promised = _member(kind.protocol, name)
@@ -89,7 +89,7 @@ def _member(cls: type, name: str) -> Any:
 
 def called(value: Any) -> str:
     """A class or a function by its name, anything else as it is written."""
-    return value.__name__ if isinstance(value, type | FunctionType) else shown(value)
+    return value.__name__ if isinstance(value, type | FunctionType) else quote(value)
 
 
 def _as_written(protocol: type, name: str) -> str:

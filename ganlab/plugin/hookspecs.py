@@ -19,7 +19,7 @@ from pluggy import HookimplMarker, HookspecMarker
 from ganlab import protocols
 
 if TYPE_CHECKING:
-    from ganlab.run.run_dir import RunFolder
+    from ganlab.run.run_folder import RunFolder
 
 hookspec = HookspecMarker("ganlab")
 hookimpl = HookimplMarker("ganlab")

@@ -33,7 +33,7 @@ from ganlab.plugin.failures import Failure, Guard, _line, cause
 from ganlab.plugin.hook_checks import hooks_of
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import RegistrationError, Registry
-from ganlab.utils.errors import did_you_mean, shown
+from ganlab.utils.errors import did_you_mean, quote
 
 BUNDLED = "ganlab_plugins"
 ENTRY_POINT_GROUP = "ganlab"
@@ -168,7 +168,7 @@ def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
     if origin.plugin in plugins.origins:
         return [f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}"]
     if not isinstance(module, ModuleType):
-        return [f"expected a module, got {shown(module)}: an entry point is name = 'package.module'"]
+        return [f"expected a module, got {quote(module)}: an entry point is name = 'package.module'"]
     hooks = hooks_of(module)
     for text in hooks.outdated:
         warnings.warn(str(Failure(origin, text)), FutureWarning, stacklevel=3)

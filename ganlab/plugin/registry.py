@@ -16,7 +16,7 @@ from attrs import define, field
 from ganlab.plugin.class_checks import _class_problems, _name_problems, called
 from ganlab.plugin.component import Component, Origin
 from ganlab.plugin.kinds import KINDS
-from ganlab.utils.errors import GanlabError, UserError, did_you_mean, shown
+from ganlab.utils.errors import GanlabError, UserError, did_you_mean, quote
 
 
 class RegistrationError(GanlabError):
@@ -70,7 +70,7 @@ class Registry:
         """The component of that name; raises UserError where there is none, with the nearest name, or more than one."""
         if origins := self._contested.get((kind, name)):
             raise UserError(
-                f"the {kind} {shown(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
+                f"the {kind} {quote(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
                 f"--no-plugin {origins[-1].plugin} leaves one out"
             )
         if (kind, name) in self._components:
@@ -79,7 +79,7 @@ class Registry:
         near = (
             did_you_mean(name, names) or f"; there {'is' if len(names) == 1 else 'are'}: {', '.join(names) or 'none'}"
         )
-        raise UserError(f"unknown {kind} {shown(name)}{near}")
+        raise UserError(f"unknown {kind} {quote(name)}{near}")
 
     def also_by(self, kind: str, name: str) -> list[Origin]:
         """The plugins besides the first that register a component of that name, which no experiment may then name."""

@@ -61,7 +61,7 @@ class Step:
         """The mean over processes of a tensor of each, without a gradient: for a state that must be the same in all."""
         from ganlab.utils import distributed
 
-        return distributed.averaged(value.detach().clone())
+        return distributed.all_reduce_mean(value.detach().clone())
 
     def gradient_at(self, images: Tensor) -> Tensor:
         """The gradient (N, C, H, W) of each image's logit by the image, itself differentiable, as `judge` computes it.

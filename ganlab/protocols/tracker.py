@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from ganlab.run.run_dir import RunFolder
+    from ganlab.run.run_folder import RunFolder
 
 
 class Tracker(Protocol):

@@ -12,7 +12,7 @@ from attrs import frozen
 from ganlab.config.load import differences
 from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.sweep.sweep_dir import FILE, wanted_runs
 from ganlab.utils.errors import UserError, one_line
 

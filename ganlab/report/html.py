@@ -16,7 +16,7 @@ from ganlab.report.compare import Table
 from ganlab.report.table_output import HEADINGS, cells, in_words, notes
 from ganlab.run.monitors import spans
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.viz.plots import curves_picture

@@ -22,15 +22,15 @@ from typing import Any
 from attrs import define, field
 
 from ganlab.config.schema import Experiment
-from ganlab.evaluation.evaluator import Scorer, Scoring
+from ganlab.evaluation.evaluator import Evaluator, Scoring
 from ganlab.evaluation.sampling import sample, sample_grid
 from ganlab.plugin.failures import Failure, Guard, cause
 from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Metric
 from ganlab.run import monitors
-from ganlab.run.events import Audience
+from ganlab.run.events import EventDispatcher
 from ganlab.run.records import best_and_final, read_records, to_json
-from ganlab.run.run_dir import RunFolder
+from ganlab.run.run_folder import RunFolder
 from ganlab.training.checkpoint import list_checkpoints, save_checkpoint
 from ganlab.training.loop import Training
 from ganlab.training.state import training_state
@@ -39,7 +39,7 @@ from ganlab.utils import distributed
 from ganlab.utils.errors import Diverged, Interrupted, UserError
 from ganlab.utils.files import remove
 from ganlab.utils.interval import Interval
-from ganlab.utils.rng import untouched
+from ganlab.utils.rng import preserve_random_state
 from ganlab.utils.signals import StopRequest
 from ganlab.viz.image_grid import save_grid
 from ganlab.viz.progress import View
@@ -53,10 +53,10 @@ class Beside:
     training: Training
     run: RunFolder
     plugins: Plugins
-    scorer: Scorer
+    scorer: Evaluator
     view: View
     stop: StopRequest
-    audience: Audience
+    audience: EventDispatcher
     step: int = field(default=0, init=False)
     _alarms: monitors.Alarms = field(init=False)
     _real_spread: float | None = field(default=None, init=False)
@@ -77,7 +77,7 @@ class Beside:
         self.step = step
         train, total = self.experiment.train, self.training.total_steps
         at_end = step == total
-        stopping = distributed.any_of(self.stop.requested)
+        stopping = distributed.any_process(self.stop.requested)
         if step > self._last_tick and (at_end or self._due(train.log_every, step)):
             self.tick(step)
         # Time spent below is not training time.
@@ -90,7 +90,7 @@ class Beside:
             self.score(step, [at_end or step == 0 or self._due(m.every, step) for m in self.experiment.metric])
         finally:
             # A request that came while scoring is seen here, where there is no other process to agree with.
-            stopping = stopping or (distributed.world() == 1 and self.stop.requested)
+            stopping = stopping or (distributed.world_size() == 1 and self.stop.requested)
             if stopping:
                 self.save(step)
         if stopping and not at_end:
@@ -174,10 +174,10 @@ class Beside:
         within = 0 < len(training.conditions.counts) <= monitors.MOST_CLASSES
         if self._real_spread is None:
             labels = training.dataset.condition if within else None
-            self._real_spread = monitors.real_spread(training.feeder.images, labels)
+            self._real_spread = monitors.real_spread(training.loader.images, labels)
         if not self._real_spread:
             return None
-        with untouched():
+        with preserve_random_state():
             drawn = sample(
                 training.evaluated, monitors.SPREAD_OF, self.experiment.seed, training.game.device, training.conditions
             )
@@ -186,7 +186,7 @@ class Beside:
 
     @property
     def _images_per_step(self) -> int:
-        return self.training.feeder.batch_size * self.training.turns.batches
+        return self.training.loader.batch_size * self.training.turns.batches
 
     def draw_samples(self, step: int) -> None:
         """A grid of the same latents every time; where there are classes, a row for each."""
@@ -203,7 +203,7 @@ class Beside:
         if not any(due):
             return
         file = self.run.path / "metrics.jsonl"
-        records = distributed.told(lambda: [[r["step"], r.get("metric")] for r in read_records(file)])
+        records = distributed.broadcast_json(lambda: [[r["step"], r.get("metric")] for r in read_records(file)])
         known = {index for at, index in records if at == step}
         self._scored |= {index for _, index in records}
         self._agree()
@@ -220,7 +220,7 @@ class Beside:
 
         def progress(what: str, done: int, total: int) -> None:
             self.view.progress(f"{name}{suffix}: {what}", done, total)
-            if self.stop.requested and distributed.world() == 1:
+            if self.stop.requested and distributed.world_size() == 1:
                 raise Interrupted(f"stopped while scoring at step {step:,}; the score is taken on resume")
 
         records: list[dict[str, Any]] = []
@@ -234,7 +234,7 @@ class Beside:
             origin = registry.component_of("metric", metric).origin
             failure = Failure(origin, f"metric {name + suffix!r}, step {step:,}: {cause(guard.error, origin)}")
             # The first score is taken before the first step, where an end costs nothing. Processes must not part.
-            if index not in self._scored or distributed.world() > 1:
+            if index not in self._scored or distributed.world_size() > 1:
                 raise UserError(str(failure)) from guard.error
             self.audience.failed(failure, "this score is missing")
         for scored in records:
@@ -268,17 +268,19 @@ class Beside:
         networks = [player.network for player in self.training.game.players]
         if self.training.average is not None:
             networks.append(self.training.average.network)
-        distributed.as_the_first(buffer for network in networks for buffer in network.buffers())
+        distributed.broadcast_from_first(buffer for network in networks for buffer in network.buffers())
 
     def starts(self, step: int) -> None:
         """Tells where the run goes on from: what is recorded up to that step is not recorded again."""
         # One process looks, because what it writes meanwhile would be seen by some and not by others.
         log, saved = self.run.path / "log.jsonl", self.run.checkpoints
-        self._last_tick = distributed.told(lambda: max((record["step"] for record in read_records(log)), default=0))
+        self._last_tick = distributed.broadcast_json(
+            lambda: max((record["step"] for record in read_records(log)), default=0)
+        )
         if self.run.writes:
             for record in read_records(log):
                 self._alarms.read(record)
-        self._saved = distributed.told(lambda: step if step in list_checkpoints(saved) else -1)
+        self._saved = distributed.broadcast_json(lambda: step if step in list_checkpoints(saved) else -1)
         if self.run.writes:
             self._forget_old()  # a process that was killed may have saved without
         self._timed_from = step

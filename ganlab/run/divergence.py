@@ -91,7 +91,7 @@ def cause(
 
     `progress` may raise to end the search.
     """
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         return seen
     with Guard() as guard, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever the data set has to say it said before
@@ -102,7 +102,7 @@ def cause(
             start = _latest(training, checkpoints)
             _search(training, owners(fresh, plugins.registry), start, until, progress)
         finally:
-            training.feeder.close()
+            training.loader.close()
         return f"{seen}; {NOT_AGAIN.format(start)}"
     return str(guard.error) if isinstance(guard.error, Found) else seen
 

@@ -44,7 +44,7 @@ def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processor": processor(),
         "threads": torch.get_num_threads(),
-        "world_size": distributed.world(),
+        "world_size": distributed.world_size(),
         "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
         "dataset": {
             "name": dataset.name,

@@ -22,14 +22,14 @@ from ganlab.plugin.component import Component
 from ganlab.plugin.failures import Failure, Guard, cause
 from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Tracker, TrackerConfig
-from ganlab.run.run_dir import RunFolder
+from ganlab.run.run_folder import RunFolder
 from ganlab.utils.errors import CannotWrite, ComponentError, UserError
-from ganlab.utils.rng import untouched
+from ganlab.utils.rng import preserve_random_state
 from ganlab.viz.progress import View
 
 
 @define
-class Audience:
+class EventDispatcher:
     """Tells plugins and trackers of events. In a process that does not write nobody is told."""
 
     plugins: Plugins
@@ -41,7 +41,7 @@ class Audience:
         """Opens the trackers, before anything is trained that they might miss; raises UserError where one cannot be."""
         if not self.run.writes:
             return
-        with untouched():
+        with preserve_random_state():
             for index, config in enumerate(trackers):
                 component = self.plugins.registry.component_of("tracker", config)
                 with Guard() as guard:
@@ -84,14 +84,14 @@ class Audience:
     def _tell(self, hook: str, **what: Any) -> None:
         if not self.run.writes:
             return
-        with untouched(), _here():
+        with preserve_random_state(), _here():
             failures = self.plugins.tell(hook, run=self.run, **what)
         for failure in failures:
             self.failed(failure, "it is told of nothing more")
 
     def _tell_trackers(self, method: str, *what: Any) -> None:
         for component, tracker in list(self._trackers):
-            with untouched(), _here(), Guard() as guard:
+            with preserve_random_state(), _here(), Guard() as guard:
                 getattr(tracker, method)(*what)
             if guard.error is not None:
                 self._trackers.remove((component, tracker))

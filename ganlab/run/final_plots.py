@@ -8,9 +8,9 @@ from ganlab.evaluation.sampling import sample
 from ganlab.nn.modes import evaluating
 from ganlab.nn.outputs import logits
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import RunFolder
+from ganlab.run.run_folder import RunFolder
 from ganlab.training.loop import Training
-from ganlab.utils.rng import untouched
+from ganlab.utils.rng import preserve_random_state
 from ganlab.viz import plots
 
 SCORED = 1024
@@ -28,10 +28,10 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
         return
     game = training.game
     network = game.discriminator.network
-    real, condition = training.feeder.images, training.feeder.condition  # in memory already where they are resident
+    real, condition = training.loader.images, training.loader.condition  # in memory already where they are resident
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(real))
-    with untouched():
+    with preserve_random_state():
         sources = {
             "real": chosen(real[:count], count, 0, condition=None if condition is None else condition[:count]),
             "fake": sample(game.generator.network, count, 0, game.device, training.conditions, "scores"),

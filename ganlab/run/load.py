@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
-from ganlab.data.condition_sampler import Conditions
+from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.sampling import sample
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, one_line
@@ -42,7 +42,7 @@ class Run:
     generator: nn.Module
     weights: str
     plugins: Plugins
-    conditions: Conditions
+    conditions: ConditionSampler
 
     def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
         """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
@@ -118,9 +118,9 @@ def _gone(info: dict[str, Any]) -> list[str]:
     return gone
 
 
-def _conditions(experiment: Experiment, info: dict[str, Any]) -> Conditions:
+def _conditions(experiment: Experiment, info: dict[str, Any]) -> ConditionSampler:
     """What a run's samples are of: classes as often as run.json says, or the data set's images."""
     known = info.get("condition")
     if known == "images":
-        return Conditions.of(experiment.dataset.build(places(), "train"))
-    return Conditions.counted(known or ())
+        return ConditionSampler.of(experiment.dataset.build(places(), "train"))
+    return ConditionSampler.counted(known or ())

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ganlab.plugin.failures import Guard
 from ganlab.protocols import Loss
-from ganlab.utils.rng import untouched
+from ganlab.utils.rng import preserve_random_state
 
 WON = "the discriminator has won"
 COLLAPSED = "the samples have collapsed"
@@ -201,7 +201,7 @@ def asked_gap(loss: Loss) -> float | None:
     None where the loss has no minimum or one that asks for no gap, and where it cannot be asked: what a stranger's code
     raises here, it raises in the step too, where it is told.
     """
-    with Guard(), untouched():
+    with Guard(), preserve_random_state():
         # A copy is asked, since a loss may count or keep what it is given.
         return _gap(copy.deepcopy(loss).discriminator)
     return None

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from ganlab.config.schema import Experiment
-from ganlab.run.run_dir import RunFolder, is_unstarted, read_info
+from ganlab.run.run_folder import RunFolder, is_unstarted, read_info
 from ganlab.training.loop import Training
 from ganlab.training.state import expected_sizes
 from ganlab.utils import distributed
@@ -81,7 +81,7 @@ def earlier_run(path: Path, request: Request) -> dict[str, Any]:
 def open_folder(folder: RunFolder, request: Request, earlier: dict[str, Any], training: Training) -> None:
     """Makes the folder, keeps other processes out, and sees that a checkpoint can be written there."""
     chosen = request.out is None and not request.resume
-    folder.path = Path(distributed.told(lambda: str(_made(folder.path, chosen))))
+    folder.path = Path(distributed.broadcast_json(lambda: str(_made(folder.path, chosen))))
     if not folder.writes:
         return
     try:

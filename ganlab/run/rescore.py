@@ -11,12 +11,12 @@ import attrs
 from rich.console import Console
 
 from ganlab.config.converter import Problems, Structurer
-from ganlab.evaluation.evaluator import Scorer, Scoring
+from ganlab.evaluation.evaluator import Evaluator, Scoring
 from ganlab.evaluation.per_class import means, name_of, scorer_of
 from ganlab.evaluation.scoring import named_metrics, score_with_progress
 from ganlab.protocols import Metric
 from ganlab.run.load import Run, load_run
-from ganlab.run.run_dir import RunFolder
+from ganlab.run.run_folder import RunFolder
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
@@ -48,10 +48,10 @@ def rescore(
         raise UserError(f"--per-class: the networks of this run know no classes: {path}")
     with (
         deterministic(run.experiment.train.deterministic),
-        distributed.joined(pick_device(device)) as own_device,
+        distributed.process_group(pick_device(device)) as own_device,
         _only_writer(RunFolder(run.path, run.info)) as folder,
     ):
-        scorer = Scorer(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
+        scorer = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         network = run.generator.to(own_device)
         whole = scorer.generator(network, run.weights, run.conditions, truncation)
 

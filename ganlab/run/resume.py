@@ -18,7 +18,7 @@ from typing import Any
 from ganlab.config.schema import NO_RESULTS, Experiment
 from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import RunFolder
+from ganlab.run.run_folder import RunFolder
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.training.loop import Training
 from ganlab.training.state import restore_training
@@ -71,7 +71,7 @@ def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], sur
 def refuse_bent(folder: RunFolder, earlier: Mapping[str, Any], training: Training) -> None:
     """Refuses another number of steps where a schedule follows it: the steps that were taken would have been others."""
     before = earlier.get("total_steps", training.total_steps)
-    done = distributed.told(lambda: max(list_checkpoints(folder.checkpoints), default=0))
+    done = distributed.broadcast_json(lambda: max(list_checkpoints(folder.checkpoints), default=0))
     if bent := training.schedules.bent(before, done):
         raise UserError(
             f"{folder.path}: {', '.join(bent)}: scheduled over the whole run, which had {before:,} steps and is now to "

@@ -18,18 +18,18 @@ from attrs import frozen
 
 from ganlab.config.load import load_experiment, to_toml
 from ganlab.config.schema import Experiment
-from ganlab.evaluation.evaluator import Progress, Scorer
+from ganlab.evaluation.evaluator import Evaluator, Progress
 from ganlab.plugin.failures import Guard, blamed
 from ganlab.plugin.loader import Plugins
 from ganlab.run.callbacks import Beside
 from ganlab.run.environment import surroundings_of
-from ganlab.run.events import Audience
+from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explained, status_of
 from ganlab.run.final_plots import draw_plots
 from ganlab.run.open import Request, chosen_folder, earlier_run, open_folder
 from ganlab.run.records import best_and_final, read_records
 from ganlab.run.resume import goes_further, identity, refuse_bent, refuse_other, restored
-from ganlab.run.run_dir import RunFolder, now
+from ganlab.run.run_folder import RunFolder, now
 from ganlab.training.build import build
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.training.loop import Training, train
@@ -65,7 +65,7 @@ def dry_run(request: Request) -> str:
 
 def run(request: Request, view: View) -> Outcome:
     """Trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
-    with distributed.joined(pick_device(request.device)) as device:
+    with distributed.process_group(pick_device(request.device)) as device:
         return _run(request, view, device)
 
 
@@ -73,9 +73,10 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
     began = time.monotonic()
     experiment, plugins = _loaded(request)
     folder = RunFolder(
-        Path(distributed.told(lambda: str(chosen_folder(request, experiment)))), writes=distributed.rank() == 0
+        Path(distributed.broadcast_json(lambda: str(chosen_folder(request, experiment)))),
+        writes=distributed.rank() == 0,
     )
-    earlier = distributed.told(lambda: earlier_run(folder.path, request))
+    earlier = distributed.broadcast_json(lambda: earlier_run(folder.path, request))
     if earlier.get("status") == "finished" and not goes_further(folder.path, experiment):
         view.line(f"already finished: {folder.path}")
         metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
@@ -109,16 +110,16 @@ def _run(request: Request, view: View, device: torch.device) -> Outcome:
                 resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
                 images=attrs.asdict(training.images),
                 condition=training.conditions.record(),
-                resident=not training.feeder.streams,
+                resident=not training.loader.streams,
                 total_steps=training.total_steps,
                 weights=training.weights,
                 step_levers=training.levers,
                 **surroundings,
             )
-            audience = Audience(plugins, folder, view)
+            audience = EventDispatcher(plugins, folder, view)
             return _trained(Beside(experiment, training, folder, plugins, scorer, view, stop, audience), start, began)
         finally:
-            training.feeder.close()
+            training.loader.close()
             folder.unlock()
 
 
@@ -132,12 +133,12 @@ def _built(
     plugins: Plugins,
     device: torch.device,
     progress: Progress | None = None,
-) -> tuple[Training, Scorer]:
+) -> tuple[Training, Evaluator]:
     """The objects that train and score; whatever refuses is named with the experiment's file."""
     where = places()
     with Guard() as guard:
         training = build(experiment, plugins.registry, where, device)
-        scorer = Scorer(experiment.dataset, training.dataset, where, device, experiment.floor)
+        scorer = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:
                 scorer.prepare(metric, *([progress] if progress else []))

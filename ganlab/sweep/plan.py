@@ -27,9 +27,9 @@ from ganlab.config.toml import override, parse_override, read_toml
 from ganlab.plugin.fields import DEFAULT, component
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Launcher
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.sweep.sweep_dir import _are_seeds
-from ganlab.utils.errors import UserError, did_you_mean, shown, shown_key
+from ganlab.utils.errors import UserError, did_you_mean, quote, quote_key
 
 SAYS_NAME = "a name is letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
 MOST_RUNS = 10_000
@@ -106,7 +106,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     table = read_toml(path)
     keys: dict[str, Any] = {f.name: f.default for f in attrs.fields(SweepFile)}
     unknown = [key for key in table if key not in keys]
-    problems = [f"{path}: {shown_key(key)}: unknown key{did_you_mean(key, keys)}" for key in unknown[:NAMED]]
+    problems = [f"{path}: {quote_key(key)}: unknown key{did_you_mean(key, keys)}" for key in unknown[:NAMED]]
     if len(unknown) > NAMED:
         problems.append(f"{path}: and {len(unknown) - NAMED:,} more unknown keys")
     base, seeds, variants = (
@@ -116,24 +116,24 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     )
     if not isinstance(base, str):
         base = ""
-        problems.append(f"{path}: base: expected the path of an experiment file, got {shown(table.get('base'))}")
+        problems.append(f"{path}: base: expected the path of an experiment file, got {quote(table.get('base'))}")
     if not _are_seeds(seeds):
-        problems.append(f"{path}: seeds: expected different whole numbers of at least 0, got {shown(seeds)}")
+        problems.append(f"{path}: seeds: expected different whole numbers of at least 0, got {quote(seeds)}")
     if not isinstance(variants, dict) or not variants:
-        problems.append(f"{path}: variants: expected a table [variants.NAME] for each variant, got {shown(variants)}")
+        problems.append(f"{path}: variants: expected a table [variants.NAME] for each variant, got {quote(variants)}")
         variants = {}
     own = table.get("name", path.stem)
     if not isinstance(own, str) or not re.fullmatch(NAME, own):
-        problems.append(f"{path}: name: {SAYS_NAME}, got {shown(own)}")
+        problems.append(f"{path}: name: {SAYS_NAME}, got {quote(own)}")
     if isinstance(seeds, list) and len(seeds) * len(variants) > MOST_RUNS:
         runs = f"{len(variants):,} variants times {len(seeds):,} seeds"
         raise UserError(*problems, f"{path}: {runs}: a sweep has at most {MOST_RUNS:,} runs")
     strange = []
     for name, changes in variants.items():
         if not re.fullmatch(NAME, name):
-            strange.append(f"{path}: variants.{shown_key(name)}: {SAYS_NAME}")
+            strange.append(f"{path}: variants.{quote_key(name)}: {SAYS_NAME}")
         elif not isinstance(changes, dict):
-            strange.append(f"{path}: variants.{name}: expected a table, got {shown(changes)}")
+            strange.append(f"{path}: variants.{name}: expected a table, got {quote(changes)}")
     problems += _first(strange, path)
     found = None
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlab.data.condition_sampler import Conditions
+from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.protocols import Dataset
 from ganlab.testing.inspection import Fault, Inspection, draws
@@ -19,7 +19,7 @@ from ganlab.utils.paths import places
 from ganlab.utils.rng import seed_everything
 
 CHANNELS = (1, 3)
-CONDITIONS = Conditions.counted([1] * CLASSES)
+CONDITIONS = ConditionSampler.counted([1] * CLASSES)
 MANY = 2000
 """Images of each split of the data that features and metrics are given, and the most that a metric is asked to make."""
 

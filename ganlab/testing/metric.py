@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from ganlab.evaluation import evaluator
-from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.protocols import ImageSpec, Places
 from ganlab.run.records import to_json
 from ganlab.testing.dataset import CHANNELS, CONDITIONS, MANY
@@ -21,12 +21,12 @@ from ganlab.testing.tiny_training import TinyGame
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.interval import Interval
 from ganlab.utils.paths import places
-from ganlab.utils.rng import seed_everything, untouched
+from ganlab.utils.rng import preserve_random_state, seed_everything
 
 
-def _scorer(channels: int, cache: Path | None = None) -> Scorer:
+def _scorer(channels: int, cache: Path | None = None) -> Evaluator:
     where = places() if cache is None else Places(places().data, cache)
-    return Scorer(TinyImages(channels, count=MANY), None, where, CPU, floors=False)
+    return Evaluator(TinyImages(channels, count=MANY), None, where, CPU, floors=False)
 
 
 def check_metric(inspection: Inspection, game: TinyGame) -> None:
@@ -103,7 +103,7 @@ def _scores_again(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     with temporary_folder() as cache:
         scorer = _scorer(channels, cache)
         scorer.prepare(metric)
-        with untouched():
+        with preserve_random_state():
             seed_everything(0)  # the generator's weights
             network = TinyGenerator().build(ImageSpec(channels, 8, 8))
         seed_everything(77)

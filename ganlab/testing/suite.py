@@ -42,7 +42,7 @@ from ganlab.testing.tiny_components import tiny_options, tiny_registry
 from ganlab.testing.tiny_training import TinyGame
 from ganlab.testing.tracker import check_tracker
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean, one_line
-from ganlab.utils.rng import untouched
+from ganlab.utils.rng import preserve_random_state
 
 CHECKS: dict[str, Callable[[Inspection, TinyGame], None]] = {
     "generator": check_network,
@@ -70,7 +70,7 @@ def check(component: Any, kind: str) -> list[Check]:
         raise UserError(unknown_kind(kind))
     cls = component if isinstance(component, type) else type(component)
     inspection = Inspection(kind, cls, None if component is cls else component)
-    with untouched():
+    with preserve_random_state():
         registry = tiny_registry()
         is_one = inspection.look(
             f"class: made by attrs, with all that the kind {kind!r} needs, its options with types",

@@ -147,7 +147,7 @@ class TinyGame:
         for step in range(self.length):
             first.setdefault(turns.kind(step), step)
         for step in first.values():
-            batches = [training.feeder.batch(number) for number in range(turns.batches)]
+            batches = [training.loader.batch(number) for number in range(turns.batches)]
             turns(batches, step)  # makes what is made on first use
             with Watch(CPU) as before:
                 turns(batches, step)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from typing import Any
 
-from ganlab.run.run_dir import RunFolder, now
+from ganlab.run.run_folder import RunFolder, now
 from ganlab.testing.inspection import Fault, Inspection, temporary_folder
 from ganlab.testing.tiny_components import TinyImages
 from ganlab.testing.tiny_training import TinyGame, in_turns

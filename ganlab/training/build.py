@@ -17,9 +17,9 @@ from torch import nn
 
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.batch import Batch
-from ganlab.data.condition_sampler import UNCONDITIONAL, Conditions
+from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
-from ganlab.data.loader import Feeder
+from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import as_input, to_float
 from ganlab.nn import memory_format
 from ganlab.plugin.failures import Guard
@@ -27,7 +27,7 @@ from ganlab.plugin.registry import Registry
 from ganlab.protocols import Dataset, Loss, OptimizerConfig, Penalty, Places
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.cuda_graphs import CapturedTurns, CudaGraphs, Recorder
-from ganlab.training.ema import Average, decay_of
+from ganlab.training.ema import EMA, decay_of
 from ganlab.training.game import Game
 from ganlab.training.loop import Training
 from ganlab.training.probes import _check_shapes, leaves_no_trace
@@ -113,15 +113,15 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     _try_penalties(parts.penalty, game, pair, problems)
     if problems:
         raise UserError(*problems)
-    feeder = Feeder.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
+    loader = BatchLoader.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
     phases = two_player_phases(game, train.discriminator_steps, train.discriminator_every)
     images_a_step = train.batch_size * Turns(phases, None).batches
     average = _average(experiment, generator, images_a_step)
     turns = Turns(phases, average)
-    total = train.steps or int(train.epochs * feeder.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
+    total = train.steps or int(train.epochs * loader.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
     if total < 1:
         raise UserError(
-            f"train.epochs: {train.epochs} of {feeder.batches_per_epoch} batches are fewer than one step of "
+            f"train.epochs: {train.epochs} of {loader.batches_per_epoch} batches are fewer than one step of "
             f"{train.discriminator_steps} discriminator updates"
         )
     moving = schedules.scheduled(
@@ -131,29 +131,31 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         average,
         images_a_step,
         total,
-        feeder.batches_per_epoch / turns.batches,
+        loader.batches_per_epoch / turns.batches,
         device,
     )
 
     # The training stream starts here, so that it does not depend on how many numbers the networks' weights took.
     stream = derived_seed(experiment.seed, "training")
     seed_everything(stream)
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         # All processes draw the latents of the whole batch, as one process would, and each takes its share; what else
         # is random, such as dropout, must not be the same in each.
         game.noise = torch.Generator(device).manual_seed(stream)
         seed_everything(derived_seed(experiment.seed, "training", distributed.rank()))
-        distributed.as_the_first(tensor for network in networks.values() for tensor in network.state_dict().values())
+        distributed.broadcast_from_first(
+            tensor for network in networks.values() for tensor in network.state_dict().values()
+        )
     # What several processes tell each other in a step is not captured.
-    captured = train.capture and device.type == "cuda" and distributed.world() == 1
+    captured = train.capture and device.type == "cuda" and distributed.world_size() == 1
     return Training(
         game=game,
         turns=turns,
         capture=capturing(game, turns, registry, CudaGraphs(device), moving.unfit) if captured else None,
-        feeder=feeder,
+        loader=loader,
         dataset=dataset,
         images=images,
-        conditions=Conditions.of(dataset) if conditional else UNCONDITIONAL,
+        conditions=ConditionSampler.of(dataset) if conditional else UNCONDITIONAL,
         schedules=moving,
         total_steps=total,
         stateful=_stateful(parts, loss),
@@ -193,7 +195,7 @@ def _optimizer(
     return optimizer
 
 
-def _average(experiment: Experiment, generator: nn.Module, images_a_step: int) -> Average | None:
+def _average(experiment: Experiment, generator: nn.Module, images_a_step: int) -> EMA | None:
     """The running average of the generator's weights, where the experiment has one."""
     train = experiment.train
     if not (train.ema or train.ema_half_life):
@@ -202,7 +204,7 @@ def _average(experiment: Experiment, generator: nn.Module, images_a_step: int) -
     moves = bool(train.ema_warmup) or any(
         schedule.key == schedule_targets.HALF_LIFE for schedule in experiment.schedule
     )
-    return Average(generator, copy.deepcopy(generator), decay, moves)
+    return EMA(generator, copy.deepcopy(generator), decay, moves)
 
 
 def capturing(
@@ -224,12 +226,16 @@ def _batch_problems(train: Train, dataset: Dataset) -> Iterator[str]:
             f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r} "
             f"({len(dataset.images)} images)"
         )
-    share, left = divmod(train.batch_size, distributed.world())
+    share, left = divmod(train.batch_size, distributed.world_size())
     if left:
-        yield f"train.batch_size: {train.batch_size} cannot be shared equally by {distributed.world()} processes"
+        yield f"train.batch_size: {train.batch_size} cannot be shared equally by {distributed.world_size()} processes"
     elif share % train.accumulate:
         nearest = max(count for count in range(1, min(train.accumulate, share + 1)) if share % count == 0)
-        of = f"each of {distributed.world()} processes' {share}" if distributed.world() > 1 else f"a batch of {share}"
+        of = (
+            f"each of {distributed.world_size()} processes' {share}"
+            if distributed.world_size() > 1
+            else f"a batch of {share}"
+        )
         yield f"train.accumulate: {of} images cannot pass in {train.accumulate} equal parts; {nearest} would do"
 
 

@@ -11,7 +11,7 @@ def decay_of(half_life: float, images: int) -> float:
     return 0.5 ** (images / half_life) if half_life > 0 else 0.0
 
 
-class Average:
+class EMA:
     """The exponential moving average of a network's weights; buffers are copied (Yazici et al. 2019, arXiv:1806.04498).
 
     Batch norm's running statistics are buffers: an average without them would be evaluated with the initial ones.

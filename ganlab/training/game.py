@@ -79,7 +79,7 @@ class Game:
         there are.
         """
         z = torch.randn(self.batch_size, self.latent_dim, device=self.device, generator=self.noise)
-        first, end = distributed.share(self.batch_size)
+        first, end = distributed.local_share(self.batch_size)
         for part, latents in zip(parts, z[first:end].chunk(len(parts)), strict=True):
             with self._precision():
                 images: Tensor = self.generator.network(latents, part.condition)
@@ -121,7 +121,7 @@ class Game:
             fake = fake.detach()
             real_output, fake_output = self.judged_both(part.images, fake, part.condition)
             real_logits, fake_logits = (
-                distributed.with_others(logits(output)) for output in (real_output, fake_output)
+                distributed.all_gather_with_grad(logits(output)) for output in (real_output, fake_output)
             )
             self.meters.add("d_real", real_logits.detach().sigmoid().mean())
             self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())
@@ -155,11 +155,11 @@ class Game:
                 if self.uses_real:
                     with torch.no_grad():
                         real_output = self.judged(part.images, part.condition)
-                fake_logits = distributed.with_others(logits(fake_output))
+                fake_logits = distributed.all_gather_with_grad(logits(fake_output))
                 # A loss that leaves `real` unused is still given a tensor of the right shape.
                 real_logits = torch.zeros_like(fake_logits)
                 if real_output is not None:
-                    real_logits = distributed.with_others(logits(real_output))
+                    real_logits = distributed.all_gather_with_grad(logits(real_output))
                 shown = part.images if self.uses_real else None
                 step = self._step("generator", shown, fake, real_output, fake_output, part.condition)
                 update.add(self.loss.generator(real_logits, fake_logits), step)

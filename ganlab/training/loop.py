@@ -9,13 +9,13 @@ from attrs import frozen
 from torch import nn
 
 from ganlab.data.batch import Batch
-from ganlab.data.condition_sampler import Conditions
-from ganlab.data.loader import Feeder
+from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.loader import BatchLoader
 from ganlab.nn import dropout, memory_format
 from ganlab.protocols import Dataset, ImageSpec
 from ganlab.training import schedules
 from ganlab.training.cuda_graphs import CapturedTurns
-from ganlab.training.ema import Average
+from ganlab.training.ema import EMA
 from ganlab.training.game import Game
 from ganlab.training.turns import Turns
 
@@ -27,10 +27,10 @@ class Training:
     game: Game
     turns: Turns
     capture: CapturedTurns | None
-    feeder: Feeder
+    loader: BatchLoader
     dataset: Dataset
     images: ImageSpec
-    conditions: Conditions
+    conditions: ConditionSampler
     schedules: schedules.Schedules
     total_steps: int
     stateful: dict[str, Any]
@@ -40,7 +40,7 @@ class Training:
         (self.capture or self.turns)(real, step)
 
     @property
-    def average(self) -> Average | None:
+    def average(self) -> EMA | None:
         return self.turns.average
 
     @property
@@ -71,7 +71,7 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.feeder.batches_per_epoch / self.turns.batches
+        return self.loader.batches_per_epoch / self.turns.batches
 
 
 def train(training: Training, start: int, boundary: Callable[[int], None]) -> None:
@@ -89,7 +89,7 @@ def take_step(training: Training, step: int) -> None:
     uninterrupted one would have seen.
     """
     count = training.turns.batches
-    real = [training.feeder.batch(step * count + number) for number in range(count)]
+    real = [training.loader.batch(step * count + number) for number in range(count)]
     training.schedules.fill(step)
     training.take_turns(real, step)
-    training.game.images_seen.fill_((step + 1) * count * training.feeder.batch_size)
+    training.game.images_seen.fill_((step + 1) * count * training.loader.batch_size)

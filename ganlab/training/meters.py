@@ -30,7 +30,7 @@ class Meters:
         names = [name for name, count in self.counts.items() if count]
         if not names:
             return {}
-        values = distributed.averaged(torch.stack([self.sums[name] for name in names])).tolist()
+        values = distributed.all_reduce_mean(torch.stack([self.sums[name] for name in names])).tolist()
         return {name: value / self.counts[name] for name, value in zip(names, values, strict=True)}
 
     def reset(self) -> None:

@@ -33,7 +33,7 @@ def first_steps(game: Game, real: Batch) -> Iterator[Step]:
     if not any(player.penalties for player in game.players):
         return
     tried = copy.deepcopy(game)
-    tried.batch_size = len(real.images) * distributed.world()
+    tried.batch_size = len(real.images) * distributed.world_size()
     condition = real.condition
 
     def step(player: str, shown: Tensor | None, fake: Tensor) -> Step:

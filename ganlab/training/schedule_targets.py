@@ -13,7 +13,7 @@ from torch import Tensor
 from ganlab.config.schema import NESTED, Experiment
 from ganlab.plugin.fields import COMPONENT
 from ganlab.protocols import Loss
-from ganlab.utils.errors import did_you_mean, one_line, shown
+from ganlab.utils.errors import did_you_mean, one_line, quote
 
 TERMS = ("loss", "loss_wrapper", "penalty", "augmentation")
 
@@ -108,7 +108,7 @@ def placed(experiment: Experiment, device: torch.device, problems: list[str]) ->
         places = [(player, ".".join(target.path[1:])) for player in target.players] or [("", target.key)]
         twice = next((moved[place] for place in places if place in moved), None)
         if twice is not None:
-            problems.append(f"{at}: {shown(schedule.key)} is already moved by the schedule of {shown(twice)}")
+            problems.append(f"{at}: {quote(schedule.key)} is already moved by the schedule of {quote(twice)}")
             continue
         moved |= dict.fromkeys(places, schedule.key)
         if target.path[0] in TERMS:
@@ -117,10 +117,10 @@ def placed(experiment: Experiment, device: torch.device, problems: list[str]) ->
                 experiment = with_option(experiment, target.path, tensor)
                 kept = _at(experiment, target.path) is tensor
             except (TypeError, ValueError) as error:
-                problems.append(f"{at}: {shown(schedule.key)} takes no tensor: {one_line(error)}")
+                problems.append(f"{at}: {quote(schedule.key)} takes no tensor: {one_line(error)}")
                 continue
             if not kept:
-                problems.append(f"{at}: {shown(schedule.key)} cannot be moved: its class makes a number of a tensor")
+                problems.append(f"{at}: {quote(schedule.key)} cannot be moved: its class makes a number of a tensor")
                 continue
             target = attrs.evolve(target, tensor=tensor)
         targets.append(target)
@@ -129,14 +129,14 @@ def placed(experiment: Experiment, device: torch.device, problems: list[str]) ->
 
 def _unknown(key: str, known: Mapping[str, Target]) -> str:
     if key == HALF_LIFE:
-        return f"{shown(key)}: train.ema_half_life is not set, and is what the schedule begins with"
+        return f"{quote(key)}: train.ema_half_life is not set, and is what the schedule begins with"
     common, dot, option = key.partition(".")
     both = [f"{player}.optimizer.{option}" for player, _ in NESTED.values()]
     if common == "optimizer" and dot and all(name in known for name in both):
-        return f"{shown(key)}: a player has an optimiser of its own; name {' or '.join(map(repr, both))}"
+        return f"{quote(key)}: a player has an optimiser of its own; name {' or '.join(map(repr, both))}"
     listed = did_you_mean(key, known) or f"; there are: {', '.join(known)}"
     return (
-        f"{shown(key)} is no option that can be moved, a number with a fraction of a term, of an optimiser or of the "
+        f"{quote(key)} is no option that can be moved, a number with a fraction of a term, of an optimiser or of the "
         f"average{listed}"
     )
 
@@ -147,7 +147,7 @@ def without_effect(experiment: Experiment, targets: Sequence[Target], loss: Loss
         return []
     keys = [schedule.key for schedule in experiment.schedule]
     return [
-        f"schedule[{keys.index(target.key)}].key: {shown(target.key)} has no effect: a loss_wrapper puts another value "
+        f"schedule[{keys.index(target.key)}].key: {quote(target.key)} has no effect: a loss_wrapper puts another value "
         "in its place"
         for target in targets
         if target.path[0] == "loss" and _at(loss, target.path[1:]) is not target.tensor

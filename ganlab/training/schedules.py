@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from ganlab.config.schema import Experiment
 from ganlab.protocols import OptimizerConfig, Schedule
 from ganlab.training import cuda_graphs
-from ganlab.training.ema import Average, decay_of
+from ganlab.training.ema import EMA, decay_of
 from ganlab.training.schedule_targets import HALF_LIFE, Target, with_option
 from ganlab.training.update import Player
-from ganlab.utils.errors import UserError, one_line, shown
+from ganlab.utils.errors import UserError, one_line, quote
 from ganlab.utils.interval import Interval
 
 LOOKED_AT = 1000
@@ -82,7 +82,7 @@ def scheduled(
     experiment: Experiment,
     targets: Sequence[Target],
     players: Mapping[str, Player],
-    average: Average | None,
+    average: EMA | None,
     images_a_step: int,
     total: int,
     steps_per_epoch: float,
@@ -112,7 +112,7 @@ def scheduled(
             place = int(target.path[2]) if len(target.path) > 2 else None
             if not all(_has(optimizer, name, place, target.first) for optimizer in optimizers):
                 problems.append(
-                    f"{at}.key: {shown(target.key)} cannot be moved: what the optimiser builds has no {name!r} "
+                    f"{at}.key: {quote(target.key)} cannot be moved: what the optimiser builds has no {name!r} "
                     f"of {target.first:g} in its param_groups"
                 )
                 continue

@@ -86,14 +86,14 @@ def _random_state(game: Game) -> dict[str, Any]:
     """The random state of every process, and of the latents that they share."""
     if game.noise is None:
         return global_state()
-    states = [from_bytes(data) for data in distributed.gathered_bytes(to_bytes(global_state()))]
+    states = [from_bytes(data) for data in distributed.all_gather_bytes(to_bytes(global_state()))]
     return {"noise": game.noise.get_state(), "ranks": states}
 
 
 def _set_random_state(game: Game, state: dict[str, Any]) -> None:
     if game.noise is None and "ranks" not in state:
         set_global_state(state)
-    elif game.noise is not None and len(state.get("ranks", ())) == distributed.world():
+    elif game.noise is not None and len(state.get("ranks", ())) == distributed.world_size():
         game.noise.set_state(state["noise"])
         set_global_state(state["ranks"][distributed.rank()])
     # With another number of processes (--anyway) the streams begin anew.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from attrs import frozen
 
 from ganlab.data.batch import Batch
-from ganlab.training.ema import Average
+from ganlab.training.ema import EMA
 from ganlab.training.game import Game
 
 
@@ -51,7 +51,7 @@ class Turns:
     """All turns of one step, each player in its turn, and what follows from the generator's update."""
 
     phases: Sequence[Phase]
-    average: Average | None
+    average: EMA | None
 
     @property
     def batches(self) -> int:

@@ -69,7 +69,7 @@ class Update:
             if name in due:
                 term = penalty.penalty(step)
                 self.report(name, term)
-                weight = penalty.every / distributed.world()
+                weight = penalty.every / distributed.world_size()
                 total = total + (term if weight == 1 else weight * term)
         if not self._begun:
             player.optimizer.zero_grad(set_to_none=True)
@@ -79,7 +79,7 @@ class Update:
     def finish(self) -> None:
         """The optimiser's step, once all parts have been added."""
         player = self.player
-        distributed.sum_gradients(player.network.parameters())
+        distributed.all_reduce_gradients(player.network.parameters())
         if player.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip_norm)
             self.report(f"grad_norm_{player.name}", norm)
@@ -87,7 +87,7 @@ class Update:
             player.optimizer.step()
         else:
             # Every process has the loss of the whole batch; that all stop together must not hang on its last bit.
-            stopped = distributed.averaged(self._loss) < player.stop_under
+            stopped = distributed.all_reduce_mean(self._loss) < player.stop_under
             self.report(f"stopped_{player.name}", stopped.float())
             step_unless(stopped, player.optimizer)
 

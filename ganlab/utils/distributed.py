@@ -19,7 +19,7 @@ from torch import Tensor, distributed
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[torch.device]:
+def process_group(device: torch.device) -> Iterator[torch.device]:
     """Joins the other processes, where torchrun started this one, and gives this one's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -45,38 +45,38 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def local_world() -> int:
+def local_world_size() -> int:
     """How many of the processes are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
 
 
-def share(count: int) -> tuple[int, int]:
+def local_share(count: int) -> tuple[int, int]:
     """The part of `count` things that is this process's: from the first number to before the second."""
-    return count * rank() // world(), count * (rank() + 1) // world()
+    return count * rank() // world_size(), count * (rank() + 1) // world_size()
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather_rows(rows: Tensor) -> Tensor:
     """The rows (n, …) of every process in the order of their ranks; n need not be the same. Every process must call."""
-    if world() == 1:
+    if world_size() == 1:
         return rows
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world())]
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
     distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     longest = max(int(count) for count in counts)
     padded = rows.new_zeros(longest, *rows.shape[1:])
     padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(world())]
+    parts = [torch.empty_like(padded) for _ in range(world_size())]
     distributed.all_gather(parts, padded)
     return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
 
-def told(compute: Callable[[], Any]) -> Any:
+def broadcast_json(compute: Callable[[], Any]) -> Any:
     """What `compute` gives the first process, which must be JSON, in every process; the others do not compute."""
-    if world() == 1:
+    if world_size() == 1:
         return compute()
     text = json.dumps(compute()).encode() if rank() == 0 else b""
     length = torch.tensor([len(text)])
@@ -88,9 +88,9 @@ def told(compute: Callable[[], Any]) -> Any:
     return json.loads(data.numpy().tobytes())
 
 
-def gathered_bytes(data: bytes) -> list[bytes]:
+def all_gather_bytes(data: bytes) -> list[bytes]:
     """The bytes of every process, in the order of their ranks."""
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
     distributed.all_gather(lengths, torch.tensor([len(data)]), group=_hosts())
     padded = torch.zeros(max(int(length) for length in lengths), dtype=torch.uint8)
     padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -99,36 +99,36 @@ def gathered_bytes(data: bytes) -> list[bytes]:
     return [part[: int(length)].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether any process has the flag."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
     flags = torch.tensor([int(flag)])
     distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=_hosts())
     return bool(flags)
 
 
-def averaged(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     """The mean over processes of a tensor."""
-    if world() > 1:
+    if world_size() > 1:
         distributed.all_reduce(values)
-        values /= world()
+        values /= world_size()
     return values
 
 
-def with_others(rows: Tensor) -> Tensor:
+def all_gather_with_grad(rows: Tensor) -> Tensor:
     """The rows (n, …) of all processes, n the same in each; a gradient reaches this process's own only."""
-    if world() == 1:
+    if world_size() == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world())]
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
     distributed.all_gather(parts, rows.detach().contiguous())
     parts[rank()] = rows
     return torch.cat(parts)
 
 
-def sum_gradients(parameters: Iterable[Tensor]) -> None:
+def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
     """Replaces each gradient by the sum over processes, all of them in one message."""
-    if world() == 1:
+    if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -139,9 +139,9 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
         start += gradient.numel()
 
 
-def as_the_first(tensors: Iterable[Tensor]) -> None:
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
     """Overwrites tensors by those of the first process."""
-    if world() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor.data, 0)
 

@@ -79,16 +79,16 @@ LONGEST_NAME = 100
 """Characters of the longest name that anything may have; what is longer was no slip of the pen."""
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """A value as the user wrote it, shortened, on one line."""
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def shown_key(key: str) -> str:
+def quote_key(key: str) -> str:
     """A key as TOML has it, shortened: in quotes, without line breaks, where it is more than letters and digits."""
-    return key if len(key) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", key) else shown(key)
+    return key if len(key) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", key) else quote(key)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

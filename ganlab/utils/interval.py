@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from ganlab.utils.errors import shown
+from ganlab.utils.errors import quote
 
 INTERVAL = 'a number of steps or "N epochs"'
 """What an interval is in the experiment file, in words."""
@@ -36,7 +36,7 @@ class Interval:
             return cls(value)
         if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12}) (step|epoch)s?", value.strip())):
             return cls(int(match[1]), "epochs" if match[2] == "epoch" else "steps")
-        raise ValueError(f"expected {INTERVAL}, got {shown(value)}")
+        raise ValueError(f"expected {INTERVAL}, got {quote(value)}")
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit if self.count != 1 else self.unit[:-1]}"

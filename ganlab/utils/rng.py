@@ -81,7 +81,7 @@ def set_global_state(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
+def preserve_random_state() -> Iterator[None]:
     """Whatever the body draws from the global generators, they stand afterwards where they stood before."""
     state = global_state()
     try:

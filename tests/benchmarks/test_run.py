@@ -20,9 +20,9 @@ from rich.console import Console
 
 from ganlab.bench.benchmark import in_turns, median_ratio
 from ganlab.config.load import load_experiment
-from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.run.callbacks import Beside
-from ganlab.run.run_dir import RunFolder
+from ganlab.run.run_folder import RunFolder
 from ganlab.training.build import build
 from ganlab.training.loop import take_step
 from ganlab.utils.paths import places
@@ -70,7 +70,7 @@ def running(folder: Path, plugins: list[Path], trackers: int) -> Callable[[], No
     training = build(experiment, loaded.registry, places(), CPU)
     folder.mkdir()
     run = RunFolder(folder)
-    scorer = Scorer(experiment.dataset, training.dataset, places(), CPU, False)
+    scorer = Evaluator(experiment.dataset, training.dataset, places(), CPU, False)
     quiet = make_view(Console(file=io.StringIO()))
     built = [config.build(run) for config in experiment.tracker]
     beside = Beside(experiment, training, run, loaded, scorer, quiet, StopRequest(), built)

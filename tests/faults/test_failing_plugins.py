@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints
 from run_folders import assert_same_bits, records
 

@@ -11,7 +11,7 @@ import pytest
 
 from children import Child, Command
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 
 Write = Callable[..., Path]

@@ -15,7 +15,7 @@ import pytest
 import saboteur
 from children import Child, Command
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from run_folders import assert_same_run
 from support import until

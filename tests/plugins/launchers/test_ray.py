@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from ganlab import ComponentError, Task
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab_plugins.launchers.ray import Ray
 from support import alive, until
 

@@ -27,7 +27,7 @@ import saboteur
 from children import Child, Command
 from ganlab import RunFolder, numbers_of
 from ganlab.run.records import read_records
-from ganlab.run.run_dir import read_info
+from ganlab.run.run_folder import read_info
 from ganlab_plugins.trackers.csv import CSV
 from ganlab_plugins.trackers.mlflow import MLflow
 from ganlab_plugins.trackers.tensorboard import TensorBoard
