@@ -74,20 +74,29 @@ def test_every_bundled_component_says_what_it_is() -> None:
     assert [f"{component.kind} {component.name}" for component in components if not text_of(component.cls)] == []
 
 
-def test_the_picture_shows_the_main_path_and_only_files_that_there_are() -> None:
+PACKAGES = sorted(file.parent.name for file in (REPOSITORY / "ganlab").glob("*/__init__.py"))
+
+
+def test_the_architecture_picture_shows_every_package_and_the_main_path_and_only_files_that_exist() -> None:
     picture = (REPOSITORY / "docs" / "images" / "architecture.svg").read_text()
-    shown = re.findall(r"[\w./]+\.py\b", picture)
+    shown = set(re.findall(r"\w+/\w+\.py\b", picture))
     assert [name for name in shown if not (REPOSITORY / "ganlab" / name).is_file()] == []
+    assert [package for package in PACKAGES if not re.search(rf"\b{package}/", picture)] == []
     text = (REPOSITORY / "docs" / "architecture.md").read_text()
-    (path,) = re.findall(r"^## The main path.*?\n(.*?)^Beside them", text, re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^\| `(\w+\.py)`", path, re.MULTILINE)) - set(shown) == set()
+    (path,) = re.findall(r"^## The main path.*?\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    main_path = re.findall(r"^\| `(\w+/\w+\.py)`", path, re.MULTILINE)
+    assert main_path
+    assert set(main_path) - shown == set()
 
 
-def test_the_architecture_names_every_file_of_the_core() -> None:
+def test_the_architecture_page_has_a_row_for_every_package_and_names_only_files_that_exist() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text()
-    files = {file.name for file in (REPOSITORY / "ganlab").glob("*.py")} - {"__init__.py", "__main__.py", "errors.py"}
-    assert files - set(re.findall(r"`(\w+\.py)`", text)) == set()
-    assert set(re.findall(r"`(\w+\.py)`", text)) - files == set()
+    (section,) = re.findall(r"^## The packages\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    rows = dict(re.findall(r"^\| `(\w+)/` (.*)$", section, re.MULTILINE))
+    assert sorted(rows) == PACKAGES
+    files = [f"{package}/{file}" for package, row in rows.items() for file in re.findall(r"`(\w+\.py)`", row)]
+    files += re.findall(r"`(\w+/\w+\.py)`", text)
+    assert [file for file in files if not (REPOSITORY / "ganlab" / file).is_file()] == []
 
 
 def test_every_fault_has_its_test_and_every_test_of_faults_its_row() -> None:
