@@ -63,9 +63,9 @@ def want_tensors(root: Path, stops: str) -> None:
 
 def want_images(root: Path, stops: str) -> None:
     """Asks for decoded images, and stops at the third file, or before the file gets its name, until it may go on."""
-    from ganlab_plugins.datasets import _images
+    from ganlab_plugins.datasets import _decoded_cache
 
-    decode, fsync = _images.decode, os.fsync
+    decode, fsync = _decoded_cache.decode_image, os.fsync
 
     def slow_decode(path: Path, *options: int) -> object:
         if path.name == "2.png":
@@ -79,11 +79,11 @@ def want_images(root: Path, stops: str) -> None:
             wait(root, "stopped")
         fsync(descriptor)
 
-    _images.decode = slow_decode  # type: ignore[assignment]
+    _decoded_cache.decode_image = slow_decode  # type: ignore[assignment]
     os.fsync = slow_fsync
     note(root / "started")
     names = [f"{number}.png" for number in range(4)]
-    images = _images.decoded(root / "set", names, size=2, cache=root / "cache")
+    images = _decoded_cache.decode_files(root / "set", names, size=2, cache=root / "cache")
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     note(root / "done")
 

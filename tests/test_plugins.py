@@ -26,7 +26,7 @@ BUNDLED = {
     "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional"},
     "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed"},
     "loss": {
-        *("bce", "hinge", "least_squares", "relativistic", "relativistic_average", "value", "wasserstein"),
+        *("bce", "hinge", "least_squares", "minimax", "relativistic", "relativistic_average", "value", "wasserstein"),
     },
     "loss_wrapper": {"label_smoothing"},
     "penalty": {

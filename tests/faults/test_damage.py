@@ -24,7 +24,7 @@ from PIL import Image
 from ganlab.training.checkpoint import DamagedCheckpoint, load_checkpoint, save_checkpoint
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.hashing import sha256
-from ganlab_plugins.datasets._images import decoded, decoded_readable
+from ganlab_plugins.datasets._decoded_cache import decode_files, decode_readable_files
 
 Damage = Callable[[bytes], bytes]
 
@@ -245,8 +245,8 @@ def test_a_damaged_cache_of_images_gives_the_right_images(file: str, damage: Dam
                 # numpy's, on a header that looks as if Python 2 had written it
                 warnings.filterwarnings("ignore", "Reading `.npy`")
                 if not skips:
-                    return decoded(folder, names[:2], size=2, cache=cache)[:, 0, 0, 0].tolist()
-                images, skipped = decoded_readable(folder, names, size=2, cache=cache)
+                    return decode_files(folder, names[:2], size=2, cache=cache)[:, 0, 0, 0].tolist()
+                images, skipped = decode_readable_files(folder, names, size=2, cache=cache)
                 assert skipped == [2]
                 return images[:, 0, 0, 0].tolist()
 
@@ -261,16 +261,16 @@ def test_a_damaged_cache_of_images_gives_the_right_images(file: str, damage: Dam
 def test_a_header_of_a_negative_shape_is_not_mapped(tmp_path: Path) -> None:
     """Such a file would be shorter than nothing, so its length alone does not tell."""
     folder_of_images(tmp_path)
-    decoded(tmp_path, ["0.bmp"], size=2, cache=tmp_path)
+    decode_files(tmp_path, ["0.bmp"], size=2, cache=tmp_path)
     (path,) = (tmp_path / "decoded").glob("*.npy")
     path.write_bytes(path.read_bytes().replace(b"(1, 3, 2, 2)", b"(1,-3, 2, 2)"))
-    assert decoded(tmp_path, ["0.bmp"], size=2, cache=tmp_path).shape == (1, 3, 2, 2)
+    assert decode_files(tmp_path, ["0.bmp"], size=2, cache=tmp_path).shape == (1, 3, 2, 2)
 
 
 def test_a_note_that_names_other_files_as_left_out_is_not_believed(tmp_path: Path) -> None:
     """The count alone would not tell, and the labels would be others'."""
     names = folder_of_images(tmp_path)
-    decoded_readable(tmp_path, names, size=2, cache=tmp_path)
+    decode_readable_files(tmp_path, names, size=2, cache=tmp_path)
     (note,) = (tmp_path / "decoded").glob("*.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), "skipped": [1]}))
-    assert decoded_readable(tmp_path, names, size=2, cache=tmp_path)[1] == [2]
+    assert decode_readable_files(tmp_path, names, size=2, cache=tmp_path)[1] == [2]

@@ -21,7 +21,7 @@ from PIL import Image
 from ganlab import ComponentError, Places
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.hashing import sha256
-from ganlab_plugins.datasets._images import decoded
+from ganlab_plugins.datasets._decoded_cache import decode_files
 from ganlab_plugins.datasets.cifar10 import CIFAR10
 from image_files import noise, save
 from pickles import Malicious, live_pickle
@@ -99,7 +99,7 @@ def test_decoded_images_are_not_unpickled(tmp_path: Path, touched: Path) -> None
     Image.fromarray(np.full((2, 2, 3), 7, np.uint8)).save(tmp_path / "a.png")
 
     def read() -> list[int]:
-        return decoded(tmp_path, ["a.png"], size=2, cache=tmp_path)[:, 0, 0, 0].tolist()
+        return decode_files(tmp_path, ["a.png"], size=2, cache=tmp_path)[:, 0, 0, 0].tolist()
 
     read()
     (path,) = (tmp_path / "decoded").glob("*.npy")

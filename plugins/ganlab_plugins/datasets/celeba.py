@@ -56,7 +56,7 @@ class CelebA:
 
     def build(self, places: Places, split: str) -> ImageDataset:
         from ganlab import ImageDataset
-        from ganlab_plugins.datasets._images import decoded
+        from ganlab_plugins.datasets._decoded_cache import decode_files
 
         check_split("celeba", split)
         folder = places.data / "celeba"
@@ -64,7 +64,7 @@ class CelebA:
             with downloading("celeba", folder, f"{IMAGES}/*.jpg and {PARTITION}", *_refusals()):
                 _download(folder)
         names = _names(folder / PARTITION, CODES[split])
-        images = decoded(folder / IMAGES, names, size=self.size, crop=self.crop, cache=places.cache)
+        images = decode_files(folder / IMAGES, names, size=self.size, crop=self.crop, cache=places.cache)
         return ImageDataset(images, "celeba", split)
 
 

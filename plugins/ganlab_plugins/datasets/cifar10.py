@@ -49,7 +49,7 @@ class CIFAR10:
 
     def build(self, places: Places, split: str) -> ImageDataset:
         from ganlab import ImageDataset
-        from ganlab_plugins.datasets._images import resized
+        from ganlab_plugins.datasets._image_decoding import resize_images
 
         check_split("cifar10", split)
         if self._takes_jpeg(places.data):
@@ -58,7 +58,7 @@ class CIFAR10:
         else:
             name = "cifar10"
             images, labels = _original(places, split)
-        return ImageDataset(resized(images, self.size), name, split, labels, CLASSES)
+        return ImageDataset(resize_images(images, self.size), name, split, labels, CLASSES)
 
     def _takes_jpeg(self, data: Path) -> bool:
         if self.source != "auto":
@@ -99,7 +99,7 @@ def _original(places: Places, split: str) -> tuple[Tensor, Tensor]:
 def _jpeg(places: Places, split: str) -> tuple[Tensor, Tensor]:
     import torch
 
-    from ganlab_plugins.datasets._images import decoded
+    from ganlab_plugins.datasets._decoded_cache import decode_files
 
     folder = places.data / JPEG_FOLDER / split
     names, labels = [], []
@@ -111,7 +111,7 @@ def _jpeg(places: Places, split: str) -> tuple[Tensor, Tensor]:
             )
         names += [f"{kind}/{file}" for file in files]
         labels += [label] * len(files)
-    return decoded(folder, names, size=32, cache=places.cache), torch.tensor(labels)
+    return decode_files(folder, names, size=32, cache=places.cache), torch.tensor(labels)
 
 
 @hookimpl

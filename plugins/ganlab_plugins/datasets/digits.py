@@ -42,7 +42,7 @@ class Digits:
         from sklearn.datasets import load_digits
 
         from ganlab import ImageDataset
-        from ganlab_plugins.datasets._images import resized
+        from ganlab_plugins.datasets._image_decoding import resize_images
 
         check_split("digits", split)
         digits = load_digits()
@@ -50,7 +50,7 @@ class Digits:
         # The values are 0 to 16.
         images = torch.from_numpy(digits.images[part]).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
         return ImageDataset(
-            resized(images, self.size),
+            resize_images(images, self.size),
             "digits",
             split,
             torch.from_numpy(digits.target[part]).long(),

@@ -3,8 +3,8 @@
 Decisions:
 - Only Parquet, Arrow and folders of images are read. No code of a data set runs, and nothing is unpickled: from its
   version 4 on the package runs no scripts of data sets, and what it would read by other builders is refused here.
-- Its image files are decoded as those of a folder are (`_images.py`), and not by the package, so equal files give equal
-  pixels wherever they lie.
+- Image files are decoded as those of an image folder (`_decoded_cache.py`), not by the package, so the same file has
+  the same pixels wherever it is stored.
 - The hub is asked first whether it has the data, because the package itself keeps trying for most of a minute where it
   cannot be reached.
 """
@@ -26,7 +26,7 @@ from ganlab_plugins.datasets.image_folder import found, original_or_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
-    from ganlab_plugins.datasets._images import Encoded
+    from ganlab_plugins.datasets._image_decoding import Encoded
 
 BUILDERS = ("parquet", "arrow", "imagefolder", "cache")
 """What may read the files; "cache" has what one of the others made, where the hub cannot be reached."""
@@ -80,7 +80,7 @@ class HuggingFace:
 
     def build(self, places: Places, split: str) -> ImageDataset:
         from ganlab import ImageDataset
-        from ganlab_plugins.datasets._images import decoded_from
+        from ganlab_plugins.datasets._decoded_cache import decode_embedded
 
         check_split("huggingface", split)
         package = _package()
@@ -97,7 +97,7 @@ class HuggingFace:
         about = f"{name} {self.config} {part} {image} {len(rows)}"
         size = None if self.size == "original" else self.size
         items = _Files(files, image, f"{name} ({part})")
-        images = decoded_from(sources, about, items, size=size, channels=self.channels, cache=places.cache)
+        images = decode_embedded(sources, about, items, size=size, channels=self.channels, cache=places.cache)
         labels, classes = (None, ()) if label is None else _labels(rows, label)
         return ImageDataset(images, f"huggingface:{name}", split, labels, classes)
 
@@ -148,7 +148,7 @@ class _Files(Sequence["Encoded"]):
     def __getitem__(self, row: slice) -> Sequence[Encoded]: ...
 
     def __getitem__(self, row: int | slice) -> Encoded | Sequence[Encoded]:
-        from ganlab_plugins.datasets._images import Encoded
+        from ganlab_plugins.datasets._image_decoding import Encoded
 
         if isinstance(row, slice):
             return [self[index] for index in range(*row.indices(len(self)))]

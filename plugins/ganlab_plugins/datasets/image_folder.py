@@ -59,7 +59,7 @@ class ImageFolder:
         import torch
 
         from ganlab import ImageDataset
-        from ganlab_plugins.datasets._images import decoded, decoded_readable
+        from ganlab_plugins.datasets._decoded_cache import decode_files, decode_readable_files
 
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
@@ -74,11 +74,13 @@ class ImageFolder:
         size = None if self.size == "original" else self.size
         skipped: list[int] = []
         if self.skip_unreadable:
-            images, skipped = decoded_readable(folder, names, size=size, channels=self.channels, cache=places.cache)
+            images, skipped = decode_readable_files(
+                folder, names, size=size, channels=self.channels, cache=places.cache
+            )
             if skipped:
                 _warn_of_skipped(folder, names, skipped)
         else:
-            images = decoded(folder, names, size=size, channels=self.channels, cache=places.cache)
+            images = decode_files(folder, names, size=size, channels=self.channels, cache=places.cache)
         label = {name: number for number, name in enumerate(classes)}
         gaps = set(skipped)
         labels = [label[name.split("/")[0]] for place, name in enumerate(names) if classes and place not in gaps]
@@ -94,7 +96,7 @@ class ImageFolder:
 
 def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None:
     """Says each time how many files were left out, also where the cache knows it already."""
-    from ganlab_plugins.datasets._images import NAMED
+    from ganlab_plugins.datasets._decoded_cache import NAMED
 
     named = ", ".join(names[place] for place in skipped[:NAMED])
     more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
@@ -126,7 +128,7 @@ def found(option: str, value: str, places: Places) -> Path:
 
 def _listed(folder: Path) -> list[str]:
     """The images below a folder as sorted relative POSIX paths. Links are followed, unless they lead in circles."""
-    from ganlab_plugins.datasets._images import EXTENSIONS
+    from ganlab_plugins.datasets._image_decoding import EXTENSIONS
 
     names: list[str] = []
     waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]

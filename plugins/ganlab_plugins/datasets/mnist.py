@@ -59,7 +59,7 @@ def _build(name: str, torchvision_name: str, size: int, places: Places, split: s
     import torchvision
 
     from ganlab import ImageDataset
-    from ganlab_plugins.datasets._images import resized
+    from ganlab_plugins.datasets._image_decoding import resize_images
 
     check_split(name, split)
     reader = getattr(torchvision.datasets, torchvision_name)
@@ -79,7 +79,11 @@ def _build(name: str, torchvision_name: str, size: int, places: Places, split: s
             f"{name}: a file in {raw} is unreadable or damaged ({one_line(error)}); remove it to download it again"
         ) from error
     return ImageDataset(
-        resized(data.data.unsqueeze(1), size), name, split, data.targets.long(), tuple(str(c) for c in data.classes)
+        resize_images(data.data.unsqueeze(1), size),
+        name,
+        split,
+        data.targets.long(),
+        tuple(str(c) for c in data.classes),
     )
 
 

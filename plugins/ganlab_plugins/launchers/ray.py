@@ -27,7 +27,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import ge, le, min_len, optional
 
 from ganlab import ComponentError, Launcher, Register, Task, hookimpl, one_line
-from ganlab_plugins.launchers._attempt import attempt
+from ganlab_plugins.launchers._run_command import run_command
 
 if TYPE_CHECKING:
     import ray
@@ -69,7 +69,7 @@ class Ray:
         with _connected(self.address):
             threads = self._settled([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs)
             run = ray.remote(num_cpus=threads, num_gpus=self.gpus, max_retries=-1, scheduling_strategy="SPREAD")(
-                attempt
+                run_command
             )
             environment = self._environment(threads)
             waiting = list(tasks)

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from ganlab import ComponentError, ImageDataset, MappedImages
-from ganlab_plugins.datasets import _images
-from ganlab_plugins.datasets._images import decoded, resized
+from ganlab_plugins.datasets import _decoded_cache
+from ganlab_plugins.datasets._decoded_cache import decode_files
+from ganlab_plugins.datasets._image_decoding import resize_images
 
 NAMES = ["a.bmp", "b.bmp", "c.bmp"]  # BMP, so that equal sizes are equal lengths
 
@@ -27,13 +28,13 @@ class Folder:
         self.path.mkdir()
         for number, name in enumerate(NAMES):
             self.write(name, number)
-        original = _images.decode
+        original = _decoded_cache.decode_image
 
         def counted(*arguments: object) -> object:
             self.decodings += 1
             return original(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(_images, "decode", counted)
+        monkeypatch.setattr(_decoded_cache, "decode_image", counted)
 
     def write(self, name: str, value: int, time: int = 0) -> None:
         Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(self.path / name)
@@ -41,7 +42,7 @@ class Folder:
 
     def read(self, size: int = 4, channels: int = 3, crop: int | None = None) -> list[int]:
         """The value that each image is filled with."""
-        images = decoded(self.path, NAMES, size=size, channels=channels, crop=crop, cache=self.cache)
+        images = decode_files(self.path, NAMES, size=size, channels=channels, crop=crop, cache=self.cache)
         assert images.shape == (3, channels, size, size)
         assert images.dtype == torch.uint8
         return images[:, 0, 0, 0].tolist()
@@ -129,7 +130,7 @@ def test_damage_is_mended(damage: object, folder: Folder) -> None:
 
 def test_what_is_decoded_is_mapped(folder: Folder) -> None:
     for _ in range(2):  # written, and then found
-        images = decoded(folder.path, NAMES, size=4, cache=folder.cache)
+        images = decode_files(folder.path, NAMES, size=4, cache=folder.cache)
         assert isinstance(images, MappedImages)
         assert images.fingerprint == ImageDataset(images.clone(), "copied").fingerprint
 
@@ -143,14 +144,14 @@ def test_pixels_are_read_once_to_be_verified_and_named(folder: Folder, monkeypat
         return original(descriptor, buffers, place)
 
     monkeypatch.setattr(os, "preadv", counted)
-    dataset = ImageDataset(decoded(folder.path, NAMES, size=4, cache=folder.cache), "folder")
+    dataset = ImageDataset(decode_files(folder.path, NAMES, size=4, cache=folder.cache), "folder")
     assert dataset.fingerprint
     assert sum(read) == dataset.images.nbytes
 
 
 def test_a_cache_that_cannot_be_written_is_named(folder: Folder) -> None:
     folder.cache.write_text("a file where a folder is wanted")
-    with pytest.raises(ComponentError, match=r"cannot keep decoded images in .*decoded"):
+    with pytest.raises(ComponentError, match=r"cannot cache decoded images in .*decoded"):
         folder.read()
 
 
@@ -161,10 +162,10 @@ def test_an_image_smaller_than_the_crop_is_named(folder: Folder) -> None:
 
 def test_resized_returns_images_of_the_right_size_as_they_are() -> None:
     images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    assert resized(images, 4) is images
+    assert resize_images(images, 4) is images
 
 
 def test_resized_keeps_a_flat_image_flat() -> None:
     images = torch.tensor([0, 1, 127, 255], dtype=torch.uint8).reshape(4, 1, 1, 1).expand(4, 3, 28, 28).contiguous()
     for size in (7, 32, 64):
-        assert resized(images, size).tolist() == images[..., :1, :1].expand(4, 3, size, size).tolist()
+        assert resize_images(images, size).tolist() == images[..., :1, :1].expand(4, 3, size, size).tolist()

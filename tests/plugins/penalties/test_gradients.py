@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab_plugins.penalties.gradient_penalty import Dragan, GradientPenalty
-from ganlab_plugins.penalties.zero_centred import R1, R2
+from ganlab_plugins.penalties.r1_r2 import R1, R2
 from penalty_steps import Flat, step_of
 
 SHAPE = (6, 2, 3, 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ganlab_plugins.launchers._attempt import attempt
+from ganlab_plugins.launchers._run_command import run_command
 from support import alive, until
 
 HERE = {"GANLAB_TEST": "laid over"}
@@ -27,19 +27,19 @@ def python(code: str) -> tuple[str, ...]:
 def test_a_command_ends_by_itself(tmp_path: Path) -> None:
     code = "import os, sys; print(os.getcwd(), os.environ['GANLAB_TEST'], 'HOME' in os.environ, sys.stdin.read() == '')"
     for number in (1, 2):
-        assert attempt(python(code), str(tmp_path / "log"), "/", HERE) == 0
+        assert run_command(python(code), str(tmp_path / "log"), "/", HERE) == 0
         assert (tmp_path / "log").read_text() == "/ laid over True True\n" * number, "the output is added to the log"
-    assert attempt(python("raise SystemExit(3)"), str(tmp_path / "log"), "/", {}) == 3
-    assert attempt(python("import os; os.kill(os.getpid(), 9)"), str(tmp_path / "log"), "/", {}) == -9
+    assert run_command(python("raise SystemExit(3)"), str(tmp_path / "log"), "/", {}) == 3
+    assert run_command(python("import os; os.kill(os.getpid(), 9)"), str(tmp_path / "log"), "/", {}) == -9
 
 
 def test_what_cannot_be_started_names_the_machine(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     with pytest.raises(OSError, match=rf"^{platform.node()}: .*gone/log"):
-        attempt(python(""), str(tmp_path / "gone" / "log"), "/", {})
+        run_command(python(""), str(tmp_path / "gone" / "log"), "/", {})
     with pytest.raises(OSError, match=rf"^{platform.node()}: .*/gone"):
-        attempt(python(""), log, str(tmp_path / "gone"), {})
-    assert attempt(("/gone/python",), log, "/", {}) == 1
+        run_command(python(""), log, str(tmp_path / "gone"), {})
+    assert run_command(("/gone/python",), log, "/", {}) == 1
     assert Path(log).read_text() == f"{platform.node()}: /gone/python: No such file or directory\n"
 
 
@@ -65,14 +65,14 @@ def test_an_interrupt_asks_the_command_to_save_and_waits(tmp_path: Path) -> None
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        attempt(python(SAVES), str(tmp_path / "log"), str(tmp_path), {})
+        run_command(python(SAVES), str(tmp_path / "log"), str(tmp_path), {})
     assert (tmp_path / "saved").exists()
 
 
 def test_an_attempt_waits_for_the_processes_of_the_one_before(tmp_path: Path) -> None:
     log = tmp_path / "log"
     codes: list[int] = []
-    later = threading.Thread(target=lambda: codes.append(attempt(python("print('went on')"), str(log), "/", {})))
+    later = threading.Thread(target=lambda: codes.append(run_command(python("print('went on')"), str(log), "/", {})))
     with log.open("ab") as orphan:
         fcntl.flock(orphan, fcntl.LOCK_EX)
         later.start()
@@ -80,7 +80,7 @@ def test_an_attempt_waits_for_the_processes_of_the_one_before(tmp_path: Path) ->
         assert "went on" not in log.read_text()
     later.join(60)
     assert codes == [0]
-    assert log.read_text().splitlines() == ["waiting for the attempt before this one to end", "went on"]
+    assert log.read_text().splitlines() == ["waiting for the previous attempt to end", "went on"]
 
 
 LINGERS = """
@@ -92,9 +92,9 @@ time.sleep(600)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_lost_starter_leaves_no_orphan(tmp_path: Path) -> None:
-    call = f"attempt({python(LINGERS)!r}, 'log', {str(tmp_path)!r}, {{}})"
+    call = f"run_command({python(LINGERS)!r}, 'log', {str(tmp_path)!r}, {{}})"
     starter = subprocess.Popen(
-        python(f"from ganlab_plugins.launchers._attempt import attempt; {call}"), cwd=tmp_path, env=os.environ
+        python(f"from ganlab_plugins.launchers._run_command import run_command; {call}"), cwd=tmp_path, env=os.environ
     )
     until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith("\n"))
     pid = int((tmp_path / "pid").read_text())
@@ -102,12 +102,12 @@ def test_a_lost_starter_leaves_no_orphan(tmp_path: Path) -> None:
     starter.send_signal(signal.SIGKILL)
     starter.wait()
     until(lambda: not alive(pid))
-    assert attempt(python(""), str(tmp_path / "log"), "/", {}) == 0, "the log is free again"
+    assert run_command(python(""), str(tmp_path / "log"), "/", {}) == 0, "the log is free again"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_command_whose_starter_is_gone_already_does_not_begin(tmp_path: Path) -> None:
-    file = sys.modules[attempt.__module__].__file__
+    file = sys.modules[run_command.__module__].__file__
     assert file is not None
     strange = str(os.getppid())
     ended = subprocess.run(
