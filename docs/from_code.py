@@ -23,7 +23,7 @@ import ganlab
 from ganlab.plugin.fields import DEFAULT
 from ganlab.plugin.loader import load_plugins
 from ganlab.config.schema import NESTED
-from ganlab.config.describe import Option, option_docs, options_of, text_of
+from ganlab.config.describe import Option, option_docs, options_of, class_description
 
 BOUND = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
 
@@ -106,7 +106,7 @@ class Components(Made):
                 f"({at})=",
                 f"### `{component.name}`",
                 "",
-                text_of(component.cls),
+                class_description(component.cls),
                 "",
                 markdown(component.cls, f"{at}-"),
                 f"Plugin `{component.origin.plugin}`, {component.origin.distribution} {component.origin.version}: "
@@ -142,7 +142,7 @@ class Names(SphinxDirective):
 def explained(_: Sphinx, __: str, ___: str, thing: object, ____: object, lines: list[str]) -> None:
     """Docstrings explain options by lines "name: text", which become a list of definitions."""
     if isinstance(thing, type) and attrs.has(thing) and (said := option_docs(thing)):
-        rest = text_of(thing).split("\n")
+        rest = class_description(thing).split("\n")
         lines[:] = [*rest, "", *(line for name, text in said.items() for line in (f"`{name}`", f"    {text}", ""))]
 
 

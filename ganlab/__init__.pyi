@@ -8,9 +8,9 @@ from .data.download import downloading as downloading
 from .data.memmap import MappedImages as MappedImages
 from .data.pixels import to_float as to_float
 from .data.pixels import to_uint8 as to_uint8
-from .evaluation.classes import class_count as class_count
-from .evaluation.classes import class_labels_of as class_labels_of
-from .evaluation.classes import classifying as classifying
+from .data.dataset import class_count as class_count
+from .data.dataset import class_labels_of as class_labels_of
+from .evaluation.features import classifying as classifying
 from .evaluation.features import MOST_SAMPLES as MOST_SAMPLES
 from .evaluation.features import built_features as built_features
 from .evaluation.features import cached_reference as cached_reference
@@ -67,7 +67,7 @@ from .protocols import TargetedLoss as TargetedLoss
 from .protocols import Task as Task
 from .protocols import Tracker as Tracker
 from .protocols import TrackerConfig as TrackerConfig
-from .run.load import load_run as load_run
+from .run.load_run import load_run as load_run
 from .run.records import is_score as is_score
 from .run.records import numbers_of as numbers_of
 from .run.run_folder import RunFolder as RunFolder

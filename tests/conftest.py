@@ -17,15 +17,33 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from ganlab.cli import main
 from support import WEDGE
 
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = list(items)
+
+
+@pytest.fixture(scope="session")
+def collected(pytestconfig: pytest.Config) -> list[pytest.Item]:
+    """Every test that this session collected, those included that a mark deselects."""
+    return pytestconfig.stash[COLLECTED]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the whole session: under pytest-xdist all workers share it, so what is written needs a lock."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
 
 @pytest.fixture(autouse=True)
-def own_folders(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: Any
-) -> None:
-    """Runs in a folder of the test's own; caches what is costly once a session; keeps real data where it is given."""
+def own_folders(tmp_path: Path, shared_folder: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
+    """Runs each test in its own folder, with the session's one cache; GANLAB_DATA is kept for `real_data` only."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANLAB_PLUGINS", raising=False)
-    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("GANLAB_CACHE", str(shared_folder / "cache"))
     if "real_data" not in request.fixturenames:
         monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
 

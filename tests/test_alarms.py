@@ -13,9 +13,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from ganlab.run import monitors
-from ganlab.run.monitors import COLLAPSED, STOPPED, WON, Alarms, asked_gap, real_spread, spans, spread
+from ganlab.run import alarms
+from ganlab.run.alarms import COLLAPSED, STOPPED, WON, Alarms, spans
+from ganlab.run.loss_optimum import optimal_gap
 from ganlab.run.records import read_records
+from ganlab.run.sample_spread import real_spread, spread
 from ganlab.viz.progress import LiveView, PlainView
 from ganlab_plugins.loss_wrappers.label_smoothing import LabelSmoothing
 from ganlab_plugins.losses.bce import BCE
@@ -69,7 +71,7 @@ ENERGY = Discriminators(lambda real, fake: real.square().mean() + (3 - fake).rel
     ids=lambda value: type(value).__name__,
 )
 def test_the_gap_that_a_loss_asks_for(loss: Any, gap: float) -> None:
-    assert asked_gap(loss) == pytest.approx(gap, abs=0.005)
+    assert optimal_gap(loss) == pytest.approx(gap, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_the_gap_that_a_loss_asks_for(loss: Any, gap: float) -> None:
     ],
 )
 def test_a_loss_that_asks_for_no_gap_has_none(compute: Any) -> None:
-    assert asked_gap(Discriminators(compute)) is None
+    assert optimal_gap(Discriminators(compute)) is None
 
 
 def test_the_probe_changes_nothing() -> None:
@@ -100,7 +102,7 @@ def test_the_probe_changes_nothing() -> None:
             return BCE().discriminator(real, fake) + 0 * torch.rand(())
 
     loss, before = Counting(), (torch.get_rng_state(), random.getstate())
-    assert asked_gap(loss) is not None  # type: ignore[arg-type]
+    assert optimal_gap(loss) is not None  # type: ignore[arg-type]
     assert loss.calls == 0
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
@@ -190,7 +192,7 @@ def test_what_is_not_finite_raises_no_alarm() -> None:
 
 
 def test_samples_have_collapsed_after_long_enough_and_until_they_spread() -> None:
-    low, high = monitors.SPREAD_SHARE / 2, monitors.SPREAD_SHARE * 2
+    low, high = alarms.SPREAD_SHARE / 2, alarms.SPREAD_SHARE * 2
     spreads = {500: low, 1000: low, 1050: None, 2000: high, 2500: low, 3000: low, 3050: None, 3500: high, 5000: low}
     records = [{"step": step, **({} if s is None else {"sample_spread": s})} for step, s in spreads.items()]
     assert on_at(Alarms(1.0), records) == {step: [COLLAPSED] for step in (1000, 1050, 3000, 3050, 5000)}
@@ -282,7 +284,7 @@ def register_generators(register):
 def test_one_picture_a_class_is_a_collapse_too(
     table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitors, "LONG", 40)
+    monkeypatch.setattr(alarms, "LONG", 40)
     Path("painter.py").write_text(PAINTER)
     table["generator"] = "painter"
     table["train"] |= {"steps": 80, "log_every": 10, "sample_every": 20, "checkpoint_every": 0}
@@ -319,8 +321,8 @@ def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
     stop: int, lost: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped before they come, when they are on, and between a grid and the tick after it; nothing lines up."""
-    monkeypatch.setattr(monitors, "LONG", 40)
-    monkeypatch.setattr(monitors, "WON_SHARE", 0.5)
+    monkeypatch.setattr(alarms, "LONG", 40)
+    monkeypatch.setattr(alarms, "WON_SHARE", 0.5)
     lost["train"] |= {"steps": 140, "log_every": 7, "sample_every": 32, "ema": 0.9}
     path = write(lost)
     assert ganlab("run", path, "--out", "whole")[0] == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.run_folder import read_info
@@ -28,7 +28,9 @@ def built(table: dict[str, Any], tmp_path: Path, **options: Any) -> Training:
     changed["train"] |= {"steps": STEPS, "batch_size": BATCH, "discriminator_steps": 2, **options}
     changed |= {"schedule": schedule, "optimizer": {"name": "sgd", "lr": 0.5}}
     plugins = load_plugins()
-    return build(structured(changed, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    return build(
+        structure_experiment(changed, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
+    )
 
 
 def trained(training: Training) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:

@@ -12,7 +12,7 @@ import torch
 
 from ganlab.bench import baselines
 from ganlab.bench.benchmark import bench, median_ratio
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
@@ -49,7 +49,7 @@ def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experimen
     table |= {key: value for key, value in changes.items() if key != "train"}
     table["train"] |= {"steps": STEPS, **changes.get("train", {})}
     plugins = load_plugins()
-    experiment = structured(table, plugins)
+    experiment = structure_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     return experiment, training
 

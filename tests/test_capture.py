@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec, Places, Step
@@ -122,7 +122,7 @@ def register(plugins: Plugins, kind: str, cls: type) -> None:
 
 
 def built(table: dict[str, Any], plugins: Plugins, tmp_path: Path, device: torch.device = CPU) -> Training:
-    return build(structured(table, plugins), plugins.registry, Places(tmp_path, tmp_path), device)
+    return build(structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), device)
 
 
 def captured(training: Training, plugins: Plugins, recorder: Any) -> tuple[Training, CapturedTurns]:

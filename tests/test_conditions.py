@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganlab import ImageDataset, load_run
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_float
@@ -137,7 +137,7 @@ def test_both_networks_are_given_the_labels_of_the_real_batch(
     table["loss"] = loss
     table["train"] |= {"fresh_noise": fresh, "discriminator_steps": repeats}
     plugins = load_plugins()
-    experiment = structured(table, plugins)
+    experiment = structure_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), CPU)
     game, given = training.game, []
     for player in game.players:
@@ -172,7 +172,7 @@ def test_only_networks_that_look_at_the_condition_are_conditional(table: dict[st
     assert looks_at_condition(Embeds(), z, labels)
     assert not looks_at_condition(Ignores(), z, labels)
     plugins = load_plugins()
-    training = build(structured(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
+    training = build(structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
     assert training.dataset.condition is not None
     assert training.conditions.known is None, "the networks are unconditional, so are their samples"
 

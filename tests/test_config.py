@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 from ganlab.config.load import load_experiment, to_toml
+from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import Train
-from ganlab.config.toml import override, parse_override
 from ganlab.utils.errors import UserError
 from ganlab.utils.interval import Interval
 
@@ -82,7 +82,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_line_for_each_mistake(mistake: str, write: Write, table: dict[str, Any]) -> None:
     key, _, value = mistake.partition(" = ")
-    override(table, key.split("."), tomllib.loads(f"v = {value}")["v"])
+    apply_override(table, key.split("."), tomllib.loads(f"v = {value}")["v"])
     (line,) = problems(write(table))
     assert line.startswith(MISTAKES[mistake]), line
     assert "\n" not in line
@@ -151,9 +151,9 @@ def test_overrides_of_lists_and_tables(table: dict[str, Any], write: Write) -> N
 
 def test_choosing_another_component_drops_the_options_of_the_one_before() -> None:
     table: dict[str, Any] = {"generator": {"name": "mlp", "hidden": [1], "optimizer": {"name": "adam", "lr": 1}}}
-    override(table, ["generator", "name"], "dcgan")
+    apply_override(table, ["generator", "name"], "dcgan")
     assert table == {"generator": {"name": "dcgan", "optimizer": {"name": "adam", "lr": 1}}}
-    override(table, ["generator", "optimizer", "name"], "sgd")
+    apply_override(table, ["generator", "optimizer", "name"], "sgd")
     assert table["generator"]["optimizer"] == {"name": "sgd"}
 
 
@@ -168,7 +168,7 @@ def test_a_players_optimizer_changes_the_common_one(table: dict[str, Any], write
 
 def test_steps_replace_epochs() -> None:
     table: dict[str, Any] = {"train": {"epochs": 3}}
-    override(table, ["train", "steps"], 5)
+    apply_override(table, ["train", "steps"], 5)
     assert table == {"train": {"steps": 5}}
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from ganlab.data.dataset import ImageDataset, image_spec
 from ganlab.data.pixels import to_float, to_uint8
 from ganlab.utils.rng import derived_seed, global_state, preserve_random_state, seed_everything, set_global_state
-from ganlab.viz.image_grid import grid, save_grid
+from ganlab.viz.image_grid import image_grid, save_grid
 
 
 def test_every_level_there_and_back() -> None:
@@ -78,7 +78,7 @@ def test_streams_are_apart() -> None:
 
 def test_a_grid_holds_the_images(tmp_path) -> None:  # type: ignore[no-untyped-def]
     images = torch.randint(0, 256, (5, 3, 48, 50), dtype=torch.uint8)
-    picture = grid(images, columns=3)
+    picture = image_grid(images, columns=3)
     assert picture.shape == (3, 2 * 50 + 2, 3 * 52 + 2)
     assert torch.equal(picture[:, 52:100, 54:104], images[4])
     assert (picture[:, 52:100, 106:156] == 255).all(), "the place of a sixth image stays white"

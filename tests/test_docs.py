@@ -12,7 +12,7 @@ import attrs
 import pytest
 import yaml
 
-from ganlab.config.describe import option_docs, text_of
+from ganlab.config.describe import class_description, option_docs
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin import hookspecs
@@ -64,14 +64,16 @@ def test_the_plugin_that_has_every_hook_of_a_run_is_told(
 
 @pytest.mark.parametrize("cls", [Experiment, Train, SweepFile], ids=lambda cls: cls.__name__)
 def test_every_key_of_the_files_is_explained(cls: type) -> None:
-    assert text_of(cls)
+    assert class_description(cls)
     assert [f.alias for f in attrs.fields(cls) if not option_docs(cls).get(f.alias)] == []
 
 
 def test_every_bundled_component_says_what_it_is() -> None:
     components = [component for kind in KINDS for component in load_plugins().registry.of_kind(kind)]
     assert len(components) > 30
-    assert [f"{component.kind} {component.name}" for component in components if not text_of(component.cls)] == []
+    assert [
+        f"{component.kind} {component.name}" for component in components if not class_description(component.cls)
+    ] == []
 
 
 PACKAGES = sorted(file.parent.name for file in (REPOSITORY / "ganlab").glob("*/__init__.py"))

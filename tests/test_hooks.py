@@ -12,7 +12,7 @@ import pytest
 
 import ganlab as package
 from ganlab.plugin import hookspecs
-from ganlab.plugin.hook_checks import is_over
+from ganlab.plugin.hook_checks import release_reached
 from ganlab.plugin.hookspecs import Renamed, hookspec
 from ganlab.plugin.loader import load_plugins
 from support import WEDGE
@@ -96,7 +96,7 @@ def test_in_the_release_that_ends_it_a_former_name_is_an_error_that_says_the_new
 
 def test_when_a_release_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "__version__", "0.9.3")
-    assert [is_over(release) for release in ("0.8", "0.9", "0.10", "1.0")] == [True, True, False, False]
+    assert [release_reached(release) for release in ("0.8", "0.9", "0.10", "1.0")] == [True, True, False, False]
 
 
 def test_a_plugin_for_old_and_new_releases_has_both_names(old: Path, tmp_path: Path) -> None:

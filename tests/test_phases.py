@@ -11,7 +11,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
@@ -34,7 +34,7 @@ def register(registry: Registry, kind: str, name: str, cls: type) -> None:
 
 
 def training_of(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Training:
-    experiment = structured(table, plugins)
+    experiment = structure_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     Recording.seen.clear()  # what build tried
     return training

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ganlab.cli.scaffold import write_plugin
-from ganlab.plugin.hook_checks import specs
+from ganlab.plugin.hook_checks import hookspecs_by_name
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from support import REPOSITORY
@@ -74,5 +74,5 @@ def test_what_was_written_for_release_0_1_is_taken_as_it_is() -> None:
     assert loaded.failures == []
     for kind in KINDS:
         assert "good" in {component.name for component in loaded.registry.of_kind(kind)}
-    for hook in specs():
+    for hook in hookspecs_by_name():
         assert f"\ndef {hook}(" in (TYPED / "good.py").read_text()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_in_a_line(case: str, table: dict[str, Any], w
 
 def trained(table: dict[str, Any], tmp_path: Path, steps: int = 6, **train: Any) -> Training:
     plugins = load_plugins()
-    experiment = structured({**table, "train": {**table["train"], "steps": steps, **train}}, plugins)
+    experiment = structure_experiment({**table, "train": {**table["train"], "steps": steps, **train}}, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     for step in range(steps):
         take_step(training, step)

@@ -19,7 +19,7 @@ import attrs
 import cattrs
 from attrs import frozen
 
-from ganlab.config.describe import component_in_words, holds_several, in_words, option_in_words
+from ganlab.config.describe import describe_component, describe_option_type, describe_type, is_component_list
 from ganlab.plugin.component import Component
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
@@ -101,7 +101,7 @@ class Structurer:
                 elif COMPONENT in f.metadata and isinstance(f.default, str):
                     values[key] = self._field(f, hints[f.name], f.default)
                 elif f.default is attrs.NOTHING:
-                    raise ValueError(f"missing; {option_in_words(f, hints[f.name])} is needed")
+                    raise ValueError(f"missing; {describe_option_type(f, hints[f.name])} is needed")
         for key, value in values.items():
             with _collecting(problems, key):
                 _validate(fields[key], value)
@@ -117,10 +117,10 @@ class Structurer:
         if COMPONENT not in f.metadata:
             return self.converter.structure(value, kind)
         name = f.metadata[COMPONENT]
-        if not holds_several(f):
+        if not is_component_list(f):
             return None if value is None else self.component(name, value)
         if not isinstance(value, list):
-            raise ValueError(f"expected {option_in_words(f, kind)}, got {quote(value)}")
+            raise ValueError(f"expected {describe_option_type(f, kind)}, got {quote(value)}")
         if len(value) > MOST_TABLES:
             raise ValueError(f"expected at most {MOST_TABLES} tables, got {len(value):,}")
         problems: list[Problem] = []
@@ -136,7 +136,7 @@ class Structurer:
         """An instance of a registered class, from its name or from a table with `name` and its options."""
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping):
-            raise ValueError(f"expected {component_in_words(kind)}, got {quote(value)}")
+            raise ValueError(f"expected {describe_component(kind)}, got {quote(value)}")
         name = table.get("name")
         if not isinstance(name, str):
             names = ", ".join(c.name for c in self.registry.of_kind(kind))
@@ -149,13 +149,13 @@ class Structurer:
 
     def _sequence(self, value: object, kind: Any) -> Any:
         if not isinstance(value, list):
-            raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
+            raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
         if len(value) > MOST_VALUES:
             raise ValueError(f"expected at most {MOST_VALUES:,} values, got {len(value):,}")
         inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
         fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
         if fixed and len(value) != len(inner):
-            raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
+            raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
         problems: list[Problem] = []
         made = []
         for index, item in enumerate(value):
@@ -178,7 +178,7 @@ class Structurer:
             failures += tried
         if len(members) == 1:
             raise Problems(failures)
-        raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
+        raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
 
     # ----------------------------------------------------------------------------------------------------------------
     # Writing
@@ -263,7 +263,7 @@ def _strict(kind: type) -> Callable[[object, Any], Any]:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ValueError(f"expected {in_words(kind)}, got {quote(value)}")
+            raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"expected a finite number, got {quote(value)}")
         if isinstance(value, str) and "\0" in value:
@@ -285,7 +285,7 @@ def _literal(value: object, kind: Any) -> Any:
         if type(value) is type(choice) and value == choice:
             return choice
     near = did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-    raise ValueError(f"expected {in_words(kind)}, got {quote(value)}{near}")
+    raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}{near}")
 
 
 def _is_sequence(kind: Any) -> bool:

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from ganlab.plugin.fields import COMPONENT
 from ganlab.utils.errors import quote
-from ganlab.utils.interval import INTERVAL, Interval
+from ganlab.utils.interval import INTERVAL_SYNTAX, Interval
 
 _NOUNS = {
     bool: ("true or false", "true or false"),
@@ -31,7 +31,7 @@ _NOUNS = {
     Mapping: ("a table", "tables"),
     list: ("a list", "lists"),
     tuple: ("a list", "lists"),
-    Interval: (INTERVAL, INTERVAL),
+    Interval: (INTERVAL_SYNTAX, INTERVAL_SYNTAX),
     Any: ("any value", "any values"),
 }
 
@@ -51,32 +51,32 @@ def options_of(cls: type) -> list[Option]:
     hints = typing.get_type_hints(cls)
     said = option_docs(cls)
     return [
-        Option(f.alias, option_in_words(f, hints[f.name]), _default(f), said.get(f.alias, ""))
+        Option(f.alias, describe_option_type(f, hints[f.name]), _default(f), said.get(f.alias, ""))
         for f in attrs.fields(cls)
         if f.init
     ]
 
 
-def option_in_words(f: attrs.Attribute[Any], kind: Any) -> str:
+def describe_option_type(f: attrs.Attribute[Any], kind: Any) -> str:
     """What a field of that type takes, such as "a whole number" or "the name of a loss or a table"."""
     if COMPONENT not in f.metadata:
-        return in_words(kind)
+        return describe_type(kind)
     name = f.metadata[COMPONENT]
-    return f"a list of tables ([[{name}]])" if holds_several(f) else component_in_words(name)
+    return f"a list of tables ([[{name}]])" if is_component_list(f) else describe_component(name)
 
 
-def component_in_words(kind: str) -> str:
+def describe_component(kind: str) -> str:
     """What names one component of a kind."""
     article = "" if kind == "features" else "an " if kind[0] in "aeiou" else "a "
     return f"the name of {article}{kind} or a table"
 
 
-def holds_several(f: attrs.Attribute[Any]) -> bool:
+def is_component_list(f: attrs.Attribute[Any]) -> bool:
     """Whether a field made by `ganlab.component` or `ganlab.components` is of the latter."""
     return isinstance(f.default, attrs.Factory)  # type: ignore[arg-type]
 
 
-def in_words(kind: Any, plural: bool = False) -> str:
+def describe_type(kind: Any, plural: bool = False) -> str:
     """The values of a type, such as "a list of 2 numbers"; None is not said, since TOML has none."""
     if kind in _NOUNS:
         return _NOUNS[kind][plural]
@@ -84,15 +84,15 @@ def in_words(kind: Any, plural: bool = False) -> str:
     if origin is Literal:
         return alternatives([quote(choice) for choice in arguments])
     if origin in (typing.Union, types.UnionType):
-        return alternatives([in_words(member, plural) for member in arguments if member is not type(None)])
+        return alternatives([describe_type(member, plural) for member in arguments if member is not type(None)])
     if isinstance(origin, type) and issubclass(origin, Sequence):
         head = "lists" if plural else "a list"
         inner = [argument for argument in arguments if argument is not Ellipsis]
         if origin is not tuple or Ellipsis in arguments:
-            return f"{head} of {in_words(inner[0], plural=True)}"
+            return f"{head} of {describe_type(inner[0], plural=True)}"
         if len(set(inner)) == 1:
-            return f"{head} of {len(inner)} {in_words(inner[0], plural=True)}"
-        return f"{head} of {', '.join(in_words(member) for member in inner)}"
+            return f"{head} of {len(inner)} {describe_type(inner[0], plural=True)}"
+        return f"{head} of {', '.join(describe_type(member) for member in inner)}"
     if origin in _NOUNS:
         return _NOUNS[origin][plural]
     if (isinstance(origin, type) and issubclass(origin, Mapping)) or attrs.has(kind):
@@ -105,7 +105,7 @@ def alternatives(words: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def text_of(cls: type) -> str:
+def class_description(cls: type) -> str:
     """What a class says of itself, without the lines that explain its options."""
     return "\n\n".join(paragraph for paragraph, explained in _paragraphs(cls) if not explained)
 

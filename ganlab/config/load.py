@@ -14,8 +14,9 @@ from typing import Any
 import tomli_w
 
 from ganlab.config.converter import MOST_VALUES, Problem, Problems, Structurer
+from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NESTED, NO_RESULTS, Experiment
-from ganlab.config.toml import override, parse_override, read_toml
+from ganlab.config.toml import read_toml
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, one_line, quote
 
@@ -34,7 +35,7 @@ def load_experiment(
     problems: list[str] = []
     for text in overrides:
         try:
-            override(table, *parse_override(text))
+            apply_override(table, *parse_override(text))
         except UserError as error:
             problems += error.problems
     table.setdefault("name", path.stem)
@@ -69,7 +70,7 @@ def resolve(
     problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
 
     try:
-        experiment = structured(table, plugins)
+        experiment = structure_experiment(table, plugins)
     except Problems as error:
         problems += [f"{path}: {problem}" for problem in error.problems]
         if any("unknown" in problem.message for problem in error.problems):
@@ -79,7 +80,7 @@ def resolve(
     return experiment, plugins
 
 
-def structured(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
+def structure_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
     """The table as an Experiment; raises Problems."""
     flat = dict(table)
     for key, (player, inner) in NESTED.items():

@@ -16,7 +16,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from ganlab.data.pixels import as_input
+from ganlab.data.pixels import condition_as_input
 from ganlab.protocols import Dataset
 from ganlab.utils.errors import UserError
 
@@ -63,7 +63,7 @@ class ConditionSampler:
         """Random conditions as networks take them: (count,) or (count, C, H, W)."""
         if self.known is None:
             return None
-        return as_input(self.known[torch.randint(len(self.known), (count,), generator=generator)])
+        return condition_as_input(self.known[torch.randint(len(self.known), (count,), generator=generator)])
 
     def rows(self, count: int) -> Tensor | None:
         """Class labels (rows, columns) of a grid of at most `count` images, a class a row; None without classes."""

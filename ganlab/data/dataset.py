@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import define, field
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from ganlab.data.memmap import MappedImages
 from ganlab.protocols import Dataset, ImageSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @define(slots=False)
@@ -55,3 +59,17 @@ def image_spec(dataset: Dataset) -> ImageSpec:
     labels = dataset.condition
     classes = int(labels.max()) + 1 if labels is not None and labels.ndim == 1 else None
     return ImageSpec(channels, height, width, classes)
+
+
+def class_labels_of(dataset: Dataset) -> Tensor | None:
+    """The data set's class labels (N,), or None where its condition is no labels."""
+    labels = dataset.condition
+    return labels if labels is not None and labels.ndim == 1 and len(labels) else None
+
+
+def class_count(dataset: Dataset, labels: Tensor) -> int:
+    """The number of classes that the data set names, or that its labels show where it names none.
+
+    A split need not have an image of every class, so the names say more than the labels.
+    """
+    return max(len(getattr(dataset, "classes", ())), int(labels.max()) + 1)

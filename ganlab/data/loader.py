@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ganlab.data.batch import Batch
 from ganlab.data.memmap import WINDOW, MappedImages
-from ganlab.data.pixels import as_input, to_float
+from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.data.prefetch import Prefetcher
 from ganlab.protocols import Dataset
 from ganlab.utils import distributed
@@ -50,9 +50,9 @@ class BatchLoader:
         if images.device.type == device.type and not isinstance(images, MappedImages):
             return cls(images, batch_size, seed, device, condition)
         size = images.nbytes + (0 if condition is None else condition.nbytes)
-        if size <= allowed_bytes(resident_gb, device):
+        if size <= max_resident_bytes(resident_gb, device):
             condition = None if condition is None else condition.to(device)
-            return cls(resident(images, device), batch_size, seed, device, condition)
+            return cls(copy_to_device(images, device), batch_size, seed, device, condition)
         return cls(images, batch_size, seed, device, condition, stream=Prefetcher(images, batch_size, device))
 
     @property
@@ -92,7 +92,7 @@ class BatchLoader:
             images = self.images[index].to(self.device, non_blocking=True)
         if self.condition is None:
             return Batch(to_float(images))
-        return Batch(to_float(images), as_input(self.condition[index].to(self.device, non_blocking=True)))
+        return Batch(to_float(images), condition_as_input(self.condition[index].to(self.device, non_blocking=True)))
 
     def close(self) -> None:
         """Ends the reading ahead, which another batch would start again."""
@@ -100,14 +100,14 @@ class BatchLoader:
             self._stream.close()
 
 
-def allowed_bytes(resident_gb: float | None, device: torch.device) -> float:
+def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float:
     """How many bytes of images may be resident: half of what is free, shared by this machine's processes, for None."""
     if resident_gb is not None:
         return resident_gb * 1e9
     return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
 
 
-def resident(images: Tensor, device: torch.device) -> Tensor:
+def copy_to_device(images: Tensor, device: torch.device) -> Tensor:
     """A copy on the device, made in parts, so that a map's pages are not all in memory beside it."""
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
     rows = max(1, WINDOW // max(1, images[:1].nbytes))

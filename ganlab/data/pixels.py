@@ -11,7 +11,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1.0)
 
 
-def as_input(condition: Tensor) -> Tensor:
+def condition_as_input(condition: Tensor) -> Tensor:
     """A data set's condition as networks take it: labels int64 (n,) as they are, images as float32 in [-1, 1]."""
     return condition if condition.ndim == 1 else to_float(condition)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ganlab.data.memmap import MappedImages
 
-Index = Callable[[int], Tensor]
+BatchIndex = Callable[[int], Tensor]
 """Which images, int64 (n,), the batch of a number has."""
 
 
@@ -34,7 +34,7 @@ class Prefetcher:
         self._last = 0
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
-    def batch(self, number: int, index: Index) -> Tensor:
+    def batch(self, number: int, index: BatchIndex) -> Tensor:
         """The uint8 images of a batch, on the device; on the CPU they are good until the next call."""
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] != number:
@@ -51,14 +51,14 @@ class Prefetcher:
             self._reader.shutdown(cancel_futures=True)
         self._reader = self._ahead = None
 
-    def _start(self, number: int, index: Index) -> Future[Tensor]:
+    def _start(self, number: int, index: BatchIndex) -> Future[Tensor]:
         """Reads a batch into the buffer that was not the last, after all that was started before."""
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "ganlab-reader")
         self._last = 1 - self._last
         return self._reader.submit(self._read, self._last, number, index)
 
-    def _read(self, buffer: int, number: int, index: Index) -> Tensor:
+    def _read(self, buffer: int, number: int, index: BatchIndex) -> Tensor:
         rows = index(number)
         if self._copied:
             self._copied[buffer].synchronize()  # the batch before the last may still be on its way to the device

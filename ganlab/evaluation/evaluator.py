@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
-from ganlab.data.pixels import as_input
+from ganlab.data.pixels import condition_as_input
 from ganlab.evaluation.sampling import BATCH, sample
 from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
 from ganlab.utils import distributed
@@ -44,7 +44,7 @@ def _silent(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def chosen(
+def subset_batches(
     images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of all the images (N, C, H, W) in their order, or of `count` random ones where that is fewer.
@@ -59,7 +59,7 @@ def chosen(
     for start in range(first, end, BATCH):
         rows = slice(start, min(start + BATCH, end))
         which = rows if order is None else order[rows]
-        yield images[which], None if condition is None else as_input(condition[which])
+        yield images[which], None if condition is None else condition_as_input(condition[which])
 
 
 class Evaluator:
@@ -91,7 +91,7 @@ class Evaluator:
         """Lets a metric load what it needs, or refuse, before there is anything to score."""
         if hasattr(metric, "prepare"):
             with preserve_random_state():
-                metric.prepare(Scoring(self, lambda count, seed: iter(()), "").evaluation(progress))
+                metric.prepare(MetricRunner(self, lambda count, seed: iter(()), "").evaluation(progress))
 
     def generator(
         self,
@@ -99,7 +99,7 @@ class Evaluator:
         weights: str,
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
-    ) -> Scoring:
+    ) -> MetricRunner:
         """The scoring of a generator as it is now. `weights` says whose weights it has: "ema" or "plain"."""
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -107,16 +107,16 @@ class Evaluator:
                 network, count, seed, self.device, conditions, "metric", distributed.local_share(count), truncation
             )
 
-        return Scoring(self, images, weights, {} if truncation is None else {"truncation": truncation})
+        return MetricRunner(self, images, weights, {} if truncation is None else {"truncation": truncation})
 
-    def given(self, images: Tensor) -> Scoring:
+    def given(self, images: Tensor) -> MetricRunner:
         """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
 
         def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             share = distributed.local_share(min(count, len(images)))
-            return chosen(images, count, seed, share)
+            return subset_batches(images, count, seed, share)
 
-        return Scoring(self, batches, "given")
+        return MetricRunner(self, batches, "given")
 
     def evaluation(self, images: Images, progress: Progress, **more: Any) -> Evaluation:
         """What a metric is given to score these images."""
@@ -158,7 +158,7 @@ class Evaluator:
         if text not in self._known:
             # Not shared out between processes: those that wait for the cache's lock could not take part.
             evaluation = self.evaluation(
-                lambda count, seed: chosen(real.images, count, seed, condition=real.condition),
+                lambda count, seed: subset_batches(real.images, count, seed, condition=real.condition),
                 lambda what, done, total: progress(f"floor: {what}", done, total),
             )
 
@@ -191,7 +191,7 @@ def _check(scores: Any) -> None:
 
 
 @define
-class Scoring:
+class MetricRunner:
     """Scores one lot of images by several metrics; what two of them need, such as features, is computed once.
 
     `about` is what the protocol of each of its scores also says.

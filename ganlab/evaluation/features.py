@@ -21,6 +21,9 @@ from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
@@ -140,3 +143,19 @@ def cached_reference(
     """
     key = {"format": REFERENCE_FORMAT, "features": about_features(features), "reference": about_reference(dataset)}
     return cached_tensors(evaluation.places.cache / "reference", kind, {**key, **also}, compute)
+
+
+def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor]:
+    """The features' class logits (N, classes), or a `ComponentError` where they have none."""
+    found: Any = getattr(features, "logits", None)
+    if found is None:
+        raise ComponentError(f"the features {features.name!r} have no class logits, which {needed_by} needs")
+
+    def logits(images: Tensor) -> Tensor:
+        given: Tensor = found(images)
+        if given.ndim != 2 or len(given) != len(images):
+            wanted = f"({len(images)}, classes)"
+            raise ComponentError(f"the logits of {features.name!r} are {tuple(given.shape)}, wanted {wanted}")
+        return given
+
+    return logits

@@ -17,21 +17,20 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.data.dataset import ImageDataset
-from ganlab.evaluation.classes import class_labels_of
-from ganlab.evaluation.evaluator import Evaluator, Scoring
+from ganlab.data.dataset import ImageDataset, class_labels_of
+from ganlab.evaluation.evaluator import Evaluator, MetricRunner
 from ganlab.protocols import Dataset, Places
 from ganlab.utils.errors import ComponentError
 
 MEAN = "mean"
 
 
-def name_of(value: str, label: int | str) -> str:
+def per_class_name(value: str, label: int | str) -> str:
     """What a value is called that was taken of one class, "fid[3]", or of the mean over classes, "fid[mean]"."""
     return f"{value}[{label}]"
 
 
-def scorer_of(label: int, whole: Scoring) -> Evaluator:
+def class_evaluator(label: int, whole: MetricRunner) -> Evaluator:
     """The scorer against the images of one class, with the features of the scoring of all of them."""
     scorer = whole.scorer
     one = _OneClass(scorer.dataset, label)
@@ -57,19 +56,19 @@ class _OneClass:
         return ImageDataset(dataset.images[chosen], dataset.name, split, labels[chosen], classes)
 
 
-def means(by_label: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def mean_over_classes(by_label: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A record for each value: its mean over the classes whose records are given, and over their floors."""
     by_value: dict[str, dict[int, Mapping[str, Any]]] = {}
     for label, records in by_label.items():
         for record in records:
-            by_value.setdefault(record["name"].removesuffix(name_of("", label)), {})[label] = record
+            by_value.setdefault(record["name"].removesuffix(per_class_name("", label)), {})[label] = record
     return [_mean(value, of) for value, of in by_value.items()]
 
 
 def _mean(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     records = list(of.values())
     mean: dict[str, Any] = {
-        "name": name_of(value, MEAN),
+        "name": per_class_name(value, MEAN),
         "value": sum(record["value"] for record in records) / len(records),
         "better": records[0]["better"],
     }

@@ -17,7 +17,7 @@ BATCH = 128
 """Images made at a time. Not an option: in eval mode an image does not depend on its batch."""
 
 
-def images_from(
+def generate_images(
     network: nn.Module, z: Tensor, device: torch.device, condition: Tensor | None = None
 ) -> Iterator[Tensor]:
     """uint8 images (n, C, H, W), on the device, for latents (N, latent_dim) in batches, each for its condition."""
@@ -58,7 +58,7 @@ def sample(
         z = latents(BATCH, latent_dim, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
         condition = None if condition is None else condition[rows]
-        for images in images_from(network, z, device, condition):
+        for images in generate_images(network, z, device, condition):
             yield images, condition
 
 
@@ -83,4 +83,4 @@ def sample_grid(
     generator = torch.Generator().manual_seed(derived_seed(seed, "samples"))
     latent_dim: int = network.latent_dim  # type: ignore[assignment]
     z = latents(columns, latent_dim, generator, truncation).repeat(rows, 1)
-    return torch.cat([images.cpu() for images in images_from(network, z, device, labels.flatten())]), columns
+    return torch.cat([images.cpu() for images in generate_images(network, z, device, labels.flatten())]), columns

@@ -18,11 +18,11 @@ import attrs
 from attrs import frozen
 
 from ganlab.config.converter import Problems, Structurer
-from ganlab.config.toml import override, parse_override
+from ganlab.config.overrides import apply_override, parse_override
 from ganlab.data.dataset import ImageDataset
 from ganlab.data.npz import read_npz
 from ganlab.evaluation.evaluator import Evaluator
-from ganlab.evaluation.scoring import named_metrics, score_with_progress
+from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
 from ganlab.plugin.fields import component, components
 from ganlab.plugin.loader import load_plugins
 from ganlab.plugin.registry import Registry
@@ -47,7 +47,7 @@ FOLDER = "image_folder"
 
 
 @frozen
-class Wanted:
+class ScoreConfig:
     """What `ganlab score` was asked, as the tables of an experiment file."""
 
     dataset: DatasetConfig = component("dataset")
@@ -82,7 +82,7 @@ def score_images(
     if features is not None:
         table["features"] = {"name": features}
     for text in overrides:
-        override(table, *parse_override(text))
+        apply_override(table, *parse_override(text))
     wanted = _wanted(table, registry)
     where = places()
     try:
@@ -101,7 +101,7 @@ def score_images(
         metrics.append(metric)
     with distributed.process_group(pick_device(device)) as own_device:
         scorer = Evaluator(wanted.dataset, reference, where, own_device, floor)
-        records = score_with_progress(scorer.given(made.images), named_metrics(registry, metrics), str(images))
+        records = run_metrics_with_progress(scorer.given(made.images), named_metrics(registry, metrics), str(images))
         if distributed.rank() != 0:
             return []
         source = {"source": str(images), "fingerprint": made.fingerprint, "count": len(made.images)}
@@ -119,7 +119,7 @@ def _reference(against: str, registry: Registry) -> dict[str, Any]:
     raise UserError(f"--against {against}: neither a data set nor a folder{near}")
 
 
-def _wanted(table: dict[str, Any], registry: Registry) -> Wanted:
+def _wanted(table: dict[str, Any], registry: Registry) -> ScoreConfig:
     """The tables as components; the features are those of every metric that has any and does not name its own."""
     common = table.pop("features", None)
     classes = {known.name: known.cls for known in registry.of_kind("metric")}
@@ -129,7 +129,7 @@ def _wanted(table: dict[str, Any], registry: Registry) -> Wanted:
             own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
             entry.setdefault("features", own)
     try:
-        wanted: Wanted = Structurer(registry).read(table, Wanted)
+        wanted: ScoreConfig = Structurer(registry).read(table, ScoreConfig)
     except Problems as error:
         raise UserError(*(f"score: {problem}" for problem in error.problems)) from None
     return wanted

@@ -14,7 +14,7 @@ from ganlab.utils.errors import PluginFailed, one_line
 
 
 @define
-class Failure:
+class PluginFailure:
     """A plugin that could not be used as it is, and one reason: one line, with the place in the plugin's own file."""
 
     origin: Origin
@@ -24,13 +24,13 @@ class Failure:
         return f"plugin {self.origin.located}: {self.cause}"
 
 
-class Guard:
+class CatchPluginErrors:
     """Runs a stranger's code: what it raises, SystemExit too, ends up in `error` instead of ending the command."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> CatchPluginErrors:
         return self
 
     def __exit__(
@@ -42,19 +42,19 @@ class Guard:
         return error is not None
 
 
-def _line(frames: Iterable[traceback.FrameSummary], origin: Origin) -> str:
+def line_in_plugin(frames: Iterable[traceback.FrameSummary], origin: Origin) -> str:
     """`"line 7: "`: the deepest line of the plugin's own file; nothing where none of it is there."""
     lines = [frame.lineno for frame in frames if frame.filename == str(origin.file)]
     return f"line {lines[-1]}: " if lines else ""
 
 
-def cause(error: BaseException, origin: Origin) -> str:
+def describe_error(error: BaseException, origin: Origin) -> str:
     """One line: the error, and the deepest line of the plugin's own file that led to it."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
     text = "…"
-    with Guard():  # what a stranger's error says is a stranger's code too
+    with CatchPluginErrors():  # what a stranger's error says is a stranger's code too
         text = one_line(error)
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing and origin.file is not None and (origin.file.parent / f"{missing}.py").is_file():
@@ -62,7 +62,7 @@ def cause(error: BaseException, origin: Origin) -> str:
     return f"{type(error).__name__}: {text}" + (f" (line {lines[-1]})" if lines else "")
 
 
-def blamed(error: BaseException, registry: Registry, when: str) -> BaseException:
+def attribute_to_plugin(error: BaseException, registry: Registry, when: str) -> BaseException:
     """PluginFailed, naming the innermost plugin whose own file an error came through; else the error itself."""
     traces = []
     trace = error.__traceback__
@@ -74,6 +74,6 @@ def blamed(error: BaseException, registry: Registry, when: str) -> BaseException
         return error
     (first, _), (_, origin) = found[0], found[-1]
     shown = ""
-    with Guard():
+    with CatchPluginErrors():
         shown = "".join(traceback.format_exception(type(error), error, first))
-    return PluginFailed(f"plugin {origin} raised {when}: {cause(error, origin)}", shown)
+    return PluginFailed(f"plugin {origin} raised {when}: {describe_error(error, origin)}", shown)

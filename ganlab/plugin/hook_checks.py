@@ -19,7 +19,7 @@ from attrs import define, field
 
 import ganlab
 from ganlab.plugin import hookspecs
-from ganlab.plugin.class_checks import signature_text
+from ganlab.plugin.component_checks import signature_text
 from ganlab.utils.errors import did_you_mean
 
 MARK = "ganlab_impl"
@@ -41,20 +41,20 @@ class Hooks:
         return module
 
 
-def hooks_of(module: ModuleType) -> Hooks:
+def find_hooks(module: ModuleType) -> Hooks:
     """The hooks that a module implements, and everything that is wrong with them."""
     hooks = Hooks()
-    known = specs()
+    known = hookspecs_by_name()
     marked = dict(_marked(module))
     for written, function in marked.items():
-        at = f"{place(function, module)}: hook {written!r}"
+        at = f"{line_of_function(function, module)}: hook {written!r}"
         name = written
         former = hookspecs.RENAMED.get(written)
         if written not in known and former is not None:
             now = signature_text(known[former.new])
             if former.new in marked:
                 continue
-            if is_over(former.ends):
+            if release_reached(former.ends):
                 hooks.problems.append(f"{at}: no such hook: since {former.ends} it is only {now}")
                 continue
             hooks.outdated.append(f"{at} is now {now}; the former name is taken until {former.ends}")
@@ -78,19 +78,19 @@ def hooks_of(module: ModuleType) -> Hooks:
     return hooks
 
 
-def specs() -> dict[str, Callable[..., Any]]:
+def hookspecs_by_name() -> dict[str, Callable[..., Any]]:
     """Every hook there is, by name."""
     return {name: value for name, value in vars(hookspecs).items() if hasattr(value, "ganlab_spec")}
 
 
-def place(function: Callable[..., Any], module: ModuleType) -> str:
+def line_of_function(function: Callable[..., Any], module: ModuleType) -> str:
     """The line of a function, with its file where that is not the module's."""
     code = inspect.unwrap(function).__code__
     file = "" if code.co_filename == getattr(module, "__file__", None) else f"{code.co_filename}, "
     return f"{file}line {code.co_firstlineno}"
 
 
-def is_over(release: str) -> bool:
+def release_reached(release: str) -> bool:
     """Whether this is that release ("0.3") or a later one; a release candidate counts as the release."""
     now, then = ([int(part) for part in re.findall(r"\d+", text)[:2]] for text in (ganlab.__version__, release))
     return now >= then
@@ -116,7 +116,7 @@ def _arguments(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
             problems.append(f"argument {argument!r} has no place of its own; {right}")
         elif argument not in wanted and former is not None and former.new not in got:
-            if is_over(former.ends):
+            if release_reached(former.ends):
                 problems.append(f"unknown argument {argument!r}: since {former.ends} it is {former.new!r}; {right}")
             else:
                 renamed[argument] = (former.new, former.ends)
@@ -148,10 +148,10 @@ def _overlooked(module: ModuleType, known: dict[str, Callable[..., Any]]) -> Ite
             # A helper that happens to have a hook's name takes something else.
             if arguments and arguments <= set(inspect.signature(known[name]).parameters):
                 right = f"@ganlab.hookimpl above def {signature_text(known[name])}"
-                yield f"{place(value, module)}: {name!r} is a hook's name, and it is not marked as one: write {right}"
+                yield f"{line_of_function(value, module)}: {name!r} is a hook's name, and it is not marked as one: write {right}"
         elif isinstance(value, type):
             for inner, function in vars(value).items():
                 if isinstance(function, FunctionType) and hasattr(function, MARK):
                     right = f": def {signature_text(known[inner])}" if inner in known else ""
-                    where = f"{place(function, module)}: hook {inner!r} in the class {name!r}"
+                    where = f"{line_of_function(function, module)}: hook {inner!r} in the class {name!r}"
                     yield f"{where}: hooks are functions of the module, outside any class{right}"

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 from pluggy import HookimplMarker, HookspecMarker
 
 from ganlab import protocols
-
-if TYPE_CHECKING:
-    from ganlab.run.run_folder import RunFolder
 
 hookspec = HookspecMarker("ganlab")
 hookimpl = HookimplMarker("ganlab")
@@ -115,25 +112,25 @@ def register_launchers(register: Register[protocols.Launcher]) -> None:
 
 
 @hookspec
-def run_started(run: RunFolder) -> None:
+def run_started(run: protocols.RunView) -> None:
     """The run folder is there and the first step is about to be taken (again, on resume)."""
 
 
 @hookspec
-def tick_finished(run: RunFolder, record: Mapping[str, Any]) -> None:
+def tick_finished(run: protocols.RunView, record: Mapping[str, Any]) -> None:
     """A record was added to `log.jsonl`."""
 
 
 @hookspec
-def evaluation_finished(run: RunFolder, record: Mapping[str, Any]) -> None:
+def evaluation_finished(run: protocols.RunView, record: Mapping[str, Any]) -> None:
     """A record, one value with its protocol, was added to `metrics.jsonl`."""
 
 
 @hookspec
-def checkpoint_saved(run: RunFolder, path: Path) -> None:
+def checkpoint_saved(run: protocols.RunView, path: Path) -> None:
     """A checkpoint folder is whole and on the disk."""
 
 
 @hookspec
-def run_finished(run: RunFolder, error: BaseException | None) -> None:
+def run_finished(run: protocols.RunView, error: BaseException | None) -> None:
     """The run has ended: `error` is None when it ran to its end, else what stopped it."""

@@ -9,12 +9,16 @@ from ganlab import protocols
 
 @frozen
 class Kind:
-    """A kind of component: its table in the experiment file, its hook, and what a component of it must be."""
+    """A kind of component: its table in the experiment file, its hook, and the members that its protocol requires.
+
+    `flags` are optional class attributes that hold True or False and are no options.
+    """
 
     table: str
     hook: str
     protocol: type
     methods: tuple[str, ...]
+    flags: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -22,7 +26,7 @@ KINDS = {
     for kind in (
         Kind("generator", "register_generators", protocols.NetworkConfig, ("build",)),
         Kind("discriminator", "register_discriminators", protocols.NetworkConfig, ("build",)),
-        Kind("loss", "register_losses", protocols.Loss, ("discriminator", "generator")),
+        Kind("loss", "register_losses", protocols.Loss, ("discriminator", "generator"), ("generator_uses_real",)),
         Kind("loss_wrapper", "register_loss_wrappers", protocols.LossWrapper, ("__call__",)),
         Kind("penalty", "register_penalties", protocols.Penalty, ("player", "every", "penalty")),
         Kind("augmentation", "register_augmentations", protocols.Augmentation, ("augment",)),

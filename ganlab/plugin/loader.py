@@ -27,10 +27,10 @@ import pluggy
 from attrs import define, field
 
 from ganlab.plugin import hookspecs
-from ganlab.plugin.class_checks import called
 from ganlab.plugin.component import Origin
-from ganlab.plugin.failures import Failure, Guard, _line, cause
-from ganlab.plugin.hook_checks import hooks_of
+from ganlab.plugin.component_checks import name_or_repr
+from ganlab.plugin.failures import CatchPluginErrors, PluginFailure, describe_error, line_in_plugin
+from ganlab.plugin.hook_checks import find_hooks
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import RegistrationError, Registry
 from ganlab.utils.errors import did_you_mean, quote
@@ -47,22 +47,22 @@ class Plugins:
     """
 
     registry: Registry = field(factory=Registry)
-    failures: list[Failure] = field(factory=list)
+    failures: list[PluginFailure] = field(factory=list)
     problems: list[str] = field(factory=list)
     origins: dict[str, Origin] = field(factory=dict)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
-    def tell(self, hook: str, **what: Any) -> list[Failure]:
+    def tell(self, hook: str, **what: Any) -> list[PluginFailure]:
         """Calls a hook of every plugin that has it; gives those that raised, which are told of nothing any more."""
         failed = []
         for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             plugin = implementation.plugin
             others = [other for other in self.manager.get_plugins() if other is not plugin]
-            with Guard() as guard:
+            with CatchPluginErrors() as guard:
                 self.manager.subset_hook_caller(hook, remove_plugins=others)(**what)
             if guard.error is not None:
                 origin = self.origins[implementation.plugin_name]
-                failed.append(Failure(origin, f"{hook}: {cause(guard.error, origin)}"))
+                failed.append(PluginFailure(origin, f"{hook}: {describe_error(guard.error, origin)}"))
                 self.manager.unregister(plugin)
         return failed
 
@@ -83,16 +83,16 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
     seen: set[str] = set()
-    for origin, load in sources(files):
+    for origin, load in plugin_sources(files):
         seen.add(origin.plugin)
         if origin.plugin in blocked:
             continue
         problems: list[str] = []
-        with Guard() as guard:
+        with CatchPluginErrors() as guard:
             problems += _admit(plugins, origin, load())
         if guard.error is not None:
-            problems.append(cause(guard.error, origin))
-        plugins.failures += [Failure(origin, problem) for problem in problems]
+            problems.append(describe_error(guard.error, origin))
+        plugins.failures += [PluginFailure(origin, problem) for problem in problems]
     hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
         f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
@@ -101,7 +101,7 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     return plugins
 
 
-def sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
+def plugin_sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
     """Where plugins come from, in order, each with a function that imports it."""
     package = importlib.util.find_spec(BUNDLED)
     if package is not None and package.submodule_search_locations:
@@ -169,9 +169,9 @@ def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
         return [f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}"]
     if not isinstance(module, ModuleType):
         return [f"expected a module, got {quote(module)}: an entry point is name = 'package.module'"]
-    hooks = hooks_of(module)
+    hooks = find_hooks(module)
     for text in hooks.outdated:
-        warnings.warn(str(Failure(origin, text)), FutureWarning, stacklevel=3)
+        warnings.warn(str(PluginFailure(origin, text)), FutureWarning, stacklevel=3)
     problems = list(hooks.problems)
     registry = plugins.registry.copy() if problems else plugins.registry
     plugin = hooks.plugin(module.__name__)
@@ -180,10 +180,10 @@ def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
     for kind in KINDS.values():
         # Called for one plugin at a time, so that every component knows whose it is.
         caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
-        with Guard() as guard:
+        with CatchPluginErrors() as guard:
             caller(register=_registering(registry, kind.table, origin, problems))
         if guard.error is not None:
-            problems.append(cause(guard.error, origin))
+            problems.append(describe_error(guard.error, origin))
     if hooks.problems:
         plugins.manager.unregister(plugin)
     else:
@@ -195,9 +195,9 @@ def _registering(registry: Registry, kind: str, origin: Origin, problems: list[s
     """What a register hook is given: what is wrong is added to `problems`, with its line, and the hook goes on."""
 
     def register(*arguments: Any, **named: Any) -> None:
-        line = _line(traceback.extract_stack(), origin)
+        line = line_in_plugin(traceback.extract_stack(), origin)
         if len(arguments) != 2 or named:
-            got = ", ".join([*map(called, arguments), *(f"{key}=…" for key in named)])
+            got = ", ".join([*map(name_or_repr, arguments), *(f"{key}=…" for key in named)])
             problems.append(f"{line}register({got}): expected register(name, class)")
             return
         try:

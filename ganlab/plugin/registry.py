@@ -13,8 +13,8 @@ from typing import Any
 
 from attrs import define, field
 
-from ganlab.plugin.class_checks import _class_problems, _name_problems, called
 from ganlab.plugin.component import Component, Origin
+from ganlab.plugin.component_checks import component_class_problems, component_name_problems, name_or_repr
 from ganlab.plugin.kinds import KINDS
 from ganlab.utils.errors import GanlabError, UserError, did_you_mean, quote
 
@@ -41,7 +41,7 @@ class Registry:
             raise GanlabError(
                 f"register({name!r}, …): the registry is frozen; components are registered in a register_* hook"
             )
-        problems = [*_name_problems(name), *_class_problems(KINDS[kind], cls)]
+        problems = [*component_name_problems(name), *component_class_problems(KINDS[kind], cls)]
         for other in self.of_kind(kind):
             if other.name == name:
                 self._contested.setdefault((kind, name), [other.origin]).append(origin)
@@ -51,7 +51,7 @@ class Registry:
                     f"{cls.__name__} is already registered as {other.name!r}; register a subclass, decorated too"
                 )
         if problems:
-            at = f"register({called(name)}, …)"
+            at = f"register({name_or_repr(name)}, …)"
             raise RegistrationError(*(f"{at}: {problem}" for problem in problems))
         self._components[kind, name] = Component(kind, name, cls, origin)
 

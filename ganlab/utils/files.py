@@ -31,7 +31,7 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, size: int) -> Iterator[None]:
+def raise_cannot_write(path: Path, size: int) -> Iterator[None]:
     """What keeps the body from writing `size` bytes to `path` becomes CannotWrite: the path, the size, the reason."""
     try:
         yield
@@ -48,7 +48,7 @@ def _free_beside(path: Path) -> str:
     return f"; {shutil.disk_usage(folder).free:,} bytes are free on its disk" if folder else ""
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Removes a folder with all in it, or whatever else lies there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -56,10 +56,10 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_room(folder: Path, sizes: Mapping[str, int]) -> None:
+def check_disk_space(folder: Path, sizes: Mapping[str, int]) -> None:
     """Raises CannotWrite where files of these sizes cannot be written to `folder`; leaves nothing there."""
     temporary = folder / f".room-{os.getpid()}"
-    with writing(folder, sum(sizes.values())):
+    with raise_cannot_write(folder, sum(sizes.values())):
         temporary.mkdir(parents=True)
         try:
             for name, size in sizes.items():
@@ -73,7 +73,7 @@ def make_room(folder: Path, sizes: Mapping[str, int]) -> None:
 def write_whole(path: Path, data: bytes | str) -> None:
     """Writes a file whole or not at all. Raises CannotWrite."""
     content = data.encode() if isinstance(data, str) else data
-    with writing(path, len(content)):
+    with raise_cannot_write(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -9,11 +9,11 @@ from attrs import frozen
 
 from ganlab.utils.errors import quote
 
-INTERVAL = 'a number of steps or "N epochs"'
+INTERVAL_SYNTAX = 'a number of steps or "N epochs"'
 """What an interval is in the experiment file, in words."""
 
 
-MOST = 10**12
+MAX_COUNT = 10**12
 """The longest interval, in steps or epochs: longer than any run."""
 
 
@@ -32,11 +32,11 @@ class Interval:
         """From the experiment file's number of steps, or text such as "1 epoch". Raises ValueError."""
         if isinstance(value, Interval):
             return value
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
             return cls(value)
         if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12}) (step|epoch)s?", value.strip())):
             return cls(int(match[1]), "epochs" if match[2] == "epoch" else "steps")
-        raise ValueError(f"expected {INTERVAL}, got {quote(value)}")
+        raise ValueError(f"expected {INTERVAL_SYNTAX}, got {quote(value)}")
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit if self.count != 1 else self.unit[:-1]}"

@@ -13,7 +13,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "S
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def signals_as_keyboard_interrupt() -> Iterator[None]:
     """In the body SIGINT and SIGTERM raise KeyboardInterrupt. Only for the main thread.
 
     SIGINT too: a process that a shell started in the background ignores it unless it says otherwise.

@@ -10,7 +10,7 @@ import os
 from typing import TextIO
 
 
-def lasting(stream: TextIO) -> TextIO:
+def fail_safe_stream(stream: TextIO) -> TextIO:
     """The same output, silent from where it cannot be written to, with "?" for what its encoding lacks."""
     if not isinstance(stream, io.TextIOWrapper):  # none at all, or a test's own
         return stream

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ganlab.data.pixels import to_float
 from ganlab.utils.files import write_whole
-from ganlab.viz.plots import points_picture
+from ganlab.viz.plots import scatter_png
 
 PNG_CHANNELS = (1, 3, 4)
 """What an image in a PNG file may have: grey, colour, colour and transparency."""
@@ -26,7 +26,7 @@ SMALLEST = 48
 """Images smaller than this are enlarged by a whole factor, so that a person can see 8 x 8 digits."""
 
 
-def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
+def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
     """One uint8 picture (C, H, W) of uint8 images (N, C, h, w) in rows, enlarged where they are small.
 
     It is grey where PNG has no such channels: an image's channels then lie side by side, the first one leftmost.
@@ -49,7 +49,7 @@ def grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor
     return picture
 
 
-def png(picture: Tensor) -> bytes:
+def encode_png(picture: Tensor) -> bytes:
     """A uint8 picture (C, H, W), with `PNG_CHANNELS`, as the bytes of a PNG file."""
     stream = io.BytesIO()
     pixels = picture.permute(1, 2, 0).cpu().numpy()
@@ -61,6 +61,6 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes images as one PNG file, whole or not at all: a grid, or of points a plot of them all."""
     if images.shape[1:] == (2, 1, 1):
         x, y = to_float(images).flatten(1).T.tolist()
-        write_whole(path, points_picture(x, y))
+        write_whole(path, scatter_png(x, y))
     else:
-        write_whole(path, png(grid(images, columns)))
+        write_whole(path, encode_png(image_grid(images, columns)))

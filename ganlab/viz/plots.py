@@ -43,7 +43,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     write_whole(path, _png(figure))
 
 
-def plot_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
+def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
     """One panel for each option that a schedule moved: what it was in the last step of each tick."""
     figure = _figure(8, 2.4 * len(keys))
     for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
@@ -53,7 +53,7 @@ def plot_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Pa
     write_whole(path, _png(figure))
 
 
-def plot_scores(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
+def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
     """How the sigmoids of the discriminator's logits are distributed over real and over generated images.
 
     They are probabilities of being real for a cross-entropy; for other losses only their order means something.
@@ -103,7 +103,7 @@ def _draw_floor(axes: Any, floor: Mapping[str, Any]) -> None:
     axes.legend()
 
 
-def curves_picture(
+def metric_curves_png(
     curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str, floor: Mapping[str, Any] | None
 ) -> bytes:
     """A PNG of a metric over steps: for each variant the mean over its seeds, and a band from the least to the most.
@@ -143,7 +143,7 @@ def curves_picture(
     return _png(figure)
 
 
-def points_picture(x: Sequence[float], y: Sequence[float]) -> bytes:
+def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
     """A PNG of points in the square from -1 to 1, always of the same size and scale, so that pictures can be compared.
 
     A dot is translucent, so that where many lie it is darker.

@@ -31,10 +31,10 @@ PLAIN_SECONDS = 5.0
 """Plain lines come at most this often, so that a log file stays readable."""
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Shows a run as it goes; a context manager around the training."""
 
-    def __enter__(self) -> View: ...
+    def __enter__(self) -> ProgressView: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None
@@ -51,7 +51,7 @@ class View(Protocol):
     def line(self, text: str) -> None: ...
 
 
-def make_view(console: Console) -> View:
+def make_progress_view(console: Console) -> ProgressView:
     return LiveView(console) if can_redraw(console) else PlainView(console)
 
 
@@ -60,7 +60,7 @@ def can_redraw(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """3725 as "1:02:05"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -115,7 +115,9 @@ class PlainView:
         self._last_line = now
         left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
         parts = [f"{label} {value}" for label, value in {**_terms(record), **self._scores}.items()]
-        self.line(f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{duration(left)} left', *_alarms(record)])}")
+        self.line(
+            f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{format_duration(left)} left', *_alarms(record)])}"
+        )
 
     def score(self, record: Mapping[str, Any]) -> None:
         self._scores[record["name"]] = f"{record['value']:.4g}"
@@ -178,7 +180,7 @@ class LiveView:
         if task.total is None:
             return Text()
         done = f"step {task.completed:,.0f}/{task.total:,.0f}"
-        return Text(done if task.time_remaining is None else f"{done}  {duration(task.time_remaining)} left")
+        return Text(done if task.time_remaining is None else f"{done}  {format_duration(task.time_remaining)} left")
 
     def started(self, step: int, total: int) -> None:
         self._bar.update(self._task, total=total, completed=step)
@@ -198,7 +200,7 @@ class LiveView:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
+def progress_bar() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
     """Gives what shows how far something of a name is: by a bar on stderr, or by lines where there is no terminal."""
     console = Console(stderr=True)
     plain = PlainView(console)

@@ -27,7 +27,7 @@ from ganlab.training.build import build
 from ganlab.training.loop import take_step
 from ganlab.utils.paths import places
 from ganlab.utils.signals import StopRequest
-from ganlab.viz.progress import make_view
+from ganlab.viz.progress import make_progress_view
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "mnist_mlp.toml"
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def running(folder: Path, plugins: list[Path], trackers: int) -> Callable[[], No
     folder.mkdir()
     run = RunFolder(folder)
     scorer = Evaluator(experiment.dataset, training.dataset, places(), CPU, False)
-    quiet = make_view(Console(file=io.StringIO()))
+    quiet = make_progress_view(Console(file=io.StringIO()))
     built = [config.build(run) for config in experiment.tracker]
     beside = Beside(experiment, training, run, loaded, scorer, quiet, StopRequest(), built)
     beside.starts(0)

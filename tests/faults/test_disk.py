@@ -15,7 +15,7 @@ import saboteur
 from children import Child, Command
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.errors import CannotWrite
-from ganlab.utils.files import make_room, write_whole
+from ganlab.utils.files import check_disk_space, write_whole
 from run_folders import assert_same_run
 
 Write = Callable[..., Path]
@@ -96,7 +96,7 @@ def test_what_could_not_be_written_leaves_what_was_there(tmp_path: Path) -> None
         with pytest.raises(CannotWrite, match=r"x.bin: 2,000 bytes cannot be written: File too large"):
             write_whole(tmp_path / "x.bin", bytes(2000))
         with pytest.raises(CannotWrite, match=r"3,000 bytes cannot be written"):
-            make_room(tmp_path, {"a": 500, "b": 2500})
+            check_disk_space(tmp_path, {"a": 500, "b": 2500})
 
     write_whole(tmp_path / "x.bin", b"before")
     pid = os.fork()

@@ -1,6 +1,6 @@
 """Plugins that raise during a run: each is named with its hook and line; those who only look on do not end the run.
 
-What fails on import or in registering is in tests/test_plugins.py.
+What fails on import or in registering is in tests/test_plugin_loader.py.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from ganlab.config.load import structured
+from ganlab.config.load import structure_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places, Step
@@ -74,7 +74,9 @@ def start(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Any:
     table |= {"augmentation": [{"name": "dice"}], "penalty": [{"name": "remembering"}]}
 
     def start() -> Training:
-        return build(structured(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+        return build(
+            structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
+        )
 
     return start
 

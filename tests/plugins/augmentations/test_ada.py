@@ -18,7 +18,7 @@ from ganlab import ComponentError
 from ganlab.run.records import read_records
 from ganlab.testing import check
 from ganlab.training.checkpoint import from_bytes, to_bytes
-from ganlab_plugins.augmentations.ada import Ada, _geometry, _resampled
+from ganlab_plugins.augmentations.ada import Ada, _geometry, _resample
 
 COUNT = 4000
 IMAGES = torch.rand(COUNT, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -98,7 +98,7 @@ def test_resampling_is_scipys() -> None:
     """At places of its own choosing, also far outside, of images that are not square."""
     images = IMAGES[:20, :, :6].double()
     places = _geometry(images, torch.ones(()))
-    ours = _resampled(images, places)
+    ours = _resample(images, places)
     y, x = np.mgrid[:6, :8]
     at = np.stack([x - 3.5, y - 2.5, np.ones_like(x)]).reshape(3, -1)
     for image, place, after in zip(images.numpy(), places.numpy(), ours.numpy(), strict=True):

@@ -17,7 +17,7 @@ import torch_fidelity
 from attrs import define
 from torch import Tensor
 
-from ganlab.viz.image_grid import png
+from ganlab.viz.image_grid import encode_png
 from ganlab_plugins.features.inception import Inception, InceptionFeatures
 from ganlab_plugins.metrics.fid import FID
 from ganlab_plugins.metrics.inception_score import InceptionScore
@@ -119,7 +119,7 @@ def test_the_command_scores_folders_as_torch_fidelity_does(weights, theirs, tmp_
     for name, pictures in (("made", FAKE), ("real", REAL)):
         (tmp_path / name).mkdir()
         for index, picture in enumerate(pictures):
-            (tmp_path / name / f"{index:02}.png").write_bytes(png(picture))
+            (tmp_path / name / f"{index:02}.png").write_bytes(encode_png(picture))
     options = {0: {}, 1: METRICS["kid"][1], 2: METRICS["inception_score"][1], 3: {}}
     sets = [f"metric.{place}.{key}={value}" for place in options for key, value in options[place].items()]
     sets += [f"metric.{place}.seed={SEED}" for place in options] + [f"features.weights={weights}"]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ganlab import GanlabError, ImageDataset, MappedImages
-from ganlab.config.load import differences, structured
+from ganlab.config.load import differences, structure_experiment
 from ganlab.config.toml import read_toml
 from ganlab.data.loader import BatchLoader
 from ganlab.plugin.loader import load_plugins
@@ -145,7 +145,7 @@ def streaming_table(table: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 def trained(table: dict[str, Any], places: Path, device: torch.device) -> dict[str, Tensor]:
     plugins = load_plugins([Path(file) for file in table["plugins"]])
-    training = build(structured(table, plugins), plugins.registry, Places(places, places), device)
+    training = build(structure_experiment(table, plugins), plugins.registry, Places(places, places), device)
     assert training.loader.streams == (table["train"].get("resident_gb") == 0)
     train(training, 0, lambda step: None)
     training.loader.close()

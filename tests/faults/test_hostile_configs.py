@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from ganlab.config.converter import Problems, Structurer
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Train
-from ganlab.config.toml import parse_override, read_toml
+from ganlab.config.overrides import parse_override
+from ganlab.config.toml import read_toml
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from ganlab.sweep.plan import load_sweep

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganlab.config.load import load_experiment
-from ganlab.run.open import Request, chosen_folder
+from ganlab.run.request import RunRequest
+from ganlab.run.open_folder import choose_folder
 from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
 from run_folders import HELD
@@ -113,7 +114,7 @@ def test_the_name_of_an_experiment(name: str) -> None:
         except UserError as error:
             assert one_line(error, file), str(error)  # noqa: PT017 - refused or inside, and both are looked at
             return
-        path = chosen_folder(Request(file), experiment)
+        path = choose_folder(RunRequest(file), experiment)
         assert lies_inside(path, here / "runs")
         assert path.parent.parent == Path("runs")
         path.mkdir(parents=True)  # a name that no folder can have would fail here
@@ -130,7 +131,7 @@ def test_the_name_of_an_experiment_by_a_setting(name: str) -> None:
         except UserError as error:
             assert str(error).isprintable()  # noqa: PT017 - as above
             return
-        assert lies_inside(chosen_folder(Request(file), experiment), here / "runs")
+        assert lies_inside(choose_folder(RunRequest(file), experiment), here / "runs")
 
 
 @settings(deadline=None, max_examples=60)
@@ -147,7 +148,7 @@ def test_the_name_of_the_file_where_it_has_none(stem: str) -> None:
         except UserError as error:
             assert "name: must match regex" in str(error)  # noqa: PT017 - as above
             return
-        assert lies_inside(chosen_folder(Request(file), experiment), here / "runs")
+        assert lies_inside(choose_folder(RunRequest(file), experiment), here / "runs")
 
 
 @settings(deadline=None, max_examples=60)
@@ -220,5 +221,5 @@ def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:
         except UserError as error:
             assert one_line(error, file), str(error)  # noqa: PT017 - as above
             return
-        assert chosen_folder(Request(file, resume=True), experiment) == folder
-        assert lies_inside(chosen_folder(Request(file), experiment), here / "runs")
+        assert choose_folder(RunRequest(file, resume=True), experiment) == folder
+        assert lies_inside(choose_folder(RunRequest(file), experiment), here / "runs")

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ganlab import Interval, component, components
 from ganlab.config.converter import Problems, Structurer
-from ganlab.config.describe import in_words, option_docs, options_of, text_of
+from ganlab.config.describe import class_description, describe_type, option_docs, options_of
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
@@ -39,7 +39,7 @@ from ganlab.plugin.loader import load_plugins
 def test_a_type_in_words_and_the_refusal_of_a_value_that_they_exclude(
     kind: Any, words: str, good: str, bad: str
 ) -> None:
-    assert in_words(kind) == words
+    assert describe_type(kind) == words
     converter = Structurer(load_plugins().registry).converter
     converter.structure(tomllib.loads(f"x = {good}")["x"], kind)
     with pytest.raises((ValueError, Problems), match=r"expected ") as refusal:
@@ -48,8 +48,8 @@ def test_a_type_in_words_and_the_refusal_of_a_value_that_they_exclude(
 
 
 def test_types_that_come_by_other_ways() -> None:
-    assert in_words(Path) == "a path"
-    assert in_words(Mapping[str, int]) == in_words(dict) == in_words(Train) == "a table"
+    assert describe_type(Path) == "a path"
+    assert describe_type(Mapping[str, int]) == describe_type(dict) == describe_type(Train) == "a table"
 
 
 @frozen
@@ -88,7 +88,7 @@ def test_options_with_their_defaults_and_what_the_docstring_says() -> None:
         "part": "the first; not a sentence: with a colon.",
         "often": "how often.",
     }
-    assert text_of(Everything) == "What it is,\non two lines.\n\nAnd more.\n\nunheard: of."
+    assert class_description(Everything) == "What it is,\non two lines.\n\nAnd more.\n\nunheard: of."
 
 
 def test_no_name_of_a_python_type_and_every_bundled_option_explained() -> None:

@@ -19,7 +19,7 @@ import torch
 
 from ganlab import load_run
 from ganlab.run.records import read_records
-from ganlab.viz.image_grid import png
+from ganlab.viz.image_grid import encode_png
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -43,7 +43,7 @@ def write_npz(path: Path, images: torch.Tensor, name: str = "images") -> Path:
 def write_folder(path: Path, images: torch.Tensor) -> Path:
     path.mkdir()
     for index, image in enumerate(images):
-        (path / f"{index:04}.png").write_bytes(png(image))
+        (path / f"{index:04}.png").write_bytes(encode_png(image))
     return path
 
 
@@ -182,7 +182,7 @@ def test_refusals(arguments: list[str], said: str, ganlab: Command) -> None:
     Path("empty").mkdir()
     Path("mixed").mkdir()
     for index, size in enumerate((8, 9)):
-        Path(f"mixed/{index}.png").write_bytes(png(noise(1, size)[0]))
+        Path(f"mixed/{index}.png").write_bytes(encode_png(noise(1, size)[0]))
     code, out, err = ganlab("score", *arguments)
     assert (code, out) == (2, "")
     assert said in err

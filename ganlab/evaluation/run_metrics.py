@@ -1,11 +1,11 @@
-"""ganlab.evaluation.scoring."""
+"""ganlab.evaluation.run_metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ganlab.evaluation.evaluator import Scoring
+from ganlab.evaluation.evaluator import MetricRunner
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Metric
 
@@ -14,15 +14,15 @@ from collections.abc import Iterable, Sequence
 
 from ganlab.protocols import Metric
 from ganlab.utils.errors import ComponentError, UserError
-from ganlab.viz.progress import shown_progress
+from ganlab.viz.progress import progress_bar
 
 
-def score_with_progress(
-    scoring: Scoring, metrics: Iterable[tuple[str, str, Metric]], where: str
+def run_metrics_with_progress(
+    scoring: MetricRunner, metrics: Iterable[tuple[str, str, Metric]], where: str
 ) -> list[dict[str, Any]]:
     """The records of all metrics, with a bar on stderr while they are computed."""
     records = []
-    with shown_progress() as progress_of:
+    with progress_bar() as progress_of:
         for name, suffix, metric in metrics:
             try:
                 records += scoring.score(metric, suffix, progress_of(name))

@@ -16,7 +16,7 @@ from ganlab import Evaluation, ImageDataset, load_run
 from ganlab.evaluation import sampling
 from ganlab.run.records import read_records
 from ganlab.utils.paths import places
-from ganlab.viz.image_grid import png
+from ganlab.viz.image_grid import encode_png
 from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.features.classifier import Classifier
 from image_files import save
@@ -83,7 +83,7 @@ def test_a_class_scores_what_its_images_alone_score(run: Path, ganlab: Command, 
         folder = Path(f"real-{label}")
         folder.mkdir()
         for index, image in enumerate(images[labels == label]):
-            (folder / f"{index:04}.png").write_bytes(png(image))
+            (folder / f"{index:04}.png").write_bytes(encode_png(image))
         np.savez("made.npz", images=made_for(run, label, truncation).permute(0, 2, 3, 1).numpy())
         arguments = ["made.npz", "--against", folder, "--features", "pixels", "--set", "dataset.channels=1"]
         for name in ("fid", "kid", "precision_recall"):

@@ -1,0 +1,68 @@
+"""ganlab.config.overrides."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+from ganlab.config.schema import NESTED
+from ganlab.config.toml import LONGEST_PATH, MAX_BYTES, MAX_DEPTH, parse_toml
+from ganlab.utils.errors import UserError, quote, quote_key
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`loss.margin=0.5` as (["loss", "margin"], 0.5). A plain word needs no quotes."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    parts = key.split(".")
+    said = text if text.isprintable() else repr(text)
+    said = said if len(said) <= LONGEST_PATH else f"{said[:LONGEST_PATH]}…"
+    if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
+        raise UserError(f"--set {said}: expected KEY=VALUE, such as train.steps=100")
+    if len(parts) > MAX_DEPTH:
+        raise UserError(f"--set {key}: a dotted key of more than {MAX_DEPTH} parts")
+    value = value.strip()
+    if len(value) > MAX_BYTES or "\n" in value:
+        raise UserError(f"--set {key}: expected a value on one line")
+    try:
+        return parts, parse_toml(f"value = {value}", f"--set {key}")["value"]
+    except tomllib.TOMLDecodeError:
+        if value and not re.search(r"""["'\[\]{}=]""", value):
+            return parts, value
+        raise UserError(f"--set {said}: {quote(value)} is neither a TOML value nor a plain word") from None
+
+
+def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
+    """Sets one value in the table. A number in the path is a place in a list: `metric.0.samples`.
+
+    Choosing another component by its name drops the options of the one before, and setting one of train.steps and
+    train.epochs drops the other.
+    """
+    where = ".".join(map(quote_key, parts))
+    at: Any = table
+    for depth, part in enumerate(parts[:-1]):
+        here = ".".join(map(quote_key, parts[: depth + 1]))
+        at = at[_place(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
+        if isinstance(at, str):
+            raise UserError(
+                f"--set {where}: {here} is {quote(at)}, not a table; set {here}={{ name = {quote(at)}, … }}"
+            )
+        if not isinstance(at, (dict, list)):
+            raise UserError(f"--set {where}: {here} is {quote(at)}, not a table")
+    last = parts[-1]
+    if isinstance(at, list):
+        at[_place(at, last, where)] = value
+        return
+    if last == "name" and len(parts) > 1 and at.get("name") != value:
+        for key in [key for key in at if (parts[0], key) not in NESTED.values()]:
+            del at[key]
+    if parts[0] == "train" and last in ("steps", "epochs"):
+        at.pop("epochs" if last == "steps" else "steps", None)
+    at[last] = value
+
+
+def _place(items: list[Any], part: str, where: str) -> int:
+    if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
+        return int(part)
+    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {quote(part)}")
