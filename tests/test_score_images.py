@@ -156,7 +156,7 @@ def test_lines_for_people(ganlab: Command) -> None:
         (["text.npz", "--against", "digits"], "text.npz: is no whole .npz file; write one with numpy.savez"),
         (["floats.npz", "--against", "digits"], "floats.npz: images is float64 (4, 8, 8, 1); wanted uint8"),
         (["one.npz", "--against", "digits"], "one.npz: 1 images; a score needs at least 2"),
-        (["empty", "--against", "digits"], "holds no images"),
+        (["empty", "--against", "digits"], "contains no images"),
         (["mixed", "--against", "digits"], "1.png: 9x9 pixels, but 0.png has 8x8"),
         (["a.npz", "--against", "digits", "--metric", "fidd"], "unknown metric 'fidd'; did you mean 'fid'?"),
         (["a.npz", "--against", "digits", "--features", "classifer"], "did you mean 'classifier'?"),

@@ -1,1 +1,1 @@
-"""The plugins that come with ganlab. Each uses only what a stranger's plugin can use."""
+"""The bundled plugins of ganlab. Each uses only the public API, as a third-party plugin does."""

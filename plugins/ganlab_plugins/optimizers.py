@@ -1,6 +1,6 @@
-"""torch's optimisers Adam, SGD and RMSprop as components.
+"""The optimisers Adam, SGD and RMSprop of torch as components.
 
-Adam and SGD run fused: one kernel for all parameters, a sixth faster on the CPU for a small network than a loop.
+Adam and SGD are fused: one kernel updates all parameters, a sixth faster than a loop for a small network on the CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 from ganlab import OptimizerConfig, Register, hookimpl
 
-_share: Any = [ge(0), lt(1)]
+_decay: Any = [ge(0), lt(1)]
 
 
 @frozen
@@ -23,9 +23,9 @@ class Adam:
     """Adam (Kingma and Ba 2015, arXiv:1412.6980).
 
     lr: the learning rate. The defaults are DCGAN's.
-    betas: decay of the running means of the gradient and of its square.
+    betas: decay rates of the running means of the gradient and of its square.
     eps: added to the denominator.
-    weight_decay: L2 penalty in the gradient.
+    weight_decay: factor of the L2 penalty that is added to the gradient.
     """
 
     lr: float = field(default=2e-4, validator=[gt(0), le(1e6)])
@@ -46,12 +46,12 @@ class SGD:
     """Stochastic gradient descent.
 
     lr: the learning rate.
-    momentum: decay of the running sum of gradients.
-    weight_decay: L2 penalty in the gradient.
+    momentum: decay rate of the running sum of gradients.
+    weight_decay: factor of the L2 penalty that is added to the gradient.
     """
 
     lr: float = field(default=1e-2, validator=[gt(0), le(1e6)])
-    momentum: float = field(default=0.0, validator=_share)
+    momentum: float = field(default=0.0, validator=_decay)
     weight_decay: float = field(default=0.0, validator=[ge(0), le(1e6)])
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -60,19 +60,19 @@ class SGD:
 
 @frozen
 class RMSprop:
-    """RMSprop (Tieleman and Hinton 2012, lecture 6.5 of Neural Networks for Machine Learning), WGAN's optimiser.
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5 of Neural Networks for Machine Learning), used by WGAN.
 
     lr: the learning rate.
-    alpha: decay of the running mean of the gradient's square.
+    alpha: decay rate of the running mean of the squared gradient.
     eps: added to the denominator.
-    momentum: decay of the running sum of scaled gradients.
-    weight_decay: L2 penalty in the gradient.
+    momentum: decay rate of the running sum of scaled gradients.
+    weight_decay: factor of the L2 penalty that is added to the gradient.
     """
 
     lr: float = field(default=5e-5, validator=[gt(0), le(1e6)])
-    alpha: float = field(default=0.99, validator=_share)
+    alpha: float = field(default=0.99, validator=_decay)
     eps: float = field(default=1e-8, validator=[gt(0), le(1e6)])
-    momentum: float = field(default=0.0, validator=_share)
+    momentum: float = field(default=0.0, validator=_decay)
     weight_decay: float = field(default=0.0, validator=[ge(0), le(1e6)])
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

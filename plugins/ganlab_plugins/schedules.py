@@ -1,4 +1,4 @@
-"""Schedules: an option that stays, goes straight or goes along a cosine to another value, each after a warm-up."""
+"""Schedules of an option's value: constant, linear or cosine, each with a warm-up."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ganlab import Interval, Register, Schedule, hookimpl
 
 @frozen
 class Constant:
-    """The option's own value throughout, after a warm-up.
+    """Constant schedule: the option's own value, after a warm-up.
 
-    key: the option, as `--set` names it.
-    warmup: over these first steps it rises from nothing to its own value, by equal amounts.
+    key: the option's path, as in `--set`.
+    warmup: the first steps, over which the value rises linearly from 0 to the option's own value.
     """
 
     key: str = "optimizer.lr"
@@ -26,7 +26,7 @@ class Constant:
 
 
 @frozen
-class _Going(Constant):
+class _Ramp(Constant):
     to: float = field(default=0.0, validator=[ge(-1e12), le(1e12)])
     start: Interval = Interval(0)
     end: Interval = Interval(0)
@@ -36,47 +36,47 @@ class _Going(Constant):
             if self.end.unit == before.unit and 0 < self.end.count <= before.count:
                 raise ValueError(f"end: must be after {name}, {before}, got {self.end}")
 
-    def _share(self, step: int, total: int) -> float:
-        """How much of the way lies behind, from 0 to 1. Nobody sets out before being warm."""
+    def _progress(self, step: int, total: int) -> float:
+        """The progress of a schedule from its start to its end, from 0 to 1. It starts after the warm-up."""
         start = max(self.start.count, self.warmup.count)
         end = self.end.count or total
         return min(1.0, max(0.0, (step - start) / max(1, end - start)))
 
-    def _between(self, first: float, step: int, total: int, share: float) -> float:
-        # Written so that at the end it is the other value to the last bit.
-        return Constant.value(self, first, step, total) * (1 - share) + self.to * share
+    def _interpolate(self, first: float, step: int, total: int, progress: float) -> float:
+        # In this form the result at the end is exactly the final value.
+        return Constant.value(self, first, step, total) * (1 - progress) + self.to * progress
 
 
 @frozen
-class Linear(_Going):
-    """From the option's own value in equal steps to another, where it stays.
+class Linear(_Ramp):
+    """Linear schedule: from the option's own value to another in equal steps; constant afterwards.
 
-    key: the option, as `--set` names it.
-    warmup: over these first steps it rises from nothing to its own value, by equal amounts.
-    to: the other value.
-    start: when it sets out.
-    end: when it arrives; 0 for the end of the run.
+    key: the option's path, as in `--set`.
+    warmup: the first steps, over which the value rises linearly from 0 to the option's own value.
+    to: the final value.
+    start: when the change starts.
+    end: when the final value is reached; 0 for the end of the run.
     """
 
     def value(self, first: float, step: int, total: int) -> float:
-        return self._between(first, step, total, self._share(step, total))
+        return self._interpolate(first, step, total, self._progress(step, total))
 
 
 @frozen
-class Cosine(_Going):
-    """From the option's own value to another, where it stays, slowly at both ends: half a period of a cosine.
+class Cosine(_Ramp):
+    """Cosine schedule: from the option's own value to another along half a period of a cosine; constant afterwards.
 
-    The shape of Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts.
+    As in Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts.
 
-    key: the option, as `--set` names it.
-    warmup: over these first steps it rises from nothing to its own value, by equal amounts.
-    to: the other value.
-    start: when it sets out.
-    end: when it arrives; 0 for the end of the run.
+    key: the option's path, as in `--set`.
+    warmup: the first steps, over which the value rises linearly from 0 to the option's own value.
+    to: the final value.
+    start: when the change starts.
+    end: when the final value is reached; 0 for the end of the run.
     """
 
     def value(self, first: float, step: int, total: int) -> float:
-        return self._between(first, step, total, (1 - math.cos(math.pi * self._share(step, total))) / 2)
+        return self._interpolate(first, step, total, (1 - math.cos(math.pi * self._progress(step, total))) / 2)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676): as much as overfitting asks for."""
+"""Adaptive discriminator augmentation (ADA; Karras et al. 2020, arXiv:2006.06676)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Part = Literal["blit", "geometry", "color"]
 
 SHIFT, ZOOM, MOVE = 0.125, 0.2, 0.125
 BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0
-"""The strengths of the paper's appendix B: of a side, of a color from -1 to 1, or of a logarithm to the base 2."""
+"""Strengths from the paper's appendix B: as fractions of a side, of a colour in [-1, 1], or as log2 factors."""
 
 
 def _initial(options: Ada) -> dict[str, Tensor]:
@@ -27,24 +27,25 @@ def _initial(options: Ada) -> dict[str, Tensor]:
 
 @frozen
 class Ada:
-    """The paper's pipeline of twelve kinds of change, each made of an image with probability p, which adapts.
+    """ADA: twelve transforms, each applied to an image with a probability p that adapts to the discriminator.
 
-    p rises while the mean sign of the logits of real images, r_t, lies over the target, and else falls: a discriminator
-    that is sure of all real images has learnt them by heart. So the loss must be one whose logits are above 0 for real
-    images, which no relativistic one promises. `log.jsonl` has p as `ada_p`. It is the paper's pipeline but for the
-    filters: images are resampled once, bilinearly, and reflected at their edges, where the paper filters at twice the
-    size; so what is made smaller has some aliasing. An image that no change of place falls to keeps its pixels.
-    Images need 1 or 3 channels for colour, and one of 1 has no hue or saturation. On CUDA the resampling has no
-    deterministic gradient (`train.deterministic`), and nowhere a second one.
+    p increases while r_t, the mean sign of the logits of real images, is above the target, and decreases otherwise: a
+    discriminator that is confident about all real images overfits. So the loss must be one that drives real logits
+    above 0, which relativistic losses do not guarantee. p is logged as `ada_p`. The transforms are the paper's, except
+    for the filters: images are resampled once, bilinearly, with reflection at the edges, while the paper filters at
+    twice the resolution; so downscaled images have some aliasing. An image without a geometric transform keeps its
+    pixels. Colour transforms need 1 or 3 channels; images of 1 channel have no hue or saturation. The gradient of the
+    resampling is not deterministic on CUDA (`train.deterministic`), and no device has its second derivative.
 
-    policy: which changes: "blit" (mirrored, turned by quarters, moved by whole pixels), "geometry" (scaled, turned by
-        any angle, stretched, moved) and "color" (brightness, contrast, inverted luma, hue, saturation).
-    p: the probability at the start.
-    adaptive: let p follow the logits. Else it stays, as it must inside `consistency`, which shows no logits, or a
-        schedule moves it.
-    target: what r_t is to be, from -1 to 1.
-    interval: after how many real images p is moved, by as many of `ramp`; 256 are the paper's 4 batches of 64.
-    ramp: over how many real images p would rise from 0 to 1.
+    policy: the transforms: "blit" (flips, rotations by 90 degrees, translations by whole pixels), "geometry" (scaling,
+        rotations by any angle, anisotropic scaling, translations) and "color" (brightness, contrast, luma inversion,
+        hue, saturation).
+    p: the initial probability.
+    adaptive: adapt p to the logits. Otherwise p is constant, or set by a schedule; inside `consistency`, where logits
+        are not observed, it must be False.
+    target: the target of r_t, from -1 to 1.
+    interval: update p after this many real images; 256 are the paper's 4 batches of 64.
+    ramp: the number of real images over which p can rise from 0 to 1.
     """
 
     policy: tuple[Part, ...] = field(default=("blit", "geometry", "color"), validator=min_len(1))
@@ -57,14 +58,14 @@ class Ada:
 
     def __attrs_post_init__(self) -> None:
         if self.adaptive and isinstance(self.p, Tensor):
-            raise ValueError("p follows the logits; with adaptive = false a schedule may move it")
+            raise ValueError("p adapts to the logits; a schedule of p needs adaptive = false")
 
     def augment(self, images: Tensor) -> Tensor:
         p = self._on(images.device)["p"] if self.adaptive else self.p
-        places = [made(images, p) for part, made in (("blit", _blit), ("geometry", _geometry)) if part in self.policy]
-        if places:
-            images = _resampled(images, _product(*places))
-        return _coloured(images, p) if "color" in self.policy else images
+        parts = [draw(images, p) for part, draw in (("blit", _blit), ("geometry", _geometry)) if part in self.policy]
+        if parts:
+            images = _resample(images, _matrix_product(*parts))
+        return _color(images, p) if "color" in self.policy else images
 
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
@@ -91,7 +92,7 @@ class Ada:
             tensor.copy_(state[name])
 
     def _on(self, device: torch.device) -> dict[str, Tensor]:
-        """The state, where the images are: from the first step on it stays the same tensors."""
+        """ADA's state on the images' device; from the first step on it consists of the same tensors."""
         for name, tensor in self._state.items():
             if tensor.device != device:
                 self._state[name] = tensor.to(device)
@@ -99,14 +100,14 @@ class Ada:
 
 
 def _drawn(p: float | Tensor, value: Tensor, neutral: float) -> Tensor:
-    """For each image, (N, …), what was drawn with probability p, else what changes nothing."""
+    """ADA: the drawn parameter of each image, (N, …), with probability p, and the neutral value otherwise."""
     chosen = torch.rand(len(value), *[1] * (value.ndim - 1), device=value.device) < p
     return torch.where(chosen, value, neutral)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Changes of place: matrices (N, 3, 3) from where a pixel will be to where it comes from, from the image's middle.
-# Products are taken by hand: a place must not be rounded to the ten bits of TF32.
+# Geometric transforms: matrices (N, 3, 3) from output to input pixel coordinates, relative to the image's centre.
+# They are multiplied elementwise, because TF32 would round the coordinates to ten bits.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -114,23 +115,27 @@ def _blit(images: Tensor, p: float | Tensor) -> Tensor:
     coin, quarters = (torch.randint(0, high, (len(images),), device=images.device) for high in (2, 4))
     mirrored = 1 - 2 * _drawn(p, coin, 0).to(images.dtype)
     angle = _drawn(p, quarters, 0).to(images.dtype) * (math.pi / 2)
-    shift = _drawn(p, _even(images, 2) * SHIFT * _sides(images), 0).round()
-    return _product(_scaling(mirrored, torch.ones_like(mirrored)), _turning(angle).round(), _moving(shift))
+    shift = _drawn(p, _uniform(images, 2) * SHIFT * _sides(images), 0).round()
+    return _matrix_product(_scaling(mirrored, torch.ones_like(mirrored)), _rotation(angle).round(), _translation(shift))
 
 
 def _geometry(images: Tensor, p: float | Tensor) -> Tensor:
-    # Two chances to be turned, before and after it is stretched, are together p.
-    turned = 1 - (1 - p) ** 0.5
+    # A rotation before or after the anisotropic scaling occurs with probability p in total.
+    p_rotation = 1 - (1 - p) ** 0.5
     zoom, stretch = (_drawn(p, (_normal(images) * ZOOM).exp2(), 1) for _ in range(2))
-    before, after = (_drawn(turned, _even(images) * math.pi, 0) for _ in range(2))
+    before, after = (_drawn(p_rotation, _uniform(images) * math.pi, 0) for _ in range(2))
     shift = _drawn(p, _normal(images, 2) * MOVE * _sides(images), 0)
-    return _product(
-        _scaling(1 / zoom, 1 / zoom), _turning(before), _scaling(1 / stretch, stretch), _turning(after), _moving(shift)
+    return _matrix_product(
+        _scaling(1 / zoom, 1 / zoom),
+        _rotation(before),
+        _scaling(1 / stretch, stretch),
+        _rotation(after),
+        _translation(shift),
     )
 
 
-def _even(images: Tensor, *shape: int) -> Tensor:
-    """Numbers between -1 and 1, (N, …)."""
+def _uniform(images: Tensor, *shape: int) -> Tensor:
+    """Uniform random numbers in [-1, 1), (N, …)."""
     return 2 * torch.rand(len(images), *shape, device=images.device, dtype=images.dtype) - 1
 
 
@@ -154,40 +159,40 @@ def _scaling(x: Tensor, y: Tensor) -> Tensor:
     return _matrix((x, zero, zero), (zero, y, zero))
 
 
-def _turning(angle: Tensor) -> Tensor:
+def _rotation(angle: Tensor) -> Tensor:
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return _matrix((cos, sin, zero), (-sin, cos, zero))
 
 
-def _moving(shift: Tensor) -> Tensor:
+def _translation(shift: Tensor) -> Tensor:
     one, zero = torch.ones_like(shift[:, 0]), torch.zeros_like(shift[:, 0])
     return _matrix((one, zero, -shift[:, 0]), (zero, one, -shift[:, 1]))
 
 
-def _product(first: Tensor, *others: Tensor) -> Tensor:
+def _matrix_product(first: Tensor, *others: Tensor) -> Tensor:
     for other in others:
         first = (first[:, :, :, None] * other[:, None]).sum(2)
     return first
 
 
-def _resampled(images: Tensor, place: Tensor) -> Tensor:
+def _resample(images: Tensor, matrices: Tensor) -> Tensor:
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device, dtype=images.dtype) - (width - 1) / 2
     y = torch.arange(height, device=images.device, dtype=images.dtype)[:, None] - (height - 1) / 2
-    rows = place[:, :2, :, None, None]
-    comes_from = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2]
-    comes_from = (comes_from * 2).movedim(1, 3) / _sides(images)
-    made = grid_sample(images, comes_from, mode="bilinear", padding_mode="reflection", align_corners=False)
-    moved = (place != torch.eye(3, device=images.device, dtype=images.dtype)).any(2).any(1)
+    rows = matrices[:, :2, :, None, None]
+    source = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2]
+    source = (source * 2).movedim(1, 3) / _sides(images)
+    made = grid_sample(images, source, mode="bilinear", padding_mode="reflection", align_corners=False)
+    moved = (matrices != torch.eye(3, device=images.device, dtype=images.dtype)).any(2).any(1)
     return torch.where(moved[:, None, None, None], made, images)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Changes of colour: a matrix (N, C, C) of which all factors share the grey axis, and so may come in any order.
+# Colour transforms: a matrix (N, C, C); all factors preserve the grey axis, so they commute.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _coloured(images: Tensor, p: float | Tensor) -> Tensor:
+def _color(images: Tensor, p: float | Tensor) -> Tensor:
     channels = images.shape[1]
     if channels not in (1, 3):
         raise ComponentError(f'ada: "color" needs images of 1 or 3 channels, got {channels}; leave it out of policy')
@@ -196,13 +201,13 @@ def _coloured(images: Tensor, p: float | Tensor) -> Tensor:
     brightness = _drawn(p, _normal(images, 1, 1) * BRIGHTNESS, 0)
     matrix = _drawn(p, (_normal(images, 1, 1) * CONTRAST).exp2(), 1) * each
     inverted = _drawn(p, torch.randint(0, 2, (len(images), 1, 1), device=images.device), 0)
-    matrix = _product(matrix, each - 2 * inverted * grey)
+    matrix = _matrix_product(matrix, each - 2 * inverted * grey)
     if channels == 3:
-        angle = _drawn(p, _even(images, 1, 1) * math.pi, 0)
+        angle = _drawn(p, _uniform(images, 1, 1) * math.pi, 0)
         across = (each.roll(1, 0) - each.roll(1, 1)) / math.sqrt(3)
         hue = angle.cos() * each + (1 - angle.cos()) * grey + angle.sin() * across
         saturation = _drawn(p, (_normal(images, 1, 1) * SATURATION).exp2(), 1)
-        matrix = _product(matrix, hue, each + (saturation - 1) * (each - grey))
+        matrix = _matrix_product(matrix, hue, each + (saturation - 1) * (each - grey))
     return (matrix @ (images.flatten(2) + brightness)).view_as(images)
 
 

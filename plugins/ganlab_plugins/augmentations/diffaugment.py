@@ -1,6 +1,6 @@
 """DiffAugment (Zhao et al. 2020, arXiv:2006.10738): colour, translation and cutout, for training on few images.
 
-Each is differentiable, and each image has draws of its own.
+Each transform is differentiable, and its random parameters are drawn for each image.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Part = Literal["color", "translation", "cutout"]
 
 @frozen
 class DiffAugment:
-    """The paper's changes, one after the other.
+    """DiffAugment's transforms, applied one after the other.
 
-    policy: which: "color" (brightness by up to 1/2 either way, saturation from none to doubled, contrast from half to
-        one and a half), "translation" and "cutout".
-    shift: how far an image is moved at most, as a share of its side; what comes in is 0.
-    hole: the side of the square that is cut out, as a share of the image's.
+    policy: the transforms: "color" (brightness shifted by up to 1/2, saturation scaled by 0 to 2, contrast by 1/2 to
+        3/2), "translation" and "cutout".
+    shift: the largest translation, as a fraction of the image's side; the pixels shifted in are 0.
+    hole: the side of the square that is cut out, as a fraction of the image's side.
     """
 
     policy: tuple[Part, ...] = field(default=("color", "translation", "cutout"), validator=min_len(1))
@@ -33,13 +33,14 @@ class DiffAugment:
 
     def augment(self, images: Tensor) -> Tensor:
         for part in self.policy:
-            images = {"color": _coloured, "translation": self._moved, "cutout": self._cut}[part](images)
+            images = {"color": _change_color, "translation": self._translate, "cutout": self._cutout}[part](images)
         return images
 
-    def _moved(self, images: Tensor) -> Tensor:
+    def _translate(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         down, right = (
-            _whole(images, -int(side * self.shift + 0.5), int(side * self.shift + 0.5)) for side in (height, width)
+            _random_integers(images, -int(side * self.shift + 0.5), int(side * self.shift + 0.5))
+            for side in (height, width)
         )
         y = torch.arange(height, device=images.device)[None, :, None] - down
         x = torch.arange(width, device=images.device)[None, None, :] - right
@@ -48,34 +49,34 @@ class DiffAugment:
         moved = images.movedim(1, 3)[rows, y.clamp(0, height - 1), x.clamp(0, width - 1)].movedim(3, 1)
         return moved * inside[:, None]
 
-    def _cut(self, images: Tensor) -> Tensor:
+    def _cutout(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         near = []
         for side, at in ((height, (None, slice(None), None)), (width, (None, None, slice(None)))):
             length = int(side * self.hole + 0.5)
-            # The hole's middle may be anywhere, so that a part of it may lie outside.
-            first = _whole(images, 0, side - length % 2) - length // 2
+            # The centre of the hole may be anywhere in the image, so part of the hole may lie outside.
+            first = _random_integers(images, 0, side - length % 2) - length // 2
             place = torch.arange(side, device=images.device)[at]
             near.append((place >= first) & (place < first + length))
         return images * ~(near[0] & near[1])[:, None]
 
 
-def _whole(images: Tensor, low: int, high: int) -> Tensor:
-    """A whole number from `low` to `high` for each image, (N, 1, 1)."""
+def _random_integers(images: Tensor, low: int, high: int) -> Tensor:
+    """Random integers from `low` to `high`, one for each image, (N, 1, 1)."""
     return torch.randint(low, high + 1, (len(images), 1, 1), device=images.device)
 
 
-def _share(images: Tensor) -> Tensor:
-    """A number from 0 to 1 for each image, (N, 1, 1, 1)."""
+def _uniform(images: Tensor) -> Tensor:
+    """Uniform random numbers in [0, 1), one for each image, (N, 1, 1, 1)."""
     return torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
 
 
-def _coloured(images: Tensor) -> Tensor:
-    images = images + (_share(images) - 0.5)
+def _change_color(images: Tensor) -> Tensor:
+    images = images + (_uniform(images) - 0.5)
     grey = images.mean(1, keepdim=True)
-    images = torch.lerp(grey, images, 2 * _share(images))
+    images = torch.lerp(grey, images, 2 * _uniform(images))
     level = images.mean((1, 2, 3), keepdim=True)
-    return torch.lerp(level, images, _share(images) + 0.5)
+    return torch.lerp(level, images, _uniform(images) + 0.5)
 
 
 @hookimpl

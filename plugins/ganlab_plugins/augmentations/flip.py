@@ -12,9 +12,9 @@ from ganlab import Augmentation, Register, hookimpl
 
 @frozen
 class Flip:
-    """Mirrors each image left to right by chance, real and fake.
+    """Flips each image, real or fake, horizontally with a given probability.
 
-    probability: of a flip. At 1/2 the discriminator cannot tell the sides apart, so generated images may be mirrored.
+    probability: of a flip. At 1/2 the discriminator cannot tell mirrored images, so generated images may be mirrored.
     """
 
     probability: float = field(default=0.5, validator=[ge(0), le(1)])

@@ -1,1 +1,1 @@
-"""The bundled data sets."""
+"""Bundled data sets."""

@@ -40,15 +40,14 @@ CODES = {"train": "0", "test": "2"}  # 1 is the validation split
 
 @frozen
 class CelebA:
-    """Faces without labels: the official training split (162,770 images) and test split (19,962).
+    """CelebA faces without labels: the official training split (162,770 images) and test split (19,962).
 
-    They are read from `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt` in the data folder. Where
-    those are missing they are downloaded, for which `gdown` must be installed.
+    They are read from `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt` in the data folder. If these
+    are missing, they are downloaded; this needs the package `gdown`.
 
     size: height and width in pixels.
-    crop: the central square that is cut out before resizing. 178 is all of the width, from which published 64-pixel
-        recipes start; others cut 148, 140 or 108, so that less of the background is left. Scores compare only between
-        equal crops.
+    crop: side of the central crop before resizing. 178, the full width, is used by published 64-pixel recipes; others
+        use 148, 140 or 108, which leaves less background. Scores are comparable only for equal crops.
     """
 
     size: int = image_size(64)
@@ -69,7 +68,7 @@ class CelebA:
 
 
 def _names(partition: Path, code: str) -> list[str]:
-    """The files of one split, in the order of the list."""
+    """The file names of one split of CelebA, in the order of the partition file."""
     try:
         lines = partition.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError) as error:
@@ -87,7 +86,7 @@ def _names(partition: Path, code: str) -> list[str]:
 
 
 def _download(folder: Path) -> None:
-    """Fetches what is missing. The files' MD5 sums are torchvision's."""
+    """Downloads the missing files of CelebA, with torchvision's MD5 sums."""
     from torchvision.datasets import CelebA as Published
     from torchvision.datasets import utils
 
@@ -100,7 +99,7 @@ def _download(folder: Path) -> None:
 
 
 def _extract(archive: Path) -> None:
-    """Unpacks the images beside the archive: only under the names they must have, and all of them or none."""
+    """Unpacks CelebA's images next to the archive: only with the expected names, and either all of them or none."""
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{IMAGES}.") as temporary:
         try:
             with zipfile.ZipFile(archive) as opened:
@@ -116,13 +115,13 @@ def _extract(archive: Path) -> None:
 
 
 def _is_image(member: zipfile.ZipInfo) -> bool:
-    """Whether an archive's member is a plain file (Unix notes what it is in the upper half) of the right name."""
+    """Whether a member of CelebA's archive is a regular file (the upper 16 bits are its mode) with a valid name."""
     kind = stat.S_IFMT(member.external_attr >> 16)
     return kind in (0, stat.S_IFREG) and re.fullmatch(rf"{IMAGES}/\w+\.jpg", member.filename) is not None
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What gdown raises when Google Drive refuses, most often because a file was asked for too often that day."""
+    """The exceptions of gdown if Google Drive refuses a download, usually because its daily quota is exceeded."""
     try:
         errors = importlib.import_module("gdown.exceptions")
     except ImportError:

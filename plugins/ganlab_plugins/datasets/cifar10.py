@@ -34,14 +34,14 @@ JPEG_FOLDER = "cifar10-jpeg"
 
 @frozen
 class CIFAR10:
-    """Photographs of ten kinds of animals and vehicles, with class labels.
+    """CIFAR-10: photographs of ten classes of animals and vehicles, with class labels.
 
-    size: height and width in pixels; other than 32, the images are resized.
-    source: "original" is the published data, downloaded on first use. "jpeg" is a stand-in for where it cannot be had:
-        the same photographs after a JPEG compression that lost detail, in `cifar10-jpeg/{train,test}/CLASS/*.jpg` in
-        the data folder; the data set is then named "cifar10-jpeg", and an FID against it must never be set beside a
-        published one. "auto" takes the original where it is there, else the JPEG files where they are there (and
-        warns), else downloads the original.
+    size: height and width in pixels; sizes other than 32 are resized.
+    source: "original" is the published data, downloaded on first use. "jpeg" is a substitute for when it is not
+        available: the same photographs after lossy JPEG compression, in `cifar10-jpeg/{train,test}/CLASS/*.jpg` in the
+        data folder; the data set is then named "cifar10-jpeg", and an FID against it must never be compared with a
+        published one. "auto" uses the original if it is present, else the JPEG files if they are present (with a
+        warning), else downloads the original.
     """
 
     size: int = image_size(32)
@@ -63,14 +63,14 @@ class CIFAR10:
     def _takes_jpeg(self, data: Path) -> bool:
         if self.source != "auto":
             return self.source == "jpeg"
-        # A damaged original is still the original: it is mended by a download or refused, never quietly replaced.
+        # A damaged original is downloaded again or refused, never silently replaced by the JPEG files.
         if (data / "cifar-10-batches-py").exists() or (data / "cifar-10-python.tar.gz").exists():
             return False
         if not (data / JPEG_FOLDER).is_dir():
             return False
         warnings.warn(
-            f"cifar10: the original is not in {data}, so its JPEG copy is used, which has lost detail: scores against "
-            'it do not compare with published ones; source = "original" downloads the original',
+            f"cifar10: the original is not in {data}, so its lossy JPEG copy is used: scores against it are not "
+            'comparable with published ones; source = "original" downloads the original',
             UserWarning,
             stacklevel=3,
         )
@@ -82,13 +82,13 @@ def _original(places: Places, split: str) -> tuple[Tensor, Tensor]:
     import torchvision
 
     def read(download: bool) -> Any:
-        # The files are pickles; this reads them only after it has found their MD5 to be that of the published ones.
+        # The files are pickles; torchvision reads them only after their MD5 sums match those of the published files.
         return torchvision.datasets.CIFAR10(str(places.data), train=split == "train", download=download)
 
     try:
         try:
             data = read(download=False)
-        except RuntimeError:  # torchvision's word for files that are not there, or not the published ones
+        except RuntimeError:  # torchvision's error for files that are missing or not the published ones
             with downloading("cifar10", places.data, "cifar-10-python.tar.gz"):
                 data = read(download=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn: 1,797 real handwritten digits of 8x8 pixels, there without a download.
+"""scikit-learn's digits: 1,797 handwritten digits of 8x8 pixels, available without a download.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
 doi:10.24432/C50P49; scikit-learn ships its test set.
@@ -27,12 +27,12 @@ TEST_IMAGES = 297
 
 @frozen
 class Digits:
-    """Grey digits with class labels.
+    """Grey images of digits with class labels, from scikit-learn.
 
-    There is no official split: here the last 297 images in file order are the test split, the 1,500 before them the
+    There is no official split: the last 297 images in file order are used as the test split, the first 1,500 as the
     training split.
 
-    size: height and width in pixels; other than 8, the images are resized.
+    size: height and width in pixels; sizes other than 8 are resized.
     """
 
     size: int = image_size(8)
@@ -47,7 +47,7 @@ class Digits:
         check_split("digits", split)
         digits = load_digits()
         part = slice(-TEST_IMAGES, None) if split == "test" else slice(None, -TEST_IMAGES)
-        # The values are 0 to 16.
+        # The values range from 0 to 16.
         images = torch.from_numpy(digits.images[part]).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
         return ImageDataset(
             resize_images(images, self.size),

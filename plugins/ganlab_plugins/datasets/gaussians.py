@@ -1,18 +1,18 @@
-"""Points in the plane from a ring or a grid of Gaussians: data whose modes are known, so that missing ones can be seen.
+"""Synthetic 2D points from a mixture of Gaussians, a ring or a grid, whose modes are known and can be counted.
 
 Srivastava et al. 2017, "VEEGAN" (arXiv:1705.07761), and Lin et al. 2018, "PacGAN" (arXiv:1712.04086), count modes on a
-ring of 8 and a grid of 25. The defaults are theirs; 100,000 points are what PacGAN's authors train on.
+ring of 8 and a grid of 25. The defaults are theirs; PacGAN's authors train on 100,000 points.
 
 Decisions:
-- A point is an "image" of shape (2, 1, 1): its channels are x and y. So every network that takes any size, every
-  metric and the whole of a run work on points as they are.
-- A data set is uint8, so the coordinates are scaled into [-1, 1] and rounded to 256 levels. The scale is the least that
-  leaves `MARGIN` standard deviations beyond the outermost means, because a level is the wider the more is left. With
+- A point is an "image" of shape (2, 1, 1): its channels are x and y. So every network that supports any size, every
+  metric and all of a run work on points without changes.
+- A data set is uint8, so coordinates are scaled to [-1, 1] and rounded to 256 levels. The scale is the smallest that
+  leaves `MARGIN` standard deviations beyond the outermost means, because a larger margin makes the levels wider. With
   the defaults a level is 0.83 standard deviations wide on the ring and 0.67 on the grid; rounding adds a twelfth of its
-  square to the variance, which makes the standard deviation 2.8% and 1.9% larger. No point is clipped: beyond the
-  margin lies one coordinate in a thousand million.
-- Every image that is generated is rounded to the same levels before it is scored or stored.
-- Points are numpy.random.RandomState's, whose streams are frozen for good, one for each split.
+  square to the variance, which makes the standard deviation 2.8% and 1.9% larger. In effect no point is clipped: one
+  coordinate in 10^9 lies beyond the margin.
+- Generated images are rounded to the same levels before they are scored or stored.
+- Points are drawn from numpy.random.RandomState, whose streams never change, with one stream for each split.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from ganlab import ImageDataset
 
 MARGIN = 6
-"""How many standard deviations lie between the outermost means and the edge of the picture."""
+"""Standard deviations between the outermost means and the edges of the value range, -1 and 1."""
 
 SPACING = 2.0
-"""How far apart neighbours on the grid are."""
+"""Distance between neighbouring means of the grid."""
 
 Centres = list[tuple[float, float]]
 
@@ -50,11 +50,11 @@ def _count() -> Any:
 
 @frozen
 class Ring:
-    """Gaussians of equal weight, evenly spaced on the circle of radius 1; the label is the mode, from (1, 0) onwards.
+    """Ring of Gaussians of equal weight, evenly spaced on the unit circle; the label is the mode, starting at (1, 0).
 
-    modes: how many Gaussians.
-    std: the standard deviation of each, in both directions.
-    count: how many points, of each split.
+    modes: number of Gaussians.
+    std: standard deviation of each Gaussian, in both directions.
+    count: number of points in each split.
     seed: of the points.
     """
 
@@ -65,13 +65,13 @@ class Ring:
 
     @property
     def centres(self) -> Centres:
-        """The means (x, y), in the order of the labels."""
+        """The means (x, y) of the Gaussians, in the order of the labels."""
         angles = (2 * math.pi * mode / self.modes for mode in range(self.modes))
         return [(math.cos(angle), math.sin(angle)) for angle in angles]
 
     @property
     def scale(self) -> float:
-        """What a pixel of 1 means: coordinates are pixels in [-1, 1] times this."""
+        """The coordinate of a pixel value of 1: coordinates are pixel values in [-1, 1] times this."""
         return 1 + MARGIN * self.std
 
     def build(self, places: Places, split: str) -> ImageDataset:
@@ -80,11 +80,11 @@ class Ring:
 
 @frozen
 class Grid:
-    """Gaussians of equal weight on a square grid around (0, 0), 2 apart; the label counts the means column by column.
+    """Grid of Gaussians of equal weight, centred at (0, 0), 2 apart; the label is the mode, column by column.
 
-    side: how many Gaussians in a row; there are as many rows.
-    std: the standard deviation of each, in both directions.
-    count: how many points, of each split.
+    side: number of Gaussians in a row, and of rows.
+    std: standard deviation of each Gaussian, in both directions.
+    count: number of points in each split.
     seed: of the points.
     """
 
@@ -95,13 +95,13 @@ class Grid:
 
     @property
     def centres(self) -> Centres:
-        """The means (x, y), in the order of the labels."""
+        """The means (x, y) of the Gaussians, in the order of the labels."""
         along = [SPACING * (place - (self.side - 1) / 2) for place in range(self.side)]
         return [(x, y) for x in along for y in along]
 
     @property
     def scale(self) -> float:
-        """What a pixel of 1 means: coordinates are pixels in [-1, 1] times this."""
+        """The coordinate of a pixel value of 1: coordinates are pixel values in [-1, 1] times this."""
         return SPACING * (self.side - 1) / 2 + MARGIN * self.std
 
     def build(self, places: Places, split: str) -> ImageDataset:

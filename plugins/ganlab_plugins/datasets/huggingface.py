@@ -1,12 +1,12 @@
-"""Data sets of the Hugging Face hub, and folders in its formats, by its package `datasets`.
+"""Data sets of the Hugging Face hub, and local folders in its formats, read with the package `datasets`.
 
 Decisions:
-- Only Parquet, Arrow and folders of images are read. No code of a data set runs, and nothing is unpickled: from its
-  version 4 on the package runs no scripts of data sets, and what it would read by other builders is refused here.
+- Only Parquet, Arrow and folders of images are read. No code of a data set is run, and nothing is unpickled: since
+  version 4 the package does not run scripts of data sets, and files that need other builders are refused here.
 - Image files are decoded as those of an image folder (`_decoded_cache.py`), not by the package, so the same file has
   the same pixels wherever it is stored.
-- The hub is asked first whether it has the data, because the package itself keeps trying for most of a minute where it
-  cannot be reached.
+- The hub is first asked whether it has the data, because the package itself retries for most of a minute if the hub is
+  unreachable.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ import attrs
 from attrs import frozen
 
 from ganlab import ComponentError, DatasetConfig, Places, Register, check_split, hookimpl, one_line
-from ganlab_plugins.datasets.image_folder import found, original_or_size
+from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
     from ganlab_plugins.datasets._image_decoding import Encoded
 
 BUILDERS = ("parquet", "arrow", "imagefolder", "cache")
-"""What may read the files; "cache" has what one of the others made, where the hub cannot be reached."""
+"""Permitted builders of the package; "cache" reads what one of the others prepared, if the hub is unreachable."""
 
 ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 TIMEOUT = 10
-"""Seconds until a hub that does not answer counts as out of reach."""
+"""Seconds after which a hub that does not answer counts as unreachable."""
 
 OLDEST = 4
-"""The first version of the package that runs no scripts of data sets."""
+"""The first version of the package that does not run scripts of data sets."""
 
 
 def _text(default: Any = attrs.NOTHING) -> Any:
-    """An option whose text, where there is one, is not empty."""
+    """A text option of `huggingface` that must not be empty."""
     return attrs.field(default=default, validator=attrs.validators.optional(attrs.validators.min_len(1)))
 
 
 @frozen
 class HuggingFace:
-    """Images of a data set of the Hugging Face hub, with class labels where it has any. Needs `ganlab[huggingface]`.
+    """Images of a data set of the Hugging Face hub, with class labels if it has any. Needs `ganlab[huggingface]`.
 
-    It is downloaded on first use: its files lie where the hub's client keeps them (`$HF_HOME`), and what is read of
-    them in `huggingface` in the data folder. A local folder is one that `save_to_disk` wrote, or one of Parquet, Arrow
-    or image files. What can run code is refused. Images are made upright, put on white, resized and cut as those of
+    It is downloaded on first use: the hub's client stores the files (`$HF_HOME`), and the data prepared from them is in
+    `huggingface` in the data folder. A local folder is one written by `save_to_disk`, or one of Parquet, Arrow or
+    image files. Formats that can run code are refused. Images are decoded, resized and cropped as those of
     `image_folder`.
 
     path: "OWNER/NAME" on the hub, or a folder: absolute, or below `~`, or relative to the data folder, or to the
         current folder.
-    config: which of its configurations (subsets), where it has several.
-    revision: a commit, a branch or a tag of the hub's repository; without it the newest.
-    image: the column of images; not needed where there is only one.
-    label: the column of class labels; not needed where there is only one. A split in which an image has none, which is
-        written as -1, has no labels.
-    train: the data's split that is the training split here. Of data on the hub, or of files, a part of one too:
+    config: the configuration (subset), if the data set has several.
+    revision: a commit, a branch or a tag of the hub's repository; by default the newest.
+    image: the column of images; not needed if there is only one.
+    label: the column of class labels; not needed if there is only one. A split with an unlabelled image, written as -1,
+        has no labels.
+    train: the data's split that is used as the training split. For data on the hub, or files, also a part of one:
         "train[:90%]".
-    test: the data's split that is the test split here.
-    size: height and width in pixels; "original" leaves the images as they are, which must all be of one size.
+    test: the data's split that is used as the test split.
+    size: height and width in pixels; "original" keeps the images' own size, which must be the same for all.
     channels: 3 for colour or 1 for grey.
     """
 
@@ -102,23 +102,23 @@ class HuggingFace:
         return ImageDataset(images, f"huggingface:{name}", split, labels, classes)
 
     def _rows(self, package: Any, places: Places, part: str) -> tuple[Any, str]:
-        """The package's own data set of one split, and what the data is called."""
+        """The `datasets.Dataset` of one split, and the name of the data."""
         try:
-            folder: Path | None = found("path", self.path, places)
+            folder: Path | None = find_folder("path", self.path, places)
         except ComponentError:
             if not ON_THE_HUB.fullmatch(self.path):
                 raise
             folder = None
         name = self.path if folder is None else folder.resolve().name
-        kept = places.data / "huggingface"
+        prepared = places.data / "huggingface"
         if folder is None:
-            _ask_hub(self.path, self.revision, kept)
+            _ask_hub(self.path, self.revision, prepared)
         try:
             if folder is not None and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
                 return _split_of(package, package.load_from_disk(str(folder)), part), name
             where = str(folder or self.path)
             builder = package.load_dataset_builder(
-                where, self.config, revision=None if folder else self.revision, cache_dir=str(kept)
+                where, self.config, revision=None if folder else self.revision, cache_dir=str(prepared)
             )
             if builder.name not in BUILDERS:
                 raise ComponentError(
@@ -132,7 +132,7 @@ class HuggingFace:
 
 @frozen
 class _Files(Sequence["Encoded"]):
-    """The image files of a column, read when they are asked for."""
+    """The encoded images of a column of a `datasets.Dataset`, read on access."""
 
     rows: Any
     column: str
@@ -165,7 +165,7 @@ class _Files(Sequence["Encoded"]):
 
 
 def _package() -> Any:
-    """The package `datasets`, of a version that runs no code of data sets."""
+    """Imports the package `datasets`; refuses a version that runs scripts of data sets."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -176,20 +176,20 @@ def _package() -> Any:
             f"it needs datasets {OLDEST} or newer, here is {datasets.__version__}: pip install 'ganlab[huggingface]'"
         )
     if not sys.stderr.isatty():
-        datasets.disable_progress_bars()  # which are lines that are written over
+        datasets.disable_progress_bars()  # they overwrite lines
     return datasets
 
 
 def _errors(package: Any) -> Any:
-    """What the package and the hub's client raise of their own."""
+    """The exception classes of the package `datasets` and of the hub's client."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Its bases are the root of what the hub's HTTP library raises; which library that is has changed twice.
+    # Its bases include the root of the HTTP library's exceptions; the hub's client has changed that library twice.
     return (package.exceptions.DatasetsError, HfHubHTTPError, *HfHubHTTPError.__bases__)
 
 
-def _ask_hub(path: str, revision: str | None, kept: Path) -> None:
-    """Refuses data that the hub does not have, or that cannot be had because it is out of reach."""
+def _ask_hub(path: str, revision: str | None, prepared: Path) -> None:
+    """Raises `ComponentError` if the Hugging Face hub lacks the data, or if it is unreachable and nothing is cached."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -198,20 +198,20 @@ def _ask_hub(path: str, revision: str | None, kept: Path) -> None:
         huggingface_hub.HfApi().dataset_info(path, revision=revision, timeout=TIMEOUT)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ComponentError(
-            f"path: {path!r}: neither a folder nor a data set of the hub that may be read ({one_line(error, 100)})"
+            f"path: {path!r}: neither a folder nor a readable data set of the hub ({one_line(error, 100)})"
         ) from error
     except RevisionNotFoundError as error:
         raise ComponentError(f"revision: {revision!r}: {path} has no such commit, branch or tag") from error
     except (OSError, *http_errors) as error:
-        if not (kept / path.replace("/", "___")).is_dir():  # where the package keeps what it has prepared
+        if not (prepared / path.replace("/", "___")).is_dir():  # where the package stores prepared data
             raise ComponentError(
-                f"path: {path!r}: no such folder, and the hub cannot be reached ({one_line(error, 100)}); download the "
-                "data set elsewhere, put its folder here, and name that"
+                f"path: {path!r}: no such folder, and the hub is unreachable ({one_line(error, 100)}); download the "
+                "data set elsewhere, copy its folder here, and set path to it"
             ) from error
 
 
 def _split_of(package: Any, loaded: Any, part: str) -> Any:
-    """One split of what `save_to_disk` wrote: of all splits, or of one, which is then the training split."""
+    """One split of a folder that `save_to_disk` wrote; a folder of a single split is the training split."""
     splits = loaded if isinstance(loaded, package.DatasetDict) else {"train": loaded}
     if part not in splits:
         raise ComponentError(f"there is no split {part!r}; there are {', '.join(splits)}")
@@ -219,7 +219,7 @@ def _split_of(package: Any, loaded: Any, part: str) -> Any:
 
 
 def _column(option: str, name: str | None, rows: Any, fits: Any) -> str | None:
-    """The column that an option names, or the only one that fits; None where there is none."""
+    """The column of a `datasets.Dataset` that an option names, or the only one of its type; None if there is none."""
     fitting = [column for column, feature in rows.features.items() if fits(feature)]
     if name is None:
         if len(fitting) > 1:
@@ -227,13 +227,13 @@ def _column(option: str, name: str | None, rows: Any, fits: Any) -> str | None:
         return fitting[0] if fitting else None
     if name not in rows.features:
         raise ComponentError(f"{option}: no column {name!r}; there are {_named(rows)}")
-    # Whole numbers may be classes too, but only where they are said to be.
-    if name not in fitting and not (option == "label" and str(getattr(rows.features[name], "dtype", "")) in _WHOLE):
-        raise ComponentError(f"{option}: the column {name!r} does not hold what it should; there are {_named(rows)}")
+    # Integers may be class labels too, but only if the option names the column.
+    if name not in fitting and not (option == "label" and str(getattr(rows.features[name], "dtype", "")) in _INTEGERS):
+        raise ComponentError(f"{option}: the column {name!r} has the wrong type; there are {_named(rows)}")
     return name
 
 
-_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
 def _named(rows: Any) -> str:
@@ -241,7 +241,7 @@ def _named(rows: Any) -> str:
 
 
 def _labels(rows: Any, column: str) -> tuple[Any, tuple[str, ...]]:
-    """Class labels int64 (N,), None where an image has none, and the classes' names, where they have any."""
+    """Class labels int64 (N,) of a `datasets.Dataset`, None if an image has none, and the classes' names, if any."""
     import torch
 
     values = rows.select_columns([column]).with_format(None)[:][column]

@@ -1,4 +1,4 @@
-"""Any folder of images, with or without folders for classes."""
+"""A folder of image files as a data set, with or without a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str) -> None:
-    """Holds a size in pixels to what is sensible."""
+    """Validates an image size: 1 to 4096 pixels, or "original"."""
     if isinstance(value, int):
         attrs.validators.ge(1)(folder, option, value)
         attrs.validators.le(4096)(folder, option, value)
@@ -33,20 +33,20 @@ def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | 
 
 @frozen
 class ImageFolder:
-    """The images below a folder, in the order of their paths; hidden files and folders are left out.
+    """Image folder: the images below a folder, in the order of their paths, without hidden files and folders.
 
-    Where every image lies in a subfolder, the folders at the top are the classes, labelled in the order of their names,
-    whatever lies deeper. Where images lie in the folder itself there are no labels, and all images are used. The files
-    are PNG, JPEG, WebP, BMP, TIFF, GIF (its first frame), PPM or PGM. Each is turned upright by its EXIF orientation,
-    put on white where it is transparent, resized (Lanczos, antialiased) until its shorter side is `size` pixels, and
-    cut to its central square.
+    If every image is in a subfolder, the top-level subfolders are the classes, labelled in the order of their names. If
+    images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, BMP,
+    TIFF, GIF (its first frame), PPM or PGM. Each is rotated upright by its EXIF orientation, composited on white if it
+    is transparent, resized (Lanczos, antialiased) so that its shorter side is `size` pixels, and cropped to its central
+    square.
 
     path: the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
-    test_path: the same for the test split; its classes are labelled as in `path`.
-    size: height and width in pixels; "original" leaves the images as they are, which must all be of one size.
+    test_path: the folder of the test split; its classes have the same labels as in `path`.
+    size: height and width in pixels; "original" keeps the images' own size, which must be the same for all.
     channels: 3 for colour or 1 for grey.
-    skip_unreadable: leave out files that cannot be read as images, and decompression bombs, instead of refusing the
-        folder. A warning says how many, and `dataset.skipped` in run.json too.
+    skip_unreadable: skip files that cannot be read as images, and decompression bombs, instead of refusing the folder.
+        A warning and `dataset.skipped` in run.json have their number.
     """
 
     path: str = attrs.field(validator=attrs.validators.min_len(1))
@@ -64,11 +64,11 @@ class ImageFolder:
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
-        folder = found("path", self.path, places)
+        folder = find_folder("path", self.path, places)
         names = _listed(folder)
         classes = _classes(names)
         if split == "test" and self.test_path is not None:
-            folder = found("test_path", self.test_path, places)
+            folder = find_folder("test_path", self.test_path, places)
             names = _listed(folder)
             classes = _test_classes(folder, _classes(names), classes)
         size = None if self.size == "original" else self.size
@@ -81,9 +81,9 @@ class ImageFolder:
                 _warn_of_skipped(folder, names, skipped)
         else:
             images = decode_files(folder, names, size=size, channels=self.channels, cache=places.cache)
-        label = {name: number for number, name in enumerate(classes)}
+        label = {name: index for index, name in enumerate(classes)}
         gaps = set(skipped)
-        labels = [label[name.split("/")[0]] for place, name in enumerate(names) if classes and place not in gaps]
+        labels = [label[name.split("/")[0]] for index, name in enumerate(names) if classes and index not in gaps]
         return ImageDataset(
             images,
             f"image_folder:{folder.resolve().name}",
@@ -95,10 +95,10 @@ class ImageFolder:
 
 
 def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None:
-    """Says each time how many files were left out, also where the cache knows it already."""
+    """Warns of the image files that were skipped, also when they are known from the cache."""
     from ganlab_plugins.datasets._decoded_cache import NAMED
 
-    named = ", ".join(names[place] for place in skipped[:NAMED])
+    named = ", ".join(names[index] for index in skipped[:NAMED])
     more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
     warnings.warn(
         f"image_folder: left out {len(skipped):,} of {len(names):,} files in {folder}, which cannot be read as "
@@ -107,13 +107,13 @@ def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None
     )
 
 
-def found(option: str, value: str, places: Places) -> Path:
-    """The folder that an option names. Raises `ComponentError` that names every place that was looked at."""
+def find_folder(option: str, value: str, places: Places) -> Path:
+    """The image folder that an option names. Raises `ComponentError` that names every path that was tried."""
     try:
         given = Path(value).expanduser()
     except RuntimeError as error:
         raise ComponentError(f"{option}: {one_line(repr(value), 60)}: {one_line(error)}") from error
-    candidates = list(dict.fromkeys([places.data / given, Path.cwd() / given]))  # one where it is absolute
+    candidates = list(dict.fromkeys([places.data / given, Path.cwd() / given]))  # a single one if the path is absolute
     for candidate in candidates:
         try:
             if candidate.is_dir():
@@ -122,12 +122,12 @@ def found(option: str, value: str, places: Places) -> Path:
                 raise ComponentError(f"{option}: {candidate} is not a folder; wanted a folder of images")
         except OSError as error:
             raise ComponentError(f"{option}: {one_line(repr(value), 60)}: cannot be read ({error.strerror})") from error
-    places_looked_at = " and ".join(one_line(candidate) for candidate in candidates)
-    raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; looked at {places_looked_at}")
+    tried = " and ".join(one_line(candidate) for candidate in candidates)
+    raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; tried {tried}")
 
 
 def _listed(folder: Path) -> list[str]:
-    """The images below a folder as sorted relative POSIX paths. Links are followed, unless they lead in circles."""
+    """Lists the image files below a folder as sorted relative POSIX paths. Links are followed; a cycle is an error."""
     from ganlab_plugins.datasets._image_decoding import EXTENSIONS
 
     names: list[str] = []
@@ -138,7 +138,7 @@ def _listed(folder: Path) -> list[str]:
         try:
             real = os.path.realpath(here)
             if real in above:
-                raise ComponentError(f"{here}: is a link to a folder that it lies in; remove it")
+                raise ComponentError(f"{here}: is a link to a folder that contains it; remove it")
             with os.scandir(here) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
@@ -150,12 +150,12 @@ def _listed(folder: Path) -> list[str]:
         except OSError as error:
             raise ComponentError(f"{here}: cannot be listed ({error.strerror})") from error
     if not names:
-        raise ComponentError(f"{folder}: holds no images; wanted files such as {', '.join(sorted(EXTENSIONS))}")
+        raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(sorted(EXTENSIONS))}")
     return sorted(names)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    """Whether a directory entry is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -163,14 +163,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _classes(names: list[str]) -> tuple[str, ...]:
-    """The folders at the top in order, or none where an image lies in no folder."""
+    """The classes of an image folder: its top-level subfolders, sorted; none if an image is in no subfolder."""
     if any("/" not in name for name in names):
         return ()
     return tuple(sorted({name.split("/")[0] for name in names}))
 
 
 def _test_classes(folder: Path, test: tuple[str, ...], train: tuple[str, ...]) -> tuple[str, ...]:
-    """The training folder's classes, so that a label means the same in both; none where either folder has none."""
+    """The training folder's classes, so that labels mean the same in both image folders; none if either has none."""
     if not test or not train:
         return ()
     if strange := sorted(set(test) - set(train)):

@@ -31,9 +31,9 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 @frozen
 class MNIST:
-    """Handwritten digits with class labels, from `MNIST/raw` in the data folder.
+    """MNIST: handwritten digits with class labels, from `MNIST/raw` in the data folder.
 
-    size: height and width in pixels; other than 28, the images are resized.
+    size: height and width in pixels; sizes other than 28 are resized.
     """
 
     size: int = image_size(28)
@@ -44,9 +44,9 @@ class MNIST:
 
 @frozen
 class FashionMNIST:
-    """Grey photographs of clothes with class labels, from `FashionMNIST/raw` in the data folder.
+    """Fashion-MNIST: grey photographs of clothes with class labels, from `FashionMNIST/raw` in the data folder.
 
-    size: height and width in pixels; other than 28, the images are resized.
+    size: height and width in pixels; sizes other than 28 are resized.
     """
 
     size: int = image_size(28)

@@ -1,14 +1,14 @@
 """Stacked MNIST: three random MNIST digits as the channels of one image, 1,000 modes that a classifier can count.
 
-Introduced by Metz et al. 2016, "Unrolled Generative Adversarial Networks" (arXiv:1611.02163); 128,000 images are what
-Lin et al. 2018, "PacGAN" (arXiv:1712.04086) train on.
+Introduced by Metz et al. 2016, "Unrolled Generative Adversarial Networks" (arXiv:1611.02163); Lin et al. 2018, "PacGAN"
+(arXiv:1712.04086), train on 128,000 images.
 
 Decisions:
-- Each channel is drawn from the whole split on its own, with replacement, so the digits' frequencies are MNIST's, and
-  the modes' are their products: from 0.00074 ("555") to 0.00142 ("111").
-- Nothing sees to it that every class has an image. With 128,000 images each is expected 94 times or more; with a few
-  thousand some have none.
-- The choice is numpy.random.RandomState's, whose stream is frozen for good, so a seed names the same images everywhere.
+- Each channel is drawn independently from the whole split, with replacement, so the digits' frequencies are MNIST's,
+  and the modes' frequencies are their products: from 0.00074 ("555") to 0.00142 ("111").
+- It is not guaranteed that every class has an image. With 128,000 images each class is expected 94 times or more; with
+  a few thousand some classes have none.
+- Digits are drawn by numpy.random.RandomState, whose stream never changes, so a seed means the same images everywhere.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ CHANNELS = 3
 
 @frozen
 class StackedMNIST:
-    """Three random digits an image; the label is the number that they write, 100 a + 10 b + c.
+    """Stacked MNIST: three random digits an image; digits a, b and c have the label 100 a + 10 b + c.
 
-    "train" is made of MNIST's training digits, "test" of its test digits, from `MNIST/raw` in the data folder. Not
-    every class need have an image.
+    "train" consists of MNIST's training digits, "test" of its test digits, from `MNIST/raw` in the data folder. A class
+    may have no image.
 
-    size: height and width in pixels; other than 28, the digits are resized.
-    count: how many images, of each split. They lie in memory: 128,000 of 28x28 pixels are 301 MB.
-    seed: of the choice of digits.
+    size: height and width in pixels; sizes other than 28 are resized.
+    count: number of images in each split. They are held in memory: 128,000 of 28x28 pixels are 301 MB.
+    seed: of the random choice of digits.
     """
 
     size: int = image_size(28)
@@ -65,7 +65,7 @@ class StackedMNIST:
             len(digits.images), size=(self.count, CHANNELS), dtype=np.int64
         )
         index = torch.from_numpy(chosen)
-        powers = torch.tensor([DIGITS**place for place in reversed(range(CHANNELS))])
+        powers = torch.tensor([DIGITS**power for power in reversed(range(CHANNELS))])
         return ImageDataset(
             digits.images[:, 0][index],
             "stacked_mnist",

@@ -1,1 +1,1 @@
-"""Loss wrappers."""
+"""Bundled loss wrappers."""

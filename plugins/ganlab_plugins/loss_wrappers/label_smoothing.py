@@ -1,4 +1,4 @@
-"""Label smoothing (Salimans et al. 2016, arXiv:1606.03498): a discriminator trained towards less than certainty."""
+"""Label smoothing (Salimans et al. 2016, arXiv:1606.03498): target labels of the discriminator other than 1 and 0."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ganlab import ComponentError, Loss, LossWrapper, Register, TargetedLoss, ho
 
 @frozen
 class LabelSmoothing:
-    """Gives a loss other label targets for the discriminator; the generator's loss stays as it is.
+    """Label smoothing: changes the discriminator's target labels of a loss; the generator's loss is unchanged.
 
-    real: the label of real images.
-    fake: the label of fake images. Above 0 the optimal discriminator no longer pushes fakes where there are no real
-        images (section 3.4 of the paper), so smoothing is one-sided by default.
+    real: the target label of real images.
+    fake: the target label of fake images. Above 0, the optimal discriminator gives fakes no incentive to move where
+        there are no real images (section 3.4 of the paper), so smoothing is one-sided by default.
     """
 
     real: float = field(default=0.9, validator=[ge(0), le(1)])

@@ -1,1 +1,1 @@
-"""Losses on logits."""
+"""Bundled adversarial losses, computed from logits."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 from attrs import field, frozen
@@ -17,16 +17,18 @@ from ganlab import Loss, Register, hookimpl
 class BCE:
     """Binary cross-entropy of the discriminator's logits with label targets.
 
-    reduction: the discriminator's two halves, real and fake, are summed ("sum") or averaged ("mean").
-    saturating: False lets the generator maximise log D(G(z)), True minimise log(1 - D(G(z))), the minimax game, whose
-        gradient vanishes while the discriminator is sure.
-    real_target, fake_target: the labels that the discriminator is trained towards. The generator always aims at 1.
+    reduction: whether the discriminator's terms for real and fake images are summed ("sum") or averaged ("mean").
+    saturating: if False, the generator maximises log D(G(z)); if True, it minimises log(1 - D(G(z))), the minimax loss,
+        whose gradient vanishes while the discriminator is confident.
+    real_target, fake_target: the discriminator's target labels. The generator's target label is always 1.
     """
 
     reduction: Literal["sum", "mean"] = "sum"
     saturating: bool = False
     real_target: float = field(default=1.0, validator=[ge(0), le(1)])
     fake_target: float = field(default=0.0, validator=[ge(0), le(1)])
+
+    generator_uses_real: ClassVar[bool] = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         total = _cross_entropy(real, self.real_target) + _cross_entropy(fake, self.fake_target)
@@ -41,7 +43,7 @@ class BCE:
 
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
-    # A schedule may have made the target a tensor, of which `new_full` would read the value.
+    # A schedule may replace the target by a tensor; `new_full` would copy its value to the host.
     return binary_cross_entropy_with_logits(logits, (logits.new_ones(()) * target).expand_as(logits))
 
 

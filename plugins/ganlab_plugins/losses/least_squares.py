@@ -1,8 +1,8 @@
-"""The least squares loss (Mao et al. 2017, arXiv:1611.04076)."""
+"""The least squares loss of LSGAN (Mao et al. 2017, arXiv:1611.04076)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 from attrs import field, frozen
@@ -18,15 +18,17 @@ def _target(default: float) -> Any:
 
 @frozen
 class LeastSquares:
-    """The squared distance of the discriminator's outputs from label targets, halved as in the paper's equation 2.
+    """Least squares: half the squared difference of the discriminator's outputs and label targets (equation 2).
 
-    real_target, fake_target: the labels that the discriminator is trained towards (b and a in the paper).
-    generator_target: the label that the generator wants for its images (c in the paper).
+    real_target, fake_target: the discriminator's target labels (b and a in the paper).
+    generator_target: the generator's target label for its images (c in the paper).
     """
 
     real_target: float = _target(1.0)
     fake_target: float = _target(0.0)
     generator_target: float = _target(1.0)
+
+    generator_uses_real: ClassVar[bool] = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return ((real - self.real_target).square().mean() + (fake - self.fake_target).square().mean()) / 2

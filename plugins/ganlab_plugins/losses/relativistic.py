@@ -1,7 +1,7 @@
-"""Relativistic losses (Jolicoeur-Martineau 2018, arXiv:1807.00734): how much more real an image is than its opposites.
+"""Relativistic losses (Jolicoeur-Martineau 2018, arXiv:1807.00734), on the difference of real and fake logits.
 
-The discriminator is trained to tell which side is real, and the generator to turn the answer round. Both gradients
-depend on both logits.
+The discriminator is trained to make real logits larger than fake ones, the generator to do the opposite. Both losses
+depend on the real and the fake logits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ganlab import Loss, Register, hookimpl
 
 @frozen
 class Relativistic:
-    """The logistic loss of the difference of paired logits (RpGAN), R3GAN's too (Huang et al. 2024, 2501.05441)."""
+    """Relativistic pairing loss (RpGAN): logistic, of paired logits' difference. Used by R3GAN (arXiv:2501.05441)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(fake - real).mean()
@@ -26,9 +26,9 @@ class Relativistic:
 
 @frozen
 class RelativisticAverage:
-    """The logistic loss of each logit less the mean logit of the other side (RaGAN), both sides averaged.
+    """Relativistic average loss (RaSGAN): logistic, of each logit minus the mean logit of the other kind.
 
-    The paper's RaSGAN, halved, so that the loss of a discriminator that cannot tell is log 2, as it is for the pairs.
+    Half of the paper's sum, so that a discriminator that cannot tell real from fake has loss log 2, as with pairs.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Generators and discriminators."""
+"""Bundled generators and discriminators."""

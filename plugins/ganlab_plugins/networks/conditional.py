@@ -1,7 +1,7 @@
-"""Any generator and discriminator told the class: the conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784).
+"""Class-conditional wrappers of any generator or discriminator: cGAN (Mirza and Osindero 2014, arXiv:1411.1784).
 
-Each wraps another network, built a little wider. The generator's gets the class's vector behind the latent, the
-discriminator's one more channel, which is the class's own picture.
+The wrapped network has a larger input: the generator's latent is concatenated with a class embedding, the
+discriminator's image with one more channel, which is a class embedding too.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ class _Discriminator(nn.Module):
         self.network = network
         self.shape = (1, images.height, images.width)
         self.classes = nn.Embedding(classes, images.height * images.width)
+        self.batch_independent = bool(getattr(network, "batch_independent", False))
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor | Judged:
-        pictures = self.classes(condition).unflatten(1, self.shape).to(images.dtype)
-        judged: Tensor | Judged = self.network(torch.cat([images, pictures], 1), condition)
+        maps = self.classes(condition).unflatten(1, self.shape).to(images.dtype)
+        judged: Tensor | Judged = self.network(torch.cat([images, maps], 1), condition)
         return judged
 
 
 @frozen
 class ConditionalGenerator:
-    """A generator that is given a learned vector of the class behind the latent.
+    """Conditional generator: concatenates the latent with a learned embedding of the class.
 
-    network: the generator that is given both; its latent_dim is that of the latent alone.
-    label_dim: numbers in a class's vector, which begin as large as the latent's: the more there are, the more the class
-        weighs beside the latent.
+    network: the wrapped generator; its latent_dim is that of the latent alone.
+    label_dim: size of the class embedding, which is initialised from N(0, 1) like the latent: the larger it is, the
+        more influence the class has compared to the latent.
     """
 
     network: NetworkConfig = component("generator", default="mlp")
@@ -59,16 +60,16 @@ class ConditionalGenerator:
         classes = classes_of(images, "a conditional generator")
         inner: Any = self.network
         if "latent_dim" not in attrs.fields_dict(type(inner)):
-            raise ComponentError(f"network: {type(inner).__name__} has no option latent_dim that could be widened")
+            raise ComponentError(f"network: {type(inner).__name__} has no option latent_dim to enlarge")
         wider: NetworkConfig = attrs.evolve(inner, latent_dim=inner.latent_dim + self.label_dim)
         return _Generator(wider.build(images), self.label_dim, classes)
 
 
 @frozen
 class ConditionalDiscriminator:
-    """A discriminator that is given a learned picture of the class as one more channel.
+    """Conditional discriminator: concatenates the image with a learned embedding of the class as one more channel.
 
-    network: the discriminator that is given both.
+    network: the wrapped discriminator.
     """
 
     network: NetworkConfig = component("discriminator", default="mlp")

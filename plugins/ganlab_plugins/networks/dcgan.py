@@ -1,12 +1,12 @@
-"""DCGAN (Radford et al. 2016, arXiv:1511.06434) for square images of 16, 28, 32, 64, 128 and like sizes.
+"""DCGAN networks (Radford et al. 2016, arXiv:1511.06434) for square images of 16, 28, 32, 64, 128 and similar sizes.
 
 Decisions:
-- One piece of code for every size: the side is halved while it is even, to a base of 4 to 7 pixels (4 for powers of
-  two, 7 for 28). The generator starts at the base and doubles; the discriminator mirrors it. Channels double at each
-  halving.
-- As published: strided convolutions only, batch norm everywhere but at the generator's output and the discriminator's
-  input, ReLU in the generator and leaky ReLU in the discriminator, weights from N(0, 0.02), batch norm from N(1, 0.02).
-- Options turn it into its descendants: other norms, spectral norm (SNGAN's CNN is close), attention (SAGAN), classes.
+- The same code for every size: the side is halved while it is even, to a base of 4 to 7 pixels (4 for powers of two, 7
+  for 28). The generator starts at the base and doubles the side; the discriminator mirrors it. The number of channels
+  doubles when the side is halved.
+- As published: strided convolutions only, batch norm except at the generator's output and the discriminator's input,
+  ReLU in the generator and leaky ReLU in the discriminator, weights from N(0, 0.02), batch norm gains from N(1, 0.02).
+- Options for later variants: other norms, spectral norm (close to SNGAN's CNN), self-attention (SAGAN), class labels.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from ganlab import (
 
 
 def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
-    """The side of the smallest feature map, 4 to 7, and how often it doubles to the images' side."""
+    """DCGAN: the side of the smallest feature map, 4 to 7, and the number of doublings to the images' side."""
     side, doublings = images.height, 0
     while side % 2 == 0 and side >= 8:
         side, doublings = side // 2, doublings + 1
     if images.height != images.width or not 4 <= side <= 7 or doublings < 1:
         raise ComponentError(
-            f"dcgan has no layers for images of {images.height}x{images.width}; it takes square ones whose side is 4, "
-            "5, 6 or 7 doubled some times, such as 16, 28, 32, 64 or 128"
+            f"dcgan does not support images of {images.height}x{images.width}; it needs square ones whose side is 4, "
+            "5, 6 or 7 times a power of two, such as 16, 28, 32, 64 or 128"
         )
     return side, doublings
 
 
 def _inner_sides(images: ImageSpec) -> list[int]:
-    """The sides of the maps between the base and the images."""
+    """DCGAN: the sides of the feature maps between the base and the images."""
     base, doublings = _base_and_doublings(images)
     return [base * 2**number for number in range(1, doublings)]
 
@@ -100,6 +100,12 @@ class _DCGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.apply(_initialise)
         self.head = ClassHead(config.head, width, images)
+        # A group of one image has no deviation from others.
+        self.batch_independent = (
+            (config.norm != "batch" or doublings == 1)  # the first layer has no norm
+            and config.minibatch_stddev <= 1
+            and config.head != "class_logits"
+        )
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
         maps = self.layers[:-1](images)
@@ -110,7 +116,7 @@ class _DCGANDiscriminator(nn.Module):
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d) and module.affine:  # a conditional one's gains are kept beside it
+    elif isinstance(module, nn.BatchNorm2d) and module.affine:  # conditional batch norm has its gains in an embedding
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
 
@@ -119,10 +125,10 @@ def _initialise(module: nn.Module) -> None:
 class DCGANGenerator:
     """The DCGAN generator.
 
-    latent_dim: numbers in a latent.
-    channels: feature maps before the last layer; each layer towards the latent has twice as many.
-    norm: of each layer but the last. "conditional_batch" is batch norm with a gain and a bias for each class.
-    attention: sides of the maps that self-attention is added to, such as [32].
+    latent_dim: size of the latent.
+    channels: feature maps before the last layer; each earlier layer has twice as many as the next.
+    norm: of each layer except the last. "conditional_batch" is batch norm with a gain and a bias for each class.
+    attention: sides of the feature maps after which self-attention is inserted, such as [32].
     """
 
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
@@ -141,12 +147,12 @@ class DCGANDiscriminator:
 
     channels: feature maps after the first layer; each further layer has twice as many.
     slope: the leaky ReLU's slope below zero.
-    norm: of each layer but the first and the last.
+    norm: of each layer except the first and the last.
     spectral_norm: divide each weight by an estimate of its spectral norm (SNGAN), usually with norm = "none".
-    attention: sides of the maps that self-attention is added to, such as [16].
-    minibatch_stddev: before the last layer, add a map of how much the images of a group of so many differ; 0 for none.
-    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
-        also tells its class, for AC-GAN.
+    attention: sides of the feature maps after which self-attention is inserted, such as [16].
+    minibatch_stddev: group size of the minibatch standard deviation, a feature map before the last layer; 0 for none.
+    head: how class labels are used: "plain" not at all; "projection" adds an inner product with a class embedding to
+        the logit; "class_logits" adds class logits, for AC-GAN.
     """
 
     channels: int = field(default=64, validator=[ge(1), le(2**16)])

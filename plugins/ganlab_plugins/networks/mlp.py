@@ -1,7 +1,7 @@
-"""Fully connected generator and discriminator: the networks of the first GAN (Goodfellow et al. 2014, arXiv:1406.2661).
+"""Fully connected (MLP) generator and discriminator, as in the first GAN (Goodfellow et al. 2014, arXiv:1406.2661).
 
-Both take images of any size. Hidden layers are linear with a leaky ReLU; the generator ends in tanh, the discriminator
-in one logit.
+Both support images of any size. Hidden layers are linear with a leaky ReLU; the generator ends in tanh, the
+discriminator in one logit.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class _MLPDiscriminator(nn.Module):
             nn.Linear(config.hidden[-1], 1),
         )
         self.head = ClassHead(config.head, config.hidden[-1], images)
+        self.batch_independent = config.norm != "batch" and config.head != "class_logits"
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
         features = self.layers[:-1](images.flatten(1))
@@ -81,7 +82,7 @@ _widths: Any = [min_len(1), deep_iterable(and_(ge(1), le(2**20)))]
 class MLPGenerator:
     """A fully connected generator.
 
-    latent_dim: numbers in a latent.
+    latent_dim: size of the latent.
     hidden: widths of the hidden layers, first to last.
     slope: the leaky ReLU's slope below zero.
     norm: of each hidden layer.
@@ -102,11 +103,11 @@ class MLPDiscriminator:
 
     hidden: widths of the hidden layers, first to last.
     slope: the leaky ReLU's slope below zero.
-    dropout: the share of hidden values that is dropped in training.
+    dropout: dropout probability of the hidden layers.
     norm: of each hidden layer.
     spectral_norm: divide each weight by an estimate of its spectral norm (SNGAN).
-    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
-        also tells its class, for AC-GAN.
+    head: how class labels are used: "plain" not at all; "projection" adds an inner product with a class embedding to
+        the logit; "class_logits" adds class logits, for AC-GAN.
     """
 
     hidden: tuple[int, ...] = field(default=(1024, 512, 256), validator=_widths)

@@ -1,6 +1,6 @@
-"""PacGAN (Lin et al. 2018, arXiv:1712.04086): a discriminator that judges several images together.
+"""PacGAN (Lin et al. 2018, arXiv:1712.04086): a wrapper by which a discriminator classifies packs of several images.
 
-Where a generator lacks modes, several of its images differ less from each other than several real ones do.
+If a generator lacks modes, several of its images differ less from each other than several real ones do.
 """
 
 from __future__ import annotations
@@ -20,34 +20,37 @@ class _Packed(nn.Module):
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
         self.network, self.size = network, size
+        # Packs of two do not mix the halves of a joined batch, real and fake, where `size` divides the batch as it
+        # should. Larger packs may, such as when a batch is passed in parts.
+        self.batch_independent = size <= 2 and bool(getattr(network, "batch_independent", False))
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
         count = len(images)
-        # The last pack is filled from the front.
+        # The last pack is filled with images from the start of the batch.
         members = torch.arange(count + -count % self.size, device=images.device) % count
         packs = images[members].unflatten(0, (-1, self.size)).flatten(1, 2)
-        said: Any = self.network(packs, None)
-        if not isinstance(said, Tensor):
-            raise ComponentError("packed: needs a network that gives bare logits, so without classes")
-        return said.repeat_interleave(self.size)[:count]
+        logits: Any = self.network(packs, None)
+        if not isinstance(logits, Tensor):
+            raise ComponentError("packed: needs a network that returns logits only, without a class head")
+        return logits.repeat_interleave(self.size)[:count]
 
 
 @frozen
 class Packed:
-    """A discriminator of packs of images, side by side in its channels. Each image is given its pack's logit.
+    """PacGAN: a discriminator of packs of images, concatenated along the channels. An image's logit is its pack's.
 
-    A penalty on gradients by images counts that logit once for each image of the pack: `r1` and `r2` are `size` times
-    those of packs, and norms are held for each image, not for the pack as in PacWGAN-GP.
+    A gradient penalty counts that logit once for each image of the pack: `r1` and `r2` are `size` times those of packs,
+    and gradient norms are those of single images, not of packs as in PacWGAN-GP.
 
-    network: the discriminator that judges a pack.
-    size: images in a pack (m in the paper; PacGAN2 has 2). It should divide the batch.
+    network: the discriminator of packs.
+    size: images in a pack (m in the paper; PacGAN2 has 2). It should divide the batch size.
     """
 
     network: NetworkConfig = component("discriminator", default="mlp")
     size: int = field(default=2, validator=[ge(1), le(1024)])
 
     def build(self, images: ImageSpec) -> nn.Module:
-        # A pack has no class, so networks that need one refuse.
+        # A pack has no class, so a network that needs class labels is refused.
         packs = attrs.evolve(images, channels=images.channels * self.size, classes=None)
         return _Packed(self.network.build(packs), self.size)
 

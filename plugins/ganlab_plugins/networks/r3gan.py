@@ -1,13 +1,14 @@
-"""R3GAN's networks (Huang et al. 2024, arXiv:2501.05441): residual, without any norm.
+"""R3GAN's residual networks without normalisation layers (Huang et al. 2024, arXiv:2501.05441).
 
-They are for the loss `relativistic` with the penalties `r1` and `r2`.
+They are meant for the loss `relativistic` with the penalties `r1` and `r2`.
 
 Decisions:
-- A block is a 1x1, a grouped 3x3 and a 1x1 convolution with leaky ReLUs between them; it widens inside. As in Fixup,
-  its last one is 0 at first, and the others are scaled down by the number of blocks, which takes the place of a norm.
-- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator begins with a learned 4x4 map of
-  which the latent weighs the channels; the discriminator ends with the like turned round.
-- Any width and depth: the paper's for CIFAR-10 are far larger than the defaults, which two CPU cores can train.
+- A block is a 1x1, a grouped 3x3 and a 1x1 convolution with leaky ReLUs between them, an inverted bottleneck. As in
+  Fixup, the last convolution is initialised to 0, and the others are scaled down by the number of blocks, in place of
+  normalisation.
+- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator starts with a learned 4x4 map
+  whose channels are weighted by a linear function of the latent; the discriminator ends with the reverse.
+- Widths and depth are options: the paper's for CIFAR-10 are far larger than the defaults, which suit two CPU cores.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ganlab import ClassHead, ComponentError, HeadName, ImageSpec, Judged, Netwo
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
-"""Of the leaky ReLU (He et al. 2015, arXiv:1502.01852)."""
+"""The gain of the leaky ReLU (He et al. 2015, arXiv:1502.01852)."""
 
 
 def _conv(inputs: int, outputs: int, size: int, gain: float, groups: int = 1) -> nn.Conv2d:
@@ -64,7 +65,7 @@ class _Resampled(nn.Module):
         return self._resampled(x) if self.factor > 1 else x
 
     def _resampled(self, x: Tensor) -> Tensor:
-        # Antialiased, so that halving is a filter of the whole square and not of every second pixel.
+        # Antialiased, so that downsampling uses all pixels and not every second one.
         return interpolate(x, scale_factor=self.factor, mode="bilinear", antialias=self.factor < 1)
 
 
@@ -105,6 +106,7 @@ class _R3GANDiscriminator(nn.Module):
         self.last = nn.Linear(widths[-1], 1, bias=False)
         nn.init.normal_(self.last.weight, 0.0, 1 / math.sqrt(widths[-1]))
         self.head = ClassHead(config.head, widths[-1], images)
+        self.batch_independent = config.head != "class_logits"
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
         features = self.basis(self.layers(images)).flatten(1)
@@ -116,8 +118,7 @@ def _check_size(images: ImageSpec, stages: int) -> None:
     side = 4 * 2 ** (stages - 1)
     if (images.height, images.width) != (side, side):
         raise ComponentError(
-            f"widths: {stages} of them, from 4x4 on, are for images of {side}x{side}, not of "
-            f"{images.height}x{images.width}"
+            f"widths: {stages} stages from 4x4 are for images of {side}x{side}, not of {images.height}x{images.width}"
         )
 
 
@@ -130,11 +131,11 @@ def _widths(*default: int) -> tuple[int, ...]:
 class R3GANGenerator:
     """R3GAN's generator.
 
-    latent_dim: numbers in a latent.
-    widths: feature maps of each stage, from 4x4 on; each next one has twice the side, so four are for 32x32.
-    blocks: residual blocks of a stage.
-    expansion: how many times wider a block is inside.
-    group_width: channels of a group of the 3x3 convolutions.
+    latent_dim: size of the latent.
+    widths: feature maps of each stage, starting at 4x4; each stage doubles the side, so four are for 32x32.
+    blocks: residual blocks in a stage.
+    expansion: ratio of a block's inner to its outer channels.
+    group_width: channels in a group of the 3x3 convolutions.
     """
 
     latent_dim: int = field(default=64, validator=[ge(1), le(2**20)])
@@ -151,12 +152,12 @@ class R3GANGenerator:
 class R3GANDiscriminator:
     """R3GAN's discriminator.
 
-    widths: feature maps of each stage, from the images' side to 4x4, so four are for 32x32.
-    blocks: residual blocks of a stage.
-    expansion: how many times wider a block is inside.
-    group_width: channels of a group of the 3x3 convolutions.
-    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
-        also tells its class, for AC-GAN.
+    widths: feature maps of each stage, from the images' side down to 4x4, so four are for 32x32.
+    blocks: residual blocks in a stage.
+    expansion: ratio of a block's inner to its outer channels.
+    group_width: channels in a group of the 3x3 convolutions.
+    head: how class labels are used: "plain" not at all; "projection" adds an inner product with a class embedding to
+        the logit; "class_logits" adds class logits, for AC-GAN.
     """
 
     widths: tuple[int, ...] = _widths(64, 128, 128, 128)

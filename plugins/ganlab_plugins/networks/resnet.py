@@ -1,9 +1,10 @@
-"""SNGAN's residual networks (Miyato et al. 2018, arXiv:1802.05957) for square images of 16, 32, 64, 128 and like sizes.
+"""SNGAN's residual networks (Miyato et al. 2018, arXiv:1802.05957) for square images of 16, 32, 64, 128, … pixels.
 
 Decisions:
-- One piece of code for every size: the generator starts at 4x4 and doubles; the discriminator halves to 8x8 or, with
-  doubling channels, to 4x4, where two (or no) blocks more keep the side, as in the paper's tables for 32x32 and above.
-- The weights are Xavier's, with a gain of the root of 2 on the blocks' main paths, as in the authors' code.
+- The same code for every size: the generator starts at 4x4 and doubles the side; the discriminator halves it to 8x8
+  and has two more blocks there or, with doubling channels, to 4x4 and has one more, as in the paper's tables for 32x32
+  and larger images.
+- Weights have Xavier's initialisation, with a gain of sqrt(2) on the blocks' main paths, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from ganlab import (
 
 
 def _doublings(images: ImageSpec) -> int:
-    """How often a side of 4 doubles to the images'."""
+    """SNGAN ResNet: the number of doublings from a side of 4 to the images' side."""
     doublings = int(math.log2(images.height / 4)) if images.height >= 8 else 0
     if images.height != images.width or doublings < 1 or 4 * 2**doublings != images.height:
         raise ComponentError(
-            f"resnet has no layers for images of {images.height}x{images.width}; it takes square ones whose side is 4 "
-            "doubled some times, such as 16, 32, 64 or 128"
+            f"resnet does not support images of {images.height}x{images.width}; it needs square ones whose side is 4 "
+            "times a power of two, such as 16, 32, 64 or 128"
         )
     return doublings
 
@@ -52,7 +53,7 @@ def _conv(inputs: int, outputs: int, size: int, gain: float) -> nn.Conv2d:
 
 
 class _UpBlock(nn.Module):
-    """norm, ReLU, doubled, convolution, norm, ReLU, convolution; beside it doubled and a 1x1 convolution."""
+    """SNGAN's generator block: norm, ReLU, upsampling, convolution, norm, ReLU, convolution; 1x1 shortcut."""
 
     takes_condition = True
 
@@ -69,12 +70,15 @@ class _UpBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         inner = interpolate(self.before(x, condition), scale_factor=2)
         main: Tensor = self.after(self.first(inner), condition)
-        # A 1x1 convolution of doubled pixels is the doubled convolution.
+        # A 1x1 convolution commutes with nearest-neighbour upsampling.
         return main + interpolate(self.beside(x), scale_factor=2)
 
 
 class _DownBlock(nn.Module):
-    """ReLU, convolution, ReLU, convolution, halved; beside it a 1x1 convolution, halved. The first one has no ReLU."""
+    """SNGAN's discriminator block: ReLU, convolution, ReLU, convolution, average pooling; 1x1 shortcut.
+
+    The first block has no ReLU before its first convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, halves: bool, first: bool = False) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class _ResNetGenerator(nn.Module):
         super().__init__()
         self.latent_dim = config.latent_dim
         doublings = _doublings(images)
-        # From the block at 4x4 to the one at the images' side.
+        # From the block at 4x4 to the block at the images' side.
         widths = [config.channels * (2**number if config.doubling else 1) for number in range(doublings, -1, -1)]
         self.first = nn.Linear(config.latent_dim, widths[0] * 16)
         nn.init.xavier_uniform_(self.first.weight)
@@ -134,6 +138,7 @@ class _ResNetDiscriminator(nn.Module):
         nn.init.xavier_uniform_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         self.head = ClassHead(config.head, inputs, images)
+        self.batch_independent = config.head != "class_logits"
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
         features = self.layers(images).sum((2, 3))
@@ -145,12 +150,12 @@ class _ResNetDiscriminator(nn.Module):
 class ResNetGenerator:
     """SNGAN's residual generator.
 
-    latent_dim: numbers in a latent.
+    latent_dim: size of the latent.
     channels: feature maps at the images' side.
-    doubling: twice as many at each half of the side, as the paper has it for images above 32x32 (with channels = 64);
-        else all layers have as many, as for 32x32 (with 256).
+    doubling: double the feature maps each time the side is halved, as in the paper for images larger than 32x32 (with
+        channels = 64); otherwise their number is constant, as for 32x32 (with 256).
     norm: of each layer. "conditional_batch" is batch norm with a gain and a bias for each class.
-    attention: sides of the maps that self-attention is added to, such as [32] (SAGAN).
+    attention: sides of the feature maps after which self-attention is inserted, such as [32] (SAGAN).
     """
 
     latent_dim: int = field(default=128, validator=[ge(1), le(2**20)])
@@ -166,15 +171,15 @@ class ResNetGenerator:
 
 @frozen
 class ResNetDiscriminator:
-    """SNGAN's residual discriminator, without norms but the spectral one.
+    """SNGAN's residual discriminator, with spectral normalisation only.
 
     channels: feature maps at the images' side.
-    doubling: twice as many at each half of the side (with channels = 64, for images above 32x32); else all layers have
-        as many (with 128, for 32x32).
+    doubling: double the feature maps each time the side is halved (for images larger than 32x32, with channels = 64);
+        otherwise their number is constant (for 32x32, with 128).
     spectral_norm: divide each weight by an estimate of its spectral norm.
-    attention: sides of the maps that self-attention is added to, such as [32] (SAGAN).
-    head: what it knows of classes: "plain" nothing; "projection" judges an image as one of its class; "class_logits"
-        also tells its class, for AC-GAN.
+    attention: sides of the feature maps after which self-attention is inserted, such as [32] (SAGAN).
+    head: how class labels are used: "plain" not at all; "projection" adds an inner product with a class embedding to
+        the logit; "class_logits" adds class logits, for AC-GAN.
     """
 
     channels: int = field(default=128, validator=[ge(1), le(2**16)])

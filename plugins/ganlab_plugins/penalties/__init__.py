@@ -1,1 +1,1 @@
-"""Penalties on the networks."""
+"""Bundled penalties: terms added to a player's loss."""

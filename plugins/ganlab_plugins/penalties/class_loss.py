@@ -1,4 +1,4 @@
-"""The class half of AC-GAN's objective (Odena et al. 2017, arXiv:1610.09585): both players want classes to be told."""
+"""The auxiliary classification loss of AC-GAN (Odena et al. 2017, arXiv:1610.09585), which both players minimise."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ganlab import ComponentError, Penalty, Register, Step, hookimpl
 
 @frozen
 class ClassLoss:
-    """`weight` times the cross-entropy of the discriminator's class logits with the classes of the images.
+    """`weight` times the cross-entropy of the discriminator's class logits and the images' class labels (AC-GAN).
 
-    The discriminator's update counts real and fake images, the generator's the fake ones. It needs a discriminator
-    that gives class logits (head = "class_logits"), and usually stands in the experiment twice, once for each player.
+    The discriminator's term is computed on real and fake images, the generator's on fake images. It needs a
+    discriminator with class logits (head = "class_logits"). An experiment usually lists it twice, once for each player.
 
-    player: whose loss it is a term of: "discriminator" or "generator".
+    player: the player whose loss it is added to: "discriminator" or "generator".
     weight: the factor.
-    real_only: let the discriminator learn the classes of real images only.
+    real_only: compute the discriminator's term on real images only.
     every: add the term on every k-th update, times k.
     """
 

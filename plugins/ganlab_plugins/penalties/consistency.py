@@ -1,4 +1,4 @@
-"""Consistency regularisation (Zhang et al. 2020, arXiv:1910.12027): an image and its augmentation are judged alike."""
+"""Consistency regularisation (CR-GAN; Zhang et al. 2020, arXiv:1910.12027), between an image and its augmentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganlab import Augmentation, Penalty, Register, Step, component, hookimpl
 class Consistency:
     """`weight` times the mean squared difference of the logits of real images and of the same images augmented.
 
-    augmentation: what is done to them; the paper flips and moves them.
+    augmentation: the augmentation; flips and translations in the paper.
     weight: the factor (10 in the paper).
     every: add the term on every k-th update, times k.
     """

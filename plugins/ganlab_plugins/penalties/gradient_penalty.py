@@ -1,4 +1,4 @@
-"""Penalties that want gradients of a certain norm: WGAN-GP's between real and fake images, DRAGAN's near real ones."""
+"""Penalties on the discriminator's gradient norm: WGAN-GP's between real and fake images, DRAGAN's near real images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganlab import Penalty, Register, Step, hookimpl
 
 
 @frozen
-class _WantedNorm:
+class _GradientNorm:
     weight: float = field(default=10.0, validator=[ge(0), le(1e9)])
     norm: float = field(default=1.0, validator=[ge(0), le(1e9)])
     one_sided: bool = False
@@ -30,12 +30,12 @@ class _WantedNorm:
 
 
 @frozen
-class GradientPenalty(_WantedNorm):
-    """WGAN-GP: at random points between real and fake images (Gulrajani et al. 2017, arXiv:1704.00028).
+class GradientPenalty(_GradientNorm):
+    """WGAN-GP: gradient norm at random points between real and fake images (Gulrajani et al. 2017, arXiv:1704.00028).
 
     weight: the factor (lambda in the paper).
-    norm: the norm that the gradient is to have.
-    one_sided: let smaller norms be (Petzka et al. 2018, arXiv:1709.08894).
+    norm: the target norm of the gradient.
+    one_sided: penalise only norms above the target (Petzka et al. 2018, arXiv:1709.08894).
     every: add the term on every k-th update, times k.
     """
 
@@ -46,14 +46,14 @@ class GradientPenalty(_WantedNorm):
 
 
 @frozen
-class Dragan(_WantedNorm):
-    """DRAGAN: at real images with noise (Kodali et al. 2017, arXiv:1705.07215), beside the loss `bce`.
+class Dragan(_GradientNorm):
+    """DRAGAN: gradient norm at noisy real images (Kodali et al. 2017, arXiv:1705.07215), with `bce` as the loss.
 
     weight: the factor (lambda in the paper).
-    norm: the norm that the gradient is to have (k in the paper).
-    one_sided: let smaller norms be.
-    noise: the noise's standard deviation, in units of that of the batch's pixels. It is normal, as in the paper's text;
-        the authors' code draws it evenly, from 0 to 0.5 of that unit.
+    norm: the target norm of the gradient (k in the paper).
+    one_sided: penalise only norms above the target.
+    noise: the noise's standard deviation, in units of the standard deviation of the batch's pixels. The noise is
+        normal, as in the paper's text; the authors' code draws it uniformly, from 0 to 0.5 of that unit.
     every: add the term on every k-th update, times k.
     """
 

@@ -14,10 +14,10 @@ from ganlab import Penalty, Register, Step, hookimpl
 
 @frozen
 class L2Generator:
-    """`weight` times the L2 norm of all generator parameters taken as one vector, or times its square.
+    """`weight` times the L2 norm of all generator parameters as one vector, or times its square.
 
     weight: the factor.
-    squared: the square of the norm, which is weight decay as a loss term; the norm itself pulls with constant force.
+    squared: use the squared norm, which is weight decay as a loss term; the gradient of the norm has constant length.
     every: add the term on every k-th update, times k.
     """
 

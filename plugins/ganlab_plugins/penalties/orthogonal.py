@@ -14,13 +14,14 @@ from ganlab import Penalty, Register, Step, hookimpl
 
 @frozen
 class Orthogonal:
-    """`weight` times the sum over layers of the squared Frobenius norm of W W^T where it is not that of an identity.
+    """Orthogonal regularisation: `weight` times the sum over layers of the squared Frobenius norm of W W^T - I.
 
-    W has a row for each output of a linear or convolutional layer. Embeddings and vectors are left alone.
+    W has a row for each output of a linear or convolutional layer. Embeddings and vectors are not included.
 
     weight: the factor (beta in the papers).
-    player: whose layers: "generator" (BigGAN's) or "discriminator".
-    diagonal: also pull the rows' norms to 1, as in the first paper; else only their angles apart, as in BigGAN.
+    player: whose layers: "generator" (as in BigGAN) or "discriminator".
+    diagonal: include the diagonal, which pulls the rows' norms to 1, as in the first paper; otherwise only the
+        off-diagonal elements are penalised, as in BigGAN.
     every: add the term on every k-th update, times k.
     """
 
@@ -40,7 +41,7 @@ class Orthogonal:
 
 
 def _matrices(network: nn.Module) -> list[Tensor]:
-    """Each layer's weight as rows of its outputs; a transposed convolution has its outputs second."""
+    """Each layer's weight as a matrix with a row an output; a transposed convolution has its outputs in dimension 1."""
     found = []
     for module in network.modules():
         if isinstance(module, nn.ConvTranspose2d):

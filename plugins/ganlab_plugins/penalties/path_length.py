@@ -1,5 +1,6 @@
-"""Path length regularisation (Karras et al. 2020, arXiv:1912.04958): a step in the latents changes images by as much
-wherever it is taken."""
+"""Path length regularisation of StyleGAN2 (Karras et al. 2020, arXiv:1912.04958).
+
+A step of fixed length in latent space should change the generated image by the same amount everywhere."""
 
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ from ganlab import Penalty, Register, Step, hookimpl
 
 @frozen
 class PathLength:
-    """`weight` times the mean of (|J^T y| - a)^2, where a is the running mean of |J^T y| in the updates before.
+    """`weight` times the mean of (|J^T y| - a)^2, where a is the running mean of |J^T y| over earlier updates.
 
-    J is the Jacobian of the generated image by its latents, y noise of as many pixels with a deviation of
-    1 / sqrt(height * width). Latents are new ones; the paper's are those behind StyleGAN's mapping network, here they
-    are the generator's input. Like the paper's a, ours begins at 0. The pass is in training mode: with batch norm an
-    image depends on other latents too, and as is usual the gradient of the whole is taken.
+    J is the Jacobian of the generated image with respect to its latent, y is noise of the image's shape with standard
+    deviation 1 / sqrt(height * width). New latents are drawn. In the paper they are the outputs of StyleGAN's mapping
+    network, here the generator's input. As in the paper, a starts at 0. The forward pass is in training mode: with
+    batch norm an image depends on the other latents too, and the gradient of the sum over the batch is taken, as usual.
 
     weight: the factor (2 in the paper's code).
-    decay: how much of a is kept in an update.
-    batch_shrink: divide the batch by this many, as the paper does to save memory; at least two images are left.
+    decay: the decay of the running mean a per update.
+    batch_shrink: divide the batch size by this, as the paper does to save memory; at least two images are used.
     every: add the term on every k-th update, times k.
     """
 
@@ -42,18 +43,18 @@ class PathLength:
 
     def penalty(self, step: Step) -> Tensor:
         lengths = self._lengths(step)
-        # In the first step it goes where the images are, and from then on stays the same tensor.
+        # In the first step it moves to the images' device; afterwards it remains the same tensor.
         a = self._state["a"] = self._state["a"].to(lengths.device)
         term = self.weight * (lengths - a).square().mean()
         a.lerp_(step.mean_of_all(lengths.mean()).to(a.dtype), 1 - self.decay)
         return term
 
     def _lengths(self, step: Step) -> Tensor:
-        # Batch norm takes no single image.
+        # Batch norm needs at least two images.
         count = min(len(step.fake), max(2, len(step.fake) // self.batch_shrink))
         latent_dim: Any = step.generator.latent_dim
         z = torch.randn(count, latent_dim, device=step.fake.device, dtype=step.fake.dtype).requires_grad_()
-        # The way back is computed under autocast too, where that is on.
+        # Autocast would also apply to the backward pass, which is computed here.
         with torch.autocast(z.device.type, enabled=False):
             images = step.generate(z)
             noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])

@@ -1,4 +1,4 @@
-"""R1 and R2: the squared gradient at real and at fake images (Mescheder et al. 2018, arXiv:1801.04406)."""
+"""R1 and R2: zero-centred gradient penalties at real and at fake images (Mescheder et al. 2018, arXiv:1801.04406)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganlab import Penalty, Register, Step, hookimpl
 
 @frozen
 class _ZeroCentred:
-    """gamma / 2 times the mean over images of the squared norm of the discriminator's gradient.
+    """Base of R1 and R2: gamma / 2 times the mean over images of the discriminator's squared gradient norm.
 
     gamma: the factor (10 in the paper's experiments).
     every: add the term on every k-th update, times k (16 in StyleGAN2).
@@ -32,7 +32,7 @@ class _ZeroCentred:
 
 @frozen
 class R1(_ZeroCentred):
-    """gamma / 2 times the mean over real images of the squared norm of the discriminator's gradient.
+    """R1: gamma / 2 times the mean over real images of the squared norm of the discriminator's gradient.
 
     gamma: the factor (10 in the paper's experiments).
     every: add the term on every k-th update, times k (16 in StyleGAN2).
@@ -45,7 +45,7 @@ class R1(_ZeroCentred):
 
 @frozen
 class R2(_ZeroCentred):
-    """gamma / 2 times the mean over fake images of the squared norm of the discriminator's gradient.
+    """R2: gamma / 2 times the mean over fake images of the squared norm of the discriminator's gradient.
 
     gamma: the factor (10 in the paper's experiments).
     every: add the term on every k-th update, times k.

@@ -149,7 +149,7 @@ def test_columns_are_found_or_named(places: Places, folder: Path) -> None:
     with pytest.raises(ComponentError, match=r"label: no column 'kinds'; there are picture \(Image\), kind"):
         built(places, image="mask", label="kinds")
     for name in ("text", "picture"):
-        with pytest.raises(ComponentError, match=f"label: the column '{name}' does not hold what it should"):
+        with pytest.raises(ComponentError, match=f"label: the column '{name}' has the wrong type"):
             built(places, image="mask", label=name)
     found = built(places, image="mask", label="fine")
     assert np.array_equal(found.images.numpy(), as_files(places, other).images.numpy())
@@ -280,9 +280,9 @@ def test_a_data_set_of_the_hub(hub: type[Hub], places: Places, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("constants", "said"),
     [
-        ({}, "neither a folder nor a data set of the hub that may be read ("),
-        ({"ENDPOINT": "http://127.0.0.1:9"}, "no such folder, and the hub cannot be reached ("),
-        ({"HF_HUB_OFFLINE": True}, "no such folder, and the hub cannot be reached ("),
+        ({}, "neither a folder nor a readable data set of the hub ("),
+        ({"ENDPOINT": "http://127.0.0.1:9"}, "no such folder, and the hub is unreachable ("),
+        ({"HF_HUB_OFFLINE": True}, "no such folder, and the hub is unreachable ("),
     ],
 )
 def test_a_hub_that_has_no_such_data_or_is_out_of_reach_is_told_at_once(

@@ -51,7 +51,7 @@ def test_links_are_followed_but_not_in_circles(places: Places, folder: Path) -> 
     folder.joinpath("a").symlink_to(places.data / "elsewhere")
     assert len(built(places)) == 1
     (places.data / "elsewhere" / "back").symlink_to(folder)
-    with pytest.raises(ComponentError, match="link to a folder that it lies in"):
+    with pytest.raises(ComponentError, match="link to a folder that contains it"):
         built(places)
 
 
@@ -69,7 +69,7 @@ def test_the_path_is_absolute_or_below_data_or_here(
     with pytest.raises(ComponentError) as caught:
         built(places, path="nowhere")
     assert str(caught.value) == (
-        f"path: 'nowhere': no such folder; looked at {places.data / 'nowhere'} and {tmp_path / 'nowhere'}"
+        f"path: 'nowhere': no such folder; tried {places.data / 'nowhere'} and {tmp_path / 'nowhere'}"
     )
 
 
@@ -103,7 +103,7 @@ def test_without_test_path_there_is_no_test_split(places: Places, folder: Path) 
 
 
 def test_an_empty_folder_is_refused(places: Places) -> None:
-    with pytest.raises(ComponentError, match=r"set: holds no images; wanted files such as \.bmp"):
+    with pytest.raises(ComponentError, match=r"set: contains no images; wanted files such as \.bmp"):
         built(places)
 
 
