@@ -139,7 +139,7 @@ def test_an_operation_that_cannot_repeat_ends_the_run_in_one_line(
     assert code == 1
     assert err == (
         "train.deterministic: torch has no deterministic implementation of put_, which "
-        f"{path.parent / 'asking.py'}:{line} calls; put another operation in its place, or set train.deterministic to "
+        f"{path.parent / 'asking.py'}:{line} calls; use another operation, or set train.deterministic to "
         "false\n"
     )
     info = json.loads(Path("r/run.json").read_text())

@@ -184,8 +184,8 @@ def test_batches_are_halved_where_memory_runs_out(recwarn: pytest.WarningsRecord
     assert torch.equal(batches(rows[:4]), 2 * rows[:4])  # it has learned
     assert sizes[7:] == [2, 2]
     assert [str(w.message) for w in recwarn] == [
-        "memory ran out at 8 images at a time; going on with 4",
-        "memory ran out at 4 images at a time; going on with 2",
+        "out of memory at 8 images at a time; continuing with 4",
+        "out of memory at 4 images at a time; continuing with 2",
     ]
     assert batches(rows[:0]).shape == (0, 1)
 

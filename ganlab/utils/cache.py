@@ -1,4 +1,8 @@
-"""ganlab.utils.cache."""
+"""The disk cache: tensors that are expensive to compute, stored as safetensors files under a hash of their key.
+
+A cached value is used only if its key and its hash match what the note beside it says. A file lock ensures that of
+several processes only one computes a value.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganlab.utils.errors import one_line
+from ganlab.utils.files import write_whole
 from ganlab.utils.hashing import sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
-from ganlab.utils.files import write_whole
 
 
 def cached_tensors(
     folder: Path, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The tensors that `compute` gives, kept on disk under everything that they depend on.
+    """Returns the tensors of `compute()` from the disk cache, computing and storing them on a miss.
 
-    `key` must be JSON and must name all that the result depends on. Of several processes that want the same value at
-    once, one computes and the others wait. A file that is damaged, cut short or of another key is computed again.
-    Where nothing can be kept, a warning says so, and the value is computed each time.
+    `key` must be JSON-serialisable and must contain everything that the result depends on. If several processes ask for
+    the same value, one computes it and the others wait. A file that is damaged, truncated or has another key is
+    recomputed. If the cache folder cannot be written, a warning says so and the value is computed each time.
     """
     from filelock import FileLock
     from safetensors.torch import save
@@ -37,9 +41,9 @@ def cached_tensors(
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(str(path.with_suffix(".lock"))))
             problem = None
-        except (OSError, NotImplementedError) as error:  # the second where a file system has no locks
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: the file system has no locks
             problem = error
-        tensors = _cached(path, json.loads(text))
+        tensors = _read_cached(path, json.loads(text))
         if tensors is None:
             if problem is None:
                 _remove_leftovers(path)
@@ -52,14 +56,14 @@ def cached_tensors(
                 write_whole(path.with_suffix(".json"), json.dumps({"key": json.loads(text), "sha256": sha256(data)}))
             except (OSError, NotImplementedError) as error:
                 warnings.warn(
-                    f"{path.name} cannot be kept in {folder} ({one_line(error)}); it is computed again next time",
+                    f"{path.name} cannot be stored in {folder} ({one_line(error)}); it will be recomputed next time",
                     stacklevel=2,
                 )
     return tensors
 
 
-def _cached(path: Path, key: object) -> dict[str, Tensor] | None:
-    """The tensors of a file, or None where it is not there, is damaged, or its note is of another key."""
+def _read_cached(path: Path, key: object) -> dict[str, Tensor] | None:
+    """Reads a cache file; returns None if it is missing or damaged, or if its note has another key."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -74,7 +78,7 @@ def _cached(path: Path, key: object) -> dict[str, Tensor] | None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what processes that were killed in `write_whole` left of a file and its note; its lock must be held."""
+    """Removes temporary files of a cache entry that killed processes left behind; the entry's lock must be held."""
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*"):
         with contextlib.suppress(OSError):
             leftover.unlink()

@@ -1,12 +1,12 @@
-"""Runs that repeat to the bit on CUDA too (`train.deterministic`): torch's settings for that, put back after the run.
+"""Deterministic algorithms on CUDA (`train.deterministic`): torch's settings for them, restored after the run.
 
 Decisions:
-- On the CPU runs repeat to the bit without it. On CUDA sums by atomic addition, cuDNN's choice among its algorithms and
-  cuBLAS's workspaces do not, and what repeats is slower, so it has to be asked for.
-- An operation that torch has no deterministic implementation of ends the run, in one line that names it and who called
-  it: a warning would leave a run that says of itself that it repeats, and does not.
-- New memory is not filled with NaN, as torch otherwise does in this mode: it finds operations that read what nobody
-  wrote, at the cost of writing all memory twice, and gives the same numbers where there is none.
+- It is an option because it is slower. On the CPU, runs are bitwise reproducible without it; on CUDA, atomic additions,
+  cuDNN's choice of algorithm and cuBLAS's workspaces are not.
+- An operation without a deterministic implementation ends the run with one line that names the operation and its
+  caller. A warning would leave a run that claims to be reproducible and is not.
+- `fill_uninitialized_memory` is off: it fills new memory with NaN to expose reads of uninitialised memory, which writes
+  all memory twice and otherwise does not change results.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ganlab.utils.paths import PACKAGE
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 REPEATING = (":4096:8", ":16:8")
-"""The workspaces with which cuBLAS repeats its results, as NVIDIA and torch name them."""
+"""The values of CUBLAS_WORKSPACE_CONFIG with which cuBLAS is deterministic."""
 
-_ELSEWHERE = (f"{PACKAGE}{os.sep}", str(Path(torch.__file__).parent))
+_CORE_AND_TORCH = (f"{PACKAGE}{os.sep}", str(Path(torch.__file__).parent))
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Whatever the body computes it computes the same way every time, where that is `wanted`; else nothing is changed.
+    """Makes torch use deterministic algorithms in the body if `wanted`; otherwise changes nothing.
 
-    Enter it before anything runs on CUDA: cuBLAS and torch read the workspaces' setting once. Raises NotDeterministic
-    where an operation in the body cannot.
+    Enter it before anything runs on CUDA, since cuBLAS and torch read the workspace setting only once. Raises
+    NotDeterministic if an operation in the body has no deterministic implementation.
     """
     if not wanted:
         yield
@@ -53,7 +53,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     cudnn.deterministic, cudnn.benchmark = True, False
     memory.fill_uninitialized_memory = False
     try:
-        with _named():
+        with _raise_not_deterministic():
             yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=only_warns)
@@ -65,8 +65,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """An operation that torch refuses in the body, because it has no deterministic implementation, is named."""
+def _raise_not_deterministic() -> Iterator[None]:
+    """Turns torch's error about an operation without a deterministic implementation into NotDeterministic."""
     try:
         yield
     except RuntimeError as error:
@@ -75,13 +75,16 @@ def _named() -> Iterator[None]:
             raise
         raise NotDeterministic(
             f"train.deterministic: torch has no deterministic implementation of {refused[1]}{_caller(error)}; "
-            "put another operation in its place, or set train.deterministic to false"
+            "use another operation, or set train.deterministic to false"
         ) from error
 
 
 def _caller(error: RuntimeError) -> str:
-    """The innermost line that is neither torch's nor the core's; in a backward pass there is none."""
+    """Names the code that called the non-deterministic operation: the innermost frame outside torch and the core.
+
+    In a backward pass there is none.
+    """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_ELSEWHERE):
+        if not frame.filename.startswith(_CORE_AND_TORCH):
             return f", which {frame.filename}:{frame.lineno} calls"
     return ", which is called by torch itself, as in a backward pass"

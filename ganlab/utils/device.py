@@ -1,4 +1,4 @@
-"""ganlab.utils.device."""
+"""The torch device: what `--device auto`, `cpu` and `cuda` select, and its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ganlab.utils.errors import UserError
 
 
 def pick_device(wanted: str) -> torch.device:
-    """auto is CUDA where there is one; raises UserError for a CUDA that is not there."""
+    """Returns the torch device for `--device`: "auto" is CUDA if available. Raises UserError if CUDA is missing."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "cuda" and not torch.cuda.is_available():

@@ -1,8 +1,9 @@
-"""The processes that torchrun starts for one job: which one this is, and what they tell each other.
+"""Distributed training with torchrun: the process group, this process's rank, and collective operations.
 
 Decisions:
-- Rows go round in the order of the ranks, so what is put together is what one process would have had.
-- What is not on a device (flags, JSON, random states) goes over gloo, so that the host need not wait for the device.
+- Rows are gathered in the order of the ranks, so the result is what one process would have had.
+- Data that is not on a device (flags, JSON, random states) goes through gloo, so that the host need not wait for the
+  device.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from torch import Tensor, distributed
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Joins the other processes, where torchrun started this one, and gives this one's device."""
+    """Joins the process group if torchrun started this process; yields this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # Its functions keep the group that there is at import as a default, and torch's optimisers import it. Were that
-    # while the group lives, gloo's threads would outlive it, and abort the process now and then as Python ends.
+    # The functions of torch.distributed.nn keep the group that exists at its import as a default, and torch's
+    # optimisers import it. If that happened while the group exists, gloo's threads would outlive the group and
+    # sometimes abort the process when Python exits.
     importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     if device.type == "cuda":
@@ -41,27 +43,27 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """The number of this process, from 0; the first one writes."""
+    """The rank of this process, from 0. Only rank 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes of the job."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def local_world_size() -> int:
-    """How many of the processes are on this machine."""
+    """The number of the job's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
 
 
 def local_share(count: int) -> tuple[int, int]:
-    """The part of `count` things that is this process's: from the first number to before the second."""
+    """The half-open range of indices below `count` that belongs to this process's rank."""
     return count * rank() // world_size(), count * (rank() + 1) // world_size()
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """The rows (n, …) of every process in the order of their ranks; n need not be the same. Every process must call."""
+    """All-gathers rows (n, …) in rank order; n may differ between processes. Every process must call it."""
     if world_size() == 1:
         return rows
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
@@ -75,41 +77,41 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def broadcast_json(compute: Callable[[], Any]) -> Any:
-    """What `compute` gives the first process, which must be JSON, in every process; the others do not compute."""
+    """Calls `compute` on rank 0 only and broadcasts its result, which must be JSON-serialisable."""
     if world_size() == 1:
         return compute()
     text = json.dumps(compute()).encode() if rank() == 0 else b""
     length = torch.tensor([len(text)])
-    distributed.broadcast(length, 0, group=_hosts())
+    distributed.broadcast(length, 0, group=_host_group())
     data = torch.empty(int(length), dtype=torch.uint8)
     if rank() == 0:
         data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-    distributed.broadcast(data, 0, group=_hosts())
+    distributed.broadcast(data, 0, group=_host_group())
     return json.loads(data.numpy().tobytes())
 
 
 def all_gather_bytes(data: bytes) -> list[bytes]:
-    """The bytes of every process, in the order of their ranks."""
+    """All-gathers a byte string per process, in rank order."""
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
-    distributed.all_gather(lengths, torch.tensor([len(data)]), group=_hosts())
+    distributed.all_gather(lengths, torch.tensor([len(data)]), group=_host_group())
     padded = torch.zeros(max(int(length) for length in lengths), dtype=torch.uint8)
     padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     parts = [torch.empty_like(padded) for _ in lengths]
-    distributed.all_gather(parts, padded, group=_hosts())
+    distributed.all_gather(parts, padded, group=_host_group())
     return [part[: int(length)].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
 
 def any_process(flag: bool) -> bool:
-    """Whether any process has the flag."""
+    """Whether the flag is set on any process (all-reduce)."""
     if world_size() == 1:
         return flag
     flags = torch.tensor([int(flag)])
-    distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=_hosts())
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=_host_group())
     return bool(flags)
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
-    """The mean over processes of a tensor."""
+    """All-reduces a tensor, in place, to its mean over processes."""
     if world_size() > 1:
         distributed.all_reduce(values)
         values /= world_size()
@@ -117,7 +119,7 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 
 
 def all_gather_with_grad(rows: Tensor) -> Tensor:
-    """The rows (n, …) of all processes, n the same in each; a gradient reaches this process's own only."""
+    """All-gathers rows (n, …) with equal n; the gradient flows back only into this process's own rows."""
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
@@ -127,7 +129,7 @@ def all_gather_with_grad(rows: Tensor) -> Tensor:
 
 
 def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replaces each gradient by the sum over processes, all of them in one message."""
+    """All-reduces the parameters' gradients to their sums over processes, flattened into one tensor."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -140,15 +142,16 @@ def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrites tensors by those of the first process."""
+    """Broadcasts the tensors of rank 0, in place, to all processes."""
     if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor.data, 0)
 
 
-def _hosts() -> Any:
-    """The group in which tensors on the CPU go round, whatever the devices are."""
+def _host_group() -> Any:
+    """The gloo process group for tensors on the CPU, whatever the devices are; None is the default group."""
     return _groups[0] if _groups else None
 
 
 _groups: list[Any] = []
+"""The gloo group of the current process group, if the default group is NCCL."""

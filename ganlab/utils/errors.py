@@ -1,7 +1,7 @@
-"""The ways a command can end other than well, each with its exit code.
+"""The exception classes, each with the exit code of the command, and helpers that format values for error messages.
 
-A user's mistake is a `UserError`: it carries one line a problem, all of them, and never shows a traceback. A component
-that cannot work with what it was given raises `ComponentError`; build adds the file and the table it came from.
+A mistake in the user's input is a `UserError`: it has one line for each problem and is shown without a traceback. A
+component that cannot work with its options raises `ComponentError`; the core adds the file and the table they are from.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 
 class GanlabError(Exception):
-    """Base of everything that ganlab raises on purpose."""
+    """Base class of all exceptions that ganlab raises on purpose."""
 
     exit_code = 1
 
 
 class UserError(GanlabError):
-    """The user's input is wrong. `problems` holds one line for each thing to mend."""
+    """Exception for wrong user input. `problems` holds one line for each thing to fix."""
 
     exit_code = 2
 
@@ -28,21 +28,24 @@ class UserError(GanlabError):
 
 
 class ComponentError(GanlabError):
-    """Raised by a component (a plugin's class) that refuses its options or its surroundings.
+    """Exception that a component (a plugin's class) raises if it cannot work with its options or its environment.
 
-    The message says what was got and what was wanted; the core puts the experiment's file and table before it and
-    treats it as the user's mistake (exit code 2).
+    The message should say what it got and what it expected. The core puts the experiment's file and table in front and
+    treats it as a user error (exit code 2).
     """
 
     exit_code = 2
 
 
 class CannotWrite(GanlabError, OSError):
-    """A file that could not be written whole; what was there before still is."""
+    """Exception for a file that could not be written; the file's previous content is unchanged."""
 
 
 class PluginFailed(GanlabError):
-    """A plugin's code raised where nothing can go on without it. `trace` is the traceback from its own code on."""
+    """Exception for an error in a plugin's code that ends the command.
+
+    `trace` is the traceback from the plugin's own code on.
+    """
 
     def __init__(self, message: str, trace: str) -> None:
         super().__init__(message)
@@ -50,50 +53,50 @@ class PluginFailed(GanlabError):
 
 
 class OutOfMemory(GanlabError):
-    """A step needs more memory than there is."""
+    """Exception for a training step that ran out of memory."""
 
 
 class NotDeterministic(GanlabError):
-    """train.deterministic is asked for, and an operation has no deterministic implementation."""
+    """Exception for an operation without a deterministic implementation while `train.deterministic` is set."""
 
 
 class Diverged(GanlabError):
-    """A term, a gradient, a weight or the running average became NaN or infinite."""
+    """Exception for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
 
     exit_code = 3
 
 
 class Interrupted(GanlabError):
-    """The run was asked to stop; its state is saved and it can be resumed."""
+    """Exception for a run that a signal stopped; its state is saved and it can be resumed."""
 
     exit_code = 75
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """What an error (or a text) says, or its name where it says nothing, without line breaks and not without end."""
+    """Formats an exception (or a text) as one line of at most `limit` characters; the class name if it is empty."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 LONGEST_NAME = 100
-"""Characters of the longest name that anything may have; what is longer was no slip of the pen."""
+"""The longest name, in characters, that an error message repeats in full or compares with the known names."""
 
 
 def quote(value: object) -> str:
-    """A value as the user wrote it, shortened, on one line."""
+    """Formats a value for an error message: as in TOML, on one line, at most 60 characters."""
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def quote_key(key: str) -> str:
-    """A key as TOML has it, shortened: in quotes, without line breaks, where it is more than letters and digits."""
+    """Formats a TOML key for an error message: in quotes and shortened unless it is a bare key."""
     return key if len(key) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", key) else quote(key)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'margin'?"` for the nearest known name, else an empty string."""
-    if len(name) > LONGEST_NAME:  # the search for the nearest takes quadratic time
+    """Returns the suffix `"; did you mean 'margin'?"` with the most similar known name, or an empty string."""
+    if len(name) > LONGEST_NAME:  # difflib takes quadratic time
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,7 @@
-"""Writing files so that a reader never meets half of one, and keeping what is costly to compute.
+"""Atomic file writes, removal of files and folders, and checks for disk space.
 
-Every write goes to a temporary name in the same folder, is flushed to the disk and renamed: after a crash there is the
-old file or the new one. A cached value is trusted only when its key and its hash are what they should be.
+Every write goes to a temporary file in the same folder, which is flushed to disk and renamed: after a crash there is
+either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ganlab.utils.errors import CannotWrite
 
-if TYPE_CHECKING:
-    pass
-
 
 def flush_folder(folder: Path) -> None:
-    """Asks the disk to remember the names in a folder (a rename is not safe before)."""
+    """Flushes a folder's entries to disk (fsync); before that a rename may be lost in a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -32,7 +28,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def raise_cannot_write(path: Path, size: int) -> Iterator[None]:
-    """What keeps the body from writing `size` bytes to `path` becomes CannotWrite: the path, the size, the reason."""
+    """Turns an OSError in the body into CannotWrite, whose message has the path, the size and the reason."""
     try:
         yield
     except OSError as error:
@@ -49,7 +45,7 @@ def _free_beside(path: Path) -> str:
 
 
 def remove_path(path: Path) -> None:
-    """Removes a folder with all in it, or whatever else lies there."""
+    """Removes a file, a link, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -57,21 +53,21 @@ def remove_path(path: Path) -> None:
 
 
 def check_disk_space(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Raises CannotWrite where files of these sizes cannot be written to `folder`; leaves nothing there."""
+    """Raises CannotWrite if files of these sizes (bytes) do not fit on the disk of `folder`; leaves no file behind."""
     temporary = folder / f".room-{os.getpid()}"
     with raise_cannot_write(folder, sum(sizes.values())):
         temporary.mkdir(parents=True)
         try:
             for name, size in sizes.items():
                 with (temporary / name).open("wb") as stream:
-                    if size and hasattr(os, "posix_fallocate"):  # macOS has none, and finds out later
+                    if size and hasattr(os, "posix_fallocate"):  # not on macOS, where the write itself would fail
                         os.posix_fallocate(stream.fileno(), 0, size)
         finally:
             shutil.rmtree(temporary)
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Writes a file whole or not at all. Raises CannotWrite."""
+    """Writes a file atomically: temporary file, fsync, rename. Raises CannotWrite."""
     content = data.encode() if isinstance(data, str) else data
     with raise_cannot_write(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)

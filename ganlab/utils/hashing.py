@@ -1,4 +1,4 @@
-"""ganlab.utils.hashing."""
+"""SHA-256 hashes of bytes, files and named tensors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def file_sha256(path: Path) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """One hash of named tensors: names, types, shapes and bytes, whatever order they come in."""
-    import torch  # this module is imported where torch must not be
+    """Returns one SHA-256 of named tensors: of their names, dtypes, shapes and bytes, independent of their order."""
+    import torch  # here, since commands that do not need torch import this module
 
     digest = hashlib.sha256()
     for name in sorted(tensors):

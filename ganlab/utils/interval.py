@@ -1,4 +1,4 @@
-"""ganlab.utils.interval."""
+"""`Interval`: how often a slow action takes place, in steps or epochs, such as `500` or `"2 epochs"`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from attrs import frozen
 from ganlab.utils.errors import quote
 
 INTERVAL_SYNTAX = 'a number of steps or "N epochs"'
-"""What an interval is in the experiment file, in words."""
-
+"""How error messages describe an interval."""
 
 MAX_COUNT = 10**12
-"""The longest interval, in steps or epochs: longer than any run."""
+"""The longest interval, in steps or epochs; longer than any run."""
 
 
 @frozen
 class Interval:
-    """How often something beside the step happens: `500` (steps) or `"2 epochs"`; 0 means never.
+    """The interval between two logs, checkpoints or other actions: `500` (steps) or `"2 epochs"`; 0 means never.
 
-    An epoch is one pass of the discriminator over the training data, incomplete batches dropped.
+    An epoch is one pass of the discriminator over the training data; incomplete batches are dropped.
     """
 
     count: int = 0
@@ -29,7 +28,7 @@ class Interval:
 
     @classmethod
     def parse(cls, value: object) -> Interval:
-        """From the experiment file's number of steps, or text such as "1 epoch". Raises ValueError."""
+        """Parses an interval: a number of steps, or text such as "1 epoch". Raises ValueError."""
         if isinstance(value, Interval):
             return value
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
@@ -45,7 +44,7 @@ class Interval:
         return self.count if self.unit == "steps" else str(self)
 
     def in_steps(self, steps_per_epoch: float) -> int:
-        """The interval in steps: 0 for never, else at least 1."""
+        """Converts the interval to steps: 0 for never, otherwise at least 1."""
         if self.unit == "steps" or self.count == 0:
             return self.count
         return max(1, round(self.count * steps_per_epoch))

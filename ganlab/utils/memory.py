@@ -1,4 +1,4 @@
-"""How much memory is free, and work on many rows that is halved where it runs out, and goes on."""
+"""Free memory of a device or the host, out-of-memory errors, and batches that shrink when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
-WORDS = ("allocate memory", "Storage size calculation overflowed")
-"""What torch says on the CPU where memory runs out, or where it could not even be counted."""
+CPU_MESSAGES = ("allocate memory", "Storage size calculation overflowed")
+"""Parts of torch's messages for a failed or overflowing allocation on the CPU."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a class of its own on CUDA, the words of a RuntimeError on the CPU."""
+    """Whether an exception means out of memory: torch.OutOfMemoryError on CUDA, a RuntimeError's message on the CPU."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in CPU_MESSAGES)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could be taken now: of the device on CUDA, else of this machine, less where a cgroup allows less.
+    """Returns the free memory in bytes: of the CUDA device, or of the host, limited by the process's cgroups.
 
-    What the system only keeps in case it is read again counts as free. 0 where the system does not tell.
+    The page cache counts as free. Returns 0 if the system does not report it.
     """
     import torch
 
@@ -44,7 +44,7 @@ def free_memory(device: torch.device) -> int:
         free = next(1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:")
     except (OSError, StopIteration):
         try:
-            # What is free is not told everywhere, but how much there is.
+            # Without /proc/meminfo only the total is known.
             free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (ValueError, OSError):
             return 0
@@ -52,7 +52,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _left_in_cgroups() -> Iterator[int]:
-    """What each memory limit that this process is under leaves, in bytes."""
+    """Yields the bytes of memory that are left under each cgroup limit of this process."""
     try:
         lines = (PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -60,12 +60,12 @@ def _left_in_cgroups() -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mount, limit, usage, kept = CGROUPS, "memory.max", "memory.current", ""
+            mount, limit, usage, prefix = CGROUPS, "memory.max", "memory.current", ""
         elif "memory" in controllers.split(","):
-            mount, limit, usage, kept = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+            mount, limit, usage, prefix = CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
         else:
             continue
-        # In a container the path may be one outside, and the container's own group lie at the mount.
+        # In a container the path may be the host's, and the container's own group is then at the mount.
         here = mount / path.strip("/")
         for group in (here, *(parent for parent in here.parents if parent.is_relative_to(mount))):
             try:
@@ -74,16 +74,16 @@ def _left_in_cgroups() -> Iterator[int]:
                 entries = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
             except (OSError, ValueError):  # no such group, or "max": no limit
                 continue
-            files = sum(int(entries.get(f"{kept}{name}", 0)) for name in ("active_file", "inactive_file"))
-            yield most - used + min(files, used)
+            page_cache = sum(int(entries.get(f"{prefix}{name}", 0)) for name in ("active_file", "inactive_file"))
+            yield most - used + min(page_cache, used)
 
 
 @define
 class FittingBatches:
-    """Calls a function on rows (N, …) by batches of `size` and puts the results together.
+    """Calls a function on rows (N, …) in batches of `size` and concatenates the results.
 
-    Where memory runs out, batches are half as large from then on, down to one row. So it is only for functions of
-    which a row's result does not depend on the others: networks in eval mode.
+    When memory runs out, the batch size is halved for the rest, down to one row. The result of a row must therefore not
+    depend on the other rows, as for networks in eval mode.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -103,7 +103,7 @@ class FittingBatches:
                     raise
                 self.size = len(part) // 2
                 warnings.warn(
-                    f"memory ran out at {len(part)} images at a time; going on with {self.size}", stacklevel=2
+                    f"out of memory at {len(part)} images at a time; continuing with {self.size}", stacklevel=2
                 )
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Where files lie that are no run's: the data folder and the cache folder, and the package itself."""
+"""The data folder (`$GANLAB_DATA`), the cache folder (`$GANLAB_CACHE`) and the folder of the package."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import platformdirs
 from attrs import frozen
 
 PACKAGE = Path(__file__).parent.parent
-"""The folder of ganlab's own code, by which a traceback's lines are told from a plugin's."""
+"""The folder of ganlab's own code; frames of a traceback outside it may be a plugin's."""
 
 
 @frozen
 class Places:
-    """Where data sets lie (`$GANLAB_DATA`) and where what can be made again is kept (`$GANLAB_CACHE`)."""
+    """The data folder (`$GANLAB_DATA`) and the cache folder for what can be recomputed (`$GANLAB_CACHE`)."""
 
     data: Path
     cache: Path
 
 
 def places() -> Places:
-    """`$GANLAB_DATA` and `$GANLAB_CACHE`, else folders in the user's cache folder."""
+    """Returns the data and cache folders: `$GANLAB_DATA` and `$GANLAB_CACHE`, by default in the user's cache folder."""
     try:
         home = Path(platformdirs.user_cache_dir("ganlab"))
     except RuntimeError:
         home = Path("~")
-    if not home.is_absolute():  # a user without a home, as in some containers; earlier platformdirs just say "~"
+    if not home.is_absolute():  # the user has no home folder, as in some containers; old platformdirs return "~"
         home = Path(tempfile.gettempdir()) / f"ganlab-{os.getuid()}"
     data, cache = os.environ.get("GANLAB_DATA"), os.environ.get("GANLAB_CACHE")
     return Places(

@@ -1,8 +1,8 @@
-"""Separate streams of randomness, so that looking at a run never changes it.
+"""Random number generators: separate streams by label, latents, and saving and restoring the global state.
 
-Training noise (and dropout) draws from torch's default generators: the only ones that CUDA graphs advance. Everything
-else has a generator of its own, seeded from the run's seed and a label, and whatever happens beside the step runs under
-`untouched()`, which puts the global states back.
+Training latents and dropout draw from torch's default generators, the only ones that CUDA graphs advance. Everything
+else has its own generator, seeded from the run's seed and a label. Code outside the training step runs in
+`preserve_random_state()`, so that sampling and scoring never change the training that follows.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from ganlab.utils.errors import UserError
 
 
 def derived_seed(seed: int, *labels: object) -> int:
-    """A 63-bit seed for one labelled stream; streams with other labels are independent of it."""
+    """Derives a 63-bit seed from the run's seed and labels; other labels give independent random streams."""
     text = "/".join(str(part) for part in (seed, *labels))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds the global generators of Python, NumPy and torch (every device)."""
+    """Seeds the global random generators of Python, NumPy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def latents(count: int, latent_dim: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
-    """Standard normal latents (count, latent_dim), drawn on the CPU so that they are the same on every device.
+    """Draws standard normal latents (count, latent_dim) on the CPU, so that they are the same on every device.
 
-    `truncation` cuts the normal off: every value lies in [-truncation, truncation], as if it were drawn again wherever
-    it does not (Brock et al. 2019, arXiv:1809.11096). Of equal generators the one with the smaller truncation gives the
-    same values nearer to 0.
+    `truncation` gives a truncated normal: every value lies in [-truncation, truncation], as if values outside were
+    redrawn (Brock et al. 2019, arXiv:1809.11096). With the same generator state, a smaller truncation gives the same
+    latents closer to 0.
     """
     if truncation is None:
         return torch.randn(count, latent_dim, generator=generator)
-    # By the inverse of its distribution function, in terms of erf, which is exact near 0 too; what rounds to infinity
-    # at the edges is put on them.
+    # The inverse of the truncated normal's CDF, written with erf, which is accurate near 0 too. Values at the edges can
+    # round to infinity and are clamped.
     uniform = 2 * torch.rand(count, latent_dim, generator=generator, dtype=torch.float64) - 1
     drawn = math.sqrt(2) * torch.erfinv(uniform * math.erf(truncation / math.sqrt(2)))
     return drawn.clamp_(-truncation, truncation).float()
 
 
 def check_truncation(truncation: float | None) -> None:
-    """Refuses what no normal can be cut off at. Raises UserError."""
+    """Raises UserError unless `--truncation` is a finite number above 0."""
     if truncation is not None and not 0 < truncation < math.inf:
         raise UserError(f"--truncation {truncation:g}: expected a finite number above 0, such as 0.5")
 
 
 def global_state() -> dict[str, Any]:
-    """The state of every global generator: tensors and JSON values only."""
+    """The state of the global random generators of torch, Python and NumPy, as tensors and JSON values only."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "python": list(map(_listed, random.getstate())),
+        "python": list(map(_tuple_to_list, random.getstate())),
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
     }
     if torch.cuda.is_available():
@@ -70,7 +70,7 @@ def global_state() -> dict[str, Any]:
 
 
 def set_global_state(state: dict[str, Any]) -> None:
-    """Puts back what `global_state` gave."""
+    """Restores the global random state that `global_state` returned."""
     torch.set_rng_state(state["torch"])
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
@@ -82,7 +82,7 @@ def set_global_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserve_random_state() -> Iterator[None]:
-    """Whatever the body draws from the global generators, they stand afterwards where they stood before."""
+    """Restores the state of the global random generators after the body, whatever it draws."""
     state = global_state()
     try:
         yield
@@ -90,5 +90,5 @@ def preserve_random_state() -> Iterator[None]:
         set_global_state(state)
 
 
-def _listed(value: Any) -> Any:
+def _tuple_to_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

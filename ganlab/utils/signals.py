@@ -1,4 +1,4 @@
-"""Asking a run to stop: a first signal is granted between two steps, a second ends the run at once."""
+"""Signal handlers: the first SIGINT or SIGTERM stops a run between two steps, a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
-"""SIGHUP says that the terminal is gone; under `nohup` it is ignored, and stays so."""
+"""Signals that stop a run. SIGHUP means that the terminal was closed; under `nohup` it stays ignored."""
 
 
 @contextmanager
 def signals_as_keyboard_interrupt() -> Iterator[None]:
-    """In the body SIGINT and SIGTERM raise KeyboardInterrupt. Only for the main thread.
+    """Makes the signals SIGINT and SIGTERM raise KeyboardInterrupt in the body. Only for the main thread.
 
-    SIGINT too: a process that a shell started in the background ignores it unless it says otherwise.
+    SIGINT is included because a process that a shell started in the background ignores it by default.
     """
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -27,7 +27,10 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
 
 
 class StopRequest:
-    """While the body runs, `requested` becomes True on one of `SIGNALS`. Only for the main thread."""
+    """A context manager whose `requested` becomes True on the first of `SIGNALS`; the second raises KeyboardInterrupt.
+
+    Only for the main thread.
+    """
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,6 +1,6 @@
-"""Output that never ends a run: a terminal that is closed, a pipe nobody reads, an encoding without the character.
+"""Standard output that never raises: not for a closed terminal, a broken pipe or a character without an encoding.
 
-A run that trains for days must not die because the window that it was started from is gone.
+A run that trains for days must not end because the terminal that it was started from was closed.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ from typing import TextIO
 
 
 def fail_safe_stream(stream: TextIO) -> TextIO:
-    """The same output, silent from where it cannot be written to, with "?" for what its encoding lacks."""
-    if not isinstance(stream, io.TextIOWrapper):  # none at all, or a test's own
+    """Wraps stdout or stderr: after a failed write it discards output; characters that it cannot encode become "?"."""
+    if not isinstance(stream, io.TextIOWrapper):  # None, or a replacement by a test
         return stream
-    return _Lasting(stream.detach(), encoding=stream.encoding, errors="replace", line_buffering=stream.line_buffering)
+    return _FailSafeStream(
+        stream.detach(), encoding=stream.encoding, errors="replace", line_buffering=stream.line_buffering
+    )
 
 
-class _Lasting(io.TextIOWrapper):
+class _FailSafeStream(io.TextIOWrapper):
     def write(self, text: str) -> int:
         try:
             return super().write(text)
         except OSError:
-            self._give_up()
+            self._discard_output()
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError:
-            self._give_up()
+            self._discard_output()
 
-    def _give_up(self) -> None:
-        # What is still buffered goes nowhere, at the end of the process too.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
+    def _discard_output(self) -> None:
+        # What is still buffered goes to /dev/null, also when the process exits.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, self.fileno())
+        os.close(devnull)

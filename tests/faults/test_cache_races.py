@@ -93,9 +93,9 @@ def test_what_cannot_be_kept_is_computed_and_a_line_says_so(limit: str, cause: s
     assert computed == "computed 2"
     assert len(warned) == 2
     for line in warned:
-        assert f"cannot be kept in {open_folder / 'cache'} (" in line
+        assert f"cannot be stored in {open_folder / 'cache'} (" in line
         assert cause in line
-        assert line.endswith("it is computed again next time")
+        assert line.endswith("it will be recomputed next time")
     if limit != "no folder":
         assert left(open_folder / "cache") == []
 
