@@ -1,6 +1,6 @@
-"""The site. What is said of code is made from it, in `from_code.py`.
+"""Sphinx configuration of the docs site. What it says about code is generated from the code, in `from_code.py`.
 
-Nothing is fetched: no intersphinx, no fonts, no scripts of others.
+The site loads nothing from elsewhere: no intersphinx, no web fonts, no third-party scripts.
 """
 
 import sys
@@ -18,26 +18,30 @@ version = release = ganlab.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "from_code"]
 exclude_patterns = ["_build"]
 
-smartquotes = False  # quotes are TOML's
+smartquotes = False  # quotes in the text are TOML's
 
 html_theme = "furo"
 html_title = f"ganlab {version}"
 html_copy_source = False
 
 myst_enable_extensions = ["attrs_inline", "deflist"]
-myst_heading_anchors = 3  # as on GitHub, so that one link does for both
+myst_heading_anchors = 3  # anchors as on GitHub, so that one link works in both places
 
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"
-default_role = "code"  # docstrings have single backticks
+default_role = "code"  # docstrings use single backticks for code
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!ganlab\.).*")]  # what is not ours is on no page
+nitpick_ignore_regex = [(r"py:.*", r"(?!ganlab\.).*")]  # names of other packages are on no page
 nitpick_ignore = [
-    # Of a run's fields.
+    # Types of the fields of Run.
     *(
         ("py:class", name)
-        for name in ("ganlab.data.condition_sampler.ConditionSampler", "ganlab.config.schema.Experiment", "ganlab.plugin.loader.Plugins")
+        for name in (
+            "ganlab.data.condition_sampler.ConditionSampler",
+            "ganlab.config.schema.Experiment",
+            "ganlab.plugin.loader.Plugins",
+        )
     ),
     ("py:class", "ganlab.plugin.hookspecs.Part_contra"),  # a type variable
 ]

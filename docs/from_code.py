@@ -1,17 +1,19 @@
-"""What the site says of code, made from the code when the site is built: keys, components, public names.
+"""Sphinx directives that generate documentation from the code when the site is built: keys, components, public names.
 
-Three directives, for pages that are read on GitHub too, where they are shown as they are written:
+Three directives, for pages that are also read on GitHub, where the directive is shown as it is written:
 
-- `keys`: those of a class, `ganlab.config.schema.Train`, one by one, with type, bounds and default;
-- `components`: the bundled ones of a kind with their options;
-- `names`: the public names that live in one module of ganlab, by autodoc, and the classes of it that these give.
+- `keys`: the keys of a class such as `ganlab.config.schema.Train`, each with its type, bounds and default;
+- `components`: the bundled components of a kind with their options;
+- `names`: the public names of one package of ganlab, by autodoc, and classes that they return.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, get_origin
 
 import attrs
@@ -20,16 +22,16 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import ganlab
+from ganlab.config.describe import Option, class_description, option_docs, options_of
+from ganlab.config.schema import NESTED
 from ganlab.plugin.fields import DEFAULT
 from ganlab.plugin.loader import load_plugins
-from ganlab.config.schema import NESTED
-from ganlab.config.describe import Option, option_docs, options_of, class_description
 
 BOUND = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
 
 
 def bounds(f: attrs.Attribute[Any]) -> list[str]:
-    """The bounds of a field's numbers, as attrs writes its validators."""
+    """The bounds of a field's numbers in words, read from the repr of its attrs validators."""
     found = re.findall(r"<Validator for x ([<>]=?) ([^>]+)>", repr(f.validator))
     return [f"{BOUND[sign]} {number(bound)}" for sign, bound in found]
 
@@ -48,20 +50,24 @@ def number(text: str) -> str:
     return f"{value:,.15g}"
 
 
-def markdown(cls: type, at: str = "", nested: bool = False) -> str:
-    """The options of a class as a definition list; `at` is what the target of each begins with."""
+def options_as_markdown(cls: type, anchor: str = "", nested: bool = False) -> str:
+    """The options of a class as a Markdown definition list; `anchor` is the prefix of each option's anchor.
+
+    `nested` writes options that the file has inside another table with their path, such as `generator.optimizer`.
+    """
     fields = {f.alias: f for f in attrs.fields(cls) if f.init}
     lines = []
     for option in options_of(cls):
         f = fields[option.name]
         name = ".".join(NESTED.get(option.name, (option.name,))) if nested else option.name
-        said = ", ".join([option.type, *bounds(f)])
+        type_text = ", ".join([option.type, *bounds(f)])
         doc = option.doc[:1].upper() + option.doc[1:]
-        lines += [f"[`{name}`]{{#{at}{name.replace('.', '-')}}}: {said}; {default(option, f)}", f": {doc}", ""]
+        lines += [f"[`{name}`]{{#{anchor}{name.replace('.', '-')}}}: {type_text}; {default(option, f)}", f": {doc}", ""]
     return "\n".join(lines)
 
 
 def default(option: Option, f: attrs.Attribute[Any]) -> str:
+    """The default of an option in words, or that it is required."""
     if DEFAULT in f.metadata:
         return f"by default {f.metadata[DEFAULT]}"
     if option.default is None:
@@ -70,45 +76,50 @@ def default(option: Option, f: attrs.Attribute[Any]) -> str:
 
 
 def is_protocol(thing: object) -> bool:
-    return getattr(thing, "_is_protocol", False)  # typing.is_protocol is of Python 3.13
+    """Whether a class is a typing.Protocol; `typing.is_protocol` needs Python 3.13."""
+    return getattr(thing, "_is_protocol", False)
 
 
-class Made(SphinxDirective):
-    """A directive whose content is made, as Markdown, from its one argument."""
+class MarkdownDirective(SphinxDirective):
+    """A directive whose content is generated, as Markdown, from its one argument."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes(self.made(self.arguments[0]), allow_section_headings=True)
+        return self.parse_text_to_nodes(self.markdown(self.arguments[0]), allow_section_headings=True)
 
-    def made(self, argument: str) -> str:
+    def markdown(self, argument: str) -> str:
         raise NotImplementedError
 
 
-class Keys(Made):
+class Keys(MarkdownDirective):
+    """The `keys` directive: the keys of a class of the experiment file."""
+
     option_spec = {"at": str}  # noqa: RUF012
 
-    def made(self, argument: str) -> str:
+    def markdown(self, argument: str) -> str:
         module, _, name = argument.rpartition(".")
         cls = getattr(import_module(module), name)
-        return markdown(cls, self.options.get("at", ""), nested=True)
+        return options_as_markdown(cls, self.options.get("at", ""), nested=True)
 
 
-class Components(Made):
-    def made(self, argument: str) -> str:
+class Components(MarkdownDirective):
+    """The `components` directive: the bundled components of a kind."""
+
+    def markdown(self, argument: str) -> str:
         lines = []
         for component in load_plugins().registry.of_kind(argument):
             if component.origin.source != "bundled":
                 continue
             file = str(component.origin.file).partition("/plugins/ganlab_plugins/")[2]
-            at = f"{argument}-{component.name}"
+            anchor = f"{argument}-{component.name}"
             lines += [
-                f"({at})=",
+                f"({anchor})=",
                 f"### `{component.name}`",
                 "",
                 class_description(component.cls),
                 "",
-                markdown(component.cls, f"{at}-"),
+                options_as_markdown(component.cls, f"{anchor}-"),
                 f"Plugin `{component.origin.plugin}`, {component.origin.distribution} {component.origin.version}: "
                 f"[{file}](../plugins/ganlab_plugins/{file})",
                 "",
@@ -116,21 +127,34 @@ class Components(Made):
         return "\n".join(lines) or f"None is bundled; `ganlab new {argument} NAME` writes one."
 
 
+def public_names(package: str) -> list[str]:
+    """The public names that `ganlab/__init__.pyi` imports from a package of ganlab, in the stub's order."""
+    stub = ast.parse(Path(ganlab.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    return [
+        alias.asname or alias.name
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}.")
+        for alias in node.names
+    ]
+
+
 class Names(SphinxDirective):
-    """The public names of a module; further arguments are classes of it that public names give."""
+    """The `names` directive: the public names of a package; further arguments are classes in it that they return."""
 
     required_arguments = 1
     optional_arguments = 9
 
     def run(self) -> list[nodes.Node]:
-        home, *given = self.arguments
-        module = import_module(f"ganlab.{home}")
+        package, *returned = self.arguments
         lines = ["```{eval-rst}"]
-        for name in [f"ganlab.{public}" for public in ganlab._HOMES[home]] + [f"ganlab.{home}.{cls}" for cls in given]:
-            thing = getattr(module, name.rpartition(".")[2])
+        public = {f"ganlab.{name}": getattr(ganlab, name) for name in public_names(package)}
+        for qualified in returned:
+            module, _, name = f"ganlab.{package}.{qualified}".rpartition(".")
+            public[f"{module}.{name}"] = getattr(import_module(module), name)
+        for name, thing in public.items():
             if isinstance(thing, type):
                 lines += [f".. autoclass:: {name}", "   :members:", "   :special-members: __call__"]
-                # The fields of other classes are in their signature.
+                # Only for protocols: the fields of other classes are in their signature.
                 lines += ["   :undoc-members:" if is_protocol(thing) else "", ""]
             elif inspect.isfunction(thing):
                 lines += [f".. autofunction:: {name}", ""]
@@ -139,17 +163,17 @@ class Names(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
 
-def explained(_: Sphinx, __: str, ___: str, thing: object, ____: object, lines: list[str]) -> None:
-    """Docstrings explain options by lines "name: text", which become a list of definitions."""
-    if isinstance(thing, type) and attrs.has(thing) and (said := option_docs(thing)):
+def list_options(_: Sphinx, __: str, ___: str, thing: object, ____: object, lines: list[str]) -> None:
+    """For autodoc: lines "name: text" of a docstring, which explain options, become a definition list."""
+    if isinstance(thing, type) and attrs.has(thing) and (docs := option_docs(thing)):
         rest = class_description(thing).split("\n")
-        lines[:] = [*rest, "", *(line for name, text in said.items() for line in (f"`{name}`", f"    {text}", ""))]
+        lines[:] = [*rest, "", *(line for name, text in docs.items() for line in (f"`{name}`", f"    {text}", ""))]
 
 
-def without_arguments(
+def drop_protocol_arguments(
     _: Sphinx, __: str, ___: str, thing: object, ____: object, signature: str, returned: str
 ) -> tuple[str, str]:
-    """A protocol is not called to make one."""
+    """For autodoc: a protocol is shown without constructor arguments, since nobody calls it."""
     return ("", "") if is_protocol(thing) else (signature, returned)
 
 
@@ -157,6 +181,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("keys", Keys)
     app.add_directive("components", Components)
     app.add_directive("names", Names)
-    app.connect("autodoc-process-docstring", explained)
-    app.connect("autodoc-process-signature", without_arguments)
+    app.connect("autodoc-process-docstring", list_options)
+    app.connect("autodoc-process-signature", drop_protocol_arguments)
     return {"parallel_read_safe": True}
