@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
+
+import ganlab_plugins
+import quick_plots
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["ganlab.run.train", "ganlab.viz.plots", "matplotlib.figure", "torchvision", "sklearn.datasets"]
+    [
+        *("ganlab.cli.main", "ganlab.run.train", "ganlab.viz.plots", "matplotlib.figure", "torchvision"),
+        "sklearn.datasets",
+        *(module.name for module in pkgutil.walk_packages(ganlab_plugins.__path__, "ganlab_plugins.")),
+    ]
 )
 
 
@@ -71,6 +80,7 @@ def _child(work: Callable[[], object], environment: dict[str, str], folder: str,
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    Figure.savefig = quick_plots.savefig  # type: ignore[assignment,method-assign]
     torch.set_num_threads(1)  # several children at once would keep waiting for each other's
     code = work()
     sys.stdout.flush()

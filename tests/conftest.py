@@ -14,6 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is loaded: with more threads than cores they keep waiting for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+from matplotlib.figure import Figure
+
+import quick_plots
 from ganlab.cli import main
 from support import WEDGE
 
@@ -40,12 +43,22 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, shared_folder: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
-    """Runs each test in its own folder, with the session's one cache; GANLAB_DATA is kept for `real_data` only."""
+    """Runs each test in its own folder, with the session's one cache and without drawing plots.
+
+    Real data are there for tests that ask for `real_data`, real plots for those that ask for `real_plots`.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANLAB_PLUGINS", raising=False)
     monkeypatch.setenv("GANLAB_CACHE", str(shared_folder / "cache"))
     if "real_data" not in request.fixturenames:
         monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
+    if "real_plots" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", quick_plots.savefig)
+
+
+@pytest.fixture
+def real_plots() -> None:
+    """The plots of runs in this process are drawn; those of commands in processes of their own always are."""
 
 
 @pytest.fixture

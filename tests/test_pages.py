@@ -12,6 +12,7 @@ import pytest
 from ganlab.run.records import read_records, record_line
 
 Command = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("real_plots")
 NASTY = "<script>alert(1)</script>"
 
 

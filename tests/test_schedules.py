@@ -217,6 +217,7 @@ def test_stopped_and_gone_on_with_to_the_bit(built: Callable[..., Training]) -> 
     assert difference(whole, state_after(resumed, 5)) is None
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_what_a_run_records_and_draws(table: dict[str, Any], write: Callable[..., Path], ganlab: Ganlab) -> None:
     table |= {"schedule": [{"name": "linear", "key": "optimizer.lr"}]}
     code, out, err = ganlab("run", write(table), "--out", "r")

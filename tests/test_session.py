@@ -31,6 +31,7 @@ Command = Callable[..., tuple[int, str, str]]
 CLASSIFIER = {"name": "classifier", "updates": 20}
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_what_a_run_folder_holds(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     table["train"] |= {"sample_every": 2, "checkpoint_every": 2, "ema": 0.9}
     table["metric"] = [{"name": "fid", "every": 2, "samples": 32, "features": CLASSIFIER}]
