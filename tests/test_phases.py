@@ -15,10 +15,9 @@ from ganlab.config.load import structure_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import ImageSpec, Places, Step
+from ganlab.protocols import Places, Step
 from ganlab.training.build import build
 from ganlab.training.loop import Training
-from ganlab.training.probes import rows_are_independent
 
 
 @pytest.fixture
@@ -201,44 +200,6 @@ def test_meters_give_means_and_bfloat16_runs(table: dict[str, Any], plugins: Plu
     assert means["loss_generator"] == pytest.approx(0.69, abs=0.2)
     weight = next(training.game.generator.network.parameters())
     assert weight.dtype == torch.float32
-
-
-class Deviating(torch.nn.Module):
-    """Adds the standard deviation over the batch to each logit, as minibatch statistics do."""
-
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        return images.flatten(1).mean(1) + images.std(0).mean()
-
-
-@frozen
-class Rolling:
-    """An augmentation that mixes images."""
-
-    def augment(self, images: Tensor) -> Tensor:
-        return images + images.roll(1, 0)
-
-
-def test_only_independent_logits_are_joined() -> None:
-    """Batch norm, a statistic over the batch and an augmentation that mixes images forbid it; dropout does not."""
-    spec, cpu = ImageSpec(1, 8, 8), torch.device("cpu")
-
-    def flat(*layers: torch.nn.Module) -> torch.nn.Module:
-        class Flat(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4), *layers)
-
-            def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
-                return self.layers(images).sum(1)
-
-        return Flat()
-
-    assert rows_are_independent(flat(torch.nn.Dropout(0.5), torch.nn.LayerNorm(4)), (), spec, cpu)
-    normed = flat(torch.nn.BatchNorm1d(4))
-    assert not rows_are_independent(normed, (), spec, cpu)
-    assert all(value.isfinite().all() for value in normed.state_dict().values()), "the probe spoiled the network"
-    assert not rows_are_independent(Deviating(), (), spec, cpu)
-    assert not rows_are_independent(flat(), (Rolling(),), spec, cpu)
 
 
 def test_joined_and_separate_passes_agree(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:

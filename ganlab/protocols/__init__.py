@@ -1,4 +1,20 @@
-"""What each kind of component must be: the contracts between the core and every plugin."""
+"""Protocols of the component kinds: the contracts between the core and every plugin, one file for each kind.
+
+May import: `utils`.
+
+Decisions:
+- A component is an `attrs.frozen` class whose fields are its options, and so its keys in the experiment file.
+  A loss, loss wrapper, penalty, augmentation, schedule, metric or launcher *is* that class. A network, optimiser, data
+  set, feature extractor or tracker has state, so its class is a configuration with `build(...)`.
+- Code that runs in the training step (loss, loss wrapper, penalty, augmentation, networks) maps tensors to tensors: no
+  `.item()`, no printing, no branch on a tensor's value or on the step. Code outside the step has no such limits.
+- The core passes arguments by position, so that an author may name them freely. It never passes additional ones: new
+  information becomes a field, with a default, of `Step`, `Evaluation`, `ImageSpec`, `Places` or `Task`, so that no
+  existing plugin breaks.
+- Optional features are optional attributes or methods, such as `generator_uses_real` of a loss. Their absence means the
+  safe default.
+- Images are float32 in [-1, 1] in the step and uint8 outside it, always (N, C, H, W).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +28,7 @@ from ganlab.protocols.launcher import Task as Task
 from ganlab.protocols.loss import Loss as Loss
 from ganlab.protocols.loss import LossWrapper as LossWrapper
 from ganlab.protocols.loss import TargetedLoss as TargetedLoss
+from ganlab.protocols.loss import generator_uses_real as generator_uses_real
 from ganlab.protocols.metric import Direction as Direction
 from ganlab.protocols.metric import Evaluation as Evaluation
 from ganlab.protocols.metric import Metric as Metric
@@ -20,9 +37,11 @@ from ganlab.protocols.network import Discriminator as Discriminator
 from ganlab.protocols.network import Generator as Generator
 from ganlab.protocols.network import ImageSpec as ImageSpec
 from ganlab.protocols.network import NetworkConfig as NetworkConfig
+from ganlab.protocols.network import batch_independent as batch_independent
 from ganlab.protocols.optimizer import OptimizerConfig as OptimizerConfig
 from ganlab.protocols.penalty import Penalty as Penalty
 from ganlab.protocols.penalty import Step as Step
+from ganlab.protocols.run_view import RunView as RunView
 from ganlab.protocols.schedule import Schedule as Schedule
 from ganlab.protocols.tracker import Tracker as Tracker
 from ganlab.protocols.tracker import TrackerConfig as TrackerConfig

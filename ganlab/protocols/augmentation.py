@@ -1,4 +1,4 @@
-"""ganlab.protocols.augmentation."""
+"""The protocol of an augmentation: a differentiable change of the images that the discriminator sees."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A differentiable change of each image for itself, applied to all that the discriminator sees, real and fake.
+    """A differentiable augmentation of each image by itself, applied to all images that the discriminator sees.
 
-    It may also have `observe(real_logits)`: in each update of the discriminator it is given the logits (N,) of the real
-    images, as it augmented them, of all processes and without a gradient. What it keeps of them are tensors that it
-    changes in place and gives in `state_dict`. It may also have `measures()`: scalars by name that are then logged.
+    Optional methods:
+    `observe(real_logits)` is called in each update of the discriminator with the logits (N,) of the augmented real
+    images of all processes, detached. State that it keeps of them must be tensors that it changes in place and returns
+    from `state_dict`.
+    `measures()` returns scalars by name, which are logged.
     """
 
-    def augment(self, images: Tensor, /) -> Tensor: ...
+    def augment(self, images: Tensor, /) -> Tensor:
+        """Returns the augmented images, (N, C, H, W); each depends on its own image alone."""
+        ...

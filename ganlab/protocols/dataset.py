@@ -1,4 +1,4 @@
-"""ganlab.protocols.dataset."""
+"""The protocols of a data set and of its configuration: what `[dataset]` builds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Dataset(Protocol):
-    """Images held as one uint8 tensor (N, C, H, W), on the CPU; `ganlab.ImageDataset` is one.
+    """A data set: images as one uint8 tensor (N, C, H, W) on the CPU. `ganlab.ImageDataset` implements it.
 
-    The images are to be read, not written. They may lie in a file (`ganlab.MappedImages`), so take a part at a time.
+    The images are read-only. They may be memory-mapped (`ganlab.MappedImages`), so read them in slices.
 
-    `condition` is None or one entry an image: class labels (N,) int64, or images (N, C, H, W) uint8. `fingerprint`
-    is a sha256 of the pixels, so that a score can say what it was measured against.
+    `condition` is None or has one entry for each image: class labels (N,) int64, or images (N, C, H, W) uint8.
+    `fingerprint` is a sha256 of the pixels, which a score records as its reference data.
     """
 
     @property
@@ -37,11 +37,11 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """The options of a data set."""
+    """The configuration of a data set: its options in the experiment file, and `build`."""
 
     def build(self, places: Places, split: str, /) -> Dataset:
-        """Loads "train" or "test", downloading it first where that is possible.
+        """Loads the split "train" or "test" of the data set, and downloads it first where that is possible.
 
-        Raises `ComponentError` for data that is missing or unreadable, or for a split that there is none of.
+        Raises `ComponentError` for missing or unreadable data, or for a split that does not exist.
         """
         ...

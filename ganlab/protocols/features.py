@@ -1,4 +1,4 @@
-"""ganlab.protocols.features."""
+"""The protocols of a feature extractor and of its configuration: the features that metrics such as FID compare."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 
 class Features(Protocol):
-    """Maps uint8 images (N, C, H, W) to float32 features (N, dim). `fingerprint` is a hash of its weights.
+    """A feature extractor: maps uint8 images (N, C, H, W) to float32 features (N, dim).
 
-    Features that also classify may have `logits(images)`: class logits (N, classes) of uint8 images (N, C, H, W).
-    Features that can tell that an image is of no class may have `belongs(images)`: bool (N,).
+    `fingerprint` is a hash of its weights, and `preprocessing` describes how images are resized and normalised: both
+    are part of a score's protocol.
+
+    Optional methods of an extractor that is also a classifier:
+    `logits(images)` returns class logits (N, classes) of uint8 images (N, C, H, W).
+    `belongs(images)` returns a bool (N,): whether an image belongs to any class.
     """
 
     @property
@@ -34,8 +38,8 @@ class Features(Protocol):
 
 @runtime_checkable
 class FeaturesConfig(Protocol):
-    """The options of a feature extractor."""
+    """The configuration of a feature extractor: its options in the experiment file, and `build`."""
 
     def build(self, evaluation: Evaluation, /) -> Features:
-        """Loads or trains the network; raises `ComponentError` where it cannot."""
+        """Loads or trains the feature extractor; raises `ComponentError` where that is impossible."""
         ...

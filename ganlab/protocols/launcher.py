@@ -1,20 +1,17 @@
-"""ganlab.protocols.launcher."""
+"""The protocol of a sweep launcher, and the tasks that it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from attrs import frozen
-
-if TYPE_CHECKING:
-    pass
 
 
 @frozen
 class Task:
-    """One run of a sweep: a command that can be started again and again until it has finished, and where it prints."""
+    """A launcher's task, one run of a sweep: its command, which may be restarted until it succeeds, and its log file."""
 
     name: str
     command: tuple[str, ...]
@@ -23,9 +20,12 @@ class Task:
 
 @runtime_checkable
 class Launcher(Protocol):
-    """Runs the tasks of a sweep somewhere, `jobs` at a time, and yields (task, exit code) as each ends.
+    """A launcher of a sweep's tasks: on this machine, on a cluster or elsewhere.
 
-    A failed task never stops the others. Closing the iterator asks those that run to save and end, and waits for them.
+    A failed task never stops the others. Closing the iterator asks the running tasks to save a checkpoint and exit, and
+    waits for them.
     """
 
-    def launch(self, tasks: Sequence[Task], jobs: int, /) -> Iterator[tuple[Task, int]]: ...
+    def launch(self, tasks: Sequence[Task], jobs: int, /) -> Iterator[tuple[Task, int]]:
+        """Runs the tasks, at most `jobs` at a time, and yields (task, exit code) as each finishes."""
+        ...

@@ -1,8 +1,10 @@
-"""ganlab.protocols.loss."""
+"""The protocols of a loss, of a loss with label targets, and of a loss wrapper."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ganlab.utils.errors import ComponentError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -10,30 +12,46 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Loss(Protocol):
-    """Both players' objectives on logits. Each method is given both batches of logits, (N,), and returns a scalar.
+    """A loss: both players' objectives on logits. Each method takes both batches of logits, (N,), and returns a scalar.
 
-    `generator` may leave `real` unused: build finds that out, and only where it is used does the step compute it.
+    Optional class attribute `generator_uses_real: ClassVar[bool]`: False declares that the value of `generator` does
+    not depend on `real`. The generator's update then computes no logits of real images, and `real` is zeros. Absent
+    means True, which is always safe.
 
-    A loss may also have `measures(real, fake)`: scalars by name, of the discriminator's logits at its update, that are
+    Optional method `measures(real, fake)`: scalars by name of the discriminator's logits at its update, which are
     logged beside the losses.
     """
 
-    def discriminator(self, real: Tensor, fake: Tensor, /) -> Tensor: ...
+    def discriminator(self, real: Tensor, fake: Tensor, /) -> Tensor:
+        """Returns the discriminator's loss of the logits of real and of fake images."""
+        ...
 
-    def generator(self, real: Tensor, fake: Tensor, /) -> Tensor: ...
+    def generator(self, real: Tensor, fake: Tensor, /) -> Tensor:
+        """Returns the generator's loss. `real` has no gradient."""
+        ...
 
 
 @runtime_checkable
 class TargetedLoss(Loss, Protocol):
-    """A loss that compares the discriminator's logits with a label for real and one for fake."""
+    """A loss with label targets: it compares the discriminator's logits with one label for real and one for fake."""
 
     def with_targets(self, *, real: float, fake: float) -> TargetedLoss:
-        """A copy whose discriminator is trained towards these labels."""
+        """Returns a copy of the loss whose discriminator is trained towards these labels."""
         ...
 
 
 @runtime_checkable
 class LossWrapper(Protocol):
-    """Turns a loss into another. Raises `ComponentError` for a loss that it cannot wrap."""
+    """A loss wrapper: maps a loss to another one, such as one with smoothed labels."""
 
-    def __call__(self, loss: Loss, /) -> Loss: ...
+    def __call__(self, loss: Loss, /) -> Loss:
+        """Returns the wrapped loss; raises `ComponentError` for a loss that it cannot wrap."""
+        ...
+
+
+def generator_uses_real(loss: Loss) -> bool:
+    """Returns a loss's `generator_uses_real`, True where it is absent; raises `ComponentError` if it is no bool."""
+    declared = getattr(loss, "generator_uses_real", True)
+    if not isinstance(declared, bool):
+        raise ComponentError(f"generator_uses_real is {one_line(repr(declared), 60)}; expected True or False")
+    return declared

@@ -1,4 +1,4 @@
-"""ganlab.protocols.metric."""
+"""The protocol of a metric, the `Evaluation` that it is given and the `Scores` that it returns."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 Direction = Literal["lower", "higher"]
 
 
-def _as_they_are(rows: Tensor) -> Tensor:
-    """The rows of all processes, where there is one."""
+def _gather_of_one_process(rows: Tensor) -> Tensor:
+    """`Evaluation.gather` of a single process: its rows are all rows."""
     return rows
 
 
-def _unknown(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """No images of which it is known what they were made for."""
+def _no_conditioned_images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """`Evaluation.conditioned` where generated images have no known conditions: yields nothing."""
     return iter(())
 
 
-def _computed(key: Hashable, compute: Callable[[], Any]) -> Any:
-    """Keeps nothing."""
+def _compute_without_cache(key: Hashable, compute: Callable[[], Any]) -> Any:
+    """`Evaluation.keep` without a cache: computes the value each time."""
     return compute()
 
 
 @frozen
 class Evaluation:
-    """What a metric is given: images to score, data to score them against, and a place to keep what is costly.
+    """What a metric is given: generated images, the reference data set, and a cache shared with other metrics.
 
-    `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluation network in eval
+    `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluated generator in eval
     mode, with a random stream of its own; equal seeds give equal images. `conditioned(count, seed)` yields the same
-    batches, each with the class labels (n,) or the images (n, C, H, W) that it was made for, None where there are none.
-    `dataset(split)` loads a split of the experiment's data. `progress(what, done, total)` shows how far a long metric
-    is, and is where it may be interrupted.
+    batches, each with its condition: class labels (n,), images (n, C, H, W), or None.
+    `dataset(split)` loads a split of the experiment's data set. `progress(what, done, total)` reports the progress of a
+    slow metric; the metric may be interrupted there.
 
-    On many processes `generated` yields this one's share of the count. `gather(rows)` gives the rows (n, …) of all of
-    them, in the order of the images; every process must call it. `keep(key, compute)` gives what `compute` gave to the
-    metric that asked for the key first: metrics that score the same images need not compute the same twice.
+    On many processes `generated` yields this process's share of the count. `gather(rows)` returns the rows (n, …) of
+    all processes in the order of the images; every process must call it. `keep(key, compute)` returns the cached value
+    of the key, and computes it on first use: metrics that score the same images share their features so.
 
-    Where all this is of one class alone, as in `ganlab eval --per-class`, `whole` is the evaluation of all classes,
-    from which `built_features` builds features.
+    Where only one class is scored, as in `ganlab eval --per-class`, `whole` is the evaluation of all classes, from
+    which `built_features` builds features.
     """
 
     generated: Callable[[int, int], Iterator[Tensor]]
@@ -57,18 +57,18 @@ class Evaluation:
     device: torch.device
     places: Places
     progress: Callable[[str, int, int], None]
-    gather: Callable[[Tensor], Tensor] = _as_they_are
-    keep: Callable[[Hashable, Callable[[], Any]], Any] = _computed
-    conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _unknown
+    gather: Callable[[Tensor], Tensor] = _gather_of_one_process
+    keep: Callable[[Hashable, Callable[[], Any]], Any] = _compute_without_cache
+    conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _no_conditioned_images
     whole: Evaluation | None = None
 
 
 @frozen
 class Scores:
-    """Named values and the protocol that produced them: everything that a value depends on but the generator.
+    """A metric's result: named values, and their protocol, which is all that a value depends on but the generator.
 
-    `better` says for each value whether "lower" or "higher" is better; a value it leaves out is not ranked. `details`
-    is what only one value's protocol has besides: value's name to entries.
+    `better` says for each value whether "lower" or "higher" is better; a value that it omits is not ranked. `details`
+    holds protocol entries of single values, by the value's name.
     """
 
     values: Mapping[str, float]
@@ -79,10 +79,10 @@ class Scores:
 
 @runtime_checkable
 class Metric(Protocol):
-    """Scores a generator. `every` says how often: an `Interval`, where 0 means before and after training only.
+    """A metric: scores a generator at an interval `every`, where 0 means before and after training only.
 
-    A metric may also have `prepare(evaluation)`. It is called before a run folder is made, without a generator, and is
-    the place to load or train what is costly and to raise `ComponentError` where that cannot be.
+    Optional method `prepare(evaluation)`: called before the run folder exists, without a generator. It loads or trains
+    what is expensive, and raises `ComponentError` where that is impossible.
     """
 
     @property

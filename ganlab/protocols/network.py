@@ -1,4 +1,4 @@
-"""ganlab.protocols.network."""
+"""The protocols of a generator, a discriminator and their configurations, and the image shape they are built for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
+from ganlab.utils.errors import ComponentError, one_line
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 @frozen
 class ImageSpec:
-    """The shape of the images that a network makes or judges. `classes` is None for images without class labels."""
+    """The image shape that a network is built for. `classes` is the number of classes, None without class labels."""
 
     channels: int
     height: int
@@ -21,7 +23,7 @@ class ImageSpec:
 
 
 class Generator(Protocol):
-    """An `nn.Module` that makes images in [-1, 1], shape (N, C, H, W), from latents of shape (N, latent_dim).
+    """A generator: an `nn.Module` from latents (N, latent_dim) to images in [-1, 1], shape (N, C, H, W).
 
     `condition` is None, class labels (N,) or images (N, C, H, W).
     """
@@ -32,10 +34,15 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """An `nn.Module` that judges images in [-1, 1], shape (N, C, H, W).
+    """A discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
 
-    It returns logits of shape (N,), where more means more real, or an object that carries them as `logits`. It never
+    It returns logits of shape (N,), where larger means more real, or an object that has them as `logits`. It never
     applies a sigmoid: the loss owns it.
+
+    Optional attribute `batch_independent: bool`: True declares that in training mode each image's output depends on
+    that image (and its condition) alone, and that the output is a tensor of bare logits. Real and fake images then
+    pass the discriminator in one batch, which is faster. Absent means False, which is always safe: two passes. Batch
+    norm and minibatch statistics are not batch-independent; layer, instance and spectral norm and dropout are.
     """
 
     def __call__(self, images: Tensor, condition: Tensor | None, /) -> Any: ...
@@ -43,8 +50,16 @@ class Discriminator(Protocol):
 
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """The options of a generator or a discriminator."""
+    """The configuration of a generator or a discriminator: its options in the experiment file, and `build`."""
 
     def build(self, images: ImageSpec, /) -> nn.Module:
-        """Makes the network for images of this shape, or raises `ComponentError` where it cannot."""
+        """Returns the network for images of this shape; raises `ComponentError` for an unsupported shape."""
         ...
+
+
+def batch_independent(discriminator: nn.Module) -> bool:
+    """Returns a discriminator's `batch_independent`, False where absent; raises `ComponentError` if it is no bool."""
+    declared = getattr(discriminator, "batch_independent", False)
+    if not isinstance(declared, bool):
+        raise ComponentError(f"batch_independent is {one_line(repr(declared), 60)}; expected True or False")
+    return declared

@@ -1,4 +1,4 @@
-"""ganlab.protocols.optimizer."""
+"""The protocol of an optimiser's configuration: what `[optimizer]` builds for each player."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class OptimizerConfig(Protocol):
-    """The options of an optimiser."""
+    """The configuration of an optimiser: its options in the experiment file, and `build`."""
 
     def build(self, parameters: Iterable[nn.Parameter], /) -> torch.optim.Optimizer:
-        """Makes the optimiser of one player."""
+        """Returns the optimiser of one player's parameters."""
         ...

@@ -1,4 +1,4 @@
-"""ganlab.protocols.penalty."""
+"""The protocol of a penalty, and `Step`: what a penalty is given of one update."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @frozen
 class Step:
-    """What a penalty sees of one update, or of a part of its batch (`train.accumulate`).
+    """What a penalty is given of one update, or of one part of its batch (`train.accumulate`).
 
     Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
 
-    `player` says whose update it is. In the discriminator's, `fake` carries no gradient; in the generator's, the
-    discriminator's parameters are frozen, and `real` and `real_logits` are None unless the loss uses them.
+    `player` is the one that is updated. In the discriminator's update, `fake` has no gradient. In the generator's, the
+    discriminator's parameters are frozen, and `real` and `real_logits` are None unless the loss uses real logits.
     `images_seen` is a 0-dim int64 tensor that the loop fills, not a Python number, so that a step can be captured.
     """
 
@@ -32,9 +32,10 @@ class Step:
     images_seen: Tensor
 
     def judge(self, images: Tensor) -> Tensor:
-        """The discriminator's logits (N,) of other images (N, C, H, W), as many as the batch has, for its condition.
+        """Returns the discriminator's logits (N,) of other images (N, C, H, W), with the conditions of the batch.
 
-        They are not augmented, and are computed in float32 under bfloat16 too, in which second derivatives are noise.
+        The images are not augmented. All is computed in float32 even under bfloat16, whose second derivatives are
+        noise.
         """
         import torch
 
@@ -44,11 +45,10 @@ class Step:
         return logits
 
     def generate(self, z: Tensor) -> Tensor:
-        """Images (N, C, H, W) that the generator makes of other latents (N, latent_dim), for the batch's condition.
+        """Returns the generator's images (N, C, H, W) of other latents (N, latent_dim), with conditions of the batch.
 
-        N is at most the batch's: the first N conditions are taken. As with `judge`, all is computed in float32 under
-        bfloat16 too. It is one more pass in training mode: batch norm's running statistics take it in, as they do a
-        batch, and dropout draws for it.
+        N is at most the batch size: the first N conditions are used. As in `judge`, all is computed in float32. This is
+        an additional pass in training mode: it updates batch norm's running statistics, and dropout draws for it.
         """
         import torch
 
@@ -58,20 +58,20 @@ class Step:
         return images
 
     def mean_of_all(self, value: Tensor) -> Tensor:
-        """The mean over processes of a tensor of each, without a gradient: for a state that must be the same in all."""
+        """Returns a penalty's tensor averaged over all processes, detached: for state that must be equal in all."""
         from ganlab.utils import distributed
 
         return distributed.all_reduce_mean(value.detach().clone())
 
     def gradient_at(self, images: Tensor) -> Tensor:
-        """The gradient (N, C, H, W) of each image's logit by the image, itself differentiable, as `judge` computes it.
+        """Returns the gradient (N, C, H, W) of each image's logit with respect to the image; it is differentiable.
 
-        With batch norm a logit depends on other images too; as is usual, the gradient of the sum of logits is taken.
+        With batch norm a logit depends on other images too; as is usual, this is the gradient of the sum of logits.
         """
         import torch
 
         at = images.detach().requires_grad_()
-        # The way back is computed under autocast too, where that is on.
+        # Autocast would apply to the backward pass too.
         with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
             (gradient,) = torch.autograd.grad(self.judge(at).sum(), at, create_graph=True)
         return gradient
@@ -79,11 +79,11 @@ class Step:
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A scalar added to one player's loss, in the same backward pass.
+    """A penalty: a scalar that is added to one player's loss, in the same backward pass.
 
     `player` is "generator" or "discriminator". `every` is the interval in updates of that player (lazy regularisation,
-    Karras et al. 2020, arXiv:1912.04958): the term is added on every k-th update, multiplied by k, so that its weight
-    keeps its meaning.
+    Karras et al. 2020, arXiv:1912.04958): the penalty is added in every k-th update, multiplied by k, so that its
+    weight keeps its meaning.
     """
 
     @property

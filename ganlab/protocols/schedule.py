@@ -1,27 +1,25 @@
-"""ganlab.protocols.schedule."""
+"""The protocol of a schedule: how an option changes in the course of a run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-if TYPE_CHECKING:
-    pass
+from typing import Protocol, runtime_checkable
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """How an option changes while a run goes on: a plain number at each step, computed beside the step.
+    """A schedule of an option: its value at each step, a plain number that is computed outside the step.
 
-    `key` names the option as `--set` does: "optimizer.lr", "penalty.0.gamma". The schedule's own options that are an
-    `Interval` are in steps, whatever the experiment file has, when `value` is called.
+    `key` names the scheduled option as `--set` does: "optimizer.lr", "penalty.0.gamma". When `value` is called, the
+    schedule's own `Interval` options are in steps, whatever unit the experiment file has.
     """
 
     @property
     def key(self) -> str: ...
 
     def value(self, first: float, step: int, total: int, /) -> float:
-        """What the option has in a step, counted from 0, of a run of `total` steps; the file gives it `first`.
+        """Returns the option's value in a step, counted from 0, of a run of `total` steps.
 
-        A function of its arguments alone, so that a resumed run goes on with the same values.
+        `first` is the value in the experiment file. The result depends on the arguments alone, so that a resumed run
+        continues with the same values.
         """
         ...

@@ -1,38 +1,41 @@
-"""ganlab.protocols.tracker."""
+"""The protocols of a tracker and of its configuration: where a run's records are sent besides the run folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-if TYPE_CHECKING:
-    from ganlab.run.run_folder import RunFolder
+from typing import Any, Protocol, runtime_checkable
 
 
 class Tracker(Protocol):
-    """A place where records go, as they are written to the run folder."""
+    """A tracker: receives a run's records as they are written to the run folder, such as TensorBoard or MLflow."""
 
     def log(self, record: Mapping[str, Any], /) -> None:
-        """Takes a record of `log.jsonl` (a tick) or of `metrics.jsonl` (a value)."""
+        """Receives a record of `log.jsonl` (a tick) or of `metrics.jsonl` (a metric's value)."""
         ...
 
     def samples(self, step: int, path: Path, /) -> None:
-        """Takes the sample grid that was just drawn."""
+        """Receives the file of the sample grid that was just written."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Flushes and closes the tracker at the end of a run."""
+        ...
 
 
 @runtime_checkable
 class TrackerConfig(Protocol):
-    """The options of a tracker.
+    """The configuration of a tracker: its options in the experiment file, and `build`.
 
-    It may also have `prepare()`, called before a run folder is made, to raise `ComponentError` where it cannot work,
-    such as where a package is missing.
+    Optional method `prepare()`: called before the run folder exists, to raise `ComponentError` where the tracker cannot
+    work, such as where a package is missing.
     """
 
-    def build(self, run: RunFolder, /) -> Tracker:
-        """Opens it before the first step. On resume (`run.resumed_from`) what it holds of later steps is void, since
-        these are taken again; `run.ticks()` and `run.scores()` are the records that hold."""
+    def build(self, run: Any, /) -> Tracker:
+        """Opens the tracker of a run before the first step.
+
+        `run` is the run folder (`RunView`); its type is Any so that a plugin may annotate it as `ganlab.RunFolder`. On
+        resume (`run.resumed_from` is not None) the tracker drops what it has of later steps, which are taken again;
+        `run.ticks()` and `run.scores()` are the valid records.
+        """
         ...

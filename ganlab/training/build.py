@@ -20,11 +20,19 @@ from ganlab.data.batch import Batch
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.loader import BatchLoader
-from ganlab.data.pixels import as_input, to_float
+from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.nn import memory_format
-from ganlab.plugin.failures import Guard
+from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, Loss, OptimizerConfig, Penalty, Places
+from ganlab.protocols import (
+    Dataset,
+    Loss,
+    OptimizerConfig,
+    Penalty,
+    Places,
+    batch_independent,
+    generator_uses_real,
+)
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.cuda_graphs import CapturedTurns, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, decay_of
@@ -52,6 +60,8 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     # What a schedule moves is a tensor in the step from here on.
     parts, targets = schedule_targets.placed(experiment, device, problems)
     loss = _wrapped_loss(parts, registry, problems)
+    with _refusals(problems, "loss"):
+        uses_real = generator_uses_real(loss)
     problems += schedule_targets.without_effect(parts, targets, loss)
     penalties = _named_penalties(parts, registry, problems)
     if problems:
@@ -66,6 +76,9 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         with _refusals(problems, name, device):
             networks[name] = getattr(experiment, name).build(images).to(device)
             memory_format.prepare(networks[name], device)
+    if "discriminator" in networks:
+        with _refusals(problems, "discriminator"):
+            joined = batch_independent(networks["discriminator"])
     if problems:
         raise UserError(*problems)
     generator, discriminator = (networks[name].train() for name in PLAYERS)
@@ -73,7 +86,7 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
     if not isinstance(latent_dim, int):
         raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
     two = dataset.condition[:2].to(device) if dataset.condition is not None else None
-    two = None if two is None else as_input(two)
+    two = None if two is None else condition_as_input(two)
     z = torch.zeros(2, latent_dim, device=device)
     made = _check_shapes(generator, discriminator, z, images, two)
     conditional = two is not None and any(
@@ -104,9 +117,9 @@ def build(experiment: Experiment, registry: Registry, where: Places, device: tor
         latent_dim=latent_dim,
         batch_size=train.batch_size,
         device=device,
-        uses_real=probes.uses_real(loss),
+        uses_real=uses_real,
         accumulate=train.accumulate,
-        joined=probes.rows_are_independent(discriminator, parts.augmentation, images, device, two),
+        joined=joined,
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
@@ -267,7 +280,7 @@ def _try_penalties(penalties: Sequence[Penalty], game: Game, pair: Batch, proble
         for index, penalty in enumerate(penalties):
             if penalty.player == seen.player:
                 # What else it may raise is told where the first step does, with all that is known of it there.
-                with Guard() as guard:
+                with CatchPluginErrors() as guard:
                     copy.deepcopy(penalty).penalty(seen)
                 if isinstance(guard.error, ComponentError):
                     problems += [f"penalty[{index}]: {line}" for line in str(guard.error).splitlines()]

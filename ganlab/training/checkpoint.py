@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ganlab.training.state_tree import _tensors
 from ganlab.utils.errors import GanlabError, one_line
-from ganlab.utils.files import flush_folder, remove, writing
+from ganlab.utils.files import flush_folder, raise_cannot_write, remove_path
 from ganlab.utils.hashing import sha256
 
 PATTERN = re.compile(r"step-(\d{8,})")
@@ -54,7 +54,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Writes the parts of a state below `folder`, replacing an earlier checkpoint of that step. Raises CannotWrite."""
     final = folder / folder_name(step)
     temporary = folder / f".{final.name}-{os.getpid()}"
-    with writing(final, sum(sizes(state).values())):
+    with raise_cannot_write(final, sum(sizes(state).values())):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -69,7 +69,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
             hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
             _write(temporary / "manifest.json", json.dumps({"format": FORMAT, "step": step, "sha256": hashes}).encode())
             flush_folder(temporary)
-            remove(final)
+            remove_path(final)
             os.rename(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

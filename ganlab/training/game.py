@@ -2,8 +2,8 @@
 
 Decisions:
 - Phases are built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
-- Real and fake images pass the discriminator together where an image's logit does not depend on the others of its
-  batch, which build finds with a probe; else separately: batch statistics over both would leak the label.
+- Real and fake images pass the discriminator in one batch where it declares `batch_independent`; else in two, since
+  batch statistics over both would leak the label.
 - Generated images are asked for the condition of the batch of real ones that they are held against: so classes come as
   often as in the data, an image condition keeps its partner, and nothing more is drawn at random.
 - The discriminator is frozen in the generator's phase, which then computes no gradient for its weights (8% fewer

@@ -9,7 +9,7 @@ Decisions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ganlab.data.batch import Batch
 from ganlab.nn.modes import evaluating, frozen_parameters
 from ganlab.nn.outputs import logits
-from ganlab.protocols import Augmentation, ImageSpec, Loss, Step
+from ganlab.protocols import ImageSpec, Step, batch_independent
 from ganlab.training.game import Game
 from ganlab.training.update import _changeable, step_unless
 from ganlab.utils import distributed
@@ -49,37 +49,6 @@ def first_steps(game: Game, real: Batch) -> Iterator[Step]:
     if game.generator.penalties:
         with frozen_parameters(tried.discriminator.network):
             yield step("generator", real.images if game.uses_real else None, next(tried.fakes([real])))
-
-
-def uses_real(loss: Loss) -> bool:
-    """Whether the generator's loss looks at the logits of real images: NaN in, NaN out.
-
-    A copy is asked: a loss with a state of its own, such as a running mean, would keep the NaN.
-    """
-    real, fake = torch.full((4,), torch.nan), torch.zeros(4)
-    return bool(torch.isnan(copy.deepcopy(loss).generator(real, fake)).any())
-
-
-def rows_are_independent(
-    discriminator: nn.Module,
-    augmentations: Sequence[Augmentation],
-    images: ImageSpec,
-    device: torch.device,
-    two: Tensor | None = None,
-) -> bool:
-    """Whether what the discriminator says of an image, a bare logit, is left alone by the rest of its batch.
-
-    Half of a batch of NaN must leave the other half finite. Batch norm and a minibatch's standard deviation do not; a
-    copy is asked, since the first would keep the NaN. `two` are conditions of two images, where there are any.
-    """
-    network, augmentations = copy.deepcopy((discriminator, augmentations))
-    batch = torch.zeros(4, images.channels, images.height, images.width, device=device)
-    batch[2:] = torch.nan
-    for augmentation in augmentations:
-        batch = augmentation.augment(batch)
-    with torch.no_grad():
-        output = network.train()(batch, None if two is None else torch.cat([two, two]))
-    return isinstance(output, Tensor) and output.shape == (4,) and bool(output[:2].isfinite().all())
 
 
 class _Looked(Exception):
@@ -136,7 +105,13 @@ def _check_shapes(
         made: Tensor = generator(z, condition)
         if tuple(made.shape) != wanted:
             raise UserError(f"generator: makes images of shape {tuple(made.shape)}; the data set's are {wanted}")
-        judged = logits(discriminator(made, condition))
+        output = discriminator(made, condition)
+        if batch_independent(discriminator) and not isinstance(output, Tensor):
+            raise UserError(
+                f"discriminator: batch_independent is True, and it returns {type(output).__name__}; expected a tensor "
+                "of logits"
+            )
+        judged = logits(output)
         if judged.shape != (len(z),):
             raise UserError(
                 f"discriminator: gives logits of shape {tuple(judged.shape)} for {len(z)} images; expected ({len(z)},)"

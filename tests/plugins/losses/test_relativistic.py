@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ganlab.training.probes import uses_real
+from ganlab.protocols import generator_uses_real
 from ganlab_plugins.losses.relativistic import Relativistic, RelativisticAverage
 
 REAL = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
@@ -19,7 +19,7 @@ def test_the_definition() -> None:
 
 
 def test_the_generator_looks_at_real_logits() -> None:
-    assert uses_real(Relativistic())
+    assert generator_uses_real(Relativistic())
 
 
 def test_the_average_by_its_definition() -> None:
@@ -32,7 +32,7 @@ def test_the_average_by_its_definition() -> None:
     torch.testing.assert_close(RelativisticAverage().discriminator(REAL, FAKE), expected / 2)
     expected = -d(FAKE - REAL.mean()).log().mean() - (1 - d(REAL - FAKE.mean())).log().mean()
     torch.testing.assert_close(RelativisticAverage().generator(REAL, FAKE), expected / 2)
-    assert uses_real(RelativisticAverage())
+    assert generator_uses_real(RelativisticAverage())
 
 
 def test_of_one_image_the_average_is_the_pair() -> None:
