@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 import quick_plots
 from ganlab.cli import main
+from ganlab.testing import step_timing
 from support import WEDGE
 
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
@@ -68,6 +69,13 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("GANLAB_DATA names no folder of real images")
     return Path(folder)
+
+
+@pytest.fixture
+def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conformance suite times two calls of a step and not forty, for tests that do not look at the time."""
+    monkeypatch.setattr(step_timing, "ROUNDS", 1)
+    monkeypatch.setattr(step_timing, "CALLS_PER_ROUND", 1)
 
 
 @pytest.fixture

@@ -421,7 +421,11 @@ def test_a_run_without_its_time_is_compared(ganlab: Command) -> None:
     assert (code, json.loads(out)[0]["rows"][0]["final"]["mean"]) == (0, 2.0)
 
 
-def test_what_finished_as_another_experiment_is_not_taken_for_this_one(sweep_file: Path, ganlab: Command) -> None:
+def test_what_finished_as_another_experiment_is_not_taken_for_this_one(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Command
+) -> None:
+    write(table)
+    sweep_file = write({"base": "tiny.toml", "seeds": [0], "variants": {"bce": {}}}, "sweep.toml")
     assert ganlab("sweep", sweep_file, "--out", "s")[0] == 0
     before = Path("s/sweep.json").read_text()
     code, _, err = ganlab("sweep", sweep_file, "--out", "s", "--set", "train.batch_size=8")
@@ -430,6 +434,8 @@ def test_what_finished_as_another_experiment_is_not_taken_for_this_one(sweep_fil
     assert Path("s/sweep.json").read_text() == before
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_failed_run_never_stops_the_others(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:
@@ -444,7 +450,8 @@ def test_a_failed_run_never_stops_the_others(
     assert "see s/no_data/seed-0.log" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.kill
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.extended)])
 def test_stopping_a_sweep_saves_its_runs(
     number: signal.Signals, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:

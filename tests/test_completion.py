@@ -54,6 +54,8 @@ def offered_by_bash(line: str, environment: dict[str, str]) -> list[str]:
     return sorted(done.stdout.split())
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_bash_offers_the_names_that_are_there_now(environment: dict[str, str], tmp_path: Path) -> None:
     script("bash")
     assert offered_by_bash("ganlab plugins wed", environment) == ["wedge"]

@@ -49,6 +49,7 @@ def weights(run: Path) -> torch.Tensor:
     return torch.cat([v.double().flatten() for part in ("generator", "discriminator") for v in state[part].values()])
 
 
+@pytest.mark.torchrun
 def test_two_processes_train_what_one_does(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     """A summed loss, one that compares real with fake, penalties of weights, an average, scores; without dropout."""
     table["discriminator"] = {"name": "mlp", "hidden": [16]}
@@ -73,6 +74,8 @@ def test_two_processes_train_what_one_does(table: dict[str, Any], write: Write, 
     assert other["protocol"] == fid["protocol"]
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 def test_a_summed_loss_is_that_of_the_whole_batch(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     table["discriminator"] = {"name": "mlp", "hidden": [16]}
     table["loss"] = {"name": "bce", "reduction": "sum"}
@@ -83,6 +86,8 @@ def test_a_summed_loss_is_that_of_the_whole_batch(table: dict[str, Any], write: 
     assert (weights(Path("one")) - weights(Path("two"))).abs().max() < 1e-5
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 def test_two_processes_stop_clip_and_take_parts_as_one_does(
     table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:
@@ -107,6 +112,8 @@ def workers(agent: int) -> list[int]:
     return [int(child) for child in children]
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_one_stopped_process_stops_all_and_resuming_is_exact(table: dict[str, Any], write: Write) -> None:
     """With dropout, batch norm, momentum and an average: all that differs between processes is in the checkpoint."""
@@ -137,6 +144,8 @@ def test_one_stopped_process_stops_all_and_resuming_is_exact(table: dict[str, An
     assert "world_size: was 2, is now 3" in err
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 def test_a_batch_that_cannot_be_shared_is_refused(table: dict[str, Any], write: Write) -> None:
     table["train"]["batch_size"] = 15
     process = torchrun(2, "run", write(table), "--out", "r", "--device", "cpu")
@@ -163,6 +172,8 @@ def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str,
     assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 def test_nothing_of_the_group_outlives_it(tmp_path: Path) -> None:
     """A thread of gloo's that still lives as Python ends aborts the process now and then."""
     script = tmp_path / "joins.py"

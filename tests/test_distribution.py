@@ -88,6 +88,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     return made
 
 
+@pytest.mark.extended
+@pytest.mark.packaging
 def test_a_distribution_of_its_own(
     fresh: Fresh, tmp_path: Path, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:
@@ -127,7 +129,7 @@ def test_a_distribution_of_its_own(
     assert (code, err) == (
         2,
         f"{again}: loss.name: the loss 'wedge' is registered by more than one plugin: ganlab-wedge:wedge (ganlab-wedge "
-        "0.1.0), ganlab-zwedge:wedge (ganlab-zwedge 0.3); --no-plugin ganlab-zwedge:wedge leaves one out\n",
+        "0.1.0), ganlab-zwedge:wedge (ganlab-zwedge 0.3); --no-plugin ganlab-zwedge:wedge excludes one\n",
     )
 
     fresh.pip("uninstall", "-y", "ganlab-wedge", "ganlab-zwedge")
@@ -140,6 +142,7 @@ def test_a_distribution_of_its_own(
     assert err.splitlines()[1] == "the run had the loss 'wedge' from ganlab-wedge:wedge (ganlab-wedge 0.1.0)"
 
 
+@pytest.mark.docs
 def test_the_pages_own_test(tmp_path: Path) -> None:
     ((name, text),) = [(name, text) for name, text in PAGE.items() if name.startswith("test_")]
     (tmp_path / name).write_text(text)

@@ -17,6 +17,8 @@ Command = Callable[..., tuple[int, str, str]]
 EXPERIMENTS = REPOSITORY / "experiments"
 
 
+@pytest.mark.extended
+@pytest.mark.large
 def test_the_quick_start_learns_digits(ganlab: Command) -> None:
     code, _, err = ganlab("run", EXPERIMENTS / "digits_mlp.toml", "--out", "r")
     assert code == 0, err

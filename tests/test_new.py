@@ -14,6 +14,8 @@ from support import REPOSITORY
 
 Ganlab = Callable[..., tuple[int, str, str]]
 
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
 
 def ruff(*arguments: object) -> None:
     command = [sys.executable, "-m", "ruff", *map(str, arguments), "--config", str(REPOSITORY / "pyproject.toml")]
@@ -21,6 +23,8 @@ def ruff(*arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_what_is_written_passes(ganlab: Ganlab, tmp_path: Path) -> None:
     """Of every kind; pytest and ruff see all of them at once, since each takes seconds to start."""
     for kind in KINDS:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from children import Child, Command
 from ganlab import GanlabError, ImageDataset, MappedImages
 from ganlab.config.load import differences, structure_experiment
 from ganlab.config.toml import read_toml
@@ -257,14 +258,15 @@ def test_a_file_that_is_cut_short_ends_a_streamed_run_with_an_error_and_a_reside
     """In a process of its own: reading a map beyond the file's end would end it with a signal."""
     (tmp_path / "cutting.py").write_text(CUTTING)
     streaming_table["train"] |= {"resident_gb": limit, "log_every": 2, "steps": 40}
-    command = [sys.executable, "-m", "ganlab", "run", str(write(streaming_table)), "--out", "cut", "--plugin"]
-    ended = subprocess.run([*command, "cutting.py"], capture_output=True, text=True, timeout=120, check=False)
+    command = Command("run", write(streaming_table), "--out", "cut", "--plugin", "cutting.py")
+    ended = Child(command, tmp_path / "log")
+    code = ended.ended()
     info = json.loads(Path("cut/run.json").read_text())
     if limit:
-        assert (ended.returncode, info["status"], info["error"]) == (0, "finished", None), ended.stderr
+        assert (code, info["status"], info["error"]) == (0, "finished", None), ended.said
     else:
-        assert (ended.returncode, info["status"]) == (1, "failed"), ended.stderr
-        assert "images.npy: has been cut short" in ended.stderr
+        assert (code, info["status"]) == (1, "failed"), ended.said
+        assert "images.npy: has been cut short" in ended.said
 
 
 def test_the_reader_ends_with_its_feeder(mapped: ImageDataset) -> None:
@@ -404,6 +406,8 @@ def register_metrics(register): register("walking", Walking)
 """
 
 
+@pytest.mark.extended
+@pytest.mark.large
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux tells the peak of memory")
 def test_a_data_set_of_four_times_the_limit_takes_less_than_1_2_times_the_limit(
     table: dict[str, Any], write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

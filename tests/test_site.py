@@ -19,6 +19,8 @@ from ganlab.plugin.loader import load_plugins
 from ganlab.sweep.plan import SweepFile
 from support import REPOSITORY
 
+pytestmark = pytest.mark.docs
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -67,6 +67,7 @@ def runs(table: dict[str, Any], write: Write, ganlab: Ganlab) -> Path:
     return Path("runs/s")
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path) -> None:
     (line,) = [line for line in piped("compare", runs).splitlines() if "least_squares" in line]
@@ -81,6 +82,7 @@ def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path)
     assert len([line for line in bench.splitlines() if "tutorial" in line and "times as fast" in line]) == 1
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_no_colour_where_none_is_wanted(runs: Path, tmp_path: Path) -> None:
     """A terminal is coloured otherwise, so that the test can fail. Bold and dim are no colours."""
@@ -96,6 +98,7 @@ def test_no_colour_where_none_is_wanted(runs: Path, tmp_path: Path) -> None:
         assert not colours(on_terminal(100, *arguments, NO_COLOR="1")), arguments
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_narrow_terminal_loses_nothing(runs: Path, tmp_path: Path) -> None:
     columns = 20
@@ -121,6 +124,7 @@ def test_a_narrow_terminal_loses_nothing(runs: Path, tmp_path: Path) -> None:
         assert shown == joined(piped(command, "--help"))
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_redraw_gets_plain_lines(table: dict[str, Any], write: Write) -> None:
     shown = on_terminal(80, "run", write(table), "--out", "r", TERM="dumb")
     assert not ESCAPE.search(shown)

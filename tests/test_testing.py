@@ -23,6 +23,8 @@ from ganlab.testing.suite import CHECKS
 from ganlab.utils.errors import UserError
 from ganlab.utils.rng import global_state
 
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
 HEAD = """
 import itertools, os, random, signal, subprocess
 import numpy as np
@@ -263,6 +265,12 @@ BAD: dict[str, tuple[str, str, str, str]] = {
         "# generator",
         "gradient: is right",
         "the gradient of the generator's loss is wrong",
+    ),
+    "loss compares real": (
+        loss(g="((fake < real.mean()).float() * fake).mean()", more="generator_uses_real = False"),
+        "# generator",
+        "real logits",
+        "generator_uses_real is False, and the generator's loss changes with the real logits",
     ),
     "loss item": (
         loss(g="-fake.mean() if real.mean().item() < 1e9 else fake.mean()  # here"),
@@ -588,12 +596,37 @@ BUNDLED = {f"{part.kind} {part.name}": part for kind in KINDS for part in load_p
 del BUNDLED["features dinov2"]
 
 
-@pytest.mark.parametrize("component", BUNDLED)
+SMALL = {
+    "generator resnet": {"channels": 8},
+    "discriminator resnet": {"channels": 8},
+    "generator r3gan": {"widths": [16, 16, 16, 16]},
+    "discriminator r3gan": {"widths": [16, 16, 16, 16]},
+}
+"""Networks that take long with their default widths, which are checked too, but not in the default run."""
+
+LARGE = {*SMALL, "features inception"}
+
+
+def sizes(component: str) -> Any:
+    return pytest.param(component, marks=[pytest.mark.extended, pytest.mark.large] if component in LARGE else [])
+
+
+@pytest.mark.parametrize("component", map(sizes, BUNDLED))
 def test_a_bundled_component_passes(component: str, tmp_path: Path) -> None:
-    part = BUNDLED[component]
     options, data = OPTIONS.get(component, ({}, None))
     if data is not None:
         data(tmp_path / "data")
+    passes(component, options)
+
+
+@pytest.mark.parametrize("component", SMALL)
+def test_a_bundled_network_passes_with_few_channels(component: str) -> None:
+    passes(component, SMALL[component])
+
+
+def passes(component: str, options: dict[str, Any]) -> None:
+    """Runs the conformance suite on a bundled component with these options: nothing is at fault or left out."""
+    part = BUNDLED[component]
     (subject,) = [
         subject
         for subject in conformance(str(part.origin.file), {part.name: options} if options else None)
@@ -710,7 +743,7 @@ def test_what_cannot_be_checked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No module named 'nothing_of_that_name'"):
         conformance(tmp_path / "broken.py")
     (is_one, *rest) = check(frozen(type("Half", (), {"discriminator": lambda self, real, fake: real})), "loss")
-    assert (is_one.result, is_one.detail) == ("fault", "Half is no loss: it lacks generator(self, real, fake)")
+    assert (is_one.result, is_one.detail) == ("fault", "Half is not a valid loss: missing generator(self, real, fake)")
     assert {found.result for found in rest} == {"skipped"}
 
 

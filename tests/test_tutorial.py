@@ -90,6 +90,8 @@ class Reader:
         raise AssertionError(f"the tutorial gives a command that nobody here can: {command}")
 
 
+@pytest.mark.extended
+@pytest.mark.docs
 def test_the_tutorial(ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))  # where nothing is: the classifier is trained

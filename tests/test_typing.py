@@ -59,7 +59,8 @@ def pyright(folder: Path) -> list[tuple[str, int]]:
     return [(Path(found["file"]).name, found["range"]["start"]["line"] + 1) for found in said["generalDiagnostics"]]
 
 
-@pytest.mark.parametrize("checker", [mypy, pyright])
+@pytest.mark.typing
+@pytest.mark.parametrize("checker", [pytest.param(mypy, marks=pytest.mark.extended), pyright])
 def test_what_is_incomplete_is_flagged_where_it_is_registered_and_nothing_else(checker: object, plugins: Path) -> None:
     assert callable(checker)
     lines = (TYPED / "bad.py").read_text().splitlines()

@@ -37,15 +37,11 @@ def large_features(**table: Any) -> dict[str, Any]:
 
 
 CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
-    "generator mlp": ({}, None),
-    "generator dcgan": ({"dataset": SIXTEEN, "generator": {**DCGAN, "latent_dim": 8}}, None),
-    "discriminator mlp": ({}, None),
-    "discriminator dcgan": ({"dataset": SIXTEEN, "discriminator": DCGAN}, None),
-    "loss bce": ({}, None),
-    "loss least_squares": ({"loss": "least_squares"}, None),
-    "loss relativistic": ({"loss": "relativistic"}, None),
-    "loss_wrapper label_smoothing": ({"loss_wrapper": [{"name": "label_smoothing"}]}, None),
-    "penalty l2_generator": ({"penalty": [{"name": "l2_generator", "weight": 0.01, "every": 2}]}, None),
+    "generator mlp, discriminator mlp, loss bce, optimizer adam, dataset digits": ({}, None),
+    "generator dcgan, discriminator dcgan": (
+        {"dataset": SIXTEEN, "generator": {**DCGAN, "latent_dim": 8}, "discriminator": DCGAN},
+        None,
+    ),
     "loss hinge, penalty r1, penalty orthogonal, penalty consistency, augmentation flip": (
         {
             "loss": "hinge",
@@ -84,7 +80,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
-    "generator conditional, discriminator conditional, metric class_accuracy": (
+    "generator conditional, discriminator conditional, metric class_accuracy, features classifier": (
         {
             "generator": {"name": "conditional", "network": {**MLP, "latent_dim": 8}},
             "discriminator": {"name": "conditional", "network": MLP},
@@ -92,9 +88,6 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
-    "optimizer adam": ({}, None),
-    "optimizer sgd": ({"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}}, None),
-    "optimizer rmsprop": ({"optimizer": {"name": "rmsprop", "lr": 1e-3}}, None),
     "schedule constant, schedule linear, schedule cosine": (
         {
             "penalty": [{"name": "r1", "every": 2}],
@@ -106,32 +99,51 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
-    "dataset digits": ({}, None),
-    "dataset ring": ({"dataset": {"name": "ring", "count": 100}}, None),
-    "dataset grid": ({"dataset": {"name": "grid", "count": 100}}, None),
-    "dataset mnist": ({"dataset": "mnist"}, mnist),
-    "dataset fashion_mnist": ({"dataset": "fashion_mnist"}, mnist),
+    "dataset ring, loss relativistic, features pixels": (
+        {"dataset": {"name": "ring", "count": 100}, "loss": "relativistic", **features(name="pixels")},
+        None,
+    ),
+    "dataset grid, penalty l2_generator": (
+        {
+            "dataset": {"name": "grid", "count": 100},
+            "penalty": [{"name": "l2_generator", "weight": 0.01, "every": 2}],
+        },
+        None,
+    ),
+    "dataset mnist, loss_wrapper label_smoothing, optimizer sgd": (
+        {
+            "dataset": "mnist",
+            "loss_wrapper": [{"name": "label_smoothing"}],
+            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9},
+        },
+        mnist,
+    ),
+    "dataset fashion_mnist, loss least_squares, optimizer rmsprop": (
+        {"dataset": "fashion_mnist", "loss": "least_squares", "optimizer": {"name": "rmsprop", "lr": 1e-3}},
+        mnist,
+    ),
     "dataset stacked_mnist": ({"dataset": {"name": "stacked_mnist", "count": 50}}, mnist),
     "dataset cifar10": ({"dataset": "cifar10"}, cifar10),
     "dataset celeba": ({"dataset": {"name": "celeba", "size": 8}}, celeba),
     "dataset huggingface": ({"dataset": {"name": "huggingface", "path": "hub", "size": 8}}, parquet),
-    "dataset image_folder": ({"dataset": FOLDER}, folder_of_images),
-    "metric fid": ({"metric": [{"name": "fid", "every": 2, **SCORED}]}, None),
-    "metric kid": ({"metric": [{"name": "kid", "every": 2, "subsets": 2, "subset_size": 8, **SCORED}]}, None),
-    "metric precision_recall": ({"metric": [{"name": "precision_recall", "every": 2, **SCORED}]}, None),
-    "metric inception_score": ({"metric": [{"name": "inception_score", "every": 2, **SCORED}]}, None),
-    "metric mode_coverage": ({"metric": [{"name": "mode_coverage", "every": 2, **SCORED}]}, None),
-    "tracker csv": ({"tracker": [{"name": "csv"}]}, None),
-    "tracker tensorboard": ({"tracker": [{"name": "tensorboard"}]}, None),
-    "tracker mlflow": ({"tracker": [{"name": "mlflow"}]}, None),
-    "features classifier": (features(**CLASSIFIER), None),
-    "features pixels": (features(name="pixels"), None),
+    "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage": (
+        {
+            "metric": [
+                {"name": "fid", "every": 2, **SCORED},
+                {"name": "kid", "every": 2, "subsets": 2, "subset_size": 8, **SCORED},
+                *({"name": name, "every": 2, **SCORED} for name in ("precision_recall", "inception_score")),
+                {"name": "mode_coverage", "every": 2, **SCORED},
+            ]
+        },
+        None,
+    ),
+    "tracker csv, tracker tensorboard, tracker mlflow": ({"tracker": ["csv", "tensorboard", "mlflow"]}, None),
     "features inception": (large_features(name="inception", weights="data/inception.pth"), inception),
     "features dinov2": (
         large_features(name="dinov2", size="small", weights="data/timm.safetensors"),
         of_timm("vit_small_patch14_dinov2.lvd142m"),
     ),
-    "features timm": (
+    "features timm, dataset image_folder": (
         large_features(name="timm", model="test_vit", weights="data/timm.safetensors"),
         of_timm("test_vit"),
     ),
@@ -146,10 +158,14 @@ def test_every_bundled_component_is_among_them() -> None:
     assert {f"{kind} {part.name}" for kind in kinds for part in registry.of_kind(kind)} == among
 
 
-@pytest.mark.parametrize("component", CHANGES)
-def test_killed_in_a_step(component: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
+FIRST, *OTHERS = CHANGES
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("together", [FIRST, *(pytest.param(one, marks=pytest.mark.extended) for one in OTHERS)])
+def test_killed_in_a_step(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """In the fifth step, when the discriminator has had its update, with a checkpoint of the third."""
-    changes, data = CHANGES[component]
+    changes, data = CHANGES[together]
     table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
     table |= changes
     if data is not None:

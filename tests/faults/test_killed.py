@@ -24,6 +24,7 @@ from saboteur import AtFileOperation, AtUpdate
 
 Write = Callable[..., Path]
 CLASSIFIER = {"name": "classifier", "updates": 20}
+pytestmark = pytest.mark.kill
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def saving(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
+@pytest.mark.extended
 def test_killed_at_every_write_flush_and_rename(saving: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """Of a save, and of every other kind of file that a run writes; after each rename too, not only before."""
     file, notes = write(saving), tmp_path / "notes"
@@ -69,6 +71,7 @@ def test_killed_at_every_write_flush_and_rename(saving: dict[str, Any], write: W
     assert resumed > len(points) / 2
 
 
+@pytest.mark.extended
 def test_killed_at_random(saving: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """Ten times, at a time drawn anew, always the same run; it must get to its end."""
     saving["train"] |= {"steps": 400, "checkpoint_every": 10, "log_every": 5, "sample_every": 50}
@@ -96,7 +99,14 @@ def test_killed_at_random(saving: dict[str, Any], write: Write, tmp_path: Path) 
         assert_same_run(Path("whole"), Path(out), checkpoints=False)  # a score more may be known to what keeps the best
 
 
-@pytest.mark.parametrize(("updates", "where"), [(3, "epoch's middle"), (4, "epoch's end"), (5, "epoch's start")])
+@pytest.mark.parametrize(
+    ("updates", "where"),
+    [
+        (3, "epoch's middle"),
+        pytest.param(4, "epoch's end", marks=pytest.mark.extended),
+        pytest.param(5, "epoch's start", marks=pytest.mark.extended),
+    ],
+)
 def test_killed_in_a_step(updates: int, where: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """Between the two updates of a step; an epoch is five steps, and the checkpoint is two or three steps old."""
     table["train"] |= {"batch_size": 256, "steps": 9, "checkpoint_every": 2 if updates == 3 else 3}

@@ -29,6 +29,8 @@ def tick_finished(run, record):
 """
 
 
+@pytest.mark.extended
+@pytest.mark.large
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_a_step_that_needs_more_memory_than_there_is(table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     (tmp_path / "scarce.py").write_text(SCARCE)

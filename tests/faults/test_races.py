@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import saboteur
 from children import Child, Command
 from ganlab.run.run_folder import read_info
@@ -23,6 +25,8 @@ def together(count: int, tmp_path: Path, *arguments: object) -> list[Child]:
     return [Child(Command(*arguments, before=wait), tmp_path / f"log-{number}") for number in range(count)]
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_sixteen_runs_into_one_folder(table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     table["train"]["steps"] = 30
     file = write(table)
@@ -40,6 +44,8 @@ def test_sixteen_runs_into_one_folder(table: dict[str, Any], write: Write, tmp_p
     assert_same_run(Path("alone"), Path("r"))
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_sixteen_times_the_same_run_resumed(table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     table["train"]["steps"] = 30
     file = write(table)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from run_folders import assert_same_run
 from support import until
 
 Write = Callable[..., Path]
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
+SIGNALS = [
+    signal.SIGTERM,
+    *(pytest.param(each, marks=pytest.mark.extended) for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)),
+]
+pytestmark = pytest.mark.kill
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def assert_goes_on_exactly(file: Path, run: Path, tmp_path: Path) -> None:
     assert_same_run(Path("whole"), run)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", SIGNALS, ids=attrgetter("name"))
 def test_one_signal(number: signal.Signals, long: Path, tmp_path: Path) -> None:
     child = Child(Command("run", long, "--out", "r"), tmp_path / "log")
     until(lambda: len(read_records(Path("r/log.jsonl"))) > 3)
@@ -67,7 +72,7 @@ def saving(run: Path) -> bool:
     return any(run.glob("checkpoints/.step-*/*.safetensors"))
 
 
-@pytest.mark.parametrize("number", SIGNALS[:3], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", SIGNALS[:3], ids=attrgetter("name"))
 def test_a_signal_during_a_save(number: signal.Signals, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     table["train"] |= {"steps": 10_000_000, "checkpoint_every": 3, "log_every": 1}
     file = write(table)

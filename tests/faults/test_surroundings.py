@@ -55,6 +55,8 @@ def test_a_clock_that_is_set_back(scored: Path, tmp_path: Path) -> None:
     assert folder.name.startswith("1999")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_another_time_zone_and_locale(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A locale without the characters that are printed; a folder's name has some of its own."""
     plain = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "OMP_NUM_THREADS": "1"}
@@ -80,6 +82,8 @@ def test_a_user_without_a_home(scored: Path, tmp_path: Path) -> None:
     assert not Path("~").exists()
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_no_terminal_and_nobody_who_reads(scored: Path) -> None:
     """A pipe that is closed at its other end, as by `| head -1`; output that is closed from the beginning."""
     command = [sys.executable, "-m", "ganlab", "run", str(scored)]
@@ -94,6 +98,8 @@ def test_no_terminal_and_nobody_who_reads(scored: Path) -> None:
     assert read_info(Path("closed"))["status"] == "finished"
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_terminal_that_goes_away(table: dict[str, Any], write: Write) -> None:
     """The run is told by SIGHUP, saves, and ends as interrupted; what it has to say to nobody does not stop it."""
     import pexpect

@@ -14,6 +14,8 @@ from ganlab import ComponentError
 from ganlab_plugins.features import inception
 from stubs import an_evaluation, photos
 
+pytestmark = pytest.mark.large
+
 
 @pytest.fixture(scope="session")
 def features(weights, tmp_path_factory) -> inception.InceptionFeatures:

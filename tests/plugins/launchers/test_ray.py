@@ -63,6 +63,7 @@ os._exit(int(code)) if int(code) >= 0 else os.kill(os.getpid(), -int(code))
 """
 
 
+@pytest.mark.ray
 def test_every_task_runs_a_few_at_a_time(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of one, the others run: in the command's folder, with its variables, as many as jobs."""
     monkeypatch.setenv("GANLAB_TEST", "set after the cluster was started")
@@ -78,6 +79,8 @@ def test_every_task_runs_a_few_at_a_time(cluster: Cluster, monkeypatch: pytest.M
     ], "one at a time"
 
 
+@pytest.mark.extended
+@pytest.mark.ray
 def test_a_task_that_its_node_cannot_start_has_failed_and_its_log_says_why(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +90,8 @@ def test_a_task_that_its_node_cannot_start_has_failed_and_its_log_says_why(
     assert Path("x.log").read_text().startswith(f"could not be started: {platform.node()}: [Errno 7]")
 
 
+@pytest.mark.extended
+@pytest.mark.ray
 def test_a_run_sees_the_gpus_that_it_reserves(cluster: Cluster) -> None:
     code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
     tasks = [Task(name, python(code), Path(f"{name}.log")) for name in ("a", "b")]
@@ -108,6 +113,8 @@ while not pathlib.Path("open").exists():
 """
 
 
+@pytest.mark.extended
+@pytest.mark.ray
 def test_a_task_whose_worker_is_killed_is_started_again(cluster: Cluster) -> None:
     def starters() -> list[int]:
         return [int(line) for line in Path("starters").read_text().splitlines()] if Path("starters").exists() else []
@@ -144,6 +151,8 @@ while name != "first":
 """
 
 
+@pytest.mark.extended
+@pytest.mark.ray
 def test_closing_the_iterator_stops_what_runs_and_drops_what_waits(cluster: Cluster) -> None:
     tasks = [Task(name, (*python(SAVES), name), Path(f"{name}.log")) for name in ("first", "a", "b", "c", "d")]
     launched = Ray(address=cluster.address, threads=1).launch(tasks, 4)
@@ -182,6 +191,8 @@ def sweep(path: Path, out: str, address: str, *arguments: str) -> subprocess.Pop
     )
 
 
+@pytest.mark.extended
+@pytest.mark.ray
 def test_a_sweep_that_loses_a_node_ends_as_it_does_on_this_machine(
     cluster: Cluster,
     table: dict[str, Any],
@@ -237,6 +248,8 @@ def test_a_sweep_that_loses_a_node_ends_as_it_does_on_this_machine(
     assert out.startswith("2 runs in r, 2 finished already\n")
 
 
+@pytest.mark.extended
+@pytest.mark.ray
 def test_stopping_a_sweep_saves_its_runs(table: dict[str, Any], write: Callable[..., Path]) -> None:
     """On a Ray of its own, whose handler of SIGTERM would end the sweep and leave the run unsaved."""
     table["train"] |= {"steps": 5_000_000, "log_every": 10}
@@ -269,8 +282,11 @@ def test_stopping_a_sweep_saves_its_runs(table: dict[str, Any], write: Callable[
         ({"name": "ray", "address": "nonsense"}, "launcher ray: address nonsense: "),
         ({"name": "ray", "address": ""}, "launcher.address: "),
         ({"name": "ray", "threads": 0}, "launcher.threads: must be >= 1, got 0"),
-        ({"name": "ray", "gpus": 1.5}, "launcher.gpus: expected a whole number or a part of one, got 1.5"),
-        ({"name": "ray", "gpus": -1}, "launcher.gpus: expected a whole number or a part of one, got -1"),
+        (
+            {"name": "ray", "gpus": 1.5},
+            "launcher.gpus: expected a whole number, or a fraction between 0 and 1, got 1.5",
+        ),
+        ({"name": "ray", "gpus": -1}, "launcher.gpus: expected a whole number, or a fraction between 0 and 1, got -1"),
         ({"name": "ray", "adress": "x"}, "launcher.adress: unknown key; did you mean 'address'?"),
     ],
 )
@@ -334,14 +350,14 @@ def test_threads_are_as_many_as_let_the_jobs_fit(
     nodes = [
         dict(zip(("CPU", "GPU"), node, strict=True)) if isinstance(node, tuple) else {"CPU": node} for node in cpus
     ]
-    assert Ray(**options)._settled(nodes, jobs) == threads
+    assert Ray(**options)._threads_per_run(nodes, jobs) == threads
 
 
 @pytest.mark.parametrize(
     ("nodes", "options", "words"),
     [
-        ([{"CPU": 2.0}], {"threads": 4}, "no node has 4 CPUs for a run; all wait until one has"),
-        ([{"CPU": 2.0}], {"gpus": 1}, "no node has 1 CPUs and 1 GPUs for a run; all wait until one has"),
+        ([{"CPU": 2.0}], {"threads": 4}, "no node has 4 CPUs for a run; all runs wait until one has"),
+        ([{"CPU": 2.0}], {"gpus": 1}, "no node has 1 CPUs and 1 GPUs for a run; all runs wait until one has"),
         ([{"memory": 1.0}], {}, "no node has 1 CPUs for a run"),
         ([{"CPU": 2.0, "GPU": 4.0}], {}, "the cluster has 4 GPUs, and the runs use none; set launcher.gpus"),
     ],
@@ -350,4 +366,4 @@ def test_what_would_look_like_a_mistake_is_told(
     nodes: list[dict[str, float]], options: dict[str, Any], words: str
 ) -> None:
     with pytest.warns(UserWarning, match=words):
-        Ray(**options)._settled(nodes, 1)
+        Ray(**options)._threads_per_run(nodes, 1)

@@ -36,6 +36,8 @@ METRICS = {
     "inception_score": (InceptionScore, {"splits": SPLITS}),
     "precision_recall": (PrecisionRecall, {}),
 }
+pytestmark = [pytest.mark.extended, pytest.mark.large]
+
 PAIRS = {
     "fid": ("fid", "frechet_inception_distance"),
     "kid": ("kid", "kernel_inception_distance_mean"),

@@ -119,6 +119,8 @@ def test_under_bfloat16_it_is_that_of_float32() -> None:
     assert math.isfinite(expected)
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 def test_two_processes_keep_one_mean(tmp_path: Path) -> None:
     """That of the lengths of both, which draw other latents."""
     script = tmp_path / "both.py"

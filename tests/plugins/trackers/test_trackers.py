@@ -157,6 +157,8 @@ def without_times(file: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key not in TIMED} for row in csv.DictReader(stream)]
 
 
+@pytest.mark.extended
+@pytest.mark.kill
 def test_killed_and_resumed_twice(tracked: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """In steps 7 and 9: what was told of 5 and 6 is told again, once, and nothing up to the checkpoint is missing."""
     file = write(tracked)
@@ -182,6 +184,8 @@ def test_killed_and_resumed_twice(tracked: dict[str, Any], write: Write, tmp_pat
     assert statuses == {"whole": "FINISHED", "r": "FINISHED"}, "the runs that were killed are deleted"
 
 
+@pytest.mark.extended
+@pytest.mark.kill
 def test_a_table_killed_at_every_write(tracked: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """Half of a row, half of a table drawn anew, before and after its renaming: resumed, it is as one left alone."""
     tracked["tracker"] = [{"name": "csv"}]
@@ -350,6 +354,8 @@ def test_nothing_leaves_the_machine(tracked: dict[str, Any], write: Write, tmp_p
     assert "plugin_failures" not in read_info(Path("r"))
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_runs_that_start_at_once_share_a_new_database(tracked: dict[str, Any], write: Write, tmp_path: Path) -> None:
     tracked["tracker"] = [{"name": "mlflow", "file": "deep/all.db"}]
     tracked["metric"] = []
