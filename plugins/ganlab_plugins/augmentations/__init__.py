@@ -1,1 +1,1 @@
-"""Augmentations of what the discriminator sees."""
+"""Bundled augmentations of the discriminator's input."""

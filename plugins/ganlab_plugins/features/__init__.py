@@ -1,1 +1,1 @@
-"""Feature extractors: uint8 images to vectors that a metric compares."""
+"""Bundled feature extractors: uint8 images to vectors that a metric compares."""

@@ -1,25 +1,25 @@
-"""A small network trained on the experiment's own labelled images, for data that Inception says little about.
+"""Classifier features: a small network trained on the data set's own class labels, for data unlike photographs.
 
-Features learned on photographs do not tell handwritten digits apart well; those of a network that classifies the
-data set do. What is measured with them is Heusel et al.'s distance (2017, arXiv:1706.08500) in another space.
+Features learned on photographs do not separate handwritten digits well; those of a network that classifies the data
+set do. FID in these features is Heusel et al.'s distance (2017, arXiv:1706.08500) in another feature space.
 
 Decisions:
-- It learns from the training split, whichever split a metric compares with, and always from the same seed. Its
-  weights are cached under all that they depend on, and their hash goes into every score: only scores with equal
-  hashes can be compared.
-- Training is a number of updates, because an epoch is 12 of them for one data set and 500 for another; a small data
-  set ends earlier, after 30 passes. Test accuracy and training time measured on two CPU cores: scikit-learn's digits
+- The classifier is trained on the training split, whichever split a metric compares with, and always from the same
+  seed. Its weights are cached under everything they depend on, and their hash is in every score's protocol: only
+  scores with equal hashes are comparable.
+- Training has a number of updates, because an epoch is 12 of them for one data set and 500 for another; for a small
+  data set it ends earlier, after 30 epochs. Test accuracy and training time on two CPU cores: scikit-learn's digits
   96.6% in 8 s, MNIST 99.1% in 34 s, CIFAR-10 (from JPEG files) 62.8% in 43 s.
-- It is trained on images with noise of random strength. Without it, batch norm divides by the tiny spread of an empty
-  background, and the score of rough samples is that of their background: on MNIST a GAN's recognisable digits then
-  scored ten times worse than a generator that makes only ones, and grey nothing better than blurred strokes.
+- It is trained on images with noise of random strength. Without noise, batch norm divides by the tiny variance of an
+  empty background, and the score of noisy samples is that of their background: on MNIST a GAN's recognisable digits
+  then scored ten times worse than a generator that makes only ones, and uniform grey better than blurred strokes.
 - The features' scale is the network's own: real training against real test images score 1.0 on digits (297 test
-  images), 0.016 on MNIST and 0.008 on CIFAR-10, so compare with that floor and not with Inception's numbers.
+  images), 0.016 on MNIST and 0.008 on CIFAR-10, so scores should be compared with that floor and not with Inception's.
 - The features are the last layer's maps after ReLU, averaged over positions, as Inception's are.
-- Larger images go through a first layer with a longer stride, so that the rest works at 16 pixels or less.
-- Where each channel is a picture of its own, as in Stacked MNIST, a network of the joint classes would have 1,000 to
-  learn from what 10 say. `per_channel` trains it on single channels; the classes of an image are the channels'
-  together, and their log probability is the sum of the channels'.
+- For larger images the first layer has a larger stride, so that the rest works at 16 pixels or less.
+- If each channel is an image of its own, as in Stacked MNIST, a network of the joint classes would have to learn 1,000
+  classes instead of 10. `per_channel` trains it on single channels; an image's class combines its channels' classes,
+  and its log probability is the sum of the channels'.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ARCHITECTURE = 1
-"""Raise it when the network or its training changes, so that no cached weights of the old one are used."""
+"""To be incremented when the classifier or its training changes, so that older cached weights are not used."""
 
 TRAIN_BATCH = 128
 MAX_PASSES = 30
 PEAK_LR = 4e-3
 NOISE = 0.5
-"""The most noise, as a standard deviation of pixels in [-1, 1], that is added to a training image."""
+"""Largest standard deviation of the noise that is added to a training image, with pixels in [-1, 1]."""
 
 BATCH = 512
-"""Images at a time when features are computed."""
+"""Batch size when features are computed."""
 
 
 @frozen
 class ClassifierFeatures:
-    """`Features`: uint8 images (N, C, H, W), of the shape it was trained on, to float32 (N, dim)."""
+    """Classifier `Features`: uint8 images (N, C, H, W), of the shape it was trained on, to float32 (N, dim)."""
 
     body: nn.Module
     head: nn.Module
@@ -87,7 +87,7 @@ class ClassifierFeatures:
             return self.batches(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """The class logits (N, classes) of uint8 images (N, C, H, W)."""
+        """The classifier's class logits (N, classes) of uint8 images (N, C, H, W)."""
         import torch
 
         with torch.no_grad(), full_precision(self.device):
@@ -97,10 +97,11 @@ class ClassifierFeatures:
 
 @frozen
 class PerChannelFeatures:
-    """`Features` of images whose channels are classified one by one, each by the same network.
+    """Classifier `Features` of images whose channels are classified separately, by the same network.
 
-    Images (N, C, H, W) have the channels' features side by side, float32 (N, C * dim). The classes are the numbers that
-    the channels' classes write to the base of k, how many each has: a and b of two channels are k a + b.
+    The features of images (N, C, H, W) are the concatenated features of their channels, float32 (N, C * dim). An
+    image's class has its channels' classes as digits to the base k, the number of classes of a channel: classes a and b
+    of two channels are k a + b.
     """
 
     single: ClassifierFeatures
@@ -117,19 +118,19 @@ class PerChannelFeatures:
         return self.channels * self.single.dim
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        each: Tensor = self.single(self._apart(images)).unflatten(0, (len(images), self.channels))
+        each: Tensor = self.single(self._channels_of(images)).unflatten(0, (len(images), self.channels))
         return each.flatten(1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """The log probabilities of the joint classes (N, k^C) of uint8 images (N, C, H, W), as logits."""
-        each = self.single.logits(self._apart(images)).log_softmax(1).unflatten(0, (len(images), self.channels))
+        """The log probabilities (N, k^C) of the channels' joint classes of uint8 images (N, C, H, W), as logits."""
+        each = self.single.logits(self._channels_of(images)).log_softmax(1).unflatten(0, (len(images), self.channels))
         joint: Tensor = each[:, 0]
         for channel in range(1, self.channels):
             joint = (joint[:, :, None] + each[:, channel, None, :]).flatten(1)
         return joint
 
-    def _apart(self, images: Tensor) -> Tensor:
-        """The channels as images of their own (N * C, 1, H, W)."""
+    def _channels_of(self, images: Tensor) -> Tensor:
+        """The channels as separate images (N * C, 1, H, W)."""
         if tuple(images.shape[1:]) != (wanted := (self.channels, *self.single.shape[1:])):
             got, expected = ("x".join(map(str, shape)) for shape in (images.shape[1:], wanted))
             raise ComponentError(f"the classifier was trained on channels of images of {expected}, got {got}")
@@ -138,15 +139,15 @@ class PerChannelFeatures:
 
 @frozen
 class Classifier:
-    """A convolutional classifier of the data set's classes, trained when it is first needed.
+    """Features of a convolutional classifier of the data set's classes, trained when it is first needed.
 
     The data set must have class labels.
 
-    updates: batches of 128 images to learn from; fewer where 30 passes over the images are fewer.
-    dim: how many features; with `per_channel`, of each channel.
-    seed: of its first weights and of the order of images.
-    per_channel: each channel is an image with a class of its own, and the label is what these write as digits, as in
-        `stacked_mnist`. The network learns from single channels; every channel is one of the images that it counts.
+    updates: training updates, with batches of 128 images; fewer if 30 epochs are fewer.
+    dim: number of features; with `per_channel`, of each channel.
+    seed: of the initial weights and of the order of images.
+    per_channel: each channel is an image with its own class, and the label has these as digits, as in `stacked_mnist`.
+        The network is trained on single channels, each of which counts as an image.
     """
 
     updates: int = field(default=800, validator=[validators.ge(1), validators.le(1_000_000)])
@@ -155,7 +156,7 @@ class Classifier:
     per_channel: bool = False
 
     def build(self, evaluation: Evaluation) -> ClassifierFeatures | PerChannelFeatures:
-        """Trains it on the training split, or loads what was trained before."""
+        """Trains the classifier on the training split, or loads its cached weights."""
         import torch
 
         dataset = evaluation.dataset("train")
@@ -172,18 +173,18 @@ class Classifier:
             "updates": updates,
             "dim": self.dim,
             "seed": self.seed,
-            # Not named where it is false: what was trained before there was the option is still right.
+            # Omitted if it is false: weights that were cached before the option existed remain valid.
             **({"per_channel": True} if self.per_channel else {}),
         }
 
         def network() -> nn.Sequential:
-            # Initial weights come from the global generator, which belongs to training noise.
+            # Initial weights are drawn from the global generator, which training noise depends on.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 return classifier_network((channels, height, width), self.dim, classes)
 
         def train() -> dict[str, Tensor]:
-            # A metric is usually measured where gradients are switched off.
+            # A metric is usually computed with gradients disabled.
             with torch.inference_mode(False), torch.enable_grad(), full_precision(evaluation.device):
                 trained = network().to(evaluation.device)
                 train_classifier(trained, images, labels, updates, self.seed, evaluation=evaluation)
@@ -200,7 +201,7 @@ class Classifier:
 
 
 def class_labels(dataset: Dataset) -> Tensor:
-    """The data set's class labels (N,), or a `ComponentError` where it has none to learn from."""
+    """The class labels (N,) to train the classifier on. Raises `ComponentError` if the data set has none."""
     labels = dataset.condition
     if labels is None or labels.ndim != 1 or len(labels) == 0 or int(labels.max()) < 1:
         raise ComponentError(
@@ -211,7 +212,7 @@ def class_labels(dataset: Dataset) -> Tensor:
 
 
 def single_channels(dataset: Dataset, labels: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Every channel as an image (N * C, 1, H, W), with its own class (N * C,), and how many classes a channel has."""
+    """Every channel as an image (N * C, 1, H, W), its class (N * C,), and the number of classes of a channel."""
     import torch
 
     channels, classes = dataset.images.shape[1], class_count(dataset, labels)
@@ -221,12 +222,12 @@ def single_channels(dataset: Dataset, labels: Tensor) -> tuple[Tensor, Tensor, i
             f"per_channel needs the {channels} channels' classes together, k^{channels} with k of at least 2; "
             f"{dataset.name} has {classes} classes; set per_channel = false"
         )
-    powers = torch.tensor([each**place for place in reversed(range(channels))])
+    powers = torch.tensor([each**power for power in reversed(range(channels))])
     return dataset.images.flatten(0, 1)[:, None], (labels[:, None] // powers % each).flatten(), each
 
 
 def classifier_network(shape: tuple[int, int, int], dim: int, classes: int) -> nn.Sequential:
-    """Two parts: images (N, C, H, W) in [-1, 1] to features (N, dim), and those to logits (N, classes)."""
+    """The classifier in two parts: images (N, C, H, W) in [-1, 1] to features (N, dim) to logits (N, classes)."""
     from torch import nn
 
     def convolution(before: int, after: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -234,7 +235,7 @@ def classifier_network(shape: tuple[int, int, int], dim: int, classes: int) -> n
         return [layer, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
     class Average(nn.Module):
-        # A mean, because the gradient of adaptive pooling is not deterministic on CUDA.
+        # A mean, because adaptive pooling has no deterministic gradient on CUDA.
         def forward(self, maps: Tensor) -> Tensor:
             return maps.mean((2, 3))
 
@@ -253,7 +254,7 @@ def classifier_network(shape: tuple[int, int, int], dim: int, classes: int) -> n
 
 
 def folded(body: Any) -> nn.Sequential:
-    """The same function in eval mode, with each batch norm in the convolution before it: a third less time."""
+    """The classifier's body in eval mode, with each batch norm folded into its convolution: a third less time."""
     import torch
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -271,7 +272,7 @@ def folded(body: Any) -> nn.Sequential:
 def train_classifier(
     network: nn.Module, images: Tensor, labels: Tensor, updates: int, seed: int, *, evaluation: Evaluation
 ) -> None:
-    """Trains in place, by AdamW with one cycle of the learning rate; the same for the same arguments and device."""
+    """Trains the classifier in place, by AdamW with a one-cycle learning rate; deterministic on one device."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -300,7 +301,7 @@ def train_classifier(
 
 
 def prepared(images: Tensor) -> Tensor:
-    """uint8 images to what the network takes."""
+    """uint8 images to the classifier's input."""
     import torch
 
     from ganlab import to_float

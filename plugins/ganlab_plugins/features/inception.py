@@ -1,15 +1,15 @@
-"""The Inception network of 2015 that published FIDs use, as torch-fidelity carries it over from TensorFlow.
+"""Inception features: the network of 2015 that published FIDs use, in torch-fidelity's port from TensorFlow.
 
 Szegedy et al. 2015, "Rethinking the Inception Architecture" (arXiv:1512.00567); Heusel et al. 2017 (arXiv:1706.08500)
-took its 2048 features before the classifier. Published scores mean this network with these weights and TensorFlow 1's
-bilinear resize; torchvision's Inception gives other numbers.
+use its 2048 features before the classifier. Published scores are computed with these weights and TensorFlow 1's
+bilinear resize; torchvision's Inception has other values.
 
 Decisions:
-- A weights file is data, never code: it is read by safetensors, or by torch.load with `weights_only`, and what it
-  holds is handed to torch-fidelity from memory, because torch-fidelity's own loading runs any pickle it is given.
-- The fingerprint is of the weights as loaded, so the same weights in either format give the same one.
-- float32 throughout: TensorFloat-32 and autocast are off while it runs, so that a score does not depend on a setting
-  that was made for training.
+- A weights file is data, never code: it is read by safetensors, or by torch.load with `weights_only`, and the tensors
+  are passed to torch-fidelity in memory, because torch-fidelity's own loading executes any pickle.
+- The fingerprint is of the weights as loaded, so the same weights in either format have the same one.
+- float32 throughout: TensorFloat-32 and autocast are disabled, so that a score does not depend on settings for
+  training.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HASH_PREFIX = "6726825d"
-"""How the published file's sha256 begins; it is part of the file's name too."""
+"""First digits of the published file's sha256, which are part of its name too."""
 
 BATCH = {"cpu": 64, "cuda": 512}
-"""Images at a time by kind of device, fewer where memory runs out. On a CPU larger batches are no faster."""
+"""Batch size by device type, reduced if memory runs out. On a CPU larger batches are no faster."""
 
 
 @frozen
 class InceptionFeatures:
-    """`Features`: uint8 images (N, 1 or 3, H, W) of any size to float32 (N, 2048). Grey becomes three channels."""
+    """Inception `Features`: uint8 images (N, 1 or 3, H, W) of any size to float32 (N, 2048). Grey becomes RGB."""
 
     network: nn.Module
     device: torch.device
@@ -71,7 +71,7 @@ class InceptionFeatures:
             return self.batches(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """The class logits (N, 1008) that published Inception Scores use: without the last layer's bias."""
+        """Inception's class logits (N, 1008) without the last layer's bias, as in published Inception Scores."""
         import torch
 
         last: Any = self.network.fc
@@ -93,14 +93,14 @@ class InceptionFeatures:
 class Inception:
     """Inception of 2015, 2048 features.
 
-    weights: a file of torch-fidelity's weights: .safetensors, or a .pth that holds tensors only. Without it the
+    weights: a file of torch-fidelity's weights: .safetensors, or a .pth that contains only tensors. By default the
         published file (95 MB) is downloaded once into the cache.
     """
 
     weights: str | None = None
 
     def build(self, evaluation: Evaluation) -> InceptionFeatures:
-        """Loads the network onto the evaluation's device."""
+        """Loads Inception onto the evaluation's device."""
         if self.weights is None:
             path = downloaded_weights(evaluation.places.cache / "weights")
         else:
@@ -110,7 +110,7 @@ class Inception:
 
 
 def inception_network(path: Path) -> nn.Module:
-    """torch-fidelity's extractor with the weights of a file, in eval mode, without gradients, on the CPU."""
+    """torch-fidelity's Inception with the weights of a file, in eval mode, without gradients, on the CPU."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -118,7 +118,7 @@ def inception_network(path: Path) -> nn.Module:
     torch.save(read_weights(path), buffer)
     buffer.seek(0)
     try:
-        # The constructor draws initial weights before it loads ours, from the generator that training noise comes from.
+        # The constructor first draws initial weights from the global generator, which training noise depends on.
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], buffer)
     except RuntimeError as error:
@@ -128,7 +128,7 @@ def inception_network(path: Path) -> nn.Module:
 
 
 def downloaded_weights(folder: Path) -> Path:
-    """The published weights file, downloaded into `folder` where it is not there yet or is damaged."""
+    """The path of Inception's published weights, downloaded into `folder` if the file is missing or damaged."""
     from torch.hub import download_url_to_file
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -139,12 +139,12 @@ def downloaded_weights(folder: Path) -> Path:
                 return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # It writes to a temporary name, checks the hash, and only then renames.
+        # It writes a temporary file, verifies the hash, and renames the file afterwards.
         download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=HASH_PREFIX, progress=False)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise ComponentError(
             f"Inception's weights could not be downloaded ({one_line(error)}); download {URL_INCEPTION_V3} "
-            'elsewhere, put the file here, and set features = { name = "inception", weights = "FILE" }'
+            'elsewhere, copy the file here, and set features = { name = "inception", weights = "FILE" }'
         ) from error
     return path
 

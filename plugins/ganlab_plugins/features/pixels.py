@@ -1,19 +1,19 @@
-"""The pixels themselves as features: for points in the plane, and for other images of a few pixels.
+"""Pixel features: the pixels themselves, for 2D points and for other images of a few pixels.
 
-With them FID, KID, precision and recall compare points where they lie. Where the data has class labels the features
-classify too, by a Gaussian for each class, and tell an image that is of no class: the rule by which Srivastava et al.
-2017, "VEEGAN" (arXiv:1705.07761), call a point of high quality if it lies within three standard deviations of a mode.
+With them FID, KID, precision and recall compare points by their coordinates. If the data has class labels, the features
+also classify, by a Gaussian for each class, and detect images of no class: by the rule of Srivastava et al. 2017,
+"VEEGAN" (arXiv:1705.07761), a point has high quality if it lies within three standard deviations of a mode.
 
 Decisions:
-- The Gaussians are isotropic, as those of `ring` and `grid` are, with the mean and the variance of the training images
-  of the class, over all pixels. They are measured on the rounded images, so rounding, which widens both real and
-  generated classes, is in the standard deviation that the rule counts in.
-- A variance is never less than a twelfth of a level's square, which is what rounding alone gives.
-- Sums are of whole levels, so that they are exact and the same on every device.
-- A class is the one that an image is most likely of. Where the classes are equally wide, as in those data sets, that is
-  the nearest.
-- The rule is one for points: in d dimensions a Gaussian's own points lie about sqrt(d) standard deviations from its
-  mean, so that of images of many pixels none would belong.
+- The Gaussians are isotropic, as those of `ring` and `grid` are, with the mean and the variance of the class's training
+  images, over all pixels. They are estimated from the rounded images, so that the rule's standard deviation includes
+  the rounding, which widens both real and generated classes.
+- A variance is at least a twelfth of a squared level, the variance of the rounding alone.
+- Sums are of integer levels, so they are exact and the same on every device.
+- An image's class is its most likely one. If the classes have equal variances, as in those data sets, that is the
+  nearest.
+- The rule is meant for points: in d dimensions a Gaussian's own points lie about sqrt(d) standard deviations from its
+  mean, so no image of many pixels would belong to a class.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-"""Raise it when what is cached of the classes, or how it is computed, changes."""
+"""To be incremented when the cached Gaussians of the classes, or their computation, change."""
 
 LEVEL = 1 / 127.5
-"""How far apart two uint8 levels are in [-1, 1]."""
+"""Distance of two uint8 levels in [-1, 1]."""
 
 
 @frozen
 class PixelFeatures:
-    """`Features`: uint8 images (N, C, H, W) of one shape to float32 (N, C * H * W) in [-1, 1]."""
+    """Pixel `Features`: uint8 images (N, C, H, W) of one shape to float32 (N, C * H * W) in [-1, 1]."""
 
     shape: tuple[int, int, int]
     device: torch.device
@@ -74,18 +74,18 @@ class PixelFeatures:
 
 @frozen(kw_only=True)
 class ClassifyingPixels(PixelFeatures):
-    """Pixels that also classify: `means` (classes, dim) and `variances` (classes,) of Gaussians, float64."""
+    """Pixel features that also classify: `means` (classes, dim) and `variances` (classes,) of Gaussians, float64."""
 
     means: Tensor
     variances: Tensor
     sigmas: float
 
     def logits(self, images: Tensor) -> Tensor:
-        """The log density of each class's Gaussian at uint8 images (N, C, H, W), float32 (N, classes)."""
+        """The log densities, float32 (N, classes), of the classes' Gaussians at pixels of uint8 images (N, C, H, W)."""
         return self._log_densities(self._squared_distances(images)).float()
 
     def belongs(self, images: Tensor) -> Tensor:
-        """Which images, bool (N,), lie within `sigmas` standard deviations of the mean of their most likely class."""
+        """Which images, bool (N,), are within `sigmas` standard deviations of their most likely class's mean pixels."""
         squared = self._squared_distances(images)
         likely = self._log_densities(squared).argmax(1)
         return squared.gather(1, likely[:, None])[:, 0] <= self.sigmas**2 * self.variances[likely]
@@ -93,7 +93,7 @@ class ClassifyingPixels(PixelFeatures):
     def _squared_distances(self, images: Tensor) -> Tensor:
         import torch
 
-        # By differences: the usual way, by products, cancels where the distance is small.
+        # From differences: the faster form with matrix products loses precision for small distances.
         exact = "donot_use_mm_for_euclid_dist"
         return torch.cdist(self(images).double(), self.means, compute_mode=exact).square()
 
@@ -103,26 +103,26 @@ class ClassifyingPixels(PixelFeatures):
 
 @frozen
 class Pixels:
-    """The pixels in [-1, 1], flattened; with a Gaussian for each class where the data set has class labels.
+    """The flattened pixels in [-1, 1], with a Gaussian for each class if the data set has class labels.
 
-    Without labels, or where a class has no training image, they have no class logits.
+    Without labels, or if a class has no training image, these features have no class logits.
 
-    sigmas: within how many standard deviations of its class's mean an image belongs to it.
+    sigmas: an image belongs to a class if it is within this many standard deviations of the class's mean.
     """
 
     sigmas: float = field(default=3.0, validator=[gt(0), le(1e6)])
 
     def build(self, evaluation: Evaluation) -> Features:
-        """Measures the classes of the training split, or loads what was measured before."""
+        """Fits a Gaussian in pixel space to each class of the training split, or loads cached ones."""
         import torch
 
         dataset = evaluation.dataset("train")
         _, *sides = dataset.images.shape
         channels, height, width = sides
         labels = class_labels_of(dataset)
-        rests_on = {"shape": torch.tensor(sides)}
+        fingerprinted = {"shape": torch.tensor(sides)}
         if labels is None or not (counts := torch.bincount(labels, minlength=class_count(dataset, labels))).all():
-            return PixelFeatures((channels, height, width), evaluation.device, tensors_sha256(rests_on))
+            return PixelFeatures((channels, height, width), evaluation.device, tensors_sha256(fingerprinted))
         key = {
             "format": FORMAT,
             "dataset": dataset.fingerprint,
@@ -135,7 +135,7 @@ class Pixels:
         return ClassifyingPixels(
             shape=(channels, height, width),
             device=evaluation.device,
-            fingerprint=tensors_sha256({**rests_on, **found, "sigmas": torch.tensor(self.sigmas).double()}),
+            fingerprint=tensors_sha256({**fingerprinted, **found, "sigmas": torch.tensor(self.sigmas).double()}),
             means=found["means"].to(evaluation.device),
             variances=found["variances"].to(evaluation.device),
             sigmas=self.sigmas,
@@ -143,7 +143,7 @@ class Pixels:
 
 
 def class_gaussians(dataset: Dataset, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """Of each class of images in [-1, 1]: `means` (classes, dim), and `variances` (classes,) over all pixels."""
+    """Fits Gaussians to the pixels of each class, in [-1, 1]: `means` (classes, dim) and `variances` (classes,)."""
     import torch
 
     classes, dim = len(counts), dataset.images[0].numel()

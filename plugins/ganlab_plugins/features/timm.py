@@ -1,24 +1,23 @@
-"""Networks of the package timm as features: DINOv2, and any other by its name.
+"""timm features: networks of the package timm, DINOv2 and any other by its name.
 
 Stein et al. 2023, "Exposing flaws of generative model evaluation metrics and their unfair treatment of diffusion
-models" (arXiv:2306.04675), asked people how real images look: a FID in Inception's features does not rank generators
-as they do, one in those of DINOv2 ViT-L/14 (Oquab et al. 2023, arXiv:2304.07193) comes closer.
+models" (arXiv:2306.04675), asked people how real images look: FID in Inception's features does not rank generators as
+people do; FID in those of DINOv2 ViT-L/14 (Oquab et al. 2023, arXiv:2304.07193) comes closer.
 
 Decisions:
-- Images are resized whole, without a crop, and as PIL does: antialiased, across and then down, each time clipped and
-  rounded to the 256 levels. That is what the paper's own code (dgm-eval) does unless it is told otherwise, and what
-  timm's transforms do; on noise fewer than 8% of the pixels are not PIL's, by a level or two. (Pillow 13 may begin with
-  the height where an image is not square.)
-- DINOv2 sees 224x224 pixels, as in that paper. Its position embedding is for 518x518; timm resamples it when it loads
-  the weights, and torch.hub's DINOv2 in a way of its own, so figures may differ a little from dgm-eval's. They have not
-  been held against each other.
-- Weights reach timm as tensors in memory, by its own `pretrained_cfg_overlay`: so its conversion of foreign names and
-  sizes applies, and no file of a stranger is opened by code that may run it.
-- A network that is random in part would score without a word, and timm passes over tensors that a file lacks when it
-  is asked for features at once. So a network is loaded with the classifier that its file has, and loses it afterwards;
-  and where names do not tell, a second one is loaded: what was drawn at random differs between the two.
-- A file that was downloaded is used from then on without asking whether there is a newer one: weights must not change
-  in the middle of a run.
+- Images are resized without a crop, as PIL does: antialiased, horizontally and then vertically, each time clipped and
+  rounded to 256 levels. The paper's code (dgm-eval) does this by default, and timm's transforms do; on noise fewer than
+  8% of the pixels differ from PIL's, by one or two levels. (Pillow 13 may resize the height first if an image is not
+  square.)
+- DINOv2's input is 224x224 pixels, as in that paper. Its position embedding is for 518x518; timm resamples it when it
+  loads the weights, differently from torch.hub's DINOv2, so scores may differ slightly from dgm-eval's. They have not
+  been compared.
+- Weights are passed to timm as tensors in memory, by its own `pretrained_cfg_overlay`: so its conversion of names and
+  sizes applies, and no third-party file is opened by code that may execute it.
+- A network with some random weights would be scored without an error, and timm ignores tensors that a file lacks if it
+  is asked for a feature extractor directly. So a network is loaded with the classifier of its file, which is then
+  removed; and if tensor names do not settle it, a second network is loaded: random weights differ between the two.
+- A downloaded file is used from then on without checking for a newer one: weights must not change during a run.
 """
 
 from __future__ import annotations
@@ -52,23 +51,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BATCH = {"cpu": 64, "cuda": 512}
-"""Images at a time by kind of device, fewer where memory runs out."""
+"""Batch size by device type, reduced if memory runs out."""
 
 DINOV2_SIZE = (224, 224)
 
 HUB_FILE = "model.safetensors"
-"""The name of the weights in each of timm's repositories on the Hugging Face hub."""
+"""File name of the weights in timm's repositories on the Hugging Face hub."""
 
 HUB_TIMEOUT = 10
-"""Seconds until a hub that does not answer counts as out of reach; its own client goes on for most of a minute."""
+"""Seconds after which a hub that does not answer counts as unreachable; its client retries for most of a minute."""
 
 UNFIT = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError)
-"""What timm's conversion and loading was seen to raise, or may, on tensors that are another network's."""
+"""Exceptions that timm's conversion and loading may raise for tensors of another network."""
 
 
 @frozen
 class Preprocessing:
-    """uint8 images (N, 1 or 3, H, W) to what a network takes: float32 (N, 3, *size). Grey becomes three channels."""
+    """Preprocessing of a timm network: uint8 images (N, 1 or 3, H, W) to float32 (N, 3, *size). Grey becomes RGB."""
 
     size: tuple[int, int]
     interpolation: str
@@ -93,7 +92,7 @@ class Preprocessing:
 
 @frozen
 class TimmFeatures:
-    """`Features`: uint8 images (N, 1 or 3, H, W) of any size to float32 (N, dim). Grey becomes three channels."""
+    """timm `Features`: uint8 images (N, 1 or 3, H, W) of any size to float32 (N, dim). Grey becomes RGB."""
 
     network: nn.Module
     prepared: Preprocessing
@@ -121,8 +120,8 @@ class TimmFeatures:
 class DINOv2:
     """DINOv2 with patches of 14 pixels, at 224x224: its class token after the last norm. Needs `ganlab[timm]`.
 
-    size: 384, 768, 1024 or 1536 features; the paper's choice is large.
-    weights: a file of its weights, timm's or Meta's: .safetensors, or a .pth that holds tensors only. Without it the
+    size: 384, 768, 1024 or 1536 features; the paper uses large.
+    weights: a file of its weights, timm's or Meta's: .safetensors, or a .pth that contains only tensors. By default the
         published file (90 MB, 350 MB, 1.2 GB or 4.5 GB) is downloaded once into the cache.
     """
 
@@ -130,7 +129,7 @@ class DINOv2:
     weights: str | None = None
 
     def build(self, evaluation: Evaluation) -> TimmFeatures:
-        """Loads the network onto the evaluation's device."""
+        """Loads the timm network onto the evaluation's device."""
         model, table = f"vit_{self.size}_patch14_dinov2.lvd142m", f'name = "dinov2", size = "{self.size}"'
         network, cfg = loaded_network(model, self.weights, table, evaluation, img_size=DINOV2_SIZE)
         cfg["input_size"] = (3, *DINOV2_SIZE)
@@ -141,8 +140,8 @@ class DINOv2:
 class Timm:
     """The pooled features of any network of timm, at its own input size. Needs `ganlab[timm]`.
 
-    model: its name in timm, with the tag of its weights: see `timm.list_pretrained()`.
-    weights: a file of its weights: .safetensors, or a .pth that holds tensors only. Without it the published file is
+    model: the network's name in timm, with the tag of its weights: see `timm.list_pretrained()`.
+    weights: a file of its weights: .safetensors, or a .pth that contains only tensors. By default the published file is
         downloaded once into the cache.
     """
 
@@ -150,7 +149,7 @@ class Timm:
     weights: str | None = None
 
     def build(self, evaluation: Evaluation) -> TimmFeatures:
-        """Loads the network onto the evaluation's device."""
+        """Loads the timm network onto the evaluation's device."""
         table = f'name = "timm", model = "{self.model}"'
         network, cfg = loaded_network(self.model, self.weights, table, evaluation)
         name = ".".join(part for part in (cfg["architecture"], cfg.get("tag")) if part)
@@ -158,7 +157,7 @@ class Timm:
 
 
 def timm_features(network: nn.Module, name: str, device: torch.device, cfg: Mapping[str, Any]) -> TimmFeatures:
-    """The features of a loaded network, whose images are prepared as timm's configuration of it says."""
+    """The features of a loaded timm network, with the preprocessing of its timm configuration."""
     import timm
     import torch
 
@@ -171,18 +170,18 @@ def timm_features(network: nn.Module, name: str, device: torch.device, cfg: Mapp
         found = network(prepared(torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)))
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
         got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ComponentError(f"{name} has no pooled features: for one image it gives {got}, wanted (1, dim)")
-    says = f"{prepared}; network of timm {timm.__version__}"
-    return TimmFeatures(network, prepared, device, fingerprint, name, found.shape[1], says)
+        raise ComponentError(f"{name} has no pooled features: its output for one image is {got}, wanted (1, dim)")
+    preprocessing = f"{prepared}; network of timm {timm.__version__}"
+    return TimmFeatures(network, prepared, device, fingerprint, name, found.shape[1], preprocessing)
 
 
 def loaded_network(
     model: str, weights: str | None, table: str, evaluation: Evaluation, **options: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A network of timm with a file's weights, or with the published ones, and timm's configuration of it.
+    """A timm network with the weights of a file, or the published ones, and its timm configuration.
 
-    It is in eval mode, without gradients, without its classifier, and on the CPU. `table` is what an experiment says
-    to choose it, for errors; `options` are for its constructor.
+    The network is in eval mode, without gradients, without its classifier, and on the CPU. `table` is the experiment's
+    table that selects it, for error messages; `options` are for its constructor.
     """
     import torch
 
@@ -193,21 +192,21 @@ def loaded_network(
     else:
         source = weights
         tensors = read_weights(Path(weights).expanduser())
-    # The constructor draws initial weights before it loads ours, from the generator that training noise comes from.
+    # The constructor first draws initial weights from the global generator, which training noise depends on.
     with torch.random.fork_rng(devices=[]):
         network = fitted_network(model, published, tensors, source, options)
         if network.state_dict().keys() - tensors.keys():
             again = fitted_network(model, published, tensors, source, options).state_dict()
-            drawn = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, again[name])]
-            if drawn:
-                raise ComponentError(misfit(source, model, f"it lacks {len(drawn)} tensors, such as {drawn[0]}"))
+            random = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, again[name])]
+            if random:
+                raise ComponentError(misfit(source, model, f"it lacks {len(random)} tensors, such as {random[0]}"))
     cfg = {name: value for name, value in network.pretrained_cfg.items() if name != "state_dict"}
-    network.pretrained_cfg = network.default_cfg = cfg  # timm would keep a second copy of all weights in it
+    network.pretrained_cfg = network.default_cfg = cfg  # timm's would contain a second copy of all weights
     return network.eval().requires_grad_(False), cfg
 
 
 def published_network(model: str) -> PretrainedCfg:
-    """What timm knows of a network and of its published weights."""
+    """timm's configuration of a network and of its published weights. Raises `ComponentError` for an unknown name."""
     try:
         import timm
     except ImportError as error:
@@ -216,7 +215,7 @@ def published_network(model: str) -> PretrainedCfg:
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
     published = timm.get_pretrained_cfg(model) if model in known else None
     if published is None:
-        # A wrong tag is nearest to the tags of its own network.
+        # For a wrong tag, the tags of the same network are suggested.
         among = [name for name in known if name.startswith(model.split(".", 1)[0] + ".")] or known
         near = difflib.get_close_matches(model, sorted(among), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "timm.list_pretrained() has the names"
@@ -227,14 +226,14 @@ def published_network(model: str) -> PretrainedCfg:
 def fitted_network(
     model: str, published: PretrainedCfg, tensors: dict[str, Tensor], source: str, options: Mapping[str, Any]
 ) -> Any:
-    """timm's network with these tensors, and without the classifier that it may have had in them."""
+    """A timm network with these weights, without the classifier that they may include."""
     import timm
 
     names = [published.classifier] if isinstance(published.classifier, str) else published.classifier or []
     last = [tensors[f"{name}.weight"] for name in names if f"{name}.weight" in tensors]
-    # Without a classifier that has timm's name for it, either the names are foreign ones or there is none.
+    # If no tensor has timm's name of the classifier, either the names are not timm's or there is no classifier.
     for classes in [last[0].shape[0]] if last and last[0].ndim else dict.fromkeys((published.num_classes, 0)):
-        # Where these numbers of classes are equal timm insists, for most networks, that all names and shapes match.
+        # If these numbers of classes are equal, timm requires, for most networks, that all names and shapes match.
         overlay = {"state_dict": tensors, "num_classes": classes}
         try:
             network: Any = timm.create_model(
@@ -254,7 +253,7 @@ def misfit(source: str, model: str, why: str) -> str:
 
 
 def published_tensors(published: PretrainedCfg, model: str, table: str, folder: Path) -> dict[str, Tensor]:
-    """The published weights of a network, downloaded into `folder` where they are not there yet."""
+    """The published weights of a timm network, downloaded into `folder` if they are not there yet."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     from safetensors import SafetensorError
@@ -270,12 +269,12 @@ def published_tensors(published: PretrainedCfg, model: str, table: str, folder: 
         kept = huggingface_hub.try_to_load_from_cache(repository, HUB_FILE, cache_dir=folder)
         if isinstance(kept, str):
             return read_weights(Path(kept))
-    # Besides OSError that is the root of what the hub's HTTP library raises; which library that is has changed twice.
+    # Its bases include the root of the HTTP library's exceptions; the hub's client has changed that library twice.
     http_errors: Any = HfHubHTTPError.__bases__
     try:
         tensors: dict[str, Tensor]
         if repository:
-            # A repository without this file was reached too, and timm knows by which other names it may go.
+            # A repository without this file is reachable too, and timm knows other names of the file.
             with contextlib.suppress(EntryNotFoundError):
                 huggingface_hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT)
             tensors = load_state_dict_from_hf(repository, weights_only=True, cache_dir=folder)
@@ -287,7 +286,7 @@ def published_tensors(published: PretrainedCfg, model: str, table: str, folder: 
         *http_errors,
     ) as error:
         raise ComponentError(
-            f"the weights of {model} could not be downloaded ({one_line(error)}); download {url} elsewhere, put the "
+            f"the weights of {model} could not be downloaded ({one_line(error)}); download {url} elsewhere, copy the "
             f"file here, and {to_set}"
         ) from error
 

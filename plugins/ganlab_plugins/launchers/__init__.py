@@ -1,1 +1,1 @@
-"""Launchers: where the runs of a sweep are started."""
+"""Bundled launchers, which start the runs of a sweep."""

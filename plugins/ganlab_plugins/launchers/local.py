@@ -1,7 +1,7 @@
-"""The launcher of this machine: each run is a process of its own, some at a time.
+"""The local launcher: starts the runs of a sweep as processes on this machine, a given number at a time.
 
-Decisions: the cores are shared out, so that runs side by side do not get in each other's way; a run's output goes to a
-file beside its folder; stopping the sweep asks every run to save.
+Decisions: the CPU cores are divided among concurrent runs; a run's output is written to a log file next to its folder;
+stopping the sweep asks every run to save.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from attrs.validators import ge, le, optional
 from ganlab import Launcher, Register, Task, hookimpl
 
 POLL = 0.2
-"""Seconds between two looks at the processes."""
+"""Seconds between two polls of the processes."""
 
 
 @frozen
 class Local:
     """Runs on this machine.
 
-    threads: CPU threads of each run; by default the cores divided by the jobs. A run's bits depend on it.
+    threads: CPU threads of each run; by default the cores divided by the jobs. A run's exact results depend on it.
     """
 
     threads: int | None = field(default=None, validator=optional([ge(1), le(4096)]))
@@ -53,7 +53,7 @@ class Local:
 def _start(task: Task, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
-        # A session of its own: Ctrl-C reaches the sweep alone, which then asks each run once.
+        # In a new session, so that Ctrl-C reaches only the sweep, which then asks each run once to save.
         return subprocess.Popen(
             task.command,
             env=environment,

@@ -1,1 +1,1 @@
-"""Metrics: each scores a generator and says by what protocol."""
+"""Bundled metrics, which score a generator."""

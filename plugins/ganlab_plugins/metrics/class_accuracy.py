@@ -1,7 +1,7 @@
-"""How often a conditional generator makes the class that it was asked for, by a classifier.
+"""Class accuracy: how often a classifier assigns the images of a conditional generator to the requested class.
 
-With Inception trained on ImageNet this is the idea of AC-GAN's figure (Odena et al. 2017, arXiv:1610.09585, section
-4.2); here the classifier must know the data's own classes, as the features `classifier` do.
+AC-GAN reports it for ImageNet with Inception (Odena et al. 2017, arXiv:1610.09585, section 4.2); here the classifier
+must know the data's own classes, as the features `classifier` do.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ NEEDED_BY = "class_accuracy"
 
 @frozen
 class ClassAccuracy:
-    """The share of generated images that the classifier puts into the class they were made for.
+    """Class accuracy: the fraction of generated images that a classifier assigns to the class they were generated for.
 
-    every: how often it is measured besides before and after training.
-    samples: how many images are generated, of classes as often as they come in the data.
-    features: the network whose class logits are taken; it must tell the data's own classes.
-    seed: of the latents and of the classes asked for.
+    every: how often it is computed in training, in addition to before and after it.
+    samples: number of generated images, with the class frequencies of the data.
+    features: the network whose class logits are used; it must classify the data's own classes.
+    seed: of the latents and of the requested classes.
     """
 
     every: Interval = Interval()
@@ -44,7 +44,7 @@ class ClassAccuracy:
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
-        """Loads or trains the classifier; refuses one that gives no class logits."""
+        """Loads or trains the classifier of `class_accuracy`; refuses features without class logits."""
         classifying(built_features(self.features, evaluation), NEEDED_BY)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
@@ -57,20 +57,20 @@ class ClassAccuracy:
         done = 0
         for images, condition in evaluation.conditioned(self.samples, self.seed):
             if condition is None or condition.ndim != 1:
-                raise ComponentError("class_accuracy needs images that were made for a class; these were not")
+                raise ComponentError("class_accuracy needs images that were generated for a class; these were not")
             right.append(logits_of(images).argmax(1) == condition)
             done += len(images)
             evaluation.progress("classes of generated images", done, self.samples)
         if not right:
-            raise ComponentError("class_accuracy needs images that were made for a class; there are none")
-        told = evaluation.gather(torch.cat(right).to(torch.uint8))
+            raise ComponentError("class_accuracy needs images that were generated for a class; there are none")
+        correct = evaluation.gather(torch.cat(right).to(torch.uint8))
         return Scores(
-            values={"class_accuracy": float(told.double().mean())},
+            values={"class_accuracy": float(correct.double().mean())},
             better={"class_accuracy": "higher"},
             protocol={
                 "metric": "class_accuracy",
                 "features": about_features(features),
-                **about_generated(len(told), self.seed),
+                **about_generated(len(correct), self.seed),
             },
         )
 

@@ -1,24 +1,24 @@
-"""The Frechet Inception Distance: how far apart two sets of images lie in the features of a network.
+"""FID, the Frechet Inception Distance between generated and real images, and FID-infinity.
 
 Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium"
-(arXiv:1706.08500). Both sets of features are taken as Gaussians; the score is their squared Frechet distance
+(arXiv:1706.08500). Each set of features is modelled by a Gaussian; the score is the squared Frechet distance
 |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), and lower is better.
 
 Decisions:
-- Sums are in float64 (float32 errs by up to 0.04), of uint8 images that were rounded, not truncated. The network is
-  whatever `features` builds; only Inception's scores can stand beside published ones.
-- The arithmetic is our own; the tests hold it against torchmetrics, which takes two seconds to import: every run would
-  wait for that before its first step. Here the reference's covariance has its square root R taken once and
-  cached, and the trace is that of (R S R)^(1/2), whose symmetric eigenvalues are real: the same number, in a third of
-  the time at 2048 features.
-- The reference is the whole split. Its moments are cached under all that they depend on.
-- The score is biased upwards by about c/N, with c different for each generator: compare scores of equal `samples`, and
-  expect real training against real test images to score above 0 too.
+- Sums are in float64 (float32 is off by up to 0.04), of uint8 images that were rounded, not truncated. Any `features`
+  can be used; only scores with Inception are comparable with published ones.
+- The implementation is our own and tested against torchmetrics, which takes two seconds to import, before the first
+  step of every run. Here the square root R of the reference's covariance is computed once and cached, and the trace is
+  that of (R S R)^(1/2), a symmetric matrix with real eigenvalues: the same value, in a third of the time at 2048
+  features.
+- The reference is the whole split. Its moments are cached under everything they depend on.
+- The score is biased upwards by about c/N, with a c that depends on the generator: only scores of equal `samples` are
+  comparable, and real training against real test images score above 0 too.
 - FID-infinity (Chong & Forsyth 2020, "Effectively Unbiased FID and Inception Score and where to find them",
-  arXiv:1911.07023) takes that bias away: the FIDs of random subsets of 15 sizes N lie nearly on a straight line in
-  1/N, whose value at 1/N = 0 is the score. As in the authors' code the sizes are evenly spaced in N, the largest is
-  all images and the smallest a tenth of them; here it is never fewer than two images a feature, below which the FIDs
-  leave the line. What remains is the reference's own bias.
+  arXiv:1911.07023) removes that bias: the FIDs of random subsets of 15 sizes N lie nearly on a straight line in 1/N,
+  whose value at 1/N = 0 is the score. As in the authors' code the sizes are evenly spaced in N, the largest is all
+  images and the smallest a tenth of them; here it is at least two images per feature, below which the FIDs deviate from
+  the line. The reference's own bias remains.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ganlab import Dataset, Features
 
 SIZES = 15
-"""How many subsets FID-infinity's line goes through."""
+"""Number of subset sizes through which FID-infinity's line is fitted."""
 
 ROWS = 1024
 """Rows of features that are summed at a time, in float64."""
@@ -65,16 +65,16 @@ ROWS = 1024
 
 @frozen
 class FID:
-    """Frechet Inception Distance of generated images from a split of the data set.
+    """FID: the Frechet Inception Distance of generated images to a split of the data set.
 
-    every: how often it is measured besides before and after training.
-    samples: how many images are generated. Fewer than there are features make a singular covariance: the distance is
-        still right for those samples, but its bias is large.
-    split: the reference, whole.
-    features: the network whose features are compared.
+    every: how often it is computed in training, in addition to before and after it.
+    samples: number of generated images. If there are fewer than features, the covariance is singular: the distance of
+        these samples is still exact, but its bias is large.
+    split: the reference; all its images are used.
+    features: the feature extractor.
     seed: of the latents, and of the subsets for `infinity`.
-    infinity: also gives `fid_infinity`, the score extrapolated to infinitely many generated images. Needs at least
-        four times as many `samples` as there are features.
+    infinity: also compute `fid_infinity`, the score extrapolated to infinitely many generated images. It needs at least
+        four times as many `samples` as features.
     """
 
     every: Interval = Interval()
@@ -85,13 +85,13 @@ class FID:
     infinity: bool = False
 
     def prepare(self, evaluation: Evaluation) -> None:
-        """Loads or trains the features, so that what is missing is told before training and not after."""
+        """Loads or trains the features of FID, so that missing files are reported before training."""
         features = built_features(self.features, evaluation)
         if self.infinity:
             subset_sizes(self.samples, features)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """The value `fid`, and `fid_infinity` where it is asked for. They are nan where a feature is not finite."""
+        """Computes `fid`, and `fid_infinity` if it is enabled. They are nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         reference = cached_reference(
@@ -125,11 +125,11 @@ class FID:
 
 
 def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
-    """The squared Frechet distance of two Gaussians; a float64 scalar.
+    """The squared Frechet distance of two Gaussians, a float64 scalar.
 
-    `mean_a` and `mean_b` are (d,), `root_a` is the symmetric square root (d, d) of the first's covariance and `cov_b`
-    the second's covariance (d, d), all float64. Either may be singular. nan where anything is not finite: LAPACK
-    would raise, or not end.
+    `mean_a` and `mean_b` are (d,), `root_a` is the symmetric square root (d, d) of the first covariance and `cov_b` the
+    second covariance (d, d), all float64. Either may be singular. The result is nan if any input is not finite, with
+    which LAPACK would raise or not terminate.
     """
     import torch
 
@@ -137,20 +137,20 @@ def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tens
     squared = (mean_a - mean_b).square().sum() + root_a.square().sum() + cov_b.trace()
     if not (squared.isfinite() and middle.isfinite().all()):
         return torch.full_like(squared, torch.nan)
-    # The product is symmetric but for rounding, and eigvalsh reads one triangle only.
+    # The product is symmetric up to rounding, and eigvalsh reads only one triangle.
     values = torch.linalg.eigvalsh((middle + middle.T) / 2)
     if values[0] > len(values) * torch.finfo(values.dtype).eps * values[-1]:
         cross = values.sqrt().sum()
     else:
-        # An eigenvalue that should be 0 is not, by rounding, and its square root is a million times as far off. The
-        # trace is also the sum of the singular values of the product of roots, of which no root is taken.
+        # Rounding makes zero eigenvalues nonzero, and the error of their square roots is a million times larger. The
+        # trace is also the sum of the singular values of the product of the roots, which needs no square root of them.
         cross = torch.linalg.svdvals(root_a @ symmetric_root(cov_b)).sum()
     distance: Tensor = squared - 2 * cross
     return distance
 
 
 def symmetric_root(cov: Tensor) -> Tensor:
-    """The symmetric square root (d, d) of a covariance (d, d); all nan where the covariance is not finite."""
+    """The symmetric square root (d, d) of a covariance (d, d); all nan if the covariance is not finite."""
     import torch
 
     if not cov.isfinite().all():
@@ -161,7 +161,7 @@ def symmetric_root(cov: Tensor) -> Tensor:
 
 
 def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluation) -> dict[str, Tensor]:
-    """Of all the data set's images: `mean` (d,), and of their covariance the `root` (d, d), float64."""
+    """FID's moments of the reference, float64: the features' `mean` (d,) and the `root` (d, d) of their covariance."""
     total = len(dataset.images)
     if total < 2:
         raise ComponentError(f"FID needs at least 2 reference images; {dataset.name} ({dataset.split}) has {total}")
@@ -185,7 +185,7 @@ def moments_of(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def subset_sizes(count: int, features: Features) -> list[int]:
-    """The numbers of images, from few to all, between which FID-infinity's line is drawn."""
+    """The subset sizes, from few to all images, through which FID-infinity's line is fitted."""
     smallest = max(count // 10, 2 * features.dim)
     if 2 * smallest > count:
         raise ComponentError(
@@ -198,7 +198,7 @@ def subset_sizes(count: int, features: Features) -> list[int]:
 def extrapolated(
     distance: Callable[[Tensor, Tensor], Tensor], features: Tensor, sizes: list[int], seed: int, evaluation: Evaluation
 ) -> float:
-    """Where the least-squares line through the FIDs of random subsets, drawn over 1/N, meets 1/N = 0."""
+    """FID-infinity: the value at 1/N = 0 of the least-squares line in 1/N through the FIDs of random subsets."""
     import torch
 
     random = random_state(seed)

@@ -1,15 +1,15 @@
-"""The Inception Score: how surely a classifier tells each image's class, and how evenly the classes are met.
+"""The Inception Score: how confidently a classifier classifies each image, and how evenly the classes occur.
 
 Salimans et al. 2016, "Improved Techniques for Training GANs" (arXiv:1606.03498): exp of the mean KL divergence of
-p(class | image) from p(class), from 1 to the number of classes; higher is better. It never looks at real images: one
-good image of each class is enough for the best score, so it says nothing of variety within a class.
+p(class | image) from p(class), from 1 to the number of classes; higher is better. It does not use real images: one
+good image of each class is enough for the best score, so it does not measure diversity within a class.
 
 Decisions:
-- The images are put in a random order, RandomState(seed)'s, and cut into `splits` parts; the score is the mean over
-  parts. Order and cuts are torch-fidelity's. The order does not matter for images that come from random latents, but
-  it does for those that lie sorted by class.
-- Inception's logits are without the bias of its last layer, as in every published score.
-- A part of few images scores too low, so only scores of equal `samples` and `splits` can be compared.
+- The images are shuffled by RandomState(seed) and divided into `splits` parts; the score is the mean over parts. Order
+  and parts are torch-fidelity's. The order does not matter for images from random latents, but it does for images that
+  are sorted by class.
+- Inception's logits are without the bias of its last layer, as in published scores.
+- The score of a small part is biased downwards, so only scores of equal `samples` and `splits` are comparable.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ NEEDED_BY = "the inception score"
 class InceptionScore:
     """Inception Score of generated images.
 
-    every: how often it is measured besides before and after training.
-    samples: how many images are generated.
-    features: the network whose class logits are taken; it must be one that classifies.
-    splits: into how many parts the images are cut; the score is the mean over them.
+    every: how often it is computed in training, in addition to before and after it.
+    samples: number of generated images.
+    features: the network whose class logits are used; it must be a classifier.
+    splits: number of parts that the images are divided into; the score is the mean over them.
     seed: of the latents and of the images' order.
     """
 
@@ -62,12 +62,12 @@ class InceptionScore:
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
-        """Loads or trains the features, and refuses those that do not classify, and more splits than images."""
+        """Loads or trains the features of the Inception Score; refuses ones without logits, and too many splits."""
         classifying(built_features(self.features, evaluation), NEEDED_BY)
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """`inception_score` and its standard deviation over splits; both nan where a logit is not finite."""
+        """Computes `inception_score` and its standard deviation over splits; both nan if a logit is not finite."""
         features = built_features(self.features, evaluation)
         what, measure = f"logits of {about_features(features)}", classifying(features, NEEDED_BY)
         logits = generated_rows(evaluation, self.samples, self.seed, what, measure)
@@ -92,7 +92,7 @@ class InceptionScore:
 
 
 def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of the score of each part of the logits (N, classes), put in a random order."""
+    """Mean and standard deviation of the Inception Score over random parts of the logits (N, classes)."""
     import torch
 
     if not logits.isfinite().all():
@@ -102,7 +102,7 @@ def score(logits: Tensor, splits: int, seed: int) -> tuple[float, float]:
     found = []
     for part in range(splits):
         log_p = logits[order[part * count // splits : (part + 1) * count // splits]].double().log_softmax(1)
-        # From the logarithms alone, so that a class that no image is given is no log of 0.
+        # In log space, so that a class with no image does not cause log 0.
         log_mean = log_p.logsumexp(0) - math.log(len(log_p))
         found.append((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
     scores = torch.stack(found)

@@ -1,14 +1,14 @@
-"""The Kernel Inception Distance: a distance of two sets of features that is not biased by how many there are.
+"""KID, the Kernel Inception Distance: an unbiased distance of two sets of features.
 
 Bińkowski et al. 2018, "Demystifying MMD GANs" (arXiv:1801.01401): the unbiased estimate of the squared maximum mean
-discrepancy with the kernel k(x, y) = (x.y / d + 1)^3, averaged over random subsets. It assumes no Gaussian and is
-right for few images too; about 0, and as often below it as above, where both sets come from one distribution.
+discrepancy (MMD) with the kernel k(x, y) = (x.y / d + 1)^3, averaged over random subsets. It does not assume Gaussians
+and is unbiased for few images too; it is about 0, as often negative as positive, for sets of the same distribution.
 
 Decisions:
-- The subsets are torch-fidelity's: for each, RandomState(seed) chooses first generated and then reference images. With
-  equal features and seed the score is the same number, but for the rounding of its float32 sums; ours are float64.
-- `kid_std` is the standard deviation over subsets, which overlap: it says how noisy one subset is, and is no
-  confidence interval. It is not ranked.
+- The subsets are torch-fidelity's: for each, RandomState(seed) draws first generated and then reference images. With
+  equal features and seed the score is the same, up to the rounding of its float32 sums; ours are float64.
+- `kid_std` is the standard deviation over subsets, which overlap: it is the noise of one subset, not a confidence
+  interval. It is not ranked.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 @frozen
 class KID:
-    """Kernel Inception Distance of generated images from a split of the data set.
+    """KID: the Kernel Inception Distance of generated images to a split of the data set.
 
-    every: how often it is measured besides before and after training.
-    samples: how many images are generated.
-    split: the reference, whole; its features are kept on disk (400 MB for 50,000 images and Inception).
-    features: the network whose features are compared.
-    subsets: over how many random subsets the score is averaged.
+    every: how often it is computed in training, in addition to before and after it.
+    samples: number of generated images.
+    split: the reference; all its features are cached on disk (400 MB for 50,000 images and Inception).
+    features: the feature extractor.
+    subsets: number of random subsets that the score is averaged over.
     subset_size: images of each set in a subset; neither set may have fewer.
     seed: of the latents and of the subsets.
     """
@@ -63,12 +63,12 @@ class KID:
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
-        """Loads or trains the features, and refuses subsets that are larger than what they are taken from."""
+        """Loads or trains the features of KID; refuses subsets that are larger than the sets they are drawn from."""
         built_features(self.features, evaluation)
         self._check(self.samples, len(evaluation.dataset(self.split).images))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """`kid`, the mean over subsets, and `kid_std`. Both are nan where a feature is not finite."""
+        """Computes `kid`, the mean over subsets, and `kid_std`. Both are nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, len(dataset.images))
@@ -103,7 +103,7 @@ def kernel_distance(
     import torch
 
     if not (generated.isfinite().all() and reference.isfinite().all()):
-        # Not every subset would meet the one bad image.
+        # Not every subset would contain the affected image.
         return torch.nan, torch.nan
     random = random_state(seed)
 
@@ -128,7 +128,7 @@ def squared_mmd(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cubic(a: Tensor, b: Tensor) -> Tensor:
-    """The kernel (n, m) of features (n, d) and (m, d)."""
+    """KID's cubic kernel (n, m) of features (n, d) and (m, d)."""
     kernel: Tensor = (a @ b.T / a.shape[1] + 1) ** 3
     return kernel
 

@@ -1,20 +1,20 @@
-"""Which of the data's modes a generator reaches: how many classes it makes images of, and how evenly.
+"""Mode coverage: how many of the data's classes a generator covers, and how evenly, for the detection of mode collapse.
 
-A classifier says of which class each generated image is. `modes` counts the classes that are met at all, as for Stacked
-MNIST's 1,000 in Metz et al. 2016, "Unrolled Generative Adversarial Networks" (arXiv:1611.02163). `mode_kl` is the KL
-divergence of the classes' frequencies among generated images from those in the data. Srivastava et al. 2017, "VEEGAN"
-(arXiv:1705.07761), and Lin et al. 2018, "PacGAN" (arXiv:1712.04086), report both, and for points in the plane
-`high_quality`, the share of points that lie at a mode at all.
+A classifier assigns a class to each generated image. `modes` is the number of classes that occur, as for the 1,000 of
+Stacked MNIST in Metz et al. 2016, "Unrolled Generative Adversarial Networks" (arXiv:1611.02163). `mode_kl` is the KL
+divergence of the class frequencies of generated images from those of the data. Srivastava et al. 2017, "VEEGAN"
+(arXiv:1705.07761), and Lin et al. 2018, "PacGAN" (arXiv:1712.04086), report both, and for 2D points `high_quality`, the
+fraction of points near any mode.
 
 Decisions:
-- A class is the one with the greatest logit. Where the features can also tell that an image is of no class (`belongs`),
-  such images count for no mode: else a point halfway between two modes would be as good as one at either.
+- An image's class is the one with the largest logit. If the features can also detect images of no class (`belongs`),
+  these count for no mode: otherwise a point halfway between two modes would be as good as one at a mode.
 - The data's frequencies are those of the labels of the reference split. A class without an image there is refused,
-  because an image of it would make the divergence infinite.
-- Features by which less than half of the reference's own images belong to a class are refused: they cannot judge
-  others. What share does is in the protocol, as the score of perfect images.
+  because a generated image of it would make the divergence infinite.
+- Features are refused if less than half of the reference's own images belong to a class: they are not reliable for
+  generated images. That fraction is in the protocol, as the score of perfect images.
 - The divergence of N images drawn from the data itself is not 0 but about (classes - 1) / 2N, so only scores of equal
-  `samples` can be compared.
+  `samples` are comparable.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ if TYPE_CHECKING:
 NEEDED_BY = "mode_coverage"
 
 OF_NO_CLASS, UNDEFINED = -1, -2
-"""What stands where the number of an image's class would: it is of none, or its logits are not finite."""
+"""Placeholders for an image's class index: the image is of no class, or its logits are not finite."""
 
 
 @frozen
 class ModeCoverage:
-    """How many of the data's classes are generated, and how far their frequencies are from the data's.
+    """Mode coverage: how many of the data's classes are generated, and how their frequencies differ from the data's.
 
-    every: how often it is measured besides before and after training.
-    samples: how many images are generated. Published figures are for 26,000 on Stacked MNIST and 2,500 on points.
-    split: whose frequencies of classes are the reference, and what the features are tried on.
-    features: what classifies. For `stacked_mnist` set its `per_channel`, for `ring` and `grid` take "pixels".
+    every: how often it is computed in training, in addition to before and after it.
+    samples: number of generated images. Published figures are for 26,000 on Stacked MNIST and 2,500 on points.
+    split: the split whose class frequencies are the reference, and on which the features are tested.
+    features: the classifier. For `stacked_mnist` set its `per_channel`, for `ring` and `grid` use "pixels".
     seed: of the latents.
     """
 
@@ -78,18 +78,18 @@ class ModeCoverage:
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
-        """Loads or trains the features, and refuses data and features whose classes cannot be counted."""
+        """Loads or trains the classifier of mode coverage; refuses data or features whose classes cannot be counted."""
         dataset = evaluation.dataset(self.split)
         expected = frequencies(dataset)
         features = built_features(self.features, evaluation)
-        classes_of(features, len(expected), dataset.images[:1].to(evaluation.device))  # are there as many logits?
+        classes_of(features, len(expected), dataset.images[:1].to(evaluation.device))  # checks the number of logits
         reference_quality(features, dataset, evaluation)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """`modes` and `mode_kl`, and `high_quality` where the features have `belongs`.
+        """Computes `modes` and `mode_kl`, and `high_quality` if the features have `belongs`.
 
-        All are nan where a logit is not finite; `mode_kl` is nan too where no image belongs to a class, because there
-        are no frequencies then.
+        All are nan if a logit is not finite; `mode_kl` is also nan if no image belongs to a class, because then there
+        are no frequencies.
         """
         dataset = evaluation.dataset(self.split)
         expected = frequencies(dataset)
@@ -120,7 +120,7 @@ class ModeCoverage:
 
 
 def frequencies(dataset: Dataset) -> Tensor:
-    """The share of each class (classes,) among the data set's labels, float64; refuses a class without an image."""
+    """The frequencies (classes,) of the data set's class labels, float64; refuses a class without an image."""
     import torch
 
     labels = class_labels_of(dataset)
@@ -136,12 +136,12 @@ def frequencies(dataset: Dataset) -> Tensor:
 
 
 def classes_of(features: Features, classes: int, images: Tensor) -> Tensor:
-    """The class (N,) of each image, int64, or `OF_NO_CLASS` or `UNDEFINED`."""
+    """The class (N,) that the features assign to each image, int64, or `OF_NO_CLASS` or `UNDEFINED`."""
     logits = classifying(features, NEEDED_BY)(images)
     if logits.shape[1] != classes:
         raise ComponentError(
-            f"mode_coverage needs features that classify the data's {classes} classes; {features.name!r} tells "
-            f"{logits.shape[1]} apart"
+            f"mode_coverage needs features that classify the data's {classes} classes; {features.name!r} have "
+            f"{logits.shape[1]} classes"
         )
     found = logits.argmax(1)
     if (belongs := belonging_by(features)) is not None:
@@ -150,7 +150,7 @@ def classes_of(features: Features, classes: int, images: Tensor) -> Tensor:
 
 
 def belonging_by(features: Features) -> Callable[[Tensor], Tensor] | None:
-    """The features' rule which images (N,) are of a class, or None where they have none."""
+    """The features' function `belongs`, which images (N,) are of a class, or None if they have none."""
     import torch
 
     found: Any = getattr(features, "belongs", None)
@@ -158,18 +158,19 @@ def belonging_by(features: Features) -> Callable[[Tensor], Tensor] | None:
         return None
 
     def belongs(images: Tensor) -> Tensor:
-        given: Tensor = found(images)
-        if given.shape != (len(images),) or given.dtype != torch.bool:
+        result: Tensor = found(images)
+        if result.shape != (len(images),) or result.dtype != torch.bool:
             raise ComponentError(
-                f"what belongs by {features.name!r} is {given.dtype} {tuple(given.shape)}, wanted bool {(len(images),)}"
+                f"belongs of {features.name!r} returned {result.dtype} {tuple(result.shape)}, "
+                f"wanted bool {(len(images),)}"
             )
-        return given
+        return result
 
     return belongs
 
 
 def reference_quality(features: Features, dataset: Dataset, evaluation: Evaluation) -> float | None:
-    """The share of the reference's own images that belong to a class, or None where the features have no such rule."""
+    """The fraction of real images that belong to a class, or None if the features have no `belongs`."""
     import torch
 
     belongs = belonging_by(features)
@@ -182,16 +183,16 @@ def reference_quality(features: Features, dataset: Dataset, evaluation: Evaluati
     share = float(cached_reference("belongs", features, dataset, evaluation, compute)["belongs"].double().mean())
     if share < 0.5:
         raise ComponentError(
-            f"of the images of {dataset.name} ({dataset.split}) themselves only {share:.1%} belong to a class by the "
-            f"features {features.name!r}; they cannot tell which generated ones do"
+            f"only {share:.1%} of the images of {dataset.name} ({dataset.split}) itself belong to a class by the "
+            f"features {features.name!r}, so these cannot be used for generated images"
         )
     return share
 
 
 def coverage(classes: Tensor, expected: Tensor) -> tuple[float, float, float]:
-    """How many classes are met, the KL divergence of their frequencies from `expected`, and the share of a class.
+    """Mode coverage: the number of classes that occur, the KL divergence from `expected`, and the fraction in a class.
 
-    `classes` (N,) are those of the images, as `classes_of` gives them, and `expected` (classes,) sums to 1.
+    `classes` (N,) are the images' classes by `classes_of`, and the frequencies `expected` (classes,) sum to 1.
     """
     import torch
 
@@ -199,7 +200,7 @@ def coverage(classes: Tensor, expected: Tensor) -> tuple[float, float, float]:
         return torch.nan, torch.nan, torch.nan
     counted = classes[classes != OF_NO_CLASS]
     counts = torch.bincount(counted, minlength=len(expected)).double()
-    # Without a counted image this is 0/0, and so nan.
+    # 0/0 = nan if no image is counted.
     generated = counts / counts.sum()
     kl = torch.xlogy(generated, generated / expected).sum()
     return float((counts > 0).sum()), float(kl), len(counted) / len(classes)

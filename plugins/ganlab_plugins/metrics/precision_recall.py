@@ -1,20 +1,19 @@
-"""How many generated images look real, and how much of the real images is generated: quality and variety apart.
+"""Precision, recall, density and coverage: separate measures of the quality and the diversity of generated images.
 
-Both sets are balls in the space of features: around each image, as far as its k-th nearest neighbour in its own set.
-- precision: the share of generated images in a ball of a real one; recall: the share of real images in a ball of a
-  generated one. Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative Models"
-  (arXiv:1904.06991).
-- density: in how many real balls a generated image lies, divided by k; coverage: the share of real images with a
-  generated one in their ball. Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models"
-  (arXiv:2002.09797). One outlier's large ball moves them less; density may exceed 1.
+In feature space each image has a ball, whose radius is the distance to its k-th nearest neighbour in its own set.
+- precision: the fraction of generated images in the ball of a real one; recall: the fraction of real images in the
+  ball of a generated one. Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative
+  Models" (arXiv:1904.06991).
+- density: the number of real balls that contain a generated image, divided by k; coverage: the fraction of real images
+  with a generated one in their ball. Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models"
+  (arXiv:2002.09797). The large ball of an outlier affects them less; density may exceed 1.
 
 Decisions:
-- Both papers compare equal counts, and every value depends on the counts; so the reference is a random subset of the
-  split, as many as are generated. A split with fewer is refused.
-- What lies just on a ball's edge is in it for precision and recall and not in it for density and coverage, as in the
-  code of each paper's authors. So two equal sets have precision, recall and coverage 1, and density 1 but for
-  rounding.
-- Squared distances are compared, in float64, a block of rows at a time: memory is the features' and a block's.
+- Both papers compare sets of equal size, and every value depends on the sizes; so the reference is a random subset of
+  the split, of as many images as are generated. A split with fewer is refused.
+- Points on a ball's boundary are inside for precision and recall and outside for density and coverage, as in the code
+  of each paper's authors. So two equal sets have precision, recall and coverage 1, and density 1 up to rounding.
+- Squared distances are compared, in float64, a block of rows at a time: memory is that of the features and one block.
 """
 
 from __future__ import annotations
@@ -48,22 +47,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 2**24
-"""How many distances are held at a time: 128 MB."""
+"""Number of distances in memory at a time: 128 MB."""
 
 VALUES = ("precision", "recall", "density", "coverage")
 
 
 @frozen
 class PrecisionRecall:
-    """Precision, recall, density and coverage of generated images against as many of a split of the data set.
+    """Precision, recall, density and coverage of generated images and as many images of a split of the data set.
 
-    every: how often it is measured besides before and after training.
-    samples: how many images are generated, and how many random ones of the split they are compared with.
-    split: what the reference is taken from.
-    features: the network whose features are compared.
+    every: how often it is computed in training, in addition to before and after it.
+    samples: number of generated images, and of random images of the split.
+    split: the split that the reference is drawn from.
+    features: the feature extractor.
     neighbours: the k of precision and recall.
     density_neighbours: the k of density and coverage.
-    seed: of the latents and of the choice from the split.
+    seed: of the latents and of the random subset of the split.
     """
 
     every: Interval = Interval()
@@ -75,12 +74,12 @@ class PrecisionRecall:
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
     def prepare(self, evaluation: Evaluation) -> None:
-        """Loads or trains the features, and refuses counts that the data set or the neighbours do not allow."""
+        """Loads or trains the features of precision and recall; refuses too many samples or neighbours."""
         built_features(self.features, evaluation)
         self._check(self.samples, evaluation.dataset(self.split))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """`precision`, `recall`, `density` and `coverage`; all nan where a feature is not finite."""
+        """Computes `precision`, `recall`, `density` and `coverage`; all are nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, dataset)
@@ -104,18 +103,20 @@ class PrecisionRecall:
     def _check(self, count: int, dataset: Dataset) -> None:
         if count > (there := len(dataset.images)):
             raise ComponentError(
-                f"precision and recall compare equal counts: {dataset.name} ({dataset.split}) has {there} images for "
-                f"{count} generated ones; set samples to at most {there}"
+                f"precision and recall compare sets of equal size: {dataset.name} ({dataset.split}) has {there} images "
+                f"for {count} generated ones; set samples to at most {there}"
             )
         most = max(self.neighbours, self.density_neighbours)
         if most >= count:
-            raise ComponentError(f"{count} images have no {most} neighbours each; set samples to at least {most + 1}")
+            raise ComponentError(
+                f"{count} images have fewer than {most} neighbours each; set samples to at least {most + 1}"
+            )
 
 
 def balls(
     generated: Tensor, reference: Tensor, neighbours: int, density_neighbours: int, evaluation: Evaluation
 ) -> tuple[float, float, float, float]:
-    """Precision, recall, density and coverage of features (N, d) against a reference's (M, d)."""
+    """Precision, recall, density and coverage of generated features (N, d) and reference features (M, d)."""
     import torch
 
     if not (generated.isfinite().all() and reference.isfinite().all()):
@@ -137,10 +138,10 @@ def balls(
 
 
 def radii(points: Tensor, neighbours: tuple[int, ...], evaluation: Evaluation) -> list[Tensor]:
-    """For each k, the squared distance (N,) from each point (N, d) to its k-th nearest other point."""
+    """For each k, the balls' squared radii (N,): the distance of each point (N, d) to its k-th nearest neighbour."""
     import torch
 
-    # The nearest point of all is the point itself, at distance 0, so the k-th other one is at index k.
+    # The nearest point is the point itself, at distance 0, so its k-th neighbour is at index k.
     most = max(neighbours) + 1
     blocks = squared_distances(points, points, evaluation)
     nearest = torch.cat([block.topk(most, largest=False).values for _, block in blocks])
@@ -148,7 +149,7 @@ def radii(points: Tensor, neighbours: tuple[int, ...], evaluation: Evaluation) -
 
 
 def squared_distances(a: Tensor, b: Tensor, evaluation: Evaluation) -> Iterator[tuple[slice, Tensor]]:
-    """Which rows of `a`, and their squared distances (rows, M) to all of `b` (M, d), a block at a time."""
+    """Yields blocks of rows of `a` (N, d), and their squared distances (rows, M) to all of `b` (M, d)."""
     a_square, b_square = a.square().sum(1), b.square().sum(1)
     step = max(1, BLOCK // len(b))
     for start in range(0, len(a), step):

@@ -1,1 +1,1 @@
-"""Where records go besides the run folder, one plugin each; none is on by default."""
+"""Bundled trackers, which log a run's metrics outside its records; none is on by default."""

@@ -1,10 +1,10 @@
-"""Two tables in the run folder for spreadsheets and data frames: `ticks.csv` and `scores.csv`.
+"""The CSV tracker: two tables in the run folder for spreadsheets and data frames, `ticks.csv` and `scores.csv`.
 
 Decisions:
-- The tables are drawn from the run's records: whole when a run starts or goes on, a row at a time after. So a resumed
-  run has no row twice, and a row that a kill cut short is mended.
-- A table of ticks is wide, a column a number; where a number appears that no row had before (a penalty that was not
-  due, an alarm), it is drawn anew with a column more. A table of scores is long, since each value comes by itself.
+- The tables are written from the run's records: completely when a run starts or resumes, then a row at a time. So a
+  resumed run has no duplicate rows, and a row truncated by a kill is repaired.
+- The table of ticks is wide, a column a value; when a value appears that no row had before (a penalty that was not due,
+  an alarm), it is rewritten with one more column. The table of scores is long, since each value is logged separately.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ SCORE = ("step", "name", "value", "better", "floor")
 
 @define
 class Table:
-    """A CSV file that grows by rows, and by columns when it must. `rows` reads all that there are."""
+    """A CSV file that grows by rows, and by columns when necessary. `rows` reads all rows from the run's records."""
 
     path: Path
     rows: Callable[[], list[dict[str, Any]]]
     columns: list[str]
 
-    def draw(self) -> None:
-        """Writes the file whole: all rows, with every column that one of them has."""
+    def rewrite(self) -> None:
+        """Writes the complete CSV file: all rows, with every column that any of them has."""
         rows = self.rows()
         self.columns = list(dict.fromkeys([*self.columns, *(key for row in rows for key in row)]))
         write_whole(self.path, _lines([dict(zip(self.columns, self.columns, strict=True)), *rows], self.columns))
 
     def add(self, row: dict[str, Any]) -> None:
         if not row.keys() <= set(self.columns):
-            self.draw()  # this row too, since a record reaches the run folder first
+            self.rewrite()  # includes this row, since records are written to the run folder first
             return
         size = self.path.stat().st_size
         try:
@@ -52,7 +52,7 @@ class Table:
                 file.write(_lines([row], self.columns))
         except OSError:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, size)  # a full disk takes half of a row
+                os.truncate(self.path, size)  # remove the partial row that a full disk leaves
             raise
 
 
@@ -73,7 +73,7 @@ def score_row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 @define
 class Tables:
-    """A `Tracker`: ticks in one table, scores in another."""
+    """A `Tracker` that writes ticks to one CSV table and scores to another."""
 
     ticks: Table
     scores: Table
@@ -85,25 +85,25 @@ class Tables:
             self.ticks.add(tick_row(record))
 
     def samples(self, step: int, path: Path) -> None:
-        """Not for a table."""
+        """Ignored."""
 
     def close(self) -> None:
-        """Each row is in the file already."""
+        """Nothing to do: rows are written at once."""
 
 
 @frozen
 class CSV:
-    """Two tables in the run folder: `ticks.csv`, a row a tick, and `scores.csv`, a row a value.
+    """CSV tables in the run folder: `ticks.csv`, a row a tick, and `scores.csv`, a row a score.
 
-    The columns of the first are those of log.jsonl; alarms are one text. Those of the second are step, name, value,
-    better ("lower" or "higher") and floor. What a row does not have is empty.
+    The columns of ticks.csv are the keys of log.jsonl; alarms are joined into one text. Those of scores.csv are step,
+    name, value, better ("lower" or "higher") and floor. Missing values are empty.
     """
 
     def build(self, run: RunFolder) -> Tables:
         ticks = Table(run.path / "ticks.csv", lambda: [*map(tick_row, run.ticks())], ["step", "images_seen"])
         scores = Table(run.path / "scores.csv", lambda: [*map(score_row, run.scores())], list(SCORE))
-        ticks.draw()
-        scores.draw()
+        ticks.rewrite()
+        scores.rewrite()
         return Tables(ticks, scores)
 
 

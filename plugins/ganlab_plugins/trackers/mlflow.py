@@ -1,10 +1,10 @@
-"""MLflow's database in a file of this machine: no server, no network. `mlflow ui` shows it.
+"""The MLflow tracker: logs to a local SQLite database, without a server or a network. `mlflow ui` shows it.
 
 Decisions:
-- SQLite, since MLflow 3 refuses its older store of plain files. Runs of several processes share the file.
-- MLflow cannot take back a value, and a resumed run takes steps again. So a resumed run is a new one there, which gets
-  all that the records have up to its step; the former is marked deleted, which `mlflow gc` makes final.
-- Usage data that MLflow would send to its makers is switched off, unless MLFLOW_DISABLE_TELEMETRY says otherwise.
+- SQLite, since MLflow 3 refuses its older file store. Runs of several processes share the file.
+- MLflow cannot delete a logged value, and a resumed run repeats steps. So a resumed run becomes a new MLflow run, to
+  which all records up to its step are logged; the former is marked deleted, and `mlflow gc` removes it.
+- MLflow's telemetry is switched off, unless MLFLOW_DISABLE_TELEMETRY says otherwise.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from ganlab import RunFolder
 
 AT_ONCE = 1000
-"""Numbers that MLflow takes in one call."""
+"""Most metrics that MLflow accepts in one call."""
 
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
-"""How a run ended, in MLflow's words; all else is FAILED."""
+"""MLflow's status of a run by ganlab's; any other is FAILED."""
 
 LONGEST = 500
-"""Characters of an option's value; older versions of MLflow take no more."""
+"""Most characters of a parameter's value in older versions of MLflow."""
 
 
 def client_class() -> type[MlflowClient]:
@@ -50,15 +50,15 @@ def client_class() -> type[MlflowClient]:
         cause = one_line(error, limit=100)
         raise ComponentError(f"it needs other packages ({cause}): pip install 'ganlab[mlflow]'") from error
     for name in ("mlflow", "alembic"):
-        # They tell of every table that they make, and print a traceback of what they raise besides.
+        # They log every table that they create, and log a traceback of each exception in addition to raising it.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient
 
 
 def opened(file: Path, name: str) -> tuple[MlflowClient, str]:
-    """The database, and in it the experiment of a name; each is made where it is not there.
+    """Opens the MLflow database and the experiment of a name in it; each is created if it does not exist.
 
-    One process at a time, since MLflow fails where two make the same tables.
+    One process at a time, since MLflow fails if two create the same tables.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
@@ -70,7 +70,7 @@ def opened(file: Path, name: str) -> tuple[MlflowClient, str]:
 
 
 def options(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """The experiment's options as names with dots and texts; `penalty.0.weight` is one of a list of tables."""
+    """An experiment's options as MLflow parameters: dotted paths, such as `penalty.0.weight`, and texts."""
     if isinstance(value, dict):
         items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -84,7 +84,7 @@ def options(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 @define
 class MlflowRun:
-    """A `Tracker` that writes to one run of MLflow."""
+    """A `Tracker` that logs to one MLflow run."""
 
     run: RunFolder
     client: MlflowClient
@@ -112,15 +112,15 @@ class MlflowRun:
 
 @frozen
 class MLflow:
-    """A database of MLflow on this machine. Needs `ganlab[mlflow]`.
+    """A local MLflow database. Needs `ganlab[mlflow]`.
 
-    To look: `mlflow ui --backend-store-uri sqlite:///mlflow.db`, which needs the whole package `mlflow`.
+    View it with `mlflow ui --backend-store-uri sqlite:///mlflow.db`, which needs the full package `mlflow`.
 
-    Numbers of ticks (`train/…`) and scores (`score/…`) as metrics, the experiment's options as parameters, its file and
-    the sample grids as artifacts, in an MLflow experiment with the name of this one. Nothing leaves the machine.
+    Logs values of ticks (`train/…`) and scores (`score/…`) as metrics, the experiment's options as parameters, its file
+    and the sample grids as artifacts, in an MLflow experiment of the same name. Nothing is sent over a network.
 
-    file: the database, made where there is none; a relative path is taken from the current folder. Artifacts lie beside
-    it in `mlartifacts/`.
+    file: the database, created if it does not exist; a relative path is relative to the current folder. Artifacts are
+        stored next to it in `mlartifacts/`.
     """
 
     file: str = field(default="mlflow.db", validator=min_len(1))

@@ -1,12 +1,12 @@
-"""TensorBoard event files in the run folder, so that `tensorboard --logdir runs` shows all runs side by side.
+"""The TensorBoard tracker: event files in the run folder, so that `tensorboard --logdir runs` shows all runs together.
 
 Decisions:
-- Records are written here and now, with the package's formats but without its writer: that keeps up to two minutes in
-  memory, which a kill loses, and its thread dies with a traceback on a full disk.
-- A resumed run writes another file, which tells readers to forget the steps from its checkpoint on (`purge_step`). What
-  the records have of that step is written again, so that nothing is missing that a kill kept from here.
-- Readers take the files in the order of their names, which begin with a second. A new file's is later than the others',
-  whatever the clock says.
+- Events are written immediately, in TensorBoard's format but not by its writer: that buffers up to two minutes in
+  memory, which a kill loses, and its thread dies with a traceback if the disk is full.
+- A resumed run writes another file, which tells readers to discard the steps from its checkpoint on (`purge_step`). The
+  records of that step are written again, since a kill may have prevented it the first time.
+- Readers sort the files by name, which starts with a timestamp in seconds. A new file's timestamp is always later than
+  the others', whatever the clock.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ganlab import RunFolder
 
 PREFIX = "events.out.tfevents."
-"""How TensorBoard knows its files."""
+"""Prefix of TensorBoard's event files."""
 
 
 def event_file(folder: Path) -> Path:
-    """A new file in the folder, which readers take last."""
+    """The path of a new TensorBoard event file, which readers read last."""
     earlier = [file.name.removeprefix(PREFIX).split(".")[0] for file in folder.glob(f"{PREFIX}*")]
     latest = max((int(second) for second in earlier if second.isdigit()), default=0)
     return folder / f"{PREFIX}{max(int(time.time()), latest + 1):010d}.ganlab"
@@ -39,7 +39,7 @@ def event_file(folder: Path) -> Path:
 
 @define
 class Events:
-    """A `Tracker` that writes scalars, grids and texts to an event file."""
+    """A `Tracker` that writes scalars, sample grids and texts to a TensorBoard event file."""
 
     path: Path
 
@@ -53,10 +53,10 @@ class Events:
             self.write(step, [summary.image("samples", np.asarray(grid.convert("RGB")), dataformats="HWC")])
 
     def close(self) -> None:
-        """Each record is in the file already."""
+        """Nothing to do: events are written at once."""
 
     def begin(self, run: RunFolder) -> None:
-        """What is known at the start: the experiment, and what a resumed run's records have of the step it is at."""
+        """Writes the first TensorBoard events: the experiment, and a resumed run's records of its current step."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from torch.utils.tensorboard import summary
 
@@ -80,7 +80,7 @@ class Events:
         return [*made, summary.text("alarms", "; ".join(record["alarms"]))] if "alarms" in record else made
 
     def write(self, step: int, summaries: list[Any]) -> None:
-        """One event with all of them."""
+        """Writes one event with all summaries."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self.append(step=step, summary=Summary(value=[value for each in summaries for value in each.value]))
@@ -97,10 +97,10 @@ class Events:
 
 @frozen
 class TensorBoard:
-    """Event files for TensorBoard in the run folder's `tensorboard/`. Needs `ganlab[tensorboard]`.
+    """TensorBoard event files in the run folder's `tensorboard/`. Needs `ganlab[tensorboard]`.
 
-    Scalars of every number of a tick (`train/…`) and of every score (`score/…`), sample grids as images, the experiment
-    and alarms as texts.
+    Logs values of ticks (`train/…`) and scores (`score/…`) as scalars, sample grids as images, the experiment and
+    alarms as texts.
     """
 
     def prepare(self) -> None:

@@ -115,7 +115,7 @@ def test_auto_prefers_the_original_and_is_silent_about_it(
 
 def test_auto_warns_when_it_takes_the_jpeg_files(places: Places) -> None:
     add_jpeg(places)
-    with pytest.warns(UserWarning, match="do not compare with published ones"):
+    with pytest.warns(UserWarning, match="not comparable with published ones"):
         dataset = CIFAR10().build(places, "test")
     assert dataset.name == "cifar10-jpeg"
 

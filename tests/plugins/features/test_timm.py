@@ -309,7 +309,7 @@ def test_where_timm_is_not_installed_it_says_what_to_install(monkeypatch: pytest
 
 def test_networks_without_pooled_features_are_refused() -> None:
     with pytest.raises(
-        ComponentError, match=r"conv has no pooled features: for one image it gives \(1, 4, 2, 2\), wanted"
+        ComponentError, match=r"conv has no pooled features: its output for one image is \(1, 4, 2, 2\), wanted"
     ):
         timm_features(nn.Conv2d(3, 4, 16, stride=16), "conv", CPU, {"input_size": (3, 32, 32)})
 
@@ -403,7 +403,7 @@ def test_a_hub_out_of_reach_is_said_at_once_with_what_to_do(monkeypatch: pytest.
             ComponentError, match=r"could not be downloaded \(.+\); download http://.*\.safetensors"
         ) as caught:
             config.build(an_evaluation(tmp_path))
-        assert str(caught.value).endswith(f'put the file here, and set features = {{ {table}, weights = "FILE" }}')
+        assert str(caught.value).endswith(f'copy the file here, and set features = {{ {table}, weights = "FILE" }}')
         assert "\n" not in str(caught.value)
 
 

@@ -34,7 +34,7 @@ def test_the_share(tmp_path: Path) -> None:
 
 def test_images_of_no_class_are_refused(tmp_path: Path) -> None:
     evaluation = an_evaluation(tmp_path, images(4, 0))
-    with pytest.raises(ComponentError, match="made for a class; there are none"):
+    with pytest.raises(ComponentError, match="generated for a class; there are none"):
         ClassAccuracy(features=StubConfig(StubClassifier())).evaluate(evaluation)
     bare = attrs.evolve(evaluation, conditioned=lambda count, seed: iter([(images(4, 0), None)]))
     with pytest.raises(ComponentError, match="these were not"):

@@ -116,8 +116,8 @@ def test_counts_that_cannot_be_compared_are_refused(tmp_path):
     evaluation = an_evaluation(tmp_path, images(60, 1))
     with pytest.raises(ComponentError, match=r"noise \(train\) has 60 images for 61 generated ones; .* at most 60"):
         metric(samples=61).prepare(evaluation)
-    with pytest.raises(ComponentError, match="5 images have no 5 neighbours each; set samples to at least 6"):
+    with pytest.raises(ComponentError, match="5 images have fewer than 5 neighbours each; set samples to at least 6"):
         metric(samples=5).prepare(evaluation)
-    with pytest.raises(ComponentError, match="4 images have no 5 neighbours each"):
+    with pytest.raises(ComponentError, match="4 images have fewer than 5 neighbours each"):
         metric(samples=60).evaluate(an_evaluation(tmp_path, images(60, 1), images(4, 2)))
     metric(samples=60).prepare(evaluation)
