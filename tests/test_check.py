@@ -16,22 +16,22 @@ Ganlab = Callable[..., tuple[int, str, str]]
 
 DOCUMENTED = WEDGE.replace("class Wedge:", 'class Wedge:\n    """margin: how far."""')
 EVERYTHING = """
-class: made by attrs, with all that the kind 'loss' needs, its options with types
+class: made by attrs, with all that the kind 'loss' needs, and types for its options
 options: each is explained in the class's docstring
-defaults: it is made without options
+defaults: it is created without options
 experiment file: written and read again, its options are the same
 finite: both losses are finite scalars, for 1 to 64 logits of up to a few hundred
 gradient: reaches the logits of both players
-gradient: is right, by differences in float64
+gradient: agrees with finite differences in float64
 randomness: no global random state is changed
 real logits: without them the generator's loss is the same where generator_uses_real is False
-trains: in a tiny game every weight moves and stays finite
-repeats: two trainings of one seed are equal to the bit
-state: what state_dict() gives, load_state_dict() takes
-resumes: stopped and gone on with, a training is equal to the bit
-capture: no value is read back, no shape comes from values, every step does the same
+trains: in a tiny training all networks' weights change and stay finite
+repeats: two trainings with the same seed are bitwise identical
+state: load_state_dict() restores what state_dict() returned
+resumes: a training stopped and resumed is bitwise identical to one that never stopped
+capture: reads no value back, takes no shape from values, does the same in every step
 cost of a step
-schedules: an option that one moves does what the number would
+schedules: an option set by a schedule does what the same number does
 """
 
 

@@ -19,13 +19,15 @@ from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
-from ganlab.testing.inspection import difference
+from ganlab.testing.state_comparison import first_difference
 from ganlab.training import schedule_targets
-from ganlab.training.build import build, capturing
-from ganlab.training.cuda_graphs import Rehearsal, rehearse
+from ganlab.training.build import build, captured_train_step
+from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
 from ganlab.utils.errors import UserError
+from ganlab.training import schedule_targets
+from ganlab.training import schedule_targets
 
 CPU = torch.device("cpu")
 STEPS = 12
@@ -76,9 +78,9 @@ def test_a_rate_that_moves_against_one_set_by_hand(optimizer: dict[str, Any], bu
         for player in by_hand.game.players:
             player.optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / STEPS) + 1e-3 * (step / STEPS)
         take_step(by_hand, step)
-    assert difference(weights(training_state(moved, STEPS)), weights(training_state(by_hand, STEPS))) is None
+    assert first_difference(weights(training_state(moved, STEPS)), weights(training_state(by_hand, STEPS))) is None
     same = state_after(built(optimizer=optimizer))
-    assert difference(weights(same), weights(training_state(by_hand, STEPS))) is not None, "the rate does matter"
+    assert first_difference(weights(same), weights(training_state(by_hand, STEPS))) is not None, "the rate does matter"
 
 
 def test_options_of_one_player_and_in_a_list(built: Callable[..., Training]) -> None:
@@ -96,15 +98,15 @@ def test_options_of_one_player_and_in_a_list(built: Callable[..., Training]) -> 
         game.discriminator.optimizer.param_groups[0]["betas"] = (0.5, 0.999 * (1 - share) + 0.9 * share)
         game.generator.optimizer.param_groups[0]["lr"] = 1e-3 * (1 - share) + 1e-4 * share
         take_step(by_hand, step)
-    assert difference(weights(training_state(moved, STEPS)), weights(training_state(by_hand, STEPS))) is None
-    unfit = moved.schedules.unfit
+    assert first_difference(weights(training_state(moved, STEPS)), weights(training_state(by_hand, STEPS))) is None
+    unfit = moved.schedules.eager_reason
     assert unfit == "discriminator.optimizer.betas.1: moved by a schedule, and the optimiser takes no tensor for it"
 
 
 def test_steps_that_a_graph_would_not_change_stay_eager(built: Callable[..., Training], plugins: Plugins) -> None:
     moved = built(schedule=[{"name": "linear", "key": "optimizer.betas.0", "to": 0.9}])
-    turns = capturing(moved.game, moved.turns, plugins.registry, Rehearsal(), moved.schedules.unfit)
-    assert "optimizer.betas.0" in str(rehearse(turns, moved.loader.batch))
+    turns = captured_train_step(moved.game, moved.train_step, plugins.registry, EagerRecorder(), moved.schedules.eager_reason)
+    assert "optimizer.betas.0" in str(dry_run_capture(turns, moved.loader.batch))
     assert turns.captured == 0
 
 
@@ -126,7 +128,7 @@ def test_an_optimiser_that_takes_no_tensor_gets_numbers(table: dict[str, Any], t
     training = build(structure_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
     train(training, 0, lambda step: None)
     assert training.game.generator.optimizer.param_groups[0]["lr"] == 1e-3 * 0.25
-    assert training.schedules.unfit is not None
+    assert training.schedules.eager_reason is not None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -178,17 +180,17 @@ def test_every_option_of_every_term_may_be_a_tensor(
 ) -> None:
     """What a schedule leaves at its value trains as the number does, and could be captured."""
     terms = every_term(plugins, loss, "mlp")
-    known = schedule_targets.movable(structure_experiment({**table, **terms}, plugins))
+    known = schedule_targets.schedulable_options(structure_experiment({**table, **terms}, plugins))
     replaced = ("loss.real_target", "loss.fake_target") if terms["loss_wrapper"] else ()
-    keys = [key for key in known if key.split(".")[0] in schedule_targets.TERMS and key not in replaced]
+    keys = [key for key in known if key.split(".")[0] in schedule_targets.STEP_COMPONENTS and key not in replaced]
     assert {"penalty.0.weight", "penalty.0.augmentation.probability"} <= {key.replace("1.", "0.") for key in keys}
     wanted = weights(state_after(built(**terms), end=3))
     scheduled = built(**terms, schedule=[{"name": "constant", "key": key} for key in keys])
     for name, value in weights(state_after(scheduled, end=3)).items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-5)
     fit = built(**terms, schedule=[{"name": "constant", "key": key} for key in keys if not key.endswith(READ_BACK)])
-    turns = capturing(fit.game, fit.turns, plugins.registry, Rehearsal(), fit.schedules.unfit)
-    assert rehearse(turns, fit.loader.batch) is None
+    turns = captured_train_step(fit.game, fit.train_step, plugins.registry, EagerRecorder(), fit.schedules.eager_reason)
+    assert dry_run_capture(turns, fit.loader.batch) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ def test_stopped_and_gone_on_with_to_the_bit(built: Callable[..., Training]) -> 
     half = state_after(built(**ALL), end=5)
     resumed = built(**ALL)
     restore_training(resumed, half)
-    assert difference(whole, state_after(resumed, 5)) is None
+    assert first_difference(whole, state_after(resumed, 5)) is None
 
 
 @pytest.mark.usefixtures("real_plots")

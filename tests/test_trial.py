@@ -15,7 +15,7 @@ from ganlab import ComponentError, Places, Step
 from ganlab.config.load import structure_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import load_plugins
-from ganlab.testing.inspection import difference
+from ganlab.testing.state_comparison import first_difference
 from ganlab.training.build import build
 from ganlab.training.state import training_state
 
@@ -91,7 +91,7 @@ def test_all_are_tried_and_nothing_is_touched(table: dict[str, Any], tmp_path: P
     assert not first.fake.requires_grad
     assert second.fake.requires_grad
     assert [tried["components"].pop(f"penalty.{n}")["calls"] for n in (0, 1)] == [0, 0]
-    assert difference(tried, state([])) is None
+    assert first_difference(tried, state([])) is None
 
     with pytest.raises(Exception, match="not in the") as refused:
         state(

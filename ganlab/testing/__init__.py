@@ -1,4 +1,4 @@
-"""The conformance suite: what every component of a kind is held to, for `ganlab check` and for plugins' own tests.
+"""The conformance suite: the checks that each component must pass, for `ganlab check` and plugins' own tests.
 
     from pathlib import Path
     import pytest
@@ -8,15 +8,19 @@
     def test_conforms(component):
         component.hold()
 
-`check(component, kind)` gives what was checked, one `Check` each, of a class or of an instance with options of its own.
-pytest is not imported here, and any other runner will do.
+`check(component, kind)` returns every check, as a `Check`, of a class or of an instance with its own options.
+pytest is not imported here; any test runner will do.
+
+A file per kind: `loss.py` holds the checks of a loss.
+
+May import: every package but `ganlab.cli`.
 """
 
 from __future__ import annotations
 
-from ganlab.testing.inspection import Check as Check
-from ganlab.testing.suite import Subject as Subject
+from ganlab.testing.check_result import Check as Check
+from ganlab.testing.plugin_file import Subject as Subject
+from ganlab.testing.plugin_file import conformance as conformance
 from ganlab.testing.suite import check as check
-from ganlab.testing.suite import conformance as conformance
 
 __all__ = ["Check", "Subject", "check", "conformance"]

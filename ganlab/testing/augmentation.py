@@ -1,4 +1,4 @@
-"""ganlab.testing.augmentation."""
+"""The conformance checks of an augmentation: shapes, gradients, independent images, its state."""
 
 from __future__ import annotations
 
@@ -7,159 +7,155 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlab.testing.inspection import (
-    Fault,
-    Inspection,
-    Lines,
-    check_scalar,
-    compare_with_differences,
-    difference,
-    finite,
-    noise,
-)
-from ganlab.testing.scheduled_options import look_at_options
-from ganlab.testing.tiny_training import Shape, TinyGame, look_at_game
+from ganlab.testing.check_result import Fault, summarize_refusals
+from ganlab.testing.finite_differences import check_gradient
+from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_noise, shape_text
+from ganlab.testing.inspection import Inspection
+from ganlab.testing.line_tracer import LineTracer
+from ganlab.testing.scheduled_options import check_scheduled_options
+from ganlab.testing.state_comparison import first_difference
+from ganlab.testing.tensor_checks import check_scalar, describe_value, is_finite
+from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.rng import seed_everything
 
-SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32))
+OBSERVED_BATCHES = 1000
+"""Batches of 1,024 logits that an augmentation observes."""
 
 
-OBSERVED = 1000
-"""Batches of 1,024 logits that an augmentation is shown."""
-
-
-def check_augmentation(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
-    shaped = look(
-        f"shape: finite images of the shape given, for {', '.join(map(_by, SHAPES))} and 1, 2 and 7 of them",
-        lambda: _augments(inspection, game),
+def check_augmentation(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of an augmentation."""
+    run_check = inspection.run_check
+    shaped = run_check(
+        f"shape: returns finite images of the input's shape, for {', '.join(map(shape_text, IMAGE_SHAPES))} "
+        "in batches of 1, 2 and 7",
+        lambda: _check_shapes(inspection, tiny),
     )
-    kept = look("images: what it is given stays as it was", lambda: _leaves_images(inspection, game), shaped)
-    alone = look(
-        "each image by itself: none changes with another one", lambda: _each_by_itself(inspection, game), shaped
+    kept = run_check("images: the input is not changed in place", lambda: _check_input_kept(inspection, tiny), shaped)
+    alone = run_check(
+        "each image by itself: none depends on the others in its batch",
+        lambda: _check_images_independent(inspection, tiny),
+        shaped,
     )
-    reached = look("gradient: goes through to the images", lambda: _augmentation_has_gradient(inspection, game), shaped)
-    look(
-        "gradient: is right, by differences in float64",
-        lambda: _augmentation_gradient_is_right(inspection, game),
+    reached = run_check("gradient: reaches the images", lambda: _check_gradient_reaches(inspection, tiny), shaped)
+    run_check(
+        "gradient: agrees with finite differences in float64",
+        lambda: _check_gradient_value(inspection, tiny),
         reached,
     )
     sound = [shaped, kept, alone, reached]
     if hasattr(inspection.instance, "observe") or hasattr(inspection.instance, "measures"):
         sound += [
-            look(
-                "observe, measures: what it learns of logits is in its state, what it tells are scalars",
-                lambda: _observes(inspection, game),
+            run_check(
+                "observe, measures: what it learns from logits is in its state, its measures are scalars",
+                lambda: _check_observed_state(inspection, tiny),
                 shaped,
             )
         ]
-    look_at_options(inspection, game, look_at_game(inspection, game, *sound, terms=True))
+    check_scheduled_options(inspection, tiny, run_training_checks(inspection, tiny, *sound, stateful=True))
 
 
 def _images(shape: Shape, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tanh(noise(count, *shape, seed=5, dtype=dtype))
+    return torch.tanh(fixed_noise(count, *shape, seed=5, dtype=dtype))
 
 
-def _augments(inspection: Inspection, game: TinyGame) -> str:
+def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
+    """Checks that an augmentation returns finite images of its input's shape and dtype, for several shapes."""
     at = inspection.line_of("augment")
-    refused, taken = [], []
-    for shape in SHAPES:
+    refused, accepted = [], []
+    for shape in IMAGE_SHAPES:
         for count in (1, 2, 7):
             images = _images(shape, count)
             try:
-                with Lines(inspection.file) as lines:
-                    made = inspection.fresh().augment(images)
+                with LineTracer(inspection.file) as lines:
+                    output = inspection.fresh().augment(images)
             except ComponentError as error:
-                refused.append(f"refuses {count} images of {_by(shape)}: {one_line(error, limit=200)}")
+                refused.append(f"refuses {count} images of {shape_text(shape)}: {one_line(error, limit=200)}")
                 continue
-            if not isinstance(made, Tensor) or made.shape != images.shape or made.dtype != images.dtype:
-                got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-                raise Fault(f"gives {got} for images float32 {tuple(images.shape)}", at)
-            if not finite(made):
-                raise Fault(f"gives NaN or infinity for {count} images of {_by(shape)}", lines.not_finite or at)
-            taken.append(shape)
-    if taken and game.shape not in taken:
-        game.shape = taken[0]
-    return _unless_all(refused, 3 * len(SHAPES))
+            if not isinstance(output, Tensor) or output.shape != images.shape or output.dtype != images.dtype:
+                raise Fault(f"returns {describe_value(output)} for images float32 {tuple(images.shape)}", at)
+            if not is_finite(output):
+                raise Fault(
+                    f"returns NaN or infinity for {count} images of {shape_text(shape)}", lines.not_finite or at
+                )
+            accepted.append(shape)
+    if accepted and tiny.shape not in accepted:
+        tiny.shape = accepted[0]
+    return summarize_refusals(refused, 3 * len(IMAGE_SHAPES))
 
 
-def _leaves_images(inspection: Inspection, game: TinyGame) -> None:
-    images = _images(game.shape, 7)
+def _check_input_kept(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that an augmentation does not change its input in place."""
+    images = _images(tiny.shape, 7)
     inspection.fresh().augment(images)
-    if not torch.equal(images, _images(game.shape, 7)):
-        raise Fault("changes the images that it is given, in place", inspection.line_of("augment"))
+    if not torch.equal(images, _images(tiny.shape, 7)):
+        raise Fault("changes its input images in place", inspection.line_of("augment"))
 
 
-def _each_by_itself(inspection: Inspection, game: TinyGame) -> None:
-    images = _images(game.shape, 6)
+def _check_images_independent(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that an augmentation treats each image by itself: NaN in one image must not reach another."""
+    images = _images(tiny.shape, 6)
     images[3:] = torch.nan
     seed_everything(0)
-    if not finite(inspection.fresh().augment(images)[:3]):
+    if not is_finite(inspection.fresh().augment(images)[:3]):
         at = inspection.line_of("augment")
-        raise Fault("images change with others of their batch: NaN in three of six reaches the rest", at)
+        raise Fault("an image depends on the others in its batch: NaN in three of six reaches the rest", at)
 
 
-def _augmentation_has_gradient(inspection: Inspection, game: TinyGame) -> None:
+def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that the gradient through an augmentation reaches the images, finite and not 0."""
     at = inspection.line_of("augment")
-    images = _images(game.shape, 7).requires_grad_()
+    images = _images(tiny.shape, 7).requires_grad_()
     seed_everything(0)
-    made = inspection.fresh().augment(images * 1)
-    if not made.requires_grad:
-        raise Fault("has no gradient: what it gives is detached from the images", at)
-    (gradient,) = torch.autograd.grad((made * noise(*made.shape, seed=6)).sum(), images, allow_unused=True)
+    output = inspection.fresh().augment(images * 1)
+    if not output.requires_grad:
+        raise Fault("has no gradient: its output is detached from the images", at)
+    weights = fixed_noise(*output.shape, seed=6)
+    (gradient,) = torch.autograd.grad((output * weights).sum(), images, allow_unused=True)
     if gradient is None or not gradient.any():
         raise Fault("has no gradient: it is 0 for every pixel, so that the generator learns nothing through it", at)
-    if not finite(gradient):
+    if not is_finite(gradient):
         raise Fault("its gradient is not finite", at)
 
 
-def _augmentation_gradient_is_right(inspection: Inspection, game: TinyGame) -> str | None:
-    images = _images(game.shape, 4, torch.float64)
-    weights = noise(*images.shape, seed=6, dtype=torch.float64)
+def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | None:
+    """Checks the gradient of an augmentation with respect to the images against finite differences."""
+    images = _images(tiny.shape, 4, torch.float64)
+    weights = fixed_noise(*images.shape, seed=6, dtype=torch.float64)
 
     def value() -> Tensor:
-        made: Tensor = inspection.fresh().augment(images * 1)
-        return (made * weights).sum()
+        output: Tensor = inspection.fresh().augment(images * 1)
+        return (output * weights).sum()
 
-    return compare_with_differences(value, [images], "what it does to images", inspection.line_of("augment"))
+    return check_gradient(value, [images], "its output", inspection.line_of("augment"))
 
 
-def _observes(inspection: Inspection, game: TinyGame) -> None:
-    learnt, other = inspection.fresh(), inspection.fresh()
+def _check_observed_state(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that what an augmentation learns from observed logits is in its state_dict(), its measures scalars."""
+    trained, restored = inspection.fresh(), inspection.fresh()
     at = inspection.line_of("observe")
-    if hasattr(learnt, "observe"):
-        logits = noise(1024, seed=7).abs()  # so many that the slowest to learn has learnt that all look real
-        for _ in range(OBSERVED):
-            learnt.observe(logits)
-        if not torch.equal(logits, noise(1024, seed=7).abs()):
-            raise Fault("changes the logits that it is given, in place", at)
-    if hasattr(learnt, "state_dict"):
-        other.load_state_dict(from_bytes(to_bytes(learnt.state_dict())))
-    told: list[Any] = []
-    for part in (learnt, other):
+    if hasattr(trained, "observe"):
+        logits = fixed_noise(1024, seed=7).abs()  # enough for the slowest to learn that all images look real
+        for _ in range(OBSERVED_BATCHES):
+            trained.observe(logits)
+        if not torch.equal(logits, fixed_noise(1024, seed=7).abs()):
+            raise Fault("changes the logits in place", at)
+    if hasattr(trained, "state_dict"):
+        restored.load_state_dict(from_bytes(to_bytes(trained.state_dict())))
+    results: list[Any] = []
+    for part in (trained, restored):
         seed_everything(0)
         measures = part.measures() if hasattr(part, "measures") else {}
         for name, value in measures.items():
             if not isinstance(name, str):
-                raise Fault(f"measures {name!r}, wanted a name", inspection.line_of("measures"))
+                raise Fault(f"measures {name!r}, expected a name", inspection.line_of("measures"))
             check_scalar(value, inspection.line_of("measures"))
-        told.append({"images": part.augment(_images(game.shape, 7)), **measures})
-    if where := difference(told[0], told[1]):
+        results.append({"images": part.augment(_images(tiny.shape, 7)), **measures})
+    if where := first_difference(results[0], results[1]):
         raise Fault(
-            f"a fresh one with its state differs in {where} after {OBSERVED:,} batches of logits were observed: give "
-            "what is learnt of them in state_dict() and take it in load_state_dict()",
+            f"with its state a fresh one differs in {where} after {OBSERVED_BATCHES:,} batches of observed logits: "
+            "return what is learned from them from state_dict() and restore it in load_state_dict()",
             at,
         )
-
-
-def _by(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
-def _unless_all(refusals: list[str], cases: int) -> str:
-    """What was refused, in words; where everything was, that is no check that passed."""
-    if len(refusals) == cases:
-        raise ComponentError(refusals[0])
-    return "; ".join(dict.fromkeys(refusals))

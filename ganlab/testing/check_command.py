@@ -1,4 +1,4 @@
-"""`ganlab check FILE`: the suite over every component that a plugin file registers, told in words or as JSON."""
+"""`ganlab check FILE`: runs the conformance suite on every component of a plugin file; prints text or JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ganlab.config.toml import override, parse_override
-from ganlab.testing.inspection import Check
-from ganlab.testing.suite import Subject, loaded_from, subjects_of
+from ganlab.config.overrides import apply_override, parse_override
+from ganlab.testing.check_result import Check
+from ganlab.testing.plugin_file import Subject, load_with_file, subjects_of
 from ganlab.utils.errors import UserError
 
 MARKS = {
@@ -23,14 +23,17 @@ MARKS = {
     "refused": ("no", "yellow"),
     "skipped": ("-", "dim"),
 }
-"""How each result is shown, and in which style."""
+"""How `ganlab check` marks each result, and in which style."""
 
 
 def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console, errors: Console) -> int:
-    """Prints what was checked; gives the exit code: 1 where there is a fault. `settings` are NAME.OPTION=VALUE."""
+    """Runs `ganlab check`: prints every check with its result; returns the exit code, 1 where there is a fault.
+
+    `settings` are NAME.OPTION=VALUE.
+    """
     if not out.is_terminal:
-        out.width = 10_000  # each line whole, for grep
-    plugins, failures = loaded_from(path)
+        out.width = 10_000  # no line is wrapped, for grep
+    plugins, failures = load_with_file(path)
     for failure in failures:
         errors.print(f"failed to load: {failure}", markup=False, highlight=False, soft_wrap=True)
     options: dict[str, Any] = {}
@@ -38,13 +41,13 @@ def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console,
         parts, value = parse_override(text)
         if len(parts) < 2:
             raise UserError(f"--set {text}: expected NAME.OPTION=VALUE, such as wedge.margin=0.5")
-        override(options, parts, value)
+        apply_override(options, parts, value)
     subjects = [] if failures else subjects_of(path, plugins, options)
     results: list[tuple[Subject, list[Check]]] = []
     for subject in subjects:
         results.append((subject, subject.check()))
         if not as_json:
-            _print(*results[-1], out)
+            _print_checks(*results[-1], out)
     faults = sum(not found.passed for _, checks in results for found in checks)
     if as_json:
         content = {
@@ -60,7 +63,8 @@ def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console,
     return 1 if faults or failures else 0
 
 
-def _print(subject: Subject, checks: list[Check], out: Console) -> None:
+def _print_checks(subject: Subject, checks: list[Check], out: Console) -> None:
+    """Prints the checks of one component, and of a fault the line."""
     out.print(Text.assemble((str(subject), "bold cyan"), "  ", (subject.location, "dim")), soft_wrap=True)
     for found in checks:
         mark, style = MARKS[found.result]
@@ -75,6 +79,7 @@ def _print(subject: Subject, checks: list[Check], out: Console) -> None:
 
 
 def _summary(results: list[tuple[Subject, list[Check]]], faults: int) -> str:
+    """The last line of `ganlab check`: how many checks passed, were refused and were left out."""
     counts = dict.fromkeys(MARKS, 0)
     for _, checks in results:
         for found in checks:

@@ -1,4 +1,4 @@
-"""ganlab.testing.features."""
+"""The conformance checks of a feature extractor: its description, shapes, rows, classes, fingerprint."""
 
 from __future__ import annotations
 
@@ -10,55 +10,61 @@ import torch
 from torch import Tensor
 
 from ganlab.protocols import Evaluation
-from ganlab.testing.dataset import CHANNELS
-from ganlab.testing.inspection import Fault, Inspection, draws, finite, same
-from ganlab.testing.metric import _scorer
+from ganlab.testing.check_result import Fault, summarize_refusals
+from ganlab.testing.fixed_inputs import CHANNELS
+from ganlab.testing.global_randomness import global_generators_used
+from ganlab.testing.inspection import Inspection
+from ganlab.testing.state_comparison import states_equal
+from ganlab.testing.tensor_checks import describe_value, is_finite
 from ganlab.testing.tiny_components import TinyImages
-from ganlab.testing.tiny_training import TinyGame
+from ganlab.testing.tiny_evaluator import tiny_evaluator
+from ganlab.testing.tiny_training import TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.paths import places
 from ganlab.utils.rng import seed_everything
 
 
-def _evaluation(channels: int) -> Evaluation:
-    """What features are built with: small labelled images. The real cache, since what it keeps may be large."""
-    return _scorer(channels).given(torch.zeros(0)).evaluation(lambda what, done, total: None)
-
-
-def check_features(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
+def check_features(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a feature extractor."""
+    run_check = inspection.run_check
     built: dict[int, Any] = {}
-    ready = look(
-        "builds: with a name, a number of features, a fingerprint and the preprocessing",
-        lambda: _features(inspection, built),
+    ready = run_check(
+        "builds: has a name, a number of features, a fingerprint and its preprocessing",
+        lambda: _check_builds(inspection, built),
     )
-    shaped = look(
+    shaped = run_check(
         "shape: float32 (N, dim), finite, without a gradient, for 1, 2 and 7 images of 1 and of 3 channels",
-        lambda: _features_shape(inspection, built),
+        lambda: _check_shapes(inspection, built),
         ready,
     )
-    look(
-        "rows: the same each time, and none depends on the others of its batch",
-        lambda: _features_rows(inspection, built),
+    run_check(
+        "rows: the same each time, and none depends on the others in its batch",
+        lambda: _check_rows(inspection, built),
         shaped,
     )
-    kept = look("images: what it is given stays as it was", lambda: _features_leave_images(inspection, built), shaped)
-    look("randomness: no global random state is changed", lambda: _features_draw(inspection, built), shaped)
-    look(
-        "again: built again it has the same fingerprint and features",
-        lambda: _features_again(inspection, built),
+    kept = run_check("images: the input is not changed in place", lambda: _check_input_kept(inspection, built), shaped)
+    run_check("randomness: no global random state is changed", lambda: _check_randomness(inspection, built), shaped)
+    run_check(
+        "again: built a second time, it has the same fingerprint and features",
+        lambda: _check_fingerprint(inspection, built),
         shaped,
         kept,
     )
-    look(
+    run_check(
         "classes: logits (N, classes) and belongs, bool (N,), where it has them",
-        lambda: _classes(inspection, built),
+        lambda: _check_classes(inspection, built),
         shaped,
     )
-    look("cost of 32 images", lambda: _features_cost(built), shaped)
+    run_check("cost of 32 images", lambda: _measure_cost(built), shaped)
 
 
-def _features(inspection: Inspection, built: dict[int, Any]) -> str:
+def _evaluation(channels: int) -> Evaluation:
+    """What features under check are built with: small labelled images, and the user's cache, which may be large."""
+    return tiny_evaluator(channels).given(torch.zeros(0)).evaluation(lambda what, done, total: None)
+
+
+def _check_builds(inspection: Inspection, built: dict[int, Any]) -> str:
+    """Checks that features are built with a name, a dimension, a fingerprint and a preprocessing; adds to `built`."""
     refusals = []
     for channels in CHANNELS:
         try:
@@ -72,107 +78,109 @@ def _features(inspection: Inspection, built: dict[int, Any]) -> str:
     for name, kind in (("name", str), ("dim", int), ("fingerprint", str), ("preprocessing", str)):
         value = getattr(features, name, None)
         if type(value) is not kind or not value:
-            raise Fault(f"its {name} is {value!r}, wanted {'a text' if kind is str else 'a whole number'}", at)
+            raise Fault(f"its {name} is {value!r}, expected {'a text' if kind is str else 'a whole number'}", at)
     return "; ".join([f"{features.name}: {features.dim} features", *refusals])
 
 
-def _some(channels: int, count: int, first: int = 0) -> Tensor:
-    return TinyImages(channels).build(places(), "test").images[first : first + count]
+def _test_images(channels: int, count: int) -> Tensor:
+    return TinyImages(channels).build(places(), "test").images[:count]
 
 
-def _called(inspection: Inspection, features: Any) -> str:
+def _line_of_call(inspection: Inspection, features: Any) -> str:
     return inspection.line_of("__call__", features)
 
 
-def _features_shape(inspection: Inspection, built: dict[int, Any]) -> str:
+def _check_shapes(inspection: Inspection, built: dict[int, Any]) -> str:
+    """Checks that features are float32 (N, dim), finite and without a gradient; drops from `built` what refuses."""
     refused, tried = [], 0
     for channels, features in list(built.items()):
         for count in (1, 2, 7):
             tried += 1
             try:
-                found = features(_some(channels, count))
+                found = features(_test_images(channels, count))
             except ComponentError as error:
                 refused.append(f"refuses {count} images of {channels} channels: {one_line(error, limit=200)}")
                 built.pop(channels, None)
                 continue
-            at, wanted = _called(inspection, features), (count, features.dim)
-            if not isinstance(found, Tensor) or found.dtype != torch.float32 or tuple(found.shape) != wanted:
-                got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-                raise Fault(f"gives {got} for {count} images, wanted torch.float32 {wanted}", at)
+            at, shape = _line_of_call(inspection, features), (count, features.dim)
+            if not isinstance(found, Tensor) or found.dtype != torch.float32 or tuple(found.shape) != shape:
+                got = describe_value(found)
+                raise Fault(f"returns {got} for {count} images, expected torch.float32 {shape}", at)
             if found.requires_grad:
-                raise Fault("its features keep a gradient, and with it all that they were made of: torch.no_grad()", at)
-            if not finite(found):
-                raise Fault(f"gives NaN or infinity for {count} images of {channels} channels", at)
-    if len(refused) == tried:
-        raise ComponentError(refused[0])
-    return "; ".join(refused)
+                raise Fault("its features require a gradient, which keeps their whole graph: use torch.no_grad()", at)
+            if not is_finite(found):
+                raise Fault(f"returns NaN or infinity for {count} images of {channels} channels", at)
+    return summarize_refusals(refused, tried)
 
 
-def _features_rows(inspection: Inspection, built: dict[int, Any]) -> None:
+def _check_rows(inspection: Inspection, built: dict[int, Any]) -> None:
+    """Checks that an image's features are the same each time and do not depend on the others in its batch."""
     for channels, features in built.items():
-        one, other = features(_some(channels, 7)), features(_some(channels, 7))
-        if not same(one, other):
-            raise Fault("gives other features for the same images when asked again", _called(inspection, features))
-        if not torch.allclose(features(_some(channels, 1)), one[:1], rtol=1e-3, atol=1e-4):
-            raise Fault("an image's features depend on the others of its batch", _called(inspection, features))
+        one, other = features(_test_images(channels, 7)), features(_test_images(channels, 7))
+        if not states_equal(one, other):
+            raise Fault(
+                "returns other features for the same images in a second call", _line_of_call(inspection, features)
+            )
+        if not torch.allclose(features(_test_images(channels, 1)), one[:1], rtol=1e-3, atol=1e-4):
+            raise Fault("an image's features depend on the others in its batch", _line_of_call(inspection, features))
 
 
-def _features_leave_images(inspection: Inspection, built: dict[int, Any]) -> None:
+def _check_input_kept(inspection: Inspection, built: dict[int, Any]) -> None:
+    """Checks that features do not change the input images in place."""
     for channels, features in built.items():
-        images = _some(channels, 7).clone()
+        images = _test_images(channels, 7).clone()
         features(images)
-        if not same(images, _some(channels, 7)):
-            raise Fault("changes the images that it is given, in place", _called(inspection, features))
+        if not states_equal(images, _test_images(channels, 7)):
+            raise Fault("changes its input images in place", _line_of_call(inspection, features))
 
 
-def _features_draw(inspection: Inspection, built: dict[int, Any]) -> None:
+def _check_randomness(inspection: Inspection, built: dict[int, Any]) -> None:
+    """Checks that features draw no global random numbers."""
     for channels, features in built.items():
-        images = _some(channels, 7)
-        if whose := draws(partial(features, images)):
-            raise Fault(f"draws {whose} global random numbers", _called(inspection, features))
+        images = _test_images(channels, 7)
+        if whose := global_generators_used(partial(features, images)):
+            raise Fault(f"draws {whose} global random numbers", _line_of_call(inspection, features))
 
 
-def _features_again(inspection: Inspection, built: dict[int, Any]) -> None:
+def _check_fingerprint(inspection: Inspection, built: dict[int, Any]) -> None:
+    """Checks that features that are built a second time are the same, and have the same fingerprint."""
     channels, features = next(iter(built.items()))
     seed_everything(7)
     again: Any = inspection.fresh().build(_evaluation(channels))
-    images = _some(channels, 7)
+    images = _test_images(channels, 7)
     alike = torch.allclose(features(images), again(images), rtol=1e-3, atol=1e-4)
+    at = inspection.line_of("build")
     if alike != (features.fingerprint == again.fingerprint):
-        says = "the same fingerprint and other features" if not alike else "another fingerprint and the same features"
-        raise Fault(f"built again it has {says}", inspection.line_of("build"))
+        has = "the same fingerprint and other features" if not alike else "another fingerprint and the same features"
+        raise Fault(f"built a second time it has {has}", at)
     if not alike:
-        raise Fault(
-            "built again it has other weights, so that no score could be had twice", inspection.line_of("build")
-        )
+        raise Fault("built a second time it has other weights, so that no score could be reproduced", at)
 
 
-def _classes(inspection: Inspection, built: dict[int, Any]) -> str:
-    said = []
+def _check_classes(inspection: Inspection, built: dict[int, Any]) -> str:
+    """Checks the class logits and `belongs` of features that have them."""
+    notes = []
     for channels, features in built.items():
-        images = _some(channels, 7)
+        images = _test_images(channels, 7)
         if hasattr(features, "logits"):
             found = features.logits(images)
-            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 7 or not finite(found):
+            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 7 or not is_finite(found):
                 at = inspection.line_of("logits", features)
-                raise Fault(f"logits gives {_form(found)} for 7 images, wanted finite (7, classes)", at)
-            said.append(f"{found.shape[1]} classes")
+                raise Fault(f"logits returns {describe_value(found)} for 7 images, expected finite (7, classes)", at)
+            notes.append(f"{found.shape[1]} classes")
         if hasattr(features, "belongs"):
             found = features.belongs(images)
             if not isinstance(found, Tensor) or found.dtype != torch.bool or tuple(found.shape) != (7,):
                 at = inspection.line_of("belongs", features)
-                raise Fault(f"belongs gives {_form(found)} for 7 images, wanted torch.bool (7,)", at)
-            said.append("tells images of no class")
-    return ", ".join(dict.fromkeys(said)) or "it has none"
+                raise Fault(f"belongs returns {describe_value(found)} for 7 images, expected torch.bool (7,)", at)
+            notes.append("recognizes images of no class")
+    return ", ".join(dict.fromkeys(notes)) or "it has none"
 
 
-def _form(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _features_cost(built: dict[int, Any]) -> str:
+def _measure_cost(built: dict[int, Any]) -> str:
+    """Measures how long the features under check take for 32 images."""
     channels, features = next(iter(built.items()))
-    images = _some(channels, 32)
-    began = time.perf_counter()
+    images = _test_images(channels, 32)
+    start = time.perf_counter()
     features(images)
-    return f"{1000 * (time.perf_counter() - began):.1f} ms ({channels}x8x8, CPU)"
+    return f"{1000 * (time.perf_counter() - start):.1f} ms ({channels}x8x8, CPU)"

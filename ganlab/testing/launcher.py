@@ -1,4 +1,4 @@
-"""ganlab.testing.launcher."""
+"""The conformance checks of a sweep launcher: it runs every task, and stops running ones so that they save."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.protocols import Task
-from ganlab.testing.inspection import Fault, Inspection, temporary_folder
-from ganlab.testing.tiny_training import TinyGame
+from ganlab.testing.check_result import Fault
+from ganlab.testing.inspection import Inspection, temporary_folder
+from ganlab.testing.tiny_training import TinyTraining
 
-# A run that is asked to stop saves and then ends.
-LONG = """
+# As a run does that is asked to stop: it saves and then ends.
+SAVES_WHEN_STOPPED = """
 import os, pathlib, signal, sys, time
 def save(*_):
     pathlib.Path(sys.argv[1] + ".saved").write_text("")
@@ -24,23 +25,26 @@ pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(600)
 """
 
-
-WHEN_STARTED = """
+ENDS_WHEN_STARTED = """
 import os, sys, time
 while not os.path.exists(sys.argv[1]):
     time.sleep(0.05)
 """
 
 
-def check_launcher(inspection: Inspection, game: TinyGame) -> None:
-    launches = inspection.look(
-        "launches: every task once, with its exit code, one that fails too, and its output in its log",
-        lambda: _launches(inspection),
+def check_launcher(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a launcher."""
+    launches = inspection.run_check(
+        "launches: runs every task once, returns its exit code, also of one that fails, and logs its output",
+        lambda: _check_launches(inspection),
     )
-    inspection.look("stops: closed early, it has tasks save, and waits for them", lambda: _stops(inspection), launches)
+    inspection.run_check(
+        "stops: closed early, it lets running tasks save and waits for them", lambda: _check_stops(inspection), launches
+    )
 
 
-def _launches(inspection: Inspection) -> str:
+def _check_launches(inspection: Inspection) -> str:
+    """Checks that a launcher runs each task once, returns its exit code and writes its output to its log."""
     at = inspection.line_of("launch")
     codes = {"one": 0, "two": 3, "three": 0}
     with temporary_folder() as folder:
@@ -52,9 +56,9 @@ def _launches(inspection: Inspection) -> str:
             )
             for name, code in codes.items()
         ]
-        began = time.perf_counter()
+        start = time.perf_counter()
         ended = [(task.name, code) for task, code in inspection.fresh().launch(tasks, 2)]
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         if sorted(ended) != sorted(codes.items()):
             raise Fault(f"tasks that end with {codes} ended with {dict(ended)}, {len(ended)} of them", at)
         for task in tasks:
@@ -63,13 +67,14 @@ def _launches(inspection: Inspection) -> str:
     return f"3 tasks, 2 at a time, in {seconds:.1f} s"
 
 
-def _stops(inspection: Inspection) -> None:
+def _check_stops(inspection: Inspection) -> None:
+    """Checks that a launcher that is closed early asks its running tasks to save, and waits until they have ended."""
     at = inspection.line_of("launch")
     with temporary_folder() as folder:
         mark = folder / "started"
         tasks = [
-            Task("long", (sys.executable, "-c", LONG, str(mark)), folder / "long.log"),
-            Task("short", (sys.executable, "-c", WHEN_STARTED, str(mark)), folder / "short.log"),
+            Task("long", (sys.executable, "-c", SAVES_WHEN_STOPPED, str(mark)), folder / "long.log"),
+            Task("short", (sys.executable, "-c", ENDS_WHEN_STARTED, str(mark)), folder / "short.log"),
         ]
         running: Any = inspection.fresh().launch(tasks, 2)
         task, _ = next(running)
@@ -77,13 +82,13 @@ def _stops(inspection: Inspection) -> None:
             raise Fault(f"{task.name!r} ended first, and nobody stopped it", at)
         running.close()
         saved, pid = Path(f"{mark}.saved"), int(mark.read_text())
-        if _alive(pid):
+        if _is_running(pid):
             raise Fault("closed early, it leaves a task running", at)
         if not saved.exists():
-            raise Fault("closed early, it ends a task without letting it save: ask by SIGTERM and wait", at)
+            raise Fault("closed early, it ends a task without letting it save: send SIGTERM and wait", at)
 
 
-def _alive(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

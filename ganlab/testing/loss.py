@@ -1,4 +1,4 @@
-"""What a loss, a loss wrapper, a penalty and an augmentation are checked for: the terms of the game."""
+"""The conformance checks of a loss: finite values, gradients, no randomness, label targets."""
 
 from __future__ import annotations
 
@@ -7,101 +7,106 @@ from functools import partial
 
 import torch
 
-from ganlab.protocols import Loss, TargetedLoss
-from ganlab.testing.inspection import (
-    Check,
-    Fault,
-    Inspection,
-    Lines,
-    check_scalar,
-    compare_with_differences,
-    draws,
-    finite,
-    noise,
-)
-from ganlab.testing.penalty import PLAYERS
-from ganlab.testing.scheduled_options import look_at_options
-from ganlab.testing.tiny_training import TinyGame, look_at_game
+from ganlab.protocols import Loss, TargetedLoss, generator_uses_real
+from ganlab.testing.check_result import Check, Fault
+from ganlab.testing.finite_differences import check_gradient
+from ganlab.testing.fixed_inputs import PLAYERS, fixed_noise
+from ganlab.testing.global_randomness import global_generators_used
+from ganlab.testing.inspection import Inspection
+from ganlab.testing.line_tracer import LineTracer
+from ganlab.testing.scheduled_options import check_scheduled_options
+from ganlab.testing.tensor_checks import check_scalar, is_finite
+from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.training_checks import run_training_checks
 
-BATCHES = (1, 2, 7, 64)
+BATCH_SIZES = (1, 2, 7, 64)
 SPREADS = (0.0, 1.0, 10.0, 100.0)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Losses
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def check_loss(inspection: Inspection, game: TinyGame) -> None:
-    sound = look_at_loss(inspection, inspection.fresh)
+def check_loss(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a loss."""
+    sound = check_arithmetic(inspection, inspection.fresh)
     if isinstance(inspection.instance, TargetedLoss):
-        inspection.look(
+        inspection.run_check(
             "label targets: with_targets() changes the discriminator's loss and not the generator's",
-            lambda: _targets(inspection),
+            lambda: _check_label_targets(inspection),
             *sound,
         )
-    look_at_options(inspection, game, look_at_game(inspection, game, *sound, terms=True))
+    check_scheduled_options(inspection, tiny, run_training_checks(inspection, tiny, *sound, stateful=True))
 
 
-def look_at_loss(inspection: Inspection, make: Callable[[], Loss], *after: Check) -> list[Check]:
-    """The checks of a loss's arithmetic; gives those that a game rests on."""
-    look = inspection.look
-    finite_ = look(
+def check_arithmetic(inspection: Inspection, make: Callable[[], Loss], *after: Check) -> list[Check]:
+    """Runs the conformance checks of the arithmetic of a loss, or of a wrapped one, each on a new one of `make`.
+
+    Returns the checks that a tiny training depends on.
+    """
+    run_check = inspection.run_check
+    finite = run_check(
         "finite: both losses are finite scalars, for 1 to 64 logits of up to a few hundred",
-        lambda: _loss_is_finite(inspection, make),
+        lambda: _check_finite(inspection, make),
         *after,
     )
-    reached = look(
-        "gradient: reaches the logits of both players", lambda: _loss_has_gradient(inspection, make), finite_
+    reached = run_check(
+        "gradient: reaches the logits of both players", lambda: _check_gradient_reaches(inspection, make), finite
     )
-    look(
-        "gradient: is right, by differences in float64",
-        lambda: _loss_gradient_is_right(inspection, make),
+    run_check(
+        "gradient: agrees with finite differences in float64",
+        lambda: _check_gradient_value(inspection, make),
         reached,
     )
-    still = look(
-        "randomness: no global random state is changed", lambda: _loss_draws_nothing(inspection, make), finite_
+    still = run_check(
+        "randomness: no global random state is changed", lambda: _check_randomness(inspection, make), finite
     )
-    return [finite_, reached, still]
+    declared = run_check(
+        "real logits: without them the generator's loss is the same where generator_uses_real is False",
+        lambda: _check_generator_uses_real(inspection, make),
+        finite,
+    )
+    return [finite, reached, still, declared]
 
 
-def _loss_is_finite(inspection: Inspection, make: Callable[[], Loss]) -> None:
+def _check_finite(inspection: Inspection, make: Callable[[], Loss]) -> None:
+    """Checks that both players' losses are finite scalars, for few and many logits and for large ones."""
     for player in PLAYERS:
-        for count in BATCHES:
+        for count in BATCH_SIZES:
             for spread in SPREADS:
                 loss = make()
                 at = inspection.line_of(player, loss)
-                real, fake = (spread * noise(count, seed=seed) for seed in (1, 2))
-                with Lines(inspection.file) as lines:
+                real, fake = (spread * fixed_noise(count, seed=seed) for seed in (1, 2))
+                with LineTracer(inspection.file) as lines:
                     value = getattr(loss, player)(real, fake)
                 check_scalar(value, at)
-                if not finite(value):
+                if not is_finite(value):
                     of = f"{count} logits {'of 0' if not spread else f'with a standard deviation of {spread:g}'}"
                     raise Fault(f"the {player}'s loss of {of} is {value.item():g}", lines.not_finite or at)
 
 
-def _loss_has_gradient(inspection: Inspection, make: Callable[[], Loss]) -> None:
+def _check_gradient_reaches(inspection: Inspection, make: Callable[[], Loss]) -> None:
+    """Checks that each player's loss has a finite gradient with respect to the logits that it must depend on."""
     for player, needed in (("discriminator", ("real", "fake")), ("generator", ("fake",))):
         loss = make()
         at = inspection.line_of(player, loss)
-        logits = {name: noise(16, seed=seed).requires_grad_() for seed, name in enumerate(("real", "fake"), 1)}
+        logits = {name: fixed_noise(16, seed=seed).requires_grad_() for seed, name in enumerate(("real", "fake"), 1)}
         value = getattr(loss, player)(logits["real"], logits["fake"])
         if not value.requires_grad:
             raise Fault(f"the {player}'s loss has no gradient: it is detached from the logits", at)
         gradients = torch.autograd.grad(value, list(logits.values()), allow_unused=True)
         for name, gradient in zip(logits, gradients, strict=True):
             if name in needed and (gradient is None or not gradient.any()):
-                raise Fault(f"the {player}'s loss has no gradient at the logits of {name} images", at)
-            if gradient is not None and not finite(gradient):
-                raise Fault(f"the gradient of the {player}'s loss at the logits of {name} images is not finite", at)
+                raise Fault(f"the {player}'s loss has no gradient with respect to the logits of {name} images", at)
+            if gradient is not None and not is_finite(gradient):
+                raise Fault(
+                    f"the gradient of the {player}'s loss with respect to the logits of {name} images is not finite", at
+                )
 
 
-def _loss_gradient_is_right(inspection: Inspection, make: Callable[[], Loss]) -> str | None:
+def _check_gradient_value(inspection: Inspection, make: Callable[[], Loss]) -> str | None:
+    """Checks the gradient of each player's loss with respect to the logits against finite differences."""
     note = None
     for player in PLAYERS:
-        logits = [noise(7, seed=seed, dtype=torch.float64) for seed in (1, 2)]
+        logits = [fixed_noise(7, seed=seed, dtype=torch.float64) for seed in (1, 2)]
         at = inspection.line_of(player, make())
-        note = compare_with_differences(
+        note = check_gradient(
             lambda player=player, logits=logits: getattr(make(), player)(*logits),  # type: ignore[misc]
             logits,
             f"the {player}'s loss",
@@ -110,33 +115,48 @@ def _loss_gradient_is_right(inspection: Inspection, make: Callable[[], Loss]) ->
     return note
 
 
-def _loss_draws_nothing(inspection: Inspection, make: Callable[[], Loss]) -> None:
+def _check_randomness(inspection: Inspection, make: Callable[[], Loss]) -> None:
+    """Checks that neither player's loss draws global random numbers."""
     for player in PLAYERS:
         loss = make()
-        with Lines(inspection.file) as lines:
-            whose = draws(partial(getattr(loss, player), noise(8, seed=1), noise(8, seed=2)))
+        with LineTracer(inspection.file) as lines:
+            whose = global_generators_used(
+                partial(getattr(loss, player), fixed_noise(8, seed=1), fixed_noise(8, seed=2))
+            )
         if whose:
             at = lines.random or inspection.line_of(player, loss)
             raise Fault(f"the {player}'s loss draws {whose} global random numbers", at)
 
 
-def _targets(inspection: Inspection) -> None:
+def _check_generator_uses_real(inspection: Inspection, make: Callable[[], Loss]) -> str | None:
+    """Checks a loss's `generator_uses_real` against the values of its generator's loss for several real batches."""
+    plain = fixed_noise(16, seed=1)
+    others = (torch.zeros(16), plain + 3, plain - 3, 10 * plain, 0.1 * plain, -plain, plain.flip(0), 1e4 * plain)
+    uses_real = generator_uses_real(make())
+    changes = any(
+        not torch.equal(make().generator(real, fake), make().generator(plain, fake))
+        for fake in (fixed_noise(16, seed=2), 5 * fixed_noise(16, seed=3))
+        for real in others
+    )
+    if changes and not uses_real:
+        raise Fault(
+            "generator_uses_real is False, and the generator's loss changes with the real logits: leave it out, or "
+            "set it to True",
+            inspection.line_of("generator", make()),
+        )
+    if uses_real and not changes:
+        return "it does not change with them: with generator_uses_real: ClassVar[bool] = False a step is faster"
+    return None
+
+
+def _check_label_targets(inspection: Inspection) -> None:
+    """Checks that other label targets change the discriminator's loss and leave the generator's as it is."""
     at = inspection.line_of("with_targets")
-    real, fake = noise(8, seed=1), noise(8, seed=2)
+    real, fake = fixed_noise(8, seed=1), fixed_noise(8, seed=2)
     plain, other = inspection.fresh(), inspection.fresh().with_targets(real=0.7, fake=0.2)
     if not isinstance(other, TargetedLoss):
-        raise Fault(f"with_targets() gives {type(other).__name__}, which is no loss with label targets", at)
+        raise Fault(f"with_targets() returns {type(other).__name__}, which is no loss with label targets", at)
     if torch.equal(plain.discriminator(real, fake), other.discriminator(real, fake)):
         raise Fault("with_targets(real=0.7, fake=0.2) leaves the discriminator's loss as it was", at)
     if not torch.equal(plain.generator(real, fake), other.generator(real, fake)):
         raise Fault("with_targets(real=0.7, fake=0.2) changes the generator's loss", at)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Penalties
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Augmentations
-# ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""ganlab.testing.metric."""
+"""The conformance checks of a metric: its interval, its scores and their protocol, and that they are reproducible."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from typing import Any
 
 import attrs
 
+from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation import evaluator
-from ganlab.evaluation.evaluator import Evaluator
-from ganlab.protocols import ImageSpec, Places
+from ganlab.protocols import ImageSpec
 from ganlab.run.records import to_json
-from ganlab.testing.dataset import CHANNELS, CONDITIONS, MANY
-from ganlab.testing.inspection import CPU, Fault, Inspection, temporary_folder
-from ganlab.testing.tiny_components import TinyGenerator, TinyImages
-from ganlab.testing.tiny_training import TinyGame
+from ganlab.testing.check_result import Fault
+from ganlab.testing.fixed_inputs import CHANNELS
+from ganlab.testing.inspection import Inspection, temporary_folder
+from ganlab.testing.tiny_components import CLASSES, TinyGenerator
+from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator
+from ganlab.testing.tiny_training import TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.interval import Interval
-from ganlab.utils.paths import places
 from ganlab.utils.rng import preserve_random_state, seed_everything
 
-
-def _scorer(channels: int, cache: Path | None = None) -> Evaluator:
-    where = places() if cache is None else Places(places().data, cache)
-    return Evaluator(TinyImages(channels, count=MANY), None, where, CPU, floors=False)
+CONDITIONS = ConditionSampler.counted([1] * CLASSES)
 
 
-def check_metric(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
+def check_metric(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a metric."""
+    run_check = inspection.run_check
     found: dict[int, list[dict[str, Any]]] = {}
-    fewer = attrs.fields_dict(inspection.cls).get("samples")
-    if fewer is not None and type(inspection.instance.samples) is int and inspection.instance.samples > MANY:
-        inspection.instance = attrs.evolve(inspection.instance, samples=MANY)  # what is asked is not how long it takes
-    every = look("every: an interval", lambda: _every(inspection))
-    scored = look(
+    samples = attrs.fields_dict(inspection.cls).get("samples")
+    if samples is not None and type(inspection.instance.samples) is int and inspection.instance.samples > MAX_SAMPLES:
+        inspection.instance = attrs.evolve(inspection.instance, samples=MAX_SAMPLES)  # the speed is not checked
+    every = run_check("every: an interval", lambda: _check_interval(inspection))
+    scored = run_check(
         "scores: named numbers with a protocol, for images of 1 and of 3 channels",
-        lambda: _scores(inspection, found),
+        lambda: _check_scores(inspection, found),
         every,
     )
-    look(
-        "again: equal images score the same, whatever the global random state",
-        lambda: _scores_again(inspection, found),
+    run_check(
+        "again: the same images have the same score, whatever the global random state",
+        lambda: _check_reproducible(inspection, found),
         scored,
     )
-    look("cost of a score", lambda: _score_cost(found), scored)
+    run_check("cost of a score", lambda: _report_cost(found), scored)
 
 
-def _every(inspection: Inspection) -> str:
+def _check_interval(inspection: Inspection) -> str:
+    """Checks that a metric's `every` is an interval."""
     every = inspection.instance.every
     try:
         interval = Interval.parse(every)
@@ -58,21 +58,23 @@ def _every(inspection: Inspection) -> str:
     return f"every {interval}" if interval.count else "before and after training"
 
 
-def _scored(inspection: Inspection, channels: int, cache: Path) -> list[dict[str, Any]]:
+def _score(inspection: Inspection, channels: int, cache: Path) -> list[dict[str, Any]]:
+    """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
-    scorer, metric = _scorer(channels, cache), inspection.fresh()
+    scorer, metric = tiny_evaluator(channels, cache), inspection.fresh()
     scorer.prepare(metric)
     return scorer.generator(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
 
 
-def _scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
+def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
+    """Checks that a metric's scores are finite, and their protocols JSON; adds the records by channels to `found`."""
     at, refusals = inspection.line_of("evaluate"), []
     for channels in CHANNELS:
         with temporary_folder() as cache:
             try:
-                records = _scored(inspection, channels, cache)
+                records = _score(inspection, channels, cache)
             except ComponentError as error:
-                # The core's own look at the scores refuses in the same way as a metric that cannot work with this data.
+                # The core's own check of the scores raises the same error as a metric that refuses the data.
                 if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:
                     raise Fault(one_line(error), at) from None
                 refusals.append(f"refuses {channels} channel{'s' * (channels > 1)}: {one_line(error, limit=200)}")
@@ -81,7 +83,7 @@ def _scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> s
             if not math.isfinite(record["value"]):
                 raise Fault(f"{record['name']} is {record['value']} for images of {channels} channels", at)
             if record["better"] not in (None, "lower", "higher"):
-                raise Fault(f"better says {record['better']!r} of {record['name']}, wanted 'lower' or 'higher'", at)
+                raise Fault(f"better is {record['better']!r} for {record['name']}, expected 'lower' or 'higher'", at)
             try:
                 json.dumps(to_json(record))
             except (TypeError, ValueError) as error:
@@ -89,7 +91,7 @@ def _scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> s
                     f"the protocol of {record['name']} cannot be written as JSON: {one_line(error)}", at
                 ) from None
         if not records:
-            raise Fault("gives no value", at)
+            raise Fault("returns no value", at)
         found[channels] = records
     if not found:
         raise ComponentError(refusals[0])
@@ -97,11 +99,12 @@ def _scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> s
     return "; ".join([", ".join(values), *refusals])
 
 
-def _scores_again(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> None:
+def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> None:
+    """Checks that a metric scores the same images the same under another global seed."""
     channels, before = next(iter(found.items()))
     metric = inspection.fresh()
     with temporary_folder() as cache:
-        scorer = _scorer(channels, cache)
+        scorer = tiny_evaluator(channels, cache)
         scorer.prepare(metric)
         with preserve_random_state():
             seed_everything(0)  # the generator's weights
@@ -112,9 +115,10 @@ def _scores_again(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
         if one["value"] != other["value"] or to_json(one["protocol"]) != to_json(other["protocol"]):
             what = "score" if one["value"] != other["value"] else "protocol"
             at = inspection.line_of("evaluate")
-            raise Fault(f"{one['name']}: equal images have another {what} when asked again with another seed", at)
+            raise Fault(f"{one['name']}: the same images have another {what} under another seed", at)
 
 
-def _score_cost(found: dict[int, list[dict[str, Any]]]) -> str:
+def _report_cost(found: dict[int, list[dict[str, Any]]]) -> str:
+    """Reports the seconds that one score of the checked metric took."""
     channels, (record, *_) = next(iter(found.items()))
     return f"{record['seconds']:.2f} s (images of {channels}x8x8, the suite's own generator and features, CPU)"

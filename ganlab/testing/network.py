@@ -1,4 +1,4 @@
-"""What a generator, a discriminator and an optimiser are checked for."""
+"""The conformance checks of a generator or discriminator: output shapes, weights, gradients, eval mode."""
 
 from __future__ import annotations
 
@@ -8,31 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganlab.nn.modes import evaluating
-from ganlab.protocols import ImageSpec
-from ganlab.testing.inspection import (
-    Fault,
-    Inspection,
-    Lines,
-    compare_with_differences,
-    difference,
-    draws,
-    finite,
-    noise,
-    raised,
-)
+from ganlab.nn.modes import eval_mode
+from ganlab.protocols import ImageSpec, batch_independent
+from ganlab.testing.check_result import Fault
+from ganlab.testing.finite_differences import check_gradient
+from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_noise, shape_text
+from ganlab.testing.global_randomness import global_generators_used
+from ganlab.testing.inspection import Inspection, error_text
+from ganlab.testing.line_tracer import LineTracer
+from ganlab.testing.state_comparison import first_difference
+from ganlab.testing.tensor_checks import is_finite
 from ganlab.testing.tiny_components import CLASSES
-from ganlab.testing.tiny_training import Shape, TinyGame, look_at_game
+from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.rng import seed_everything
 
-SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
-BATCHES = (2, 7)
+SHAPES: tuple[Shape, ...] = (*IMAGE_SHAPES, (3, 64, 64))
+BATCH_SIZES = (2, 7)
 
 
-class _Subject:
-    """A network built for a shape of images, with inputs for it."""
+class _BuiltNetwork:
+    """A generator or discriminator under check, built for one shape of images, with inputs for it."""
 
     def __init__(self, inspection: Inspection, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
         self.generates = inspection.kind == "generator"
@@ -41,173 +39,223 @@ class _Subject:
         self.network: nn.Module = inspection.fresh().build(ImageSpec(*shape, classes=CLASSES))
         if not isinstance(self.network, nn.Module):
             at = inspection.line_of("build")
-            raise Fault(f"build gives {type(self.network).__name__}, wanted a torch.nn.Module", at)
+            raise Fault(f"build returns {type(self.network).__name__}, expected a torch.nn.Module", at)
         self.at = inspection.line_of("forward", self.network)
         latent_dim: Any = getattr(self.network, "latent_dim", None)
         if self.generates and type(latent_dim) is not int:
             at = inspection.line_of("__init__", self.network)
             raise Fault(f"{type(self.network).__name__} has no whole number latent_dim, but {latent_dim!r}", at)
-        self.given_shape = (latent_dim,) if self.generates else shape
+        self.input_shape = (latent_dim,) if self.generates else shape
         self.network.to(dtype)
 
-    def given(self, count: int, seed: int = 1) -> Tensor:
-        """Latents or images."""
-        given = noise(count, *self.given_shape, seed=seed, dtype=self.dtype)
-        return given if self.generates else torch.tanh(given)
+    def inputs(self, count: int, seed: int = 1) -> Tensor:
+        """Returns inputs of the network under check: latents or images."""
+        noise = fixed_noise(count, *self.input_shape, seed=seed, dtype=self.dtype)
+        return noise if self.generates else torch.tanh(noise)
 
-    def __call__(self, given: Tensor) -> Tensor:
-        output = self.network(given, torch.arange(len(given)) % CLASSES)
+    def __call__(self, inputs: Tensor) -> Tensor:
+        output = self.network(inputs, torch.arange(len(inputs)) % CLASSES)
         if self.generates:
-            made: Tensor = output
-            return made
+            images: Tensor = output
+            return images
         # In the precision that it has: the core takes float32.
         return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
-def check_network(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
+def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a generator or discriminator."""
+    run_check = inspection.run_check
     generates = inspection.kind == "generator"
-    wanted = "images of the shape asked for" if generates else "one logit an image"
-    shapes = ", ".join("x".join(map(str, shape)) for shape in SHAPES)
-    shaped = look(f"shape: finite, {wanted}, for {shapes}", lambda: _shapes(inspection, game))
-    seeded = look(
-        "weights: equal seeds give equal ones, and a state dict brings them back",
-        lambda: _weights(inspection, game),
+    wanted = "images of the requested shape" if generates else "one logit per image"
+    shapes = ", ".join(map(shape_text, SHAPES))
+    shaped = run_check(f"shape: finite, {wanted}, for {shapes}", lambda: _check_shapes(inspection, tiny))
+    seeded = run_check(
+        "weights: the same seed gives the same ones, and a state dict restores them",
+        lambda: _check_weights(inspection, tiny),
         shaped,
     )
-    reached = look(
+    reached = run_check(
         f"gradient: reaches every weight{'' if generates else ' and the images'}",
-        lambda: _has_gradient(inspection, game),
+        lambda: _check_gradient_reaches(inspection, tiny),
         shaped,
     )
-    look(
-        "gradient: is right, by differences in float64",
-        lambda: _gradient_is_right(inspection, game),
+    run_check(
+        "gradient: agrees with finite differences in float64",
+        lambda: _check_gradient_value(inspection, tiny),
         reached,
     )
     # A discriminator may compare the images of a batch; samples and scores are a generator's.
-    alone = ", and no result depends on others of its batch" if generates else ""
-    still = look(
+    alone = ", and no result depends on the others in its batch" if generates else ""
+    still = run_check(
         f"evaluation: in eval mode no random number is drawn{alone}",
-        lambda: _evaluates(inspection, game),
+        lambda: _check_eval_mode(inspection, tiny),
         shaped,
     )
-    look_at_game(inspection, game, shaped, seeded, reached, still)
+    before = [shaped, seeded, reached, still]
+    if not generates:
+        before.append(
+            run_check(
+                "batch: each image's logit is its own where batch_independent is True",
+                lambda: _check_batch_independent(inspection, tiny),
+                shaped,
+            )
+        )
+    run_training_checks(inspection, tiny, *before)
 
 
-def _shapes(inspection: Inspection, game: TinyGame) -> str:
-    refused, taken, outside = [], [], 0.0
+def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
+    """Checks that a network can be built for several shapes of images, and the shapes of its finite outputs."""
+    refused, accepted, outside = [], [], 0.0
     for shape in SHAPES:
-        by = "x".join(map(str, shape))
+        by = shape_text(shape)
         try:
-            subject = _Subject(inspection, shape)
+            built = _BuiltNetwork(inspection, shape)
         except ComponentError as error:
             refused.append(f"refuses {by}: {one_line(error, limit=200)}")
             continue
         except RuntimeError as error:
             at = inspection.line_that_raised(error) or inspection.line_of("build")
-            raise Fault(f"cannot be built for images of {by}, nor refuses them: {raised(error)}", at) from error
-        taken.append(shape)
-        for count in BATCHES:
+            raise Fault(
+                f"cannot be built for images of {by}, nor refuses them by ComponentError: {error_text(error)}",
+                at,
+            ) from error
+        accepted.append(shape)
+        for count in BATCH_SIZES:
             try:
-                with Lines(inspection.file) as lines, torch.no_grad():
-                    made = subject(subject.given(count))
+                with LineTracer(inspection.file) as lines, torch.no_grad():
+                    output = built(built.inputs(count))
             except RuntimeError as error:
-                at = inspection.line_that_raised(error) or subject.at
-                raise Fault(f"fails for {count} images of {by}: {raised(error)}", at) from error
-            wanted = (count, *shape) if subject.generates else (count,)
-            if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-                got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-                what = "images" if subject.generates else "logits"
-                raise Fault(f"gives {what} of shape {got} for {count} images of {by}, wanted {wanted}", subject.at)
-            if not finite(made):
-                raise Fault(f"gives NaN or infinity for {count} images of {by}", lines.not_finite or subject.at)
-            outside = max(outside, float((made.abs() > 1.001).float().mean()))
-    if not taken:
+                at = inspection.line_that_raised(error) or built.at
+                raise Fault(f"fails for {count} images of {by}: {error_text(error)}", at) from error
+            expected = (count, *shape) if built.generates else (count,)
+            if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+                got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                what = "images" if built.generates else "logits"
+                raise Fault(f"returns {what} of shape {got} for {count} images of {by}, expected {expected}", built.at)
+            if not is_finite(output):
+                raise Fault(f"returns NaN or infinity for {count} images of {by}", lines.not_finite or built.at)
+            outside = max(outside, float((output.abs() > 1.001).float().mean()))
+    if not accepted:
         raise ComponentError(refused[0])
-    if game.shape not in taken:
-        game.shape = taken[0]
+    if tiny.shape not in accepted:
+        tiny.shape = accepted[0]
     if inspection.kind == "generator" and outside:
-        refused.append(f"{outside:.0%} of the values lie outside [-1, 1], which images are clipped to")
+        refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)
 
 
-def _weights(inspection: Inspection, game: TinyGame) -> str:
-    one, other = (_Subject(inspection, game.shape).network for _ in range(2))
+def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:
+    """Checks that a network built with the same seed has the same weights, and that its state dict is complete."""
+    one, other = (_BuiltNetwork(inspection, tiny.shape).network for _ in range(2))
     at = inspection.line_of("__init__", one)
-    if where := difference(dict(one.state_dict()), dict(other.state_dict())):
+    if where := first_difference(dict(one.state_dict()), dict(other.state_dict())):
         raise Fault(f"two networks built after torch.manual_seed(0) differ in {where}", at)
-    subject = _Subject(inspection, game.shape)
+    built = _BuiltNetwork(inspection, tiny.shape)
     with torch.no_grad():
-        for parameter in subject.network.parameters():
+        for parameter in built.network.parameters():
             parameter.add_(0.01)
-        subject(subject.given(7))
-        state = from_bytes(to_bytes(dict(subject.network.state_dict())))
+        built(built.inputs(7))
+        state = from_bytes(to_bytes(dict(built.network.state_dict())))
         other.load_state_dict(state)
-        for network in (subject.network, other):
+        for network in (built.network, other):
             network.eval()
-        given = subject.given(7, seed=2)
+        inputs = built.inputs(7, seed=2)
         seed_everything(0)
-        made = subject(given)
-        subject.network = other
+        output = built(inputs)
+        built.network = other
         seed_everything(0)
-        if difference(made, subject(given)) is not None:
+        if first_difference(output, built(inputs)) is not None:
             raise Fault(
-                "after load_state_dict(state_dict()) of another it gives other results: a buffer is missing", at
+                "after load_state_dict(state_dict()) of another it returns other results: a buffer is missing", at
             )
-    return f"{sum(parameter.numel() for parameter in one.parameters()):,} weights for {'x'.join(map(str, game.shape))}"
+    return f"{sum(parameter.numel() for parameter in one.parameters()):,} weights for {'x'.join(map(str, tiny.shape))}"
 
 
-def _has_gradient(inspection: Inspection, game: TinyGame) -> None:
-    subject = _Subject(inspection, game.shape)
-    given = subject.given(7).requires_grad_()
-    made = subject(given * 1)
-    if not made.requires_grad:
-        raise Fault("what it gives has no gradient: it is detached", subject.at)
-    (made * noise(*made.shape, seed=6)).sum().backward()
-    named = [(name, weight) for name, weight in subject.network.named_parameters() if weight.requires_grad]
+def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that a finite gradient reaches every weight of a network, and a discriminator's images."""
+    built = _BuiltNetwork(inspection, tiny.shape)
+    inputs = built.inputs(7).requires_grad_()
+    output = built(inputs * 1)
+    if not output.requires_grad:
+        raise Fault("its output has no gradient: it is detached", built.at)
+    (output * fixed_noise(*output.shape, seed=6)).sum().backward()
+    named = [(name, weight) for name, weight in built.network.named_parameters() if weight.requires_grad]
     if lacking := [name for name, weight in named if weight.grad is None]:
-        raise Fault(f"no gradient reaches {', '.join(lacking[:3])}{', …' * (len(lacking) > 3)}", subject.at)
-    if odd := [name for name, weight in named if weight.grad is not None and not finite(weight.grad)]:
-        raise Fault(f"the gradient at {odd[0]} is not finite", subject.at)
+        raise Fault(f"no gradient reaches {', '.join(lacking[:3])}{', …' * (len(lacking) > 3)}", built.at)
+    if odd := [name for name, weight in named if weight.grad is not None and not is_finite(weight.grad)]:
+        raise Fault(f"the gradient with respect to {odd[0]} is not finite", built.at)
     if named and not any(bool(weight.grad.any()) for _, weight in named if weight.grad is not None):
-        raise Fault("the gradient is 0 at every weight", subject.at)
-    if not subject.generates and (given.grad is None or not given.grad.any()):
-        raise Fault("no gradient reaches the images, so that no generator could learn from it", subject.at)
+        raise Fault("the gradient is 0 for every weight", built.at)
+    if not built.generates and (inputs.grad is None or not inputs.grad.any()):
+        raise Fault("no gradient reaches the images, so that no generator could learn from it", built.at)
 
 
-def _gradient_is_right(inspection: Inspection, game: TinyGame) -> str | None:
-    subject = _Subject(inspection, game.shape, torch.float64)
-    given = subject.given(4)
-    plain = copy.deepcopy(subject.network)
-    leaves = [*(p for p in subject.network.parameters() if p.requires_grad), given]
+def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | None:
+    """Checks a network's gradient with respect to weights and inputs against finite differences."""
+    built = _BuiltNetwork(inspection, tiny.shape, torch.float64)
+    inputs = built.inputs(4)
+    plain = copy.deepcopy(built.network)
+    leaves = [*(p for p in built.network.parameters() if p.requires_grad), inputs]
     buffers = dict(plain.named_buffers())
 
     def value() -> Tensor:
         with torch.no_grad():  # batch norm's running statistics change with each call
-            for name, buffer in subject.network.named_buffers():
+            for name, buffer in built.network.named_buffers():
                 buffer.copy_(buffers[name])
-        made = subject(given * 1)
-        return (made * noise(*made.shape, seed=6, dtype=torch.float64)).sum()
+        output = built(inputs * 1)
+        return (output * fixed_noise(*output.shape, seed=6, dtype=torch.float64)).sum()
 
-    return compare_with_differences(value, leaves, "what it gives", subject.at)
+    return check_gradient(value, leaves, "its output", built.at)
 
 
-def _evaluates(inspection: Inspection, game: TinyGame) -> None:
-    subject = _Subject(inspection, game.shape)
-    given = subject.given(7)
-    with evaluating(subject.network), Lines(inspection.file) as lines:
-        whose = draws(lambda: subject(given))
+def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str | None:
+    """Checks a discriminator's `batch_independent`: compares logits with other images in the batch."""
+    built = _BuiltNetwork(inspection, tiny.shape)
+    declared = batch_independent(built.network)
+
+    def first_half(images: Tensor, count: int) -> Tensor | None:
+        network = copy.deepcopy(built.network).train()
+        seed_everything(0)
+        with torch.no_grad():
+            output = network(images, torch.arange(len(images)) % CLASSES)
+        return output[:count] if isinstance(output, Tensor) else None
+
+    independent = True
+    for count in (2, 4, 6):
+        images = built.inputs(2 * count)
+        logits = first_half(images, count)
+        if logits is None:
+            if declared:
+                raise Fault("batch_independent is True, and the output is no tensor of bare logits", built.at)
+            return None
+        others = [-images, built.inputs(2 * count, seed=2), torch.ones_like(images)]
+        if declared:
+            others.append(torch.full_like(images, torch.nan))
+        for other in others:
+            changed = first_half(torch.cat([images[:count], other[count:]]), count)
+            independent &= changed is not None and torch.allclose(logits, changed, rtol=1e-4, atol=1e-6)
+    if declared and not independent:
+        raise Fault(
+            "batch_independent is True, and in training mode the logits of one half of a batch change with the other "
+            "half: leave it out, or set it to False",
+            built.at,
+        )
+    if independent and not declared:
+        return "no logit changes with other images: with self.batch_independent = True a step is faster"
+    return None
+
+
+def _check_eval_mode(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that a network in eval mode draws no random numbers, and a generator treats each latent by itself."""
+    built = _BuiltNetwork(inspection, tiny.shape)
+    inputs = built.inputs(7)
+    with eval_mode(built.network), LineTracer(inspection.file) as lines:
+        whose = global_generators_used(lambda: built(inputs))
         if whose:
             raise Fault(
-                f"draws {whose} global random numbers in eval mode, so that looking at a run would change it",
-                lines.random or subject.at,
+                f"draws {whose} global random numbers in eval mode, so that sampling would change the run",
+                lines.random or built.at,
             )
-        one, all_ = subject(given[:1]), subject(given)[:1]
-    if subject.generates and not torch.allclose(one, all_, rtol=1e-3, atol=1e-4):
-        raise Fault("in eval mode what it gives for one depends on the others of its batch", subject.at)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Optimisers
-# ---------------------------------------------------------------------------------------------------------------------
+        one, all_ = built(inputs[:1]), built(inputs)[:1]
+    if built.generates and not torch.allclose(one, all_, rtol=1e-3, atol=1e-4):
+        raise Fault("in eval mode an output depends on the others in its batch", built.at)

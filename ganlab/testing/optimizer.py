@@ -1,4 +1,4 @@
-"""ganlab.testing.optimizer."""
+"""The conformance checks of an optimiser: it is one of torch's, lowers a quadratic, and its state continues bitwise."""
 
 from __future__ import annotations
 
@@ -7,81 +7,92 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganlab.testing.inspection import (
-    Fault,
-    Inspection,
-    difference,
-    draws,
-    finite,
-    noise,
-)
-from ganlab.testing.scheduled_options import look_at_options
-from ganlab.testing.tiny_training import TinyGame, look_at_game
+from ganlab.testing.check_result import Fault
+from ganlab.testing.fixed_inputs import fixed_noise
+from ganlab.testing.global_randomness import global_generators_used
+from ganlab.testing.inspection import Inspection
+from ganlab.testing.scheduled_options import check_scheduled_options
+from ganlab.testing.state_comparison import first_difference
+from ganlab.testing.tensor_checks import is_finite
+from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab.utils.rng import seed_everything
 
 
-def check_optimizer(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
-    built = look(
-        "builds: an optimiser of torch, from an iterator, and draws nothing at random", lambda: _builds(inspection)
+def check_optimizer(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of an optimiser."""
+    run_check = inspection.run_check
+    built = run_check(
+        "builds: a torch optimiser, from an iterator, without drawing random numbers", lambda: _check_builds(inspection)
     )
-    lowers = look("steps: 100 of them lower a quadratic, and all stays finite", lambda: _lowers(inspection), built)
-    state = look("state: another one takes its state and goes on to the bit", lambda: _state(inspection), lowers)
-    look_at_options(inspection, game, look_at_game(inspection, game, lowers, state))
+    lowers = run_check(
+        "steps: 100 steps lower a quadratic, and its weights stay finite", lambda: _check_lowers(inspection), built
+    )
+    state = run_check(
+        "state: another optimiser with its state continues bitwise identically",
+        lambda: _check_state(inspection),
+        lowers,
+    )
+    check_scheduled_options(inspection, tiny, run_training_checks(inspection, tiny, lowers, state))
 
 
 def _quadratic(inspection: Inspection) -> tuple[nn.Linear, torch.optim.Optimizer]:
+    """A linear layer, and the optimiser under check that is to lower its mean squared output."""
     seed_everything(0)
     network = nn.Linear(5, 3)
     return network, inspection.fresh().build(network.parameters())
 
 
-def _take(network: nn.Linear, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+def _take_steps(network: nn.Linear, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    """Takes steps of the optimiser under check on the quadratic; returns its values."""
     values = []
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        value = network(noise(16, 5, seed=1)).square().mean()
+        value = network(fixed_noise(16, 5, seed=1)).square().mean()
         value.backward()
         optimizer.step()
         values.append(value.item())
     return values
 
 
-def _builds(inspection: Inspection) -> None:
+def _check_builds(inspection: Inspection) -> None:
+    """Checks that an optimiser is built from an iterator of parameters, and draws no random numbers."""
     at = inspection.line_of("build")
-    weights = [nn.Parameter(noise(3))]
-    made: list[Any] = []
-    whose = draws(lambda: made.append(inspection.fresh().build(iter(weights))))
-    if not isinstance(made[0], torch.optim.Optimizer):
-        raise Fault(f"build gives {type(made[0]).__name__}, wanted a torch.optim.Optimizer", at)
-    if not any(weights[0] is weight for group in made[0].param_groups for weight in group["params"]):
-        raise Fault("the optimiser does not have the parameter that build was given", at)
+    weights = [nn.Parameter(fixed_noise(3))]
+    built: list[Any] = []
+    whose = global_generators_used(lambda: built.append(inspection.fresh().build(iter(weights))))
+    if not isinstance(built[0], torch.optim.Optimizer):
+        raise Fault(f"build returns {type(built[0]).__name__}, expected a torch.optim.Optimizer", at)
+    if not any(weights[0] is weight for group in built[0].param_groups for weight in group["params"]):
+        raise Fault("the optimiser does not hold the parameter that build was called with", at)
     if whose:
         raise Fault(f"build draws {whose} global random numbers", at)
 
 
-def _lowers(inspection: Inspection) -> str:
+def _check_lowers(inspection: Inspection) -> str:
+    """Checks that 100 steps of an optimiser lower a quadratic, and that its weights stay finite."""
     network, optimizer = _quadratic(inspection)
-    values = _take(network, optimizer, 100)
+    values = _take_steps(network, optimizer, 100)
     at = inspection.line_of("step", optimizer)
-    if not all(map(finite, network.parameters())):
+    if not all(map(is_finite, network.parameters())):
         raise Fault("weights are not finite after 100 steps on a quadratic", at)
     if not values[-1] < values[0]:
         raise Fault(f"100 steps took a quadratic from {values[0]:.4g} to {values[-1]:.4g}", at)
     return f"from {values[0]:.4g} to {values[-1]:.4g}"
 
 
-def _state(inspection: Inspection) -> None:
+def _check_state(inspection: Inspection) -> None:
+    """Checks that an optimiser that loads another's state_dict() continues bitwise as that one does."""
     one, optimizer = _quadratic(inspection)
-    _take(one, optimizer, 5)
+    _take_steps(one, optimizer, 5)
     other, resumed = _quadratic(inspection)
     other.load_state_dict(one.state_dict())
     resumed.load_state_dict(from_bytes(to_bytes(optimizer.state_dict())))
-    for network, with_ in ((one, optimizer), (other, resumed)):
-        _take(network, with_, 5)
-    if difference(dict(one.state_dict()), dict(other.state_dict())) is not None:
+    for network, its_optimizer in ((one, optimizer), (other, resumed)):
+        _take_steps(network, its_optimizer, 5)
+    if first_difference(dict(one.state_dict()), dict(other.state_dict())) is not None:
         at = inspection.line_of("step", optimizer)
         raise Fault(
-            "with the state_dict of another it does not go on as that one does: it keeps more than its state", at
+            "with the state_dict of another it does not continue as that one does: it keeps more than its state", at
         )

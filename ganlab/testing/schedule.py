@@ -1,51 +1,62 @@
-"""What a schedule is checked for: that its values are numbers and a function of the step, and a game under it."""
+"""The conformance checks of a schedule: finite values that depend on the step alone, and a tiny training under it."""
 
 from __future__ import annotations
 
 import math
 
-from ganlab.testing.inspection import Fault, Inspection
-from ganlab.testing.tiny_training import TinyGame, look_at_game
+from ganlab.testing.check_result import Fault
+from ganlab.testing.inspection import Inspection
+from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.training_checks import run_training_checks
 
-FIRSTS = (1.0, 2e-4)
-TOTALS = (1, 7, 1000, 10**9)
-SOME = 100
+FIRST_VALUES = (1.0, 2e-4)
+"""Values that the scheduled option has in the experiment file."""
+
+RUN_LENGTHS = (1, 7, 1000, 10**9)
+STEPS_PER_RUN = 100
 
 
-def check_schedule(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
-    numbers = look(
-        f"values: a finite number in every step, for runs of {', '.join(f'{total:,}' for total in TOTALS)} steps",
-        lambda: _numbers(inspection),
+def check_schedule(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a schedule."""
+    run_check = inspection.run_check
+    finite = run_check(
+        f"values: a finite number in every step, for runs of {', '.join(f'{total:,}' for total in RUN_LENGTHS)} steps",
+        lambda: _check_finite(inspection),
     )
-    pure = look("pure: asked in another order, and anew, it gives the same", lambda: _pure(inspection), numbers)
-    look_at_game(inspection, game, numbers, pure)
+    pure = run_check(
+        "pure: returns the same in another order of steps, and from a new one", lambda: _check_pure(inspection), finite
+    )
+    run_training_checks(inspection, tiny, finite, pure)
 
 
 def _cases() -> list[tuple[float, int, int]]:
+    """The (first, step, total) with which the schedule under check is called."""
     return [
         (first, step, total)
-        for first in FIRSTS
-        for total in TOTALS
-        for step in sorted({number * (total - 1) // SOME for number in range(SOME + 1)})
+        for first in FIRST_VALUES
+        for total in RUN_LENGTHS
+        for step in sorted({index * (total - 1) // STEPS_PER_RUN for index in range(STEPS_PER_RUN + 1)})
     ]
 
 
-def _numbers(inspection: Inspection) -> str:
+def _check_finite(inspection: Inspection) -> str:
+    """Checks that a schedule returns a finite number in the steps of short and of long runs."""
     schedule, at = inspection.fresh(), inspection.line_of("value")
     values = []
     for first, step, total in _cases():
         value = schedule.value(first, step, total)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise Fault(f"gives {value!r} in step {step} of {total}, wanted a finite number", at)
+            raise Fault(f"returns {value!r} in step {step} of {total}, expected a finite number", at)
         values.append(value)
-    return f"from {min(values):g} to {max(values):g}, of an option that is {' or '.join(f'{x:g}' for x in FIRSTS)}"
+    options = " or ".join(f"{first:g}" for first in FIRST_VALUES)
+    return f"from {min(values):g} to {max(values):g}, of an option that is {options}"
 
 
-def _pure(inspection: Inspection) -> None:
+def _check_pure(inspection: Inspection) -> None:
+    """Checks that a schedule's values depend on the step alone: not on earlier calls, not on the instance."""
     schedule, at = inspection.fresh(), inspection.line_of("value")
     values = {case: schedule.value(*case) for case in _cases()}
     for case in reversed(_cases()):
         for asked, which in ((schedule, "asked again"), (inspection.fresh(), "of a new one")):
             if (value := asked.value(*case)) != values[case]:
-                raise Fault(f"gives {values[case]!r} in step {case[1]} of {case[2]} and, {which}, {value!r}", at)
+                raise Fault(f"returns {values[case]!r} in step {case[1]} of {case[2]} and, {which}, {value!r}", at)

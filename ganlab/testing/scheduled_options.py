@@ -1,10 +1,10 @@
-"""Whether a schedule may move a component's options: as tensors they must do in the step what they do as numbers.
+"""Checks options that schedules change: as tensors they must do in the step what they do as numbers.
 
 Decisions:
-- Authors declare nothing: a training in which a schedule puts another value for an option is held against one whose
+- Authors declare nothing: a training in which a schedule sets another value of an option is compared with one whose
   option has that value as a number.
-- What a run says by itself is no fault, and is told here: that a schedule is refused, that the step ends with an error,
-  that steps are eager. That an option is moved and the step goes on as before is a fault, since no run would say so.
+- What a run reports by itself is no fault and is only shown here: that a schedule is refused, that the step raises,
+  that steps are eager. That a schedule changes an option without effect is a fault, since no run would report it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from attrs import frozen
 from torch import Tensor
 
 from ganlab.config.schema import Experiment
-from ganlab.plugin.failures import Guard
-from ganlab.testing.inspection import Check, Fault, Inspection, raised
-from ganlab.testing.tiny_training import LISTED, TinyGame
+from ganlab.plugin.failures import CatchPluginErrors
+from ganlab.testing.check_result import Check, Fault
+from ganlab.testing.inspection import Inspection, error_text
+from ganlab.testing.tiny_training import LISTED, TinyTraining
+from ganlab.testing.training_checks import why_not_capturable
 from ganlab.training.loop import Training
-from ganlab.training.schedule_targets import Target, movable, with_option
+from ganlab.training.schedule_targets import ScheduleTarget, schedulable_options, with_option
 from ganlab.utils.errors import UserError, one_line
 
-TOLD = 1e-5
-"""The least that another value must change the weights by, as a share of them, for a difference to be no rounding."""
+MIN_EFFECT = 1e-5
+"""The least relative change of the weights for which another value of an option has an effect and not just rounding."""
 
-ASTRAY = 0.1
-"""How far a moved option may lead from where the number leads, as a share of what the number changes: for rounding."""
+MAX_DEVIATION = 0.1
+"""How far the weights under a schedule may lie from those under the number, as a share of the number's effect."""
 
 
 @frozen
-class Put:
-    """A schedule that gives an option one value from the first step on."""
+class SetTo:
+    """A schedule for the check of scheduled options: sets an option to one value from the first step on."""
 
     key: str
     to: float
@@ -43,74 +45,80 @@ class Put:
         return self.to
 
 
-def look_at_options(inspection: Inspection, game: TinyGame, *after: Check) -> None:
-    """The check of a component whose options schedules may move."""
-    inspection.look(
-        "schedules: an option that one moves does what the number would", lambda: _moved(inspection, game), *after
+def check_scheduled_options(inspection: Inspection, tiny: TinyTraining, *after: Check) -> None:
+    """Runs the conformance check of a component whose options schedules may change."""
+    inspection.run_check(
+        "schedules: an option set by a schedule does what the same number does",
+        lambda: _check_options(inspection, tiny),
+        *after,
     )
 
 
-def _moved(inspection: Inspection, game: TinyGame) -> str:
-    experiment = game.experiment()
-    trial = _Trial(inspection, game, experiment, _weights(game, experiment))
-    own = [target for key, target in movable(experiment).items() if key.startswith(f"{inspection.kind}.")]
+def _check_options(inspection: Inspection, tiny: TinyTraining) -> str:
+    """Checks every option of the component that a schedule may change; returns what to report of each."""
+    experiment = tiny.experiment()
+    trial = _Trial(inspection, tiny, experiment, _weights(tiny.completed().training))
+    own = [target for key, target in schedulable_options(experiment).items() if key.startswith(f"{inspection.kind}.")]
     skipped = 2 if inspection.kind in LISTED else 1
-    said = []
+    notes = []
     for target in own:
         option = ".".join(target.path[skipped:])
-        note = trial.told(target, option)
-        said.append(f"{option} ({note})" if note else option)
-    return ", ".join(said) or "it has none that could be moved"
+        note = trial.check(target, option)
+        notes.append(f"{option} ({note})" if note else option)
+    return ", ".join(notes) or "it has none that a schedule could change"
 
 
 @frozen
 class _Trial:
-    """A tiny game, and the weights that it comes to when no option is moved."""
+    """A tiny experiment, and the weights after its training without schedules, to check scheduled options against."""
 
     inspection: Inspection
-    game: TinyGame
+    tiny: TinyTraining
     experiment: Experiment
-    unmoved: Tensor
+    unscheduled: Tensor
 
-    def told(self, target: Target, option: str) -> str:
-        """What there is to say of an option; raises Fault where a schedule moves it in vain."""
-        found = self.another(target)
+    def check(self, target: ScheduleTarget, option: str) -> str:
+        """Checks one option under a schedule; returns a note, raises Fault where the schedule has another effect."""
+        found = self.value_with_effect(target)
         if found is None:
             return "no other value that was tried changes anything here"
         value, as_number = found
-        scheduled = attrs.evolve(self.experiment, schedule=(Put(target.key, value),))
-        moved: list[Tensor] = []
-        with Guard() as guard:
-            moved.append(_weights(self.game, scheduled))
-        if isinstance(guard.error, UserError):
-            return f"not to be moved: {one_line(guard.error).removeprefix('schedule[0].key: ')}"
-        if guard.error is not None:
-            return f"not to be moved, which ends the step: {raised(guard.error)}"
-        # Put so that weights which are NaN are a fault too.
-        if not (moved[0] - as_number).norm() <= ASTRAY * (as_number - self.unmoved).norm():
+        scheduled = attrs.evolve(self.experiment, schedule=(SetTo(target.key, value),))
+        weights: list[Tensor] = []
+        with CatchPluginErrors() as caught:
+            weights.append(_trained_weights(self.tiny, scheduled))
+        if isinstance(caught.error, UserError):
+            return f"cannot be scheduled: {one_line(caught.error).removeprefix('schedule[0].key: ')}"
+        if caught.error is not None:
+            return f"cannot be scheduled, the step raises: {error_text(caught.error)}"
+        # Written so that weights which are NaN are a fault too.
+        if not (weights[0] - as_number).norm() <= MAX_DEVIATION * (as_number - self.unscheduled).norm():
             raise Fault(
-                f"{option}: moved to {value:g} by a schedule it does not do what the number {value:g} does; what is "
-                "made of an option must be made in the step",
+                f"{option}: set to {value:g} by a schedule it does not do what the number {value:g} does; what is "
+                "computed from an option must be computed in the step",
                 self.inspection.line_of_class(),
             )
-        return self.eager(scheduled)
+        return self.why_eager(scheduled)
 
-    def another(self, target: Target) -> tuple[float, Tensor] | None:
-        """Another value of an option that changes the weights, and the weights; None where none was found."""
+    def value_with_effect(self, target: ScheduleTarget) -> tuple[float, Tensor] | None:
+        """Returns another value of the checked option that changes the weights, and the weights; None if none does."""
         for value in _near(target.first):
-            with Guard() as guard:  # not every value is one that it may have
-                weights = _weights(self.game, with_option(self.experiment, target.path, value))
-            if guard.error is None and (weights - self.unmoved).norm() > TOLD * self.unmoved.norm():
+            with CatchPluginErrors() as caught:  # the component may refuse a value
+                weights = _trained_weights(self.tiny, with_option(self.experiment, target.path, value))
+            if caught.error is None and (weights - self.unscheduled).norm() > MIN_EFFECT * self.unscheduled.norm():
                 return value, weights
         return None
 
-    def eager(self, scheduled: Experiment) -> str:
-        """Why steps are eager under a schedule, or nothing; nor where they always are, which another check tells."""
-        training = _built(self.game, scheduled)
-        if training.schedules.unfit:
-            return f"steps are eager under it: {training.schedules.unfit.partition(': ')[2]}"
-        fault = self.game.why_eager(training)
-        if fault is None or self.game.why_eager(_built(self.game, self.experiment)):
+    def why_eager(self, scheduled: Experiment) -> str:
+        """Returns why steps are eager under the checked schedule; empty where they are captured.
+
+        Empty too where they are eager without it, which the check of capture reports.
+        """
+        training = _build(self.tiny, scheduled)
+        if training.schedules.eager_reason:
+            return f"steps are eager under it: {training.schedules.eager_reason.partition(': ')[2]}"
+        fault = why_not_capturable(self.tiny, training)
+        if fault is None or why_not_capturable(self.tiny, _build(self.tiny, self.experiment)):
             return ""
         line = fault.at.removeprefix(f"{self.inspection.file}:")
         at = f"line {line} " if line.isdigit() else f"{fault.at} " if line else ""
@@ -118,21 +126,25 @@ class _Trial:
 
 
 def _near(first: float) -> Iterator[float]:
-    """Values near another one, which float32 holds."""
+    """Values near an option's own, exact in float32."""
     for near in (first / 2, first * 2, first + 0.25, first - 0.25):
         value = float(torch.tensor(near))
         if value != first:
             yield value
 
 
-def _built(game: TinyGame, experiment: Experiment) -> Training:
-    """A training of unused components: what one has learnt is not the next one's."""
-    return game.built(copy.deepcopy(experiment))
+def _build(tiny: TinyTraining, experiment: Experiment) -> Training:
+    """Builds a tiny training from copies of the checked components, so that no state reaches the next training."""
+    return tiny.build_experiment(copy.deepcopy(experiment))
 
 
-def _weights(game: TinyGame, experiment: Experiment) -> Tensor:
-    """Both networks' weights after some steps, as one vector."""
-    training = _built(game, experiment)
-    game.steps(training, 0, game.length)
+def _trained_weights(tiny: TinyTraining, experiment: Experiment) -> Tensor:
+    """Runs a tiny training for the check of scheduled options; returns all networks' weights as one vector."""
+    training = _build(tiny, experiment)
+    tiny.run_steps(training, 0, tiny.length)
+    return _weights(training)
+
+
+def _weights(training: Training) -> Tensor:
     weights = [weight for player in training.game.players for weight in player.network.parameters()]
     return torch.cat([weight.detach().double().flatten() for weight in weights])

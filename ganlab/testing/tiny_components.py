@@ -1,14 +1,15 @@
-"""The suite's own components: the rest of a tiny game that a component is checked in.
+"""The conformance suite's own tiny components: the rest of the experiment in which a component is checked.
 
-They are smooth, so that differences of their values tell their gradients, and cost next to nothing. The core knows no
-bundled plugin, and a suite that stands on other plugins would find their faults in yours.
+Decisions:
+- They are smooth, so that finite differences show their gradients, and cost next to nothing.
+- They are no bundled plugins: the core knows none, and a suite built on plugins would find their faults in yours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ganlab.data.dataset import ImageDataset
-from ganlab.nn.outputs import Judged
+from ganlab.nn.discriminator_output import Judged
 from ganlab.plugin.component import Origin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
@@ -45,6 +46,7 @@ class _Discriminator(nn.Module):
         super().__init__()
         pixels = images.channels * images.height * images.width
         self.layers = nn.Sequential(nn.Linear(pixels, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.batch_independent = True
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
         logits: Tensor = self.layers(images.flatten(1)).squeeze(1)
@@ -55,6 +57,7 @@ class _Classifier(_Discriminator):
     def __init__(self, images: ImageSpec) -> None:
         super().__init__(images)
         self.classes = nn.Linear(8, CLASSES)
+        self.batch_independent = False  # its logits are not bare
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Judged:  # type: ignore[override]
         features = self.layers[:-1](images.flatten(1))
@@ -63,7 +66,7 @@ class _Classifier(_Discriminator):
 
 @frozen
 class TinyGenerator:
-    """Two smooth layers."""
+    """The suite's tiny generator."""
 
     latent_dim: int = 6
 
@@ -73,7 +76,7 @@ class TinyGenerator:
 
 @frozen
 class TinyDiscriminator:
-    """Two smooth layers."""
+    """The suite's tiny discriminator."""
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _Discriminator(images)
@@ -81,7 +84,7 @@ class TinyDiscriminator:
 
 @frozen
 class TinyClassifier:
-    """The same, which also tells classes."""
+    """The suite's tiny discriminator with class logits, for components under check that need them."""
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _Classifier(images)
@@ -90,6 +93,8 @@ class TinyClassifier:
 @frozen
 class PlainLoss:
     """The logistic loss."""
+
+    generator_uses_real: ClassVar[bool] = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(-real).mean() + softplus(fake).mean()
@@ -115,7 +120,7 @@ class TinyLoss(PlainLoss):
 
 @frozen
 class TinyWrapper:
-    """Gives the loss as it is."""
+    """The suite's wrapper: no change."""
 
     def __call__(self, loss: Any) -> Any:
         return loss
@@ -123,7 +128,7 @@ class TinyWrapper:
 
 @frozen
 class TinyPenalty:
-    """The mean square of what the discriminator says of generated images."""
+    """The suite's tiny penalty: the mean square of the fake logits."""
 
     player: str = "discriminator"
     every: int = 1
@@ -134,7 +139,7 @@ class TinyPenalty:
 
 @frozen
 class TinyAugmentation:
-    """Images a little darker."""
+    """The suite's own: darker images."""
 
     def augment(self, images: Tensor) -> Tensor:
         return images * 0.9
@@ -142,7 +147,7 @@ class TinyAugmentation:
 
 @frozen
 class TinyOptimizer:
-    """Gradient descent with momentum, so that it has a state."""
+    """The suite's optimiser: gradient descent with momentum, so that it has a state."""
 
     lr: float = 0.05
 
@@ -152,7 +157,7 @@ class TinyOptimizer:
 
 @frozen
 class TinyImages:
-    """Random smooth images of some classes, the same each time."""
+    """The suite's tiny data set: smooth random images of a few classes, the same each time."""
 
     channels: int = 3
     height: int = 8
@@ -192,7 +197,7 @@ class _Features:
 
 @frozen
 class TinyFeatures:
-    """A random projection of the pixels, which also classifies."""
+    """The suite's features, with class logits, for checking metrics: a fixed random projection of the pixels."""
 
     def build(self, evaluation: Evaluation) -> _Features:
         return _Features()
@@ -200,7 +205,7 @@ class TinyFeatures:
 
 @frozen
 class TinyMetric:
-    """The mean level."""
+    """The mean pixel value."""
 
     every: Interval = Interval(0)
 
@@ -226,7 +231,7 @@ TINY: dict[str, type] = {
 
 
 def tiny_registry() -> Registry:
-    """A registry with the suite's own components."""
+    """Returns a registry with the conformance suite's own components."""
     registry = Registry()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
@@ -234,7 +239,10 @@ def tiny_registry() -> Registry:
 
 
 def tiny_options(cls: type, given: Iterable[str] = ()) -> dict[str, Any]:
-    """The suite's own component for each option that takes one, has no other, and is not given."""
+    """Returns the suite's own component for each option of a class under check that takes one and is not in `given`.
+
+    An option whose default is another component keeps it.
+    """
     chosen: dict[str, Any] = {}
     for f in attrs.fields(cls):
         kind = f.metadata.get(COMPONENT)

@@ -1,4 +1,4 @@
-"""What trackers and launchers are checked for: the ends of a run and of a sweep."""
+"""The conformance checks of a tracker: an empty run, records and sample grids, a run that is resumed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from contextlib import chdir, contextmanager
 from typing import Any
 
 from ganlab.run.run_folder import RunFolder, now
-from ganlab.testing.inspection import Fault, Inspection, temporary_folder
+from ganlab.testing.check_result import Fault
+from ganlab.testing.inspection import Inspection, temporary_folder
+from ganlab.testing.step_timing import median_milliseconds
 from ganlab.testing.tiny_components import TinyImages
-from ganlab.testing.tiny_training import TinyGame, in_turns
+from ganlab.testing.tiny_training import TinyTraining
 from ganlab.utils.paths import places
 from ganlab.viz.image_grid import save_grid
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Trackers
-# ---------------------------------------------------------------------------------------------------------------------
 
 TICK: dict[str, Any] = {
     "step": 10,
@@ -41,20 +39,26 @@ SCORE: dict[str, Any] = {
 }
 
 
-def check_tracker(inspection: Inspection, game: TinyGame) -> None:
-    look = inspection.look
-    empty = look("empty run: opened and closed", lambda: _track(inspection, 0))
-    tracked = look(
-        "records: takes ticks, scores, also of NaN, and sample grids, and leaves them as they were",
-        lambda: _track(inspection, 3),
+def check_tracker(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a tracker."""
+    run_check = inspection.run_check
+    empty = run_check("empty run: opened and closed", lambda: _check_track(inspection, 0))
+    tracked = run_check(
+        "records: accepts ticks, scores (NaN too) and sample grids, and does not change them",
+        lambda: _check_track(inspection, 3),
         empty,
     )
-    look("resumes: opened again in the folder of a run it goes on", lambda: _track(inspection, 3, again=True), tracked)
-    look("cost of a record", lambda: _track_cost(inspection), tracked)
+    run_check(
+        "resumes: continues when opened again in the folder of a run",
+        lambda: _check_track(inspection, 3, again=True),
+        tracked,
+    )
+    run_check("cost of a record", lambda: _measure_cost(inspection), tracked)
 
 
 @contextmanager
-def _run() -> Iterator[RunFolder]:
+def _run_folder() -> Iterator[RunFolder]:
+    """The temporary folder of a run that a tracker under check follows; it is the current folder meanwhile."""
     with temporary_folder() as folder, chdir(folder):  # where a relative path of a tracker leads
         run = RunFolder(folder / "run")
         run.samples.mkdir(parents=True)
@@ -63,34 +67,31 @@ def _run() -> Iterator[RunFolder]:
         yield run
 
 
-def _track(inspection: Inspection, ticks: int, again: bool = False) -> None:
-    with _run() as run:
+def _check_track(inspection: Inspection, ticks: int, again: bool = False) -> None:
+    """Checks that a tracker takes the records and sample grids of a run, and with `again` of the resumed run."""
+    with _run_folder() as run:
         for _ in range(1 + again):
             tracker: Any = inspection.fresh().build(run)
             for method in ("log", "samples", "close"):
                 if not callable(getattr(tracker, method, None)):
                     at = inspection.line_of("build")
-                    raise Fault(f"build gives {type(tracker).__name__}, which lacks {method}()", at)
+                    raise Fault(f"build returns {type(tracker).__name__}, which lacks {method}()", at)
             for tick in range(ticks):
                 for record in (TICK, SCORE, {**TICK, "loss_generator": math.nan}):
-                    mine = {**record, "step": 10 * (tick + 1)}
-                    tracker.log(given := json.loads(json.dumps(mine)))
-                    if repr(given) != repr(mine):
-                        raise Fault("changes the record that it is given", inspection.line_of("log", tracker))
+                    expected = {**record, "step": 10 * (tick + 1)}
+                    tracker.log(given := json.loads(json.dumps(expected)))
+                    if repr(given) != repr(expected):
+                        raise Fault("changes the record", inspection.line_of("log", tracker))
                 path = run.sample_file(10 * (tick + 1))
                 save_grid(TinyImages(count=4).build(places(), "test").images, path)
                 tracker.samples(10 * (tick + 1), path)
             tracker.close()
 
 
-def _track_cost(inspection: Inspection) -> str:
-    with _run() as run:
+def _measure_cost(inspection: Inspection) -> str:
+    """Measures how long a tracker under check takes for one record."""
+    with _run_folder() as run:
         tracker = inspection.fresh().build(run)
-        milliseconds = in_turns({"log": lambda: tracker.log(TICK)}, 5)["log"]
+        milliseconds = median_milliseconds({"log": lambda: tracker.log(TICK)})["log"]
         tracker.close()
     return f"{milliseconds:.2f} ms"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Launchers
-# ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,29 @@
+"""Checks of a value that a component under check returned: finite, a scalar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ganlab.testing.check_result import Fault
+
+
+def is_finite(value: Any) -> bool:
+    """Checks that a value has no NaN or infinity; one that is not a tensor of floats has none."""
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def check_scalar(value: Any, at: str) -> None:
+    """Checks that a returned value is a scalar tensor of floats; raises Fault for anything else."""
+    if not isinstance(value, Tensor):
+        raise Fault(f"returns {type(value).__name__}, expected a scalar tensor", at)
+    if value.shape != () or not value.is_floating_point():
+        raise Fault(
+            f"returns {value.dtype} of shape {tuple(value.shape)}, expected a scalar of floats: take the mean", at
+        )
+
+
+def describe_value(value: Any) -> str:
+    """Describes a returned value in a check's fault: the dtype and shape of a tensor, else the name of its type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,31 @@
+"""The conformance checks of trackers and launchers, against plugins that are wrong in one way each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bad_plugins import BadPlugin, assert_one_fault, launcher, tracker
+
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
+
+BAD: dict[str, BadPlugin] = {
+    "tracker changes": (tracker('record["mine"] = 1'), "# log", "records", "changes the record"),
+    "tracker raises": (tracker('record["no such"]  # here'), "# here", "records", "KeyError"),
+    "tracker close": (tracker(close="pass"), "# build", "empty run", "lacks close()"),
+    "launcher codes": (launcher("0", "process.terminate(); process.wait()"), "# launch", "launches", "ended with"),
+    "launcher leaves": (launcher("process.returncode", "pass"), "# launch", "stops", "leaves a task running"),
+    "launcher kills": (
+        launcher("process.returncode", "process.kill(); process.wait()"),
+        "# launch",
+        "stops",
+        "without letting it save",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_plugin_fails_one_check_at_its_line(case: str, tmp_path: Path) -> None:
+    assert_one_fault(BAD[case], tmp_path)

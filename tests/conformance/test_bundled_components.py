@@ -1,0 +1,91 @@
+"""The conformance suite on every bundled component: each passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bad_plugins import faults
+from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
+from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.loader import load_plugins
+from ganlab.testing import conformance
+
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
+    "dataset mnist": ({}, mnist),
+    "dataset fashion_mnist": ({}, mnist),
+    "dataset stacked_mnist": ({"count": 50}, mnist),
+    "dataset cifar10": ({}, cifar10),
+    "dataset celeba": ({"size": 8}, celeba),
+    "dataset huggingface": ({"path": "hub", "size": 8}, parquet),
+    "dataset image_folder": ({"path": "folder", "size": 8}, folder_of_images),
+    "dataset ring": ({"count": 1000}, None),
+    "dataset grid": ({"count": 1000}, None),
+    "features classifier": ({"updates": 10, "dim": 8}, None),
+    "features inception": ({"weights": "data/inception.pth"}, inception),
+    "features timm": ({"model": "test_vit", "weights": "data/timm.safetensors"}, of_timm("test_vit")),
+    "metric kid": ({"subsets": 2, "subset_size": 8}, None),
+}
+"""What a component needs besides its defaults: options, and files in the data folder."""
+
+
+REFUSED = {
+    "loss_wrapper label_smoothing": "refuses a loss without label targets",
+}
+"""What is refused and said, though nothing is at fault."""
+
+
+BUNDLED = {f"{part.kind} {part.name}": part for kind in KINDS for part in load_plugins().registry.of_kind(kind)}
+
+
+# It is what `timm` is, with one network's name, and takes half a minute.
+del BUNDLED["features dinov2"]
+
+
+SMALL = {
+    "generator resnet": {"channels": 8},
+    "discriminator resnet": {"channels": 8},
+    "generator r3gan": {"widths": [16, 16, 16, 16]},
+    "discriminator r3gan": {"widths": [16, 16, 16, 16]},
+}
+"""Networks that take long with their default widths, which are checked too, but not in the default run."""
+
+
+LARGE = {*SMALL, "features inception"}
+
+
+def sizes(component: str) -> Any:
+    return pytest.param(component, marks=[pytest.mark.extended, pytest.mark.large] if component in LARGE else [])
+
+
+@pytest.mark.parametrize("component", map(sizes, BUNDLED))
+def test_a_bundled_component_passes(component: str, tmp_path: Path) -> None:
+    options, data = OPTIONS.get(component, ({}, None))
+    if data is not None:
+        data(tmp_path / "data")
+    passes(component, options)
+
+
+@pytest.mark.parametrize("component", SMALL)
+def test_a_bundled_network_passes_with_few_channels(component: str) -> None:
+    passes(component, SMALL[component])
+
+
+def passes(component: str, options: dict[str, Any]) -> None:
+    """Runs the conformance suite on a bundled component with these options: nothing is at fault or left out."""
+    part = BUNDLED[component]
+    (subject,) = [
+        subject
+        for subject in conformance(str(part.origin.file), {part.name: options} if options else None)
+        if (subject.kind, subject.name) == (part.kind, part.name)
+    ]
+    checks = subject.check()
+    assert faults(checks) == []
+    # Some of the small data sets have no test split; nothing else may be refused or left out.
+    assert [str(found) for found in checks if found.result != "passed" and "test split:" not in found.what] == []
+    assert REFUSED.get(component, "") in " ".join(found.detail for found in checks)
