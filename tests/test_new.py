@@ -65,7 +65,7 @@ def test_the_written_test_fails_for_a_plugin_that_was_broken(ganlab: Ganlab) -> 
 def test_a_loss_is_about_ten_lines(ganlab: Ganlab) -> None:
     ganlab("new", "loss", "mine")
     body = Path("mine.py").read_text().partition("@frozen")[2].replace('"""', "#")
-    lines = [line for line in body.splitlines() if line.strip() and not line.strip().startswith(("#", "margin: how"))]
+    lines = [line for line in body.splitlines() if line.strip() and not line.strip().startswith(("#", "margin: the"))]
     assert len(lines) <= 10
 
 
