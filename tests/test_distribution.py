@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,21 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     )
     assert all(Path(file).is_relative_to(made.packages) for file in where.split()), "not the wheel"
     return made
+
+
+@pytest.mark.packaging
+def test_the_wheel_holds_every_file_of_both_packages(tmp_path: Path) -> None:
+    made = wheel(REPOSITORY, tmp_path)
+    held = {name for name in zipfile.ZipFile(made).namelist() if ".dist-info/" not in name}
+    packages = {"ganlab": REPOSITORY / "ganlab", "ganlab_plugins": REPOSITORY / "plugins" / "ganlab_plugins"}
+    wanted = {
+        f"{name}/{file.relative_to(folder).as_posix()}"
+        for name, folder in packages.items()
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert {"ganlab/py.typed", "ganlab/__init__.pyi", "ganlab_plugins/losses/bce.py"} <= wanted
+    assert held == wanted
 
 
 @pytest.mark.extended

@@ -212,7 +212,7 @@ def test_the_readmes_commands_are_those_that_ci_runs() -> None:
     commands = re.findall(r"^python -m pip install .*$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
     assert commands == [
         "python -m pip install -e . && ganlab run experiments/digits_mlp.toml",
-        "python -m pip install -e '.[test]' && pytest -n auto --dist loadfile",
+        "python -m pip install -e '.[test]' && pytest -n auto --dist worksteal",
     ]
 
 

@@ -103,9 +103,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         {"dataset": {"name": "ring", "count": 100}, "loss": "relativistic", **features(name="pixels")},
         None,
     ),
-    "dataset grid, penalty l2_generator": (
+    "dataset grid, loss minimax, penalty l2_generator": (
         {
             "dataset": {"name": "grid", "count": 100},
+            "loss": "minimax",
             "penalty": [{"name": "l2_generator", "weight": 0.01, "every": 2}],
         },
         None,
