@@ -44,13 +44,13 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said_of(old: Path) -> list[str]:
     at = f"plugin old ({old}): line {LINE}: hook 'tick_done'"
     return [
-        f"{at} is now tick_finished(run, record); the former name is taken until 0.4",
-        f"{at}: argument 'entry' is now 'record', as in tick_finished(run, record); the former name is taken until 0.4",
+        f"{at} is now tick_finished(run, record); the former name works until 0.4",
+        f"{at}: argument 'entry' is now 'record', as in tick_finished(run, record); the former name works until 0.4",
     ]
 
 
 def told(file: Path, hook: str, **what: Any) -> None:
-    assert load_plugins([file]).tell(hook, **what) == []
+    assert load_plugins([file]).call_hook(hook, **what) == []
 
 
 def test_former_names_work_and_each_warns_once(old: Path) -> None:
@@ -86,11 +86,11 @@ def test_in_the_release_that_ends_it_a_former_name_is_an_error_that_says_the_new
 ) -> None:
     monkeypatch.setattr(package, "__version__", version)
     (failure,) = load_plugins([old]).failures
-    right = "since 0.4 it is only tick_finished(run, record)"
+    right = "renamed in 0.4; the hook is tick_finished(run, record)"
     assert str(failure) == f"plugin old ({old}): line {LINE}: hook 'tick_done': no such hook: {right}"
     old.write_text(OLD.replace("tick_done", "tick_finished"))
     (failure,) = load_plugins([old]).failures
-    right = "since 0.4 it is 'record'; the hook is tick_finished(run, record)"
+    right = "renamed to 'record' in 0.4; the hook is tick_finished(run, record)"
     assert failure.cause == f"line {LINE}: hook 'tick_finished': unknown argument 'entry': {right}"
 
 

@@ -135,13 +135,13 @@ FAULTS = {
         ADAM
         + "@frozen\nclass L:\n  def discriminator(self, real, fake): ...\n"
         + "@hookimpl\ndef register_losses(register): register('l', L)",
-        "L is no loss: it lacks generator",
+        "L is not a valid loss: missing generator",
     ),
     "no attrs class": (
         ADAM
         + "class L:\n  def discriminator(self, real, fake): ...\n  def generator(self, real, fake): ...\n"
         + "@hookimpl\ndef register_losses(register): register('l', L)",
-        "expected a class decorated with @attrs.frozen, got the class L without that",
+        "expected a class decorated with @attrs.frozen, got the class L, which is not",
     ),
     "untyped option": (
         ADAM
@@ -154,7 +154,7 @@ FAULTS = {
         ADAM
         + "@frozen\nclass L:\n  def discriminator(self, real, fake): ...\n  def generator(self, real, fake): ...\n"
         + "@hookimpl\ndef register_losses(register): register('my loss', L)",
-        "a component's name is letters, digits and '_'",
+        "a component's name must be letters, digits and '_'",
     ),
 }
 
@@ -263,38 +263,38 @@ line [[@hookimpl;def register_optimizers]]: hook 'register_optimizers': without 
 anything; the hook is register_optimizers(register)
 line [[@hookimpl;def tick_finished]]: hook 'tick_finished': unknown argument 'recrod'; \
 the hook is tick_finished(run, record)
-line [[@hookimpl;def tick_finished]]: hook 'tick_finished': argument 'record' has no place of its own; \
+line [[@hookimpl;def tick_finished]]: hook 'tick_finished': argument 'record' is not positional; \
 the hook is tick_finished(run, record)
 line [[@hookimpl;def tick_finishd]]: hook 'tick_finishd': no such hook; did you mean 'tick_finished'?
-line [[@hookimpl;def register_losses(self]]: hook 'register_losses' in the class 'Plugin': hooks are functions of the \
-module, outside any class: def register_losses(register)
-line [[def register_metrics]]: 'register_metrics' is a hook's name, and it is not marked as one: write \
+line [[@hookimpl;def register_losses(self]]: hook 'register_losses' in the class 'Plugin': hooks must be functions of the \
+module, not of a class: def register_losses(register)
+line [[def register_metrics]]: 'register_metrics' is the name of a hook, but the function is not marked as one: write \
 @ganlab.hookimpl above def register_metrics(register)
 line [[register("bare"]]: register('bare', …): Bare: build() (FILE, line [[@staticmethod;def build()]]): \
 expected build(self, images)
 line [[register("plain"]]: register('plain', …): expected a class decorated with @attrs.frozen, \
-got the class Plain without that
-line [[register("plain"]]: register('plain', …): Plain is no loss: it lacks generator(self, real, fake)
+got the class Plain, which is not
+line [[register("plain"]]: register('plain', …): Plain is not a valid loss: missing generator(self, real, fake)
 line [[register("data"]]: register('data', …): expected a class decorated with @attrs.frozen, \
-got the dataclass Data without that
+got the dataclass Data, which is not
 line [[register("mutable"]]: register('mutable', …): expected a class decorated with @attrs.frozen, \
 got Mutable, which is not frozen: a component's options do not change
 line [[register("mutable"]]: register('mutable', …): Mutable: generator(self, fake) (FILE, line \
 [[def generator(self, fake)]]): expected generator(self, real, fake)
 line [[register("mutable"]]: register('mutable', …): Mutable: options without a type: margin; write margin: TYPE = …
 line [[register("instance"]]: register('instance', …): expected a class decorated with @attrs.frozen, \
-got Whole(scale=1.0): an instance; give its class
-line [["swapped"]]: register(Whole, …): a component's name is letters, digits and '_', a letter first, got Whole: \
+got Whole(scale=1.0), an instance; register its class
+line [["swapped"]]: register(Whole, …): a component's name must be letters, digits and '_', a letter first, got Whole: \
 register(name, class)
 line [["swapped"]]: register(Whole, …): expected a class decorated with @attrs.frozen, got 'swapped'
 line [[register("sub"]]: register('sub', …): expected a class decorated with @attrs.frozen, \
-got the class Sub without that
-line [[register(3]]: register(3, …): a component's name is letters, digits and '_', a letter first, got 3: \
+got the class Sub, which is not
+line [[register(3]]: register(3, …): a component's name must be letters, digits and '_', a letter first, got 3: \
 register(name, class)
 line [[register("whole")]]: register('whole'): expected register(name, class)
 line [[register("bce"]]: register('bce', …): expected a class decorated with @attrs.frozen, got <lambda>
 line [[register("bce"]]: register('bce', …): the loss 'bce' is already registered by losses.bce (ganlab VERSION)
-line [[def register_loss_wrappers]]: register('wraps', …): Wraps is no loss_wrapper: it lacks __call__(self, loss)
+line [[def register_loss_wrappers]]: register('wraps', …): Wraps is not a valid loss_wrapper: missing __call__(self, loss)
 line [[register("pen"]]: register('pen', …): Pen: every, a method (FILE, line [[def every]]): \
 expected an option or a property: every: int
 line [[register("pen"]]: register('pen', …): Pen: penalty(self, step, extra) (FILE, line [[def penalty(]]): \
@@ -320,7 +320,7 @@ def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path) -> None:
     assert {str(failure).partition(": ")[0] for failure in plugins.failures} == {f"plugin faulty ({file})"}
     assert names(plugins, "loss") == BUNDLED["loss"], "what has a mistake in its hooks is left out whole"
     assert "faulty" not in plugins.origins
-    assert not plugins.tell("run_finished", run=None, error=None)
+    assert not plugins.call_hook("run_finished", run=None, error=None)
 
 
 def test_a_component_with_a_mistake_leaves_the_others(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_a_mistake_in_an_installed_plugin_names_its_file(tmp_path: Path, monkeyp
     faulty, raises = map(str, load_plugins().failures)
     where = f"({tmp_path / 'dist_faulty.py'})"
     assert re.fullmatch(rf"plugin dist_faulty:plugin \(dist_faulty [\w.]+, {where[1:-1]}\): line 13: .*", faulty)
-    assert faulty.endswith("Wedge is no loss: it lacks generator(self, real, fake)")
+    assert faulty.endswith("Wedge is not a valid loss: missing generator(self, real, fake)")
     assert str(tmp_path / "dist_raises.py") in raises
     assert raises.endswith("RuntimeError: so (line 2)")
 
@@ -430,7 +430,9 @@ def test_the_core_never_imports_a_bundled_plugin() -> None:
     for file in (REPOSITORY / "ganlab").rglob("*.py"):
         assert "import ganlab_plugins" not in file.read_text()
         assert "from ganlab_plugins" not in file.read_text()
-    modules = "from ganlab.cli import list_plugins, main; from ganlab.run import load, rescore, sample_images, score_images, train"
+    commands = "list_plugins, main"
+    modules = f"from ganlab.cli import {commands}; from ganlab.run import load_run, rescore, sample_images, train"
+    modules += "; from ganlab.evaluation import score_images"
     assert python(f"{modules}; import sys; print([m for m in sys.modules if m.startswith('ganlab_plugins')])") == "[]"
 
 
@@ -466,7 +468,7 @@ def test_bundled_plugins_use_only_public_names() -> None:
         (
             "margin: float = 1.0",
             "margin = 1.0",
-            r"margin = 1\.0 has no type, so that it is no option; write margin: float",
+            r"margin = 1\.0 has no type annotation, so it is not an option; write margin: float",
         ),
         ("(self, real, fake)", "(self, fake, real)", r"expected discriminator\(self, real, fake\), in this order"),
         (

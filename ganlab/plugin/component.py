@@ -1,4 +1,4 @@
-"""ganlab.plugin.component."""
+"""A registered component, and the origin of the plugin that registered it: its distribution, version and file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ganlab.utils.hashing import file_sha256
 
 @frozen
 class Origin:
-    """Where a plugin came from. `source` is "bundled", "installed" or "file"."""
+    """The origin of a plugin: its name, distribution, version and file. `source`: "bundled", "installed" or "file"."""
 
     plugin: str
     source: str
@@ -21,7 +21,7 @@ class Origin:
     file: Path | None
 
     def record(self) -> dict[str, str]:
-        """What run.json keeps of it."""
+        """Returns the plugin's entry in run.json."""
         note = {"plugin": self.plugin, "source": self.source}
         if self.distribution:
             note |= {"distribution": self.distribution, "version": self.version}
@@ -35,14 +35,14 @@ class Origin:
 
     @property
     def located(self) -> str:
-        """The same with the file, for what an author has to mend there."""
+        """The plugin's name, distribution, version and file, for errors that the plugin's author has to fix."""
         package = f"{self.distribution} {self.version}".strip()
         return f"{self.plugin} ({', '.join(str(part) for part in (package, self.file) if part)})"
 
 
 @frozen
 class Component:
-    """A registered class."""
+    """A class that a plugin registered, with its kind, its name and the plugin's origin."""
 
     kind: str
     name: str
@@ -51,8 +51,8 @@ class Component:
 
     @property
     def location(self) -> str:
-        """The file and line of the class."""
+        """The file and line of the component's class."""
         try:
             return f"{inspect.getsourcefile(self.cls)}:{inspect.getsourcelines(self.cls)[1]}"
-        except (OSError, TypeError):  # a class made at run time has no source
+        except (OSError, TypeError):  # a class created at run time has no source
             return str(self.origin.file)

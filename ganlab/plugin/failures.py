@@ -1,4 +1,4 @@
-"""ganlab.plugin.failures."""
+"""Errors that a plugin's code raises: catching them, describing them in one line, attributing them to the plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ganlab.utils.errors import PluginFailed, one_line
 
 @define
 class PluginFailure:
-    """A plugin that could not be used as it is, and one reason: one line, with the place in the plugin's own file."""
+    """A plugin that failed, and one cause: a line of text with the line number in the plugin's own file."""
 
     origin: Origin
     cause: str
@@ -25,7 +25,7 @@ class PluginFailure:
 
 
 class CatchPluginErrors:
-    """Runs a stranger's code: what it raises, SystemExit too, ends up in `error` instead of ending the command."""
+    """Context manager around a plugin's code: stores what it raises in `error`, even SystemExit, and continues."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -43,18 +43,18 @@ class CatchPluginErrors:
 
 
 def line_in_plugin(frames: Iterable[traceback.FrameSummary], origin: Origin) -> str:
-    """`"line 7: "`: the deepest line of the plugin's own file; nothing where none of it is there."""
+    """Returns `"line 7: "`, the innermost frame in the plugin's own file, or an empty string if there is none."""
     lines = [frame.lineno for frame in frames if frame.filename == str(origin.file)]
     return f"line {lines[-1]}: " if lines else ""
 
 
 def describe_error(error: BaseException, origin: Origin) -> str:
-    """One line: the error, and the deepest line of the plugin's own file that led to it."""
+    """Describes an error of a plugin in one line, with the innermost line of the plugin's own file in the traceback."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(origin.file)]
     text = "…"
-    with CatchPluginErrors():  # what a stranger's error says is a stranger's code too
+    with CatchPluginErrors():  # the exception's __str__ may be the plugin's code too
         text = one_line(error)
     missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing and origin.file is not None and (origin.file.parent / f"{missing}.py").is_file():
@@ -63,7 +63,7 @@ def describe_error(error: BaseException, origin: Origin) -> str:
 
 
 def attribute_to_plugin(error: BaseException, registry: Registry, when: str) -> BaseException:
-    """PluginFailed, naming the innermost plugin whose own file an error came through; else the error itself."""
+    """Returns PluginFailed with the innermost plugin in the error's traceback, or the error if there is none."""
     traces = []
     trace = error.__traceback__
     while trace is not None:
@@ -73,7 +73,7 @@ def attribute_to_plugin(error: BaseException, registry: Registry, when: str) -> 
     if not found:
         return error
     (first, _), (_, origin) = found[0], found[-1]
-    shown = ""
+    text = ""
     with CatchPluginErrors():
-        shown = "".join(traceback.format_exception(type(error), error, first))
-    return PluginFailed(f"plugin {origin} raised {when}: {describe_error(error, origin)}", shown)
+        text = "".join(traceback.format_exception(type(error), error, first))
+    return PluginFailed(f"plugin {origin} raised {when}: {describe_error(error, origin)}", text)

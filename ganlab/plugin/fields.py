@@ -1,7 +1,7 @@
-"""What a component's fields can be besides plain values: an interval, and another component.
+"""attrs fields that hold other components: `component()` for one and `components()` for a list.
 
-An option is a field of an `attrs.frozen` class, with a type; numbers take `attrs.validators` for their range and
-`typing.Literal` names a choice. Two things that plain types cannot say are here.
+All other options are ordinary fields of an `attrs.frozen` class: with a type, with `attrs.validators` for the range of
+numbers, and with `typing.Literal` for a choice.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 import attrs
 
 COMPONENT = "ganlab.component"
-"""The key in a field's metadata that names the kind of component the field takes."""
+"""The key in an attrs field's metadata for the kind of component that the field holds."""
 
 DEFAULT = "ganlab.default"
-"""The key in a field's metadata that says what holds where the file is silent, where that is no plain value."""
+"""The key in an attrs field's metadata for a description of a default that is not a plain value."""
 
 
 def component(kind: str, default: Any = attrs.NOTHING) -> Any:
-    """A field that holds a component of `kind`, given in TOML by its name or by a table with `name` and its options.
+    """An attrs field that holds a component of `kind`; in TOML its name, or a table with `name` and its options.
 
-    `default` is a name, such as `features: FeaturesConfig = component("features", default="inception")`.
+    `default` is a component's name: `features: FeaturesConfig = component("features", default="inception")`.
     """
     return attrs.field(default=default, metadata={COMPONENT: kind})
 
 
 def components(kind: str) -> Any:
-    """A field that holds a tuple of components of `kind`, given in TOML by a list of tables; empty by default."""
+    """An attrs field that holds a tuple of components of `kind`; in TOML a list of tables. Empty by default."""
     return attrs.field(factory=tuple, metadata={COMPONENT: kind})

@@ -1,10 +1,11 @@
-"""From a plugin's module to its hook implementations, under their present names; and what is wrong with them.
+"""Checks of a plugin's hook implementations: names, arguments, and hooks or arguments under a former name.
 
 Decisions:
-- Every mistake of a module is found, each with its line and the right signature, not the first one only.
-- A hook, or an argument, that was renamed is still taken by its former name until the release that `hookspecs.RENAMED`
-  says. A module that has both names has the former for older releases of ganlab, and only the present one is called.
-- A function that looks like a hook and is none (no `@hookimpl`, or in a class) is a mistake: it would never be called.
+- All mistakes of a module are reported at once, each with its line and the right signature.
+- A renamed hook or argument works under its former name until the release in `hookspecs.RENAMED`. If a module
+  implements a hook under both names, the former is for older releases of ganlab, and only the present one is called.
+  (pluggy's `warn_on_impl` only warns: it would call both, and cannot rename an argument.)
+- A function that looks like a hook but is not (no `@hookimpl`, or in a class) is an error: it would never be called.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from ganlab.plugin.component_checks import signature_text
 from ganlab.utils.errors import did_you_mean
 
 MARK = "ganlab_impl"
-"""The attribute by which `@hookimpl` marks a function."""
+"""The attribute that `@hookimpl` sets on a function."""
 
 
 @define
 class Hooks:
-    """A module's implementations, what is wrong with them, and what a coming release will no longer take."""
+    """The hook implementations of a plugin's module, with their problems and deprecation warnings."""
 
     implementations: dict[str, Callable[..., Any]] = field(factory=dict)
     problems: list[str] = field(factory=list)
     outdated: list[str] = field(factory=list)
 
     def plugin(self, name: str) -> ModuleType:
-        """What pluggy is given: a module with these implementations and nothing else."""
+        """Returns a module with only these hook implementations, to be registered with pluggy."""
         module = ModuleType(name)
         vars(module).update(self.implementations)
         return module
 
 
 def find_hooks(module: ModuleType) -> Hooks:
-    """The hooks that a module implements, and everything that is wrong with them."""
+    """Finds the hooks that a plugin's module implements, and everything that is wrong with them."""
     hooks = Hooks()
     known = hookspecs_by_name()
     marked = dict(_marked(module))
@@ -55,9 +56,9 @@ def find_hooks(module: ModuleType) -> Hooks:
             if former.new in marked:
                 continue
             if release_reached(former.ends):
-                hooks.problems.append(f"{at}: no such hook: since {former.ends} it is only {now}")
+                hooks.problems.append(f"{at}: no such hook: renamed in {former.ends}; the hook is {now}")
                 continue
-            hooks.outdated.append(f"{at} is now {now}; the former name is taken until {former.ends}")
+            hooks.outdated.append(f"{at} is now {now}; the former name works until {former.ends}")
             name = former.new
         if name not in known:
             hooks.problems.append(f"{at}: no such hook{did_you_mean(name, known)}")
@@ -66,38 +67,36 @@ def find_hooks(module: ModuleType) -> Hooks:
         hooks.problems += [f"{at}: {problem}" for problem in problems]
         for old, (new, ends) in renamed.items():
             now = f"argument {old!r} is now {new!r}, as in {signature_text(known[name])}"
-            hooks.outdated.append(f"{at}: {now}; the former name is taken until {ends}")
+            hooks.outdated.append(f"{at}: {now}; the former name works until {ends}")
         if not problems:
             names = {old: new for old, (new, _) in renamed.items()}
             hooks.implementations[name] = _with_arguments(function, names) if names else function
     hooks.problems += _overlooked(module, known)
     if not marked and not hooks.problems:
-        hooks.problems.append(
-            "it implements no hook; decorate a function such as register_losses with @ganlab.hookimpl"
-        )
+        hooks.problems.append("implements no hook; decorate a function such as register_losses with @ganlab.hookimpl")
     return hooks
 
 
 def hookspecs_by_name() -> dict[str, Callable[..., Any]]:
-    """Every hook there is, by name."""
+    """Returns all hook specifications by name."""
     return {name: value for name, value in vars(hookspecs).items() if hasattr(value, "ganlab_spec")}
 
 
 def line_of_function(function: Callable[..., Any], module: ModuleType) -> str:
-    """The line of a function, with its file where that is not the module's."""
+    """Formats the line number of a hook implementation, with its file if that is not the plugin's module."""
     code = inspect.unwrap(function).__code__
     file = "" if code.co_filename == getattr(module, "__file__", None) else f"{code.co_filename}, "
     return f"{file}line {code.co_firstlineno}"
 
 
 def release_reached(release: str) -> bool:
-    """Whether this is that release ("0.3") or a later one; a release candidate counts as the release."""
+    """Whether ganlab's version is that release ("0.3") or later; a release candidate counts as the release."""
     now, then = ([int(part) for part in re.findall(r"\d+", text)[:2]] for text in (ganlab.__version__, release))
     return now >= then
 
 
 def _marked(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
-    """The functions that `@hookimpl` marks, by the name of the hook that each is written for."""
+    """Yields the functions marked by `@hookimpl`, with the name of the hook that each implements."""
     for name, function in vars(module).items():
         if isinstance(function, FunctionType) and hasattr(function, MARK):
             yield getattr(function, MARK).get("specname") or name, function
@@ -106,7 +105,7 @@ def _marked(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
 def _arguments(
     name: str, function: Callable[..., Any], spec: Callable[..., Any]
 ) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """What is wrong with the arguments of an implementation; and those by a former name: the new one, until when."""
+    """Checks the arguments of a hook implementation; also returns those under a former name, with their `Renamed`."""
     wanted = inspect.signature(spec).parameters
     got = inspect.signature(function).parameters
     right = f"the hook is {signature_text(spec)}"
@@ -114,10 +113,10 @@ def _arguments(
     for argument, parameter in got.items():
         former = hookspecs.RENAMED.get(f"{name}.{argument}")
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
-            problems.append(f"argument {argument!r} has no place of its own; {right}")
+            problems.append(f"argument {argument!r} is not positional; {right}")
         elif argument not in wanted and former is not None and former.new not in got:
             if release_reached(former.ends):
-                problems.append(f"unknown argument {argument!r}: since {former.ends} it is {former.new!r}; {right}")
+                problems.append(f"unknown argument {argument!r}: renamed to {former.new!r} in {former.ends}; {right}")
             else:
                 renamed[argument] = (former.new, former.ends)
         elif argument not in wanted:
@@ -130,28 +129,29 @@ def _arguments(
 
 
 def _with_arguments(function: Callable[..., Any], names: dict[str, str]) -> Callable[..., Any]:
-    """The same implementation with arguments renamed."""
+    """Wraps a hook implementation so that its arguments have the given new names."""
     arguments = ", ".join(names.get(argument, argument) for argument in inspect.signature(function).parameters)
-    # pluggy reads the names of arguments from a function's code: there has to be code that has them.
+    # pluggy reads the names of the arguments from the function's code object, so a new one is needed.
     renamed: Callable[..., Any] = eval(f"lambda {arguments}: function({arguments})", {"function": function})
     vars(renamed)[MARK] = getattr(function, MARK)
     return renamed
 
 
 def _overlooked(module: ModuleType, known: dict[str, Callable[..., Any]]) -> Iterator[str]:
-    """Functions of the module that are meant as hooks, and would not be called."""
+    """Finds functions that are meant as hooks but would not be called: without `@hookimpl`, or in a class."""
     for name, value in vars(module).items():
         if getattr(value, "__module__", None) != module.__name__:
             continue
         if isinstance(value, FunctionType) and not hasattr(value, MARK) and name in known:
             arguments = set(inspect.signature(value).parameters)
-            # A helper that happens to have a hook's name takes something else.
+            # A helper function that happens to have a hook's name takes other arguments.
             if arguments and arguments <= set(inspect.signature(known[name]).parameters):
+                problem = f"{name!r} is the name of a hook, but the function is not marked as one"
                 right = f"@ganlab.hookimpl above def {signature_text(known[name])}"
-                yield f"{line_of_function(value, module)}: {name!r} is a hook's name, and it is not marked as one: write {right}"
+                yield f"{line_of_function(value, module)}: {problem}: write {right}"
         elif isinstance(value, type):
             for inner, function in vars(value).items():
                 if isinstance(function, FunctionType) and hasattr(function, MARK):
                     right = f": def {signature_text(known[inner])}" if inner in known else ""
                     where = f"{line_of_function(function, module)}: hook {inner!r} in the class {name!r}"
-                    yield f"{where}: hooks are functions of the module, outside any class{right}"
+                    yield f"{where}: hooks must be functions of the module, not of a class{right}"

@@ -1,10 +1,10 @@
-"""Every hook a plugin can implement: a signature and one sentence each; `docs/hooks.md` has an example of each.
+"""The hook specifications: every hook that a plugin can implement; `docs/hooks.md` has an example of each.
 
-The `register_*` hooks are called once, before anything is built. The others are told of slow events during a run;
-none is called from the step. A hook may leave out arguments that it does not need.
+The `register_*` hooks are called once, before anything is built. The others are called at slow events of a run; none is
+called from the training step. An implementation may omit arguments that it does not need.
 
-What outlives a release: an argument may be added to a hook at any time, since implementations name those they take. A
-hook or an argument that is renamed gets an entry in `RENAMED`; its former name works, with a warning, for two releases.
+Compatibility: an argument may be added to a hook at any time, since implementations name the arguments they take. A
+renamed hook or argument gets an entry in `RENAMED`; its former name works, with a warning, for two releases.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Part_contra = TypeVar("Part_contra", contravariant=True)
 
 
 class Register(Protocol[Part_contra]):
-    """What a `register_*` hook is given: called with a name and a class, it adds a component of that kind.
+    """The type of a `register_*` hook's argument: called with a name and a class, it registers a component.
 
-    `def register_losses(register: Register[Loss]) -> None:` lets mypy and pyright say, at the line that registers it,
-    what a loss lacks.
+    With `def register_losses(register: Register[Loss]) -> None:` mypy and pyright report a class that does not match
+    the `Loss` protocol at the line that registers it.
     """
 
     def __call__(self, name: str, cls: type[Part_contra], /) -> None: ...
@@ -36,14 +36,14 @@ class Register(Protocol[Part_contra]):
 
 @frozen
 class Renamed:
-    """The present name of a hook or an argument, and the release, such as "0.3", that no longer takes the former."""
+    """The present name of a renamed hook or argument, and the release ("0.3") in which the former stops working."""
 
     new: str
     ends: str
 
 
 RENAMED: dict[str, Renamed] = {}
-"""By the former name: "tick_done" of a hook, "tick_finished.entry" of an argument, with its hook's present name."""
+"""Renamed hooks and arguments by former name: "tick_done" for a hook, "tick_finished.entry" for a hook's argument."""
 
 
 @hookspec
@@ -113,24 +113,24 @@ def register_launchers(register: Register[protocols.Launcher]) -> None:
 
 @hookspec
 def run_started(run: protocols.RunView) -> None:
-    """The run folder is there and the first step is about to be taken (again, on resume)."""
+    """Called when the run folder exists, before the first step (also on resume)."""
 
 
 @hookspec
 def tick_finished(run: protocols.RunView, record: Mapping[str, Any]) -> None:
-    """A record was added to `log.jsonl`."""
+    """Called when a record was added to `log.jsonl`."""
 
 
 @hookspec
 def evaluation_finished(run: protocols.RunView, record: Mapping[str, Any]) -> None:
-    """A record, one value with its protocol, was added to `metrics.jsonl`."""
+    """Called when a record, one score with its protocol, was added to `metrics.jsonl`."""
 
 
 @hookspec
 def checkpoint_saved(run: protocols.RunView, path: Path) -> None:
-    """A checkpoint folder is whole and on the disk."""
+    """Called when a checkpoint folder is complete and flushed to disk."""
 
 
 @hookspec
 def run_finished(run: protocols.RunView, error: BaseException | None) -> None:
-    """The run has ended: `error` is None when it ran to its end, else what stopped it."""
+    """Called when the run has ended; `error` is what stopped it, or None if it completed."""

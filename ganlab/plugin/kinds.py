@@ -1,4 +1,4 @@
-"""ganlab.plugin.kinds."""
+"""The kinds of components: for each its table in the experiment file, its `register_*` hook and its protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Kind:
     table: str
     hook: str
     protocol: type
-    methods: tuple[str, ...]
+    members: tuple[str, ...]
     flags: tuple[str, ...] = ()
 
 

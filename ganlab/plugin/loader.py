@@ -1,10 +1,10 @@
-"""Finding plugins and asking each, once, what it registers.
+"""Finds plugins (bundled, entry points, `GANLAB_PLUGINS`, files), imports them and calls their `register_*` hooks.
 
 Decisions:
-- A plugin manager is made afresh for every call: no state outlives a command or a test.
-- Bundled plugins are found by walking the package `ganlab_plugins`, by its name only: the core imports none of them.
-- A plugin is a stranger's code. Whatever it raises on import or in its hooks is recorded as its failure and never stops
-  the others; it matters only to an experiment that needs what the plugin would have registered.
+- Every call creates a new pluggy plugin manager: no state outlives a command or a test.
+- Bundled plugins are found by walking the package `ganlab_plugins` by name: the core imports none of them.
+- An exception on import or in a hook is recorded as the plugin's failure and never stops other plugins. It matters only
+  to an experiment that needs a component of that plugin.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ ENTRY_POINT_GROUP = "ganlab"
 
 @define
 class Plugins:
-    """The plugins of one command: the manager for hooks, the registry, and what failed to load.
+    """The loaded plugins of one command: the pluggy manager, the registry of components, and plugins that failed.
 
-    `problems` are the user's own: a file that is not there, a name to block that no plugin has.
+    `problems` are mistakes in the command's options: a plugin file that does not exist, an unknown name to block.
     """
 
     registry: Registry = field(factory=Registry)
@@ -52,25 +52,25 @@ class Plugins:
     origins: dict[str, Origin] = field(factory=dict)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
-    def tell(self, hook: str, **what: Any) -> list[PluginFailure]:
-        """Calls a hook of every plugin that has it; gives those that raised, which are told of nothing any more."""
+    def call_hook(self, hook: str, **arguments: Any) -> list[PluginFailure]:
+        """Calls a hook of every plugin that implements it; unregisters and returns the plugins that raised."""
         failed = []
         for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             plugin = implementation.plugin
             others = [other for other in self.manager.get_plugins() if other is not plugin]
-            with CatchPluginErrors() as guard:
-                self.manager.subset_hook_caller(hook, remove_plugins=others)(**what)
-            if guard.error is not None:
+            with CatchPluginErrors() as caught:
+                self.manager.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+            if caught.error is not None:
                 origin = self.origins[implementation.plugin_name]
-                failed.append(PluginFailure(origin, f"{hook}: {describe_error(guard.error, origin)}"))
+                failed.append(PluginFailure(origin, f"{hook}: {describe_error(caught.error, origin)}"))
                 self.manager.unregister(plugin)
         return failed
 
 
 def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plugins:
-    """All plugins: bundled, installed, in the folders named by GANLAB_PLUGINS, and `files`.
+    """Loads all plugins: bundled, installed, in the folders of GANLAB_PLUGINS, and `files`.
 
-    `blocked` names plugins (`ganlab plugins` shows their names) that are not even imported.
+    `blocked` are names of plugins (as `ganlab plugins` shows them) that are not imported.
     """
     plugins = Plugins()
     files = [file.expanduser().resolve() for file in files]
@@ -88,10 +88,10 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
         if origin.plugin in blocked:
             continue
         problems: list[str] = []
-        with CatchPluginErrors() as guard:
-            problems += _admit(plugins, origin, load())
-        if guard.error is not None:
-            problems.append(describe_error(guard.error, origin))
+        with CatchPluginErrors() as caught:
+            problems += _register_plugin(plugins, origin, load())
+        if caught.error is not None:
+            problems.append(describe_error(caught.error, origin))
         plugins.failures += [PluginFailure(origin, problem) for problem in problems]
     hint = "; `ganlab plugins` shows their names"
     plugins.problems += [
@@ -102,7 +102,7 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
 
 
 def plugin_sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[], ModuleType]]]:
-    """Where plugins come from, in order, each with a function that imports it."""
+    """Yields the origin of every plugin in loading order, with a function that imports it."""
     package = importlib.util.find_spec(BUNDLED)
     if package is not None and package.submodule_search_locations:
         version = _version("ganlab")
@@ -119,14 +119,14 @@ def plugin_sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[],
         yield origin, point.load
 
     folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
-    lying = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
-    for file in dict.fromkeys([*lying, *files]):
+    found = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
+    for file in dict.fromkeys([*found, *files]):
         origin = Origin(file.stem, "file", "", "", file)
         yield origin, lambda file=file: _import_file(file)  # type: ignore[misc]
 
 
 def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
-    """The modules below a package without importing any; names with a leading underscore are helpers."""
+    """Yields the bundled plugin modules below a package without importing them; `_` marks a helper module."""
     for location in locations:
         for module in pkgutil.iter_modules([location]):
             if module.name.startswith("_"):
@@ -138,7 +138,7 @@ def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
 
 
 def _module_file(name: str) -> Path | None:
-    """The file of a module, without importing it or the packages it is in; None where it is not found."""
+    """Finds the file of an installed plugin's module without importing it or its packages; None if not found."""
     head, *rest = name.split(".")
     spec = importlib.util.find_spec(head)
     for part in rest:
@@ -148,22 +148,22 @@ def _module_file(name: str) -> Path | None:
 
 
 def _import_file(file: Path) -> ModuleType:
-    """Imports a plugin file under a name of its own, so that it shadows nothing."""
+    """Imports a plugin file under a unique module name, so that it shadows no other module."""
     name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
+        raise ImportError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclass-like decorators look their module up
+    sys.modules[name] = module  # decorators such as attrs.frozen look up the module of a class
     spec.loader.exec_module(module)
     return module
 
 
-def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
-    """Registers a plugin with the manager and runs its register hooks; gives everything that is wrong with it.
+def _register_plugin(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
+    """Registers a plugin with pluggy and calls its `register_*` hooks; returns all problems.
 
-    What is wrong with a component leaves out that component, what is wrong with a hook the whole plugin: an experiment
-    must not run without a hook that it counts on.
+    A problem of a component excludes that component. A problem of a hook excludes the whole plugin, since an experiment
+    must not run without a hook that it relies on.
     """
     if origin.plugin in plugins.origins:
         return [f"a plugin of that name is already loaded: {plugins.origins[origin.plugin]}"]
@@ -178,12 +178,12 @@ def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
     plugins.manager.register(plugin, origin.plugin)
     others = [other for other in plugins.manager.get_plugins() if other is not plugin]
     for kind in KINDS.values():
-        # Called for one plugin at a time, so that every component knows whose it is.
+        # Called for one plugin at a time, so that the origin of every component is known.
         caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
-        with CatchPluginErrors() as guard:
-            caller(register=_registering(registry, kind.table, origin, problems))
-        if guard.error is not None:
-            problems.append(describe_error(guard.error, origin))
+        with CatchPluginErrors() as caught:
+            caller(register=_register_function(registry, kind.table, origin, problems))
+        if caught.error is not None:
+            problems.append(describe_error(caught.error, origin))
     if hooks.problems:
         plugins.manager.unregister(plugin)
     else:
@@ -191,8 +191,8 @@ def _admit(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
     return problems
 
 
-def _registering(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
-    """What a register hook is given: what is wrong is added to `problems`, with its line, and the hook goes on."""
+def _register_function(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
+    """Makes the `register` argument of a plugin's hook; it adds errors to `problems`, with their line, and goes on."""
 
     def register(*arguments: Any, **named: Any) -> None:
         line = line_in_plugin(traceback.extract_stack(), origin)

@@ -1,8 +1,9 @@
-"""Every component by kind and name, and where it came from.
+"""The registry of components by kind and name, with the plugin that each came from.
 
-Decisions: a name taken twice is an error that names both plugins, so the order of plugins never decides; a class is
-registered under one name, so that an experiment can be written back; the registry freezes before anything is built.
-All that is wrong with a class is said at once, with the lines of the protocol that it does not keep.
+Decisions:
+- A name registered twice is an error that names both plugins, so that the order of plugins never matters.
+- A class is registered under one name only, so that an experiment can be written back to TOML.
+- The registry is frozen before anything is built.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ganlab.utils.errors import GanlabError, UserError, did_you_mean, quote
 
 
 class RegistrationError(GanlabError):
-    """A plugin registers something that cannot be a component. `problems` holds one line for each thing to mend."""
+    """Exception for a name or class that cannot be registered as a component. `problems` has a line for each reason."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -29,17 +30,17 @@ class RegistrationError(GanlabError):
 
 @define
 class Registry:
-    """Names to components, kind by kind."""
+    """The registered components by kind and name."""
 
     _components: dict[tuple[str, str], Component] = field(factory=dict)
     _contested: dict[tuple[str, str], list[Origin]] = field(factory=dict)
     _frozen: bool = False
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
-        """Adds a component; raises RegistrationError with all that is wrong with its name and its class."""
+        """Registers a component; raises RegistrationError with all problems of its name and its class."""
         if self._frozen:
             raise GanlabError(
-                f"register({name!r}, …): the registry is frozen; components are registered in a register_* hook"
+                f"register({name!r}, …): the registry is frozen; register components in a register_* hook"
             )
         problems = [*component_name_problems(name), *component_class_problems(KINDS[kind], cls)]
         for other in self.of_kind(kind):
@@ -56,45 +57,45 @@ class Registry:
         self._components[kind, name] = Component(kind, name, cls, origin)
 
     def copy(self) -> Registry:
-        """A registry with the same components, to try others on."""
+        """Returns a registry with the same components, in which others can be tried."""
         return Registry(dict(self._components), {taken: list(by) for taken, by in self._contested.items()})
 
     def freeze(self) -> None:
         self._frozen = True
 
     def of_kind(self, kind: str) -> list[Component]:
-        """All components of a kind, by name."""
+        """Returns all registered components of a kind, sorted by name."""
         return sorted((c for c in self._components.values() if c.kind == kind), key=lambda c: c.name)
 
     def find(self, kind: str, name: str) -> Component:
-        """The component of that name; raises UserError where there is none, with the nearest name, or more than one."""
+        """Looks up a registered component; raises UserError if there is none (with similar names) or more than one."""
         if origins := self._contested.get((kind, name)):
             raise UserError(
                 f"the {kind} {quote(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
-                f"--no-plugin {origins[-1].plugin} leaves one out"
+                f"--no-plugin {origins[-1].plugin} excludes one"
             )
         if (kind, name) in self._components:
             return self._components[kind, name]
         names = [c.name for c in self.of_kind(kind)]
-        near = (
+        hint = (
             did_you_mean(name, names) or f"; there {'is' if len(names) == 1 else 'are'}: {', '.join(names) or 'none'}"
         )
-        raise UserError(f"unknown {kind} {quote(name)}{near}")
+        raise UserError(f"unknown {kind} {quote(name)}{hint}")
 
     def also_by(self, kind: str, name: str) -> list[Origin]:
-        """The plugins besides the first that register a component of that name, which no experiment may then name."""
+        """Returns the origins after the first that registered the same component name, which is then ambiguous."""
         return self._contested.get((kind, name), [])[1:]
 
     def component_of(self, kind: str, instance: Any) -> Component:
-        """The component that an instance was made from."""
+        """Returns the registered component that an instance was made from."""
         return next(c for c in self.of_kind(kind) if c.cls is type(instance))
 
     def origin_of(self, file: str) -> Origin | None:
-        """The plugin whose own file it is, of those that registered a component."""
+        """Returns the origin of the plugin whose file this is, if it registered a component."""
         return next((c.origin for c in self._components.values() if str(c.origin.file) == file), None)
 
     def suffixes(self, kind: str, instances: Iterable[Any]) -> list[str]:
-        """What tells components of one name apart in records: nothing for the first, "_2" for the second, and so on."""
+        """Returns suffixes that distinguish components of one name in records: "" for the first, then "_2", "_3", …"""
         counts: Counter[str] = Counter()
         suffixes = []
         for instance in instances:
