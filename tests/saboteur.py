@@ -189,15 +189,15 @@ def cut_off() -> None:
 @contextmanager
 def interrupted_at(stop: int) -> Iterator[None]:
     """A run of this process, in the body, is sent SIGINT at the boundary before a step."""
-    from ganlab.run.callbacks import Beside
+    from ganlab.run.callbacks.callback_list import CallbackList
 
-    plain = Beside.__call__
+    plain = CallbackList.__call__
 
-    def interrupting(self: Beside, step: int) -> None:
+    def interrupting(self: CallbackList, step: int) -> None:
         if step == stop:
             os.kill(os.getpid(), signal.SIGINT)
         plain(self, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Beside, "__call__", interrupting)
+        patch.setattr(CallbackList, "__call__", interrupting)
         yield

@@ -194,7 +194,7 @@ def sample(
     device
         Where to compute.
     """
-    from ganlab.run.load import load_run
+    from ganlab.run.load_run import load_run
     from ganlab.run.sample_images import write_samples
 
     if count < 1:

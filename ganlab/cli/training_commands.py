@@ -51,14 +51,14 @@ def run(
         Check everything, print the resolved experiment, write nothing.
     """
     from ganlab.run import train
-    from ganlab.run.open import Request
-    from ganlab.viz.progress import make_view
+    from ganlab.run.request import RunRequest
+    from ganlab.viz.progress import make_progress_view
 
     if anyway and not resume:
         raise UserError("--anyway: only goes with --resume")
     if resume and experiment.is_dir():
         experiment = experiment / "experiment.toml"
-    request = Request(
+    request = RunRequest(
         experiment=experiment,
         overrides=tuple(set_ or ()),
         out=out,
@@ -74,7 +74,7 @@ def run(
         console.print(train.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
         return 0
     try:
-        outcome = train.run(request, make_view(console))
+        outcome = train.run(request, make_progress_view(console))
     except Interrupted as error:
         Console(stderr=True).print(f"{error}; go on with --resume", markup=False, soft_wrap=True)
         return error.exit_code
@@ -83,10 +83,12 @@ def run(
 
 
 def _print_summary(console: Console, outcome: Outcome) -> None:
-    from ganlab.viz.progress import duration
+    from ganlab.viz.progress import format_duration
 
     console.print(
-        f"\n{outcome.status} at step {outcome.step:,} in {duration(outcome.seconds)}", highlight=False, soft_wrap=True
+        f"\n{outcome.status} at step {outcome.step:,} in {format_duration(outcome.seconds)}",
+        highlight=False,
+        soft_wrap=True,
     )
     for name, entry in outcome.metrics.items():
         best = entry.get("best")
@@ -125,7 +127,7 @@ def sweep(
     """
     from ganlab.sweep.launch import launch
     from ganlab.sweep.plan import load_sweep
-    from ganlab.utils.signals import terminable
+    from ganlab.utils.signals import signals_as_keyboard_interrupt
 
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: expected at least 1")
@@ -135,7 +137,7 @@ def sweep(
     total, done, failed = len(loaded.planned), skipped, 0
     print(f"{total} runs in {folder}" + (f", {skipped} finished already" if skipped else ""), flush=True)
     try:
-        with terminable():
+        with signals_as_keyboard_interrupt():
             for run, code in launch(loaded, folder, jobs):
                 done, failed = done + 1, failed + (code != 0)
                 how = "finished" if code == 0 else f"exit code {code} ({run.last_words(folder)})"
@@ -176,11 +178,11 @@ def bench(
 
     from ganlab.bench.benchmark import bench as measured
     from ganlab.bench.report import print_bench
-    from ganlab.viz.progress import make_view
+    from ganlab.viz.progress import make_progress_view
 
     if not 0 < seconds < math.inf:
         raise UserError(f"--seconds {seconds}: expected more than 0")
-    with make_view(Console(stderr=True)) as view:
+    with make_progress_view(Console(stderr=True)) as view:
         result = measured(experiment, tuple(set_ or ()), device, seconds, tuple(plugin or ()), view.progress)
     if json:
         print(json_.dumps(result, indent=2))

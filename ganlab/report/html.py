@@ -14,13 +14,13 @@ from ganlab.config.load import differences
 from ganlab.report.collect import Entry
 from ganlab.report.compare import Table
 from ganlab.report.table_output import HEADINGS, cells, in_words, notes
-from ganlab.run.monitors import spans
+from ganlab.run.alarms import spans
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
-from ganlab.viz.plots import curves_picture
-from ganlab.viz.progress import duration
+from ganlab.viz.plots import metric_curves_png
+from ganlab.viz.progress import format_duration
 
 OVER_TIME = 6
 """Sample grids of one run in its report: the first, the last, and some between."""
@@ -55,7 +55,7 @@ def _table(table: Table, by_path: Mapping[Path, Entry]) -> dict[str, Any]:
         "headings": [heading.format(baseline=table.baseline) for heading in HEADINGS],
         "rows": [{"cells": cells(row)} for row in table.rows],
         "notes": notes(table),
-        "curves": _inline(curves_picture(curves, table.metric, table.floor)),
+        "curves": _inline(metric_curves_png(curves, table.metric, table.floor)),
         "grids": grids,
         "differences": lines,
         "commands": [f"ganlab run {entry.path / 'experiment.toml'}" for mine in runs.values() for entry in mine],
@@ -88,7 +88,7 @@ def report_page(path: Path) -> str:
     return _rendered(
         "report.html",
         title=f"{info['name']}, seed {info['seed']}",
-        status=f"{how_far} in {duration(info.get('seconds', 0.0))}, on {info['device']}",
+        status=f"{how_far} in {format_duration(info.get('seconds', 0.0))}, on {info['device']}",
         average=info.get("weights") == "ema",
         alarms=alarmed,
         scores=scores,

@@ -1,4 +1,4 @@
-"""ganlab.run.environment."""
+"""The environment that a run's bits depend on besides its experiment: versions, device, processor, plugins, data."""
 
 from __future__ import annotations
 
@@ -18,16 +18,12 @@ from ganlab.utils import distributed
 
 
 def versions() -> dict[str, str]:
-    """What results depend on besides the experiment."""
-    import torch
-
+    """The versions of ganlab, Python and torch, as run.json records them."""
     return {"ganlab": __version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def processor() -> str:
-    """This machine's processor and what torch uses of it: other ones sum in another order, or draw other bits."""
-    import torch
-
+    """This machine's CPU and the instructions torch uses of it: another CPU may sum in another order."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -35,8 +31,8 @@ def processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def surroundings_of(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
-    """What the bits of a run depend on besides its experiment."""
+def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
+    """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device, dataset = training.game.device, training.dataset
     used = Structurer(plugins.registry).components_in(experiment)
     return {

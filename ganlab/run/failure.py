@@ -1,10 +1,13 @@
-"""How a run ended, in words: its status, and of a failure which plugin, which step, and what there is to go on from."""
+"""How a run ended, for run.json and the command line: its status, and the message of a failure.
+
+A message names the plugin, the step and the checkpoint that is kept; for NaN, what caused it.
+"""
 
 from __future__ import annotations
 
-from ganlab.plugin.failures import blamed
+from ganlab.plugin.failures import attribute_to_plugin
 from ganlab.run import divergence
-from ganlab.run.callbacks import Beside
+from ganlab.run.opened_run import OpenedRun
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.errors import (
     CannotWrite,
@@ -21,7 +24,7 @@ from ganlab.utils.memory import is_out_of_memory
 
 
 def status_of(failure: BaseException | None) -> str:
-    """What run.json calls the way a run ended."""
+    """The status in run.json of a run that ended with this failure: finished, interrupted, diverged or failed."""
     if failure is None:
         return "finished"
     if isinstance(failure, (Interrupted, KeyboardInterrupt)):
@@ -29,39 +32,39 @@ def status_of(failure: BaseException | None) -> str:
     return "diverged" if isinstance(failure, Diverged) else "failed"
 
 
-def explained(error: BaseException | None, beside: Beside) -> BaseException | None:
-    """What ended a run in words of what to do: which plugin, which step, which checkpoint there is."""
+def explain_failure(error: BaseException | None, run: OpenedRun, step: int) -> BaseException | None:
+    """The failure to report for what ended a run after `step` steps: it names plugin, step and checkpoint."""
     if error is None or isinstance(error, (Interrupted, KeyboardInterrupt, UserError)):
         return error
-    saved = max(list_checkpoints(beside.run.checkpoints), default=None)
+    saved = max(list_checkpoints(run.folder.checkpoints), default=None)
     kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved:,} is kept"
-    after = f"after step {beside.step:,}"
+    after = f"after step {step:,}"
     if isinstance(error, Diverged):
-        return Diverged(f"{_diagnosed(error, beside)}; {kept}")
+        return Diverged(f"{_find_cause(error, run, step)}; {kept}")
     if type(error) in (CannotWrite, GanlabError):
         return type(error)(f"{error}; {kept}")
     if isinstance(error, GanlabError) and not isinstance(error, ComponentError):
         return error
     if is_out_of_memory(error):
-        size = beside.experiment.train.batch_size
+        size = run.experiment.train.batch_size
         return OutOfMemory(
-            f"memory ran out {after} on {beside.training.game.device}, with train.batch_size = {size}: try a smaller "
+            f"memory ran out {after} on {run.training.game.device}, with train.batch_size = {size}: try a smaller "
             f"one ({one_line(error, limit=160)}); {kept}"
         )
-    failure = blamed(error, beside.plugins.registry, after)
+    failure = attribute_to_plugin(error, run.plugins.registry, after)
     return PluginFailed(f"{failure}; {kept}", failure.trace) if isinstance(failure, PluginFailed) else error
 
 
-def _diagnosed(error: Diverged, beside: Beside) -> str:
-    """Which step, term and plugin it was, found by taking the steps since the latest checkpoint again."""
+def _find_cause(error: Diverged, run: OpenedRun, step: int) -> str:
+    """The cause of a divergence in words, found by repeating the steps since the latest checkpoint."""
 
     def progress(what: str, done: int, total: int) -> None:
-        beside.view.progress(what, done, total)
-        if beside.stop.requested:
+        run.view.progress(what, done, total)
+        if run.stop.requested:
             raise Interrupted("the search was stopped")
 
-    beside.view.line(f"{error}; looking for the cause")
-    device, saved = beside.training.game.device, beside.run.checkpoints
-    found = divergence.cause(str(error), beside.experiment, beside.plugins, device, saved, beside.step, progress)
-    beside.view.progress("", 0, 0)
+    run.view.line(f"{error}; looking for the cause")
+    device, saved = run.training.game.device, run.folder.checkpoints
+    found = divergence.find_cause(str(error), run.experiment, run.plugins, device, saved, step, progress)
+    run.view.progress("", 0, 0)
     return found

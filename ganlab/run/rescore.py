@@ -11,11 +11,11 @@ import attrs
 from rich.console import Console
 
 from ganlab.config.converter import Problems, Structurer
-from ganlab.evaluation.evaluator import Evaluator, Scoring
-from ganlab.evaluation.per_class import means, name_of, scorer_of
-from ganlab.evaluation.scoring import named_metrics, score_with_progress
+from ganlab.evaluation.evaluator import Evaluator, MetricRunner
+from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
+from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
 from ganlab.protocols import Metric
-from ganlab.run.load import Run, load_run
+from ganlab.run.load_run import Run, load_run
 from ganlab.run.run_folder import RunFolder
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
@@ -23,7 +23,7 @@ from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError
 from ganlab.utils.paths import places
 from ganlab.utils.rng import check_truncation
-from ganlab.viz.progress import PlainView, shown_progress
+from ganlab.viz.progress import PlainView, progress_bar
 
 
 def rescore(
@@ -55,15 +55,15 @@ def rescore(
         network = run.generator.to(own_device)
         whole = scorer.generator(network, run.weights, run.conditions, truncation)
 
-        def of_class(label: int) -> Scoring:
+        def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = scorer_of(label, whole).generator(network, run.weights, conditions, truncation)
+            scoring = class_evaluator(label, whole).generator(network, run.weights, conditions, truncation)
             return attrs.evolve(scoring, about={**scoring.about, "class": label})
 
         if per_class:
             records = _scored_by_class(of_class, labels, metrics, str(run.path))
         else:
-            records = score_with_progress(whole, metrics, str(run.path))
+            records = run_metrics_with_progress(whole, metrics, str(run.path))
         records = [{"step": run.step, "eval": True, **record} for record in records]
         if distributed.rank() != 0:
             return []
@@ -102,17 +102,22 @@ def _of_run(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
 
 
 def _scored_by_class(
-    of_class: Callable[[int], Scoring], labels: Sequence[int], metrics: Sequence[tuple[str, str, Metric]], where: str
+    of_class: Callable[[int], MetricRunner],
+    labels: Sequence[int],
+    metrics: Sequence[tuple[str, str, Metric]],
+    where: str,
 ) -> list[dict[str, Any]]:
     """The records of all metrics, each of every class and then of the mean; says on stderr which classes it refused."""
     found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in metrics]
     refused: list[dict[int, str]] = [{} for _ in metrics]
-    with shown_progress() as progress_of:
+    with progress_bar() as progress_of:
         for label in labels:
             scoring = of_class(label)  # of one class at a time, so that its images and features are not all kept
             for index, (name, suffix, metric) in enumerate(metrics):
                 try:
-                    records = scoring.score(metric, name_of(suffix, label), progress_of(name_of(name, label)))
+                    records = scoring.score(
+                        metric, per_class_name(suffix, label), progress_of(per_class_name(name, label))
+                    )
                 except ComponentError as error:
                     refused[index][label] = str(error)
                 else:
@@ -130,5 +135,5 @@ def _scored_by_class(
     return [
         record
         for by_label in found
-        for record in [*(record for records in by_label.values() for record in records), *means(by_label)]
+        for record in [*(record for records in by_label.values() for record in records), *mean_over_classes(by_label)]
     ]

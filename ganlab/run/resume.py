@@ -1,11 +1,11 @@
-"""The folder of a run: which one it is, whether it may be opened, and going on from what it holds.
+"""Resuming a run (`--resume`): what must be as it was, and restoring the latest checkpoint.
 
 Decisions:
-- Nothing is overwritten: a folder that holds a run is opened only to go on with it, one that holds anything else never.
-- A run is resumed only where it will repeat to the bit, or where `--anyway` says that it need not. What the bits depend
-  on is written into run.json and compared, line by line.
-- What can be refused is refused before the first step: a folder that another process has, a disk without room for a
-  checkpoint.
+- A run is resumed only where it will be bitwise identical to an uninterrupted one, or where `--anyway` says that it
+  need not be. What the bits depend on is written into run.json and compared, one line for each difference.
+- Of a bundled plugin the release counts, as it does for the core: its file may be elsewhere or have changed. Of an
+  installed or local plugin the file counts.
+- Records and samples of steps after the checkpoint are dropped, since those steps are repeated.
 """
 
 from __future__ import annotations
@@ -24,68 +24,116 @@ from ganlab.training.loop import Training
 from ganlab.training.state import restore_training
 from ganlab.utils import distributed
 from ganlab.utils.errors import UserError, one_line
-from ganlab.utils.files import remove
+from ganlab.utils.files import remove_path
 from ganlab.utils.hashing import sha256
-from ganlab.viz.progress import View
+from ganlab.viz.progress import ProgressView
 
-TOLD = 20
-"""How many differences between two experiments are told, a line each."""
+MOST_DIFFERENCES = 20
+"""How many differences between a run and the one to resume it as are reported, a line each."""
 
 
 FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", *NO_RESULTS)
-"""What a resume may change and still repeat the steps that there were."""
+"""What may change on resume, since the steps that were taken do not depend on it."""
+
+RELEASE = ("source", "distribution", "version")
+"""What must not change on resume of what run.json says of a component from a bundled plugin."""
 
 
-def goes_further(path: Path, experiment: Experiment) -> bool:
-    """Whether the experiment now asks for more than the finished run in the folder did."""
-    asked = read_toml(path / "experiment.toml").get("train")
-    if not isinstance(asked, Mapping):
+def asks_for_more_steps(path: Path, experiment: Experiment) -> bool:
+    """Whether the experiment now asks for more training than the finished run in the folder had."""
+    before = read_toml(path / "experiment.toml").get("train")
+    if not isinstance(before, Mapping):
         raise UserError(f"{path / 'experiment.toml'}: damaged: it has no table [train]")
-    return (asked.get("steps"), asked.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
+    return (before.get("steps"), before.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
 
 
-def identity(table: Mapping[str, Any]) -> str:
-    """A hash of what makes an experiment this one, which its checkpoints carry: two of one identity go on alike."""
+def experiment_identity(table: Mapping[str, Any]) -> str:
+    """A hash of all of an experiment that must not change on resume; each checkpoint carries it."""
     flat = {key: value for key, value in _flat(table).items() if _is_bound(key)}
     return sha256(json.dumps(flat, sort_keys=True).encode())
 
 
-def refuse_other(path: Path, earlier: dict[str, Any], table: dict[str, Any], surroundings: dict[str, Any]) -> None:
-    """Refuses to resume what would not go on with the same bits, with a line for each thing that differs."""
-    before = _flat(read_toml(path / "experiment.toml"))
-    wanted = _flat(table)
-    before |= _flat({key: earlier.get(key) for key in surroundings})
-    wanted |= _flat(surroundings)
+def check_resumable(
+    folder: RunFolder, table: dict[str, Any], environment: dict[str, Any], training: Training, view: ProgressView
+) -> None:
+    """Refuses to resume a run that would not continue with the same bits; raises UserError.
+
+    `folder.info` is run.json of the earlier run; `table` and `environment` are the experiment and environment now.
+    """
+    _refuse_differences(folder, table, environment)
+    _refuse_changed_schedules(folder, training)
+    _report_changed_bundled_files(folder, environment["components"], view)
+
+
+def _refuse_differences(folder: RunFolder, table: dict[str, Any], environment: dict[str, Any]) -> None:
+    """Refuses to resume with another experiment or environment: one line for each difference."""
+    path, earlier = folder.path, {key: folder.info.get(key) for key in environment}
+    environment = dict(environment)
+    earlier["components"], environment["components"] = _binding(earlier["components"], environment["components"])
+    before = _flat(read_toml(path / "experiment.toml")) | _flat(earlier)
+    wanted = _flat(table) | _flat(environment)
     keys = filter(_is_bound, before.keys() | wanted.keys())
     differing = sorted(key for key in keys if before.get(key) != wanted.get(key))
     if differing:
         was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (before, wanted))
-        more = [f"{path}: and {len(differing) - TOLD} more"] if len(differing) > TOLD else []
+        left_out = len(differing) - MOST_DIFFERENCES
         raise UserError(
-            *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:TOLD]),
-            *more,
+            *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]),
+            *([f"{path}: and {left_out} more"] if left_out > 0 else []),
             f"{path}: resuming would not repeat the run to the bit; to go on all the same: --resume --anyway",
         )
 
 
-def refuse_bent(folder: RunFolder, earlier: Mapping[str, Any], training: Training) -> None:
-    """Refuses another number of steps where a schedule follows it: the steps that were taken would have been others."""
-    before = earlier.get("total_steps", training.total_steps)
+def _binding(before: Any, now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What must be equal of the components of a run and of its resume: all, but only the release of bundled ones."""
+    bound_before, bound_now = dict(before) if isinstance(before, Mapping) else {}, dict(now)
+    for label in _bundled_in_both(bound_before, bound_now):
+        for components in (bound_before, bound_now):
+            components[label] = {key: components[label].get(key) for key in RELEASE}
+    return bound_before, bound_now
+
+
+def _bundled_in_both(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The components that come from a bundled plugin both in the earlier run and in its resume."""
+
+    def is_bundled(origin: Any) -> bool:
+        return isinstance(origin, Mapping) and origin.get("source") == "bundled"
+
+    return [label for label in now if is_bundled(now[label]) and is_bundled(before.get(label))]
+
+
+def _report_changed_bundled_files(folder: RunFolder, now: Mapping[str, Any], view: ProgressView) -> None:
+    """Reports in one line which bundled plugin files have changed since the run to resume began."""
+    before = folder.info["components"]
+    bundled = _bundled_in_both(before, now)
+    bundled = [label for label in bundled if _is_bound(f"components.{label}")]
+    changed = [label for label in bundled if before[label].get("sha256") != now[label].get("sha256")]
+    if changed:
+        view.line(
+            f"{folder.path}: bundled files have changed since the run began, within the same release: "
+            f"{', '.join(changed)}; going on"
+        )
+
+
+def _refuse_changed_schedules(folder: RunFolder, training: Training) -> None:
+    """Refuses to resume with another number of steps where a schedule's values in earlier steps depend on it."""
+    before = folder.info.get("total_steps", training.total_steps)
     done = distributed.broadcast_json(lambda: max(list_checkpoints(folder.checkpoints), default=0))
-    if bent := training.schedules.bent(before, done):
+    if changed := training.schedules.keys_changed_by_total(before, done):
         raise UserError(
-            f"{folder.path}: {', '.join(bent)}: scheduled over the whole run, which had {before:,} steps and is now to "
-            f"have {training.total_steps:,}: the {done:,} that were taken would have been others. Give the schedule an "
-            "`end` in a new run; to go on all the same: --resume --anyway"
+            f"{folder.path}: {', '.join(changed)}: scheduled over the whole run, which had {before:,} steps and is now "
+            f"to have {training.total_steps:,}: the {done:,} that were taken would have been others. Give the schedule "
+            "an `end` in a new run; to go on all the same: --resume --anyway"
         )
 
 
 def _is_bound(key: str) -> bool:
-    """Whether a resume must leave a key as it was: it is none of `FREE`, nor inside one."""
+    """Whether a key of an experiment or environment must not change on resume: it is not in `FREE`, nor inside one."""
     return key not in FREE and not key.startswith(tuple(f"{free}{mark}" for free in FREE for mark in ".["))
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested tables and lists as one table with dotted keys, to compare experiments."""
     if isinstance(value, Mapping):
         return {k: v for key, item in value.items() for k, v in _flat(item, f"{at}.{key}" if at else str(key)).items()}
     if isinstance(value, list):
@@ -93,8 +141,11 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     return {at: value}
 
 
-def restored(folder: RunFolder, training: Training, view: View, identity_now: str, anyway: bool) -> int:
-    """Loads the latest whole checkpoint; the records of later steps are dropped. Returns the step to go on from."""
+def restore_latest(folder: RunFolder, training: Training, view: ProgressView, identity: str, anyway: bool) -> int:
+    """Restores the latest whole checkpoint of a run and drops later records; returns the step to resume at.
+
+    `identity` is that of the experiment now. A damaged checkpoint is reported and renamed.
+    """
     damaged: dict[Path, str] = {}
     for step, path in reversed(list_checkpoints(folder.checkpoints).items()):
         try:
@@ -106,15 +157,15 @@ def restored(folder: RunFolder, training: Training, view: View, identity_now: st
             view.line(f"{line}; using the one before")
         if step > training.total_steps:
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
-        about = state.get("progress", {})
-        if about.get("experiment") != identity_now and not anyway:
+        progress = state.get("progress", {})
+        if progress.get("experiment") != identity and not anyway:
             raise UserError(f"{path}: belongs to another experiment; to go on from it all the same: --resume --anyway")
         try:
             restore_training(training, state, new_options=anyway)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        _tell_what_is_gone(folder, about.get("records", {}), step, view)
-        _put_aside(folder, damaged)
+        _report_missing_records(folder, progress.get("records", {}), step, view)
+        _rename_damaged(folder, damaged)
         folder.forget_after(step)
         view.line(f"resuming {folder.path} at step {step:,}")
         return step
@@ -122,24 +173,24 @@ def restored(folder: RunFolder, training: Training, view: View, identity_now: st
         raise UserError(
             *damaged.values(), f"{folder.path}: no checkpoint is whole; to start again from step 0: --resume --anyway"
         )
-    _put_aside(folder, damaged)
+    _rename_damaged(folder, damaged)
     folder.forget_after(-1)
     view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
     return 0
 
 
-def _put_aside(folder: RunFolder, damaged: Iterable[Path]) -> None:
-    """Renames damaged checkpoints: as the latest ones they would be kept, and the whole ones before them would go."""
+def _rename_damaged(folder: RunFolder, damaged: Iterable[Path]) -> None:
+    """Renames damaged checkpoints on resume: as the latest ones they would be kept, and whole ones be removed."""
     for path in damaged if folder.writes else ():
         aside = path.with_name(f"damaged-{path.name}")
-        remove(aside)
+        remove_path(aside)
         path.rename(aside)
 
 
-def _tell_what_is_gone(folder: RunFolder, counts: Mapping[str, int], step: int, view: View) -> None:
-    """Says where there are fewer records than there were when the checkpoint was saved."""
+def _report_missing_records(folder: RunFolder, counts: Mapping[str, int], step: int, view: ProgressView) -> None:
+    """Reports on resume that there are fewer records than when the checkpoint was saved."""
     for file, count in counts.items():
         records = read_records(folder.path / file)
-        there = sum(record["step"] <= step and not record.get("eval") for record in records)
-        if there < count:
-            view.line(f"{folder.path / file}: {count - there} of {count} records up to step {step:,} are gone")
+        left = sum(record["step"] <= step and not record.get("eval") for record in records)
+        if left < count:
+            view.line(f"{folder.path / file}: {count - left} of {count} records up to step {step:,} are gone")

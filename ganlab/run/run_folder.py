@@ -23,7 +23,7 @@ from attrs import define, field
 
 from ganlab.run.records import _cut_to_whole_lines, read_records, record_line, to_json
 from ganlab.utils.errors import UserError, did_you_mean, one_line
-from ganlab.utils.files import remove, write_whole, writing
+from ganlab.utils.files import raise_cannot_write, remove_path, write_whole
 
 HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
 """The temporary names under which a run's files are written."""
@@ -97,7 +97,7 @@ class RunFolder:
             raise UserError(f"{self.path}: another process is writing to this run") from None
         for item in self._items():
             if HALF_WRITTEN.fullmatch(item.name):
-                remove(item)
+                remove_path(item)
 
     def _items(self) -> list[Path]:
         """All that lies in the folder and in the folders of a run in it."""
@@ -120,7 +120,7 @@ class RunFolder:
         if not self.writes:
             return
         line, path = record_line(record).encode(), self.path / file
-        with writing(path, len(line)), path.open("ab+") as stream:
+        with raise_cannot_write(path, len(line)), path.open("ab+") as stream:
             _cut_to_whole_lines(stream)
             stream.write(line)
             stream.flush()

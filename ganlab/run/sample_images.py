@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlab.evaluation.sampling import images_from, sample_grid
-from ganlab.run.load import Run
+from ganlab.evaluation.sampling import generate_images, sample_grid
+from ganlab.run.load_run import Run
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.utils.rng import check_truncation, derived_seed, latents
-from ganlab.viz.image_grid import PNG_CHANNELS, png, save_grid
+from ganlab.viz.image_grid import PNG_CHANNELS, encode_png, save_grid
 
 WALK = 8
 """Images in a row of an interpolation."""
@@ -61,7 +61,7 @@ def write_samples(
     else:
         digits = max(5, len(str(count - 1)))
         for index, image in enumerate(images):
-            write_whole(out / f"{index:0{digits}}.png", png(image))
+            write_whole(out / f"{index:0{digits}}.png", encode_png(image))
 
 
 def latent_walk(
@@ -87,5 +87,5 @@ def latent_walk(
     condition = conditions.drawn(rows, torch.Generator().manual_seed(derived_seed(seed, "walk", "condition")))
     if condition is not None:
         condition = condition.repeat_interleave(WALK, 0)
-    images = [part.cpu() for part in images_from(run.generator, z.flatten(0, 1), device, condition)]
+    images = [part.cpu() for part in generate_images(run.generator, z.flatten(0, 1), device, condition)]
     return torch.cat(images)[:count], None if condition is None else condition[:count]

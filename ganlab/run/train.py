@@ -1,6 +1,11 @@
-"""The life of one run.
+"""`ganlab run`: the life of a run, from the request to the status in run.json. Read it from top to bottom.
 
-The order: read and refuse, build and refuse, and only then make a folder; train; say what became of it in run.json.
+    request --load--> experiment, run folder --open_run--> OpenedRun --train_run--> error or None --finish--> Outcome
+
+Decisions:
+- What can be refused is refused before there is a run folder: the experiment is read, then everything is built, and
+  only then is the folder made, or the run in it resumed.
+- However the training ends, run.json says so.
 """
 
 from __future__ import annotations
@@ -19,16 +24,18 @@ from attrs import frozen
 from ganlab.config.load import load_experiment, to_toml
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator, Progress
-from ganlab.plugin.failures import Guard, blamed
+from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
-from ganlab.run.callbacks import Beside
-from ganlab.run.environment import surroundings_of
+from ganlab.run.callbacks.callback_list import CallbackList
+from ganlab.run.environment import run_environment
 from ganlab.run.events import EventDispatcher
-from ganlab.run.failure import explained, status_of
+from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
-from ganlab.run.open import Request, chosen_folder, earlier_run, open_folder
+from ganlab.run.open_folder import choose_folder, earlier_run, open_folder
+from ganlab.run.opened_run import OpenedRun
 from ganlab.run.records import best_and_final, read_records
-from ganlab.run.resume import goes_further, identity, refuse_bent, refuse_other, restored
+from ganlab.run.request import RunRequest
+from ganlab.run.resume import asks_for_more_steps, check_resumable, experiment_identity, restore_latest
 from ganlab.run.run_folder import RunFolder, now
 from ganlab.training.build import build
 from ganlab.training.checkpoint import list_checkpoints
@@ -40,12 +47,12 @@ from ganlab.utils.errors import CannotWrite, ComponentError, UserError
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.utils.signals import StopRequest
-from ganlab.viz.progress import View
+from ganlab.viz.progress import ProgressView
 
 
 @frozen
 class Outcome:
-    """What became of a run. `weights` are those that were sampled and scored: "ema" or "plain"."""
+    """How a run ended: its status, last step and scores. `weights`, "ema" or "plain", are those that were scored."""
 
     path: Path
     status: str
@@ -55,93 +62,132 @@ class Outcome:
     weights: str
 
 
-def dry_run(request: Request) -> str:
-    """Everything that a run would refuse is refused; returns the resolved experiment. Writes no run folder."""
-    experiment, plugins = _loaded(request)
+def dry_run(request: RunRequest) -> str:
+    """`ganlab run --dry-run`: refuses what a run would refuse, and returns the resolved experiment; writes nothing."""
+    experiment, plugins = _load(request)
     with deterministic(experiment.train.deterministic):
-        _built(request, experiment, plugins, pick_device(request.device))
+        build_run(request, experiment, plugins, pick_device(request.device))
     return to_toml(experiment, plugins)
 
 
-def run(request: Request, view: View) -> Outcome:
-    """Trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
+def run(request: RunRequest, view: ProgressView) -> Outcome:
+    """`ganlab run`: trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
     with distributed.process_group(pick_device(request.device)) as device:
-        return _run(request, view, device)
+        began = time.monotonic()
+        experiment, plugins = _load(request)
+        folder = _find_folder(request, experiment)
+        if folder.info.get("status") == "finished" and not asks_for_more_steps(folder.path, experiment):
+            view.line(f"already finished: {folder.path}")
+            return _finished_before(folder)
+        with (
+            StopRequest() as stop,
+            view,
+            deterministic(experiment.train.deterministic),
+            open_run(request, experiment, plugins, folder, device, view, stop) as opened,
+        ):
+            callbacks = CallbackList(opened)
+            error = train_run(opened, callbacks)
+            return finish(opened, callbacks.step, error, began)
 
 
-def _run(request: Request, view: View, device: torch.device) -> Outcome:
-    began = time.monotonic()
-    experiment, plugins = _loaded(request)
-    folder = RunFolder(
-        Path(distributed.broadcast_json(lambda: str(chosen_folder(request, experiment)))),
-        writes=distributed.rank() == 0,
-    )
-    earlier = distributed.broadcast_json(lambda: earlier_run(folder.path, request))
-    if earlier.get("status") == "finished" and not goes_further(folder.path, experiment):
-        view.line(f"already finished: {folder.path}")
-        metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
-        return Outcome(folder.path, "finished", earlier.get("step", 0), 0.0, metrics, earlier.get("weights", "plain"))
-    with StopRequest() as stop, view, deterministic(experiment.train.deterministic):
-
-        def progress(what: str, done: int, total: int) -> None:
-            view.progress(what, done, total)
-            if stop.requested:
-                raise KeyboardInterrupt
-
-        training, scorer = _built(request, experiment, plugins, device, progress)
-        surroundings = surroundings_of(experiment, plugins, training)
-        toml = to_toml(experiment, plugins)
-        table = tomllib.loads(toml)
-        if earlier and not request.anyway:
-            refuse_other(folder.path, earlier, table, surroundings)
-            refuse_bent(folder, earlier, training)
-        open_folder(folder, request, earlier, training)
-        try:
-            start = restored(folder, training, view, identity(table), request.anyway) if earlier else 0
-            folder.info = dict(earlier)
-            if folder.writes:
-                write_whole(folder.experiment_file, toml)
-            folder.write_info(
-                status="running",
-                name=experiment.name,
-                seed=experiment.seed,
-                identity=identity(table),
-                started=earlier.get("started", now()),
-                resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
-                images=attrs.asdict(training.images),
-                condition=training.conditions.record(),
-                resident=not training.loader.streams,
-                total_steps=training.total_steps,
-                weights=training.weights,
-                step_levers=training.levers,
-                **surroundings,
-            )
-            audience = EventDispatcher(plugins, folder, view)
-            return _trained(Beside(experiment, training, folder, plugins, scorer, view, stop, audience), start, began)
-        finally:
-            training.loader.close()
-            folder.unlock()
+# ---------------------------------------------------------------------------------------------------------------------
+# Request: the experiment, and the folder it names
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-def _loaded(request: Request) -> tuple[Experiment, Plugins]:
+def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
     return load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked)
 
 
-def _built(
-    request: Request,
+def _find_folder(request: RunRequest, experiment: Experiment) -> RunFolder:
+    """The run folder of a request, not yet made; its `info` is run.json of an earlier run, empty for a new one."""
+    path = Path(distributed.broadcast_json(lambda: str(choose_folder(request, experiment))))
+    earlier = distributed.broadcast_json(lambda: earlier_run(path, request))
+    return RunFolder(path, earlier, writes=distributed.rank() == 0)
+
+
+def _finished_before(folder: RunFolder) -> Outcome:
+    """The outcome of a run that had finished before it was asked to resume."""
+    metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
+    weights = folder.info.get("weights", "plain")
+    return Outcome(folder.path, "finished", folder.info.get("step", 0), 0.0, metrics, weights)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Opened: everything is built, the folder is made and locked, an earlier run is restored
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_run(
+    request: RunRequest,
+    experiment: Experiment,
+    plugins: Plugins,
+    folder: RunFolder,
+    device: torch.device,
+    view: ProgressView,
+    stop: StopRequest,
+) -> Iterator[OpenedRun]:
+    """Builds what trains, makes and locks the run folder, and restores the run that is in it, for as long as the body.
+
+    `folder.info` is run.json of the run to resume, empty for a new one. Raises UserError where the run is refused.
+    """
+
+    def progress(what: str, done: int, total: int) -> None:
+        view.progress(what, done, total)
+        if stop.requested:
+            raise KeyboardInterrupt
+
+    earlier = dict(folder.info)
+    training, evaluator = build_run(request, experiment, plugins, device, progress)
+    environment = run_environment(experiment, plugins, training)
+    toml = to_toml(experiment, plugins)
+    table = tomllib.loads(toml)
+    if earlier and not request.anyway:
+        check_resumable(folder, table, environment, training, view)
+    open_folder(folder, request, training)
+    try:
+        identity = experiment_identity(table)
+        start = restore_latest(folder, training, view, identity, request.anyway) if earlier else 0
+        if folder.writes:
+            write_whole(folder.experiment_file, toml)
+        folder.write_info(
+            status="running",
+            name=experiment.name,
+            seed=experiment.seed,
+            identity=identity,
+            started=earlier.get("started", now()),
+            resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
+            images=attrs.asdict(training.images),
+            condition=training.conditions.record(),
+            resident=not training.loader.streams,
+            total_steps=training.total_steps,
+            weights=training.weights,
+            step_levers=training.step_optimizations,
+            **environment,
+        )
+        events = EventDispatcher(plugins, folder, view)
+        yield OpenedRun(experiment, plugins, training, evaluator, folder, earlier, start, view, stop, events)
+    finally:
+        training.loader.close()
+        folder.unlock()
+
+
+def build_run(
+    request: RunRequest,
     experiment: Experiment,
     plugins: Plugins,
     device: torch.device,
     progress: Progress | None = None,
 ) -> tuple[Training, Evaluator]:
-    """The objects that train and score; whatever refuses is named with the experiment's file."""
+    """Builds what trains and what scores; an error names the experiment's file, or the plugin that raised it."""
     where = places()
-    with Guard() as guard:
+    with CatchPluginErrors() as guard:
         training = build(experiment, plugins.registry, where, device)
-        scorer = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
+        evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:
-                scorer.prepare(metric, *([progress] if progress else []))
+                evaluator.prepare(metric, *([progress] if progress else []))
             except ComponentError as error:
                 raise UserError(f"metric[{index}]: {error}") from None
         for index, tracker in enumerate(experiment.tracker):
@@ -152,57 +198,66 @@ def _built(
     if isinstance(guard.error, UserError):
         raise UserError(*(f"{request.experiment}: {line}" for line in guard.error.problems)) from None
     if guard.error is not None:
-        raise blamed(guard.error, plugins.registry, "before the first step") from guard.error
-    return training, scorer
+        raise attribute_to_plugin(guard.error, plugins.registry, "before the first step") from guard.error
+    return training, evaluator
 
 
-def _trained(beside: Beside, start: int, began: float) -> Outcome:
-    """Trains, and writes down how it ended whatever happens. `began` is when the command did."""
-    training, folder = beside.training, beside.run
-    earlier_seconds = folder.info.get("seconds", 0.0)
-    outcome = Outcome(folder.path, "running", start, 0.0, {}, training.weights)
+# ---------------------------------------------------------------------------------------------------------------------
+# Trained, and ended
+# ---------------------------------------------------------------------------------------------------------------------
 
-    def ended(kind: object, error: BaseException | None, trace: object) -> None:
-        nonlocal outcome
-        failure = explained(error, beside)
-        outcome = Outcome(
-            path=folder.path,
-            status=status_of(failure),
-            step=max(list_checkpoints(folder.checkpoints), default=0),
-            seconds=earlier_seconds + time.monotonic() - began,
-            metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
-            weights=training.weights,
+
+def train_run(run: OpenedRun, callbacks: CallbackList) -> BaseException | None:
+    """Trains an opened run from its start to its last step; returns what ended it early, or None."""
+    try:
+        with CatchPluginErrors() as guard, deterministic(run.experiment.train.deterministic):  # names the operation
+            callbacks.started(run.start)
+            run.events.started(run.experiment.tracker)
+            train(run.training, run.start, callbacks)
+    except KeyboardInterrupt as interrupt:
+        return interrupt
+    return guard.error
+
+
+def finish(run: OpenedRun, step: int, error: BaseException | None, began: float) -> Outcome:
+    """Draws the final plots and writes how a run ended into run.json; raises what ended it early, explained.
+
+    `step` is the number of finished steps. `began` is when the command started, by the monotonic clock.
+    """
+    folder, view = run.folder, run.view
+    failure = explain_failure(error, run, step)
+    outcome = Outcome(
+        path=folder.path,
+        status=status_of(failure),
+        step=max(list_checkpoints(folder.checkpoints), default=0),
+        seconds=run.earlier.get("seconds", 0.0) + time.monotonic() - began,
+        metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
+        weights=run.training.weights,
+    )
+    if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
+        with _no_second_failure(failure, view):
+            draw_plots(run.training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
+    # After the plots: a run that is killed while they are drawn is resumed, and a finished run has all its files.
+    with _no_second_failure(failure, view):
+        folder.write_info(
+            status=outcome.status,
+            ended=now(),
+            step=outcome.step,
+            seconds=round(outcome.seconds, 3),
+            metrics=outcome.metrics,
+            error=f"{type(failure).__name__}: {failure}" if failure else None,
         )
-        if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
-            with _told_beside(failure, beside.view):
-                draw_plots(training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
-        # After them, so that a run that is killed before goes on, and has all there is to have when it is finished.
-        with _told_beside(failure, beside.view):
-            folder.write_info(
-                status=outcome.status,
-                ended=now(),
-                step=outcome.step,
-                seconds=round(outcome.seconds, 3),
-                metrics=outcome.metrics,
-                error=f"{type(failure).__name__}: {failure}" if failure else None,
-            )
-        beside.audience.finished(failure)
-        if failure is not None and failure is not error:
-            raise failure from error
-
-    with contextlib.ExitStack() as stack:
-        stack.push(ended)
-        # Again, so that run.json says in plain words which operation it was.
-        stack.enter_context(deterministic(beside.experiment.train.deterministic))
-        beside.starts(start)
-        beside.audience.started(beside.experiment.tracker)
-        train(training, start, beside)
+    run.events.finished(failure)
+    if failure is error and error is not None:
+        raise error
+    if failure is not None:
+        raise failure from error
     return outcome
 
 
 @contextlib.contextmanager
-def _told_beside(failure: BaseException | None, view: View) -> Iterator[None]:
-    """What cannot be written in the body is told and no more, where a failure has ended the run, perhaps the same."""
+def _no_second_failure(failure: BaseException | None, view: ProgressView) -> Iterator[None]:
+    """Reports a file that cannot be written, instead of raising, where a failure has ended the run already."""
     try:
         yield
     except CannotWrite as refusal:

@@ -21,7 +21,9 @@ from rich.console import Console
 from ganlab.bench.benchmark import in_turns, median_ratio
 from ganlab.config.load import load_experiment
 from ganlab.evaluation.evaluator import Evaluator
-from ganlab.run.callbacks import Beside
+from ganlab.run.callbacks.callback_list import CallbackList
+from ganlab.run.events import EventDispatcher
+from ganlab.run.opened_run import OpenedRun
 from ganlab.run.run_folder import RunFolder
 from ganlab.training.build import build
 from ganlab.training.loop import take_step
@@ -72,15 +74,16 @@ def running(folder: Path, plugins: list[Path], trackers: int) -> Callable[[], No
     run = RunFolder(folder)
     scorer = Evaluator(experiment.dataset, training.dataset, places(), CPU, False)
     quiet = make_progress_view(Console(file=io.StringIO()))
-    built = [config.build(run) for config in experiment.tracker]
-    beside = Beside(experiment, training, run, loaded, scorer, quiet, StopRequest(), built)
-    beside.starts(0)
+    events = EventDispatcher(loaded, run, quiet)
+    callbacks = CallbackList(OpenedRun(experiment, loaded, training, scorer, run, {}, 0, quiet, StopRequest(), events))
+    callbacks.started(0)
+    events.started(experiment.tracker)
     numbers = itertools.count()
 
     def step() -> None:
         number = next(numbers)
         take_step(training, number)
-        beside(number + 1)
+        callbacks(number + 1)
 
     return step
 

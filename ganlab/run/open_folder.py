@@ -1,4 +1,9 @@
-"""ganlab.run.open."""
+"""The run folder of a request: which one it is, whether it may be used, making and locking it.
+
+Decisions:
+- Nothing is overwritten: a folder that holds a run is opened only to resume it, one that holds anything else never.
+- A folder that another process uses, or whose disk has no room for a checkpoint, is refused before the first step.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +13,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from ganlab.config.schema import Experiment
+from ganlab.run.request import RunRequest
 from ganlab.run.run_folder import RunFolder, is_unstarted, read_info
 from ganlab.training.loop import Training
 from ganlab.training.state import expected_sizes
 from ganlab.utils import distributed
 from ganlab.utils.errors import CannotWrite, UserError
-from ganlab.utils.files import make_room
+from ganlab.utils.files import check_disk_space
 
 
-@frozen
-class Request:
-    """What `ganlab run` was asked."""
+def choose_folder(request: RunRequest, experiment: Experiment) -> Path:
+    """The folder of a run: `--out`, else a new one in `runs/`.
 
-    experiment: Path
-    overrides: tuple[str, ...] = ()
-    out: Path | None = None
-    resume: bool = False
-    anyway: bool = False
-    device: str = "auto"
-    plugin_files: tuple[Path, ...] = ()
-    blocked: tuple[str, ...] = ()
-
-
-def chosen_folder(request: Request, experiment: Experiment) -> Path:
-    """`--out`; with `--resume` the run that the experiment file lies in, or the latest unfinished one of its name."""
+    With `--resume` and no `--out`, the run folder that the experiment file lies in, or the latest unfinished run of the
+    experiment's name and seed.
+    """
     if request.out is not None:
         return request.out
     if not request.resume:
         base = Path("runs") / experiment.name / f"{time.strftime('%Y%m%d-%H%M%S')}-seed{experiment.seed}"
-        return next(path for path in _numbered(base) if not path.exists())
+        return next(path for path in _numbered_paths(base) if not path.exists())
     if (request.experiment.parent / "run.json").is_file():
         return request.experiment.parent
     for path in sorted((Path("runs") / experiment.name).glob("*/run.json"), reverse=True):
@@ -51,7 +45,7 @@ def chosen_folder(request: Request, experiment: Experiment) -> Path:
     )
 
 
-def _numbered(base: Path) -> Iterable[Path]:
+def _numbered_paths(base: Path) -> Iterable[Path]:
     yield base
     number = 2
     while True:
@@ -59,8 +53,8 @@ def _numbered(base: Path) -> Iterable[Path]:
         number += 1
 
 
-def earlier_run(path: Path, request: Request) -> dict[str, Any]:
-    """run.json of the run that is already in the folder, empty where there is none; refuses to overwrite anything."""
+def earlier_run(path: Path, request: RunRequest) -> dict[str, Any]:
+    """run.json of the run that is already in a folder, empty where there is none; refuses to overwrite anything."""
     if not path.exists():
         return {}
     if not path.is_dir():
@@ -78,19 +72,22 @@ def earlier_run(path: Path, request: Request) -> dict[str, Any]:
     return {}
 
 
-def open_folder(folder: RunFolder, request: Request, earlier: dict[str, Any], training: Training) -> None:
-    """Makes the folder, keeps other processes out, and sees that a checkpoint can be written there."""
-    chosen = request.out is None and not request.resume
-    folder.path = Path(distributed.broadcast_json(lambda: str(_made(folder.path, chosen))))
+def open_folder(folder: RunFolder, request: RunRequest, training: Training) -> None:
+    """Makes and locks a run folder, and checks that a checkpoint fits on its disk; `folder.info` is an earlier run's.
+
+    Raises UserError where the folder cannot be made, locked or written to.
+    """
+    must_be_new = request.out is None and not request.resume
+    folder.path = Path(distributed.broadcast_json(lambda: str(_make_run_folder(folder.path, must_be_new))))
     if not folder.writes:
         return
     try:
         folder.lock()
         # Another process may have had the folder between the first look and the lock.
-        if earlier_run(folder.path, request) != earlier:
+        if earlier_run(folder.path, request) != folder.info:
             folder.unlock()
             raise UserError(f"{folder.path}: another process has gone on with this run meanwhile")
-        make_room(folder.checkpoints, expected_sizes(training))
+        check_disk_space(folder.checkpoints, expected_sizes(training))
     except CannotWrite as error:
         folder.unlock()
         raise UserError(str(error)) from None
@@ -99,23 +96,23 @@ def open_folder(folder: RunFolder, request: Request, earlier: dict[str, Any], tr
         raise UserError(f"{folder.path}: cannot be written to: {error.strerror}") from None
 
 
-def _made(path: Path, chosen: bool) -> Path:
-    """Makes the run folder. One whose name was `chosen` here must be new, and gets another number where it is not."""
-    if not chosen:
-        _made_folder(path, exist_ok=True)
+def _make_run_folder(path: Path, must_be_new: bool) -> Path:
+    """Makes the run folder; one that must be new gets the next free number behind its name where it exists."""
+    if not must_be_new:
+        _make_folder(path, exist_ok=True)
         return path
     if not path.parent.resolve().is_relative_to(Path("runs").resolve()):
         raise UserError(
             f"{path.parent}: is a link that leads out of {Path('runs').resolve()}; name a folder with --out"
         )
-    for numbered in _numbered(path):
+    for numbered in _numbered_paths(path):
         with contextlib.suppress(FileExistsError):
-            _made_folder(numbered, exist_ok=False)
+            _make_folder(numbered, exist_ok=False)
             return numbered
     raise AssertionError("numbers do not end")
 
 
-def _made_folder(path: Path, exist_ok: bool) -> None:
+def _make_folder(path: Path, exist_ok: bool) -> None:
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError:

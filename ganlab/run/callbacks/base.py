@@ -1,0 +1,64 @@
+"""`Callback`: what a run does between training steps; and the clock, intervals and buffers that callbacks share."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from attrs import define, field
+
+from ganlab.training.loop import Training
+from ganlab.utils import distributed
+from ganlab.utils.interval import Interval
+
+
+class Callback(Protocol):
+    """A callback of the training loop. All processes call every callback at the same steps and in the same order.
+
+    A step may be reached twice: a resumed run starts at a step that was finished before. A callback then does only what
+    its records or files lack.
+    """
+
+    def started(self, step: int) -> None:
+        """Callback: called once, before training starts at `step`, which is 0 or where a resumed run continues."""
+        return  # a callback need not do anything here
+
+    def after_step(self, step: int) -> None:
+        """Callback: called with the number of finished steps, once before the first step and after each one."""
+
+
+@define
+class StepClock:
+    """Measures the seconds spent in training steps since the last tick, without the time spent in callbacks."""
+
+    seconds: float = 0.0
+    _mark: float = field(factory=time.perf_counter, init=False)
+
+    def count(self) -> None:
+        """Adds the time since the last mark to the training time, and sets the mark."""
+        now = time.perf_counter()
+        self.seconds += now - self._mark
+        self._mark = now
+
+    def skip(self) -> None:
+        """Sets the mark without counting the time since the last one as training time."""
+        self._mark = time.perf_counter()
+
+    def reset(self) -> None:
+        """Starts again at zero training seconds; the mark stays."""
+        self.seconds = 0.0
+
+
+def is_due(training: Training, interval: Any, step: int) -> bool:
+    """Whether a callback with this interval is due after so many steps; never at step 0."""
+    # A third-party metric may have a plain number of steps.
+    every = Interval.parse(interval).in_steps(training.steps_per_epoch)
+    return every > 0 and step > 0 and step % every == 0
+
+
+def broadcast_buffers(training: Training) -> None:
+    """Broadcasts the first process's buffers of all networks: batch norm's statistics are each process's own."""
+    networks = [player.network for player in training.game.players]
+    if training.ema is not None:
+        networks.append(training.ema.network)
+    distributed.broadcast_from_first(buffer for network in networks for buffer in network.buffers())

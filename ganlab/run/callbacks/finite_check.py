@@ -1,0 +1,37 @@
+"""The check for NaN and infinity in weights, EMA, optimizer state and meters, taken between training steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+
+from ganlab.training.loop import Training
+from ganlab.training.state_tree import find_non_finite
+from ganlab.utils.errors import Diverged
+
+
+@define
+class FiniteCheck:
+    """Checks at most once a step that what the next step depends on is finite.
+
+    Buffers are not checked: a mask may be infinite.
+    """
+
+    training: Training
+    _checked: int = field(default=-1, init=False)
+
+    def __call__(self, step: int) -> None:
+        """Raises Diverged where weights, the EMA, an optimizer's state or a meter are NaN or infinite."""
+        if self._checked == step:
+            return
+        game, average = self.training.game, self.training.ema
+        networks = {player.name: player.network for player in game.players}
+        if average is not None:
+            networks["ema"] = average.network
+        state: dict[str, Any] = {name: dict(network.named_parameters()) for name, network in networks.items()}
+        state["optimizers"] = {player.name: player.optimizer.state_dict() for player in game.players}
+        state["meters"] = game.meters.sums
+        if where := find_non_finite(state):
+            raise Diverged(f"diverged: {where} is not finite after step {step:,}")
+        self._checked = step

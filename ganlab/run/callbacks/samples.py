@@ -1,0 +1,35 @@
+"""The samples callback: a grid of generated images from the same latents each time, written to samples/."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from ganlab.evaluation.sampling import sample_grid
+from ganlab.run.callbacks.base import Callback, is_due
+from ganlab.run.opened_run import OpenedRun
+from ganlab.viz.image_grid import save_grid
+
+
+@define
+class SamplesCallback(Callback):
+    """Draws a sample grid before the first step, every `train.sample_every`, and after the last step."""
+
+    run: OpenedRun
+
+    def after_step(self, step: int) -> None:
+        """Samples callback: draws the sample grid of this step where it is due."""
+        training = self.run.training
+        at_end = step == training.total_steps
+        if step == 0 or at_end or is_due(training, self.run.experiment.train.sample_every, step):
+            self._draw_grid(step)
+
+    def _draw_grid(self, step: int) -> None:
+        """Writes the sample grid of a step unless its file exists; where there are classes, it has a row for each."""
+        run, training = self.run, self.run.training
+        path = run.folder.sample_file(step)
+        if not run.folder.writes or path.exists():
+            return
+        count, seed, device = run.experiment.train.sample_count, run.experiment.seed, training.game.device
+        images, columns = sample_grid(training.evaluated_generator, count, seed, device, training.conditions)
+        save_grid(images, path, columns)
+        run.events.sampled(step, path)

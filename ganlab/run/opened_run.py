@@ -1,0 +1,36 @@
+"""`OpenedRun`: a run that is ready to train, as `open_run` returns it and as the callbacks receive it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ganlab.config.schema import Experiment
+from ganlab.evaluation.evaluator import Evaluator
+from ganlab.plugin.loader import Plugins
+from ganlab.run.events import EventDispatcher
+from ganlab.run.run_folder import RunFolder
+from ganlab.training.loop import Training
+from ganlab.utils.signals import StopRequest
+from ganlab.viz.progress import ProgressView
+
+
+@frozen
+class OpenedRun:
+    """A run that is ready to train: its experiment, all that was built for it, and its locked run folder.
+
+    `earlier` is run.json as the run left it that is resumed, empty for a new run. `start` is the step to train from.
+    """
+
+    experiment: Experiment
+    plugins: Plugins
+    training: Training
+    evaluator: Evaluator
+    folder: RunFolder
+    earlier: Mapping[str, Any]
+    start: int
+    view: ProgressView
+    stop: StopRequest
+    events: EventDispatcher

@@ -1,0 +1,72 @@
+"""The spread of images: how far samples lie apart, compared with real images, to detect collapsed samples.
+
+Where networks are class-conditional it is the spread within a class: one image a class is a collapse too, although the
+images of ten classes lie far apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+SPREAD_OF = 64
+"""The number of generated and of real images whose spread is compared."""
+
+
+MOST_CLASSES = SPREAD_OF // 4
+"""With more classes than this, `SPREAD_OF` images are too few for a spread within classes."""
+
+
+FEWEST = 8
+"""With fewer real images than this there is no spread to compare samples with."""
+
+
+@define
+class _PixelSums:
+    """Sums of pixels and of their squares over images, for the spread; integers, so the same on every device."""
+
+    count: int = 0
+    total: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
+    squares: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
+
+    def add(self, images: Tensor) -> None:
+        for part in images.split(8):  # four bytes a value: not of all at once
+            pixels = part.to(torch.int32)
+            self.count += len(pixels)
+            self.total, self.squares = self.total + pixels.sum(0).cpu(), self.squares + pixels.square().sum(0).cpu()
+
+    @property
+    def deviation(self) -> Tensor:
+        """The sum of squared distances from the mean image, of each pixel."""
+        return self.squares.double() - self.total.double().square() / self.count
+
+
+def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
+    """The spread of uint8 images (N, C, H, W): the root of the mean over pixels of their variance, 0 to 255.
+
+    Each batch is images and their class labels, or None. With labels it is the variance within a class, pooled over the
+    classes. There must be at least two images of a class, or at least two without labels.
+    """
+    classes: dict[int, _PixelSums] = {}
+    for images, labels in batches:
+        of = [0] * len(images) if labels is None else labels.tolist()
+        for label in sorted(set(of)):
+            classes.setdefault(label, _PixelSums()).add(images[[index for index, one in enumerate(of) if one == label]])
+    freedom = sum(sums.count - 1 for sums in classes.values())
+    variance = float(sum(sums.deviation.mean() for sums in classes.values())) / freedom
+    return math.sqrt(max(0.0, variance))
+
+
+def real_spread(images: Tensor, labels: Tensor | None = None) -> float:
+    """The spread of `SPREAD_OF` real images from all over a data set; within classes for labels; 0 for too few."""
+    count, classes = min(SPREAD_OF, len(images)), 1 if labels is None else len(labels.unique())
+    if count - classes + 1 < FEWEST:
+        return 0.0
+    # In the order of the classes every class has its share of them.
+    order = torch.arange(len(images)) if labels is None else labels.argsort(stable=True)
+    some = order[torch.arange(count) * len(images) // count]
+    return spread([(images[some], None if labels is None else labels[some])])
