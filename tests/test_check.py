@@ -62,7 +62,7 @@ def test_a_bad_file_names_its_line_unwrapped(ganlab: Ganlab, tmp_path: Path) -> 
     line = next(number for number, text in enumerate(source.splitlines(), 1) if ".item()" in text)
     assert f"  {file}:{line}: reads a value back from the device (item, bool, float or int of a tensor)\n" in out
     assert "FAULT" in out
-    assert out.rstrip().endswith("1 fault, 14 passed")
+    assert out.rstrip().endswith("1 fault, 15 passed")
 
 
 @pytest.mark.usefixtures("wide")

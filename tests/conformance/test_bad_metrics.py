@@ -25,7 +25,7 @@ def test_a_metric_that_refuses_data_is_not_at_fault(tmp_path: Path) -> None:
 BAD: dict[str, BadPlugin] = {
     "metric random": (metric("float(torch.rand(()))"), "# evaluate", "again", "another score"),
     "metric nan": (metric("float('nan')"), "# evaluate", "scores", "bad is nan"),
-    "metric text": (metric("'good'"), "# evaluate", "scores", "the value 'bad' is 'good', expected a number"),
+    "metric text": (metric("'good'"), "# evaluate", "scores", "the value 'bad' is 'good', wanted a number"),
     "metric better": (metric("0.5", better='{"bad": "more"}'), "# evaluate", "scores", "better is 'more'"),
     "metric protocol": (
         metric("0.5", protocol='{"metric": object()}'),

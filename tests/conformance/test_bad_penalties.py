@@ -52,7 +52,7 @@ BAD: dict[str, BadPlugin] = {
         ),
         "# observe",
         "observe, measures",
-        "differs in images after 1,000 batches of logits",
+        "differs in images after 1,000 batches of observed logits",
     ),
     "augmentation measures": (
         augmentation("images * 0.9\n    def measures(self): return {'p': 0.5}  # measures"),

@@ -63,7 +63,7 @@ def sizes(component: str) -> Any:
     return pytest.param(component, marks=[pytest.mark.extended, pytest.mark.large] if component in LARGE else [])
 
 
-@pytest.mark.parametrize("component", map(sizes, BUNDLED))
+@pytest.mark.parametrize("component", [sizes(component) for component in BUNDLED])
 def test_a_bundled_component_passes(component: str, tmp_path: Path) -> None:
     options, data = OPTIONS.get(component, ({}, None))
     if data is not None:
