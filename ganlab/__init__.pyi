@@ -1,6 +1,8 @@
 """The public names and where each lives: read by type checkers, and by `ganlab/__init__.py` to import them on first use."""
 
 from .data.dataset import ImageDataset as ImageDataset
+from .data.dataset import class_count as class_count
+from .data.dataset import class_labels_of as class_labels_of
 from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
@@ -8,12 +10,10 @@ from .data.download import downloading as downloading
 from .data.memmap import MappedImages as MappedImages
 from .data.pixels import to_float as to_float
 from .data.pixels import to_uint8 as to_uint8
-from .data.dataset import class_count as class_count
-from .data.dataset import class_labels_of as class_labels_of
-from .evaluation.features import classifying as classifying
 from .evaluation.features import MOST_SAMPLES as MOST_SAMPLES
 from .evaluation.features import built_features as built_features
 from .evaluation.features import cached_reference as cached_reference
+from .evaluation.features import classifying as classifying
 from .evaluation.features import features_of as features_of
 from .evaluation.features import generated_features as generated_features
 from .evaluation.features import generated_rows as generated_rows
@@ -36,7 +36,7 @@ from .nn.layers import check_attention as check_attention
 from .nn.layers import classes_of as classes_of
 from .nn.layers import norm_layer as norm_layer
 from .nn.layers import spectrally_normed as spectrally_normed
-from .nn.outputs import Judged as Judged
+from .nn.discriminator_output import Judged as Judged
 from .nn.pretrained import full_precision as full_precision
 from .nn.pretrained import read_weights as read_weights
 from .plugin.fields import component as component

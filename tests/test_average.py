@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.run_folder import read_info
@@ -29,7 +29,7 @@ def built(table: dict[str, Any], tmp_path: Path, **options: Any) -> Training:
     changed |= {"schedule": schedule, "optimizer": {"name": "sgd", "lr": 0.5}}
     plugins = load_plugins()
     return build(
-        structure_experiment(changed, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
+        convert_experiment(changed, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
     )
 
 
@@ -43,8 +43,8 @@ def trained(training: Training) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[
     for step in range(STEPS):
         take_step(training, step)
         weights.append(flat(training.game.generator.network))
-    assert training.average is not None
-    return weights, flat(training.average.network)
+    assert training.ema is not None
+    return weights, flat(training.ema.network)
 
 
 HALF, WARMUP = 200.0, 0.25
@@ -81,16 +81,16 @@ def test_a_half_life_is_the_decay_that_belongs_to_it(table: dict[str, Any], tmp_
 def test_after_a_half_life_the_old_weights_are_halved(table: dict[str, Any], tmp_path: Path) -> None:
     """Of a generator that stands still at 0 after the start at 1."""
     training = built(table, tmp_path, ema_half_life=4.0 * IMAGES)
-    assert training.average is not None
+    assert training.ema is not None
     with torch.no_grad():
         for average, weight in zip(
-            training.average.network.parameters(), training.game.generator.network.parameters(), strict=True
+            training.ema.network.parameters(), training.game.generator.network.parameters(), strict=True
         ):
             average.fill_(1)
             weight.fill_(0)
     for _ in range(4):
-        training.average.update()
-    assert all(p.allclose(torch.tensor(0.5)) for p in training.average.network.parameters())
+        training.ema.update()
+    assert all(p.allclose(torch.tensor(0.5)) for p in training.ema.network.parameters())
 
 
 def test_it_is_said_whose_weights_are_scored(

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec, Places, Step
 from ganlab.run.run_folder import read_info
-from ganlab.training.build import build, capturing
-from ganlab.training.cuda_graphs import CapturedTurns, CudaGraphs, Rehearsal, rehearse
+from ganlab.training.build import build, captured_train_step
+from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
 
@@ -122,11 +122,11 @@ def register(plugins: Plugins, kind: str, cls: type) -> None:
 
 
 def built(table: dict[str, Any], plugins: Plugins, tmp_path: Path, device: torch.device = CPU) -> Training:
-    return build(structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), device)
+    return build(convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), device)
 
 
-def captured(training: Training, plugins: Plugins, recorder: Any) -> tuple[Training, CapturedTurns]:
-    turns = capturing(training.game, training.turns, plugins.registry, recorder)
+def captured(training: Training, plugins: Plugins, recorder: Any) -> tuple[Training, CapturedTrainStep]:
+    turns = captured_train_step(training.game, training.train_step, plugins.registry, recorder)
     return attrs.evolve(training, capture=turns), turns
 
 
@@ -235,7 +235,7 @@ def test_captured_steps_have_the_bits_of_eager_ones(
     assert turns is not None
     train(training, 0, lambda step: None)
     assert turns.refusal is None
-    assert turns.captured == len({training.turns.kind(step) for step in range(STEPS)})
+    assert turns.captured == len({training.train_step.signature(step) for step in range(STEPS)})
     if device == "cpu":
         assert recorder.replays == STEPS - 3 * turns.captured, "each kind of step is eager three times"
     assert_same(flat(training), wanted)
@@ -244,14 +244,14 @@ def test_captured_steps_have_the_bits_of_eager_ones(
 
 def test_kinds_of_steps_are_sets_of_penalties(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
     table["penalty"] = [{"name": "lazy", "every": 3}, {"name": "l2_generator", "every": 2}]
-    turns = built(table, plugins, tmp_path).turns
-    assert [turns.kind(step) for step in range(4)] == [
+    turns = built(table, plugins, tmp_path).train_step
+    assert [turns.signature(step) for step in range(4)] == [
         (("penalty_lazy",), ("penalty_l2_generator",)),
         ((), ()),
         ((), ("penalty_l2_generator",)),
         (("penalty_lazy",), ()),
     ]
-    assert len({turns.kind(step) for step in range(60)}) == 4
+    assert len({turns.signature(step) for step in range(60)}) == 4
 
 
 def test_steps_without_the_discriminators_turn_are_kinds_of_their_own(
@@ -260,10 +260,10 @@ def test_steps_without_the_discriminators_turn_are_kinds_of_their_own(
     """A lazy penalty counts the updates of its player, not the steps."""
     table["penalty"] = [{"name": "lazy", "every": 2}]
     table["train"]["discriminator_every"] = 2
-    turns = built(table, plugins, tmp_path).turns
+    turns = built(table, plugins, tmp_path).train_step
     due, not_due, no_turn = (("penalty_lazy",), ()), ((), ()), (None, ())
-    assert [turns.kind(step) for step in range(5)] == [due, no_turn, not_due, no_turn, due]
-    assert turns.batches == 1, "a step without the discriminator's turn takes its batch too"
+    assert [turns.signature(step) for step in range(5)] == [due, no_turn, not_due, no_turn, due]
+    assert turns.batches_per_step == 1, "a step without the discriminator's turn takes its batch too"
 
 
 def test_a_tick_between_captured_steps(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_capture_that_fails_leaves_the_steps_eager(table: dict[str, Any], plug
     training, turns = captured(training, plugins, Failing())
     train(training, 0, lambda step: None)
     assert turns.refusal == "the capture failed: operation not permitted when stream is capturing"
-    assert training.levers["captured"] == turns.refusal
+    assert training.step_optimizations["captured"] == turns.refusal
     assert_same(flat(training), wanted)
 
 
@@ -468,8 +468,8 @@ def test_bundled_components_are_fit(table: dict[str, Any], plugins: Plugins, tmp
     for loss in plugins.registry.of_kind("loss"):
         for changes in networks:
             training = built(table | changes | {"loss": {"name": loss.name}}, plugins, tmp_path)
-            turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
-            assert rehearse(turns, training.loader.batch) is None
+            turns = captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder())
+            assert dry_run_capture(turns, training.loader.batch) is None
             assert turns.captured == 1
 
 
@@ -492,8 +492,8 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
 
     register(plugins, "generator", Level)
     training = built(table | {"generator": {"name": "level"}}, plugins, tmp_path)
-    turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
-    refusal = rehearse(turns, training.loader.batch)
+    turns = captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder())
+    refusal = dry_run_capture(turns, training.loader.batch)
     assert refusal is not None
     assert refusal.startswith(f"plugin faulty, {__file__}, line {Reading.forward.__code__.co_firstlineno + 1}: reads")
 
@@ -509,8 +509,8 @@ def test_an_optimiser_and_a_network_are_named_too(table: dict[str, Any], plugins
 
     register(plugins, "optimizer", Clipping)
     training = built(table | {"optimizer": {"name": "clipping"}}, plugins, tmp_path)
-    turns = capturing(training.game, training.turns, plugins.registry, Rehearsal())
-    refusal = rehearse(turns, training.loader.batch)
+    turns = captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder())
+    refusal = dry_run_capture(turns, training.loader.batch)
     assert refusal is not None
     assert "plugin faulty" in refusal
     assert "reads a value back" in refusal
@@ -549,7 +549,7 @@ def test_no_false_alarm(code: str, table: dict[str, Any], plugins: Plugins, tmp_
     table |= {"discriminator": {"name": "judging"}, "penalty": [{"name": "lazy"}]}
     training = built(table, plugins, tmp_path)
     assert (
-        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.loader.batch) is None
+        dry_run_capture(captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()), training.loader.batch) is None
     )
 
 
@@ -565,7 +565,7 @@ def test_torchs_optimisers_are_fit(cls: str, table: dict[str, Any], plugins: Plu
     register(plugins, "optimizer", Theirs)
     training = built(table | {"optimizer": {"name": "theirs"}}, plugins, tmp_path)
     assert (
-        rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.loader.batch) is None
+        dry_run_capture(captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()), training.loader.batch) is None
     )
 
 
@@ -603,7 +603,7 @@ def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugin
 
     register(plugins, "optimizer", Decay)
     training = built(table | {"optimizer": {"name": "decay"}}, plugins, tmp_path)
-    refusal = rehearse(capturing(training.game, training.turns, plugins.registry, Rehearsal()), training.loader.batch)
+    refusal = dry_run_capture(captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()), training.loader.batch)
     assert refusal is not None
     line = inspect.unwrap(Decaying.step).__code__.co_firstlineno  # torch wraps it
     assert f"{__file__}, line {line + 4}: does not do the same in each step: aten." in refusal
@@ -634,7 +634,7 @@ def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
 
     def with_graphs(experiment: Any, registry: Any, where: Places, device: torch.device) -> Training:
         training = build(experiment, registry, where, device)
-        return attrs.evolve(training, capture=capturing(training.game, training.turns, registry, OnCPU()))
+        return attrs.evolve(training, capture=captured_train_step(training.game, training.train_step, registry, OnCPU()))
 
     monkeypatch.setattr("ganlab.run.train.build", with_graphs)
     code, out, err = ganlab("run", file, "--out", "captured", "--device", "cpu")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganlab import ImageDataset, load_run
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_float
@@ -23,7 +23,7 @@ from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
-from ganlab.training.probes import looks_at_condition
+from ganlab.training.probes import uses_condition
 
 CPU = torch.device("cpu")
 Write = Callable[..., Path]
@@ -137,13 +137,13 @@ def test_both_networks_are_given_the_labels_of_the_real_batch(
     table["loss"] = loss
     table["train"] |= {"fresh_noise": fresh, "discriminator_steps": repeats}
     plugins = load_plugins()
-    experiment = structure_experiment(table, plugins)
+    experiment = convert_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), CPU)
     game, given = training.game, []
     for player in game.players:
         player.network.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
     batches = [training.loader.batch(number) for number in range(repeats)]
-    training.turns(batches, 0)
+    training.train_step(batches, 0)
     labels = [batch.condition for batch in batches]
     assert None not in labels
     assert len(given) == 2 * repeats + 2
@@ -169,10 +169,10 @@ def test_only_networks_that_look_at_the_condition_are_conditional(table: dict[st
         def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
             return z
 
-    assert looks_at_condition(Embeds(), z, labels)
-    assert not looks_at_condition(Ignores(), z, labels)
+    assert uses_condition(Embeds(), z, labels)
+    assert not uses_condition(Ignores(), z, labels)
     plugins = load_plugins()
-    training = build(structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
+    training = build(convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
     assert training.dataset.condition is not None
     assert training.conditions.known is None, "the networks are unconditional, so are their samples"
 

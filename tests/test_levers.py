@@ -7,8 +7,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from ganlab.nn.dropout import QuickDropout
-from ganlab.nn.memory_format import prepare
+from ganlab.nn.dropout import QuickDropout, use_quick_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
@@ -60,11 +59,11 @@ def test_any_shape_and_dtype(shape: tuple[int, ...]) -> None:
 
 def test_a_network_keeps_its_state_and_its_other_layers() -> None:
     class Mine(nn.Dropout):
-        """A stranger's own dropout is left alone."""
+        """A plugin's own dropout is left alone."""
 
     network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.1, True), Mine(0.2)))
     names = list(network.state_dict())
-    prepare(network, torch.device("cpu"))
+    use_quick_dropout(network, torch.device("cpu"))
     drops = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     assert [(type(d).__name__, d.p, d.inplace) for d in drops] == [
         ("QuickDropout", 0.3, False),
@@ -73,5 +72,5 @@ def test_a_network_keeps_its_state_and_its_other_layers() -> None:
     ]
     assert list(network.state_dict()) == names
     other = nn.Sequential(nn.Dropout(0.3))
-    prepare(other, torch.device("cuda"))
+    use_quick_dropout(other, torch.device("cuda"))
     assert type(other[0]) is nn.Dropout

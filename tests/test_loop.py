@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.training.build import build
@@ -121,12 +121,12 @@ def plain_loop(
 
 def with_ganlab(table: dict[str, Any], tmp_path: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     plugins = load_plugins()
-    experiment = structure_experiment(table, plugins)
+    experiment = convert_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     train(training, 0, lambda step: None)
     names = {"g": training.game.generator.network, "d": training.game.discriminator.network}
-    if training.average:
-        names["average"] = training.average.network
+    if training.ema:
+        names["average"] = training.ema.network
     parameters = {f"{name}.{key}": v for name, net in names.items() for key, v in net.layers.state_dict().items()}  # type: ignore[union-attr]
     return parameters, training.dataset.images
 
@@ -209,7 +209,7 @@ def test_the_plain_loop_can_tell(table: dict[str, Any], tmp_path: Path) -> None:
 def test_several_epochs_see_every_image_once_an_epoch(table: dict[str, Any], tmp_path: Path) -> None:
     plugins = load_plugins()
     training = build(
-        structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
+        convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
     )
     loader = training.loader
     for epoch in range(3):

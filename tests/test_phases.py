@@ -11,7 +11,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
@@ -33,7 +33,7 @@ def register(registry: Registry, kind: str, name: str, cls: type) -> None:
 
 
 def training_of(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Training:
-    experiment = structure_experiment(table, plugins)
+    experiment = convert_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     Recording.seen.clear()  # what build tried
     return training
@@ -64,8 +64,8 @@ def test_each_phase_moves_only_its_player(table: dict[str, Any], plugins: Plugin
     training = training_of(table, plugins, tmp_path)
     game = training.game
     for phase, mover, still in (
-        (training.turns.phases[0], game.discriminator, game.generator),
-        (training.turns.phases[1], game.generator, game.discriminator),
+        (training.train_step.phases[0], game.discriminator, game.generator),
+        (training.train_step.phases[1], game.generator, game.discriminator),
     ):
         before = {p.name: [w.clone() for w in p.network.parameters()] for p in (mover, still)}
         phase.update(training.loader.batch(0), 0)
@@ -79,7 +79,7 @@ def test_what_a_penalty_is_shown(table: dict[str, Any], plugins: Plugins, tmp_pa
     register(plugins.registry, "penalty", "recording", Recording)
     table["penalty"] = [{"name": "recording", "player": "generator"}, {"name": "recording", "player": "discriminator"}]
     training = training_of(table, plugins, tmp_path)
-    for phase in training.turns.phases:
+    for phase in training.train_step.phases:
         phase.update(training.loader.batch(0), 0)
     discriminator, generator = Recording.seen
     assert (discriminator.player, generator.player) == ("discriminator", "generator")
@@ -111,7 +111,7 @@ def test_a_lazy_penalty_counts_every_k_updates_times_k(table: dict[str, Any], pl
     weight = next(training.game.generator.network.parameters())
     for step in range(7):
         before = weight.clone()
-        training.turns.phases[1].update(training.loader.batch(0), step)
+        training.train_step.phases[1].update(training.loader.batch(0), step)
         moved = -0.5 * 3 * 0.1 if step % 3 == 0 else 0.0
         torch.testing.assert_close(weight - before, torch.full_like(weight, moved))
 
@@ -123,7 +123,7 @@ def test_real_logits_reach_the_generators_loss_only_where_it_uses_them(
     register(plugins.registry, "penalty", "recording", Recording)
     table["penalty"] = [{"name": "recording"}]
     training = training_of(table, plugins, tmp_path)
-    training.turns.phases[1].update(training.loader.batch(0), 0)
+    training.train_step.phases[1].update(training.loader.batch(0), 0)
     (step,) = Recording.seen
     assert step.real_logits.shape == (16,)
     assert not torch.equal(step.real_logits, torch.zeros(16))
@@ -144,9 +144,9 @@ def test_augmentation_is_applied_to_real_and_fake_and_carries_the_gradient(
     table["augmentation"] = [{"name": "darker"}]
     training = training_of(table, plugins, tmp_path)
     seen.clear()  # what build tried
-    training.turns.phases[0].update(training.loader.batch(0), 0)
+    training.train_step.phases[0].update(training.loader.batch(0), 0)
     assert [len(images) for images in seen] == [32], "real and fake, together"
-    training.turns.phases[1].update(training.loader.batch(0), 0)
+    training.train_step.phases[1].update(training.loader.batch(0), 0)
     gradients = [p.grad for p in training.game.generator.network.parameters()]
     assert all(g is not None and not g.any() for g in gradients), "black images tell the generator nothing"
 
@@ -176,15 +176,15 @@ def test_a_step_never_waits_for_the_device(
     table["loss_wrapper"] = [{"name": "label_smoothing"}]
     table["train"]["ema"] = 0.9
     training = training_of(table, plugins, tmp_path)
-    assert training.average is not None
+    assert training.ema is not None
     with Syncs() as syncs:
         torch.ones(()).item()
     assert syncs.found, "the check can see a sync"
     with Syncs() as syncs:
         for step in range(2):
-            for phase in training.turns.phases:
+            for phase in training.train_step.phases:
                 phase.update(training.loader.batch(step), step)
-            training.average.update()
+            training.ema.update()
     assert not syncs.found
 
 
@@ -192,7 +192,7 @@ def test_meters_give_means_and_bfloat16_runs(table: dict[str, Any], plugins: Plu
     table["train"]["precision"] = "bfloat16"
     training = training_of(table, plugins, tmp_path)
     for step in range(3):
-        for phase in training.turns.phases:
+        for phase in training.train_step.phases:
             phase.update(training.loader.batch(step), step)
     means = training.game.meters.means()
     assert set(means) == {"d_real", "d_fake", "loss_discriminator", "loss_generator"}
@@ -207,8 +207,8 @@ def test_joined_and_separate_passes_agree(table: dict[str, Any], plugins: Plugin
     weights = []
     for joined in (True, False):
         training = training_of(table, plugins, tmp_path)
-        assert training.game.joined
-        training.game.joined = joined
-        training.turns.phases[0].update(training.loader.batch(0), 0)
+        assert training.game.joint_pass
+        training.game.joint_pass = joined
+        training.train_step.phases[0].update(training.loader.batch(0), 0)
         weights.append(torch.cat([p.detach().flatten() for p in training.game.discriminator.network.parameters()]))
     assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from attrs import field, frozen
 
-from ganlab.config.converter import Problems
-from ganlab.config.load import structure_experiment
+from ganlab.config.converter import InvalidTable
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places
@@ -46,7 +46,7 @@ def built(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Callable[.
     def built(**changes: Any) -> Training:
         train = {**table["train"], "steps": STEPS, **changes.pop("train", {})}
         whole = copy.deepcopy({**table, **changes, "train": train})
-        return build(structure_experiment(whole, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
+        return build(convert_experiment(whole, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
 
     return built
 
@@ -125,7 +125,7 @@ def test_an_optimiser_that_takes_no_tensor_gets_numbers(table: dict[str, Any], t
     loaded.registry._frozen = False
     loaded.registry.register("optimizer", "loud", Loud, Origin("test", "file", "", "", None))
     table |= {"optimizer": "loud", "schedule": ["linear"]}
-    training = build(structure_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
+    training = build(convert_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
     train(training, 0, lambda step: None)
     assert training.game.generator.optimizer.param_groups[0]["lr"] == 1e-3 * 0.25
     assert training.schedules.eager_reason is not None
@@ -180,7 +180,7 @@ def test_every_option_of_every_term_may_be_a_tensor(
 ) -> None:
     """What a schedule leaves at its value trains as the number does, and could be captured."""
     terms = every_term(plugins, loss, "mlp")
-    known = schedule_targets.schedulable_options(structure_experiment({**table, **terms}, plugins))
+    known = schedule_targets.schedulable_options(convert_experiment({**table, **terms}, plugins))
     replaced = ("loss.real_target", "loss.fake_target") if terms["loss_wrapper"] else ()
     keys = [key for key in known if key.split(".")[0] in schedule_targets.STEP_COMPONENTS and key not in replaced]
     assert {"penalty.0.weight", "penalty.0.augmentation.probability"} <= {key.replace("1.", "0.") for key in keys}
@@ -318,8 +318,8 @@ def test_what_cannot_be_moved_is_refused_in_a_line(case: str, table: dict[str, A
         table["loss_wrapper"] = ["label_smoothing"]
     else:
         table["loss"] = "fixed"
-    with pytest.raises((UserError, Problems)) as refused:
-        build(structure_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
+    with pytest.raises((UserError, InvalidTable)) as refused:
+        build(convert_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
     problems = [str(problem) for problem in refused.value.problems]
     assert len(problems) == 1, problems
     assert line in problems[0]
@@ -355,4 +355,4 @@ def test_optimiser_options_that_are_none_of_torch(table: dict[str, Any], tmp_pat
     loaded.registry.register("optimizer", "odd", Odd, Origin("test", "file", "", "", None))
     table |= {"optimizer": "odd", "schedule": [{"name": "linear", "key": "optimizer.speed"}]}
     with pytest.raises(UserError, match="cannot be moved: what the optimiser builds has no 'speed' of 0"):
-        build(structure_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
+        build(convert_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
-from ganlab.training.probes import leaves_no_trace
-from ganlab.training.update import step_unless
+from ganlab.training.probes import can_undo_updates
+from ganlab.training.update import step_unless_stopped
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -92,7 +92,7 @@ def test_stopped_updates_are_as_if_they_had_not_been(name: str, course: str) -> 
             gradient = torch.randn_like(mine)
             its.grad = gradient.clone()
             mine.grad = gradient * torch.nan if stop == "s" else gradient
-        step_unless(torch.tensor(stop == "s"), optimizers[0])
+        step_unless_stopped(torch.tensor(stop == "s"), optimizers[0])
         if stop == ".":
             optimizers[1].step()
     for mine, its in zip(one.parameters(), other.parameters(), strict=True):
@@ -102,8 +102,8 @@ def test_stopped_updates_are_as_if_they_had_not_been(name: str, course: str) -> 
 
 
 def test_whether_an_optimiser_can_be_stopped_is_found() -> None:
-    assert all(leaves_no_trace(make, network()) for make in STOPPABLE.values())
-    assert not any(leaves_no_trace(make, network()) for make in NOT_STOPPABLE.values())
+    assert all(can_undo_updates(make, network()) for make in STOPPABLE.values())
+    assert not any(can_undo_updates(make, network()) for make in NOT_STOPPABLE.values())
 
 
 NADAM = """
@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_in_a_line(case: str, table: dict[str, Any], w
 
 def trained(table: dict[str, Any], tmp_path: Path, steps: int = 6, **train: Any) -> Training:
     plugins = load_plugins()
-    experiment = structure_experiment({**table, "train": {**table["train"], "steps": steps, **train}}, plugins)
+    experiment = convert_experiment({**table, "train": {**table["train"], "steps": steps, **train}}, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     for step in range(steps):
         take_step(training, step)

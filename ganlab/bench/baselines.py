@@ -25,8 +25,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganlab.config.schema import Experiment
-from ganlab.data.pixels import as_input
-from ganlab.nn import memory_format
+from ganlab.data.pixels import condition_as_input
+from ganlab.nn import dropout, memory_format
 from ganlab.protocols import Dataset, Step
 from ganlab.training import cuda_graphs
 from ganlab.training.loop import Training
@@ -52,8 +52,9 @@ def parts_of(experiment: Experiment, training: Training, prepared: bool) -> Part
     g = experiment.generator.build(training.images).to(device).train()
     d = experiment.discriminator.build(training.images).to(device).train()
     if prepared:
-        memory_format.prepare(g, device)
-        memory_format.prepare(d, device)
+        for network in (g, d):
+            memory_format.use_channels_last(network)
+            dropout.use_quick_dropout(network, device)
     g_config = experiment.generator_optimizer or experiment.optimizer
     d_config = experiment.discriminator_optimizer or experiment.optimizer
     game = training.game
@@ -76,7 +77,9 @@ class AsPictures(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         channels = dataset.images.shape[1]
         half = (0.5,) * channels
         self.images = dataset.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = torch.zeros(len(dataset.images)) if dataset.condition is None else as_input(dataset.condition)
+        self.labels = (
+            torch.zeros(len(dataset.images)) if dataset.condition is None else condition_as_input(dataset.condition)
+        )
         self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(half, half)])
 
     def __len__(self) -> int:
@@ -116,7 +119,7 @@ def tutorial(
     parts = parts_of(experiment, training, prepared=False)
     game, size = training.game, experiment.train.batch_size
     g, d, device = parts.g, parts.d, game.device
-    decay = training.average.decay if training.average else 0.0
+    decay = training.ema.decay if training.ema else 0.0
     average = copy.deepcopy(g) if decay else None
     batches = endless(training.dataset, size, order)
     steps, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
@@ -183,7 +186,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
     fresh, augmentations = game.fresh_noise, experiment.augmentation
     images, conditions = training.loader.images, training.loader.condition
     frozen_with = list(d.parameters())
-    decay = training.average.decay if training.average else 0.0
+    decay = training.ema.decay if training.ema else 0.0
     kept = [p.detach().clone() for p in g.parameters()] if decay else []
     weights: list[Tensor] = list(g.parameters())
     per_epoch = len(images) // size
@@ -199,7 +202,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
         number += 1
         rows = order[place * size : (place + 1) * size]
         real = images[rows].to(device).float().div_(127.5).sub_(1.0)
-        return real, None if conditions is None else as_input(conditions[rows].to(device))
+        return real, None if conditions is None else condition_as_input(conditions[rows].to(device))
 
     def judged(batch: Tensor, condition: Tensor | None) -> Any:
         for augmentation in augmentations:
@@ -207,7 +210,7 @@ def by_hand(experiment: Experiment, training: Training) -> tuple[Callable[[], No
         return d(batch, condition)
 
     def both(real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
-        if not game.joined:
+        if not game.joint_pass:
             return judged(real, condition), judged(fake, condition)
         twice = None if condition is None else torch.cat([condition, condition])
         on_real, on_fake = judged(torch.cat([real, fake]), twice).split(size)

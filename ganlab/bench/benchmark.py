@@ -28,8 +28,8 @@ from ganlab.bench import baselines
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import Plugins
-from ganlab.training.build import build, capturing
-from ganlab.training.cuda_graphs import Rehearsal, rehearse
+from ganlab.training.build import build, captured_train_step
+from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step
 from ganlab.utils.device import device_name, pick_device
 from ganlab.utils.errors import UserError
@@ -76,11 +76,11 @@ def bench(
         "rounds": len(rounds["ganlab"]),
         "steps_per_second": {name: statistics.median(rates) for name, rates in rounds.items()},
         "ratios": {name: median_ratio(rounds["ganlab"], rounds[name]) for name in names},
-        "levers": training.levers,
+        "levers": training.step_optimizations,
     }
     shown("parts of a step", 0, 1)
-    turns = capturing(training.game, training.turns, plugins.registry, Rehearsal(), training.schedules.unfit)
-    result["unfit_for_capture"] = rehearse(turns, training.loader.batch)
+    turns = captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder(), training.schedules.eager_reason)
+    result["unfit_for_capture"] = dry_run_capture(turns, training.loader.batch)
     result["milliseconds"] = parts_of_a_step(experiment, training)
     result["ceilings"] = ceilings(training, result["steps_per_second"]["ganlab"])
     result["plugins"] = plugin_costs(path, experiment, plugins, on, seconds / 2, shown)
@@ -175,21 +175,21 @@ def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15)
         return result
 
     for step in range(steps):
-        batch = step * training.turns.batches
-        for phase in training.turns.phases:
-            for updates in phase.turns(step):
+        batch = step * training.train_step.batches_per_step
+        for phase in training.train_step.phases:
+            for updates in phase.updates_before(step):
                 if phase.new_images:
                     real = took("data", partial(training.loader.batch, batch))
                     batch += 1
                 if updates is not None:
                     took(phase.name, partial(phase.update, real, updates))
-        if training.average is not None:
-            took("average", training.average.update)
+        if training.ema is not None:
+            took("average", training.ema.update)
         took("logging", training.game.meters.means)
     medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
-    for phase in training.turns.phases:
+    for phase in training.train_step.phases:
         medians[phase.name] *= phase.repeats / phase.every
-    medians["data"] *= training.turns.batches
+    medians["data"] *= training.train_step.batches_per_step
     medians["logging"] /= max(1, experiment.train.log_every.in_steps(training.steps_per_epoch))
     return medians
 
@@ -205,7 +205,7 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
     other = torch.empty_like(numbers)
     copy = min(_timed(lambda: other.copy_(numbers), 3, device) for _ in range(4)) / 3
     operations = 0.0
-    for phase in training.turns.phases:
+    for phase in training.train_step.phases:
         # Not a captured step, which has no operations to count.
         with _Flops() as counter:
             for updates in range(phase.repeats):

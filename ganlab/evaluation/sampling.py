@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import to_uint8
-from ganlab.nn.modes import evaluating
+from ganlab.nn.modes import eval_mode
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed, latents
 
@@ -29,7 +29,7 @@ def generate_images(
 
     fitting = FittingBatches(made, BATCH)
     for part in torch.arange(len(z)).split(BATCH):
-        with evaluating(network):
+        with eval_mode(network):
             images = fitting(part)
         yield images
 

@@ -1,4 +1,4 @@
-"""ganlab.nn.class_head."""
+"""The class head of a discriminator: projection, or class logits as in AC-GAN."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ganlab.nn.discriminator_output import Judged
 from ganlab.nn.layers import classes_of
-from ganlab.nn.outputs import Judged
 from ganlab.protocols import ImageSpec
 
 HeadName = Literal["plain", "projection", "class_logits"]
 
 
 class ClassHead(nn.Module):
-    """What a discriminator's features (N, width) and logits (N,) say where it knows of classes.
+    """A discriminator's class head: from features (N, width) and logits (N,) to the output of a class-conditional one.
 
-    "projection" adds the product of the features with the class's vector to the logit (Miyato and Koyama 2018,
-    arXiv:1802.05637); "class_logits" also gives a logit for each class (AC-GAN; Odena et al. 2017, arXiv:1610.09585),
-    for the penalty `class_loss`; "plain" leaves the logits as they are.
+    "projection" adds the inner product of the features and the class's embedding to the logit (Miyato and Koyama 2018,
+    arXiv:1802.05637); "class_logits" also returns a logit for each class (AC-GAN; Odena et al. 2017, arXiv:1610.09585),
+    for the penalty `class_loss`; "plain" returns the logits unchanged.
     """
 
     def __init__(self, name: HeadName, width: int, images: ImageSpec) -> None:

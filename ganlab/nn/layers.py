@@ -1,9 +1,9 @@
-"""Building blocks of networks, which bundled plugins and yours share: norms, spectral norm, attention, class heads.
+"""Layers for generators and discriminators of plugins: norms, spectral norm, minibatch deviation, self-attention.
 
 Decisions:
-- A block that needs the class is an `nn.Module` with `takes_condition = True`, and `Layers` hands it the condition; all
-  others are torch's own kind.
-- What draws first weights draws them when it is made, from torch's default generator, as torch's layers do.
+- A layer that needs the condition is an `nn.Module` with `takes_condition = True`; `Layers` passes the condition to it.
+  All others are ordinary torch layers.
+- Initial weights are drawn in `__init__` from torch's default generator, as torch's layers do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ConditionalNormName = Literal["batch", "conditional_batch", "layer", "instance",
 
 
 class Layers(nn.Sequential):
-    """Layers one after the other, of which some may need the condition."""
+    """`nn.Sequential` whose layers may take the condition (`takes_condition`)."""
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         for layer in self:
@@ -32,17 +32,17 @@ class Layers(nn.Sequential):
 
 
 def classes_of(images: ImageSpec | None, what: str) -> int:
-    """How many classes there are; raises ComponentError for `what` where the data set has no class labels."""
+    """Returns the number of classes; raises ComponentError that `what` needs labels where the data set has none."""
     if images is None or images.classes is None:
         raise ComponentError(f"{what} needs class labels, and the data set has none")
     return images.classes
 
 
 def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images: ImageSpec | None = None) -> nn.Module:
-    """A norm with gain and bias over maps (N, C, H, W), where `dimensions` is 2, or over rows (N, C), where it is 0.
+    """Returns a normalisation layer with gain and bias, for maps (N, C, H, W) (`dimensions` 2) or rows (N, C) (0).
 
-    "layer" is over all channels and places of an image, "instance" over the places of each channel. "conditional_batch"
-    is over maps, and takes the condition; `images` says how many classes there are.
+    "layer" normalises over all channels and positions of an image, "instance" over the positions of each channel.
+    "conditional_batch" is for maps and takes the condition; `images` has the number of classes.
     """
     if name == "conditional_batch":
         return ConditionalBatchNorm2d(channels, classes_of(images, f'norm = "{name}"'))
@@ -75,8 +75,8 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 def spectrally_normed(network: nn.Module) -> nn.Module:
-    """The network with each linear, convolutional and embedding layer's weight divided by an estimate of its spectral
-    norm (Miyato et al. 2018, arXiv:1802.05957), which each pass in training brings nearer."""
+    """Applies spectral norm to a network: divides the weight of each linear, convolutional and embedding layer by an
+    estimate of its spectral norm (Miyato et al. 2018, arXiv:1802.05957), refined by each pass in training mode."""
     kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
     for module in [module for module in network.modules() if isinstance(module, kinds)]:
         parametrizations.spectral_norm(module)
@@ -84,9 +84,9 @@ def spectrally_normed(network: nn.Module) -> nn.Module:
 
 
 class MinibatchStdDev(nn.Module):
-    """Adds maps that say how much the images of a group differ (Karras et al. 2018, arXiv:1710.10196).
+    """Minibatch standard deviation: adds a map of how much images differ (Karras et al. 2018, arXiv:1710.10196).
 
-    Maps (N, C, H, W) become (N, C + 1, H, W). A group has `group` images, or as many fewer as divide the batch.
+    Maps (N, C, H, W) become (N, C + 1, H, W). A group has `group` images, or the largest smaller number that divides N.
     """
 
     def __init__(self, group: int = 4) -> None:
@@ -103,9 +103,9 @@ class MinibatchStdDev(nn.Module):
 
 
 class SelfAttention2d(nn.Module):
-    """Each place of a map attends to all (SAGAN; Zhang et al. 2019, arXiv:1805.08318), by nothing at first.
+    """Self-attention over the positions of a map (SAGAN; Zhang et al. 2019, arXiv:1805.08318); its gain begins at 0.
 
-    Keys and values are pooled to half the side, and queries and keys have an eighth of the channels, values a half.
+    Keys and values are pooled to half the side; queries and keys have an eighth of the channels, values half of them.
     """
 
     def __init__(self, channels: int) -> None:
@@ -120,7 +120,7 @@ class SelfAttention2d(nn.Module):
         pooled = nn.functional.max_pool2d
         query = self.query(x).flatten(2)
         key, value = (pooled(part(x), 2).flatten(2) for part in (self.key, self.value))
-        # Written out, since torch's own attention has no second derivative on CUDA, which gradient penalties take.
+        # Not torch's attention, which has no second derivative on CUDA; gradient penalties need it.
         weights = (query.transpose(1, 2) @ key).softmax(2)
         attended: Tensor = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
         total: Tensor = x + self.gain * self.out(attended)
@@ -128,6 +128,6 @@ class SelfAttention2d(nn.Module):
 
 
 def check_attention(sides: Iterable[int], there: Sequence[int]) -> None:
-    """Raises ComponentError where attention is asked for at a side that no maps of the network have."""
-    if strange := [side for side in sides if side not in there]:
-        raise ComponentError(f"attention: there are no maps of side {strange[0]}; there are: {list(there)}")
+    """Raises ComponentError for an `attention` option with a side that no maps of the network have."""
+    if unknown := [side for side in sides if side not in there]:
+        raise ComponentError(f"attention: there are no maps of side {unknown[0]}; there are: {list(there)}")

@@ -1,4 +1,4 @@
-"""ganlab.nn.modes."""
+"""Temporary modes of a network: frozen parameters, and eval mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def frozen_parameters(network: nn.Module) -> Iterator[None]:
-    """The network's parameters take no gradient in the body, and afterwards take one where they did before."""
+    """Freezes a network's parameters in the body: they require no gradient; afterwards `requires_grad` is restored."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -23,8 +23,8 @@ def frozen_parameters(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode without gradients; afterwards each of its modules is in the mode it was in."""
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Puts a network in eval mode, without gradients; afterwards each module's training mode is restored."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

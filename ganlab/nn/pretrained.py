@@ -1,4 +1,4 @@
-"""What features of trained networks share: a file of weights is data, never code, and their arithmetic is full float32.
+"""Pretrained networks for feature extractors: reads weights files without running code, and computes in full float32.
 
 A score then depends on the weights alone, not on the precision of the training.
 """
@@ -22,18 +22,18 @@ UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError),
     *(TypeError, AttributeError, AssertionError, struct.error),
 )
-"""What torch.load was seen to raise, or may, on files that were cut short or had bytes changed."""
+"""Errors that torch.load raises, or may, for truncated or damaged files."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file, at least one, read without running any code that it may hold."""
+    """Reads the named tensors of a weights file, at least one, without running any code in it."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         there = path.is_file()
-    except OSError as error:  # a name that is too long, a disk that fails
+    except OSError as error:  # such as a name that is too long, or a failing disk
         raise ComponentError(f"weights: {one_line(repr(str(path)), 60)} cannot be read ({error.strerror})") from error
     if not there:
         raise ComponentError(f"there is no weights file {one_line(path)}")
@@ -57,7 +57,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No TensorFloat-32 and no autocast inside; what was set before stands again afterwards."""
+    """Turns off TensorFloat-32 and autocast in the body; afterwards the previous settings are restored."""
     import torch
 
     backends: Any = torch.backends

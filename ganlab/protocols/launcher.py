@@ -11,7 +11,7 @@ from attrs import frozen
 
 @frozen
 class Task:
-    """A launcher's task, one run of a sweep: its command, which may be restarted until it succeeds, and its log file."""
+    """A launcher's task, one run of a sweep: a command that may be restarted until it succeeds, and its log file."""
 
     name: str
     command: tuple[str, ...]

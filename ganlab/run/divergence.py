@@ -19,17 +19,18 @@ from typing import Any
 
 import torch
 
-from ganlab.config.load import structure_experiment, to_table
+from ganlab.config.load import convert_experiment, experiment_to_table
 from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.loader import Plugins
 from ganlab.plugin.registry import Registry
 from ganlab.run.finite_hooks import NotFinite, add_finite_checks
-from ganlab.training.build import PLAYERS, build, penalty_names
+from ganlab.training.build import build
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import restore_training
 from ganlab.training.state_tree import find_non_finite
+from ganlab.training.step_components import PLAYERS, penalty_names
 from ganlab.utils import distributed
 from ganlab.utils.paths import places
 
@@ -61,7 +62,7 @@ def find_cause(
     with CatchPluginErrors() as guard, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the data set warns of it has warned of before
         # Components are made again, too: a loss or a penalty may have kept something of the steps that diverged.
-        fresh = structure_experiment(to_table(experiment, plugins), plugins)
+        fresh = convert_experiment(experiment_to_table(experiment, plugins), plugins)
         training = build(fresh, plugins.registry, places(), device)
         try:
             start = _restore_latest_whole(training, checkpoints)

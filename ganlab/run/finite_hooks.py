@@ -59,10 +59,9 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
         )
         for player in game.players
     )
-    phases = [
-        _checked_phase(phase, checks[phase.name], names[f"{phase.name}.optimizer"]) for phase in training.train_step.phases
-    ]
-    return attrs.evolve(training, capture=None, train_step=attrs.evolve(training.train_step, phases=phases))
+    step = training.train_step
+    phases = [_checked_phase(phase, checks[phase.name], names[f"{phase.name}.optimizer"]) for phase in step.phases]
+    return attrs.evolve(training, capture=None, train_step=attrs.evolve(step, phases=phases))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -181,7 +180,9 @@ class TermCheck:
     def check_update(self, optimizer: str) -> None:
         """Raises NotFinite where an update has left weights or optimizer state that are not finite."""
         player = self.player
-        where = find_non_finite({"": dict(player.network.named_parameters())}) or find_non_finite(_optimizer_state(player))
+        where = find_non_finite({"": dict(player.network.named_parameters())}) or find_non_finite(
+            _optimizer_state(player)
+        )
         if where and self.suspect is not None:
             raise self.suspect
         largest = self._largest_gradient()

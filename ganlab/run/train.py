@@ -21,7 +21,7 @@ import attrs
 import torch
 from attrs import frozen
 
-from ganlab.config.load import load_experiment, to_toml
+from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator, Progress
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
@@ -67,7 +67,7 @@ def dry_run(request: RunRequest) -> str:
     experiment, plugins = _load(request)
     with deterministic(experiment.train.deterministic):
         build_run(request, experiment, plugins, pick_device(request.device))
-    return to_toml(experiment, plugins)
+    return experiment_to_toml(experiment, plugins)
 
 
 def run(request: RunRequest, view: ProgressView) -> Outcome:
@@ -141,7 +141,7 @@ def open_run(
     earlier = dict(folder.info)
     training, evaluator = build_run(request, experiment, plugins, device, progress)
     environment = run_environment(experiment, plugins, training)
-    toml = to_toml(experiment, plugins)
+    toml = experiment_to_toml(experiment, plugins)
     table = tomllib.loads(toml)
     if earlier and not request.anyway:
         check_resumable(folder, table, environment, training, view)

@@ -127,7 +127,7 @@ def why_not_capturable(tiny: TinyTraining, training: Training) -> Fault | None:
         with OperationTrace(CPU, before) as after:
             turns(batches, step)
         if fault := find_capture_fault(before, after):
-            return Fault(fault.what, f"{fault.place.file}:{fault.place.line}" if fault.place.file else "")
+            return Fault(fault.what, f"{fault.line.file}:{fault.line.number}" if fault.line.file else "")
     return None
 
 

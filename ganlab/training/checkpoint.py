@@ -1,10 +1,10 @@
-"""Checkpoints: a folder of safetensors and JSON, never pickle, that is whole or not there.
+"""Checkpoints: writes and reads folders of safetensors and JSON, never pickle, that are whole or not there.
 
 Decisions:
-- A checkpoint is written under a temporary name, hashed, flushed and renamed, so that a crash leaves the one before.
-- `manifest.json` holds a sha256 of every file: one flipped bit would load silently otherwise.
-- State is any nesting of dicts, lists, tuples, numbers, text and tensors. A part that is a module's `state_dict`
-  becomes a safetensors file that any other tool reads.
+- A checkpoint is written under a temporary name, hashed, flushed and renamed, so that a crash leaves the previous one.
+- `manifest.json` holds a sha256 of every file: otherwise a flipped bit would load silently.
+- A state is any nesting of dicts, lists, tuples, numbers, strings and tensors. A part that is a module's `state_dict`
+  becomes a safetensors file that other tools can read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganlab.training.state_tree import _tensors
+from ganlab.training.state_tree import tensors_with_paths
 from ganlab.utils.errors import GanlabError, one_line
 from ganlab.utils.files import flush_folder, raise_cannot_write, remove_path
 from ganlab.utils.hashing import sha256
@@ -29,11 +29,11 @@ from ganlab.utils.hashing import sha256
 PATTERN = re.compile(r"step-(\d{8,})")
 
 FORMAT = 1
-"""What manifest.json says of how a checkpoint is written."""
+"""The version of the checkpoint format, in manifest.json."""
 
 
 class DamagedCheckpoint(GanlabError):
-    """A checkpoint whose files are not what its manifest says."""
+    """A checkpoint whose files do not match its manifest."""
 
     exit_code = 2
 
@@ -43,7 +43,7 @@ def folder_name(step: int) -> str:
 
 
 def list_checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints below a folder by their step, oldest first. Unfinished ones are not among them."""
+    """Returns the finished checkpoints in a folder by their step, oldest first."""
     if not folder.is_dir():
         return {}
     found = {int(match[1]): path for path in folder.iterdir() if (match := PATTERN.fullmatch(path.name))}
@@ -51,7 +51,7 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
-    """Writes the parts of a state below `folder`, replacing an earlier checkpoint of that step. Raises CannotWrite."""
+    """Writes a checkpoint of a state below `folder`, replacing an earlier one of that step. Raises CannotWrite."""
     final = folder / folder_name(step)
     temporary = folder / f".{final.name}-{os.getpid()}"
     with raise_cannot_write(final, sum(sizes(state).values())):
@@ -78,12 +78,12 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def sizes(state: Mapping[str, Any]) -> dict[str, int]:
-    """The bytes that the tensors of each part of a state take."""
-    return {part: sum(tensor.nbytes for _, tensor in _tensors(value, part)) for part, value in state.items()}
+    """Returns the bytes of the tensors in each part of a checkpoint's state."""
+    return {part: sum(tensor.nbytes for _, tensor in tensors_with_paths(value, part)) for part, value in state.items()}
 
 
 def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]:
-    """The state that was saved (or some parts of it); raises DamagedCheckpoint where a hash does not hold."""
+    """Reads a checkpoint's state, or some parts of it; raises DamagedCheckpoint where a hash does not match."""
     try:
         hashes = _hashes(path, json.loads((path / "manifest.json").read_bytes()))
         data = {
@@ -108,13 +108,13 @@ def load_checkpoint(path: Path, parts: set[str] | None = None) -> dict[str, Any]
         raise DamagedCheckpoint(f"{path}: not a ganlab checkpoint: {one_line(error)}") from None
 
 
-# What JSON of another form than ours, and bytes that are no safetensors, were seen to raise; nesting without end is a
-# RecursionError, which is a RuntimeError.
+# Errors that JSON of an unexpected form and damaged safetensors have raised; endless nesting is a RecursionError, which
+# is a RuntimeError.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
 def _hashes(path: Path, manifest: Any) -> dict[str, str]:
-    """The files of a checkpoint with their hashes; raises ValueError where its manifest is not one of ours."""
+    """Returns the hashes of a checkpoint's files from its manifest; raises ValueError for a manifest it cannot use."""
     if type(manifest["format"]) is not int or manifest["format"] != FORMAT:
         raise ValueError(f"manifest.json: format is {one_line(manifest['format'], 60)}; this ganlab reads {FORMAT}")
     match = PATTERN.fullmatch(path.name)
@@ -122,21 +122,21 @@ def _hashes(path: Path, manifest: Any) -> dict[str, str]:
         raise ValueError(f"manifest.json: step is {one_line(manifest['step'], 60)}, not the folder's")
     hashes: dict[str, str] = manifest["sha256"]
     for name in hashes:
-        # A name is one of this folder: what lies elsewhere, or is a pipe that nobody writes to, is not opened.
+        # Only regular files of this folder are opened: no paths elsewhere, and no pipes, which would block.
         if Path(name).name != name or not (path / name).is_file():
             raise ValueError(f"manifest.json: {one_line(name, 60)} is no file of this folder")
     return hashes
 
 
 def to_bytes(state: Any) -> bytes:
-    """A state as bytes that another process can read."""
+    """Serialises a nested state to bytes that another process can read."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_pack(state, "", tensors)).encode()
     return len(skeleton).to_bytes(8, "big") + skeleton + save(tensors)
 
 
 def from_bytes(data: bytes) -> Any:
-    """What `to_bytes` was given."""
+    """Deserialises the state of `to_bytes`."""
     end = 8 + int.from_bytes(data[:8], "big")
     return _unpack(json.loads(data[8:end]), load(data[end:]))
 
@@ -150,7 +150,7 @@ def _write(path: Path, data: bytes) -> str:
 
 
 def _pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
-    """A JSON skeleton of a state, its tensors put aside under the path that they were found at."""
+    """Returns the JSON skeleton of a checkpoint's state, and collects its tensors in `tensors` by their path."""
     if isinstance(value, Tensor):
         name = at or "value"
         tensors[name] = value.detach().cpu().contiguous().clone()

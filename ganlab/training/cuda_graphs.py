@@ -1,14 +1,14 @@
-"""Steps captured once and replayed: on CUDA a step is then one launch instead of hundreds.
+"""CUDA graphs: train steps are captured once and replayed, so that a step is one launch instead of hundreds.
 
 Decisions:
-- There is one graph for each kind of step, that is, for each set of turns and of penalties that are due; all share one
-  pool of memory, because what lasts (weights, moments, sums, buffers) lies outside of it.
-- The first steps of a kind are taken eagerly, as steps of the training like any other. They warm up what is made on
-  first use, and two of them are watched: what a graph could not hold is found before anything is captured.
-- Where a plugin does not keep the rules, or the capture fails, all steps are eager: slower, and right all the same.
-- Batches of real images are copied to where the graph reads them. Everything else that a graph reads lies where it lay:
-  sums are zeroed, never made anew, and a state is restored before the first capture.
-- How work is recorded is a `Recorder`; `CudaGraphs` is the one that training uses. So the rest runs on any device.
+- There is one graph for each signature of a step, that is, for each set of updates and due penalties. All share one
+  memory pool, because what persists (weights, moments, meters, buffers) lies outside of it.
+- The first steps of a signature are eager steps of the training. They warm up what is created on first use, and the
+  operations of two of them are traced: what a graph could not hold is found before anything is captured.
+- Where a plugin breaks the rules of the step, or the capture fails, all steps are eager: slower, and correct.
+- Batches of real images are copied to the tensors that the graph reads. Everything else that a graph reads stays where
+  it is: meters are zeroed in place, and a state is restored before the first capture.
+- A `Recorder` records the work; training uses `CudaGraphs`. So everything else runs on any device.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ import torch
 from attrs import define, field
 
 from ganlab.data.batch import Batch
-from ganlab.training.graph_check import Place, Watch, unfit
+from ganlab.training.graph_check import CodeLine, OperationTrace, find_capture_fault
 from ganlab.training.meters import Meters
-from ganlab.training.turns import Turns
+from ganlab.training.train_step import TrainStep
 from ganlab.utils.errors import one_line
 
 WARM, WATCHED = 1, 2
-"""How many steps of a kind come before its capture: the first makes what is made on first use, two are compared."""
+"""How many eager steps of a signature precede its capture: the first warms up, two are traced and compared."""
 
 Work = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Runs work, or records it without running it."""
+    """Records a train step for later replays, such as a CUDA graph; or runs it."""
 
     def run(self, work: Work) -> None:
-        """Runs the work as it will be recorded later."""
+        """Runs the work under the conditions of a later recording."""
         ...
 
     def record(self, work: Work) -> Work:
-        """Records the work, which does nothing yet, and gives what does it; raises RuntimeError where that fails."""
+        """Records the work without running it; returns its replay, or raises RuntimeError."""
         ...
 
 
 class CudaGraphs:
-    """Records work as CUDA graphs in one pool of memory."""
+    """Records train steps as CUDA graphs, all in one memory pool."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -53,29 +53,29 @@ class CudaGraphs:
         self.pool = torch.cuda.graph_pool_handle()
 
     def run(self, work: Work) -> None:
-        # On the stream of the capture: autograd remembers on which stream it first met a parameter.
+        # On the stream of the capture: autograd remembers the stream where it first used a parameter.
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             work()
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def record(self, work: Work) -> Work:
-        number = torch.cuda.current_device() if self.device.index is None else self.device.index
-        generator = torch.cuda.default_generators[number]
-        kept = generator.clone_state()
+        index = torch.cuda.current_device() if self.device.index is None else self.device.index
+        generator = torch.cuda.default_generators[index]
+        state = generator.clone_state()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 work()
         except RuntimeError:
-            # A capture that broke off leaves the generator waiting for its end.
-            generator.graphsafe_set_state(kept)
+            # A failed capture leaves the random generator in capture mode.
+            generator.graphsafe_set_state(state)
             raise
         return graph.replay
 
 
-class Rehearsal:
-    """For a device without graphs: what would be captured is run as it is, so that all but the capture is done."""
+class EagerRecorder:
+    """A recorder for devices without graphs: its replay runs the train step eagerly, to test all but the capture."""
 
     def run(self, work: Work) -> None:
         work()
@@ -85,111 +85,113 @@ class Rehearsal:
 
 
 @define
-class CapturedTurns:
-    """The turns of a step, replayed where they have been captured; `refusal` says why they will not be.
+class CapturedTrainStep:
+    """A train step that is captured and replayed as CUDA graphs, one for each signature of a step.
 
-    `named(file)` names the plugin that a file belongs to, or is empty. `unfit` is a reason that is known beforehand.
+    `plugin_of(file)` returns the plugin that a file belongs to, or "". `eager_reason` is a reason against a capture
+    that is known beforehand. `refusal` says why steps are eager, None while they are or may still be captured.
     """
 
-    turns: Turns
+    train_step: TrainStep
     meters: Meters
     recorder: Recorder
     device: torch.device
-    named: Callable[[str], str]
-    unfit: str | None = None
+    plugin_of: Callable[[str], str]
+    eager_reason: str | None = None
     refusal: str | None = field(default=None, init=False)
-    _seen: Counter[Hashable] = field(factory=Counter, init=False)
-    _watched: dict[Hashable, Watch] = field(factory=dict, init=False)
+    _eager_steps: Counter[Hashable] = field(factory=Counter, init=False)
+    _traces: dict[Hashable, OperationTrace] = field(factory=dict, init=False)
     _replays: dict[Hashable, Work] = field(factory=dict, init=False)
     _inputs: list[Batch] = field(factory=list, init=False)
 
     @property
     def captured(self) -> int:
-        """How many kinds of step have been captured."""
+        """How many signatures of the train step have been captured."""
         return len(self._replays)
 
     def __call__(self, real: Sequence[Batch], step: int) -> None:
-        kind = self.turns.kind(step)
-        seen = self._seen[kind]
-        self._seen[kind] += 1
-        if kind in self._replays:
-            self._replay(kind, real)
-        elif self.refusal is not None or self.unfit is not None:
-            self.refusal = self.refusal or self.unfit
-            self.turns(real, step)
+        signature = self.train_step.signature(step)
+        seen = self._eager_steps[signature]
+        self._eager_steps[signature] += 1
+        if signature in self._replays:
+            self._replay(signature, real)
+        elif self.refusal is not None or self.eager_reason is not None:
+            self.refusal = self.refusal or self.eager_reason
+            self.train_step(real, step)
         elif seen < WARM:
-            self.recorder.run(lambda: self.turns(real, step))
+            self.recorder.run(lambda: self.train_step(real, step))
         elif seen < WARM + WATCHED:
-            self._watch(kind, real, step)
+            self._trace(signature, real, step)
         else:
-            self._capture(kind, real, step)
+            self._capture(signature, real, step)
 
-    def _watch(self, kind: Hashable, real: Sequence[Batch], step: int) -> None:
-        before = self._watched.pop(kind, None)
-        with Watch(self.device, before) as watch:
-            self.recorder.run(lambda: self.turns(real, step))
+    def _trace(self, signature: Hashable, real: Sequence[Batch], step: int) -> None:
+        before = self._traces.pop(signature, None)
+        with OperationTrace(self.device, before) as trace:
+            self.recorder.run(lambda: self.train_step(real, step))
         if before is None:
-            self._watched[kind] = watch
-        elif fault := unfit(before, watch):
-            self._refuse(f"{self._where(fault.place)}: {fault.what}")
+            self._traces[signature] = trace
+        elif fault := find_capture_fault(before, trace):
+            self._refuse(f"{self._location(fault.line)}: {fault.what}")
 
-    def _where(self, place: Place) -> str:
-        if not place.file:
+    def _location(self, line: CodeLine) -> str:
+        if not line.file:
             return "the step"
-        owner = next((name for file in (place.file, *place.callers) if (name := self.named(file))), "")
-        at = f"{place.file}, line {place.line}"
-        return f"{owner}, {at}" if owner else at
+        plugin = next((name for file in (line.file, *line.callers) if (name := self.plugin_of(file))), "")
+        at = f"{line.file}, line {line.number}"
+        return f"{plugin}, {at}" if plugin else at
 
-    def _capture(self, kind: Hashable, real: Sequence[Batch], step: int) -> None:
+    def _capture(self, signature: Hashable, real: Sequence[Batch], step: int) -> None:
         if not self._inputs:
             self._inputs = [batch.map(torch.empty_like) for batch in real]
         before = Counter(self.meters.counts)
         try:
-            replay = self.recorder.record(lambda: self.turns(self._inputs, step))
+            replay = self.recorder.record(lambda: self.train_step(self._inputs, step))
         except RuntimeError as error:
-            # A driver has many reasons, and none is a reason not to train.
+            # Drivers fail for many reasons, and none is a reason not to train.
             self.meters.counts = dict(before)
             self._refuse(f"the capture failed: {one_line(error, limit=300)}")
-            self.turns(real, step)
+            self.train_step(real, step)
             return
-        # The sums are added to by each replay; how often is counted here, where no device is asked.
+        # Each replay adds to the meters' sums; their counts are Python numbers, which are added here.
         added = Counter(self.meters.counts) - before
         self.meters.counts = dict(before)
 
-        def replayed() -> None:
+        def replay_and_count() -> None:
             replay()
             for name, count in added.items():
                 self.meters.counts[name] += count
 
-        self._replays[kind] = replayed
-        self._replay(kind, real)
+        self._replays[signature] = replay_and_count
+        self._replay(signature, real)
 
-    def _replay(self, kind: Hashable, real: Sequence[Batch]) -> None:
-        for place, batch in zip(self._inputs, real, strict=True):
-            torch._foreach_copy_(place.tensors, batch.tensors)
-        self._replays[kind]()
+    def _replay(self, signature: Hashable, real: Sequence[Batch]) -> None:
+        for static, batch in zip(self._inputs, real, strict=True):
+            torch._foreach_copy_(static.tensors, batch.tensors)
+        self._replays[signature]()
 
     def _refuse(self, why: str) -> None:
         self.refusal = why
-        self._watched.clear()
+        self._traces.clear()
         self._replays.clear()
 
 
-def rehearse(turns: CapturedTurns, batch: Callable[[int], Batch]) -> str | None:
-    """Takes steps of every kind until each would be captured; returns why that cannot be, if it cannot."""
+def dry_run_capture(captured_step: CapturedTrainStep, batch: Callable[[int], Batch]) -> str | None:
+    """Runs train steps of every signature until each would be captured; returns why that is impossible, or None."""
+    train_step = captured_step.train_step
     first: dict[Hashable, int] = {}
     for step in range(1000):
-        first.setdefault(turns.turns.kind(step), step)
+        first.setdefault(train_step.signature(step), step)
     for step in first.values():
         for _ in range(WARM + WATCHED + 1):
-            turns([batch(number) for number in range(turns.turns.batches)], step)
-    return turns.refusal
+            captured_step([batch(index) for index in range(train_step.batches_per_step)], step)
+    return captured_step.refusal
 
 
 def make_capturable(optimizer: torch.optim.Optimizer) -> None:
-    """Has an optimiser on CUDA count its updates on the device, so that a graph of its step can be captured."""
+    """Makes an optimiser on CUDA count its updates on the device, so that its step can be captured as a CUDA graph."""
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True
-    # torch warns once where such an optimiser is used before the capture, as it is for the first steps here.
+    # torch would warn of eager steps of such an optimiser, which the first ones are.
     vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True

@@ -1,4 +1,4 @@
-"""ganlab.training.ema."""
+"""EMA: the exponential moving average of the generator's weights, which is sampled and scored instead of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
-def decay_of(half_life: float, images: int) -> float:
-    """The decay of a step of so many images by which old weights lose half their share in `half_life` images."""
+def ema_decay(half_life: float, images: int) -> float:
+    """Returns an EMA's decay per step of `images` images, with which old weights lose half their share per half-life.
+
+    `half_life` is in images (Karras et al. 2020).
+    """
     return 0.5 ** (images / half_life) if half_life > 0 else 0.0
 
 
@@ -17,34 +20,39 @@ class EMA:
     Batch norm's running statistics are buffers: an average without them would be evaluated with the initial ones.
     """
 
-    def __init__(self, network: nn.Module, average: nn.Module, decay: float, moves: bool = False) -> None:
-        """`decay` is that of a step; where it `moves`, `fill` sets it between steps, captured ones too."""
+    def __init__(self, network: nn.Module, average: nn.Module, decay: float, decay_changes: bool = False) -> None:
+        """`average` is the copy of the network that holds the averages, and `decay` its decay per step.
+
+        With `decay_changes` the decay is a tensor that `set_decay` fills between steps, captured ones too.
+        """
         self.decay = decay
         self.network = average.requires_grad_(False).eval()
         self._averages: list[Tensor] = list(average.parameters())
         self._weights: list[Tensor] = list(network.parameters())
         self._averaged_buffers: list[Tensor] = list(average.buffers())
         self._buffers: list[Tensor] = list(network.buffers())
-        self._share = 1.0 - decay
-        self._moving_share = torch.full((), self._share, device=self._weights[0].device) if moves else None
+        self._new_share = 1.0 - decay
+        self._new_share_tensor = (
+            torch.full((), self._new_share, device=self._weights[0].device) if decay_changes else None
+        )
 
     @property
-    def moves(self) -> bool:
-        return self._moving_share is not None
+    def decay_changes(self) -> bool:
+        return self._new_share_tensor is not None
 
-    def fill(self, decay: float) -> None:
-        """Sets the decay of the steps to come, of an average whose decay moves."""
-        assert self._moving_share is not None
-        self._moving_share.fill_(1.0 - decay)
+    def set_decay(self, decay: float) -> None:
+        """Sets the decay of the next steps of an EMA whose decay changes."""
+        assert self._new_share_tensor is not None
+        self._new_share_tensor.fill_(1.0 - decay)
 
     @torch.no_grad()
     def update(self) -> None:
-        if self._moving_share is not None:
-            # A lerp would read its weight back.
+        if self._new_share_tensor is not None:
+            # `lerp` with a tensor as its weight would read the value back.
             change = torch._foreach_sub(self._weights, self._averages)
-            torch._foreach_mul_(change, self._moving_share)
+            torch._foreach_mul_(change, self._new_share_tensor)
             torch._foreach_add_(self._averages, change)
         else:
-            torch._foreach_lerp_(self._averages, self._weights, self._share)
+            torch._foreach_lerp_(self._averages, self._weights, self._new_share)
         if self._buffers:
             torch._foreach_copy_(self._averaged_buffers, self._buffers)

@@ -1,17 +1,17 @@
-"""The adversarial game as phases: whose turn it is, and what its loss is made of.
+"""The GAN game: the discriminator's and the generator's phase, with their forward passes and losses.
 
 Decisions:
-- Phases are built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
+- A game is built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
 - Real and fake images pass the discriminator in one batch where it declares `batch_independent`; else in two, since
   batch statistics over both would leak the label.
-- Generated images are asked for the condition of the batch of real ones that they are held against: so classes come as
-  often as in the data, an image condition keeps its partner, and nothing more is drawn at random.
-- The discriminator is frozen in the generator's phase, which then computes no gradient for its weights (8% fewer
-  operations), and the discriminator's phase draws its fake images without a graph.
-- On many processes the loss is taken of all their logits, each process sending gradients through its own, and the
-  gradients are summed: what is optimised is the loss of the whole batch, whatever the loss makes of it. Penalties are
+- Fake images are generated for the conditions of the batch of real images: classes are as frequent as in the data, an
+  image condition keeps its pair, and no more random numbers are drawn.
+- The discriminator is frozen in the generator's phase, which then computes no gradient of its weights (8% fewer
+  operations), and the discriminator's phase generates its fake images without a graph.
+- On many processes the loss is that of the logits of all of them. Each process has gradients with respect to its own
+  logits, and gradients are summed, so the loss of the whole batch is optimised, whatever the loss is. Penalties are
   averaged.
-- Nothing is read back from the device: terms are summed into tensors that the loop reads once a tick.
+- Nothing is read back from the device: scalars are summed in tensors that are read once a tick.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from attrs import define, field
 from torch import Tensor
 
 from ganlab.data.batch import Batch
+from ganlab.nn.discriminator_output import logits
 from ganlab.nn.modes import frozen_parameters
-from ganlab.nn.outputs import logits
 from ganlab.protocols import Augmentation, Loss, Step
 from ganlab.training.meters import Meters
 from ganlab.training.update import Player, Update
@@ -34,13 +34,13 @@ from ganlab.utils import distributed
 
 @define
 class Game:
-    """Two players, their loss, and what an update needs besides: all that a phase refers to.
+    """The two players of a GAN, their loss, and all that their phases need besides.
 
-    `batch_size` is that of all processes together, and `accumulate` in how many parts it passes.
-    `noise` is the latents' stream where that is not the default one.
-    `fresh_noise` False lets the generator's phase use the discriminator's last fake images again.
-    `uses_real` says whether the generator's loss looks at the logits of real images; `joined` whether real and fake
-    ones may pass the discriminator together.
+    `batch_size` is that of all processes together; it passes in `accumulate` parts.
+    `noise` is the random generator of the latents, None for torch's default one.
+    Without `fresh_noise` the generator's phase reuses the discriminator's last fake images.
+    `uses_real` says whether the generator's loss uses the logits of real images; `joint_pass` whether real and fake
+    images pass the discriminator in one batch.
     """
 
     generator: Player
@@ -51,7 +51,7 @@ class Game:
     batch_size: int
     device: torch.device
     uses_real: bool
-    joined: bool = False
+    joint_pass: bool = False
     accumulate: int = 1
     fresh_noise: bool = True
     autocast: torch.dtype | None = None
@@ -60,23 +60,24 @@ class Game:
     images_seen: Tensor = field(init=False)
     _fakes: list[Tensor] = field(factory=list, init=False)
     _measures: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = field(init=False)
-    _observing: Sequence[Callable[[Tensor], None]] = field(init=False)
-    _told: Sequence[Callable[[], Mapping[str, Tensor]]] = field(init=False)
+    _observers: Sequence[Callable[[Tensor], None]] = field(init=False)
+    _augmentation_measures: Sequence[Callable[[], Mapping[str, Tensor]]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._measures = getattr(self.loss, "measures", None)
-        self._observing, self._told = (_having(name, self.augmentations) for name in ("observe", "measures"))
+        self._observers = _optional_methods("observe", self.augmentations)
+        self._augmentation_measures = _optional_methods("measures", self.augmentations)
         self.images_seen = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @property
     def players(self) -> tuple[Player, Player]:
         return self.generator, self.discriminator
 
-    def fakes(self, parts: Sequence[Batch]) -> Iterator[Tensor]:
-        """Generated images for the condition of each part of a batch of real ones, as each is asked for.
+    def generate_fakes(self, parts: Sequence[Batch]) -> Iterator[Tensor]:
+        """Yields fake images for the conditions of each part of a batch of real images; each is generated when needed.
 
-        The latents, from the training stream, are drawn for all parts at once, so that they do not depend on how many
-        there are.
+        The latents of all parts are drawn at once from the training stream, so that they do not depend on the number
+        of parts.
         """
         z = torch.randn(self.batch_size, self.latent_dim, device=self.device, generator=self.noise)
         first, end = distributed.local_share(self.batch_size)
@@ -85,33 +86,29 @@ class Game:
                 images: Tensor = self.generator.network(latents, part.condition)
             yield images.float()
 
-    def judged(self, images: Tensor, condition: Tensor | None) -> Any:
-        """What the discriminator says of images, augmented as all that it sees."""
+    def discriminate(self, images: Tensor, condition: Tensor | None) -> Any:
+        """Returns the discriminator's output of the augmented images."""
         for augmentation in self.augmentations:
             images = augmentation.augment(images)
         with self._precision():
             return self.discriminator.network(images, condition)
 
-    def judged_both(self, real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
-        """What the discriminator says of real and of fake images of one condition."""
-        if not self.joined:
-            return self.judged(real, condition), self.judged(fake, condition)
+    def discriminate_both(self, real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
+        """Returns the discriminator's outputs of real and of fake images of the same conditions, in one pass or two."""
+        if not self.joint_pass:
+            return self.discriminate(real, condition), self.discriminate(fake, condition)
         twice = None if condition is None else torch.cat([condition, condition])
-        real_logits, fake_logits = self.judged(torch.cat([real, fake]), twice).split([len(real), len(fake)])
+        real_logits, fake_logits = self.discriminate(torch.cat([real, fake]), twice).split([len(real), len(fake)])
         return real_logits, fake_logits
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # The two phases
-    # ----------------------------------------------------------------------------------------------------------------
-
     def discriminator_phase(self, real: Batch, updates: int) -> None:
-        """One update of the discriminator on a batch of real images; `updates` counts those before it."""
+        """Makes one update of the discriminator on a batch of real images; `updates` counts its earlier ones."""
         parts = real.parts(self.accumulate)
         update = Update(self.discriminator, updates, len(parts), self.meters.add)
-        fakes = self.fakes(parts)
+        fakes = self.generate_fakes(parts)
         self._fakes = []
         for part in parts:
             with torch.set_grad_enabled(not self.fresh_noise):
@@ -119,7 +116,7 @@ class Game:
             if not self.fresh_noise:
                 self._fakes.append(fake)
             fake = fake.detach()
-            real_output, fake_output = self.judged_both(part.images, fake, part.condition)
+            real_output, fake_output = self.discriminate_both(part.images, fake, part.condition)
             real_logits, fake_logits = (
                 distributed.all_gather_with_grad(logits(output)) for output in (real_output, fake_output)
             )
@@ -129,39 +126,39 @@ class Game:
                 with torch.no_grad():
                     for name, value in self._measures(real_logits, fake_logits).items():
                         self.meters.add(name, value)
-            self._show_augmentations(real_logits)
+            self._report_to_augmentations(real_logits)
             step = self._step("discriminator", part.images, fake, real_output, fake_output, part.condition)
             update.add(self.loss.discriminator(real_logits, fake_logits), step)
         update.finish()
 
     @torch.no_grad()
-    def _show_augmentations(self, real_logits: Tensor) -> None:
-        """Shows those that observe them the logits of all processes' real images, and logs what any tells of itself."""
-        for observe in self._observing:
+    def _report_to_augmentations(self, real_logits: Tensor) -> None:
+        """Passes the real logits of all processes to augmentations that `observe` them, and logs their `measures`."""
+        for observe in self._observers:
             observe(real_logits.detach())
-        for measures in self._told:
+        for measures in self._augmentation_measures:
             for name, value in measures().items():
                 self.meters.add(name, value)
 
     def generator_phase(self, real: Batch, updates: int) -> None:
-        """One update of the generator against the frozen discriminator."""
+        """Makes one update of the generator against the frozen discriminator; `updates` counts its earlier ones."""
         parts = real.parts(self.accumulate)
         update = Update(self.generator, updates, len(parts), self.meters.add)
         kept, self._fakes = self._fakes, []
         with frozen_parameters(self.discriminator.network):
-            for part, fake in zip(parts, kept or self.fakes(parts), strict=True):
-                fake_output = self.judged(fake, part.condition)
+            for part, fake in zip(parts, kept or self.generate_fakes(parts), strict=True):
+                fake_output = self.discriminate(fake, part.condition)
                 real_output = None
                 if self.uses_real:
                     with torch.no_grad():
-                        real_output = self.judged(part.images, part.condition)
+                        real_output = self.discriminate(part.images, part.condition)
                 fake_logits = distributed.all_gather_with_grad(logits(fake_output))
-                # A loss that leaves `real` unused is still given a tensor of the right shape.
+                # A loss that does not use real logits is still given a tensor of their shape.
                 real_logits = torch.zeros_like(fake_logits)
                 if real_output is not None:
                     real_logits = distributed.all_gather_with_grad(logits(real_output))
-                shown = part.images if self.uses_real else None
-                step = self._step("generator", shown, fake, real_output, fake_output, part.condition)
+                real_images = part.images if self.uses_real else None
+                step = self._step("generator", real_images, fake, real_output, fake_output, part.condition)
                 update.add(self.loss.generator(real_logits, fake_logits), step)
             update.finish()
 
@@ -187,6 +184,6 @@ class Game:
         )
 
 
-def _having(method: str, parts: Sequence[object]) -> list[Any]:
-    """A method of those parts that have it."""
-    return [getattr(part, method) for part in parts if hasattr(part, method)]
+def _optional_methods(name: str, components: Sequence[object]) -> list[Any]:
+    """Returns the bound method of that name of each component that has it."""
+    return [getattr(component, name) for component in components if hasattr(component, name)]

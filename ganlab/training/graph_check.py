@@ -1,16 +1,16 @@
-"""Which plugin's code a captured step could not hold: a watch over the operations of a step, on any device.
+"""Checks whether a train step can be captured as a CUDA graph, on any device; names the plugin line that prevents it.
 
-A captured step repeats the operations of one step, with the same Python numbers, and without running Python. So code
-in the step must not read a value back, must not take its shapes from values, must not draw Python's random numbers,
-must not keep a tensor of one step for the next, and must do in each step of a kind what it did in the last. `Watch`
-writes down what a step does; `unfit` compares two steps and names the first line at fault.
+A graph repeats the operations of one step with the same Python numbers, and runs no Python. So code in the step must
+not read a value back, take a shape from values, draw Python's random numbers, or keep a tensor of one step for the
+next, and must do the same operations in every step of a signature. `OperationTrace` records the operations of a step;
+`find_capture_fault` compares two traces and returns the first line at fault.
 
 Decisions:
-- Two layers are watched: operations below autograd, so that backward passes and optimisers are seen too, and calls of
-  a tensor's methods above it, because on the CPU some of them read memory without an operation.
-- The line at fault is the innermost one that is neither torch's nor the core's own.
-- torch's own optimisers count their updates on the device where they are `capturable`, which on the CPU they cannot be:
-  what such an optimiser does there says nothing and is left out.
+- Two layers are traced: operations below autograd, which include backward passes and optimisers, and calls of tensor
+  methods above it, because on the CPU some of them read memory without an operation.
+- The line at fault is the innermost one that belongs neither to torch nor to the core.
+- torch's optimisers count their updates on the device where they are `capturable`, which they cannot be on the CPU:
+  operations of such an optimiser on the CPU are ignored.
 """
 
 from __future__ import annotations
@@ -36,64 +36,64 @@ from ganlab.utils.paths import PACKAGE
 
 _READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
 _CORE = f"{PACKAGE}{os.sep}"
-_TORCH = str(Path(torch.__file__).parent)  # and torchvision and others whose names begin so
-_STEP = tuple(str(Path(__file__).with_name(name)) for name in ("game.py", "turns.py", "cuda_graphs.py"))
+_TORCH = str(Path(torch.__file__).parent)  # also matches torchvision and other packages beside it
+_STEP = tuple(str(Path(__file__).with_name(name)) for name in ("game.py", "train_step.py", "cuda_graphs.py"))
 
 
 @frozen
-class Place:
-    """A line of a file, and the files that called it; no file where none but torch's and the core's own was at work."""
+class CodeLine:
+    """A line of plugin code in a traced step, and its callers; `file` is "" where only torch and the core ran."""
 
     file: str = ""
-    line: int = 0
+    number: int = 0
     callers: tuple[str, ...] = field(default=(), eq=False)
 
 
 @frozen
 class Operation:
-    """One operation: its name, its arguments that are no tensors' values, where it was asked for, what is wrong."""
+    """One traced operation: its name, its arguments without tensors' values, its line, and its fault for a capture."""
 
     name: str
     arguments: tuple[str, ...]
-    place: Place = field(eq=False)
+    line: CodeLine = field(eq=False)
     fault: str | None = None
 
 
 @frozen
-class Fault:
-    """Why a step cannot be captured, and where that is."""
+class CaptureFault:
+    """Why a train step cannot be captured as a CUDA graph, and the line at fault."""
 
-    place: Place
+    line: CodeLine
     what: str
 
 
 @define
-class Watch:
-    """Writes down the operations that are done in its body.
+class OperationTrace:
+    """A context manager that records the operations of a train step, to check whether it can be captured.
 
-    `before` is the watch of an earlier step: a tensor that was made in it and is read in this one is a fault.
+    `before` is the trace of an earlier step: to read a tensor that was created in it is a fault.
     """
 
     device: torch.device
-    before: Watch | None = None
+    before: OperationTrace | None = None
     operations: list[Operation] = field(factory=list)
-    made: dict[int, StorageWeakRef] = field(factory=dict)
+    created: dict[int, StorageWeakRef] = field(factory=dict)
     kept: set[int] = field(factory=set, init=False)
     _modes: list[Any] = field(factory=list, init=False)
-    _busy: bool = field(default=False, init=False)
+    _own_call: bool = field(default=False, init=False)
     _numpy: str = field(default="", init=False)
     _profiler: Any = field(default=None, init=False)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> OperationTrace:
         if self.before is not None:
-            # A weak reference keeps the number of a storage from being given to another one.
-            self.kept = {number for number, storage in self.before.made.items() if not storage.expired()}
-        self._modes = [_Calls(self), _Operations(self)]
+            # A weak reference keeps the storage's address from being reused.
+            self.kept = {address for address, storage in self.before.created.items() if not storage.expired()}
+        self._modes = [_MethodTracer(self), _OperationTracer(self)]
         for mode in self._modes:
             mode.__enter__()
         self._numpy = _numpy_state()
         self._profiler = sys.getprofile()
-        sys.setprofile(self._look_at_randomness)
+        sys.setprofile(self._trace_random_numbers)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -101,38 +101,42 @@ class Watch:
         for mode in reversed(self._modes):
             mode.__exit__(kind, error, at)
         if self.before is not None:
-            self.before.made.clear()
+            self.before.created.clear()
 
-    def blame(self, name: str, place: Place, fault: str) -> None:
-        self.operations.append(Operation(name, (), place, fault))
+    def add_fault(self, name: str, line: CodeLine, fault: str) -> None:
+        self.operations.append(Operation(name, (), line, fault))
 
-    def _look_at_randomness(self, frame: FrameType, event: str, argument: Any) -> None:
-        # A call of NumPy's is not told, but what it leaves behind is seen when its caller returns. To look takes 40 us,
-        # and torch's and the core's own code returns ten thousand times a step, so it is passed over.
+    def _trace_random_numbers(self, frame: FrameType, event: str, argument: Any) -> None:
+        # Calls of NumPy raise no event, but its random state has changed when the caller returns. That check takes
+        # 40 us, and code of torch and the core returns ten thousand times a step, so it is skipped there.
         if event == "c_call" and isinstance(getattr(argument, "__self__", None), random.Random):
-            self.blame("random", _place(frame), "draws Python's random numbers, which a graph would draw once")
+            self.add_fault(
+                "random", _plugin_line(frame), "draws Python's random numbers, which a graph would draw once"
+            )
         elif (
             event == "return"
             and not frame.f_code.co_filename.startswith((_CORE, _TORCH, "<"))
             and self._numpy != (state := _numpy_state())
         ):
             self._numpy = state
-            self.blame("numpy.random", _place(frame), "draws NumPy's random numbers, which a graph would draw once")
+            self.add_fault(
+                "numpy.random", _plugin_line(frame), "draws NumPy's random numbers, which a graph would draw once"
+            )
 
 
-def unfit(one: Watch, other: Watch) -> Fault | None:
-    """What keeps a step from being captured, seen in two steps of one kind."""
-    for watch in (one, other):
-        for operation in watch.operations:
+def find_capture_fault(one: OperationTrace, other: OperationTrace) -> CaptureFault | None:
+    """Returns what prevents the capture of a train step, from the traces of two steps of one signature; None if fit."""
+    for trace in (one, other):
+        for operation in trace.operations:
             if operation.fault:
-                return Fault(operation.place, operation.fault)
+                return CaptureFault(operation.line, operation.fault)
     for before, after in zip(one.operations, other.operations, strict=False):
         if before != after:
-            return Fault(after.place, f"does not do the same in each step: {_difference(before, after)}")
+            return CaptureFault(after.line, f"does not do the same in each step: {_difference(before, after)}")
     if len(one.operations) != len(other.operations):
         longer = max(one.operations, other.operations, key=len)
         extra = longer[min(len(one.operations), len(other.operations))]
-        return Fault(extra.place, f"does not do the same in each step: {extra.name} is not in every one")
+        return CaptureFault(extra.line, f"does not do the same in each step: {extra.name} is not in every one")
     return None
 
 
@@ -144,42 +148,42 @@ def _difference(before: Operation, after: Operation) -> str:
     return f"{before.name} of {one or 'fewer values'}, then of {other or 'fewer values'}"
 
 
-class _Operations(TorchDispatchMode):
-    """Below autograd: every operation of every pass."""
+class _OperationTracer(TorchDispatchMode):
+    """Traces the operations of a step below autograd, those of backward passes and optimisers too."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, trace: OperationTrace) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.watch = watch
+        self.trace = trace
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func.namespace == "profiler":  # torch's optimisers note what they do for a profiler
+        if func.namespace == "profiler":  # annotations of torch's optimisers
             return result
-        if self.watch.device.type == "cpu" and _in_capturable_optimizer(sys._getframe(1)):
+        if self.trace.device.type == "cpu" and _in_capturable_optimizer(sys._getframe(1)):
             return result
         given = tree_leaves((args, kwargs or {}))
-        arguments = tuple(_described(value) for value in given)
+        arguments = tuple(_argument_text(value) for value in given)
         tensors = [value for value in given if isinstance(value, Tensor)]
         made = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
         fault = self._fault(func, tensors, made)
         if func is torch.ops.aten.lift_fresh.default and tensors[0].device.type == "cpu":
-            self.watch._busy = True
+            self.trace._own_call = True
             arguments = (*arguments, str(tensors[0].tolist()))
-            self.watch._busy = False
-        self.watch.operations.append(Operation(str(func), arguments, _place(sys._getframe(1)), fault))
-        known = {_storage(tensor) for tensor in tensors}
+            self.trace._own_call = False
+        self.trace.operations.append(Operation(str(func), arguments, _plugin_line(sys._getframe(1)), fault))
+        known = {_storage_address(tensor) for tensor in tensors}
         for tensor in made:
-            if (number := _storage(tensor)) not in known:
-                self.watch.made[number] = StorageWeakRef(tensor.untyped_storage())
+            if (address := _storage_address(tensor)) not in known:
+                self.trace.created[address] = StorageWeakRef(tensor.untyped_storage())
         return result
 
     def _fault(self, func: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> str | None:
         aten = torch.ops.aten
         if torch.Tag.data_dependent_output in func.tags:
             return f"reads a value back from the device ({_WORDS.get(func, func.overloadpacket.__name__)})"
-        if func is aten.lift_fresh.default and given[0].device.type == self.watch.device.type:
+        if func is aten.lift_fresh.default and given[0].device.type == self.trace.device.type:
             return "makes a tensor from Python values, which the device must wait for; make it once, or use torch.full"
         if torch.Tag.dynamic_output_shape in func.tags and (
             func is not aten.index.Tensor or any(tensor.dtype in (torch.bool, torch.uint8) for tensor in given[1:])
@@ -189,7 +193,7 @@ class _Operations(TorchDispatchMode):
             devices = {tensor.device.type for tensor in (*given, *made)}
             if len(devices) > 1:
                 return f"copies between {' and '.join(sorted(devices))}"
-        if any(_storage(tensor) in self.watch.kept for tensor in given):
+        if any(_storage_address(tensor) in self.trace.kept for tensor in given):
             return "keeps a tensor of one step for the next, which a graph would not find; change a buffer in place"
         return None
 
@@ -197,47 +201,47 @@ class _Operations(TorchDispatchMode):
 _WORDS = {torch.ops.aten._local_scalar_dense.default: "item, bool, float or int of a tensor"}
 
 
-class _Calls(TorchFunctionMode):
-    """Above autograd: calls of a tensor's methods."""
+class _MethodTracer(TorchFunctionMode):
+    """Traces the calls of tensor methods above autograd that read values back, such as `tolist`."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, trace: OperationTrace) -> None:
         super().__init__()
-        self.watch = watch
+        self.trace = trace
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _READING and not self.watch._busy:
+        if func in _READING and not self.trace._own_call:
             fault = f"reads values back from the device (Tensor.{func.__name__})"
-            self.watch.blame(func.__name__, _place(sys._getframe(1)), fault)
+            self.trace.add_fault(func.__name__, _plugin_line(sys._getframe(1)), fault)
         return func(*args, **(kwargs or {}))
 
 
-def _described(value: Any) -> str:
-    """An argument without a tensor's values; of a generator, that it is one."""
+def _argument_text(value: Any) -> str:
+    """Returns an argument of a traced operation as text, without a tensor's values or a generator's state."""
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {value.device}"
     return type(value).__name__ if isinstance(value, torch.Generator) else repr(value)
 
 
-def _storage(tensor: Tensor) -> int:
+def _storage_address(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
 def _numpy_state() -> str:
-    _, key, *rest = np.random.get_state()  # the key of 624 numbers changes at its start whenever it changes
+    _, key, *rest = np.random.get_state()  # whenever the key of 624 numbers changes, its first one does
     return f"{key[0]} {rest}"
 
 
-def _place(frame: FrameType | None) -> Place:
-    """The innermost line below the core's step that is neither torch's nor the core's, and what called it."""
-    files, line = [], 0
+def _plugin_line(frame: FrameType | None) -> CodeLine:
+    """Returns the innermost line of plugin code that the train step was running, and the files of its callers."""
+    files, number = [], 0
     while frame is not None and not (file := frame.f_code.co_filename).startswith(_STEP):
         if not file.startswith((_CORE, _TORCH, "<")) and file != random.__file__:
             files.append(file)
-            line = line or frame.f_lineno
+            number = number or frame.f_lineno
         frame = frame.f_back
-    return Place(files[0], line, tuple(files[1:])) if files and frame is not None else Place()
+    return CodeLine(files[0], number, tuple(files[1:])) if files and frame is not None else CodeLine()
 
 
 def _in_capturable_optimizer(frame: FrameType | None) -> bool:

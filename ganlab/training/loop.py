@@ -1,32 +1,35 @@
-"""The training loop: phases in turn, step after step. All that is slow happens in `boundary`, between steps."""
+"""The training loop: one train step after another. All that is slow happens in `boundary`, between steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
 from torch import nn
 
-from ganlab.data.batch import Batch
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.loader import BatchLoader
 from ganlab.nn import dropout, memory_format
 from ganlab.protocols import Dataset, ImageSpec
 from ganlab.training import schedules
-from ganlab.training.cuda_graphs import CapturedTurns
+from ganlab.training.cuda_graphs import CapturedTrainStep
 from ganlab.training.ema import EMA
 from ganlab.training.game import Game
-from ganlab.training.turns import Turns
+from ganlab.training.train_step import TrainStep
 
 
 @frozen
 class Training:
-    """All that a training loop needs."""
+    """Everything that the training loop needs, as `build` returns it.
+
+    `capture` is the captured train step, None where steps are eager. `stateful` holds the components with a state of
+    their own, by their name in a checkpoint.
+    """
 
     game: Game
-    turns: Turns
-    capture: CapturedTurns | None
+    train_step: TrainStep
+    capture: CapturedTrainStep | None
     loader: BatchLoader
     dataset: Dataset
     images: ImageSpec
@@ -35,47 +38,44 @@ class Training:
     total_steps: int
     stateful: dict[str, Any]
 
-    def take_turns(self, real: Sequence[Batch], step: int) -> None:
-        """Takes the turns of a step, captured where they are."""
-        (self.capture or self.turns)(real, step)
+    @property
+    def ema(self) -> EMA | None:
+        return self.train_step.ema
 
     @property
-    def average(self) -> EMA | None:
-        return self.turns.average
+    def step_optimizations(self) -> dict[str, Any]:
+        """Which optimisations of the train step are used: `step_levers` in run.json, as they change the last bits.
 
-    @property
-    def levers(self) -> dict[str, Any]:
-        """What makes the step fast and moves its last bits: a part of run.json.
-
-        `captured` is False, True, or why the steps are eager where they should have been captured.
+        `captured` is True, False, or the reason why steps are eager although capture was asked for.
         """
 
-        def having(has: Callable[[nn.Module], bool]) -> list[str]:
+        def players_with(has: Callable[[nn.Module], bool]) -> list[str]:
             return [player.name for player in self.game.players if has(player.network)]
 
         return {
-            "joined": self.game.joined,
-            "channels_last": having(memory_format.has_convolutions),
-            "quick_dropout": having(dropout.has_quick_dropout),
+            "joined": self.game.joint_pass,
+            "channels_last": players_with(memory_format.has_convolutions),
+            "quick_dropout": players_with(dropout.has_quick_dropout),
             "captured": (self.capture.refusal or True) if self.capture else False,
         }
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The generator that is sampled and scored: the running average where there is one."""
-        return self.average.network if self.average else self.game.generator.network
+    def evaluated_generator(self) -> nn.Module:
+        """The generator that is sampled and scored: the one with EMA weights, where there is an EMA."""
+        return self.ema.network if self.ema else self.game.generator.network
 
     @property
     def weights(self) -> str:
-        return "ema" if self.average else "plain"
+        """Which weights are sampled and scored: "ema" or "plain"."""
+        return "ema" if self.ema else "plain"
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.loader.batches_per_epoch / self.turns.batches
+        return self.loader.batches_per_epoch / self.train_step.batches_per_step
 
 
 def train(training: Training, start: int, boundary: Callable[[int], None]) -> None:
-    """Takes the steps from `start` to the end; calls `boundary(step)` before the first and after each."""
+    """Runs the training loop from step `start` to the end; calls `boundary(step)` before the first and after each."""
     boundary(start)
     for step in range(start, training.total_steps):
         take_step(training, step)
@@ -83,13 +83,13 @@ def train(training: Training, start: int, boundary: Callable[[int], None]) -> No
 
 
 def take_step(training: Training, step: int) -> None:
-    """One step, which is one update of the generator; `step` counts those before it.
+    """Runs one train step, which is one update of the generator; `step` counts the earlier ones.
 
-    Which images a batch holds is a function of the batch's number, and that of the step, so a resumed loop sees what an
-    uninterrupted one would have seen.
+    The images of a batch are a function of the batch's index, and that of the step, so a resumed loop gets the same
+    batches as an uninterrupted one.
     """
-    count = training.turns.batches
-    real = [training.loader.batch(step * count + number) for number in range(count)]
+    count = training.train_step.batches_per_step
+    real = [training.loader.batch(step * count + index) for index in range(count)]
     training.schedules.fill(step)
-    training.take_turns(real, step)
+    (training.capture or training.train_step)(real, step)
     training.game.images_seen.fill_((step + 1) * count * training.loader.batch_size)

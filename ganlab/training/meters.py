@@ -1,4 +1,4 @@
-"""ganlab.training.meters."""
+"""Meters: the means of losses, logits and other scalars over a log interval, summed on the device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ganlab.utils import distributed
 
 @define
 class Meters:
-    """Sums of what the steps report, kept on the device until somebody reads them.
+    """Sums and counts of the scalars that train steps report by name, on the device until they are logged.
 
-    A sum stays the same tensor for ever, since a captured step goes on adding to it.
+    A sum is always the same tensor, since captured steps add to it.
     """
 
     sums: dict[str, Tensor] = field(factory=dict)
@@ -26,7 +26,7 @@ class Meters:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """The means since the last reset: the one place where the host waits for the device."""
+        """Returns the means of all logged scalars since the last reset; only here the host waits for the device."""
         names = [name for name, count in self.counts.items() if count]
         if not names:
             return {}

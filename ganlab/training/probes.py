@@ -1,9 +1,11 @@
-"""What a penalty would see of a first update, made of a few images before there is a run folder: so that it may refuse.
+"""Probes: small trials that find, before the run folder exists, what networks, penalties and optimisers do.
 
 Decisions:
-- Authors declare nothing: whether a penalty can work with an experiment's networks and data is found by calling it.
-- Copies are tried: no state, statistic or weight of what trains is touched. The random numbers that a trial draws are
-  of no account, since the training's stream starts after it.
+- A probe works on copies: no state, statistic or weight of the training changes. The random numbers that it draws do
+  not matter, since the random stream of the training begins afterwards.
+- What a component can declare in one line is declared (`generator_uses_real`, `batch_independent`). A probe finds what
+  depends on a combination of components: whether a penalty fits the networks and the data, whether a network uses the
+  conditions of a data set, whether the updates of an optimiser can be undone.
 """
 
 from __future__ import annotations
@@ -16,104 +18,105 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.data.batch import Batch
-from ganlab.nn.modes import evaluating, frozen_parameters
-from ganlab.nn.outputs import logits
+from ganlab.nn.discriminator_output import logits
+from ganlab.nn.modes import eval_mode, frozen_parameters
 from ganlab.protocols import ImageSpec, Step, batch_independent
 from ganlab.training.game import Game
-from ganlab.training.update import _changeable, step_unless
+from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
 from ganlab.utils.errors import UserError
 
 
-def first_steps(game: Game, real: Batch) -> Iterator[Step]:
-    """What penalties see of each player's first update on these images: the discriminator's, then the generator's.
+def first_penalty_steps(game: Game, real: Batch) -> Iterator[Step]:
+    """Yields what penalties are given in a first update on these images: of the discriminator, then of the generator.
 
-    Only of a player that has penalties. A step must be done with before the next one is asked for.
+    Players without penalties are skipped. Each step must be used before the next one is requested.
     """
     if not any(player.penalties for player in game.players):
         return
-    tried = copy.deepcopy(game)
-    tried.batch_size = len(real.images) * distributed.world_size()
+    trial = copy.deepcopy(game)
+    trial.batch_size = len(real.images) * distributed.world_size()
     condition = real.condition
 
-    def step(player: str, shown: Tensor | None, fake: Tensor) -> Step:
-        on_real = None if shown is None else tried.judged(shown, condition)
-        on_fake = tried.judged(fake, condition)
-        networks = tried.generator.network, tried.discriminator.network
-        return Step(player, *networks, shown, fake, on_real, on_fake, condition, tried.images_seen)
+    def step(player: str, images: Tensor | None, fake: Tensor) -> Step:
+        real_output = None if images is None else trial.discriminate(images, condition)
+        fake_output = trial.discriminate(fake, condition)
+        networks = trial.generator.network, trial.discriminator.network
+        return Step(player, *networks, images, fake, real_output, fake_output, condition, trial.images_seen)
 
     if game.discriminator.penalties:
         with torch.no_grad():
-            fake = next(tried.fakes([real]))
+            fake = next(trial.generate_fakes([real]))
         yield step("discriminator", real.images, fake)
     if game.generator.penalties:
-        with frozen_parameters(tried.discriminator.network):
-            yield step("generator", real.images if game.uses_real else None, next(tried.fakes([real])))
+        with frozen_parameters(trial.discriminator.network):
+            fake = next(trial.generate_fakes([real]))
+            yield step("generator", real.images if game.uses_real else None, fake)
 
 
-class _Looked(Exception):
-    """Somebody used a tensor that tells of it."""
+class _ConditionUsed(Exception):
+    """Raised by the condition probe's tensor when a network uses it."""
 
 
-class _Telling(Tensor):
-    """A tensor that raises where anything is done with it."""
+class _ProbeTensor(Tensor):
+    """The condition probe's tensor: it raises on any operation."""
 
     @classmethod
     def __torch_function__(cls, *_: object, **__: object) -> Any:
-        raise _Looked
+        raise _ConditionUsed
 
 
-def looks_at_condition(network: nn.Module, given: Tensor, condition: Tensor) -> bool:
-    """Whether a network does anything with its condition. Not whether that changes what it gives: at first it may not.
+def uses_condition(network: nn.Module, inputs: Tensor, condition: Tensor) -> bool:
+    """Whether a network uses its condition at all, even if with its initial weights the output never depends on it.
 
-    `given` are latents or images.
+    `inputs` are latents or images.
     """
     try:
         with torch.no_grad():
-            copy.deepcopy(network)(given, condition.as_subclass(_Telling))
-    except _Looked:
+            copy.deepcopy(network)(inputs, condition.as_subclass(_ProbeTensor))
+    except _ConditionUsed:
         return True
     return False
 
 
-def leaves_no_trace(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
-    """Whether an update that is stopped changes nothing of the later ones of the optimisers that `build` makes.
+def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
+    """Whether the updates of an optimiser that `build` makes can be undone, as `stop_*_under` does.
 
-    A copy of the network with stopped updates, the first among them, is held against one without them, to the bit. What
-    counts its updates in Python, or begins with anything but zeros, is found so.
+    A copy of the network with stopped updates, the first one among them, must end with the same bits as one without.
+    This finds optimisers that count their updates in Python, or whose state does not begin with zeros.
     """
-    ends = []
-    for course in ((True, False, True, True, False), (False, False)):
-        twin = copy.deepcopy(network)
-        optimizer = build(twin.parameters())
-        for stop in course:
-            for parameter in twin.parameters():
+    results = []
+    for stops in ((True, False, True, True, False), (False, False)):
+        trial = copy.deepcopy(network)
+        optimizer = build(trial.parameters())
+        for stop in stops:
+            for parameter in trial.parameters():
                 parameter.grad = torch.full_like(parameter, 0.5 if stop else 0.25)
-            device = next(twin.parameters()).device
-            step_unless(torch.full((), stop, device=device), optimizer)
-        ends.append(_changeable(optimizer))
-    one, other = ends
+            device = next(trial.parameters()).device
+            step_unless_stopped(torch.full((), stop, device=device), optimizer)
+        results.append(optimizer_tensors(optimizer))
+    one, other = results
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def _check_shapes(
+def check_network_shapes(
     generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec, condition: Tensor | None
 ) -> Tensor:
-    """One small pass through both networks, so that a wrong shape is found before a step is taken; the images made."""
+    """Passes a few latents through both networks, raises UserError for outputs of a wrong shape; returns the images."""
     wanted = (len(z), images.channels, images.height, images.width)
-    with evaluating(generator), evaluating(discriminator):
-        made: Tensor = generator(z, condition)
-        if tuple(made.shape) != wanted:
-            raise UserError(f"generator: makes images of shape {tuple(made.shape)}; the data set's are {wanted}")
-        output = discriminator(made, condition)
+    with eval_mode(generator), eval_mode(discriminator):
+        fake: Tensor = generator(z, condition)
+        if tuple(fake.shape) != wanted:
+            raise UserError(f"generator: makes images of shape {tuple(fake.shape)}; the data set's are {wanted}")
+        output = discriminator(fake, condition)
         if batch_independent(discriminator) and not isinstance(output, Tensor):
             raise UserError(
                 f"discriminator: batch_independent is True, and it returns {type(output).__name__}; expected a tensor "
                 "of logits"
             )
-        judged = logits(output)
-        if judged.shape != (len(z),):
+        logits_ = logits(output)
+        if logits_.shape != (len(z),):
             raise UserError(
-                f"discriminator: gives logits of shape {tuple(judged.shape)} for {len(z)} images; expected ({len(z)},)"
+                f"discriminator: gives logits of shape {tuple(logits_.shape)} for {len(z)} images; expected ({len(z)},)"
             )
-    return made
+    return fake

@@ -1,4 +1,8 @@
-"""ganlab.training.schedule_targets."""
+"""Schedule targets: which options of an experiment a schedule may change, and the tensors that replace them.
+
+A component that derives something from an option when it is created would not see later values. So the option's field
+must hold the very tensor that the loop fills, or the schedule is refused.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,17 @@ from ganlab.plugin.fields import COMPONENT
 from ganlab.protocols import Loss
 from ganlab.utils.errors import did_you_mean, one_line, quote
 
-TERMS = ("loss", "loss_wrapper", "penalty", "augmentation")
+STEP_COMPONENTS = ("loss", "loss_wrapper", "penalty", "augmentation")
+"""The kinds whose components run in the train step."""
 
-
-HALF_LIFE = "train.ema_half_life"
+EMA_HALF_LIFE = "train.ema_half_life"
 
 
 @frozen
-class Target:
-    """An option that a schedule names: its key, where it is in an Experiment, its value there.
+class ScheduleTarget:
+    """An option that a schedule changes: its key, its path in the `Experiment`, its value in the experiment file.
 
-    `players` are those whose optimisers have it; `tensor` is what stands for it in the step, where that is made.
+    `players` are those whose optimisers have the option. `tensor` replaces it in a component of the step.
     """
 
     key: str
@@ -35,29 +39,29 @@ class Target:
     tensor: Tensor | None = None
 
 
-def movable(experiment: Experiment) -> dict[str, Target]:
-    """Every option that a schedule may move, by its key: a number with a fraction of what is in the step."""
-    found: list[Target] = []
-    for kind in TERMS:
-        found += [Target(key, path, first) for key, path, first in _numbers(getattr(experiment, kind), kind, (kind,))]
+def schedulable_options(experiment: Experiment) -> dict[str, ScheduleTarget]:
+    """Returns all options that a schedule may change, by key: the floats of step components, optimisers and EMA."""
+    found: list[ScheduleTarget] = []
+    for kind in STEP_COMPONENTS:
+        numbers = _numbers(getattr(experiment, kind), kind, (kind,))
+        found += [ScheduleTarget(key, path, first) for key, path, first in numbers]
     own = {player: field for field, (player, _) in NESTED.items() if getattr(experiment, field) is not None}
     players = tuple(player for player, _ in NESTED.values())
-    places: dict[str, tuple[str, tuple[str, ...]]] = {
+    optimizers: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{player}.optimizer": (own.get(player, "optimizer"), (player,)) for player in players
     }
     if not own:
-        places = {"optimizer": ("optimizer", players), **places}
-    for at, (field, of) in places.items():
-        found += [
-            Target(key, path, first, of) for key, path, first in _numbers(getattr(experiment, field), at, (field,))
-        ]
+        optimizers = {"optimizer": ("optimizer", players), **optimizers}
+    for key_prefix, (field, of) in optimizers.items():
+        numbers = _numbers(getattr(experiment, field), key_prefix, (field,))
+        found += [ScheduleTarget(key, path, first, of) for key, path, first in numbers]
     if experiment.train.ema_half_life:
-        found.append(Target(HALF_LIFE, ("train", "ema_half_life"), experiment.train.ema_half_life))
+        found.append(ScheduleTarget(EMA_HALF_LIFE, ("train", "ema_half_life"), experiment.train.ema_half_life))
     return {target.key: target for target in found}
 
 
 def _numbers(part: Any, key: str, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    """The numbers with a fraction of a component, of a list, and of the components inside."""
+    """Yields key, path and value of each float option of a component, of a list, and of nested components."""
     if isinstance(part, float):
         yield key, path, part
     elif isinstance(part, tuple):
@@ -71,13 +75,13 @@ def _numbers(part: Any, key: str, path: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def with_option(part: Any, path: Sequence[str], value: Any) -> Any:
-    """A copy in which the option under a path has another value."""
+    """Returns a copy of an experiment or component whose option at `path` has another value."""
     if not path:
         return value
     head, *rest = path
     if isinstance(part, tuple):
-        place = int(head)
-        return (*part[:place], with_option(part[place], rest, value), *part[place + 1 :])
+        index = int(head)
+        return (*part[:index], with_option(part[index], rest, value), *part[index + 1 :])
     return attrs.evolve(part, **{head: with_option(_option(part, head), rest, value)})
 
 
@@ -91,35 +95,37 @@ def _option(part: Any, alias: str) -> Any:
     return getattr(part, next(f.name for f in attrs.fields(type(part)) if f.alias == alias))
 
 
-def placed(experiment: Experiment, device: torch.device, problems: list[str]) -> tuple[Experiment, list[Target]]:
-    """The experiment with tensors for the terms' options that are moved, and what each schedule moves.
+def resolve_targets(
+    experiment: Experiment, device: torch.device, problems: list[str]
+) -> tuple[Experiment, list[ScheduleTarget]]:
+    """Resolves the keys of an experiment's schedules; returns the experiment with tensors, and the schedules' targets.
 
-    What is wrong with the schedules' keys is added to `problems`.
+    Scheduled options of components in the step are replaced by tensors. Wrong keys are added to `problems`.
     """
-    known = movable(experiment)
-    targets: list[Target] = []
-    moved: dict[tuple[str, str], str] = {}
+    known = schedulable_options(experiment)
+    targets: list[ScheduleTarget] = []
+    scheduled: dict[tuple[str, str], str] = {}
     for index, schedule in enumerate(experiment.schedule):
         at = f"schedule[{index}].key"
         target = known.get(schedule.key)
         if target is None:
             problems.append(f"{at}: {_unknown(schedule.key, known)}")
             continue
-        places = [(player, ".".join(target.path[1:])) for player in target.players] or [("", target.key)]
-        twice = next((moved[place] for place in places if place in moved), None)
+        options = [(player, ".".join(target.path[1:])) for player in target.players] or [("", target.key)]
+        twice = next((scheduled[option] for option in options if option in scheduled), None)
         if twice is not None:
             problems.append(f"{at}: {quote(schedule.key)} is already moved by the schedule of {quote(twice)}")
             continue
-        moved |= dict.fromkeys(places, schedule.key)
-        if target.path[0] in TERMS:
+        scheduled |= dict.fromkeys(options, schedule.key)
+        if target.path[0] in STEP_COMPONENTS:
             tensor = torch.full((), target.first, device=device)
             try:
                 experiment = with_option(experiment, target.path, tensor)
-                kept = _at(experiment, target.path) is tensor
+                holds_tensor = _at(experiment, target.path) is tensor
             except (TypeError, ValueError) as error:
                 problems.append(f"{at}: {quote(schedule.key)} takes no tensor: {one_line(error)}")
                 continue
-            if not kept:
+            if not holds_tensor:
                 problems.append(f"{at}: {quote(schedule.key)} cannot be moved: its class makes a number of a tensor")
                 continue
             target = attrs.evolve(target, tensor=tensor)
@@ -127,8 +133,8 @@ def placed(experiment: Experiment, device: torch.device, problems: list[str]) ->
     return experiment, targets
 
 
-def _unknown(key: str, known: Mapping[str, Target]) -> str:
-    if key == HALF_LIFE:
+def _unknown(key: str, known: Mapping[str, ScheduleTarget]) -> str:
+    if key == EMA_HALF_LIFE:
         return f"{quote(key)}: train.ema_half_life is not set, and is what the schedule begins with"
     common, dot, option = key.partition(".")
     both = [f"{player}.optimizer.{option}" for player, _ in NESTED.values()]
@@ -141,9 +147,9 @@ def _unknown(key: str, known: Mapping[str, Target]) -> str:
     )
 
 
-def without_effect(experiment: Experiment, targets: Sequence[Target], loss: Loss) -> list[str]:
-    """A line for each schedule of an option of the experiment's loss that a wrapper has put another value for."""
-    if type(loss) is not type(experiment.loss):  # what it makes of the loss inside is its own affair
+def ineffective_schedules(experiment: Experiment, targets: Sequence[ScheduleTarget], loss: Loss) -> list[str]:
+    """Returns a line for each schedule of a loss's option whose tensor a loss wrapper has replaced by another value."""
+    if type(loss) is not type(experiment.loss):  # the wrapper's own class may use the loss inside as it likes
         return []
     keys = [schedule.key for schedule in experiment.schedule]
     return [

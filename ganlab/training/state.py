@@ -1,8 +1,8 @@
-"""All that the steps to come depend on, as parts that a checkpoint writes, and putting it back.
+"""The state of a training: all that the following steps depend on, for a checkpoint, and its restoration on resume.
 
 Decisions:
-- What is not here must be a function of the experiment and the step, as the position in the data is.
-- A state comes from a file, perhaps a stranger's: one that does not fit the training is refused in a line.
+- What is not part of the state must be a function of the experiment and the step, as the position in the data is.
+- A state comes from a file, perhaps somebody else's: one that does not fit the training is refused with one line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ganlab.utils.rng import global_state, set_global_state
 
 
 def training_state(training: Training, step: int) -> dict[str, Any]:
-    """Everything that the steps after `step` depend on, in the parts that a checkpoint writes."""
+    """Returns all that the training steps after `step` depend on, in the parts that a checkpoint consists of."""
     game = training.game
     state: dict[str, Any] = {player.name: player.network.state_dict() for player in game.players}
-    if training.average is not None:
-        state["ema"] = training.average.network.state_dict()
+    if training.ema is not None:
+        state["ema"] = training.ema.network.state_dict()
     state |= {
         "optimizers": {player.name: player.optimizer.state_dict() for player in game.players},
         "meters": {"sums": game.meters.sums, "counts": game.meters.counts},
@@ -36,22 +36,24 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
 
 
 def expected_sizes(training: Training) -> dict[str, int]:
-    """About how many bytes the parts of a checkpoint will take that are not small. Before the first step an optimiser
-    keeps nothing yet; Adam will keep twice its weights."""
+    """Estimates the bytes of the large parts of a training's checkpoint, before the first step.
+
+    An optimiser has no state yet then; Adam's will be twice the size of the weights.
+    """
     game, networks = training.game, {player.name: player.network for player in training.game.players}
     weights = sum(parameter.nbytes for network in networks.values() for parameter in network.parameters())
-    if training.average is not None:
-        networks["ema"] = training.average.network
+    if training.ema is not None:
+        networks["ema"] = training.ema.network
     parts: dict[str, Any] = {name: network.state_dict() for name, network in networks.items()}
-    kept = sizes({player.name: player.optimizer.state_dict() for player in game.players})
-    return {**sizes(parts), "optimizers": max(2 * weights, sum(kept.values()))}
+    optimizer_sizes = sizes({player.name: player.optimizer.state_dict() for player in game.players})
+    return {**sizes(parts), "optimizers": max(2 * weights, sum(optimizer_sizes.values()))}
 
 
 def restore_training(training: Training, state: dict[str, Any], new_options: bool = False) -> None:
-    """Puts back what `training_state` gave.
+    """Restores the state of a training that `training_state` returned.
 
-    An optimiser's state holds its options too, such as the learning rate. With `new_options` those of the experiment as
-    it is now are kept; otherwise all is put back as it was. Raises UserError for a state that does not fit.
+    An optimiser's state includes its options, such as the learning rate. With `new_options` those of the present
+    experiment are kept; otherwise the saved ones are restored. Raises UserError for a state that does not fit.
     """
     try:
         _restore(training, state, new_options)
@@ -68,12 +70,12 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
         options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
         player.optimizer.load_state_dict({**saved, **options})
         for parameter, values in player.optimizer.state.items():
-            # A fused optimiser walks over memory: what it keeps must lie as the weights do, in channels-last order too.
+            # A fused optimiser needs its state in the memory format of the weights, which may be channels last.
             for name, value in values.items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    if training.average is not None:
-        training.average.network.load_state_dict(state["ema"])
+    if training.ema is not None:
+        training.ema.network.load_state_dict(state["ema"])
     game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}
     game.meters.counts = dict(state["meters"]["counts"])
     game.images_seen.copy_(state["progress"]["images_seen"])
@@ -83,7 +85,7 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
 
 
 def _random_state(game: Game) -> dict[str, Any]:
-    """The random state of every process, and of the latents that they share."""
+    """Returns the random states of all processes, and of the generator of latents that they have in common."""
     if game.noise is None:
         return global_state()
     states = [from_bytes(data) for data in distributed.all_gather_bytes(to_bytes(global_state()))]
@@ -96,4 +98,4 @@ def _set_random_state(game: Game, state: dict[str, Any]) -> None:
     elif game.noise is not None and len(state.get("ranks", ())) == distributed.world_size():
         game.noise.set_state(state["noise"])
         set_global_state(state["ranks"][distributed.rank()])
-    # With another number of processes (--anyway) the streams begin anew.
+    # With another number of processes (--anyway) the random streams begin anew.

@@ -1,4 +1,4 @@
-"""ganlab.training.state_tree."""
+"""Nested states (dicts, lists and tuples of tensors): iteration with paths, and the search for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 
-def not_finite(state: Any, at: str = "") -> str | None:
-    """Where in a state the first tensor with NaN or infinity is, as "part.name"; None where all are finite."""
-    found = [(place, tensor.detach()) for place, tensor in _tensors(state, at) if tensor.is_floating_point()]
+def find_non_finite(state: Any, at: str = "") -> str | None:
+    """Returns the path of a nested state's first tensor with NaN or infinity, as "part.name"; None if there is none."""
+    found = [(path, tensor.detach()) for path, tensor in tensors_with_paths(state, at) if tensor.is_floating_point()]
     suspects: set[int] = set()
     for device in {tensor.device for _, tensor in found}:
-        here = [number for number, (_, tensor) in enumerate(found) if tensor.device == device]
-        # What is not finite makes a sum so, and sums are quick. The host waits once a device, not once a tensor.
-        sums = torch.stack([found[number][1].sum(dtype=torch.float32) for number in here])
-        suspects |= {number for number, sound in zip(here, sums.isfinite().tolist(), strict=True) if not sound}
-    # A sum may overflow where its terms do not.
-    return next((found[number][0] for number in sorted(suspects) if not found[number][1].isfinite().all()), None)
+        indices = [index for index, (_, tensor) in enumerate(found) if tensor.device == device]
+        # A value that is not finite makes the sum so, and sums are fast. The host waits once a device, not a tensor.
+        sums = torch.stack([found[index][1].sum(dtype=torch.float32) for index in indices])
+        suspects |= {index for index, finite in zip(indices, sums.isfinite().tolist(), strict=True) if not finite}
+    # A sum of finite values may overflow.
+    return next((found[index][0] for index in sorted(suspects) if not found[index][1].isfinite().all()), None)
 
 
-def _tensors(state: Any, at: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a state with the path it is found at."""
+def tensors_with_paths(state: Any, at: str) -> Iterator[tuple[str, Tensor]]:
+    """Yields every tensor of a nested state with its path."""
     if isinstance(state, Tensor):
         yield at, state
     elif isinstance(state, Mapping):
         for key, item in state.items():
-            yield from _tensors(item, f"{at}.{key}" if at else str(key))
+            yield from tensors_with_paths(item, f"{at}.{key}" if at else str(key))
     elif isinstance(state, (list, tuple)):
         for index, item in enumerate(state):
-            yield from _tensors(item, f"{at}.{index}" if at else str(index))
+            yield from tensors_with_paths(item, f"{at}.{index}" if at else str(index))

@@ -1,12 +1,12 @@
-"""One update of one player: the gradient of its loss and penalties, what is done to it, and the optimiser's step.
+"""One update of a player: gradient of loss and penalties, accumulation, all-reduce, clipping, optimiser step.
 
 Decisions:
-- A batch may pass in parts, so that it needs the memory of one: their gradients are added up, each divided by how many
-  there are, which leaves a mean over the batch what it was.
-- The gradient is complete before it is clipped: parts, penalties and the shares of all processes are in it.
-- An update is stopped without asking the device whether it is: the optimiser makes its step, and everything that it
-  changed is put back where the mask says so. What it keeps of a parameter it may make in its first step; what was not
-  there before is put back to zeros. Whether a stopped update really leaves no trace, build finds with a probe.
+- With gradient accumulation a batch passes in parts, so that it needs the memory of one part. Their gradients are
+  added, each divided by the number of parts, so that a mean over the batch stays the same.
+- The gradient is complete before it is clipped: all parts, penalties and processes are in it.
+- A stopped update (`stop_*_under`) never asks the device whether it is stopped: the optimiser makes its step, and then
+  all that it changed is restored where the mask is true. State that the optimiser creates in its first step is reset to
+  zeros. Whether an optimiser's updates can be undone so is found by a probe (`probes.can_undo_updates`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ganlab.utils import distributed
 
 @frozen
 class Player:
-    """A network, its optimiser, and the penalties of its loss, each with the name it is logged under.
+    """A player of the game: a network, its optimiser, and the penalties of its loss by their names in the log.
 
-    `clip_norm` is the most that the norm of its gradient may be. An update whose loss is under `stop_under` is stopped.
+    `clip_norm` is the maximum norm of the gradient. An update whose loss is under `stop_under` is stopped.
     """
 
     name: str
@@ -40,44 +40,44 @@ class Player:
     def loss_name(self) -> str:
         return f"loss_{self.name}"
 
-    def due(self, updates: int) -> tuple[str, ...]:
-        """The names of the penalties that count in the update after so many."""
+    def due_penalties(self, updates: int) -> tuple[str, ...]:
+        """Returns the names of the penalties that are due in a player's update after `updates` earlier ones."""
         return tuple(name for name, penalty in self.penalties if updates % penalty.every == 0)
 
 
 @define
 class Update:
-    """The player's update after `updates` others, of a batch in so many `parts`; `report` is told each term by name."""
+    """One update of a player, after `updates` earlier ones, of a batch in `parts`; `report` receives each loss term."""
 
     player: Player
     updates: int
     parts: int
     report: Callable[[str, Tensor], None]
     _loss: Tensor | None = field(default=None, init=False)
-    _begun: bool = field(default=False, init=False)
+    _gradients_zeroed: bool = field(default=False, init=False)
 
     def add(self, loss: Tensor, step: Step) -> None:
-        """Adds the gradient of a part's loss, and of the penalties that are due, which are shown `step`."""
+        """Adds the gradient of one part's loss and of the penalties that are due, which are given `step`."""
         player = self.player
         self.report(player.loss_name, loss)
         if player.stop_under is not None:
             share = loss.detach() / self.parts
             self._loss = share if self._loss is None else self._loss + share
         total = loss
-        due = player.due(self.updates)
+        due = player.due_penalties(self.updates)
         for name, penalty in player.penalties:
             if name in due:
                 term = penalty.penalty(step)
                 self.report(name, term)
                 weight = penalty.every / distributed.world_size()
                 total = total + (term if weight == 1 else weight * term)
-        if not self._begun:
+        if not self._gradients_zeroed:
             player.optimizer.zero_grad(set_to_none=True)
-            self._begun = True
+            self._gradients_zeroed = True
         (total if self.parts == 1 else total / self.parts).backward()
 
     def finish(self) -> None:
-        """The optimiser's step, once all parts have been added."""
+        """Finishes a player's update after its last part: all-reduces and clips the gradient, steps the optimiser."""
         player = self.player
         distributed.all_reduce_gradients(player.network.parameters())
         if player.clip_norm is not None:
@@ -86,31 +86,31 @@ class Update:
         if player.stop_under is None or self._loss is None:
             player.optimizer.step()
         else:
-            # Every process has the loss of the whole batch; that all stop together must not hang on its last bit.
+            # Every process has the loss of the whole batch, but perhaps with other last bits: all must decide the same.
             stopped = distributed.all_reduce_mean(self._loss) < player.stop_under
             self.report(f"stopped_{player.name}", stopped.float())
-            step_unless(stopped, player.optimizer)
+            step_unless_stopped(stopped, player.optimizer)
 
 
 @torch.no_grad()
-def step_unless(stopped: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """The optimiser's step, which changes nothing where `stopped`, a 0-dim tensor of bool, is true."""
-    before = {key: tensor.clone() for key, tensor in _changeable(optimizer).items()}
+def step_unless_stopped(stopped: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Makes an optimiser's step, and undoes it where `stopped`, a 0-dim bool tensor, is true."""
+    before = {key: tensor.clone() for key, tensor in optimizer_tensors(optimizer).items()}
     optimizer.step()
-    for key, tensor in _changeable(optimizer).items():
-        here = stopped.to(tensor.device)  # a counter may be on the CPU
+    for key, tensor in optimizer_tensors(optimizer).items():
+        mask = stopped.to(tensor.device)  # an optimiser's step counter may be on the CPU
         if key in before:
-            tensor.copy_(torch.where(here, before[key], tensor))
+            tensor.copy_(torch.where(mask, before[key], tensor))
         else:
-            tensor.masked_fill_(here, 0)
+            tensor.masked_fill_(mask, 0)
 
 
-def _changeable(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
-    """The parameters, and the tensors that the optimiser keeps of each."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
+    """Returns an optimiser's parameters and state tensors, by the parameter's index and the name of the state."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     found: dict[tuple[int, str], Tensor] = {}
-    for number, parameter in enumerate(parameters):
-        found[number, ""] = parameter
-        kept: dict[str, Any] = optimizer.state.get(parameter, {})
-        found |= {(number, name): value for name, value in kept.items() if isinstance(value, Tensor)}
+    for index, parameter in enumerate(parameters):
+        found[index, ""] = parameter
+        state: dict[str, Any] = optimizer.state.get(parameter, {})
+        found |= {(index, name): value for name, value in state.items() if isinstance(value, Tensor)}
     return found

@@ -1,4 +1,4 @@
-"""ganlab.nn.outputs."""
+"""The output of a discriminator: bare logits, or an object that has them beside class logits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @frozen
 class Judged:
-    """What a discriminator that also classifies says: `logits` (N,) of being real, `class_logits` (N, classes)."""
+    """The output of a classifying discriminator: `logits` (N,) of being real, and `class_logits` (N, classes)."""
 
     logits: Tensor
     class_logits: Tensor
 
 
 def logits(output: Any) -> Tensor:
-    """The logits, float32 (N,), of what a discriminator returned."""
+    """Returns the logits, float32 (N,), of a discriminator's output."""
     tensor: Tensor = output if isinstance(output, Tensor) else output.logits
     return tensor.float()
