@@ -135,7 +135,7 @@ def _geometry(images: Tensor, p: float | Tensor) -> Tensor:
 
 
 def _uniform(images: Tensor, *shape: int) -> Tensor:
-    """Uniform random numbers in [-1, 1), (N, …)."""
+    """ADA: uniform random numbers in [-1, 1), (N, …)."""
     return 2 * torch.rand(len(images), *shape, device=images.device, dtype=images.dtype) - 1
 
 

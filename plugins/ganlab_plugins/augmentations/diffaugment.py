@@ -62,12 +62,12 @@ class DiffAugment:
 
 
 def _random_integers(images: Tensor, low: int, high: int) -> Tensor:
-    """Random integers from `low` to `high`, one for each image, (N, 1, 1)."""
+    """DiffAugment: random integers from `low` to `high`, one for each image, (N, 1, 1)."""
     return torch.randint(low, high + 1, (len(images), 1, 1), device=images.device)
 
 
 def _uniform(images: Tensor) -> Tensor:
-    """Uniform random numbers in [0, 1), one for each image, (N, 1, 1, 1)."""
+    """DiffAugment: uniform random numbers in [0, 1), one for each image, (N, 1, 1, 1)."""
     return torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
 
 

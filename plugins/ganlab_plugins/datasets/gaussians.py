@@ -71,7 +71,7 @@ class Ring:
 
     @property
     def scale(self) -> float:
-        """The coordinate of a pixel value of 1: coordinates are pixel values in [-1, 1] times this."""
+        """The scale of the points: their coordinates are pixel values in [-1, 1] times this."""
         return 1 + MARGIN * self.std
 
     def build(self, places: Places, split: str) -> ImageDataset:
@@ -101,7 +101,7 @@ class Grid:
 
     @property
     def scale(self) -> float:
-        """The coordinate of a pixel value of 1: coordinates are pixel values in [-1, 1] times this."""
+        """The scale of the points: their coordinates are pixel values in [-1, 1] times this."""
         return SPACING * (self.side - 1) / 2 + MARGIN * self.std
 
     def build(self, places: Places, split: str) -> ImageDataset:

@@ -155,7 +155,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether a directory entry is a folder or a link to one; a link to itself is not."""
+    """Whether an entry of an image folder is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError:

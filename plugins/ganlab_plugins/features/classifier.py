@@ -130,7 +130,7 @@ class PerChannelFeatures:
         return joint
 
     def _channels_of(self, images: Tensor) -> Tensor:
-        """The channels as separate images (N * C, 1, H, W)."""
+        """The channels as separate inputs (N * C, 1, H, W) of the classifier."""
         if tuple(images.shape[1:]) != (wanted := (self.channels, *self.single.shape[1:])):
             got, expected = ("x".join(map(str, shape)) for shape in (images.shape[1:], wanted))
             raise ComponentError(f"the classifier was trained on channels of images of {expected}, got {got}")
@@ -212,7 +212,7 @@ def class_labels(dataset: Dataset) -> Tensor:
 
 
 def single_channels(dataset: Dataset, labels: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Every channel as an image (N * C, 1, H, W), its class (N * C,), and the number of classes of a channel."""
+    """The classifier's data per channel: images (N * C, 1, H, W), classes (N * C,), and the number of classes."""
     import torch
 
     channels, classes = dataset.images.shape[1], class_count(dataset, labels)

@@ -23,7 +23,7 @@ POLL = 0.2
 
 @frozen
 class Local:
-    """Runs on this machine.
+    """Local launcher: each run of a sweep is a process on this machine.
 
     threads: CPU threads of each run; by default the cores divided by the jobs. A run's exact results depend on it.
     """

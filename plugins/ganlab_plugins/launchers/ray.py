@@ -43,7 +43,7 @@ def _whole_or_part(instance: object, attribute: Attribute[float], value: float) 
 
 @frozen
 class Ray:
-    """Runs on the nodes of a Ray cluster, `--jobs` at a time; the runs of a lost node resume on another node.
+    """Ray launcher: runs on the nodes of a Ray cluster, `--jobs` at a time; runs of a lost node resume on another.
 
     All nodes must have the sweep's folder, the current folder and this Python with ganlab at the same paths. A run has
     its node's environment, plus the variables PYTHONPATH and GANLAB_* of the command.

@@ -150,7 +150,7 @@ def frechet_distance(mean_a: Tensor, root_a: Tensor, mean_b: Tensor, cov_b: Tens
 
 
 def symmetric_root(cov: Tensor) -> Tensor:
-    """The symmetric square root (d, d) of a covariance (d, d); all nan if the covariance is not finite."""
+    """For FID: the symmetric square root (d, d) of a covariance (d, d); all nan if the covariance is not finite."""
     import torch
 
     if not cov.isfinite().all():
@@ -171,7 +171,7 @@ def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluati
 
 
 def moments_of(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """The mean (d,) and unbiased covariance (d, d) of batches of features (n, d), float64."""
+    """FID's moments: the mean (d,) and unbiased covariance (d, d) of batches of features (n, d), float64."""
     import torch
 
     count, total, products = 0, torch.zeros(()), torch.zeros(())

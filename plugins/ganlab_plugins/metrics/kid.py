@@ -99,7 +99,7 @@ class KID:
 def kernel_distance(
     generated: Tensor, reference: Tensor, subsets: int, size: int, seed: int, evaluation: Evaluation
 ) -> tuple[float, float]:
-    """Mean and standard deviation, over random subsets, of the squared MMD of features (N, d) and (M, d)."""
+    """KID: mean and standard deviation, over random subsets, of the squared MMD of features (N, d) and (M, d)."""
     import torch
 
     if not (generated.isfinite().all() and reference.isfinite().all()):

@@ -13,7 +13,7 @@ from ganlab import Augmentation, Penalty, Register, Step, component, hookimpl
 
 @frozen
 class Consistency:
-    """`weight` times the mean squared difference of the logits of real images and of the same images augmented.
+    """Consistency: `weight` times the mean squared difference of the logits of real images and of augmented ones.
 
     augmentation: the augmentation; flips and translations in the paper.
     weight: the factor (10 in the paper).

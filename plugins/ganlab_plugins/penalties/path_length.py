@@ -18,7 +18,7 @@ from ganlab import Penalty, Register, Step, hookimpl
 
 @frozen
 class PathLength:
-    """`weight` times the mean of (|J^T y| - a)^2, where a is the running mean of |J^T y| over earlier updates.
+    """Path length: `weight` times the mean of (|J^T y| - a)^2, where a is the running mean of |J^T y| so far.
 
     J is the Jacobian of the generated image with respect to its latent, y is noise of the image's shape with standard
     deviation 1 / sqrt(height * width). New latents are drawn. In the paper they are the outputs of StyleGAN's mapping
