@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A differentiable augmentation of each image by itself, applied to all images that the discriminator sees.
+    """The protocol of an augmentation: a differentiable change of each image by itself, before the discriminator.
 
     Optional methods:
     `observe(real_logits)` is called in each update of the discriminator with the logits (N,) of the augmented real

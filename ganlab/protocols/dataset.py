@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Dataset(Protocol):
-    """A data set: images as one uint8 tensor (N, C, H, W) on the CPU. `ganlab.ImageDataset` implements it.
+    """The protocol of a data set: images as one uint8 tensor (N, C, H, W) on the CPU, as in `ganlab.ImageDataset`.
 
     The images are read-only. They may be memory-mapped (`ganlab.MappedImages`), so read them in slices.
 
@@ -37,7 +37,7 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """The configuration of a data set: its options in the experiment file, and `build`."""
+    """The protocol of a data set's configuration: its options in the experiment file, and `build`."""
 
     def build(self, places: Places, split: str, /) -> Dataset:
         """Loads the split "train" or "test" of the data set, and downloads it first where that is possible.

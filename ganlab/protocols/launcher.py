@@ -20,12 +20,12 @@ class Task:
 
 @runtime_checkable
 class Launcher(Protocol):
-    """A launcher of a sweep's tasks: on this machine, on a cluster or elsewhere.
+    """The protocol of a launcher of a sweep's tasks: on this machine, on a cluster or elsewhere.
 
     A failed task never stops the others. Closing the iterator asks the running tasks to save a checkpoint and exit, and
     waits for them.
     """
 
     def launch(self, tasks: Sequence[Task], jobs: int, /) -> Iterator[tuple[Task, int]]:
-        """Runs the tasks, at most `jobs` at a time, and yields (task, exit code) as each finishes."""
+        """Runs a sweep's tasks, at most `jobs` at a time, and yields (task, exit code) as each finishes."""
         ...

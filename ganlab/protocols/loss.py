@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Loss(Protocol):
-    """A loss: both players' objectives on logits. Each method takes both batches of logits, (N,), and returns a scalar.
+    """The protocol of a loss: both players' objectives, each a scalar of the logits (N,) of real and of fake images.
 
     Optional class attribute `generator_uses_real: ClassVar[bool]`: False declares that the value of `generator` does
     not depend on `real`. The generator's update then computes no logits of real images, and `real` is zeros. Absent
@@ -33,7 +33,7 @@ class Loss(Protocol):
 
 @runtime_checkable
 class TargetedLoss(Loss, Protocol):
-    """A loss with label targets: it compares the discriminator's logits with one label for real and one for fake."""
+    """The protocol of a loss with label targets: it compares logits with one label for real and one for fake."""
 
     def with_targets(self, *, real: float, fake: float) -> TargetedLoss:
         """Returns a copy of the loss whose discriminator is trained towards these labels."""
@@ -42,7 +42,7 @@ class TargetedLoss(Loss, Protocol):
 
 @runtime_checkable
 class LossWrapper(Protocol):
-    """A loss wrapper: maps a loss to another one, such as one with smoothed labels."""
+    """The protocol of a loss wrapper: maps a loss to another one, such as one with smoothed labels."""
 
     def __call__(self, loss: Loss, /) -> Loss:
         """Returns the wrapped loss; raises `ComponentError` for a loss that it cannot wrap."""

@@ -79,7 +79,7 @@ class Scores:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A metric: scores a generator at an interval `every`, where 0 means before and after training only.
+    """The protocol of a metric: scores a generator at the interval `every`; 0 means before and after training only.
 
     Optional method `prepare(evaluation)`: called before the run folder exists, without a generator. It loads or trains
     what is expensive, and raises `ComponentError` where that is impossible.

@@ -23,7 +23,7 @@ class ImageSpec:
 
 
 class Generator(Protocol):
-    """A generator: an `nn.Module` from latents (N, latent_dim) to images in [-1, 1], shape (N, C, H, W).
+    """The protocol of a generator: an `nn.Module` from latents (N, latent_dim) to images (N, C, H, W) in [-1, 1].
 
     `condition` is None, class labels (N,) or images (N, C, H, W).
     """
@@ -34,7 +34,7 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """A discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
+    """The protocol of a discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
 
     It returns logits of shape (N,), where larger means more real, or an object that has them as `logits`. It never
     applies a sigmoid: the loss owns it.
@@ -50,7 +50,7 @@ class Discriminator(Protocol):
 
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """The configuration of a generator or a discriminator: its options in the experiment file, and `build`."""
+    """The protocol of a generator's or discriminator's configuration: its options, and `build`."""
 
     def build(self, images: ImageSpec, /) -> nn.Module:
         """Returns the network for images of this shape; raises `ComponentError` for an unsupported shape."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class OptimizerConfig(Protocol):
-    """The configuration of an optimiser: its options in the experiment file, and `build`."""
+    """The protocol of an optimiser's configuration: its options in the experiment file, and `build`."""
 
     def build(self, parameters: Iterable[nn.Parameter], /) -> torch.optim.Optimizer:
         """Returns the optimiser of one player's parameters."""

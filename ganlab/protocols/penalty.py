@@ -79,7 +79,7 @@ class Step:
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A penalty: a scalar that is added to one player's loss, in the same backward pass.
+    """The protocol of a penalty: a scalar that is added to one player's loss, in the same backward pass.
 
     `player` is "generator" or "discriminator". `every` is the interval in updates of that player (lazy regularisation,
     Karras et al. 2020, arXiv:1912.04958): the penalty is added in every k-th update, multiplied by k, so that its

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class RunView(Protocol):
-    """A run's folder as hooks and trackers see it: its path, its files, `run.json` and its records."""
+    """The protocol of a run folder as hooks and trackers see it: its path, its files, `run.json` and its records."""
 
     @property
     def path(self) -> Path:

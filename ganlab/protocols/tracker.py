@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Tracker(Protocol):
-    """A tracker: receives a run's records as they are written to the run folder, such as TensorBoard or MLflow."""
+    """The protocol of a tracker, such as TensorBoard: receives a run's records as they are written."""
 
     def log(self, record: Mapping[str, Any], /) -> None:
         """Receives a record of `log.jsonl` (a tick) or of `metrics.jsonl` (a metric's value)."""
@@ -25,7 +25,7 @@ class Tracker(Protocol):
 
 @runtime_checkable
 class TrackerConfig(Protocol):
-    """The configuration of a tracker: its options in the experiment file, and `build`.
+    """The protocol of a tracker's configuration: its options in the experiment file, and `build`.
 
     Optional method `prepare()`: called before the run folder exists, to raise `ComponentError` where the tracker cannot
     work, such as where a package is missing.

@@ -169,7 +169,7 @@ def _build_networks(
 
 @frozen
 class _TrialInputs:
-    """Two real images and what a pass of both networks, with the first two conditions of the data set, has shown.
+    """What build tries components on: two real images with their conditions, after one pass of both networks.
 
     `conditional` says whether any network uses its condition.
     """

@@ -184,6 +184,6 @@ class Game:
         )
 
 
-def _optional_methods(name: str, components: Sequence[object]) -> list[Any]:
-    """Returns the bound method of that name of each component that has it."""
-    return [getattr(component, name) for component in components if hasattr(component, name)]
+def _optional_methods(name: str, augmentations: Sequence[object]) -> list[Any]:
+    """Returns the augmentations' optional methods of that name, such as `observe`."""
+    return [getattr(augmentation, name) for augmentation in augmentations if hasattr(augmentation, name)]

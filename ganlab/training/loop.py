@@ -66,7 +66,7 @@ class Training:
 
     @property
     def weights(self) -> str:
-        """Which weights are sampled and scored: "ema" or "plain"."""
+        """Which weights of the generator a training samples and scores: "ema" or "plain"."""
         return "ema" if self.ema else "plain"
 
     @property

@@ -28,9 +28,9 @@ from ganlab.utils.errors import UserError
 
 
 def first_penalty_steps(game: Game, real: Batch) -> Iterator[Step]:
-    """Yields what penalties are given in a first update on these images: of the discriminator, then of the generator.
+    """Probe of penalties: yields what they are given in the discriminator's and the generator's first update.
 
-    Players without penalties are skipped. Each step must be used before the next one is requested.
+    `real` has a few images. Players without penalties are skipped. Each step must be used before the next one is requested.
     """
     if not any(player.penalties for player in game.players):
         return
@@ -67,7 +67,7 @@ class _ProbeTensor(Tensor):
 
 
 def uses_condition(network: nn.Module, inputs: Tensor, condition: Tensor) -> bool:
-    """Whether a network uses its condition at all, even if with its initial weights the output never depends on it.
+    """Probe of a network: whether it uses its condition at all, even if its output does not depend on it at first.
 
     `inputs` are latents or images.
     """
@@ -80,7 +80,7 @@ def uses_condition(network: nn.Module, inputs: Tensor, condition: Tensor) -> boo
 
 
 def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
-    """Whether the updates of an optimiser that `build` makes can be undone, as `stop_*_under` does.
+    """Probe of an optimiser: whether the updates of one that `build` makes can be undone, as `stop_*_under` does.
 
     A copy of the network with stopped updates, the first one among them, must end with the same bits as one without.
     This finds optimisers that count their updates in Python, or whose state does not begin with zeros.
@@ -102,7 +102,7 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
 def check_network_shapes(
     generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec, condition: Tensor | None
 ) -> Tensor:
-    """Passes a few latents through both networks, raises UserError for outputs of a wrong shape; returns the images."""
+    """Probe of shapes: passes a few latents through both networks; returns the images, or raises UserError."""
     wanted = (len(z), images.channels, images.height, images.width)
     with eval_mode(generator), eval_mode(discriminator):
         fake: Tensor = generator(z, condition)
