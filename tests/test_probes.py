@@ -12,7 +12,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from ganlab import ComponentError, Places, Step
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import load_plugins
 from ganlab.testing.state_comparison import first_difference
@@ -76,7 +76,7 @@ def test_all_are_tried_and_nothing_is_touched(table: dict[str, Any], tmp_path: P
     }
 
     def state(penalty: list[Any]) -> dict[str, Any]:
-        experiment = structure_experiment(table | {"penalty": penalty}, plugins)
+        experiment = convert_experiment(table | {"penalty": penalty}, plugins)
         training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
         return training_state(training, 0)
 
