@@ -30,7 +30,7 @@ from ganlab.utils.errors import UserError
 def first_penalty_steps(game: Game, real: Batch) -> Iterator[Step]:
     """Probe of penalties: yields what they are given in the discriminator's and the generator's first update.
 
-    `real` has a few images. Players without penalties are skipped. Each step must be used before the next one is requested.
+    `real` has a few images. Players without penalties are skipped. A step must be used before the next is requested.
     """
     if not any(player.penalties for player in game.players):
         return
