@@ -1,8 +1,8 @@
-"""Tables of plain values into attrs classes, and back: strict, and with every problem at once.
+"""Converts TOML tables to attrs classes and back, with strict types and all errors at once.
 
-cattrs does the converting; its lenient defaults ("false" is True, 3.9 is 3) are replaced by hooks that take a value
-only where it has the type. A field made by `ganlab.component(kind)` takes a component: its name, or a table with `name`
-and its options, which are the fields of its class.
+cattrs selects the conversion for each type. Its lenient defaults ("false" is True, 3.9 is 3) are replaced by hooks that
+accept a value only if it has the type. A field made by `ganlab.component(kind)` accepts a component: its name, or a
+table with `name` and its options, which are the fields of its class.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from ganlab.plugin.registry import Registry
 from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, quote_key
 from ganlab.utils.interval import Interval
 
-NAMED = 10
-"""How many problems of one kind in one table or list are named, a line each."""
+MAX_NAMED_PROBLEMS = 10
+"""The most problems of one kind in a table or list that are listed one by one."""
 
 MOST_TABLES, MOST_VALUES, LONGEST_TEXT = 100, 1000, 4096
-"""What a list of components, another list and a text may hold; more was not written by a person."""
+"""Limits of a list of components, of any other list, and of a text in characters."""
 
 
 @frozen
 class Problem:
-    """What is wrong, and where: `path` as in the experiment file, "loss.margin"; empty for the whole."""
+    """An error in an experiment's table. `path` is its key, such as "loss.margin"; empty for the whole table."""
 
     path: str
     message: str
@@ -49,16 +49,16 @@ class Problem:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-class Problems(Exception):
-    """Raised inside the converter; `read` hands them on as one UserError."""
+class InvalidTable(Exception):
+    """Exception with all problems of a table that cannot be converted to its class."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
 
 
-class Structurer:
-    """Converts between TOML tables and attrs classes, given the registry that component names refer to."""
+class TableConverter:
+    """Converts between TOML tables and attrs classes; component names are looked up in the registry."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -78,24 +78,24 @@ class Structurer:
     # ----------------------------------------------------------------------------------------------------------------
 
     def read(self, table: object, cls: type[Any]) -> Any:
-        """The table as an instance of `cls`. Raises Problems with everything that is wrong in it."""
+        """Converts a TOML table to an instance of `cls`. Raises InvalidTable with all problems."""
         return self._table(table, cls)
 
     def _table(self, table: object, cls: type[Any]) -> Any:
         if not isinstance(table, Mapping):
-            raise Problems([Problem("", f"expected a table, got {quote(table)}")])
+            raise InvalidTable([Problem("", f"expected a table, got {quote(table)}")])
         hints = typing.get_type_hints(cls)
         fields = {f.alias: f for f in attrs.fields(cls) if f.init}
         unknown = [key for key in table if key not in fields]
         problems = [
             Problem(quote_key(key), f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
-            for key in unknown[:NAMED]
+            for key in unknown[:MAX_NAMED_PROBLEMS]
         ]
-        if len(unknown) > NAMED:
-            problems.append(Problem("", f"and {len(unknown) - NAMED:,} more unknown keys"))
+        if len(unknown) > MAX_NAMED_PROBLEMS:
+            problems.append(Problem("", f"and {len(unknown) - MAX_NAMED_PROBLEMS:,} more unknown keys"))
         values: dict[str, Any] = {}
         for key, f in fields.items():
-            with _collecting(problems, key):
+            with _collect_problems(problems, key):
                 if key in table:
                     values[key] = self._field(f, hints[f.name], table[key])
                 elif COMPONENT in f.metadata and isinstance(f.default, str):
@@ -103,15 +103,15 @@ class Structurer:
                 elif f.default is attrs.NOTHING:
                     raise ValueError(f"missing; {describe_option_type(f, hints[f.name])} is needed")
         for key, value in values.items():
-            with _collecting(problems, key):
+            with _collect_problems(problems, key):
                 _validate(fields[key], value)
         if problems:
-            raise Problems(problems)
-        with _collecting(problems, ""):
+            raise InvalidTable(problems)
+        with _collect_problems(problems, ""):
             return cls(**values)
-        # What a class says of its options together begins with the one at fault.
+        # The messages of __attrs_post_init__ start with the name of the option at fault.
         heads = [(problem, *problem.message.partition(": ")) for problem in problems]
-        raise Problems([Problem(head, rest) if head in fields else problem for problem, head, _, rest in heads])
+        raise InvalidTable([Problem(head, rest) if head in fields else problem for problem, head, _, rest in heads])
 
     def _field(self, f: attrs.Attribute[Any], kind: Any, value: object) -> Any:
         if COMPONENT not in f.metadata:
@@ -126,14 +126,14 @@ class Structurer:
         problems: list[Problem] = []
         made = []
         for index, item in enumerate(value):
-            with _collecting(problems, index):
+            with _collect_problems(problems, index):
                 made.append(self.component(name, item))
         if problems:
-            raise Problems(problems)
+            raise InvalidTable(problems)
         return tuple(made)
 
     def component(self, kind: str, value: object) -> Any:
-        """An instance of a registered class, from its name or from a table with `name` and its options."""
+        """Converts a component's name, or a table with `name` and its options, to an instance of its class."""
         table = {"name": value} if isinstance(value, str) else value
         if not isinstance(table, Mapping):
             raise ValueError(f"expected {describe_component(kind)}, got {quote(value)}")
@@ -144,7 +144,7 @@ class Structurer:
         try:
             component = self.registry.find(kind, name)
         except UserError as error:
-            raise Problems([Problem("name", line) for line in error.problems]) from None
+            raise InvalidTable([Problem("name", line) for line in error.problems]) from None
         return self._table({key: item for key, item in table.items() if key != "name"}, component.cls)
 
     def _sequence(self, value: object, kind: Any) -> Any:
@@ -159,11 +159,15 @@ class Structurer:
         problems: list[Problem] = []
         made = []
         for index, item in enumerate(value):
-            with _collecting(problems, index):
+            with _collect_problems(problems, index):
                 made.append(self.converter.structure(item, inner[index] if fixed else inner[0]))
         if problems:
-            more = [Problem("", f"and {len(problems) - NAMED:,} more")] if len(problems) > NAMED else []
-            raise Problems([*problems[:NAMED], *more])
+            more = (
+                [Problem("", f"and {len(problems) - MAX_NAMED_PROBLEMS:,} more")]
+                if len(problems) > MAX_NAMED_PROBLEMS
+                else []
+            )
+            raise InvalidTable([*problems[:MAX_NAMED_PROBLEMS], *more])
         return tuple(made) if typing.get_origin(kind) is tuple else made
 
     def _union(self, value: object, kind: Any) -> Any:
@@ -173,11 +177,11 @@ class Structurer:
         failures: list[Problem] = []
         for member in members:
             tried: list[Problem] = []
-            with _collecting(tried, ""):
+            with _collect_problems(tried, ""):
                 return self.converter.structure(value, member)
             failures += tried
         if len(members) == 1:
-            raise Problems(failures)
+            raise InvalidTable(failures)
         raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -185,7 +189,7 @@ class Structurer:
     # ----------------------------------------------------------------------------------------------------------------
 
     def write(self, instance: Any) -> dict[str, Any]:
-        """The table that reads back as this instance: every option with its value; None is left out."""
+        """Converts an instance back to a TOML table with all its options; None is omitted."""
         table: dict[str, Any] = {}
         for f in attrs.fields(type(instance)):
             value = getattr(instance, f.name)
@@ -194,7 +198,7 @@ class Structurer:
         return table
 
     def components_in(self, instance: Any) -> Iterator[Component]:
-        """Every registered component that an instance holds, however deep."""
+        """Yields all registered components in an experiment, nested ones too."""
         for f in attrs.fields(type(instance)):
             kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
             if kind is not None and value is not None:
@@ -216,8 +220,8 @@ class Structurer:
         return str(value) if isinstance(value, Path) else value
 
 
-class _collecting:
-    """Turns what the body raises over a value into problems under a key."""
+class _collect_problems:
+    """Context manager that turns conversion errors in its body into problems under a key."""
 
     def __init__(self, problems: list[Problem], key: str | int) -> None:
         self.problems, self.key = problems, key
@@ -228,29 +232,29 @@ class _collecting:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if error is None:
             return False
-        found = list(_problems_of(error))
+        found = list(_error_to_problems(error))
         self.problems += [problem.under(self.key) if self.key != "" else problem for problem in found]
         return bool(found)
 
 
-def _problems_of(error: BaseException) -> Iterator[Problem]:
-    if isinstance(error, Problems):
+def _error_to_problems(error: BaseException) -> Iterator[Problem]:
+    if isinstance(error, InvalidTable):
         yield from error.problems
     elif isinstance(error, BaseExceptionGroup):  # cattrs, for its own containers
         for inner in error.exceptions:
-            yield from _problems_of(inner)
+            yield from _error_to_problems(inner)
     elif isinstance(error, (ValueError, TypeError, UserError, cattrs.StructureHandlerNotFoundError)):
         yield Problem("", one_line(error))
 
 
 def _validate(f: attrs.Attribute[Any], value: object) -> None:
-    """Runs a field's validator by itself, so that one bad option does not hide another."""
+    """Runs the validator of one attrs field, so that one invalid option does not hide another."""
     if f.validator is None:
         return
     try:
         f.validator(None, f, value)
     except (ValueError, TypeError) as error:
-        # attrs puts the field's name first and a value last, and some of its validators give more arguments.
+        # Messages of attrs start with the field's name and end with a value; some validators add more arguments.
         text = str(error.args[0]).removeprefix(f"'{f.name}' ").replace(f"Length of '{f.name}'", "its length")
         text = re.sub(r": [^:]*$", "", text)
         raise ValueError(text if repr(value) in text else f"{text}, got {quote(value)}") from None

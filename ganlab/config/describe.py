@@ -1,7 +1,7 @@
-"""Options in words: what each takes, what it means and its default, as the experiment file has them.
+"""Describes options in words: the values that an option's type accepts, its meaning and its default.
 
-The same words are in the errors of an experiment file, in `ganlab plugins` and in the docs; they name TOML's values,
-not Python's types.
+The same words are used in errors about an experiment file, in `ganlab plugins` and in the docs. They name TOML values,
+not Python types.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOUNS = {
 
 @frozen
 class Option:
-    """An option in words. `default` is None for one that has to be given; `doc` is empty where nothing is said."""
+    """The description of an option. `default` is None if it is required; `doc` is empty if it is undocumented."""
 
     name: str
     type: str
@@ -47,18 +47,18 @@ class Option:
 
 
 def options_of(cls: type) -> list[Option]:
-    """The options of an attrs class: a component's, or a table of the experiment file."""
+    """Describes all options of an attrs class: of a component, or of a table of the experiment file."""
     hints = typing.get_type_hints(cls)
-    said = option_docs(cls)
+    docs = option_docs(cls)
     return [
-        Option(f.alias, describe_option_type(f, hints[f.name]), _default(f), said.get(f.alias, ""))
+        Option(f.alias, describe_option_type(f, hints[f.name]), _default(f), docs.get(f.alias, ""))
         for f in attrs.fields(cls)
         if f.init
     ]
 
 
 def describe_option_type(f: attrs.Attribute[Any], kind: Any) -> str:
-    """What a field of that type takes, such as "a whole number" or "the name of a loss or a table"."""
+    """Describes what an option accepts, such as "a whole number" or "the name of a loss or a table"."""
     if COMPONENT not in f.metadata:
         return describe_type(kind)
     name = f.metadata[COMPONENT]
@@ -66,18 +66,18 @@ def describe_option_type(f: attrs.Attribute[Any], kind: Any) -> str:
 
 
 def describe_component(kind: str) -> str:
-    """What names one component of a kind."""
+    """Describes how TOML names a component of a kind."""
     article = "" if kind == "features" else "an " if kind[0] in "aeiou" else "a "
     return f"the name of {article}{kind} or a table"
 
 
 def is_component_list(f: attrs.Attribute[Any]) -> bool:
-    """Whether a field made by `ganlab.component` or `ganlab.components` is of the latter."""
+    """Whether an attrs field was made by `ganlab.components`, not by `ganlab.component`."""
     return isinstance(f.default, attrs.Factory)  # type: ignore[arg-type]
 
 
 def describe_type(kind: Any, plural: bool = False) -> str:
-    """The values of a type, such as "a list of 2 numbers"; None is not said, since TOML has none."""
+    """Describes the TOML values of a Python type, such as "a list of 2 numbers"; None is omitted (TOML has none)."""
     if kind in _NOUNS:
         return _NOUNS[kind][plural]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -106,23 +106,23 @@ def alternatives(words: Sequence[str]) -> str:
 
 
 def class_description(cls: type) -> str:
-    """What a class says of itself, without the lines that explain its options."""
+    """Returns the docstring of a component's class without the lines that document its options."""
     return "\n\n".join(paragraph for paragraph, explained in _paragraphs(cls) if not explained)
 
 
 def option_docs(cls: type) -> dict[str, str]:
-    """What a class says of each option, one line each: from lines such as "lr: the learning rate" of its docstring.
+    """Parses the documentation of each option from lines such as "lr: the learning rate" of a class's docstring.
 
-    "one, other: …" explains several at once; the lines after it, up to an empty one, go on with it.
+    "one, other: …" documents several options; it continues up to the next empty line.
     """
     return {name: text for text, names in _paragraphs(cls) for name in names}
 
 
 def _paragraphs(cls: type) -> list[tuple[str, tuple[str, ...]]]:
-    """The docstring cut at its empty lines and before every option: each text with the options that it explains."""
+    """Splits a class's docstring at empty lines and before every option; each part has the options it documents."""
     names = {f.alias for f in attrs.fields(cls) if f.init}
     found: list[tuple[list[str], tuple[str, ...]]] = [([], ())]
-    # "size: of each. count: of all" on one line is cut as well.
+    # "size: of each. count: of all" on one line is split as well.
     text = re.sub(
         rf"(?<=[.;]) (?=(?:{'|'.join(names)})(?:, \w+)*: )" if names else "$^", "\n", inspect.getdoc(cls) or ""
     )
@@ -138,7 +138,7 @@ def _paragraphs(cls: type) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _default(f: attrs.Attribute[Any]) -> str | None:
-    """The default as the experiment file would write it; None for an option that has to be given."""
+    """Formats an option's default as in an experiment file; None for a required option."""
     if f.default is attrs.NOTHING:
         return None
     value: Any = f.default

@@ -1,8 +1,8 @@
-"""Reading an experiment: from a file and `--set` overrides to an `Experiment`, and back to the resolved file.
+"""Loads an experiment from its TOML file and `--set` overrides, and writes the resolved experiment file.
 
 Decisions:
-- A file is refused as a whole, with one line a problem, before anything is built.
-- The resolved file holds every option with its value, so it repeats a run even after a default has changed.
+- All problems of a file are reported at once, one line each, before anything is built.
+- The resolved file has every option with its value, so it reproduces a run even after a default has changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import tomli_w
 
-from ganlab.config.converter import MOST_VALUES, Problem, Problems, Structurer
+from ganlab.config.converter import MOST_VALUES, InvalidTable, Problem, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NESTED, NO_RESULTS, Experiment
 from ganlab.config.toml import read_toml
@@ -27,9 +27,9 @@ def load_experiment(
     plugin_files: Iterable[Path] = (),
     blocked: Iterable[str] = (),
 ) -> tuple[Experiment, Plugins]:
-    """Reads an experiment file, with `--set` overrides, and loads the plugins it may use.
+    """Loads an experiment file with `--set` overrides, and all plugins.
 
-    Raises UserError with a line for every problem there is.
+    Raises UserError with a line for every problem.
     """
     table = read_toml(path)
     problems: list[str] = []
@@ -39,17 +39,20 @@ def load_experiment(
         except UserError as error:
             problems += error.problems
     table.setdefault("name", path.stem)
-    return resolve(table, path, problems, plugin_files, blocked)
+    return experiment_from_table(table, path, problems, plugin_files, blocked)
 
 
-def resolve(
+def experiment_from_table(
     table: Mapping[str, Any],
     path: Path,
     problems: Iterable[str] = (),
     plugin_files: Iterable[Path] = (),
     blocked: Iterable[str] = (),
 ) -> tuple[Experiment, Plugins]:
-    """The experiment that a table from `path` describes; `problems` are those that were found in it before."""
+    """Converts the table of an experiment file to an Experiment and loads all plugins.
+
+    `problems` are errors that were found in the file before. Raises UserError with a line for every problem.
+    """
     problems = list(problems)
     local = table.get("plugins", [])
     written = [file for file in local if isinstance(file, str)][:MOST_VALUES] if isinstance(local, list) else []
@@ -70,8 +73,8 @@ def resolve(
     problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
 
     try:
-        experiment = structure_experiment(table, plugins)
-    except Problems as error:
+        experiment = convert_experiment(table, plugins)
+    except InvalidTable as error:
         problems += [f"{path}: {problem}" for problem in error.problems]
         if any("unknown" in problem.message for problem in error.problems):
             problems += [f"{failure} (so what it registers is unknown)" for failure in plugins.failures]
@@ -80,43 +83,43 @@ def resolve(
     return experiment, plugins
 
 
-def structure_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
-    """The table as an Experiment; raises Problems."""
+def convert_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
+    """Converts an experiment file's table to an Experiment; raises InvalidTable."""
     flat = dict(table)
     for key, (player, inner) in NESTED.items():
         flat.pop(key, None)
         if isinstance(flat.get(player), Mapping) and inner in flat[player]:
-            flat[key] = _over(table.get(inner, "adam"), flat[player][inner])
+            flat[key] = _merge_optimizer(table.get(inner, "adam"), flat[player][inner])
             flat[player] = {name: value for name, value in flat[player].items() if name != inner}
     try:
-        experiment: Experiment = Structurer(plugins.registry).read(flat, Experiment)
-    except Problems as error:
-        raise Problems([_as_written(problem) for problem in error.problems]) from None
+        experiment: Experiment = TableConverter(plugins.registry).read(flat, Experiment)
+    except InvalidTable as error:
+        raise InvalidTable([_with_nested_path(problem) for problem in error.problems]) from None
     return experiment
 
 
-def _over(common: Any, own: Any) -> Any:
-    """A player's optimiser: a table without a name changes the common one."""
+def _merge_optimizer(common: Any, own: Any) -> Any:
+    """Merges a player's optimiser table into the common one; a table with a name replaces it."""
     if not isinstance(own, Mapping) or "name" in own:
         return own
     return {**(common if isinstance(common, Mapping) else {"name": common}), **own}
 
 
-def _as_written(problem: Problem) -> Problem:
-    """A problem under the path that the file has: generator_optimizer is written generator.optimizer."""
+def _with_nested_path(problem: Problem) -> Problem:
+    """Renames a problem's path to the file's: the field generator_optimizer is written generator.optimizer."""
     head, dot, rest = problem.path.partition(".")
     return Problem(".".join(NESTED.get(head, (head,))) + dot + rest, problem.message)
 
 
-def used_files(experiment: Experiment, plugins: Plugins) -> list[str]:
-    """The plugin files that the experiment's components come from, absolute."""
-    used = Structurer(plugins.registry).components_in(experiment)
+def used_plugin_files(experiment: Experiment, plugins: Plugins) -> list[str]:
+    """Returns the absolute paths of the plugin files that the experiment's components come from."""
+    used = TableConverter(plugins.registry).components_in(experiment)
     return sorted({str(part.origin.file) for part in used if part.origin.source == "file"})
 
 
-def to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
-    """The experiment as the table of its resolved file."""
-    table = Structurer(plugins.registry).write(experiment)
+def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
+    """Converts an experiment to the table of its resolved file."""
+    table = TableConverter(plugins.registry).write(experiment)
     for key, (player, inner) in NESTED.items():
         if key in table:
             table[player][inner] = table.pop(key)
@@ -124,17 +127,17 @@ def to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in tables} | tables
 
 
-def to_toml(experiment: Experiment, plugins: Plugins) -> str:
-    """The resolved experiment file: every option, and the plugin files it needs by absolute path."""
-    table = to_table(experiment, plugins)
-    table["plugins"] = used_files(experiment, plugins)
+def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
+    """Writes the resolved experiment file: every option, and the plugin files it needs by absolute path."""
+    table = experiment_to_table(experiment, plugins)
+    table["plugins"] = used_plugin_files(experiment, plugins)
     return tomli_w.dumps(table)
 
 
-def differences(one: Any, other: Any, at: str = "") -> list[str]:
-    """The keys in which the tables of two experiments differ, their seeds aside and what changes no result."""
+def differing_options(one: Any, other: Any, at: str = "") -> list[str]:
+    """Returns the options in which two experiments differ, except seeds and options that change no result."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
-        kept = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}
-        return [d for key, path in kept.items() for d in differences(one.get(key), other.get(key), path)]
+        compared = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}
+        return [d for key, path in compared.items() for d in differing_options(one.get(key), other.get(key), path)]
     return [] if one == other else [at]

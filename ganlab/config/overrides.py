@@ -1,4 +1,7 @@
-"""ganlab.config.overrides."""
+"""`--set` overrides: parses `train.steps=100` and sets the value in an experiment's table.
+
+An override's value is TOML, except that a plain word needs no quotes.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from ganlab.utils.errors import UserError, quote, quote_key
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """`loss.margin=0.5` as (["loss", "margin"], 0.5). A plain word needs no quotes."""
+    """Parses a `--set` override: `loss.margin=0.5` becomes (["loss", "margin"], 0.5)."""
     key, equals, value = text.partition("=")
     key = key.strip()
     parts = key.split(".")
-    said = text if text.isprintable() else repr(text)
-    said = said if len(said) <= LONGEST_PATH else f"{said[:LONGEST_PATH]}…"
+    shown = text if text.isprintable() else repr(text)
+    shown = shown if len(shown) <= LONGEST_PATH else f"{shown[:LONGEST_PATH]}…"
     if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
-        raise UserError(f"--set {said}: expected KEY=VALUE, such as train.steps=100")
+        raise UserError(f"--set {shown}: expected KEY=VALUE, such as train.steps=100")
     if len(parts) > MAX_DEPTH:
         raise UserError(f"--set {key}: a dotted key of more than {MAX_DEPTH} parts")
     value = value.strip()
@@ -30,20 +33,20 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except tomllib.TOMLDecodeError:
         if value and not re.search(r"""["'\[\]{}=]""", value):
             return parts, value
-        raise UserError(f"--set {said}: {quote(value)} is neither a TOML value nor a plain word") from None
+        raise UserError(f"--set {shown}: {quote(value)} is neither a TOML value nor a plain word") from None
 
 
 def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
-    """Sets one value in the table. A number in the path is a place in a list: `metric.0.samples`.
+    """Applies a `--set` override to an experiment's table. A number in the key is a list index: `metric.0.samples`.
 
-    Choosing another component by its name drops the options of the one before, and setting one of train.steps and
+    Setting another component's name drops the options of the previous component. Setting one of train.steps and
     train.epochs drops the other.
     """
     where = ".".join(map(quote_key, parts))
     at: Any = table
     for depth, part in enumerate(parts[:-1]):
         here = ".".join(map(quote_key, parts[: depth + 1]))
-        at = at[_place(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
+        at = at[_list_index(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
         if isinstance(at, str):
             raise UserError(
                 f"--set {where}: {here} is {quote(at)}, not a table; set {here}={{ name = {quote(at)}, … }}"
@@ -52,7 +55,7 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
             raise UserError(f"--set {where}: {here} is {quote(at)}, not a table")
     last = parts[-1]
     if isinstance(at, list):
-        at[_place(at, last, where)] = value
+        at[_list_index(at, last, where)] = value
         return
     if last == "name" and len(parts) > 1 and at.get("name") != value:
         for key in [key for key in at if (parts[0], key) not in NESTED.values()]:
@@ -62,7 +65,7 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
     at[last] = value
 
 
-def _place(items: list[Any], part: str, where: str) -> int:
+def _list_index(items: list[Any], part: str, where: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
         return int(part)
     raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {quote(part)}")

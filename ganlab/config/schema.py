@@ -1,8 +1,8 @@
-"""What an experiment file may say.
+"""The schema of an experiment file: the top-level keys and the `[train]` table, with their types, ranges and defaults.
 
 Decisions:
-- The fields of `Experiment`, and those of the components' classes, are all the keys there are.
-- What two keys may not say together is refused here, with the name that the file has.
+- The fields of `Experiment` and of the components' classes are all the valid keys.
+- Invalid combinations of keys raise here, with the key's name in the file.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ from ganlab.protocols import (
 from ganlab.utils.interval import Interval
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-"""What a run, a sweep and a variant may be called: each becomes a folder, which must lie where it should."""
+"""Valid names of runs, sweeps and variants. Each becomes a folder's name, so it must not contain separators."""
 
 
 @frozen
 class Train:
     """The `[train]` table. One step is one update of the generator.
 
-    steps, epochs: how long; exactly one of them.
-    batch_size: images in a batch; incomplete batches are dropped.
-    discriminator_steps: updates of the discriminator before each of the generator, each on a batch of its own.
-    discriminator_every: the discriminator is updated in every k-th step only, from the first on, so that the generator
-        has k updates for each of its own. One of this and `discriminator_steps` is 1.
-    stop_discriminator_under, stop_generator_under: an update of that player whose loss, without penalties, is under
-        this bound changes neither weights nor the optimiser's state. Batch norm's statistics move all the same.
-    accumulate: an update's batch passes in so many equal parts, which needs the memory of one. Gradients are added up
-        and divided by the number, and `batch_size` stays that of the update. What couples images of a batch, such as
-        batch norm or a relativistic average, sees a part.
-    clip_norm: the most that the norm of a player's gradient, penalties and all, may be; a larger one is scaled down.
-    fresh_noise: draw new latents for the generator's update. `false` reuses the discriminator's last fake images: one
-        pass through the generator less.
-    precision: "float32"; "tf32" (matrix products of float32 on CUDA); "bfloat16" (autocast).
-    capture: on CUDA, capture each kind of step once as a graph and replay it. `false` for eager steps, as a debugger
-        wants them; a plugin that cannot be captured makes them eager too.
-    deterministic: repeat to the bit on CUDA too, which is slower; on the CPU runs do so anyway. An operation that torch
-        has no deterministic implementation of ends the run.
-    ema: decay a step of the running average of the generator's weights, which is then what is sampled and scored;
+    steps, epochs: the length of training; give exactly one of them.
+    batch_size: images per batch; incomplete batches are dropped.
+    discriminator_steps: discriminator updates before each generator update, each on its own batch.
+    discriminator_every: update the discriminator only in every k-th step, starting with the first, so that the
+        generator has k updates for each discriminator update. This or `discriminator_steps` must be 1.
+    stop_discriminator_under, stop_generator_under: skip an update of that player if its loss, without penalties, is
+        under this bound: weights and the optimiser's state stay as they are. Batch norm's statistics are updated.
+    accumulate: split the batch of an update into this many equal parts to save memory; their gradients are averaged,
+        and `batch_size` remains that of the update. Operations over the batch, such as batch norm or a relativistic
+        average, see one part.
+    clip_norm: the largest norm of a player's gradient, penalties included; a larger gradient is scaled down.
+    fresh_noise: draw new latents for the generator's update. `false` reuses the discriminator's last fake images, which
+        saves one forward pass of the generator.
+    precision: "float32"; "tf32" (float32 matrix products on CUDA); "bfloat16" (autocast).
+    capture: on CUDA, capture each kind of step once as a CUDA graph and replay it. `false` for eager steps, as needed
+        for debugging; steps are also eager if a plugin cannot be captured.
+    deterministic: bitwise reproducible runs on CUDA too, which is slower; on the CPU runs are reproducible anyway. An
+        operation without a deterministic implementation in torch ends the run.
+    ema: decay per step of the exponential moving average (EMA) of the generator's weights, which is then used for
+        samples and scores; 0 for none.
+    ema_half_life: the EMA's decay as a half-life in images seen by the discriminator, independent of the batch size;
         0 for none.
-    ema_half_life: the same as a half-life: so many images that the discriminator sees halve what is left of old weights
-        in the average, whatever the batch size; 0 for none.
-    ema_warmup: with ema_half_life, the half-life is at most this share of the images seen before, so that the first
-        weights are soon forgotten (0.05 in StyleGAN2); 0 for none.
-    log_every: how often the means since the last time are written to `log.jsonl`, and NaN is looked for; at least 1.
-    sample_every, checkpoint_every: how often samples are drawn and a checkpoint is saved; 0 for never (but the end is
-        sampled and saved all the same).
+    ema_warmup: with ema_half_life, limit the half-life to this fraction of the images seen so far, so that the initial
+        weights are forgotten soon (0.05 in StyleGAN2); 0 for none.
+    log_every: interval at which means are written to `log.jsonl` and checked for NaN; at least 1.
+    sample_every, checkpoint_every: interval between sample grids and between checkpoints; 0 for never (the end of the
+        run is always sampled and saved).
     sample_count: images in a sample grid.
-    checkpoint_keep: how many of the latest checkpoints are kept, besides the best by each metric: at least 2, since one
-        alone could be damaged; 0 for all.
-    resident_gb: how much memory the training images may take, in 10^9 bytes of the device's. Where they need more,
-        batches are read from the disk ahead of the step: the results are the same to the bit. 0 always reads.
+    checkpoint_keep: number of latest checkpoints to keep, besides the best by each metric: at least 2, in case one is
+        damaged; 0 for all.
+    resident_gb: device memory that the training images may take, in 10^9 bytes. If they need more, batches are read
+        from disk ahead of the step, with bitwise identical results. 0 always reads from disk.
     """
 
     steps: int | None = field(default=None, validator=optional([ge(1), le(10**12)]))
@@ -114,25 +114,26 @@ class Train:
 
 @frozen
 class Experiment:
-    """The whole file. A component is given by its name or by a table with `name` and the component's own options.
+    """The experiment file. A component is given by its name or by a table with `name` and the component's own options.
 
-    name: of the run; its folder lies in one of that name. Letters, digits, ".", "_" and "-", at most 100.
-    train: how long and how.
-    dataset: the images.
-    generator: the network that makes images.
-    discriminator: the network that judges them.
-    loss: what each of the two is trained towards.
-    optimizer: of both networks.
-    generator_optimizer, discriminator_optimizer: of one of them. Without a `name` such a table changes the common one.
-    seed: of all that is random: first weights, latents, the order of images.
+    name: the run's name; run folders are created in a folder of that name. Letters, digits, ".", "_", "-", at most 100.
+    train: the length and the options of training.
+    dataset: the training images.
+    generator: the network that generates images.
+    discriminator: the network that tells real from generated images.
+    loss: the losses of both networks.
+    optimizer: the optimiser of both networks.
+    generator_optimizer, discriminator_optimizer: the optimiser of one network. A table without `name` changes options
+        of the common one.
+    seed: seeds everything random: initial weights, latents, the order of images.
     plugins: local plugin files, relative to this file.
-    floor: also score real images of the split that is not a metric's reference, once, to be seen beside its scores.
-    loss_wrapper: each changes the loss before it, from the first of the list to the last.
-    penalty: each is added to the loss of one of the networks.
-    augmentation: what is done, in this order, to all images that the discriminator sees.
-    schedule: each changes one option while the run goes on: a learning rate, a penalty's weight.
-    metric: what scores the generator, before training, after it and `every` so often.
-    tracker: where records and sample grids go besides the run folder.
+    floor: also score real images of the split that is not a metric's reference, once, for comparison.
+    loss_wrapper: each wraps the loss before it, in the order of the list.
+    penalty: each is added to the loss of one network.
+    augmentation: applied, in this order, to all images that the discriminator sees.
+    schedule: each changes one option during the run, such as a learning rate or a penalty's weight.
+    metric: each scores the generator before training, after it and at the interval `every`.
+    tracker: where records and sample grids are sent besides the run folder.
     """
 
     name: str = field(validator=matches_re(NAME), metadata={DEFAULT: "the file's name without `.toml`"})
@@ -156,7 +157,7 @@ class Experiment:
 
 
 NO_RESULTS = ("tracker", "train.resident_gb")
-"""Options that change no bit of a run's results, so that runs may differ in them and still be the same."""
+"""Options that do not change a run's results; runs that differ only in them count as the same experiment."""
 
 NESTED = {f"{player}_optimizer": (player, "optimizer") for player in ("generator", "discriminator")}
-"""Fields of Experiment that the file writes inside another table: `[generator.optimizer]`."""
+"""Fields of Experiment that are written inside another table of the file: `[generator.optimizer]`."""

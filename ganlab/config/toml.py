@@ -1,9 +1,4 @@
-"""TOML as tables: reading a file, and `--set` overrides of what it says.
-
-Decisions:
-- What is read may be anybody's: its size, its depth and its numbers are bounded before a parser meets them.
-- An override is TOML too, but that a plain word needs no quotes.
-"""
+"""Reads TOML files safely: the size, the nesting depth and the numbers of untrusted text are limited before parsing."""
 
 from __future__ import annotations
 
@@ -16,11 +11,11 @@ from ganlab.utils.errors import UserError, one_line, quote, quote_key
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
-LONGEST_PATH = 500  # characters of a path, a key or a setting that an error repeats
+LONGEST_PATH = 500  # characters of a path, a key or an override that an error message repeats
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a table; raises UserError with the file's name and what is wrong."""
+    """Reads a TOML file as a table; raises UserError with the file's name and the problem."""
     where = f"{str(path)[:LONGEST_PATH]}…" if len(str(path)) > LONGEST_PATH else str(path)
     try:
         with path.open("rb") as stream:
@@ -44,16 +39,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """TOML as a table. Raises TOMLDecodeError where it is none, and UserError where it is a bomb."""
-    _refuse_bombs(text, where)
+    """Parses TOML text. Raises TOMLDecodeError for invalid TOML and UserError for too deep nesting or large numbers."""
+    _check_nesting(text, where)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         raise
-    except ValueError as error:  # a number of more digits than Python reads; after ';' is how Python could be told to
+    except ValueError as error:  # more digits than Python's limit; after ';' Python explains how to raise the limit
         raise UserError(f"{where}: {one_line(error).partition(';')[0]}") from None
-    # Dotted keys nest as brackets do, and numbers in hexadecimal have no bound in Python. Depth is looked at without
-    # recursion, since that is what has to be bounded.
+    # Dotted keys nest like brackets, and Python does not limit hexadecimal numbers. The depth is checked without
+    # recursion, since recursion is what has to be limited.
     waiting: list[tuple[Any, str, int]] = [(table, "", 0)]
     while waiting:
         value, at, depth = waiting.pop()
@@ -69,7 +64,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     return table
 
 
-# Each takes what is not closed too, so that no place is looked at twice.
+# Each alternative also matches an unterminated text, so that the search takes linear time.
 _TEXTS_AND_COMMENTS = re.compile(
     r'''"""(?:[^\\]|\\.)*?(?:"{3,5}|\Z)'''
     r"""|'''.*?(?:'{3,5}|\Z)"""
@@ -79,8 +74,8 @@ _TEXTS_AND_COMMENTS = re.compile(
 )
 
 
-def _refuse_bombs(text: str, where: str) -> None:
-    """tomllib recurses into brackets and takes quadratic time over dotted keys, so both are bounded beforehand."""
+def _check_nesting(text: str, where: str) -> None:
+    """Limits brackets and dotted keys in TOML text: tomllib recurses into brackets and is quadratic in dotted keys."""
     bare = _TEXTS_AND_COMMENTS.sub("x", text)
     depth = deepest = 0
     for bracket in re.findall(r"[\[\]{}]", bare):
@@ -88,6 +83,6 @@ def _refuse_bombs(text: str, where: str) -> None:
         deepest = max(deepest, depth)
     if deepest > MAX_DEPTH:
         raise UserError(f"{where}: brackets nested {deepest} deep; at most {MAX_DEPTH}")
-    # What lies between two of these marks is one key at most.
+    # Between two of these characters there is at most one key.
     if any(part.count(".") > MAX_DEPTH for part in re.split(r"[=,{\[\n]", bare)):
         raise UserError(f"{where}: a dotted key of more than {MAX_DEPTH} parts")

@@ -20,7 +20,7 @@ from ganlab.data.pixels import condition_as_input
 from ganlab.protocols import Dataset
 from ganlab.utils.errors import UserError
 
-MOST_ROWS = 32
+MAX_GRID_ROWS = 32
 """Classes of which a sample grid has a row."""
 
 
@@ -67,7 +67,7 @@ class ConditionSampler:
 
     def rows(self, count: int) -> Tensor | None:
         """Class labels (rows, columns) of a grid of at most `count` images, a class a row; None without classes."""
-        rows = min(len(self.counts), MOST_ROWS, count)
+        rows = min(len(self.counts), MAX_GRID_ROWS, count)
         return torch.arange(rows)[:, None].expand(rows, count // rows) if rows else None
 
 

@@ -69,18 +69,22 @@ class MappedImages(Tensor):
         if isinstance(kwargs.get("out", args[0] if _is_in_place(func) else None), MappedImages):
             raise TypeError("these images are a file's, which cannot be written to; take a copy by .clone()")
         with torch._C.DisableTorchFunctionSubclass():
-            operands = [item for item in _flat((*args, *kwargs.values())) if isinstance(item, MappedImages)]
+            operands = [item for item in _flatten_once((*args, *kwargs.values())) if isinstance(item, MappedImages)]
             for operand in operands:
                 operand._file.check_length()
             result = func(*args, **kwargs)
             if isinstance(result, Tensor):
-                found = _still_mapped(result, operands)
+                found = _as_mapped_view(result, operands)
             elif isinstance(result, (tuple, list)) and any(isinstance(item, Tensor) for item in result):
-                found = type(result)(_still_mapped(item, operands) for item in result)
+                found = type(result)(_as_mapped_view(item, operands) for item in result)
             else:
                 found = result
             # What gives a view, a shape or a length has read no pixel; what gives nothing has copied them elsewhere.
-            if found is None or isinstance(found, np.ndarray) or any(type(item) is Tensor for item in _flat((found,))):
+            if (
+                found is None
+                or isinstance(found, np.ndarray)
+                or any(type(item) is Tensor for item in _flatten_once((found,)))
+            ):
                 for operand in operands:
                     operand._file.was_read(operand.nbytes)
         return found
@@ -135,7 +139,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as stream:
-            self.shape = _header(stream, path)
+            self.shape = _read_header(stream, path)
             self.start = stream.tell()
             self.count = math.prod(self.shape)
             if os.fstat(stream.fileno()).st_size < self.start + self.count:
@@ -187,7 +191,7 @@ def _read_into(descriptor: int, into: memoryview, place: int) -> int:
 _NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryError)
 
 
-def _header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
+def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
     """The shape that an .npy file says it has; leaves the stream where the pixels start."""
     if npy.read_magic(stream) != (1, 0):
         raise ValueError(f"{path}: is no .npy file of version 1.0")
@@ -211,7 +215,7 @@ _OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "
 _IN_PLACE = {"__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
 
 
-def _flat(items: Iterable[Any]) -> Iterator[Any]:
+def _flatten_once(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
         if isinstance(item, (tuple, list)):
             yield from item
@@ -219,7 +223,7 @@ def _flat(items: Iterable[Any]) -> Iterator[Any]:
             yield item
 
 
-def _still_mapped(result: Any, operands: Sequence[MappedImages]) -> Any:
+def _as_mapped_view(result: Any, operands: Sequence[MappedImages]) -> Any:
     """The result as a map where it is a view of one."""
     if type(result) is Tensor and result.layout is torch.strided:
         storage = result.untyped_storage().data_ptr()

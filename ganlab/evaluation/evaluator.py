@@ -40,7 +40,7 @@ Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]
 Progress = Callable[[str, int, int], None]
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _no_progress(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -87,7 +87,7 @@ class Evaluator:
             self._splits[split] = self._config.build(self.places, split)
         return self._splits[split]
 
-    def prepare(self, metric: Metric, progress: Progress = _silent) -> None:
+    def prepare(self, metric: Metric, progress: Progress = _no_progress) -> None:
         """Lets a metric load what it needs, or refuse, before there is anything to score."""
         if hasattr(metric, "prepare"):
             with preserve_random_state():
@@ -178,7 +178,7 @@ class Evaluator:
         return self._known[text]
 
 
-def _check(scores: Any) -> None:
+def _check_scores(scores: Any) -> None:
     """Refuses what is not the `Scores` that a metric must give."""
     if not isinstance(scores, Scores):
         raise ComponentError(f"evaluate gave {type(scores).__name__}, wanted ganlab.Scores")
@@ -211,7 +211,7 @@ class MetricRunner:
             self._kept[key] = compute()
         return self._kept[key]
 
-    def score(self, metric: Metric, suffix: str = "", progress: Progress = _silent) -> list[dict[str, Any]]:
+    def score(self, metric: Metric, suffix: str = "", progress: Progress = _no_progress) -> list[dict[str, Any]]:
         """One record for each value of a metric: name, value, which direction is better, floor, protocol, seconds.
 
         `suffix` goes behind the values' names, to tell two metrics of one name apart.
@@ -220,7 +220,7 @@ class MetricRunner:
         with preserve_random_state():
             scores = metric.evaluate(self.evaluation(progress))
         seconds = round(time.perf_counter() - start, 3)
-        _check(scores)
+        _check_scores(scores)
         machine = {
             "versions": {"ganlab": __version__, "torch": torch.__version__},
             "device": self.scorer.device.type,

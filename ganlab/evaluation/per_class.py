@@ -33,12 +33,12 @@ def per_class_name(value: str, label: int | str) -> str:
 def class_evaluator(label: int, whole: MetricRunner) -> Evaluator:
     """The scorer against the images of one class, with the features of the scoring of all of them."""
     scorer = whole.scorer
-    one = _OneClass(scorer.dataset, label)
+    one = _OneClassDataset(scorer.dataset, label)
     return Evaluator(one, None, scorer.places, scorer.device, scorer.floors, whole.evaluation)
 
 
 @frozen(eq=False)
-class _OneClass:
+class _OneClassDataset:
     """A `DatasetConfig`: of a data set the images of one class, in their order."""
 
     whole: Callable[[str], Dataset]
@@ -62,10 +62,10 @@ def mean_over_classes(by_label: Mapping[int, Sequence[Mapping[str, Any]]]) -> li
     for label, records in by_label.items():
         for record in records:
             by_value.setdefault(record["name"].removesuffix(per_class_name("", label)), {})[label] = record
-    return [_mean(value, of) for value, of in by_value.items()]
+    return [_mean_record(value, of) for value, of in by_value.items()]
 
 
-def _mean(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def _mean_record(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     records = list(of.values())
     mean: dict[str, Any] = {
         "name": per_class_name(value, MEAN),
@@ -76,13 +76,13 @@ def _mean(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     if len(floors) == len(records):
         middle = sum(floor["value"] for floor in floors) / len(floors)
         mean["floor"] = floors[0] | {"value": middle, "count": sum(floor["count"] for floor in floors)}
-    protocol = _together([record["protocol"] for record in records]) | {"class": MEAN, "classes": list(of)}
+    protocol = _merge_protocols([record["protocol"] for record in records]) | {"class": MEAN, "classes": list(of)}
     return mean | {"protocol": protocol, "seconds": round(sum(record["seconds"] for record in records), 3)}
 
 
-def _together(protocols: Sequence[Any]) -> Any:
+def _merge_protocols(protocols: Sequence[Any]) -> Any:
     """What is equal in all as it is, and a list of what is not, in the classes' order."""
     first = protocols[0]
     if all(isinstance(protocol, Mapping) and protocol.keys() == first.keys() for protocol in protocols):
-        return {key: _together([protocol[key] for protocol in protocols]) for key in first}
+        return {key: _merge_protocols([protocol[key] for protocol in protocols]) for key in first}
     return first if all(protocol == first for protocol in protocols) else list(protocols)

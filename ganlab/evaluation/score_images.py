@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from ganlab.config.converter import Problems, Structurer
+from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.data.dataset import ImageDataset
 from ganlab.data.npz import read_npz
@@ -32,7 +32,7 @@ from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean
 from ganlab.utils.paths import places
 
-FOLDER = "image_folder"
+IMAGE_FOLDER = "image_folder"
 """The data set that reads a folder of images."""
 
 
@@ -76,20 +76,20 @@ def score_images(
         raise UserError(*problems)
     registry = plugins.registry
     table: dict[str, Any] = {
-        "dataset": _reference(against, registry),
+        "dataset": _reference_table(against, registry),
         "metric": [{"name": name} for name in dict.fromkeys(names or [DEFAULT_METRIC])],
     }
     if features is not None:
         table["features"] = {"name": features}
     for text in overrides:
         apply_override(table, *parse_override(text))
-    wanted = _wanted(table, registry)
+    wanted = _build_components(table, registry)
     where = places()
     try:
         reference = wanted.dataset.build(where, "train")
     except ComponentError as error:
         raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
-    made = _given(images, reference, wanted.dataset, registry, where)
+    made = _load_images(images, reference, wanted.dataset, registry, where)
     metrics = []
     for index, (metric, entry) in enumerate(zip(wanted.metric, table["metric"], strict=True)):
         if hasattr(metric, "samples") and "samples" not in entry:
@@ -108,18 +108,18 @@ def score_images(
         return [{"images": source, **record} for record in records]
 
 
-def _reference(against: str, registry: Registry) -> dict[str, Any]:
+def _reference_table(against: str, registry: Registry) -> dict[str, Any]:
     """The data set's table: one of that name, else a folder, whose images are taken as they are."""
     names = [known.name for known in registry.of_kind("dataset")]
     if against in names:
         return {"name": against}
     if Path(against).is_dir():
-        return {"name": FOLDER, "path": str(Path(against).absolute()), "size": "original"}
+        return {"name": IMAGE_FOLDER, "path": str(Path(against).absolute()), "size": "original"}
     near = did_you_mean(against, names) or f"; the data sets are: {', '.join(names)}"
     raise UserError(f"--against {against}: neither a data set nor a folder{near}")
 
 
-def _wanted(table: dict[str, Any], registry: Registry) -> ScoreConfig:
+def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
     """The tables as components; the features are those of every metric that has any and does not name its own."""
     common = table.pop("features", None)
     classes = {known.name: known.cls for known in registry.of_kind("metric")}
@@ -129,23 +129,23 @@ def _wanted(table: dict[str, Any], registry: Registry) -> ScoreConfig:
             own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
             entry.setdefault("features", own)
     try:
-        wanted: ScoreConfig = Structurer(registry).read(table, ScoreConfig)
-    except Problems as error:
+        wanted: ScoreConfig = TableConverter(registry).read(table, ScoreConfig)
+    except InvalidTable as error:
         raise UserError(*(f"score: {problem}" for problem in error.problems)) from None
     return wanted
 
 
-def _given(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
+def _load_images(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
     """The images to score; raises UserError where their shape is not the reference's."""
     _, channels, height, width = reference.images.shape
     known = attrs.fields_dict(type(config))
     if path.is_dir():
-        table = {"name": FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
+        table = {"name": IMAGE_FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
         try:
-            images = Structurer(registry).component("dataset", table).build(where, "train").images
+            images = TableConverter(registry).component("dataset", table).build(where, "train").images
         except ComponentError as error:
             raise UserError(*str(error).splitlines()) from None
-        except Problems as error:
+        except InvalidTable as error:
             raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
     elif path.suffix == ".npz":
         images = read_npz(path)

@@ -22,7 +22,7 @@ from ganlab.viz.plots import scatter_png
 PNG_CHANNELS = (1, 3, 4)
 """What an image in a PNG file may have: grey, colour, colour and transparency."""
 
-SMALLEST = 48
+MIN_PIXELS = 48
 """Images smaller than this are enlarged by a whole factor, so that a person can see 8 x 8 digits."""
 
 
@@ -34,7 +34,7 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
     if images.shape[1] not in PNG_CHANNELS:
         images = images.movedim(1, 2).flatten(2)[:, None]
     count, channels, height, width = images.shape
-    factor = max(1, math.ceil(SMALLEST / max(height, width)))
+    factor = max(1, math.ceil(MIN_PIXELS / max(height, width)))
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     height, width = height * factor, width * factor
     columns = columns or math.ceil(math.sqrt(count))

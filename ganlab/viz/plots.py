@@ -20,7 +20,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: Figure) -> bytes:
+def _encode_figure(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
@@ -40,7 +40,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     if names:
         axes.legend()
-    write_whole(path, _png(figure))
+    write_whole(path, _encode_figure(figure))
 
 
 def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
@@ -50,7 +50,7 @@ def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str]
         axes.plot([record["step"] for record in log], [float(record.get(key, "nan")) for record in log], linewidth=1.2)
         axes.set(xlabel="step", title=key)
         axes.grid(alpha=0.3)
-    write_whole(path, _png(figure))
+    write_whole(path, _encode_figure(figure))
 
 
 def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
@@ -73,7 +73,7 @@ def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], pat
         title=f"Discriminator at step {step:,}",
     )
     axes.legend()
-    write_whole(path, _png(figure))
+    write_whole(path, _encode_figure(figure))
 
 
 def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -87,17 +87,17 @@ def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         values = [float(record["value"]) for record in mine]
         axes.plot([record["step"] for record in mine], values, marker="o", markersize=4)
         if "floor" in mine[-1]:
-            _draw_floor(axes, mine[-1]["floor"])
+            _draw_floor_line(axes, mine[-1]["floor"])
         features = mine[-1]["protocol"].get("features", {})
         note = f" ({features['name']} features)" if isinstance(features, Mapping) and "name" in features else ""
         axes.set(xlabel="step", ylabel=name, title=f"{name}{note}")
         if values and min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-    write_whole(path, _png(figure))
+    write_whole(path, _encode_figure(figure))
 
 
-def _draw_floor(axes: Any, floor: Mapping[str, Any]) -> None:
+def _draw_floor_line(axes: Any, floor: Mapping[str, Any]) -> None:
     label = f"real images of the {floor['split']} split: {float(floor['value']):.4g}"
     axes.axhline(float(floor["value"]), color="black", linestyle="--", linewidth=1, label=label)
     axes.legend()
@@ -139,8 +139,8 @@ def metric_curves_png(
     axes.grid(alpha=0.3)
     axes.legend()
     if floor is not None:
-        _draw_floor(axes, floor)
-    return _png(figure)
+        _draw_floor_line(axes, floor)
+    return _encode_figure(figure)
 
 
 def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
@@ -153,4 +153,4 @@ def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
     axes.scatter(x, y, s=9, alpha=0.35, linewidths=0)
     axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=f"{len(x):,} points")
     axes.grid(alpha=0.3)
-    return _png(figure)
+    return _encode_figure(figure)

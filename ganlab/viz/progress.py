@@ -67,7 +67,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _terms(record: Mapping[str, Any]) -> dict[str, str]:
+def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
     """A tick's record as labels and values for people."""
     names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
     shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
@@ -78,12 +78,12 @@ def _terms(record: Mapping[str, Any]) -> dict[str, str]:
     return shown
 
 
-def _alarms(record: Mapping[str, Any]) -> list[str]:
+def _alarm_lines(record: Mapping[str, Any]) -> list[str]:
     """The alarms that a tick's record says are on."""
     return [f"ALARM: {name}" for name in record.get("alarms", ())]
 
 
-def _floor(record: Mapping[str, Any]) -> str:
+def _floor_note(record: Mapping[str, Any]) -> str:
     """What real images score, to be seen beside a score."""
     return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
 
@@ -114,14 +114,16 @@ class PlainView:
             return
         self._last_line = now
         left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
-        parts = [f"{label} {value}" for label, value in {**_terms(record), **self._scores}.items()]
+        parts = [f"{label} {value}" for label, value in {**_tick_values(record), **self._scores}.items()]
         self.line(
-            f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{format_duration(left)} left', *_alarms(record)])}"
+            f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{format_duration(left)} left', *_alarm_lines(record)])}"
         )
 
     def score(self, record: Mapping[str, Any]) -> None:
         self._scores[record["name"]] = f"{record['value']:.4g}"
-        self.line(f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}{_floor(record)}")
+        self.line(
+            f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}{_floor_note(record)}"
+        )
 
     def progress(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -186,11 +188,11 @@ class LiveView:
         self._bar.update(self._task, total=total, completed=step)
 
     def tick(self, record: Mapping[str, Any]) -> None:
-        self._terms, self._alarms = _terms(record), _alarms(record)
+        self._terms, self._alarms = _tick_values(record), _alarm_lines(record)
         self._bar.update(self._task, completed=record["step"])
 
     def score(self, record: Mapping[str, Any]) -> None:
-        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{_floor(record)}"
+        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{_floor_note(record)}"
 
     def progress(self, what: str, done: int, total: int) -> None:
         self._doing = f"{what}: {done:,}/{total:,}" if what else ""
