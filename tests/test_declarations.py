@@ -38,9 +38,7 @@ def plugins() -> Plugins:
 
 
 def training_of(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Training:
-    return build(
-        convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
-    )
+    return build(convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The quick dropout, held against what dropout is: a binomial, its closed-form gradient, torch's own at the edges."""
+"""Quick dropout, against what dropout is: a binomial, its closed-form gradient, and torch's own for extreme shares."""
 
 from __future__ import annotations
 

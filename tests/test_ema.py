@@ -1,4 +1,4 @@
-"""The running average of the generator's weights, against the recursion written out in float64."""
+"""The EMA of the generator's weights, against the recursion written out in float64."""
 
 from __future__ import annotations
 

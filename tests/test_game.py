@@ -1,4 +1,4 @@
-"""The rules of the step: what is frozen, what carries a gradient, how often a penalty counts, what is left out."""
+"""The game's two phases: what is frozen, what carries a gradient, how often a penalty counts, what is skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot work with what the experiment has is refused by a dry run: at once, in lines, without a trace."""
+"""Probes of components: what cannot work with an experiment's networks and data is refused before a run begins."""
 
 from __future__ import annotations
 
