@@ -214,6 +214,64 @@ def test_resuming_on_other_data_or_another_processor_is_refused(
     assert ganlab("run", path, "--out", "r", *more, "--anyway")[0] == 0
 
 
+def test_a_changed_bundled_file_is_reported_and_the_run_resumes_exactly(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """Bundled plugins are bound by their release, as the core is, not by the text, name or folder of their files."""
+    table["train"] |= {"steps": 6, "checkpoint_every": 2}
+    table["tracker"] = [{"name": "csv"}]
+    path = write(table)
+    assert ganlab("run", path, "--out", "whole")[0] == 0
+    with interrupted_at(4):
+        assert ganlab("run", path, "--out", "r")[0] == 75
+    info = json.loads(Path("r/run.json").read_text())
+    for label, changes in {
+        "loss.bce": {"sha256": "0" * 64},
+        "generator.mlp": {"plugin": "old_name", "file": "/elsewhere/old_name.py"},
+        "optimizer.adam": {"sha256": "1" * 64, "file": "/elsewhere/adam.py"},
+        "tracker.csv": {"sha256": "2" * 64},
+    }.items():
+        assert info["components"][label]["source"] == "bundled"
+        info["components"][label] |= changes
+    Path("r/run.json").write_text(json.dumps(info))
+    code, out, err = ganlab("run", path, "--out", "r", "--resume")
+    assert (code, err) == (0, "")
+    line = (
+        "r: bundled files have changed since the run began, within the same release: loss.bce, optimizer.adam; going on"
+    )
+    assert out.splitlines().count(line) == 1
+    assert_same_bits(Path("whole"), Path("r"))
+    assert records(Path("whole")) == records(Path("r"))
+    now = json.loads(Path("r/run.json").read_text())["components"]
+    assert now == json.loads(Path("whole/run.json").read_text())["components"], "all of it is recorded again"
+
+
+def test_another_release_of_bundled_plugins_is_refused(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    info = json.loads(Path("r/run.json").read_text())
+    version = info["components"]["loss.bce"]["version"]
+    info["components"]["loss.bce"] |= {"version": "0.0.1", "sha256": "0" * 64}
+    Path("r/run.json").write_text(json.dumps(info))
+    code, out, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert err.startswith(
+        f"r: components.loss.bce.version: was '0.0.1', is now '{version}'\nr: resuming would not repeat"
+    )
+    assert "bundled files have changed" not in out
+
+
+def test_a_changed_local_plugin_is_refused(table: dict[str, Any], write: Write, ganlab: Command, wedge: Path) -> None:
+    table |= {"plugins": ["wedge.py"], "loss": {"name": "wedge"}}
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    wedge.write_text(wedge.read_text() + "# changed\n")
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert re.match(r"r: components\.loss\.wedge\.sha256: was '[0-9a-f]{64}', is now '[0-9a-f]{64}'\n", err), err
+    assert ganlab("run", path, "--out", "r", "--resume", "--anyway", "--set", "train.steps=6")[0] == 0
+
+
 def test_a_run_never_goes_back(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ganlab import __version__
-from ganlab.config.converter import Structurer
+from ganlab.config.converter import TableConverter
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import Plugins
 from ganlab.training.loop import Training
@@ -34,7 +34,7 @@ def processor() -> str:
 def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device, dataset = training.game.device, training.dataset
-    used = Structurer(plugins.registry).components_in(experiment)
+    used = TableConverter(plugins.registry).components_in(experiment)
     return {
         "versions": versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

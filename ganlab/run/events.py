@@ -93,7 +93,7 @@ class EventDispatcher:
         with preserve_random_state(), _current_folder_restored():
             failures = self.plugins.call_hook(hook, run=self.run, **arguments)
         for failure in failures:
-            self.failed(failure, "it is told of nothing more")
+            self.failed(failure, "it is not called again")
 
     def _call_trackers(self, method: str, *arguments: Any) -> None:
         for component, tracker in list(self._trackers):
@@ -103,7 +103,7 @@ class EventDispatcher:
                 self._trackers.remove((component, tracker))
                 origin = component.origin
                 why = f"tracker {component.name!r}, {method}: {describe_error(guard.error, origin)}"
-                self.failed(PluginFailure(origin, why), "it is told of nothing more")
+                self.failed(PluginFailure(origin, why), "it is not called again")
 
 
 @contextlib.contextmanager

@@ -1,12 +1,12 @@
-"""ganlab.run.final_plots."""
+"""The plots of a run in its folder's plots/, drawn when the run has ended."""
 
 from __future__ import annotations
 
 from ganlab.data.pixels import to_float
 from ganlab.evaluation.evaluator import subset_batches
 from ganlab.evaluation.sampling import sample
-from ganlab.nn.modes import eval_mode
 from ganlab.nn.discriminator_output import logits
+from ganlab.nn.modes import eval_mode
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import RunFolder
 from ganlab.training.loop import Training
@@ -14,11 +14,14 @@ from ganlab.utils.rng import preserve_random_state
 from ganlab.viz import plots
 
 SCORED = 1024
-"""Images of each kind in plots/scores.png."""
+"""How many real and generated images the histogram of D(real) and D(fake) in plots/scores.png is of."""
 
 
 def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) -> None:
-    """The pictures of a run: from its records, and where it is sound from what the discriminator says now."""
+    """Draws the final plots of a run: losses, schedules and metrics from its records, and D(real) and D(fake).
+
+    D(real) and D(fake) are computed at this `step`, and only where the run is `sound`.
+    """
     log = read_records(folder.path / "log.jsonl")
     plots.plot_losses(log, folder.plots / "losses.png")
     if moved := list(training.schedules.values(0)):
@@ -32,14 +35,14 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(real))
     with preserve_random_state():
-        sources = {
+        images_of = {
             "real": subset_batches(real[:count], count, 0, condition=None if condition is None else condition[:count]),
             "fake": sample(game.generator.network, count, 0, game.device, training.conditions, "scores"),
         }
-        for name, batches in sources.items():
+        for name, batches in images_of.items():
             for images, of in batches:
                 given = None if of is None else of.to(game.device)
                 with eval_mode(network):
-                    judged = logits(network(to_float(images.to(game.device)), given))
-                probabilities[name] += judged.sigmoid().tolist()
+                    output = logits(network(to_float(images.to(game.device)), given))
+                probabilities[name] += output.sigmoid().tolist()
     plots.plot_discriminator_outputs(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)

@@ -1,4 +1,4 @@
-"""Reading a run folder from Python: `ganlab.load_run`."""
+"""`ganlab.load_run`: reads a run folder from Python, with the generator of a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from ganlab.utils.rng import check_truncation
 
 @frozen
 class Run:
-    """A run that was read back: what it was told, what it recorded, and the generator of one checkpoint.
+    """A run read from its folder by `load_run`: its experiment, records, and the generator of one checkpoint.
 
-    `weights` says whose weights the generator has: "ema" where the run kept an average, else "plain".
+    `weights` says which weights the generator has: "ema" where the run has an EMA, else "plain".
     """
 
     path: Path
@@ -45,29 +45,29 @@ class Run:
     conditions: ConditionSampler
 
     def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
-        """uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
+        """Generates images with a loaded run: uint8 (count, C, H, W) on the CPU; equal seeds give equal images.
 
-        `label` asks for images of one class. `truncation` is the distance from 0 at which the normal is cut off that
-        latents are drawn from: the smaller, the more alike the images. Raises UserError where the run knows no such
-        class, or for a truncation that is not above 0.
+        `label` asks for images of one class. `truncation` is the distance from 0 at which the normal distribution of
+        latents is cut off: the smaller, the more alike the images. Raises UserError where the run has no such class, or
+        for a truncation that is not above 0.
         """
         return self.sample_with_condition(count, seed, label, truncation)[0]
 
     def sample_with_condition(
         self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """What `sample` gives, and what each image was asked to be of: class labels (count,), images, or None."""
+        """Generates images as `sample` does; also returns their conditions: class labels (count,), images, or None."""
         check_truncation(truncation)
         device = next(self.generator.parameters()).device
         conditions = self.conditions if label is None else self.conditions.of_class(label)
         batches = sample(self.generator, count, seed, device, conditions, truncation=truncation)
         drawn = [(images.cpu(), condition) for images, condition in batches]
-        asked = [condition for _, condition in drawn if condition is not None]
-        return torch.cat([images for images, _ in drawn]), torch.cat(asked) if asked else None
+        conditions_drawn = [condition for _, condition in drawn if condition is not None]
+        return torch.cat([images for images, _ in drawn]), torch.cat(conditions_drawn) if conditions_drawn else None
 
 
 def load_run(path: str | Path, step: int | None = None, device: str = "cpu", overrides: Iterable[str] = ()) -> Run:
-    """Reads a run folder: its experiment, records, and the generator of a checkpoint (the latest one by default).
+    """Loads a run from its folder: its experiment, records, and the generator of a checkpoint, by default the latest.
 
     Raises UserError where the folder is no run or has no checkpoint of that step.
     """
@@ -83,7 +83,7 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
     try:
         experiment, plugins = load_experiment(path / "experiment.toml", overrides)
     except UserError as error:
-        raise UserError(*error.problems, *_gone(info)) from None
+        raise UserError(*error.problems, *_missing_components(info)) from None
     network = experiment.generator.build(ImageSpec(**info["images"]))
     state = load_checkpoint(saved[step], {"generator", "ema"})
     weights = "ema" if "ema" in state else "plain"
@@ -105,21 +105,21 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
     )
 
 
-def _gone(info: dict[str, Any]) -> list[str]:
-    """The components that a run had from plugins which are not there now, and where it had them from."""
+def _missing_components(info: dict[str, Any]) -> list[str]:
+    """For a run that cannot be loaded: its components whose plugins are missing now, and where they came from."""
     registry = load_plugins().registry
-    gone = []
+    missing = []
     for label, origin in info.get("components", {}).items():
         kind, _, name = label.partition(".")
         there = {part.name for part in registry.of_kind(kind)} if kind in KINDS else {name}
         if name not in there and not Path(origin.get("file") or ".").is_file():
             whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")
-            gone.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
-    return gone
+            missing.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
+    return missing
 
 
 def _conditions(experiment: Experiment, info: dict[str, Any]) -> ConditionSampler:
-    """What a run's samples are of: classes as often as run.json says, or the data set's images."""
+    """The conditions of a loaded run's samples: classes as often as run.json says, or images of the data set."""
     known = info.get("condition")
     if known == "images":
         return ConditionSampler.of(experiment.dataset.build(places(), "train"))

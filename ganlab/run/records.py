@@ -1,4 +1,4 @@
-"""What trackers have in common: a record as numbers with names for a chart."""
+"""Records: the lines of log.jsonl (ticks) and metrics.jsonl (scores), each with a checksum; reading and summing up."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any, BinaryIO
 from ganlab.utils.errors import UserError
 
 NOT_FINITE = ("nan", "inf", "-inf")
-"""How such numbers stand in records that were read from a file."""
+"""NaN and infinity as records hold them, since JSON has no such numbers."""
 
 
 def is_score(record: Mapping[str, Any]) -> bool:
-    """Whether a record is one of `metrics.jsonl` (a value); the others are ticks."""
+    """Whether a record is a score, from metrics.jsonl; the others are ticks."""
     return "value" in record
 
 
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """A record's numbers by name: "score/fid" of a score; "train/loss_generator" and so on, but the step, of a tick."""
+    """A record's numbers by name, for trackers: "score/fid" of a score, "train/loss_generator" and so on of a tick."""
     if is_score(record):
         return {f"score/{record['name']}": float(record["value"])}
     return {
@@ -35,11 +35,11 @@ def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
-"""A line of a .jsonl file: the record, but for its closing brace, and its checksum."""
+"""The line of a record in a .jsonl file: all but the closing brace, and the checksum."""
 
 
-def _cut_to_whole_lines(stream: BinaryIO) -> None:
-    """Removes a last line that was cut short, so that the next one is not taken for its end."""
+def truncate_to_whole_lines(stream: BinaryIO) -> None:
+    """Removes an incomplete last line of a .jsonl file, so that the next record is not appended to it."""
     end = stream.seek(0, os.SEEK_END)
     if end == 0:
         return
@@ -50,7 +50,7 @@ def _cut_to_whole_lines(stream: BinaryIO) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Values as JSON has them: there is no NaN or infinity in it, so these become text that float() reads."""
+    """A record's values as JSON can hold them: NaN and infinity become text that float() reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
@@ -59,13 +59,13 @@ def to_json(value: Any) -> Any:
 
 
 def record_line(record: Mapping[str, Any]) -> str:
-    """A record as its line of a .jsonl file: JSON, of which the last key is the checksum of all before it."""
+    """The line of a .jsonl file for a record: JSON whose last key is the checksum of all before it."""
     text = json.dumps(to_json(record))
     return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}\n'
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file; a last line that was cut short is left out. Raises UserError for a damaged one."""
+    """Reads the records of a .jsonl file without an incomplete last line; raises UserError for a damaged line."""
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")
@@ -86,10 +86,10 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
 
 
 def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each metric its final value and its best, each with its step, and its floor where the records have one.
+    """Final and best value of each metric in the records, with their steps, and its floor where the records have one.
 
-    A value that is not finite is never best. Scores that `ganlab eval` took afterwards do not count: their protocol
-    may be another.
+    A value that is not finite is never best. Scores that `ganlab eval` added do not count: their protocol may be
+    another.
     """
     summary: dict[str, Any] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""ganlab.run.rescore."""
+"""`ganlab eval`: evaluates metrics of a finished run again, for one checkpoint, and adds the scores to its records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from ganlab.config.converter import Problems, Structurer
+from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
@@ -35,21 +35,21 @@ def rescore(
     truncation: float | None = None,
     per_class: bool = False,
 ) -> list[dict[str, Any]]:
-    """The records of the scores, which are also added to the run's metrics.jsonl with "eval": true.
+    """`ganlab eval`: scores a run's checkpoint; the records are also added to its metrics.jsonl with "eval": true.
 
-    `truncation` is where the latents of what is scored are cut off. `per_class` scores each class by itself, and gives
+    `truncation` is the distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds
     the means over classes.
     """
     check_truncation(truncation)
     run = load_run(path, step, device, overrides)
-    metrics = _of_run(run, names)
+    metrics = _chosen_metrics(run, names)
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
         raise UserError(f"--per-class: the networks of this run know no classes: {path}")
     with (
         deterministic(run.experiment.train.deterministic),
         distributed.process_group(pick_device(device)) as own_device,
-        _only_writer(RunFolder(run.path, run.info)) as folder,
+        _locked_by_writer(RunFolder(run.path, run.info)) as folder,
     ):
         scorer = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         network = run.generator.to(own_device)
@@ -61,7 +61,7 @@ def rescore(
             return attrs.evolve(scoring, about={**scoring.about, "class": label})
 
         if per_class:
-            records = _scored_by_class(of_class, labels, metrics, str(run.path))
+            records = _score_each_class(of_class, labels, metrics, str(run.path))
         else:
             records = run_metrics_with_progress(whole, metrics, str(run.path))
         records = [{"step": run.step, "eval": True, **record} for record in records]
@@ -73,7 +73,8 @@ def rescore(
 
 
 @contextmanager
-def _only_writer(folder: RunFolder) -> Iterator[RunFolder]:
+def _locked_by_writer(folder: RunFolder) -> Iterator[RunFolder]:
+    """Locks the run folder in the process that writes, while its metrics are evaluated again."""
     if distributed.rank() != 0:
         yield folder
         return
@@ -84,8 +85,8 @@ def _only_writer(folder: RunFolder) -> Iterator[RunFolder]:
         folder.unlock()
 
 
-def _of_run(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
-    """Name, suffix and metric of the experiment's metrics, or of those named, with defaults where it has none."""
+def _chosen_metrics(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
+    """Name, suffix and metric for `ganlab eval`: those of the experiment, or those named by --metric."""
     own = named_metrics(run.plugins.registry, run.experiment.metric)
     if not names:
         if not own:
@@ -95,19 +96,19 @@ def _of_run(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
     for name in dict.fromkeys(names):
         mine = [entry for entry in own if entry[0] == name]
         try:
-            chosen += mine or [(name, "", Structurer(run.plugins.registry).component("metric", name))]
-        except Problems as error:
+            chosen += mine or [(name, "", TableConverter(run.plugins.registry).component("metric", name))]
+        except InvalidTable as error:
             raise UserError(*(f"--metric {name}: {problem.message}" for problem in error.problems)) from None
     return chosen
 
 
-def _scored_by_class(
+def _score_each_class(
     of_class: Callable[[int], MetricRunner],
     labels: Sequence[int],
     metrics: Sequence[tuple[str, str, Metric]],
     where: str,
 ) -> list[dict[str, Any]]:
-    """The records of all metrics, each of every class and then of the mean; says on stderr which classes it refused."""
+    """`ganlab eval --per-class`: records of each metric for every class and for the mean; reports refused classes."""
     found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in metrics]
     refused: list[dict[int, str]] = [{} for _ in metrics]
     with progress_bar() as progress_of:

@@ -1,11 +1,11 @@
-"""The run folder, the truth about a run: its files, its records, its lock.
+"""`RunFolder`: the files of a run, run.json, appending records, and the lock.
 
 Decisions:
-- Records are appended a line at a time and flushed, each with a checksum of its own: a flipped bit would change a digit
-  of a score without a word. run.json is replaced whole.
-- A lock keeps a second process out. A folder is its run's own: one with links in it, which could lead a stranger's run
-  to any file of the user's, is refused.
-- On resume, records and samples of steps after the checkpoint are dropped, since those steps are taken again.
+- Records are appended and flushed line by line, each with a checksum: a flipped bit would silently change a digit of a
+  score. run.json is replaced as a whole.
+- A lock keeps a second process out. A folder with links in it is refused: they could lead a third-party run to any of
+  the user's files.
+- On resume, records and samples of steps after the checkpoint are dropped, since those steps are repeated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 import filelock
 from attrs import define, field
 
-from ganlab.run.records import _cut_to_whole_lines, read_records, record_line, to_json
+from ganlab.run.records import read_records, record_line, to_json, truncate_to_whole_lines
 from ganlab.utils.errors import UserError, did_you_mean, one_line
 from ganlab.utils.files import raise_cannot_write, remove_path, write_whole
 
 HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
-"""The temporary names under which a run's files are written."""
+"""Temporary names of files in a run folder while they are written."""
 
 
 def now() -> str:
@@ -35,9 +35,9 @@ def now() -> str:
 
 @define
 class RunFolder:
-    """One run's folder. Hooks and trackers are given it; `path` is where everything is.
+    """The folder of a run, passed to hooks and trackers; `path` is where its files are, `info` is run.json.
 
-    Of many processes only the first `writes`; in the others what would write does nothing.
+    Of several processes only the first `writes`; in the others the methods that write do nothing.
     """
 
     path: Path
@@ -66,22 +66,22 @@ class RunFolder:
 
     @property
     def resumed_from(self) -> int | None:
-        """The step that a resumed run goes on from, whose later records are dropped; None in a new run."""
+        """The step at which a run was resumed; later records were dropped. None for a new run."""
         resumed = self.info.get("resumed")
         return int(resumed[-1]["step"]) if resumed else None
 
     def ticks(self) -> list[dict[str, Any]]:
-        """The records of log.jsonl. Numbers that are not finite are texts that float() reads."""
+        """The log records of a run, from log.jsonl; NaN and infinity are text that float() reads."""
         return read_records(self.path / "log.jsonl")
 
     def scores(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl that training took; `ganlab eval` adds others."""
+        """The score records of a run, from metrics.jsonl, without those that `ganlab eval` added."""
         return [record for record in read_records(self.path / "metrics.jsonl") if not record.get("eval")]
 
     def lock(self) -> None:
-        """Keeps other processes out until `unlock`; raises UserError where one is in already, or where there are links.
+        """Locks the run folder until `unlock`; raises UserError where another process has it, or where it has links.
 
-        What a process that was killed left half written is removed.
+        Files that a killed process left half written are removed.
         """
         if not self.writes:
             return
@@ -100,7 +100,7 @@ class RunFolder:
                 remove_path(item)
 
     def _items(self) -> list[Path]:
-        """All that lies in the folder and in the folders of a run in it."""
+        """All files and folders of a run folder, down to those in checkpoints/, plots/ and samples/."""
         folders = (self.path, self.checkpoints, self.plots, self.samples)
         return [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
 
@@ -109,30 +109,30 @@ class RunFolder:
             self._lock.release()
 
     def write_info(self, **changes: Any) -> None:
-        """Replaces run.json with what it held and these changes."""
+        """Updates run.json with these changes."""
         self.info |= changes
         if not self.writes:
             return
         write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
 
     def append(self, file: str, record: Mapping[str, Any]) -> None:
-        """Adds a line to log.jsonl or metrics.jsonl."""
+        """Appends a record to log.jsonl or metrics.jsonl of the run."""
         if not self.writes:
             return
         line, path = record_line(record).encode(), self.path / file
         with raise_cannot_write(path, len(line)), path.open("ab+") as stream:
-            _cut_to_whole_lines(stream)
+            truncate_to_whole_lines(stream)
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
 
     def forget_after(self, step: int) -> None:
-        """Drops the records and sample grids of later steps, which are taken again, and a last line cut short."""
+        """Drops the records and sample grids of steps after `step` from the run folder, and an incomplete last line."""
         if not self.writes:
             return
         for grid in self.samples.glob("step-*.png"):
-            number = grid.stem.removeprefix("step-")
-            if number.isdecimal() and int(number) > step:
+            step_text = grid.stem.removeprefix("step-")
+            if step_text.isdecimal() and int(step_text) > step:
                 grid.unlink()
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]
@@ -140,7 +140,7 @@ class RunFolder:
 
 
 def is_unstarted(path: Path) -> bool:
-    """Whether a folder is empty, or holds no more than what a run leaves that was killed before it had a run.json."""
+    """Whether a run may start in a folder: it is empty, or holds what a run left that was killed early."""
     names = {item.name for item in path.iterdir() if not HALF_WRITTEN.fullmatch(item.name)}
     if not names:
         return True
@@ -149,11 +149,11 @@ def is_unstarted(path: Path) -> bool:
 
 
 NEEDED: dict[str, type] = {"status": str, "name": str, "seed": int, "images": dict, "total_steps": int, "device": str}
-"""What every run.json holds from the start on, of all that is read from it, and of which type."""
+"""The keys that every run.json holds from the start, and their types."""
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """run.json of a run folder; raises UserError where the folder is no run."""
+    """Reads run.json of a run folder; raises UserError where the folder is no run, or run.json is damaged."""
     file = path / "run.json"
     if not file.is_file():
         siblings = {p.name for p in path.parent.iterdir()} - {path.name} if path.parent.is_dir() else set()

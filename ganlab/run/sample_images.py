@@ -1,4 +1,4 @@
-"""`ganlab sample`: images of a run as a grid, an array or a folder, for people and for other tools."""
+"""`ganlab sample`: writes generated images of a run as a grid, an array or a folder of files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ganlab.utils.rng import check_truncation, derived_seed, latents
 from ganlab.viz.image_grid import PNG_CHANNELS, encode_png, save_grid
 
 WALK = 8
-"""Images in a row of an interpolation."""
+"""The number of images in a row of `ganlab sample --interpolate`."""
 
 
 def write_samples(
     run: Run, count: int, seed: int, out: Path, interpolate: bool, label: int | None, truncation: float | None
 ) -> None:
-    """Draws `count` images, of class `label` where one is given, and writes them as the name of `out` says.
+    """`ganlab sample`: generates `count` images, of class `label` where one is given, and writes them to `out`.
 
-    That is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
-    classes, a grid has a row for each, of as many images as `count` leaves for it.
+    `out` is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
+    classes, a grid has a row for each, with its share of `count`.
     """
     if out.exists() and out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: a folder that is not empty; choose another")
@@ -38,7 +38,7 @@ def write_samples(
         raise UserError(f"--out {out}: expected FILE.png, FILE.npz or a folder without a suffix")
     channels = run.info["images"]["channels"]
     if out.suffix not in (".png", ".npz") and channels not in PNG_CHANNELS:
-        raise UserError(f"--out {out}: a PNG an image cannot hold images of {channels} channels; use FILE.npz")
+        raise UserError(f"--out {out}: a PNG file cannot hold images of {channels} channels; use FILE.npz")
     columns = None
     if interpolate:
         images, condition = latent_walk(run, count, seed, label, truncation)
@@ -67,10 +67,10 @@ def write_samples(
 def latent_walk(
     run: Run, count: int, seed: int, label: int | None = None, truncation: float | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Rows of 8 images, each row a walk between two latents along the great circle (White 2016, arXiv:1609.04468).
+    """Images from spherical interpolation between pairs of latents, 8 in a row (White 2016, arXiv:1609.04468).
 
-    Normal latents lie near a sphere, so a straight line between two would leave where the generator was trained. A row
-    has one condition. `truncation` cuts off the latents that rows lead between.
+    Normal latents lie near a sphere; linear interpolation would leave the region that the generator was trained on. A
+    row has one condition. `truncation` cuts off the latents at the ends of each row.
     """
     check_truncation(truncation)
     rows = math.ceil(count / WALK)

@@ -53,7 +53,7 @@ def test_a_hook_that_raises_is_named_and_the_rest_goes_on(
     assert (code, err) == (0, "")
     what = "RuntimeError: plugin trouble" if "Runtime" in error else "SystemExit: 0"
     named = rf"plugin bad \(\S+/bad\.py\): {event}: {what} \(line \d+\)"
-    assert len(re.findall(rf"{named}; it is told of nothing more", out)) == 1
+    assert len(re.findall(rf"{named}; it is not called again", out)) == 1
     (failure,) = read_info(Path("r"))["plugin_failures"]
     assert re.fullmatch(named, failure)
     assert_same_bits(Path("alone"), Path("r"))
@@ -98,7 +98,7 @@ def test_a_tracker_that_raises_is_named_and_the_others_live(
     code, out, err = ganlab("run", write(table), "--out", "r")
     assert (code, err) == (0, "")
     named = rf"plugin notes \(\S+\): tracker 'notes', {method}: OSError: .*No space left on device.* \(line \d+\)"
-    assert len(re.findall(named + "; it is told of nothing more", out)) == 1
+    assert len(re.findall(named + "; it is not called again", out)) == 1
     assert len(read_info(Path("r"))["plugin_failures"]) == 1
     seen = Path("r/seen.txt").read_text().splitlines()
     assert [seen.count(what) for what in ("log", "samples", "close")].count(1) + seen.count("log") >= 2
@@ -245,7 +245,7 @@ def test_a_rude_hook_changes_nothing(table: dict[str, Any], write: Write, ganlab
     table["plugins"] = ["rude.py"]
     code, out, err = ganlab("run", write(table), "--out", "r")
     assert (code, err) == (0, "")
-    assert re.search(r"plugin rude \(\S+\): checkpoint_saved: Odd: … \(line \d+\); it is told of nothing more", out)
+    assert re.search(r"plugin rude \(\S+\): checkpoint_saved: Odd: … \(line \d+\); it is not called again", out)
     assert_same_bits(Path("alone"), Path("r"))
     assert records(Path("alone")) == records(Path("r"))
 

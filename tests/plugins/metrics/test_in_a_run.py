@@ -57,7 +57,7 @@ def test_points_are_trained_on_scored_and_drawn(
         assert ganlab("sample", "r", "--out", out)[0] == 0
     code, _, err = ganlab("sample", "r", "--out", "folder")
     assert code == 2
-    assert "--out folder: a PNG an image cannot hold images of 2 channels; use FILE.npz" in " ".join(err.split())
+    assert "--out folder: a PNG file cannot hold images of 2 channels; use FILE.npz" in " ".join(err.split())
     assert not (tmp_path / "folder").exists()
 
 

@@ -239,7 +239,7 @@ def test_a_full_disk_ends_the_tracker_and_not_the_run(
     tracked["metric"] = []
     child = Child(Command("run", write(tracked), "--out", "r"), tmp_path / "log")
     assert child.ended() == 0, child.said
-    said = [line for line in child.said.splitlines() if "told of nothing more" in line]
+    said = [line for line in child.said.splitlines() if "not called again" in line]
     assert len(said) == 1, child.said
     assert f"tracker {name!r}, log: " in said[0]
     assert any(words in said[0] for words in ("No space left", "File too large", "disk")), said[0]
