@@ -1,4 +1,4 @@
-"""ganlab.data.batch."""
+"""`Batch`: a training batch of float images and their conditions on the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @frozen(eq=False)
 class Batch:
-    """Images, float32 (n, C, H, W) in [-1, 1], and what each is of.
+    """A training batch: images, float32 (n, C, H, W) in [-1, 1], and their conditions.
 
     `condition` is None, class labels int64 (n,) or images, float32 (n, C, H, W) in [-1, 1].
     """
@@ -26,7 +26,7 @@ class Batch:
         return Batch(*map(change, self.tensors))
 
     def parts(self, count: int) -> list[Batch]:
-        """The batch cut into so many of equal size; `count` divides it."""
+        """Splits the batch into `count` equal parts, for gradient accumulation; `count` must divide its size."""
         if count == 1:
             return [self]
         return [Batch(*tensors) for tensors in zip(*(tensor.chunk(count) for tensor in self.tensors), strict=True)]

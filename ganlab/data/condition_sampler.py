@@ -1,10 +1,10 @@
-"""What generated images are of where no batch of real ones says it: in samples and scores.
+"""Samples conditions (class labels or images) for generated images, for sample grids and scores.
 
 Decisions:
-- There are none for networks that do not look at them, whatever the data set has.
-- A condition is drawn from the data set's own, so classes come as often as in the data. Labels are kept in order, so
-  that how often each class comes, which run.json holds, is all that a run that is read back needs.
-- The draws have a stream of their own: what a generator without classes makes does not depend on them.
+- Networks that do not use conditions get none, whatever the data set has.
+- Conditions are drawn from the data set's own, so classes have the data's frequencies. Labels are sorted, so that the
+  class counts in run.json are enough to draw the same conditions for a loaded run.
+- Conditions have their own random stream, so they do not change the latents.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ganlab.protocols import Dataset
 from ganlab.utils.errors import UserError
 
 MAX_GRID_ROWS = 32
-"""Classes of which a sample grid has a row."""
+"""The most classes of a sample grid, one row each."""
 
 
 @frozen(eq=False)
 class ConditionSampler:
-    """The conditions there are: class labels int64 (N,) in order, images uint8 (N, C, H, W), or None."""
+    """Draws conditions from those of a data set: sorted class labels int64 (N,), images uint8 (N, C, H, W), or None."""
 
     known: Tensor | None = None
 
@@ -37,15 +37,15 @@ class ConditionSampler:
 
     @classmethod
     def counted(cls, counts: Sequence[int]) -> ConditionSampler:
-        """Class labels of which each comes so often; no labels at all for no counts."""
+        """Makes a condition sampler from class counts; unconditional if there are none."""
         return cls(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None)
 
     def record(self) -> Any:
-        """For run.json: how often each class comes, "images", or None."""
+        """Returns the condition's entry in run.json: the class counts, "images", or None."""
         return None if self.known is None else self.counts or "images"
 
     def of_class(self, label: int) -> ConditionSampler:
-        """One class alone. Raises UserError where there is no such class."""
+        """Returns a condition sampler of one class. Raises UserError if there is no such class."""
         if not self.counts:
             raise UserError(f"--label {label}: the networks of this run know no classes")
         if not 0 <= label < len(self.counts):
@@ -56,17 +56,17 @@ class ConditionSampler:
 
     @property
     def counts(self) -> list[int]:
-        """How often each class comes; empty where the condition is no class."""
+        """The number of images of each class; empty if the condition is not a class label."""
         return self.known.bincount().tolist() if self.known is not None and self.known.ndim == 1 else []
 
     def drawn(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Random conditions as networks take them: (count,) or (count, C, H, W)."""
+        """Draws random conditions as network inputs: labels (count,) or images (count, C, H, W)."""
         if self.known is None:
             return None
         return condition_as_input(self.known[torch.randint(len(self.known), (count,), generator=generator)])
 
     def rows(self, count: int) -> Tensor | None:
-        """Class labels (rows, columns) of a grid of at most `count` images, a class a row; None without classes."""
+        """Returns class labels (rows, columns) for a grid of at most `count` images, a class per row, or None."""
         rows = min(len(self.counts), MAX_GRID_ROWS, count)
         return torch.arange(rows)[:, None].expand(rows, count // rows) if rows else None
 

@@ -1,4 +1,4 @@
-"""ganlab.data.dataset."""
+"""`ImageDataset`: a data set held as one uint8 tensor, with its fingerprint, image shape and class labels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @define(slots=False)
 class ImageDataset:
-    """A `Dataset`: images uint8 (N, C, H, W), class labels int64 (N,) or None, and what they are called.
+    """A data set in one tensor: images uint8 (N, C, H, W), and class labels int64 (N,) or None.
 
-    `classes` names the classes, in the order of their labels. `skipped` is how many images there would be more if their
-    files could be read.
+    `classes` are the names of the classes in the order of their labels. `skipped` is the number of images whose files
+    could not be read.
     """
 
     images: Tensor = field(repr=False)
@@ -40,11 +40,11 @@ class ImageDataset:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the shape and the pixels."""
+        """The SHA-256 of the images' shape and pixels."""
         return self._fingerprint
 
     @cached_property
-    def _fingerprint(self) -> str:  # by itself, since to pyright a cached property is not the protocol's property
+    def _fingerprint(self) -> str:  # separate, since pyright does not accept a cached_property as a protocol's property
         if isinstance(self.images, MappedImages):
             return self.images.fingerprint
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
@@ -54,7 +54,7 @@ class ImageDataset:
 
 
 def image_spec(dataset: Dataset) -> ImageSpec:
-    """The shape of a data set's images, and its number of classes where the condition is class labels."""
+    """Returns the shape of a data set's images, and the number of classes if it has class labels."""
     _, channels, height, width = dataset.images.shape
     labels = dataset.condition
     classes = int(labels.max()) + 1 if labels is not None and labels.ndim == 1 else None
@@ -62,14 +62,14 @@ def image_spec(dataset: Dataset) -> ImageSpec:
 
 
 def class_labels_of(dataset: Dataset) -> Tensor | None:
-    """The data set's class labels (N,), or None where its condition is no labels."""
+    """Returns a data set's class labels (N,), or None if its condition is not class labels."""
     labels = dataset.condition
     return labels if labels is not None and labels.ndim == 1 and len(labels) else None
 
 
 def class_count(dataset: Dataset, labels: Tensor) -> int:
-    """The number of classes that the data set names, or that its labels show where it names none.
+    """Returns a data set's number of classes: of its class names, or the highest label + 1.
 
-    A split need not have an image of every class, so the names say more than the labels.
+    The names come first because a split need not have an image of every class.
     """
     return max(len(getattr(dataset, "classes", ())), int(labels.max()) + 1)

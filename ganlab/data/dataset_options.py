@@ -1,4 +1,4 @@
-"""What data sets share, bundled ones and yours: options, a check, and how a failed download is told."""
+"""Options that data set plugins share (`size`, `seed`), and the check of a split's name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ganlab.utils.errors import ComponentError
 
 
 def image_size(default: int) -> Any:
-    """The option `size`: the height and width of the images in pixels."""
+    """The option `size` of a data set: the height and width of the images in pixels."""
     return attrs.field(default=default, validator=[attrs.validators.ge(1), attrs.validators.le(4096)])
 
 
 def stream_seed() -> Any:
-    """The option `seed` of a data set that is drawn at random: what numpy.random.RandomState takes."""
+    """The option `seed` of a synthetic data set, in the range of numpy.random.RandomState."""
     return attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.lt(2**32)])
 
 
 def check_split(name: str, split: str) -> None:
-    """Refuses every split but "train" and "test"."""
+    """Raises ComponentError unless the split is "train" or "test"."""
     if split not in ("train", "test"):
         raise ComponentError(f"{name}: no split {split!r}; there are 'train' and 'test'")

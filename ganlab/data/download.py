@@ -1,4 +1,4 @@
-"""ganlab.data.download."""
+"""Downloading data sets: a lock against concurrent downloads, and errors that say how to download by hand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ganlab.utils.errors import ComponentError, one_line
 
 @contextmanager
 def downloading(name: str, folder: Path, by_hand: str, *refusals: type[Exception]) -> Iterator[None]:
-    """Lets one process at a time download into `folder`, and turns a failure into a `ComponentError`.
+    """Context manager for a data set's download: one process at a time; failures become a `ComponentError`.
 
-    `by_hand` says which files would do instead; `refusals` are errors of the downloader's own.
+    `by_hand` names the files that the user can download instead; `refusals` are the downloader's own exceptions.
     """
     from filelock import FileLock
 

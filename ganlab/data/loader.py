@@ -1,10 +1,10 @@
-"""Images as one tensor, and the order in which training sees them.
+"""The data loader: training batches by index, from images on the device or prefetched from disk, in shuffled order.
 
 Decisions:
-- A data set is one uint8 tensor. It lies on the run's device where it fits, and a batch is a gather by index: no
-  workers, no decoding, no copy a step. Where it does not fit, batches are read ahead. Either way they are the same, and
-  pixels become float in [-1, 1] on the device.
-- The order is a function of (seed, epoch) and the position a function of the step, so a resumed run needs neither.
+- A data set is one uint8 tensor. If it fits on the run's device, a batch is a gather by index: no workers, no decoding,
+  no copy per step. Otherwise batches are prefetched. Both give the same batches, converted to float in [-1, 1] on the
+  device.
+- The order is a function of (seed, epoch) and the position a function of the step, so a checkpoint stores neither.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ganlab.utils.rng import derived_seed
 
 @define(eq=False)
 class BatchLoader:
-    """Hands out training batches by number: batch `b` is the same whoever asks, and whenever.
+    """The data loader: returns training batches by index; batch `b` depends only on the seed and `b`.
 
-    Incomplete batches are dropped, so an epoch is `N // batch_size` batches.
+    Incomplete batches are dropped, so an epoch has `N // batch_size` batches.
     """
 
     images: Tensor = field(repr=False)
@@ -42,9 +42,9 @@ class BatchLoader:
     def for_dataset(
         cls, dataset: Dataset, batch_size: int, seed: int, device: torch.device, resident_gb: float | None = None
     ) -> BatchLoader:
-        """Puts the images on the device where they fit in `resident_gb` (10^9 bytes), and else streams them.
+        """Makes a data loader: copies images to the device if they fit in `resident_gb` (10^9 bytes), or prefetches.
 
-        None allows half of the memory that is free. What lies in the device's memory already stays as it is.
+        None allows half of the free memory. Images that are already in the device's memory stay as they are.
         """
         images, condition = dataset.images, dataset.condition
         if images.device.type == device.type and not isinstance(images, MappedImages):
@@ -57,7 +57,7 @@ class BatchLoader:
 
     @property
     def streams(self) -> bool:
-        """Whether batches are read ahead, as the images do not fit on the device."""
+        """Whether batches are prefetched because the images do not fit on the device."""
         return self._stream is not None
 
     @property
@@ -65,7 +65,7 @@ class BatchLoader:
         return len(self.images) // self.batch_size
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of one epoch, int64 (N,), where the images are."""
+        """The shuffled order of the images in an epoch, int64 (N,), on the images' device."""
         order = self._order.get(epoch)
         if order is None:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
@@ -75,15 +75,15 @@ class BatchLoader:
         return order
 
     def index(self, number: int) -> Tensor:
-        """Which images batch `number` has, int64 (n,); on many processes this one's share of it."""
+        """The indices, int64 (n,), of the images of a batch; this rank's share under torchrun."""
         epoch, position = divmod(number, self.batches_per_epoch)
         first, end = (position * self.batch_size + edge for edge in distributed.local_share(self.batch_size))
         return self.order(epoch)[first:end]
 
     def batch(self, number: int) -> Batch:
-        """Batch `number`, counted over the whole run; on many processes this one's share of it.
+        """Returns a batch by its index in the whole run; this rank's share under torchrun.
 
-        Raises GanlabError where images that are streamed cannot be read.
+        Raises GanlabError if prefetched images cannot be read.
         """
         index = self.index(number)
         if self._stream is not None:
@@ -95,22 +95,22 @@ class BatchLoader:
         return Batch(to_float(images), condition_as_input(self.condition[index].to(self.device, non_blocking=True)))
 
     def close(self) -> None:
-        """Ends the reading ahead, which another batch would start again."""
+        """Stops prefetching; the next batch would restart it."""
         if self._stream is not None:
             self._stream.close()
 
 
 def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float:
-    """How many bytes of images may be resident: half of what is free, shared by this machine's processes, for None."""
+    """The most bytes of images to keep on the device; for None half of the free memory, shared by the local ranks."""
     if resident_gb is not None:
         return resident_gb * 1e9
     return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
 
 
 def copy_to_device(images: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device, made in parts, so that a map's pages are not all in memory beside it."""
-    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    """Copies images to the device in parts, so that the pages of a memory map are not all in memory at once."""
+    copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
     rows = max(1, WINDOW // max(1, images[:1].nbytes))
-    for place, part in zip(whole.split(rows), images.split(rows), strict=True):
-        place.copy_(part)
-    return whole
+    for target, part in zip(copy.split(rows), images.split(rows), strict=True):
+        target.copy_(part)
+    return copy

@@ -1,14 +1,14 @@
-"""Images in a file instead of in memory: a tensor over a memory map whose pages are given back.
+"""Memory-mapped images: a tensor over an .npy file, whose pages are released after they were read.
 
 Decisions:
-- It is a tensor, so whatever indexes, splits or walks over `dataset.images` works on it and need not know. What is
-  computed from it is an ordinary tensor; views of it are mapped too.
-- Pages of a map count as the process's memory once they are read, and stay. So each operation that reads counts what
-  it may have read, and every `WINDOW` bytes the pages are given back; reading one again finds it in the system's cache.
-- The map is read-only. One that keeps writes to itself is memory that the system must be able to find, and it refuses
-  that for a file larger than the memory; its writes would also be lost with the pages. So writing is an error.
-- Batches are read from the file (`read_rows`) and not through the map: a disk that fails or a file cut short is then an
-  error with the file's name, where the map would end the process with a signal.
+- It is a tensor, so code that indexes, splits or iterates over `dataset.images` works unchanged. Results of operations
+  are ordinary tensors; views are mapped too.
+- Pages of a map count as the process's memory once they are read. So each operation counts the bytes that it may have
+  read, and every `WINDOW` bytes the pages are released; they stay in the system's page cache.
+- The map is read-only, and writing raises. A copy-on-write map needs memory for the whole file, and its writes would be
+  lost when pages are released.
+- Batches are read from the file (`read_rows`), not through the map: a failing disk or a truncated file then raises an
+  error with the file's name, while the map would end the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from torch import Tensor
 from ganlab.utils.errors import GanlabError, one_line
 
 WINDOW = 2**24
-"""Bytes that may be read through a map before its pages are given back, and bytes that are read at a time."""
+"""Bytes that may be read through a map before its pages are released, and bytes that are read at a time."""
 
 
 class MappedImages(Tensor):
-    """uint8 images (N, C, H, W) of an .npy file, or a view of them: to be read, not written.
+    """Memory-mapped uint8 images (N, C, H, W) of an .npy file, or a view of them; read-only.
 
-    An operation in place raises TypeError; `clone()` gives an ordinary tensor. (`numpy()` gives an array whose
-    memory cannot be written either, though it does not say so: writing there ends the process.)
+    An in-place operation raises TypeError; `clone()` returns an ordinary tensor. (Writing to the array of `numpy()`
+    ends the process, although the array is not marked read-only.)
     """
 
     _file: _File
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Maps the file. Raises OSError, and ValueError for what is no .npy file of uint8 (N, C, H, W), N > 0."""
+        """Maps an .npy file. Raises OSError, and ValueError unless it holds uint8 (N, C, H, W) with N > 0."""
         file = _File(path)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given buffer is not writable")  # which is what is wanted
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # as intended
             whole = torch.frombuffer(file.map, dtype=torch.uint8, count=file.count, offset=file.start)
         return cls._over(whole.view(file.shape), file)
 
@@ -79,7 +79,7 @@ class MappedImages(Tensor):
                 found = type(result)(_as_mapped_view(item, operands) for item in result)
             else:
                 found = result
-            # What gives a view, a shape or a length has read no pixel; what gives nothing has copied them elsewhere.
+            # An operation that returns a view, a shape or a length reads no pixel; one that returns None copied them.
             if (
                 found is None
                 or isinstance(found, np.ndarray)
@@ -97,7 +97,7 @@ class MappedImages(Tensor):
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the shape and the pixels, read once from the file in one pass."""
+        """The SHA-256 of the mapped images' shape and pixels, read from the file in one pass."""
         digest = hashlib.sha256(str(tuple(self.shape)).encode())
         for part in self._pixels():
             digest.update(part)
@@ -117,13 +117,13 @@ class MappedImages(Tensor):
 
     @property
     def has_whole_rows(self) -> bool:
-        """Whether each image's pixels lie together in the file, as `read_rows` needs."""
+        """Whether each image's pixels are contiguous in the file, as `read_rows` needs."""
         return self[:1].is_contiguous()
 
     def read_rows(self, index: Tensor, out: NDArray[np.uint8]) -> None:
-        """Reads the images of `index`, int64 (n,), into `out`, uint8 (n, C, H, W). Raises GanlabError.
+        """Reads the mapped images at `index`, int64 (n,), from the file into `out`, uint8 (n, C, H, W).
 
-        `out` must be contiguous. Only for a map that `has_whole_rows`.
+        `out` must be contiguous. Only for a map that `has_whole_rows`. Raises GanlabError.
         """
         first, step = self._file.start + int(self.storage_offset()), self.stride(0)
         places = [first + row * step for row in index.tolist()]
@@ -134,7 +134,7 @@ class MappedImages(Tensor):
 
 
 class _File:
-    """The open file behind a map, which goes when the last view of it does."""
+    """The open file of memory-mapped images; closed when the last view is deleted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -150,25 +150,25 @@ class _File:
         self.unreturned = 0
 
     def was_read(self, size: int) -> None:
-        """Counts bytes that were read through the map, and gives its pages back once they are many."""
+        """Counts bytes that were read through the memory map, and releases its pages every `WINDOW` bytes."""
         self.unreturned += size
         if self.unreturned >= WINDOW and hasattr(mmap, "MADV_DONTNEED"):
             self.unreturned = 0
             self.map.madvise(mmap.MADV_DONTNEED)
 
     def check_length(self) -> None:
-        """Raises GanlabError for a file that has been cut short: reading its map there would end the process."""
+        """Raises GanlabError if the mapped file has been truncated: reading the map there would end the process."""
         if os.fstat(self.descriptor).st_size < self.start + self.count:
             raise GanlabError(f"{self.path}: has been cut short since it was opened")
 
     def will_read(self, places: Iterable[int], size: int) -> None:
-        """Lets the disk fetch `size` bytes at each of the places, all at once."""
+        """Asks the system to prefetch `size` bytes at each file offset (posix_fadvise)."""
         if hasattr(os, "posix_fadvise"):
             for place in places:
                 os.posix_fadvise(self.descriptor, place, size, os.POSIX_FADV_WILLNEED)
 
     def read(self, into: memoryview, place: int) -> None:
-        """Fills a buffer from a place in the file. Raises GanlabError."""
+        """Fills a buffer from an offset in the mapped file. Raises GanlabError."""
         while into:
             try:
                 count = _read_into(self.descriptor, into, place)
@@ -187,12 +187,12 @@ def _read_into(descriptor: int, into: memoryview, place: int) -> int:
     return len(data)
 
 
-# Besides ValueError numpy's parser raises, on headers that had bytes changed, whatever Python's own parsers do.
+# On a damaged header numpy raises, besides ValueError, whatever Python's own parsers raise.
 _NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryError)
 
 
 def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
-    """The shape that an .npy file says it has; leaves the stream where the pixels start."""
+    """Reads the shape from an .npy file's header; leaves the stream at the first pixel."""
     if npy.read_magic(stream) != (1, 0):
         raise ValueError(f"{path}: is no .npy file of version 1.0")
     try:
@@ -206,7 +206,7 @@ def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
 
 
 def _is_in_place(func: Callable[..., Any]) -> bool:
-    """Whether a function of torch writes to its first argument, by its name."""
+    """Whether a torch function is an in-place operation, by its name."""
     name = getattr(func, "__name__", "")
     return name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 
@@ -224,7 +224,7 @@ def _flatten_once(items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _as_mapped_view(result: Any, operands: Sequence[MappedImages]) -> Any:
-    """The result as a map where it is a view of one."""
+    """Returns the result as MappedImages if it is a view of a memory map."""
     if type(result) is Tensor and result.layout is torch.strided:
         storage = result.untyped_storage().data_ptr()
         for operand in operands:

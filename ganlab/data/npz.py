@@ -1,4 +1,4 @@
-"""ganlab.data.npz."""
+"""Reads images from an .npz file, as for `ganlab score`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ganlab.utils.errors import UserError, one_line
 
-# What numpy, and Python's own parsers under it, raise on a file that is damaged, encrypted or of another kind.
+# What numpy and the parsers that it uses raise on a file that is damaged, encrypted or in another format.
 _NO_ARRAYS = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
@@ -21,7 +21,7 @@ _NO_ARRAYS = (
 
 
 def read_npz(path: Path) -> Tensor:
-    """The images of an .npz file as uint8 (N, C, H, W): its array `images`, or its first, uint8 (N, H, W, C)."""
+    """Reads the images of an .npz file: its array `images`, or the first, uint8 (N, H, W, C), as uint8 (N, C, H, W)."""
     try:
         if not zipfile.is_zipfile(path) and path.is_file():
             raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")

@@ -1,4 +1,4 @@
-"""ganlab.data.pixels."""
+"""Conversion of pixel values between uint8 [0, 255] and float32 [-1, 1]."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def condition_as_input(condition: Tensor) -> Tensor:
-    """A data set's condition as networks take it: labels int64 (n,) as they are, images as float32 in [-1, 1]."""
+    """Converts a data set's condition to a network's input: labels int64 (n,) unchanged, images to float32 [-1, 1]."""
     return condition if condition.ndim == 1 else to_float(condition)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float [-1, 1] to uint8 [0, 255], rounded to the nearest level, clipped."""
+    """Converts pixels from float [-1, 1] to uint8 [0, 255], rounded to the nearest level and clipped."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

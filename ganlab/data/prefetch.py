@@ -1,10 +1,10 @@
-"""Batches of images that do not fit where they are used: gathered in host memory, one ahead, and copied to the device.
+"""Prefetches batches of images that do not fit on the device: a thread reads one batch ahead into host memory.
 
 Decisions:
-- There are two buffers and one thread, so memory is two batches whatever the data set's size. Which batch comes next
-  is a guess; where another is asked for, what was read ahead is dropped.
-- The thread belongs to an executor: it starts with the first batch, ends with `close`, with the stream itself or with
-  the interpreter, and hands its errors to whoever asks for the batch.
+- There are two buffers and one thread, so memory is two batches whatever the data set's size. The next batch is
+  predicted; if another is asked for, the prefetched one is dropped.
+- The thread belongs to an executor: it starts with the first batch, ends with `close`, with the prefetcher or with the
+  interpreter, and its errors are raised to the caller that asks for the batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from ganlab.data.memmap import MappedImages
 
 BatchIndex = Callable[[int], Tensor]
-"""Which images, int64 (n,), the batch of a number has."""
+"""Maps a batch's index to the indices of its images, int64 (n,)."""
 
 
 class Prefetcher:
-    """Hands out batches of at most `batch_size` of the images, uint8 (N, C, H, W) in host memory, on the device."""
+    """Prefetches batches of at most `batch_size` images, uint8 (N, C, H, W), from disk or host memory to the device."""
 
     def __init__(self, images: Tensor, batch_size: int, device: torch.device) -> None:
         self._images, self._device = images, device
@@ -35,7 +35,7 @@ class Prefetcher:
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, number: int, index: BatchIndex) -> Tensor:
-        """The uint8 images of a batch, on the device; on the CPU they are good until the next call."""
+        """Returns a batch's uint8 images on the device and starts prefetching; on the CPU valid until the next call."""
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] != number:
             ahead = number, self._start(number, index)
@@ -46,13 +46,13 @@ class Prefetcher:
         return images
 
     def close(self) -> None:
-        """Ends the thread, once it has read what it is reading; another batch would start it again."""
+        """Stops the prefetching thread after its current read; another batch would restart it."""
         if self._reader is not None:
             self._reader.shutdown(cancel_futures=True)
         self._reader = self._ahead = None
 
     def _start(self, number: int, index: BatchIndex) -> Future[Tensor]:
-        """Reads a batch into the buffer that was not the last, after all that was started before."""
+        """Starts prefetching a batch into the other buffer, after all earlier reads."""
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "ganlab-reader")
         self._last = 1 - self._last
