@@ -12,7 +12,7 @@ _OWNERS = {"torch": "torch's", "python": "Python's", "numpy": "NumPy's"}
 
 
 def global_generators_used(work: Callable[[], Any]) -> str:
-    """Returns whose global random number generators `work` advances, such as "torch's and NumPy's"; empty for none."""
+    """Checks whose global random number generators `work` advances, such as "torch's and NumPy's"; empty for none."""
     seed_everything(0)
     before = global_state()
     work()

@@ -14,7 +14,7 @@ from ganlab.testing.tensor_checks import is_finite
 
 
 class LineTracer(TorchDispatchMode):
-    """Notes the first line of a file at which a tensor was not finite, and the first that drew random numbers."""
+    """Notes, for a check's fault, the first line of a file at which a tensor was not finite, and the first that drew random numbers."""
 
     def __init__(self, file: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

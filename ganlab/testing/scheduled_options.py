@@ -126,7 +126,7 @@ class _Trial:
 
 
 def _near(first: float) -> Iterator[float]:
-    """Values near an option's own, exact in float32."""
+    """Values to try of a checked option: near its own, exact in float32."""
     for near in (first / 2, first * 2, first + 0.25, first - 0.25):
         value = float(torch.tensor(near))
         if value != first:

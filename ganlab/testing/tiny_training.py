@@ -71,11 +71,11 @@ class TinyTraining:
         return Experiment(name="check", train=train, **parts)
 
     def build_experiment(self, experiment: Experiment) -> Training:
-        """Builds the training of a tiny experiment, by the core's own build."""
+        """Builds the training of a tiny experiment for a check, by the core's own build."""
         return build(experiment, self.registry, places(), CPU)
 
     def build(self, without: bool = False) -> Training:
-        """Builds a new training of the tiny experiment, of an unused component."""
+        """Builds a new tiny training of an unused component under check."""
         return self.build_experiment(self.experiment(without))
 
     @property
@@ -85,7 +85,7 @@ class TinyTraining:
 
     @property
     def length(self) -> int:
-        """Steps of a tiny training until everything was due twice; for a penalty with a long interval, more."""
+        """Steps that a check trains, until everything was due twice; for a penalty with a long interval, more."""
         return max(6, 2 * min(self.every, LONGEST_INTERVAL) + 2)
 
     def run_steps(self, training: Training, first: int, end: int) -> dict[str, Any]:
