@@ -14,7 +14,7 @@ from ganlab.testing.tensor_checks import is_finite
 
 
 class LineTracer(TorchDispatchMode):
-    """Notes, for a check's fault, the first line of a file at which a tensor was not finite, and the first that drew random numbers."""
+    """Notes the line of a component under check where a tensor was first not finite, or random numbers were drawn."""
 
     def __init__(self, file: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
