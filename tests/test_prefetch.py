@@ -22,7 +22,7 @@ from torch import Tensor
 
 from children import Child, Command
 from ganlab import GanlabError, ImageDataset, MappedImages
-from ganlab.config.load import differences, structure_experiment
+from ganlab.config.load import differing_options, convert_experiment
 from ganlab.config.toml import read_toml
 from ganlab.data.loader import BatchLoader
 from ganlab.plugin.loader import load_plugins
@@ -146,7 +146,7 @@ def streaming_table(table: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 def trained(table: dict[str, Any], places: Path, device: torch.device) -> dict[str, Tensor]:
     plugins = load_plugins([Path(file) for file in table["plugins"]])
-    training = build(structure_experiment(table, plugins), plugins.registry, Places(places, places), device)
+    training = build(convert_experiment(table, plugins), plugins.registry, Places(places, places), device)
     assert training.loader.streams == (table["train"].get("resident_gb") == 0)
     train(training, 0, lambda step: None)
     training.loader.close()
@@ -201,7 +201,7 @@ def test_resuming_with_another_limit_ends_with_the_same_bits(
     assert [info["resident"] for info in infos] == [False, True]
     tables = [read_toml(Path(run) / "experiment.toml") for run in ("whole", "parts")]
     assert [table["train"]["resident_gb"] for table in tables] == [0, 1]
-    assert differences(*tables) == [], "compare takes them for one experiment"
+    assert differing_options(*tables) == [], "compare takes them for one experiment"
     assert readers() == []
 
 
@@ -366,7 +366,7 @@ import torch
 from ganlab.training.build import build
 from ganlab.utils.files import places
 from ganlab.config.load import load_experiment
-from ganlab.evaluation.evaluator import Scorer
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.training.loop import train
 
 def peak():
@@ -382,8 +382,8 @@ for name, folder, limit in json.loads(sys.argv[1]):
     train(training, 0, lambda step: None)
     for number in range(training.loader.batches_per_epoch):
         training.loader.batch(number).images
-    scorer = Scorer(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
-    scores = scorer.generator(training.evaluated, "plain").score(experiment.metric[0])
+    scorer = Evaluator(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
+    scores = scorer.for_generator(training.evaluated_generator, "plain").score(experiment.metric[0])
     found = training.dataset.fingerprint, len(training.dataset.images), scores[0]["value"]
     print(json.dumps({"name": name, "found": found, "streams": training.loader.streams, "peak": peak()}))
     del training, scorer

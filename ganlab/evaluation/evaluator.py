@@ -1,12 +1,12 @@
-"""Looking at a generator: drawing images from it, and scoring images by metrics.
+"""The evaluator: computes metrics on generated or given images against a data set, with floors from real images.
 
 Decisions:
-- Images come from the evaluation network in eval mode, rounded to uint8, with latents from a stream of their own.
-- A record holds one value and everything that it depends on: no score without its protocol.
-- Beside a score stands its floor, what real images of the other split score. It is computed once and kept on disk.
-- On many processes each draws its share of the images, and metrics put the features together: the count is exact, the
-  images are those of one process.
-- Nothing here changes the training that follows: modes and global random states are put back.
+- Images come from the evaluation network in eval mode, rounded to uint8, with latents from their own random stream.
+- A record holds one score and its protocol, which is everything that it depends on.
+- The floor of a score is what real images of the other split score. It is computed once and cached on disk.
+- Under torchrun each rank generates its share of the images and metrics gather the features; the images and their
+  number are those of one process.
+- Evaluation never changes the training that follows: modes and global random states are restored.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ganlab.utils.errors import ComponentError
 from ganlab.utils.rng import derived_seed, preserve_random_state
 
 FLOOR_FORMAT = 1
-"""Raise it when how a floor is computed changes."""
+"""The cache format of floors; increase it when their computation changes."""
 
 Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]
-"""uint8 batches (n, C, H, W) for a count and a seed, with what each image was to be of, where that is known."""
+"""Yields uint8 batches (n, C, H, W) for a count and a seed, each with its conditions or None."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,9 +47,9 @@ def _no_progress(what: str, done: int, total: int) -> None:
 def subset_batches(
     images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of all the images (N, C, H, W) in their order, or of `count` random ones where that is fewer.
+    """Yields batches of all images (N, C, H, W) in order, or of a random subset of `count` if that is fewer.
 
-    `share` is a first and an end number: only that part of them.
+    `share` is a half-open range of indices: only that part of them.
     """
     order = None
     if count < len(images):
@@ -63,9 +63,9 @@ def subset_batches(
 
 
 class Evaluator:
-    """Scores images against a data set; loads each split of it once. `floors`: also score real images, once.
+    """Evaluates generators and images against a data set, whose splits it loads once. `floors`: also score real images.
 
-    Of a scorer against one class alone `whole` is the evaluation of all of them.
+    In an evaluator of a single class, `whole` makes the evaluation of all classes.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class Evaluator:
         return self._splits[split]
 
     def prepare(self, metric: Metric, progress: Progress = _no_progress) -> None:
-        """Lets a metric load what it needs, or refuse, before there is anything to score."""
+        """Calls a metric's `prepare`, which loads what it needs or raises ComponentError before training."""
         if hasattr(metric, "prepare"):
             with preserve_random_state():
                 metric.prepare(MetricRunner(self, lambda count, seed: iter(()), "").evaluation(progress))
 
-    def generator(
+    def for_generator(
         self,
         network: nn.Module,
         weights: str,
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
     ) -> MetricRunner:
-        """The scoring of a generator as it is now. `weights` says whose weights it has: "ema" or "plain"."""
+        """Returns a metric runner for a generator's images. `weights` ("ema" or "plain") goes into the protocol."""
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             return sample(
@@ -109,8 +109,8 @@ class Evaluator:
 
         return MetricRunner(self, images, weights, {} if truncation is None else {"truncation": truncation})
 
-    def given(self, images: Tensor) -> MetricRunner:
-        """The scoring of images (N, C, H, W) uint8 of which it is not known what made them."""
+    def for_images(self, images: Tensor) -> MetricRunner:
+        """Returns a metric runner for uint8 images (N, C, H, W) of unknown origin."""
 
         def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             share = distributed.local_share(min(count, len(images)))
@@ -119,7 +119,7 @@ class Evaluator:
         return MetricRunner(self, batches, "given")
 
     def evaluation(self, images: Images, progress: Progress, **more: Any) -> Evaluation:
-        """What a metric is given to score these images."""
+        """Makes the `Evaluation` that a metric gets for these images."""
 
         def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             for batch, condition in images(count, seed):
@@ -137,10 +137,10 @@ class Evaluator:
         )
 
     def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
-        """What real images of the split that is not the reference score: the values, the split, how many images.
+        """Computes a metric's floor: the scores of real images of the split that is not the reference.
 
-        `protocol` is the scores' own, with all details. None where there is no such split, or where the metric refuses
-        as many images as there are, which is told once.
+        `protocol` is that of the scores. Returns the values, the split and the number of images, or None if there is no
+        such split or the metric cannot score that many images (with one warning).
         """
         reference = protocol.get("reference")
         split = "train" if isinstance(reference, Mapping) and reference.get("split") == "test" else "test"
@@ -151,12 +151,12 @@ class Evaluator:
         except ComponentError:
             self._missing.add(split)
             return None
-        # A protocol holds all that a value depends on but the images.
-        # And of a stranger's metric an option may be missing in it.
+        # A protocol has everything that a score depends on except the images. The metric's options are in the key too,
+        # since a third-party metric may omit one from its protocol.
         key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
         text = json.dumps(key, sort_keys=True)
         if text not in self._known:
-            # Not shared out between processes: those that wait for the cache's lock could not take part.
+            # Not split between ranks: the ranks that wait for the cache's lock could not take part.
             evaluation = self.evaluation(
                 lambda count, seed: subset_batches(real.images, count, seed, condition=real.condition),
                 lambda what, done, total: progress(f"floor: {what}", done, total),
@@ -179,7 +179,7 @@ class Evaluator:
 
 
 def _check_scores(scores: Any) -> None:
-    """Refuses what is not the `Scores` that a metric must give."""
+    """Raises ComponentError unless a metric returned valid `Scores`."""
     if not isinstance(scores, Scores):
         raise ComponentError(f"evaluate gave {type(scores).__name__}, wanted ganlab.Scores")
     for name, value in scores.values.items():
@@ -192,29 +192,29 @@ def _check_scores(scores: Any) -> None:
 
 @define
 class MetricRunner:
-    """Scores one lot of images by several metrics; what two of them need, such as features, is computed once.
+    """Runs metrics on one set of images; shared results such as features are computed once.
 
-    `about` is what the protocol of each of its scores also says.
+    `about` are additional entries of every score's protocol.
     """
 
-    scorer: Evaluator
+    evaluator: Evaluator
     images: Images
     weights: str
     about: Mapping[str, Any] = field(factory=dict)
-    _kept: dict[Hashable, Any] = field(factory=dict, init=False)
+    _shared: dict[Hashable, Any] = field(factory=dict, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
-        return self.scorer.evaluation(self.images, progress, gather=distributed.all_gather_rows, keep=self._keep)
+        return self.evaluator.evaluation(self.images, progress, gather=distributed.all_gather_rows, keep=self._share)
 
-    def _keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        if key not in self._kept:
-            self._kept[key] = compute()
-        return self._kept[key]
+    def _share(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        if key not in self._shared:
+            self._shared[key] = compute()
+        return self._shared[key]
 
     def score(self, metric: Metric, suffix: str = "", progress: Progress = _no_progress) -> list[dict[str, Any]]:
-        """One record for each value of a metric: name, value, which direction is better, floor, protocol, seconds.
+        """Runs a metric and returns one record per value: name, value, better direction, floor, protocol, seconds.
 
-        `suffix` goes behind the values' names, to tell two metrics of one name apart.
+        `suffix` is appended to the values' names, to distinguish two metrics of the same name.
         """
         start = time.perf_counter()
         with preserve_random_state():
@@ -223,11 +223,11 @@ class MetricRunner:
         _check_scores(scores)
         machine = {
             "versions": {"ganlab": __version__, "torch": torch.__version__},
-            "device": self.scorer.device.type,
+            "device": self.evaluator.device.type,
         }
         with preserve_random_state():
             rests_on = {**scores.protocol, "details": scores.details, **machine}
-            floor = self.scorer.floor(metric, rests_on, progress) if self.scorer.floors else None
+            floor = self.evaluator.floor(metric, rests_on, progress) if self.evaluator.floors else None
         records = []
         for name, value in scores.values.items():
             record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}

@@ -1,12 +1,10 @@
-"""What metrics and features share, bundled ones and yours.
-
-Gathering features, caching the reference's, saying what a score rests on, counting classes.
+"""Feature extraction for metrics: features of generated images, cached features of the reference, random subsets.
 
 Decisions:
-- What is cached is keyed by all that it depends on: the weights' hash, the data set's fingerprint, the split, the
-  count, and which images were chosen. A cache keyed by less gives wrong scores that look right.
-- Random choices are numpy.random.RandomState's: its streams are frozen for good, and they are torch-fidelity's, so
-  that equal seeds choose equal subsets.
+- Cached reference features are keyed by everything they depend on: the weights' hash, the data set's fingerprint, the
+  split, the count, and the chosen images. A cache with a smaller key gives wrong scores that look right.
+- Random subsets use numpy.random.RandomState: its streams never change, and torch-fidelity uses it too, so that equal
+  seeds choose equal subsets.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REFERENCE_FORMAT = 1
-"""Raise it when what is cached, or how it is computed, changes."""
+"""The cache format of reference features; increase it when their content or computation changes."""
 
 REFERENCE_BATCH = 256
 
 MOST_SAMPLES = 10_000_000
-"""How many images a score may be asked of; more is a slip of the pen that would never end."""
+"""The most images of a score; more would never finish."""
 
 
 def random_state(seed: int) -> np.random.RandomState:
@@ -44,14 +42,14 @@ def random_state(seed: int) -> np.random.RandomState:
 
 
 def random_subset(count: int, size: int, seed: int) -> Tensor:
-    """`size` of the numbers below `count`, int64, none of them twice."""
+    """Draws a random subset of `size` indices below `count`, int64, without replacement."""
     import torch
 
     return torch.from_numpy(random_state(seed).permutation(count)[:size])
 
 
 def features_of(features: Features, images: Tensor) -> Tensor:
-    """The features (N, dim) of images, or a `ComponentError` where the network gives anything else."""
+    """Computes the features (N, dim) of images; raises `ComponentError` if the network returns another shape."""
     found = features(images)
     if found.shape != (len(images), features.dim):
         wanted = f"{(len(images), features.dim)}"
@@ -62,9 +60,9 @@ def features_of(features: Features, images: Tensor) -> Tensor:
 def reference_rows(
     evaluation: Evaluation, images: Tensor, measure: Callable[[Tensor], Tensor], chosen: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """What `measure` says of each batch of a reference's images, or of those `chosen`, int64 (n,)."""
+    """Applies `measure` to batches of the reference's images, or of those at the indices `chosen`, int64 (n,)."""
     done, total = 0, len(images if chosen is None else chosen)
-    # Chosen images are gathered a batch at a time: all of them together might not fit in memory.
+    # Chosen images are gathered one batch at a time: all of them might not fit in memory.
     batches = images.split(REFERENCE_BATCH) if chosen is None else chosen.split(REFERENCE_BATCH)
     for batch in batches:
         yield measure((batch if chosen is None else images[batch]).to(evaluation.device))
@@ -73,14 +71,14 @@ def reference_rows(
 
 
 def built_features(config: FeaturesConfig, evaluation: Evaluation) -> Features:
-    """The features, loaded or trained once for all metrics of one scoring that ask for the same (and all classes)."""
+    """Builds the feature extractor once for all metrics of an evaluation (and all classes) with the same config."""
     whole = evaluation.whole or evaluation
     features: Features = whole.keep(("features", config), lambda: config.build(whole))
     return features
 
 
 def generated_features(features: Features, evaluation: Evaluation, samples: int, seed: int) -> Tensor:
-    """The features (N, dim) of generated images, of all processes, on the evaluation's device."""
+    """Computes the features (N, dim) of generated images, gathered from all ranks, on the evaluation's device."""
     what = f"features {about_features(features)}"
     return generated_rows(evaluation, samples, seed, what, partial(features_of, features))
 
@@ -88,9 +86,9 @@ def generated_features(features: Features, evaluation: Evaluation, samples: int,
 def generated_rows(
     evaluation: Evaluation, samples: int, seed: int, what: str, measure: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """What `measure` says of generated images: a row an image, of all processes, in the images' order.
+    """Applies `measure` to generated images: one row per image, gathered from all ranks in the order of the images.
 
-    `what` names what is measured. Metrics of one scoring that ask for the same share it.
+    `what` names what is measured. Metrics of one evaluation that ask for the same share the result.
     """
 
     def compute() -> Tensor:
@@ -113,9 +111,9 @@ def generated_rows(
 def reference_features(
     features: Features, dataset: Dataset, evaluation: Evaluation, subset: tuple[int, int] | None = None
 ) -> Tensor:
-    """The features (N, dim) of a split, on the evaluation's device, kept on disk for the next time.
+    """Returns the features (N, dim) of a reference split from the disk cache, on the evaluation's device.
 
-    `subset` is a size and a seed: only so many random images of the split.
+    `subset` is a size and a seed: a random subset of the split.
     """
     import torch
 
@@ -137,7 +135,7 @@ def cached_reference(
     compute: Callable[[], dict[str, Tensor]],
     **also: Any,
 ) -> dict[str, Tensor]:
-    """What `compute` gives for a split and a network, from disk where it is there.
+    """Returns `compute()` for a reference split and a feature network from the disk cache.
 
     `also` is what else the result depends on.
     """
@@ -146,7 +144,7 @@ def cached_reference(
 
 
 def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor]:
-    """The features' class logits (N, classes), or a `ComponentError` where they have none."""
+    """Returns a function for the feature network's class logits (N, classes); `ComponentError` if it has none."""
     found: Any = getattr(features, "logits", None)
     if found is None:
         raise ComponentError(f"the features {features.name!r} have no class logits, which {needed_by} needs")

@@ -1,13 +1,13 @@
-"""Scores of each class: a metric of one class's generated images against the data's images of that class alone.
+"""Scores per class: any metric of one class's generated images against the real images of that class.
 
-Of FID that is the intra-FID of Miyato and Koyama 2018 (arXiv:1802.05637); here it is any metric's.
+For FID this is the intra-FID of Miyato and Koyama 2018 (arXiv:1802.05637).
 
 Decisions:
-- A metric knows nothing of it. It is handed an `Evaluation` whose images, real and generated, are of one class, so what
-  it keeps on disk lies under that class's fingerprint.
-- Features are built from the whole data set, once for all classes: what learns from labels learns nothing of one.
-- A class that a metric refuses, such as one with too few images, is left out and told. The mean is over the others,
-  which its protocol names.
+- Metrics need no code for it. They get an `Evaluation` whose real and generated images are of one class, so their disk
+  cache is keyed by that class's fingerprint.
+- Features are built once from the whole data set, since a classifier cannot be trained on a single class.
+- A class that a metric cannot score, such as one with too few images, is left out with a warning. The mean is over the
+  other classes, which its protocol names.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ MEAN = "mean"
 
 
 def per_class_name(value: str, label: int | str) -> str:
-    """What a value is called that was taken of one class, "fid[3]", or of the mean over classes, "fid[mean]"."""
+    """The name of a score of one class, "fid[3]", or of the mean over classes, "fid[mean]"."""
     return f"{value}[{label}]"
 
 
 def class_evaluator(label: int, whole: MetricRunner) -> Evaluator:
-    """The scorer against the images of one class, with the features of the scoring of all of them."""
-    scorer = whole.scorer
-    one = _OneClassDataset(scorer.dataset, label)
-    return Evaluator(one, None, scorer.places, scorer.device, scorer.floors, whole.evaluation)
+    """Makes an evaluator against the images of one class, with the features of all classes."""
+    evaluator = whole.evaluator
+    one = _OneClassDataset(evaluator.dataset, label)
+    return Evaluator(one, None, evaluator.places, evaluator.device, evaluator.floors, whole.evaluation)
 
 
 @frozen(eq=False)
 class _OneClassDataset:
-    """A `DatasetConfig`: of a data set the images of one class, in their order."""
+    """A `DatasetConfig` with the images of one class of a data set, in their order."""
 
     whole: Callable[[str], Dataset]
     label: int
@@ -57,7 +57,7 @@ class _OneClassDataset:
 
 
 def mean_over_classes(by_label: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """A record for each value: its mean over the classes whose records are given, and over their floors."""
+    """Averages per-class records: for each value the mean of the score and of the floor over the given classes."""
     by_value: dict[str, dict[int, Mapping[str, Any]]] = {}
     for label, records in by_label.items():
         for record in records:
@@ -81,7 +81,7 @@ def _mean_record(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, A
 
 
 def _merge_protocols(protocols: Sequence[Any]) -> Any:
-    """What is equal in all as it is, and a list of what is not, in the classes' order."""
+    """Merges the protocols of per-class scores: equal entries as they are, others as a list in the classes' order."""
     first = protocols[0]
     if all(isinstance(protocol, Mapping) and protocol.keys() == first.keys() for protocol in protocols):
         return {key: _merge_protocols([protocol[key] for protocol in protocols]) for key in first}

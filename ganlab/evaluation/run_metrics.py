@@ -1,4 +1,4 @@
-"""ganlab.evaluation.run_metrics."""
+"""Runs several metrics with a progress bar, as in `ganlab eval` and `ganlab score`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from typing import Any
 from ganlab.evaluation.evaluator import MetricRunner
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Metric
-
-pass
-from collections.abc import Iterable, Sequence
-
-from ganlab.protocols import Metric
 from ganlab.utils.errors import ComponentError, UserError
 from ganlab.viz.progress import progress_bar
 
 
 def run_metrics_with_progress(
-    scoring: MetricRunner, metrics: Iterable[tuple[str, str, Metric]], where: str
+    runner: MetricRunner, metrics: Iterable[tuple[str, str, Metric]], where: str
 ) -> list[dict[str, Any]]:
-    """The records of all metrics, with a bar on stderr while they are computed."""
+    """Runs all metrics with a progress bar on stderr and returns their records; `where` prefixes errors."""
     records = []
     with progress_bar() as progress_of:
         for name, suffix, metric in metrics:
             try:
-                records += scoring.score(metric, suffix, progress_of(name))
+                records += runner.score(metric, suffix, progress_of(name))
             except ComponentError as error:
                 raise UserError(f"{where}: metric {name!r}: {error}") from None
     return records

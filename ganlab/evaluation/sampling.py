@@ -1,4 +1,4 @@
-"""ganlab.evaluation.sampling."""
+"""Sampling from a generator: images for latents and conditions, for metrics and for sample grids."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed, latents
 
 BATCH = 128
-"""Images made at a time. Not an option: in eval mode an image does not depend on its batch."""
+"""Images generated at a time. Not an option: in eval mode an image does not depend on its batch."""
 
 
 def generate_images(
     network: nn.Module, z: Tensor, device: torch.device, condition: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """uint8 images (n, C, H, W), on the device, for latents (N, latent_dim) in batches, each for its condition."""
+    """Generates uint8 images (n, C, H, W) on the device, in batches, from latents (N, latent_dim) and conditions."""
 
     def made(part: Tensor) -> Tensor:
-        """Of so many rows by their numbers, since the memory may not suffice for a whole batch."""
+        """Generates the images at these row indices; fewer than a batch if memory runs out."""
         given = None if condition is None else condition[part].to(device)
         return to_uint8(network(z[part].to(device), given))
 
@@ -44,16 +44,16 @@ def sample(
     share: tuple[int, int] | None = None,
     truncation: float | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of `count` images, uint8, and the conditions they were made for; those of a larger count begin with them.
+    """Samples `count` uint8 images with their conditions, in batches; a larger count begins with the same images.
 
-    `share` is a first and an end number: only that part of them. `truncation` is where latents are cut off.
+    `share` is a half-open range of indices: only that part of them. `truncation` is that of the latents.
     """
     first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
     drawing = torch.Generator().manual_seed(derived_seed(seed, label, "condition"))
     latent_dim: int = network.latent_dim  # type: ignore[assignment]
     for start in range(0, end, BATCH):
-        # Always whole batches of latents, so that how many images are wanted does not change which they are.
+        # Latents are drawn in whole batches, so that the number of images does not change which they are.
         rows = slice(max(0, first - start), end - start)
         z = latents(BATCH, latent_dim, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
@@ -70,10 +70,9 @@ def sample_grid(
     conditions: ConditionSampler,
     truncation: float | None = None,
 ) -> tuple[Tensor, int | None]:
-    """Images for a person to look at, uint8 (N, C, H, W) on the CPU, and how many stand in a row of their grid.
+    """Samples the images of a sample grid, uint8 (N, C, H, W) on the CPU, and returns the number of columns.
 
-    Where there are classes each has a row, and what stands in a column has one latent. Else there are `count` images,
-    the first that `sample` gives.
+    With classes, each row is a class and each column a latent. Otherwise they are the first `count` images of `sample`.
     """
     labels = conditions.rows(count)
     if labels is None:

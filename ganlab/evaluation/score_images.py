@@ -1,11 +1,11 @@
-"""Scores by command: of a saved checkpoint (`ganlab eval`), and of images that any tool made (`ganlab score`).
+"""`ganlab score`: scores images that any tool generated, from a folder or an .npz file, against a data set.
 
 Decisions:
-- Images are scored as they are. A reference of another size is refused rather than resized, because resizing is part of
-  a score; what is to be done is said with `--set dataset.size=…`.
-- Given images are scored all, unless `samples` says otherwise, and their records differ from a run's only in that it is
-  not known whose weights made them. So `ganlab compare` puts them beside runs.
-- Under torchrun the processes share the images out; the first writes.
+- Images are scored as they are. A reference of another size is an error and is not resized, because resizing is part of
+  a score; the user chooses it with `--set dataset.size=…`.
+- All images are scored unless `samples` is set. The records have the form of a run's, with unknown weights, so that
+  `ganlab compare` can compare them with runs.
+- Under torchrun the ranks split the images; rank 0 writes.
 """
 
 from __future__ import annotations
@@ -33,22 +33,12 @@ from ganlab.utils.errors import ComponentError, UserError, did_you_mean
 from ganlab.utils.paths import places
 
 IMAGE_FOLDER = "image_folder"
-"""The data set that reads a folder of images."""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# A checkpoint again
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Images from anywhere
-# ---------------------------------------------------------------------------------------------------------------------
+"""The name of the data set component that reads a folder of images."""
 
 
 @frozen
 class ScoreConfig:
-    """What `ganlab score` was asked, as the tables of an experiment file."""
+    """The components of `ganlab score`: the reference data set and the metrics."""
 
     dataset: DatasetConfig = component("dataset")
     metric: tuple[Metric, ...] = components("metric")
@@ -64,7 +54,7 @@ def score_images(
     plugin_files: Sequence[Path] = (),
     floor: bool = True,
 ) -> list[dict[str, Any]]:
-    """The records of the scores of a folder of images, or of an .npz file, against a data set or a folder.
+    """`ganlab score`: scores a folder of images or an .npz file against a data set or a folder; returns the records.
 
     `overrides` are texts such as "dataset.size=64", "features.weights=FILE" and "metric.0.samples=5000". Raises
     UserError with a line for every problem.
@@ -100,8 +90,10 @@ def score_images(
             )
         metrics.append(metric)
     with distributed.process_group(pick_device(device)) as own_device:
-        scorer = Evaluator(wanted.dataset, reference, where, own_device, floor)
-        records = run_metrics_with_progress(scorer.given(made.images), named_metrics(registry, metrics), str(images))
+        evaluator = Evaluator(wanted.dataset, reference, where, own_device, floor)
+        records = run_metrics_with_progress(
+            evaluator.for_images(made.images), named_metrics(registry, metrics), str(images)
+        )
         if distributed.rank() != 0:
             return []
         source = {"source": str(images), "fingerprint": made.fingerprint, "count": len(made.images)}
@@ -109,7 +101,7 @@ def score_images(
 
 
 def _reference_table(against: str, registry: Registry) -> dict[str, Any]:
-    """The data set's table: one of that name, else a folder, whose images are taken as they are."""
+    """Returns the TOML table of the reference of `ganlab score`: a data set's name, or a folder at original size."""
     names = [known.name for known in registry.of_kind("dataset")]
     if against in names:
         return {"name": against}
@@ -120,7 +112,7 @@ def _reference_table(against: str, registry: Registry) -> dict[str, Any]:
 
 
 def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
-    """The tables as components; the features are those of every metric that has any and does not name its own."""
+    """Builds the components of `ganlab score`; `--features` applies to every metric that does not name its own."""
     common = table.pop("features", None)
     classes = {known.name: known.cls for known in registry.of_kind("metric")}
     for entry in table["metric"] if isinstance(table["metric"], list) and common is not None else ():
@@ -136,7 +128,7 @@ def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
 
 
 def _load_images(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
-    """The images to score; raises UserError where their shape is not the reference's."""
+    """Loads the images to score; raises UserError if their shape is not the reference's."""
     _, channels, height, width = reference.images.shape
     known = attrs.fields_dict(type(config))
     if path.is_dir():

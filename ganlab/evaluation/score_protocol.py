@@ -1,22 +1,19 @@
-"""ganlab.evaluation.score_protocol."""
+"""Entries of a score's protocol: the feature network, the reference data set and the generated images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ganlab.protocols import Dataset, Features
 
-if TYPE_CHECKING:
-    pass
-
 
 def about_features(features: Features) -> dict[str, Any]:
-    """The protocol's entry for a network."""
+    """The entry of a score's protocol for a feature network."""
     return {"name": features.name, "sha256": features.fingerprint, "preprocessing": features.preprocessing}
 
 
 def about_reference(dataset: Dataset) -> dict[str, Any]:
-    """The protocol's entry for a whole split."""
+    """The entry of a score's protocol for a reference split."""
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -26,5 +23,5 @@ def about_reference(dataset: Dataset) -> dict[str, Any]:
 
 
 def about_generated(count: int, seed: int) -> dict[str, Any]:
-    """The protocol's entries for generated images; the seed is the latents' and that of every random choice."""
+    """The entries of a score's protocol for generated images; `seed` is that of the latents and of random subsets."""
     return {"generated": count, "seed": seed, "images": "uint8, rounded"}

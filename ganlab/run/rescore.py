@@ -51,13 +51,13 @@ def rescore(
         distributed.process_group(pick_device(device)) as own_device,
         _locked_by_writer(RunFolder(run.path, run.info)) as folder,
     ):
-        scorer = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
+        evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         network = run.generator.to(own_device)
-        whole = scorer.generator(network, run.weights, run.conditions, truncation)
+        whole = evaluator.for_generator(network, run.weights, run.conditions, truncation)
 
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = class_evaluator(label, whole).generator(network, run.weights, conditions, truncation)
+            scoring = class_evaluator(label, whole).for_generator(network, run.weights, conditions, truncation)
             return attrs.evolve(scoring, about={**scoring.about, "class": label})
 
         if per_class:

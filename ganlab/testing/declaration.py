@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import tomli_w
 
-from ganlab.config.converter import Problems, Structurer
+from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.describe import option_docs
 from ganlab.plugin.component import Origin
 from ganlab.plugin.registry import RegistrationError, Registry
@@ -77,7 +77,7 @@ def _check_defaults(inspection: Inspection) -> str:
 
 def _check_experiment_file(inspection: Inspection, registry: Registry) -> None:
     """Checks that a component's options are the same after they were written to an experiment file and read again."""
-    structurer = Structurer(registry)
+    structurer = TableConverter(registry)
     at = inspection.line_of_class()
     try:
         text = tomli_w.dumps(structurer.write(inspection.instance))
@@ -85,7 +85,7 @@ def _check_experiment_file(inspection: Inspection, registry: Registry) -> None:
         raise Fault(f"an option's value cannot be written as TOML: {one_line(error)}", at) from None
     try:
         read = structurer.read(tomllib.loads(text), inspection.cls)
-    except Problems as error:
+    except InvalidTable as error:
         raise Fault(f"its own options are refused when read again: {one_line(error)}", at) from None
     if structurer.write(read) != structurer.write(inspection.instance):
         raise Fault(f"read again its options are {read}", at)

@@ -60,7 +60,7 @@ def check_features(inspection: Inspection, tiny: TinyTraining) -> None:
 
 def _evaluation(channels: int) -> Evaluation:
     """What features under check are built with: small labelled images, and the user's cache, which may be large."""
-    return tiny_evaluator(channels).given(torch.zeros(0)).evaluation(lambda what, done, total: None)
+    return tiny_evaluator(channels).for_images(torch.zeros(0)).evaluation(lambda what, done, total: None)
 
 
 def _check_builds(inspection: Inspection, built: dict[int, Any]) -> str:

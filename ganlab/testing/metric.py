@@ -61,9 +61,9 @@ def _check_interval(inspection: Inspection) -> str:
 def _score(inspection: Inspection, channels: int, cache: Path) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
-    scorer, metric = tiny_evaluator(channels, cache), inspection.fresh()
-    scorer.prepare(metric)
-    return scorer.generator(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
+    evaluator, metric = tiny_evaluator(channels, cache), inspection.fresh()
+    evaluator.prepare(metric)
+    return evaluator.for_generator(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
 
 
 def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
@@ -104,13 +104,13 @@ def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, 
     channels, before = next(iter(found.items()))
     metric = inspection.fresh()
     with temporary_folder() as cache:
-        scorer = tiny_evaluator(channels, cache)
-        scorer.prepare(metric)
+        evaluator = tiny_evaluator(channels, cache)
+        evaluator.prepare(metric)
         with preserve_random_state():
             seed_everything(0)  # the generator's weights
             network = TinyGenerator().build(ImageSpec(channels, 8, 8))
         seed_everything(77)
-        after = scorer.generator(network, "plain", CONDITIONS).score(metric)
+        after = evaluator.for_generator(network, "plain", CONDITIONS).score(metric)
     for one, other in zip(before, after, strict=True):
         if one["value"] != other["value"] or to_json(one["protocol"]) != to_json(other["protocol"]):
             what = "score" if one["value"] != other["value"] else "protocol"

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from ganlab.config.converter import Problems, Structurer
+from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.plugin.component import Component
 from ganlab.plugin.failures import PluginFailure
 from ganlab.plugin.kinds import KINDS
@@ -94,7 +94,7 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
         if part.name in options:
             try:
                 instance = _with_options(part, plugins.registry, options[part.name])
-            except Problems as error:
+            except InvalidTable as error:
                 problems += [f"{part.name}.{problem}" for problem in error.problems]
         subjects.append(Subject(part.kind, part.name, part.cls, part.location, instance))
     if problems:
@@ -104,7 +104,7 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
 
 def _with_options(part: Component, registry: Registry, options: Mapping[str, Any]) -> Any:
     """Creates a component to check from the options of `--set`, with the suite's own for those that take one."""
-    instance = Structurer(registry).component(part.kind, {**options, "name": part.name})
+    instance = TableConverter(registry).component(part.kind, {**options, "name": part.name})
     return attrs.evolve(instance, **tiny_options(part.cls, options))
 
 

@@ -14,7 +14,7 @@ def states_equal(one: Any, other: Any) -> bool:
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> str | None:
-    """Checks two states for equality: returns the path of the first difference, such as "optimizers.state[0]", or None."""
+    """Checks two states: returns the path of the first difference, such as "optimizers.state[0]", or None."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         equal = one.dtype == other.dtype and one.shape == other.shape
         if equal and one.is_floating_point():

@@ -1,8 +1,8 @@
-"""Pictures for people: uint8 images as PNG files, in a grid or, where an image is a point, as dots in the plane.
+"""Image grids: writes uint8 images as one PNG file, in a grid, or as a scatter plot if each image is a 2-D point.
 
 Decisions:
 - An image of two channels and one pixel is a point (x, y), each from -1 to 1.
-- Other images that are neither grey nor colour have no picture of their own; a grid shows their channels side by side.
+- For other images that are neither grey nor colour, a grid shows their channels side by side.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ganlab.utils.files import write_whole
 from ganlab.viz.plots import scatter_png
 
 PNG_CHANNELS = (1, 3, 4)
-"""What an image in a PNG file may have: grey, colour, colour and transparency."""
+"""Numbers of channels that PNG supports: grey, RGB, RGBA."""
 
 MIN_PIXELS = 48
-"""Images smaller than this are enlarged by a whole factor, so that a person can see 8 x 8 digits."""
+"""Smaller images are enlarged by an integer factor, so that 8 x 8 digits are visible."""
 
 
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
-    """One uint8 picture (C, H, W) of uint8 images (N, C, h, w) in rows, enlarged where they are small.
+    """Arranges uint8 images (N, C, h, w) in one uint8 grid image (C, H, W), enlarged if they are small.
 
-    It is grey where PNG has no such channels: an image's channels then lie side by side, the first one leftmost.
+    If PNG does not support the number of channels, the grid is grey and shows an image's channels side by side.
     """
     if images.shape[1] not in PNG_CHANNELS:
         images = images.movedim(1, 2).flatten(2)[:, None]
@@ -50,7 +50,7 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 
 
 def encode_png(picture: Tensor) -> bytes:
-    """A uint8 picture (C, H, W), with `PNG_CHANNELS`, as the bytes of a PNG file."""
+    """Encodes a uint8 image (C, H, W), with `PNG_CHANNELS` channels, as PNG."""
     stream = io.BytesIO()
     pixels = picture.permute(1, 2, 0).cpu().numpy()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
@@ -58,7 +58,7 @@ def encode_png(picture: Tensor) -> bytes:
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Writes images as one PNG file, whole or not at all: a grid, or of points a plot of them all."""
+    """Writes images to one PNG file, atomically: an image grid, or a scatter plot of 2-D points."""
     if images.shape[1:] == (2, 1, 1):
         x, y = to_float(images).flatten(1).T.tolist()
         write_whole(path, scatter_png(x, y))

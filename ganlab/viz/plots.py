@@ -1,4 +1,4 @@
-"""What is drawn with axes: of a run's records its losses, metrics and scores of the discriminator; and its points."""
+"""Plots with matplotlib: losses, scheduled options, metrics, discriminator outputs, metric curves and 2-D points."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _encode_figure(figure: Figure) -> bytes:
 
 
 def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Every term of both losses, the mean of each tick, over steps."""
+    """Plots every term of both losses, averaged per tick, over steps."""
     # A lazy penalty need not be in every record.
     seen = dict.fromkeys(name for record in log for name in record)
     names = [name for name in seen if name.startswith(("loss_", "penalty_"))]
@@ -44,7 +44,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
-    """One panel for each option that a schedule moved: what it was in the last step of each tick."""
+    """Plots each option that a schedule changed, one panel each: its value at the end of each tick."""
     figure = _figure(8, 2.4 * len(keys))
     for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
         axes.plot([record["step"] for record in log], [float(record.get(key, "nan")) for record in log], linewidth=1.2)
@@ -54,9 +54,9 @@ def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str]
 
 
 def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
-    """How the sigmoids of the discriminator's logits are distributed over real and over generated images.
+    """Plots histograms of the discriminator's outputs D(real) and D(fake), the sigmoids of its logits.
 
-    They are probabilities of being real for a cross-entropy; for other losses only their order means something.
+    With a cross-entropy loss they are probabilities of being real; with other losses only their order is meaningful.
     """
     figure = _figure(8, 4.5)
     axes = figure.subplots()
@@ -77,7 +77,7 @@ def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], pat
 
 
 def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One panel a metric: its values over steps; a value that is not finite leaves a gap."""
+    """Plots each metric over steps, one panel each; a value that is not finite leaves a gap."""
     records = [record for record in records if not record.get("eval")]
     names = list(dict.fromkeys(record["name"] for record in records))
     figure = _figure(8, 3.4 * max(1, len(names)))
@@ -106,10 +106,10 @@ def _draw_floor_line(axes: Any, floor: Mapping[str, Any]) -> None:
 def metric_curves_png(
     curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str, floor: Mapping[str, Any] | None
 ) -> bytes:
-    """A PNG of a metric over steps: for each variant the mean over its seeds, and a band from the least to the most.
+    """Plots a metric over steps as PNG: for each variant the mean over its seeds and a band from minimum to maximum.
 
     `curves` maps a variant to the points (step, value) of each of its seeds. Only steps that every seed has are drawn,
-    so that a seed that stopped early does not bend the mean. `floor` is what real images score.
+    so that a seed that stopped early does not distort the mean. `floor` is what real images score.
     """
     figure = _figure(9, 5)
     axes = figure.subplots()
@@ -144,9 +144,9 @@ def metric_curves_png(
 
 
 def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
-    """A PNG of points in the square from -1 to 1, always of the same size and scale, so that pictures can be compared.
+    """Draws a scatter plot of 2-D points in [-1, 1] as PNG, always with the same size and scale.
 
-    A dot is translucent, so that where many lie it is darker.
+    Dots are translucent, so that dense regions are darker.
     """
     figure = _figure(5, 5)
     axes = figure.subplots()

@@ -1,7 +1,7 @@
-"""What a person sees of a run: a live view on a terminal, plain lines elsewhere.
+"""Terminal progress of a run: a live progress bar with a table on a terminal, plain lines elsewhere.
 
-Both show the same: progress with the time left, both losses, mean D(real) and D(fake), images a second, the latest
-scores, and the alarms that are on.
+Both show the progress with the time left, both losses, mean D(real) and D(fake), images per second, the latest scores
+and the active alarms.
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ from rich.text import Text
 
 from ganlab.utils import distributed
 
-pass
-
 NARROW = 60
-"""Columns below which there is no room for a bar between its numbers."""
+"""On terminals with fewer columns than this there is no progress bar."""
 
 PLAIN_SECONDS = 5.0
-"""Plain lines come at most this often, so that a log file stays readable."""
+"""The least seconds between two plain progress lines, so that a log file stays readable."""
 
 
 class ProgressView(Protocol):
-    """Shows a run as it goes; a context manager around the training."""
+    """Protocol of a terminal progress display; a context manager around the training."""
 
     def __enter__(self) -> ProgressView: ...
 
@@ -56,7 +54,7 @@ def make_progress_view(console: Console) -> ProgressView:
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether it is a terminal on which lines can be written over."""
+    """Whether the console is a terminal that can redraw lines."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -68,7 +66,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
-    """A tick's record as labels and values for people."""
+    """Formats a tick's record as labels and values for the terminal."""
     names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
     shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
     for name, value in record.items():
@@ -79,18 +77,18 @@ def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _alarm_lines(record: Mapping[str, Any]) -> list[str]:
-    """The alarms that a tick's record says are on."""
+    """Formats the active alarms of a tick's record."""
     return [f"ALARM: {name}" for name in record.get("alarms", ())]
 
 
 def _floor_note(record: Mapping[str, Any]) -> str:
-    """What real images score, to be seen beside a score."""
+    """Formats a score's floor, which is shown next to the score."""
     return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
 
 
 @define
 class PlainView:
-    """A line now and then, each whole in itself."""
+    """Terminal progress as plain lines, at most one every few seconds."""
 
     console: Console
     _first: int = 0
@@ -115,9 +113,8 @@ class PlainView:
         self._last_line = now
         left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
         parts = [f"{label} {value}" for label, value in {**_tick_values(record), **self._scores}.items()]
-        self.line(
-            f"step {step:,}/{self._total:,}  {'  '.join([*parts, f'{format_duration(left)} left', *_alarm_lines(record)])}"
-        )
+        parts += [f"{format_duration(left)} left", *_alarm_lines(record)]
+        self.line(f"step {step:,}/{self._total:,}  {'  '.join(parts)}")
 
     def score(self, record: Mapping[str, Any]) -> None:
         self._scores[record["name"]] = f"{record['value']:.4g}"
@@ -136,7 +133,7 @@ class PlainView:
 
 
 class LiveView:
-    """A bar with the time left and a table of the latest values, redrawn in place."""
+    """Terminal progress as a bar with the time left and a table of the latest values, rehas_bar in place."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -166,7 +163,7 @@ class LiveView:
 
     def _render(self) -> Group:
         values = self._terms | self._scores
-        # As many columns as the terminal has room for; the rest goes on below.
+        # As many columns as fit in the terminal; the rest continues on the next line.
         columns = max(1, self.console.width // 22)
         table = Table.grid(*(Column(overflow="fold") for _ in range(columns)), padding=(0, 3))
         cells = [Text.assemble((f"{label} ", "dim"), (value, "bold")) for label, value in values.items()]
@@ -203,18 +200,18 @@ class LiveView:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
-    """Gives what shows how far something of a name is: by a bar on stderr, or by lines where there is no terminal."""
+    """Yields a function that makes a progress callback for a name: a bar on stderr, or lines without a terminal."""
     console = Console(stderr=True)
     plain = PlainView(console)
-    speaks = distributed.rank() == 0
-    drawn = can_redraw(console) and console.width >= NARROW
-    with Progress(console=console, transient=True, disable=not (speaks and drawn)) as bar:
+    is_first_rank = distributed.rank() == 0
+    has_bar = can_redraw(console) and console.width >= NARROW
+    with Progress(console=console, transient=True, disable=not (is_first_rank and has_bar)) as bar:
         task = bar.add_task("", total=None)
 
         def progress_of(name: str) -> Callable[[str, int, int], None]:
             def progress(what: str, done: int, total: int) -> None:
                 bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=total)
-                if speaks and not drawn:
+                if is_first_rank and not has_bar:
                     plain.progress(f"{name}: {what}", done, total)
 
             return progress
