@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import lazy_loader
 
+from ganlab import _moved
+
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+_moved.install()
