@@ -210,7 +210,7 @@ def test_what_belongs_must_be_a_bool_an_image(tmp_path: Path) -> None:
         def belongs(self, images: Tensor) -> Tensor:
             return super().belongs(images).float()
 
-    with pytest.raises(ComponentError, match=r"belongs by 'stub' is torch.float32 \(1,\), wanted bool \(1,\)"):
+    with pytest.raises(ComponentError, match=r"belongs of 'stub' returned torch.float32 \(1,\), wanted bool \(1,\)"):
         metric(Wrong()).prepare(an_evaluation(tmp_path, labelled([0, 1, 2, 3]), pictures([])))
 
 
