@@ -158,6 +158,7 @@ def test_a_distribution_of_its_own(
     assert err.splitlines()[1] == "the run had the loss 'wedge' from ganlab-wedge:wedge (ganlab-wedge 0.1.0)"
 
 
+@pytest.mark.extended
 @pytest.mark.docs
 def test_the_pages_own_test(tmp_path: Path) -> None:
     ((name, text),) = [(name, text) for name, text in PAGE.items() if name.startswith("test_")]

@@ -201,6 +201,8 @@ def test_an_array_of_objects_is_not_unpickled(ganlab: Command) -> None:
     assert not Path("executed").exists()
 
 
+@pytest.mark.extended
+@pytest.mark.torchrun
 def test_many_processes_score_what_one_does(ganlab: Command) -> None:
     """31 images over 3 processes: shares of 10, 10 and 11; KID's subsets depend on the images' order."""
     write_npz(Path("a.npz"), noise(31))

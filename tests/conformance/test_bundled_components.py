@@ -56,11 +56,16 @@ SMALL = {
 """Networks that take long with their default widths, which are checked too, but not in the default run."""
 
 
-LARGE = {*SMALL, "features inception"}
+SLOW = {
+    **dict.fromkeys([*SMALL, "features inception"], pytest.mark.large),
+    "launcher ray": pytest.mark.ray,
+    "tracker mlflow": pytest.mark.slow,
+}
+"""Those that are checked in the extended tier, and why."""
 
 
-def sizes(component: str) -> Any:
-    return pytest.param(component, marks=[pytest.mark.extended, pytest.mark.large] if component in LARGE else [])
+def bundled_case(component: str) -> Any:
+    return pytest.param(component, marks=[pytest.mark.extended, SLOW[component]] if component in SLOW else [])
 
 
 @pytest.mark.parametrize("component", [sizes(component) for component in BUNDLED])
