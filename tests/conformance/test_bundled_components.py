@@ -68,7 +68,7 @@ def bundled_case(component: str) -> Any:
     return pytest.param(component, marks=[pytest.mark.extended, SLOW[component]] if component in SLOW else [])
 
 
-@pytest.mark.parametrize("component", [sizes(component) for component in BUNDLED])
+@pytest.mark.parametrize("component", [bundled_case(component) for component in BUNDLED])
 def test_a_bundled_component_passes(component: str, tmp_path: Path) -> None:
     options, data = OPTIONS.get(component, ({}, None))
     if data is not None:
