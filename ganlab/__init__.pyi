@@ -1,8 +1,8 @@
 """The public names and where each lives: read by type checkers, and by `ganlab/__init__.py` to import them on first use."""
 
+from .data.class_labels import class_count as class_count
+from .data.class_labels import class_labels_of as class_labels_of
 from .data.dataset import ImageDataset as ImageDataset
-from .data.dataset import class_count as class_count
-from .data.dataset import class_labels_of as class_labels_of
 from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
@@ -26,6 +26,7 @@ from .evaluation.score_protocol import about_generated as about_generated
 from .evaluation.score_protocol import about_reference as about_reference
 from .nn.class_head import ClassHead as ClassHead
 from .nn.class_head import HeadName as HeadName
+from .nn.discriminator_output import Judged as Judged
 from .nn.layers import ConditionalBatchNorm2d as ConditionalBatchNorm2d
 from .nn.layers import ConditionalNormName as ConditionalNormName
 from .nn.layers import Layers as Layers
@@ -36,7 +37,6 @@ from .nn.layers import check_attention as check_attention
 from .nn.layers import classes_of as classes_of
 from .nn.layers import norm_layer as norm_layer
 from .nn.layers import spectrally_normed as spectrally_normed
-from .nn.discriminator_output import Judged as Judged
 from .nn.pretrained import full_precision as full_precision
 from .nn.pretrained import read_weights as read_weights
 from .plugin.fields import component as component

@@ -59,17 +59,3 @@ def image_spec(dataset: Dataset) -> ImageSpec:
     labels = dataset.condition
     classes = int(labels.max()) + 1 if labels is not None and labels.ndim == 1 else None
     return ImageSpec(channels, height, width, classes)
-
-
-def class_labels_of(dataset: Dataset) -> Tensor | None:
-    """Returns a data set's class labels (N,), or None if its condition is not class labels."""
-    labels = dataset.condition
-    return labels if labels is not None and labels.ndim == 1 and len(labels) else None
-
-
-def class_count(dataset: Dataset, labels: Tensor) -> int:
-    """Returns a data set's number of classes: of its class names, or the highest label + 1.
-
-    The names come first because a split need not have an image of every class.
-    """
-    return max(len(getattr(dataset, "classes", ())), int(labels.max()) + 1)

@@ -17,7 +17,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.data.dataset import ImageDataset, class_labels_of
+from ganlab.data.class_labels import class_labels_of
+from ganlab.data.dataset import ImageDataset
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
 from ganlab.protocols import Dataset, Places
 from ganlab.utils.errors import ComponentError

@@ -1,0 +1,24 @@
+"""The class labels of a data set, and how many classes it has. Plugins import this, so it does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ganlab.protocols import Dataset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def class_labels_of(dataset: Dataset) -> Tensor | None:
+    """Returns a data set's class labels (N,), or None if its condition is not class labels."""
+    labels = dataset.condition
+    return labels if labels is not None and labels.ndim == 1 and len(labels) else None
+
+
+def class_count(dataset: Dataset, labels: Tensor) -> int:
+    """Returns a data set's number of classes: of its class names, or the highest label + 1.
+
+    The names come first because a split need not have an image of every class.
+    """
+    return max(len(getattr(dataset, "classes", ())), int(labels.max()) + 1)
