@@ -165,7 +165,7 @@ def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str,
     whole = loader.batch(4).images
     parts = []
     for number in range(3):
-        monkeypatch.setattr(distributed, "world", lambda: 3)
+        monkeypatch.setattr(distributed, "world_size", lambda: 3)
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
         parts.append(loader.batch(4).images)
     assert torch.equal(torch.cat(parts), whole)
@@ -181,11 +181,11 @@ def test_nothing_of_the_group_outlives_it(tmp_path: Path) -> None:
 import os
 from pathlib import Path
 import torch
-from ganlab import ranks
+from ganlab.utils import distributed
 
-with ranks.joined(torch.device("cpu")):
+with distributed.process_group(torch.device("cpu")):
     import torch.distributed.nn
-    assert ranks.any_of(ranks.rank() == 1)
+    assert distributed.any_process(distributed.rank() == 1)
 tasks = Path("/proc/self/task").glob("*/comm")
 assert not [task.read_text() for task in tasks if "gloo" in task.read_text()]
 """)

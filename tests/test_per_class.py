@@ -52,7 +52,7 @@ def made_for(run: Path, label: int, truncation: float | None = None) -> Tensor:
     """The images of a class that a metric of seed 0 is given."""
     loaded = load_run(run)
     conditions = loaded.conditions.of_class(label)
-    drawn = sampling(loaded.generator, SAMPLES, 0, CPU, conditions, "metric", truncation=truncation)
+    drawn = sampling.sample(loaded.generator, SAMPLES, 0, CPU, conditions, "metric", truncation=truncation)
     return torch.cat([images for images, _ in drawn])
 
 

@@ -107,7 +107,7 @@ def test_systems_that_take_no_advice_are_served_too(mapped: ImageDataset, monkey
 
 def test_each_process_streams_its_share(mapped: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [BatchLoader(IMAGES, 12, 3, CPU).batch(number).images for number in range(10)]
-    monkeypatch.setattr(distributed, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
     parts = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
@@ -301,9 +301,10 @@ def test_the_interpreter_exits_with_a_batch_read_ahead(mapped: ImageDataset, tmp
     script = """
 import sys, torch
 from pathlib import Path
-from ganlab.data.loader import Feeder, ImageDataset, MappedImages
+from ganlab import ImageDataset, MappedImages
+from ganlab.data.loader import BatchLoader
 data = ImageDataset(MappedImages.open(Path(sys.argv[1])), "x")
-loader = Feeder.for_dataset(data, 10, 3, torch.device("cpu"), 0)
+loader = BatchLoader.for_dataset(data, 10, 3, torch.device("cpu"), 0)
 print(loader.batch(0).images.shape)
 """
     assert "10, 3, 8, 8" in python(script, tmp_path / "images.npy")
@@ -355,7 +356,7 @@ def test_a_machine_shares_its_free_memory_among_its_processes(
     size = mapped.images.nbytes
     monkeypatch.setattr("ganlab.data.loader.free_memory", lambda device: 8 * size)
     for processes, streams in ((1, False), (4, False), (5, True)):
-        monkeypatch.setattr(distributed, "local_world", lambda processes=processes: processes)
+        monkeypatch.setattr(distributed, "local_world_size", lambda processes=processes: processes)
         assert BatchLoader.for_dataset(mapped, 10, 3, CPU).streams is streams
 
 
@@ -364,7 +365,7 @@ import json, sys
 from pathlib import Path
 import torch
 from ganlab.training.build import build
-from ganlab.utils.files import places
+from ganlab.utils.paths import places
 from ganlab.config.load import load_experiment
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.training.loop import train

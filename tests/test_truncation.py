@@ -58,9 +58,9 @@ class Shows(nn.Module):
 
 @pytest.mark.parametrize("share", [None, (0, 200), (37, 150)])
 def test_an_image_does_not_depend_on_how_many_are_drawn(share: tuple[int, int] | None) -> None:
-    whole = torch.cat([images for images, _ in sampling(Shows(), 300, 3, CPU, truncation=0.7)])
+    whole = torch.cat([images for images, _ in sampling.sample(Shows(), 300, 3, CPU, truncation=0.7)])
     first, end = share or (0, 5)
-    part = torch.cat([i for i, _ in sampling(Shows(), end, 3, CPU, share=share, truncation=0.7)])
+    part = torch.cat([i for i, _ in sampling.sample(Shows(), end, 3, CPU, share=share, truncation=0.7)])
     assert torch.equal(part, whole[first:end])
     assert (whole.float() / 127.5 - 1).abs().max() <= 0.7 / 4 + 1 / 127.5
 

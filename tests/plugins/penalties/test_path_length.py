@@ -126,20 +126,20 @@ def test_two_processes_keep_one_mean(tmp_path: Path) -> None:
     script = tmp_path / "both.py"
     script.write_text("""
 import torch
-from ganlab import ranks
+from ganlab.utils import distributed
 from ganlab_plugins.penalties.path_length import PathLength
 from test_path_length import deep, lengths_of, step
 
-with ranks.joined(torch.device("cpu")):
+with distributed.process_group(torch.device("cpu")):
     generator, penalty, a = deep(), PathLength(decay=0.9), 0.0
     made = step(generator)
     for update in range(3):
-        lengths = lengths_of(generator, 10 * update + ranks.rank(), 3)
-        a = 0.9 * a + 0.1 * ranks.gathered(lengths).mean()
-        assert ranks.gathered(lengths).unique().numel() == 6
-        torch.manual_seed(10 * update + ranks.rank())
+        lengths = lengths_of(generator, 10 * update + distributed.rank(), 3)
+        a = 0.9 * a + 0.1 * distributed.all_gather_rows(lengths).mean()
+        assert distributed.all_gather_rows(lengths).unique().numel() == 6
+        torch.manual_seed(10 * update + distributed.rank())
         penalty.penalty(made)
-    one, other = ranks.gathered(penalty.state_dict()["a"][None])
+    one, other = distributed.all_gather_rows(penalty.state_dict()["a"][None])
     assert one == other
     assert abs(one - a) < 1e-6 * a
 """)
