@@ -12,10 +12,11 @@ import pytest
 
 from ganlab.run.records import read_records
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.training.state_tree import not_finite
+from ganlab.training.state_tree import find_non_finite
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("real_plots")  # what is not finite must be drawn too
 
 STEP = 6
 """The step, counted from 1, in which the plugins below go wrong: one update of each player has five before it."""
@@ -210,7 +211,7 @@ def test_what_went_wrong_first_is_named(
     assert what in info["error"]
     assert all(record["step"] <= STEP + 5 for record in read_records(Path("r/log.jsonl"))), "within one tick"
     for path in list_checkpoints(Path("r/checkpoints")).values():
-        assert not not_finite(load_checkpoint(path))
+        assert not find_non_finite(load_checkpoint(path))
 
 
 def test_a_moment_that_overflows_is_found_though_every_weight_and_loss_is_finite(

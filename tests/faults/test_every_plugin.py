@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
+from data_files import celeba, cifar10, inception, mnist, of_timm, parquet
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate
