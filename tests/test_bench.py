@@ -1,4 +1,4 @@
-"""The benchmark's rivals do the arithmetic of an experiment: held against ganlab's own steps, weight by weight."""
+"""The benchmark's baseline loops do the arithmetic of an experiment: compared with ganlab's steps, weight by weight."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ganlab.bench import baselines
-from ganlab.bench.benchmark import bench, median_ratio
-from ganlab.config.load import structure_experiment
+from ganlab.bench import hand_written_loop, tutorial_loop
+from ganlab.bench.benchmark import median_ratio, run_benchmark
+from ganlab.config.load import convert_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
@@ -43,25 +43,25 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experiment, Training]:
-    """ganlab's own training, and the experiment for its rivals."""
+    """ganlab's own training, and the experiment for the baseline loops."""
     changes = CASES[case]
     table["discriminator"] = {"name": "mlp", "hidden": [16]}  # another order of passes draws other dropout masks
     table |= {key: value for key, value in changes.items() if key != "train"}
     table["train"] |= {"steps": STEPS, **changes.get("train", {})}
     plugins = load_plugins()
-    experiment = structure_experiment(table, plugins)
+    experiment = convert_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     return experiment, training
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("rival", ["tutorial", "by hand"])
-def test_a_rival_takes_the_same_steps(case: str, rival: str, table: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("baseline", ["tutorial", "by hand"])
+def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[str, Any], tmp_path: Path) -> None:
     experiment, training = trained(table, case, tmp_path)
-    if rival == "tutorial":
-        step, parts = baselines.tutorial(experiment, training, training.loader.order)
+    if baseline == "tutorial":
+        step, parts = tutorial_loop.tutorial_step(experiment, training, training.loader.order)
     else:
-        step, parts = baselines.by_hand(experiment, training)
+        step, parts = hand_written_loop.hand_written_step(experiment, training)
     for _ in range(STEPS):
         step()
     _, training = trained(table, case, tmp_path)  # which seeds the streams again
@@ -74,7 +74,7 @@ def test_a_rival_takes_the_same_steps(case: str, rival: str, table: dict[str, An
 def test_what_is_measured(table: dict[str, Any], write: Callable[..., Path], ganlab: Any) -> None:
     table["penalty"] = [{"name": "l2_generator"}]
     path = write(table)
-    result = bench(path, (), "cpu", 0.1, (), lambda what, done, total: None)
+    result = run_benchmark(path, (), "cpu", 0.1, (), lambda what, done, total: None)
     assert set(result["steps_per_second"]) == {"ganlab", "tutorial", "by hand"}
     assert result["rounds"] >= 5
     assert {"data", "discriminator", "generator", "logging", "penalties"} == set(result["milliseconds"])
@@ -119,5 +119,5 @@ def test_what_the_plain_loops_have_nothing_of_is_refused(
 
 
 def test_a_ratio_is_the_median_of_rounds() -> None:
-    """A round in which the machine was busy hits both contestants."""
+    """A round in which the machine was busy slows both loops."""
     assert median_ratio([10.0, 1.0, 12.0], [5.0, 0.5, 4.0]) == 2.0

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ganlab.training import checkpoint
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from ganlab.training.state_tree import not_finite
+from ganlab.training.state_tree import find_non_finite
 
 
 def state() -> dict[str, Any]:
@@ -134,8 +134,11 @@ def test_unfinished_folders_are_no_checkpoints(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_named() -> None:
-    assert not_finite({"a": [torch.ones(2), (torch.arange(3), None, "x")]}) is None
-    assert not_finite({"a": [torch.tensor([1.0, float("nan")])]}) == "a.0"
-    assert not_finite({"ok": torch.ones(1), "ema": {"layer.0.bias": torch.tensor(float("-inf"))}}) == "ema.layer.0.bias"
+    assert find_non_finite({"a": [torch.ones(2), (torch.arange(3), None, "x")]}) is None
+    assert find_non_finite({"a": [torch.tensor([1.0, float("nan")])]}) == "a.0"
+    assert (
+        find_non_finite({"ok": torch.ones(1), "ema": {"layer.0.bias": torch.tensor(float("-inf"))}})
+        == "ema.layer.0.bias"
+    )
     optimizer = {"state": {0: {"step": torch.ones(()), "exp_avg": torch.tensor([torch.inf])}}}
-    assert not_finite({"optimizers": {"generator": optimizer}}) == "optimizers.generator.state.0.exp_avg"
+    assert find_non_finite({"optimizers": {"generator": optimizer}}) == "optimizers.generator.state.0.exp_avg"

@@ -23,9 +23,9 @@ import pytest
 import scipy.stats
 import tomli_w
 
-from ganlab.report.collect import collect
-from ganlab.report.compare import tables
-from ganlab.report.statistics import Estimate, estimate, p_value, paired, verdicts
+from ganlab.report.collect_runs import collect_runs
+from ganlab.report.compare import comparison_tables
+from ganlab.report.statistics import Estimate, holm_verdicts, mean_with_interval, p_value, paired_difference
 from ganlab.run.records import read_records, record_line
 from ganlab.run.run_folder import NEEDED, read_info
 from ganlab.sweep.plan import load_sweep
@@ -76,7 +76,7 @@ def make_sweep(path: Path, finals: dict[str, list[float]], **options: Any) -> Pa
 
 def test_the_interval_is_scipys() -> None:
     values = [3.1, 2.7, 3.6, 2.9]
-    ours = estimate(values)
+    ours = mean_with_interval(values)
     low, high = scipy.stats.t.interval(0.95, 3, np.mean(values), scipy.stats.sem(values))
     assert (ours.mean, ours.low, ours.high) == pytest.approx((np.mean(values), low, high), rel=1e-12)
 
@@ -84,19 +84,23 @@ def test_the_interval_is_scipys() -> None:
 def test_the_interval_covers_the_mean_95_times_in_100() -> None:
     """By simulation at three seeds: 20,000 draws have a standard error of 0.15%."""
     draws = np.random.default_rng(0).normal(10, 2, (20_000, 3))
-    hits = sum(e.low <= 10 <= e.high for e in map(estimate, draws.tolist()) if e.low is not None and e.high is not None)
+    hits = sum(
+        e.low <= 10 <= e.high
+        for e in map(mean_with_interval, draws.tolist())
+        if e.low is not None and e.high is not None
+    )
     assert hits / 20_000 == pytest.approx(0.95, abs=0.006)
 
 
 def test_the_paired_difference_is_scipys() -> None:
     a, b = {0: 3.0, 1: 2.5, 2: 3.5, 7: 1.0}, {0: 2.0, 1: 1.9, 2: 2.2, 9: 8.0}
-    ours = paired(a, b)
+    ours = paired_difference(a, b)
     result = scipy.stats.ttest_rel([a[s] for s in range(3)], [b[s] for s in range(3)])
     interval = result.confidence_interval(0.95)
     assert ours.count == 3, "only seeds that both have"
     assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
     assert p_value(ours) == pytest.approx(result.pvalue, rel=1e-9)
-    assert (verdicts({"ours": ours}, "lower")["ours"] != "cannot tell") == (result.pvalue < 0.05)
+    assert (holm_verdicts({"ours": ours}, "lower")["ours"] != "cannot tell") == (result.pvalue < 0.05)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_the_paired_difference_is_scipys() -> None:
     ],
 )
 def test_a_verdict_on_one_variant_is_its_interval(difference: Estimate, better: str | None, said: str) -> None:
-    assert verdicts({"ours": difference}, better) == {"ours": said}
+    assert holm_verdicts({"ours": difference}, better) == {"ours": said}
 
 
 def with_p(p: float, mean: float = -1.0) -> Estimate:
@@ -135,7 +139,7 @@ def with_p(p: float, mean: float = -1.0) -> Estimate:
 def test_verdicts_on_many_are_holms(values: Sequence[float], told: set[int]) -> None:
     differences = {f"v{number}": with_p(p, -1.0 if number % 2 else 1.0) for number, p in enumerate(values)}
     assert [p_value(difference) for difference in differences.values()] == pytest.approx(values)
-    said = verdicts(differences, "lower")
+    said = holm_verdicts(differences, "lower")
     assert {number for number in range(len(values)) if said[f"v{number}"] != "cannot tell"} == told
     assert all(said[f"v{number}"] == ("better" if number % 2 else "worse") for number in told)
 
@@ -146,16 +150,16 @@ def test_where_nothing_differs_one_table_in_20_says_that_something_does() -> Non
     called = alone = 0
     for baseline, *variants in draws:
         pairs = [(dict(enumerate(variant)), dict(enumerate(baseline))) for variant in variants]
-        differences = {str(number): paired(*pair) for number, pair in enumerate(pairs)}
-        called += set(verdicts(differences, "lower").values()) != {"cannot tell"}
-        alone += any(verdicts({"": one}, "lower")[""] != "cannot tell" for one in differences.values())
+        differences = {str(number): paired_difference(*pair) for number, pair in enumerate(pairs)}
+        called += set(holm_verdicts(differences, "lower").values()) != {"cannot tell"}
+        alone += any(holm_verdicts({"": one}, "lower")[""] != "cannot tell" for one in differences.values())
     assert called / 400 < 0.08
     assert alone / 400 > 0.2, "what would be said without"
 
 
 def test_a_verdict_that_only_one_variant_alone_would_have(tmp_path: Path, ganlab: Command) -> None:
     finals = {"bce": [5.0, 6.0, 7.0], "wedge": [4.2, 4.4, 5.9], "c": [5.1, 5.8, 7.2], "d": [5.0, 6.4, 6.5]}
-    (table,) = tables(collect([make_sweep(tmp_path / "s", finals)]), None, "bce", split=False)
+    (table,) = comparison_tables(collect_runs([make_sweep(tmp_path / "s", finals)]), None, "bce", split=False)
     row = table.rows[0]
     assert row.difference is not None
     assert row.difference.high is not None
@@ -175,15 +179,15 @@ def test_a_verdict_that_only_one_variant_alone_would_have(tmp_path: Path, ganlab
     (tmp_path / "s" / "sweep.json").write_text(json.dumps({"seeds": [0, 1, 2, 3], "variants": {v: {} for v in finals}}))
     assert "wedge: the interval leaves 0 out" in ganlab("compare", tmp_path / "s")[1], "though a seed is missing"
     (tmp_path / "s" / "sweep.json").write_text(json.dumps({"seeds": [0, 1, 2], "variants": {"bce": {}, "wedge": {}}}))
-    (alone,) = tables(collect([tmp_path / "s"]), None, "bce", split=False)
+    (alone,) = comparison_tables(collect_runs([tmp_path / "s"]), None, "bce", split=False)
     assert alone.rows[0].verdict == "better"
     assert "Holm" not in ganlab("compare", tmp_path / "s")[1]
 
 
 def test_what_is_not_finite_is_not_dropped() -> None:
-    assert math.isnan(estimate([1.0, math.nan]).mean)
-    assert estimate([1.0, math.inf]).low is None
-    assert estimate([]).count == 0
+    assert math.isnan(mean_with_interval([1.0, math.nan]).mean)
+    assert mean_with_interval([1.0, math.inf]).low is None
+    assert mean_with_interval([]).count == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,7 +198,7 @@ def test_what_is_not_finite_is_not_dropped() -> None:
 def test_best_first_with_final_and_best_told_apart(tmp_path: Path) -> None:
     make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0], "wedge": [3.0, 4.2, 4.9]})
     make_run(tmp_path / "s2", [50.0, 1.0, 30.0], name="collapsing")
-    (table,) = tables(collect([tmp_path]), None, "bce", split=False)
+    (table,) = comparison_tables(collect_runs([tmp_path]), None, "bce", split=False)
     assert [row.variant for row in table.rows] == ["wedge", "bce", "collapsing"]
     wedge, bce, collapsing = table.rows
     assert wedge.final.mean == pytest.approx(4.0333333)
@@ -210,7 +214,7 @@ def test_diverged_and_missing_seeds_are_shown_and_never_averaged_away(tmp_path: 
     info = read_info(sweep / "wild" / "seed-2")
     (sweep / "wild" / "seed-2" / "run.json").write_text(json.dumps(info | {"status": "diverged"}))
     (sweep / "bce" / "seed-1" / "run.json").unlink()
-    (table,) = tables(collect([sweep]), "fid", "bce", split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), "fid", "bce", split=False)
     wild, bce = table.rows
     assert (wild.finished, wild.wanted, wild.others) == (2, 3, {"diverged": 1})
     assert (bce.finished, bce.wanted, bce.others) == (2, 3, {"missing": 1})
@@ -221,23 +225,23 @@ def test_diverged_and_missing_seeds_are_shown_and_never_averaged_away(tmp_path: 
 
 def test_a_variant_that_diverged_is_never_called_better(tmp_path: Path, ganlab: Command) -> None:
     sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0, 7.0, 6.0], "wild": [1.0, 2.1, 2.9, 2.0]})
-    (table,) = tables(collect([sweep]), "fid", "bce", split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), "fid", "bce", split=False)
     assert [row.verdict for row in table.rows] == ["better", "baseline"]
     info = read_info(sweep / "wild" / "seed-3")
     (sweep / "wild" / "seed-3" / "run.json").write_text(json.dumps(info | {"status": "diverged"}))
-    (table,) = tables(collect([sweep]), "fid", "bce", split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), "fid", "bce", split=False)
     wild = table.rows[0]
     assert wild.p is not None
     assert wild.p < 0.05
     assert (wild.verdict, wild.held_back) == ("cannot tell", False)
     assert "leaves 0 out" not in ganlab("compare", sweep)[1]
-    (table,) = tables(collect([sweep]), "fid", "wild", split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), "fid", "wild", split=False)
     assert table.rows[1].verdict == "worse", "which a seed that diverged makes no less true"
 
 
 def test_nothing_is_said_of_verdicts_where_there_can_be_none(tmp_path: Path, ganlab: Command) -> None:
     sweep = make_sweep(tmp_path / "s", {"a": [5.0, 6.0], "b": [1.0, 2.0], "c": [1.0, 2.1]}, better=None)
-    (table,) = tables(collect([sweep]), "fid", "a", split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), "fid", "a", split=False)
     assert table.rows[0].p == 0, "the differences are all the same"
     assert {row.verdict for row in table.rows} == {"cannot tell", "baseline"}
     _, out, _ = ganlab("compare", sweep)
@@ -247,7 +251,7 @@ def test_nothing_is_said_of_verdicts_where_there_can_be_none(tmp_path: Path, gan
 
 def test_a_score_that_is_not_finite_is_shown_and_never_best(tmp_path: Path, ganlab: Command) -> None:
     sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "broken": [math.nan, 1.0]})
-    (table,) = tables(collect([sweep]), None, "bce", split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), None, "bce", split=False)
     assert [row.variant for row in table.rows] == ["bce", "broken"]
     assert table.rows[1].verdict == "cannot tell"
     _, out, _ = ganlab("compare", sweep)
@@ -256,7 +260,7 @@ def test_a_score_that_is_not_finite_is_shown_and_never_best(tmp_path: Path, ganl
 
 def test_higher_is_better_turns_the_order_round(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", {"a": [5.0, 6.0], "b": [8.0, 9.0]}, better="higher")
-    (table,) = tables(collect([sweep]), None, None, split=False)
+    (table,) = comparison_tables(collect_runs([sweep]), None, None, split=False)
     assert [row.variant for row in table.rows] == ["b", "a"]
     assert table.rows[0].best.mean == 50, "the best of a curve that falls is its first value"
 
@@ -288,7 +292,7 @@ def test_rescored_values_do_not_count(tmp_path: Path) -> None:
     later = {"step": 100, "name": "fid", "better": "lower", "value": 1.0, "protocol": {"other": 1}, "eval": True}
     with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
         stream.write(record_line(later))
-    (table,) = tables(collect([tmp_path]), None, None, split=False)
+    (table,) = comparison_tables(collect_runs([tmp_path]), None, None, split=False)
     assert table.rows[0].final.mean == 4.0
 
 
@@ -296,14 +300,14 @@ def test_runs_that_differ_in_more_than_their_seed_share_no_row(tmp_path: Path) -
     make_run(tmp_path / "a", [5.0])
     make_run(tmp_path / "b", [5.0], seed=1, experiment={"train": {"batch_size": 7}})
     with pytest.raises(UserError, match=r"'bce' is two experiments: .* differ in train"):
-        collect([tmp_path])
+        collect_runs([tmp_path])
 
 
 def test_a_seed_twice_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [5.0])
     make_run(tmp_path / "b", [5.0])
     with pytest.raises(UserError, match="has seed 0 twice"):
-        collect([tmp_path])
+        collect_runs([tmp_path])
 
 
 def test_refusals(tmp_path: Path, ganlab: Command) -> None:

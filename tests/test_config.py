@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from ganlab.config.load import load_experiment, to_toml
+from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import Train
 from ganlab.utils.errors import UserError
@@ -203,9 +203,9 @@ def test_the_resolved_file_reads_back_as_the_same_experiment(write: Write, table
     }
     table["generator"]["optimizer"] = {"name": "rmsprop", "lr": 0.25}
     experiment, plugins = load_experiment(write(table))
-    text = to_toml(experiment, plugins)
+    text = experiment_to_toml(experiment, plugins)
     again, other = load_experiment(write(tomllib.loads(text), "resolved.toml"))
-    assert to_toml(again, other) == text
+    assert experiment_to_toml(again, other) == text
     assert attrs.evolve(again, loss=experiment.loss, plugins=()) == attrs.evolve(experiment, plugins=())
     resolved = tomllib.loads(text)
     assert resolved["plugins"] == [str(wedge.resolve())]

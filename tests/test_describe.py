@@ -11,7 +11,7 @@ import pytest
 from attrs import frozen
 
 from ganlab import Interval, component, components
-from ganlab.config.converter import Problems, Structurer
+from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.describe import class_description, describe_type, option_docs, options_of
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.kinds import KINDS
@@ -40,9 +40,9 @@ def test_a_type_in_words_and_the_refusal_of_a_value_that_they_exclude(
     kind: Any, words: str, good: str, bad: str
 ) -> None:
     assert describe_type(kind) == words
-    converter = Structurer(load_plugins().registry).converter
+    converter = TableConverter(load_plugins().registry).converter
     converter.structure(tomllib.loads(f"x = {good}")["x"], kind)
-    with pytest.raises((ValueError, Problems), match=r"expected ") as refusal:
+    with pytest.raises((ValueError, InvalidTable), match=r"expected ") as refusal:
         converter.structure(tomllib.loads(f"x = {bad}")["x"], kind)
     assert f"expected {words}, got" in str(refusal.value)
 

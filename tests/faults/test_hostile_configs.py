@@ -20,10 +20,10 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab.config.converter import Problems, Structurer
+from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.load import load_experiment
-from ganlab.config.schema import Train
 from ganlab.config.overrides import parse_override
+from ganlab.config.schema import Train
 from ganlab.config.toml import read_toml
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
@@ -332,10 +332,10 @@ def says_of(kind: str, name: str, option: str, value: object) -> list[str]:
     given = [value] * 2 if typing.get_origin(hint) is tuple else value
     try:
         if kind == "train":
-            Structurer(REGISTRY).read({option: given}, Train)
+            TableConverter(REGISTRY).read({option: given}, Train)
         else:
-            Structurer(REGISTRY).component(kind, {"name": name, option: given})
-    except Problems as error:
+            TableConverter(REGISTRY).component(kind, {"name": name, option: given})
+    except InvalidTable as error:
         return [problem.message for problem in error.problems if problem.path.split("[")[0] == option]
     return []
 

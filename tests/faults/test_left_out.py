@@ -17,7 +17,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from ganlab.config.load import structure_experiment
+from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Places, Step
@@ -75,7 +75,7 @@ def start(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Any:
 
     def start() -> Training:
         return build(
-            structure_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
+            convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
         )
 
     return start

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganlab.config.load import load_experiment
-from ganlab.run.request import RunRequest
 from ganlab.run.open_folder import choose_folder
+from ganlab.run.request import RunRequest
 from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
 from run_folders import HELD
