@@ -1,12 +1,12 @@
-"""`ganlab bench`: how fast an experiment's step is, held in one run against plain loops of the same arithmetic.
+"""Benchmark of an experiment's training step: timed in turns with two baseline loops that do the same arithmetic.
 
 Decisions:
-- Contestants take turns, a fraction of a second each, and a ratio is the median of the ratios of each round: what else
-  the machine does meanwhile hits them all.
-- ganlab's steps are those of `ganlab run`, with the records' sums and their reading once a tick.
-- Where the time goes is measured in a pass of its own, because on CUDA its clock makes the host wait for the device.
+- The loops take turns of a fraction of a second, and a ratio is the median over rounds: other load on the machine slows
+  all of them.
+- ganlab's steps are those of `ganlab run`, with its meters, which are read once a tick.
+- The parts of a step are timed in a separate pass, because on CUDA each measurement synchronizes with the device.
 - Whether the step could be captured as a CUDA graph is found on any device, by the watch that training uses.
-- What a plugin in the step costs is the difference to the same experiment without it, again in turns.
+- The cost of a plugin in the step is the difference to the same experiment without it, also timed in turns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ganlab.bench import baselines
+from ganlab.bench import hand_written_loop, tutorial_loop
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import Plugins
@@ -35,36 +35,44 @@ from ganlab.utils.device import device_name, pick_device
 from ganlab.utils.errors import UserError
 from ganlab.utils.paths import places
 
-TURN = 0.4
-"""Seconds of a contestant's turn, at least."""
+TURN_SECONDS = 0.4
+"""How many seconds one loop runs before the next has its turn, at least."""
 
-LEAST_ROUNDS = 5
-IN_STEP = ("loss_wrapper", "penalty", "augmentation")
-"""The kinds of plugin whose cost in the step is measured by leaving them out."""
+MIN_ROUNDS = 5
+STEP_KINDS = ("loss_wrapper", "penalty", "augmentation")
+"""The kinds of component whose cost in the step is measured by leaving them out."""
 
-NOT_IN_THE_RIVALS: dict[str, int | None] = {
+NOT_IN_BASELINES: dict[str, int | None] = {
     "accumulate": 1,
     "stop_discriminator_under": None,
     "stop_generator_under": None,
 }
-"""What `[train]` must say, since the loops that ganlab is held against have nothing of the kind."""
+"""The options of `[train]` that the baseline loops do not implement, and the values that they require."""
 
-Contestant = Callable[[], None]
+StepFunction = Callable[[], None]
 Progress = Callable[[str, int, int], None]
 
 
-def bench(
-    path: Path, overrides: tuple[str, ...], device: str, seconds: float, plugin_files: tuple[Path, ...], shown: Progress
+def run_benchmark(
+    path: Path,
+    overrides: tuple[str, ...],
+    device: str,
+    seconds: float,
+    plugin_files: tuple[Path, ...],
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Everything that is measured, as JSON; `seconds` is how long the main contest lasts."""
+    """Runs the whole benchmark of an experiment and returns its results as JSON.
+
+    seconds: how long the three loops are timed in turns, with `MIN_ROUNDS` rounds at least.
+    """
     experiment, plugins = load_experiment(path, overrides, plugin_files)
-    for key, wanted in NOT_IN_THE_RIVALS.items():
+    for key, wanted in NOT_IN_BASELINES.items():
         if (value := getattr(experiment.train, key)) != wanted:
             how = "leave it out" if wanted is None else f"use {wanted}"
             raise UserError(f"{path}: train.{key}: the plain loops of bench do without it, got {value}; {how}")
     on = pick_device(device)
-    training = _built(path, experiment, plugins, on)
-    rounds = in_turns(contestants(experiment, training), seconds, on, partial(shown, "contest"))
+    training = _build_training(path, experiment, plugins, on)
+    rounds = time_in_turns(timed_loops(experiment, training), seconds, on, partial(progress, "loops"))
     names = ("tutorial", "by hand")
     result: dict[str, Any] = {
         "experiment": experiment.name,
@@ -78,38 +86,40 @@ def bench(
         "ratios": {name: median_ratio(rounds["ganlab"], rounds[name]) for name in names},
         "levers": training.step_optimizations,
     }
-    shown("parts of a step", 0, 1)
-    turns = captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder(), training.schedules.eager_reason)
+    progress("parts of a step", 0, 1)
+    turns = captured_train_step(
+        training.game, training.train_step, plugins.registry, EagerRecorder(), training.schedules.eager_reason
+    )
     result["unfit_for_capture"] = dry_run_capture(turns, training.loader.batch)
-    result["milliseconds"] = parts_of_a_step(experiment, training)
-    result["ceilings"] = ceilings(training, result["steps_per_second"]["ganlab"])
-    result["plugins"] = plugin_costs(path, experiment, plugins, on, seconds / 2, shown)
+    result["milliseconds"] = time_step_parts(experiment, training)
+    result["ceilings"] = measure_machine_limits(training, result["steps_per_second"]["ganlab"])
+    result["plugins"] = time_plugins(path, experiment, plugins, on, seconds / 2, progress)
     penalties = [part["time"] for part in result["plugins"] if part["kind"] == "penalty"]
     if penalties:
-        # What a lazy penalty costs a step in the mean, which no single step shows. A part of the phases above.
+        # The mean cost of a lazy penalty per step, which no single step shows; included in the updates above.
         step = 1000 / result["steps_per_second"]["ganlab"]
         result["milliseconds"]["penalties"] = sum(step * (1 - 1 / time) for time in penalties)
     return result
 
 
-def _built(path: Path, experiment: Experiment, plugins: Plugins, device: torch.device) -> Training:
+def _build_training(path: Path, experiment: Experiment, plugins: Plugins, device: torch.device) -> Training:
     try:
         return build(experiment, plugins.registry, places(), device)
     except UserError as error:
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
 
 
-def contestants(experiment: Experiment, training: Training) -> dict[str, Contestant]:
-    """A step of each loop."""
+def timed_loops(experiment: Experiment, training: Training) -> dict[str, StepFunction]:
+    """The loops that are compared: ganlab and both baselines."""
     return {
-        "ganlab": stepping(experiment, training),
-        "tutorial": baselines.tutorial(experiment, training)[0],
-        "by hand": baselines.by_hand(experiment, training)[0],
+        "ganlab": ganlab_step(experiment, training),
+        "tutorial": tutorial_loop.tutorial_step(experiment, training)[0],
+        "by hand": hand_written_loop.hand_written_step(experiment, training)[0],
     }
 
 
-def stepping(experiment: Experiment, training: Training) -> Contestant:
-    """ganlab's own steps, one a call, with the reading of the meters once a tick."""
+def ganlab_step(experiment: Experiment, training: Training) -> StepFunction:
+    """Returns a function that takes one step of ganlab's training; it reads the meters once a tick."""
     steps = itertools.count()
     every = max(1, experiment.train.log_every.in_steps(training.steps_per_epoch))
 
@@ -123,54 +133,54 @@ def stepping(experiment: Experiment, training: Training) -> Contestant:
     return step
 
 
-def in_turns(
-    contest: Mapping[str, Contestant], seconds: float, device: torch.device, shown: Callable[[int, int], None]
+def time_in_turns(
+    loops: Mapping[str, StepFunction], seconds: float, device: torch.device, progress: Callable[[int, int], None]
 ) -> dict[str, list[float]]:
-    """Steps a second of each contestant in each round."""
+    """Times loops in turns; returns the steps per second of each in each round."""
     lengths = {}
-    for name, step in contest.items():
-        for _ in range(4):  # memory, kernels and caches are found in the first steps, and a capture is the fourth
+    for name, step in loops.items():
+        for _ in range(4):  # the first allocate memory and choose kernels; the fourth captures a graph
             step()
         once = _timed(step, 1, device)
-        lengths[name] = max(1, round(TURN / max(once, 1e-9)))
-    rates: dict[str, list[float]] = {name: [] for name in contest}
+        lengths[name] = max(1, round(TURN_SECONDS / max(once, 1e-9)))
+    rates: dict[str, list[float]] = {name: [] for name in loops}
     began = time.perf_counter()
-    while len(rates[next(iter(contest))]) < LEAST_ROUNDS or time.perf_counter() - began < seconds:
-        for name, step in contest.items():
+    while len(rates[next(iter(loops))]) < MIN_ROUNDS or time.perf_counter() - began < seconds:
+        for name, step in loops.items():
             rates[name].append(lengths[name] / _timed(step, lengths[name], device))
-        shown(min(round(time.perf_counter() - began), round(seconds)), round(seconds))
+        progress(min(round(time.perf_counter() - began), round(seconds)), round(seconds))
     return rates
 
 
 def _timed(step: Callable[[], Any], count: int, device: torch.device) -> float:
-    _wait(device)
+    _synchronize(device)
     began = time.perf_counter()
     for _ in range(count):
         step()
-    _wait(device)
+    _synchronize(device)
     return time.perf_counter() - began
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over rounds of how many times as fast we are."""
+    """The median over rounds of the ratio of two loops' speeds, ours to theirs."""
     return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
-def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15) -> dict[str, float]:
-    """Median milliseconds of each part of a step."""
+def time_step_parts(experiment: Experiment, training: Training, steps: int = 15) -> dict[str, float]:
+    """Times each part of a training step; returns the median milliseconds of each."""
     device = training.game.device
     times: dict[str, list[float]] = {}
 
     def took(name: str, work: Callable[[], Any]) -> Any:
-        _wait(device)
+        _synchronize(device)
         began = time.perf_counter()
         result = work()
-        _wait(device)
+        _synchronize(device)
         times.setdefault(name, []).append(time.perf_counter() - began)
         return result
 
@@ -194,8 +204,8 @@ def parts_of_a_step(experiment: Experiment, training: Training, steps: int = 15)
     return medians
 
 
-def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
-    """The machine's measured ceilings for products and for memory, and the share of the first that a step reaches."""
+def measure_machine_limits(training: Training, steps_per_second: float) -> dict[str, Any]:
+    """Measures the machine's peak rate of matrix products and its memory bandwidth, and a step's share of the rate."""
     device = training.game.device
     dtype = torch.bfloat16 if device.type == "cuda" or training.game.autocast else torch.float32
     size = 8192 if device.type == "cuda" else 1536
@@ -207,7 +217,7 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
     operations = 0.0
     for phase in training.train_step.phases:
         # Not a captured step, which has no operations to count.
-        with _Flops() as counter:
+        with _FlopCounter() as counter:
             for updates in range(phase.repeats):
                 phase.update(training.loader.batch(updates), updates)
         operations += counter.total / phase.every
@@ -221,8 +231,8 @@ def ceilings(training: Training, steps_per_second: float) -> dict[str, Any]:
     }
 
 
-class _Flops(TorchDispatchMode):
-    """Counts by torch's formulas. torch's own counter also follows modules, and so cannot see a gradient penalty."""
+class _FlopCounter(TorchDispatchMode):
+    """Counts floating-point operations by torch's formulas; torch's own counter misses those of gradient penalties."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -237,21 +247,21 @@ class _Flops(TorchDispatchMode):
         return result
 
 
-def plugin_costs(
-    path: Path, experiment: Experiment, plugins: Plugins, device: torch.device, seconds: float, shown: Progress
+def time_plugins(
+    path: Path, experiment: Experiment, plugins: Plugins, device: torch.device, seconds: float, progress: Progress
 ) -> list[dict[str, Any]]:
-    """For each plugin in the step, how many times as long a step takes with it as without."""
+    """Times an experiment with and without each plugin of its step; returns the ratio of the step times for each."""
     found = []
-    experiment = attrs.evolve(experiment, schedule=())  # which may move an option of what is left out
-    for kind in IN_STEP:
+    experiment = attrs.evolve(experiment, schedule=())  # a schedule may target what is left out
+    for kind in STEP_KINDS:
         components = getattr(experiment, kind)
         for index, component in enumerate(components):
             name = plugins.registry.component_of(kind, component).name
             without: Any = attrs.evolve(experiment, **{kind: components[:index] + components[index + 1 :]})
-            contest = {
-                label: stepping(variant, _built(path, variant, plugins, device))
+            loops = {
+                label: ganlab_step(variant, _build_training(path, variant, plugins, device))
                 for label, variant in (("with", experiment), ("without", without))
             }
-            rates = in_turns(contest, seconds, device, partial(shown, name))
+            rates = time_in_turns(loops, seconds, device, partial(progress, name))
             found.append({"kind": kind, "name": name, "time": median_ratio(rates["without"], rates["with"])})
     return found

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, each with its help and with what a shell offers for it."""
+"""Types of the arguments that several commands take, with their help and shell completion."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ganlab.cli.completion import components, components_and_kinds, kinds, offered
-from ganlab.cli.completion import plugins as plugin_names
+from ganlab.cli.completion import (
+    complete_components,
+    complete_components_and_kinds,
+    complete_kinds,
+    complete_plugins,
+    complete_with,
+)
 
 Set = Annotated[list[str] | None, Parameter(name="--set", help="KEY=VALUE, any TOML value; can be repeated.")]
 Device = Literal["auto", "cpu", "cuda"]
 
-Blocked = Annotated[list[str] | None, offered(plugin_names)]
-DatasetName = Annotated[str, offered(components("dataset"))]
-FeaturesName = Annotated[str | None, offered(components("features"))]
-KindName = Annotated[str, offered(kinds)]
-LauncherName = Annotated[str | None, offered(components("launcher"))]
-ListedName = Annotated[str | None, offered(components_and_kinds)]
-MetricName = Annotated[str | None, offered(components("metric"))]
-MetricNames = Annotated[list[str] | None, offered(components("metric"))]
+Blocked = Annotated[list[str] | None, complete_with(complete_plugins)]
+DatasetName = Annotated[str, complete_with(complete_components("dataset"))]
+FeaturesName = Annotated[str | None, complete_with(complete_components("features"))]
+KindName = Annotated[str, complete_with(complete_kinds)]
+LauncherName = Annotated[str | None, complete_with(complete_components("launcher"))]
+ListedName = Annotated[str | None, complete_with(complete_components_and_kinds)]
+MetricName = Annotated[str | None, complete_with(complete_components("metric"))]
+MetricNames = Annotated[list[str] | None, complete_with(complete_components("metric"))]

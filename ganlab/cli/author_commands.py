@@ -1,4 +1,4 @@
-"""Commands for authors of plugins: `plugins`, `check`, `new`."""
+"""The commands for authors of plugins: `ganlab plugins`, `ganlab check`, `ganlab new`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def plugins(
     plugin: list[Path] | None = None,
     no_plugin: Blocked = None,
 ) -> int:
-    """List every component by kind, its options with types and defaults, and where it came from.
+    """List every component by kind, with the types and defaults of its options and its origin.
 
     Parameters
     ----------
     name
         Only components of this name, or of this kind.
     json
-        As JSON.
+        Print JSON instead of text.
     plugin
         A plugin file to load; can be repeated.
     no_plugin
@@ -42,16 +42,16 @@ def plugins(
 
 
 def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
-    """Check a plugin file: every component against what its kind must do. Exit code 1 where there is a fault.
+    """Check every component of a plugin file against the rules of its kind. Exit code 1 if a check fails.
 
     Parameters
     ----------
     file
-        The plugin file, bundled ones too.
+        The plugin file; bundled plugins too.
     set_
         NAME.OPTION=VALUE: an option of the component of that name; can be repeated. Default: its own defaults.
     json
-        Print JSON instead.
+        Print JSON instead of text.
     """
     from ganlab.testing.check_command import check_file
 
@@ -59,16 +59,16 @@ def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
 
 
 def new(kind: KindName, name: str, /, *, out: Path | None = None) -> int:
-    """Write a plugin file that works, and its test, to edit.
+    """Write a working plugin file and its test, to be edited.
 
     Parameters
     ----------
     kind
-        What it is: loss, penalty, generator, … (the kinds of `ganlab plugins`).
+        The kind of component: loss, penalty, generator, … (the kinds of `ganlab plugins`).
     name
-        What experiments call it: letters, digits and '_'.
+        The component's name in experiments: letters, digits and '_'.
     out
-        The file. Default: NAME.py. Its test is written beside it, as test_NAME.py.
+        The file. Default: NAME.py. Its test is written next to it, as test_NAME.py.
     """
     from ganlab.cli.scaffold import write_plugin
 

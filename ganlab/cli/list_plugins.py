@@ -1,4 +1,4 @@
-"""`ganlab plugins`: every component by kind, with its options and where it came from."""
+"""The listing of `ganlab plugins`: components by kind with their options and origin, as text or JSON."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from ganlab.config.describe import options_of, text_of
+from ganlab.config.describe import class_description, options_of
 from ganlab.plugin.component import Component, Origin
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins
 from ganlab.utils.errors import UserError, did_you_mean
 
 
-def described(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
-    """A component as JSON: kind, name, what it says of itself, options, origin, and who else has its name."""
+def component_record(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
+    """A component as an object of the JSON listing: kind, name, docstring, options, origin, others of that name."""
     return {
         "kind": component.kind,
         "name": component.name,
-        "doc": text_of(component.cls),
+        "doc": class_description(component.cls),
         "options": [attrs.asdict(option) for option in options_of(component.cls)],
         "origin": component.origin.record() | {"location": component.location},
         "also_by": [origin.record() for origin in also_by],
@@ -31,7 +31,7 @@ def described(component: Component, also_by: Sequence[Origin] = ()) -> dict[str,
 
 
 def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Console, errors: Console) -> None:
-    """Prints the components (those of one name or kind where `wanted` says so), then what failed to load."""
+    """Prints the list of components, or those of the name or kind `wanted`, then the plugins that failed to load."""
     found = [
         component
         for kind in KINDS
@@ -47,7 +47,7 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
         )
     if as_json:
         content = {
-            "components": [described(part, plugins.registry.also_by(part.kind, part.name)) for part in found],
+            "components": [component_record(part, plugins.registry.also_by(part.kind, part.name)) for part in found],
             "failures": [{**failure.origin.record(), "cause": failure.cause} for failure in failures],
         }
         out.print_json(json.dumps(content)) if out.is_terminal else print(json.dumps(content, indent=2))
@@ -57,7 +57,7 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
         if mine:
             out.print(Text(f"\n{kind}", style="bold"))
         for component in mine:
-            _print(component, out, whole=wanted == component.name)
+            _print_component(component, out, whole=wanted == component.name)
             for origin in plugins.registry.also_by(component.kind, component.name):
                 told = f"also registered by {origin}: an experiment that names it is refused; leave one out"
                 out.print(f"    {told} by --no-plugin", markup=False, highlight=False, soft_wrap=True)
@@ -65,11 +65,11 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
         errors.print(f"failed to load: {failure}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print(component: Component, out: Console, whole: bool) -> None:
-    note = described(component)
+def _print_component(component: Component, out: Console, whole: bool) -> None:
+    note = component_record(component)
     head = Text.assemble("  ", (component.name, "bold cyan"), "  ", (f"plugin {component.origin}", "dim"))
     out.print(head, soft_wrap=True)
-    _print_text(note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split()), 4, out)
+    _print_indented(note["doc"] if whole else " ".join(note["doc"].split("\n\n")[0].split()), 4, out)
     names, types = ([option[key] for option in note["options"]] for key in ("name", "type"))
     for option in note["options"]:
         default = "required" if option["default"] is None else f"= {option['default']}"
@@ -77,12 +77,12 @@ def _print(component: Component, out: Console, whole: bool) -> None:
         # A terminal that is too narrow folds the line itself, where a table would leave out letters.
         out.print(Text.assemble("       ", name, "  ", (kind, "dim"), "  ", default), soft_wrap=True)
         if whole:
-            _print_text(option["doc"], 11, out)
+            _print_indented(option["doc"], 11, out)
     if whole:
         out.print(f"    {component.location}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_text(text: str, indent: int, out: Console) -> None:
+def _print_indented(text: str, indent: int, out: Console) -> None:
     if not text:
         return
     if out.is_terminal:

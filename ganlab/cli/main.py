@@ -1,7 +1,8 @@
-"""The command line: arguments in, exit code out. The commands themselves are in `ganlab.commands`.
+"""The entry point of the command line: parses arguments, runs a command, turns errors into lines and exit codes.
 
-torch is imported inside the commands, so that `ganlab --help` answers at once. A user's mistake is one line a problem
-on stderr and exit code 2; see `ganlab.utils.errors` for the others.
+The commands are in `training_commands`, `result_commands` and `author_commands`. They import torch only when called, so
+that `ganlab --help` answers at once. A user's mistake is printed to stderr, one line for each problem, and the exit
+code is 2; `ganlab.utils.errors` has the other exit codes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rich.console import Console
 from ganlab import __version__
 from ganlab.cli import author_commands, result_commands, training_commands
 from ganlab.utils.errors import GanlabError, PluginFailed
-from ganlab.utils.stdio import lasting
+from ganlab.utils.stdio import fail_safe_stream
 
 app = App(
     name="ganlab",
@@ -46,14 +47,16 @@ app.command(author_commands.new)
 
 def main() -> None:
     """The entry point of the `ganlab` command."""
-    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
+    sys.stdout, sys.stderr = fail_safe_stream(sys.stdout), fail_safe_stream(sys.stderr)
     sys.exit(call(sys.argv[1:]))
 
 
 def call(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code."""
+    """Runs one command line and returns its exit code."""
     stderr = Console(stderr=True)
-    warnings.showwarning = _shown_once(stderr)
+    warnings.showwarning = _print_warnings_once(stderr)
+    if not sys.warnoptions:  # so that the author of a plugin sees which of its imports have moved
+        warnings.filterwarnings("default", r"ganlab\.", DeprecationWarning)
     help_to = Console()
     boxed = help_to.is_terminal and help_to.width >= 50
     app.help_formatter = "default" if boxed else "plain"
@@ -72,7 +75,7 @@ def call(arguments: list[str]) -> int:
             stderr.print(line, markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     except SystemExit as error:
-        # No part of a command ends it so: a plugin must not make a caller believe that all was done.
+        # No command raises it, so a plugin did: its exit code 0 must not look like success.
         last = traceback.extract_tb(error.__traceback__)[-1]
         stderr.print(
             f"ended by SystemExit: {error} ({last.filename}, line {last.lineno})", markup=False, soft_wrap=True
@@ -84,8 +87,8 @@ def call(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _shown_once(stderr: Console) -> Callable[..., None]:
-    """What shows warnings: a line each, and no line twice in a command that loads the same plugin again."""
+def _print_warnings_once(stderr: Console) -> Callable[..., None]:
+    """Returns a `warnings.showwarning` that prints each warning as one line on stderr, and no line twice."""
     said: set[str] = set()
 
     def show(message: Warning | str, *_: object) -> None:

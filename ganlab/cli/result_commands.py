@@ -1,4 +1,4 @@
-"""Commands on what was trained: `compare`, `eval`, `score`, `sample`, `report`."""
+"""The commands on finished runs: `ganlab compare`, `ganlab eval`, `ganlab score`, `ganlab sample`, `ganlab report`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def compare(
     csv: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Compare variants over seeds: one table, best first, or a refusal where the values do not compare.
+    """Compare variants over seeds in one table, best first; an error where the values are not comparable.
 
     Parameters
     ----------
     paths
         Sweep folders, run folders, folders of them, or files of `ganlab score --json`.
     metric
-        Which value. Default: the first that the runs recorded.
+        The metric to compare. Default: the first that the runs recorded.
     baseline
-        The variant that differences are taken to. Default: the first.
+        The variant that the others are compared with. Default: the first.
     split
-        Values of different protocols: a table for each, instead of a refusal.
+        Print a table for each score protocol, instead of an error where protocols differ.
     html
-        Also write one self-contained page: table, curves, samples, what differs.
+        Also write one self-contained page: table, curves, samples, differing options.
     csv
         Also write the rows to this file.
     json
@@ -44,23 +44,23 @@ def compare(
     import json as json_
 
     from ganlab.report import table_output
-    from ganlab.report.collect import collect
-    from ganlab.report.compare import tables
+    from ganlab.report.collect_runs import collect_runs
+    from ganlab.report.compare import comparison_tables
     from ganlab.run.records import to_json
     from ganlab.utils.files import write_whole
 
     if not paths:
         raise UserError("compare: name at least one run or sweep folder")
-    entries = collect(paths)
-    made = tables(entries, metric, baseline, split)
+    entries = collect_runs(paths)
+    made = comparison_tables(entries, metric, baseline, split)
     if html is not None:
         from ganlab.report.html import compare_page, write_page
 
         write_page(html, compare_page(made, entries))
     if csv is not None:
-        write_whole(csv, table_output.as_csv(made))
+        write_whole(csv, table_output.tables_as_csv(made))
     if json:
-        print(json_.dumps(to_json(table_output.as_records(made)), indent=2))
+        print(json_.dumps(to_json(table_output.tables_as_json(made)), indent=2))
     else:
         table_output.print_tables(made, Console())
     return 0
@@ -77,20 +77,20 @@ def evaluate(
     set_: Set = None,
     device: Device = "auto",
 ) -> int:
-    """Score a saved checkpoint again; the records are added to the run's metrics.jsonl.
+    """Score a saved checkpoint again; add the records to the run's metrics.jsonl.
 
     Parameters
     ----------
     run
         The run folder.
     metric
-        Only these metrics of the experiment, or others by name; can be repeated. Default: all of the experiment's.
+        A metric of the experiment, or another by name; can be repeated. Default: all of the experiment's.
     step
         Which checkpoint. Default: the latest.
     truncation
-        Latents of a normal cut off at this distance from 0; the scores' protocol says it.
+        Draw latents from a normal truncated at this distance from 0; recorded in the score's protocol.
     per_class
-        Each class by itself, and the mean over classes; for runs whose networks know classes.
+        Score each class separately, and the mean over classes; for class-conditional runs.
     device
         Where to compute.
     """
@@ -114,7 +114,7 @@ def score(
     floor: Annotated[bool, Parameter(negative="--no-floor")] = True,
     json: bool = False,
 ) -> int:
-    """Score images that any tool made, under the protocol of a run's scores.
+    """Score images from any source, under the protocol of a run's scores.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def score(
 
 
 def _score(record: Mapping[str, Any]) -> str:
-    """A record's value with its features and its floor."""
+    """A printed score: value, features and floor."""
     features = record["protocol"].get("features", {})
     note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
     floor = f", floor {record['floor']['value']:.4g}" if "floor" in record else ""
@@ -184,13 +184,13 @@ def sample(
     step
         Which checkpoint. Default: the latest.
     label
-        Images of this class alone, by its number; for runs whose networks know classes.
+        Draw only images of this class index; for class-conditional runs.
     truncation
-        Latents of a normal cut off at this distance from 0: the smaller, the more alike the images.
+        Draw latents from a normal truncated at this distance from 0; a smaller one gives less diverse images.
     interpolate
-        Rows that walk from one latent to another, instead of independent images.
+        Interpolate from one latent to another in each row, instead of independent images.
     out
-        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with a PNG an image.
+        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with one PNG per image.
     device
         Where to compute.
     """

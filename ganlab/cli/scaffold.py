@@ -1,7 +1,8 @@
-"""`ganlab new KIND NAME`: a plugin file that works and its test, from the templates of each kind.
+"""Plugin templates of `ganlab new`: writes a working plugin file of a kind, and its test.
 
-Decisions: what is written passes `ganlab check` and its own test as it is, and a test holds that for every kind.
-Nothing is overwritten, and a name that a loaded plugin has is refused now, not when the file is used.
+Decisions:
+- A written file passes `ganlab check` and its own test as it is; a test checks that for every kind.
+- No file is overwritten, and a name that a loaded plugin has is an error now, not when the file is used.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from ganlab.plugin.loader import load_plugins
 from ganlab.utils.errors import UserError, did_you_mean, quote
 from ganlab.utils.files import write_whole
 
-LONGEST = 40
-"""Characters of the longest name, with which every line of a template keeps to 120."""
+MAX_NAME_LENGTH = 40
+"""Longest name in characters; with it no line of a template exceeds 120."""
 
 
 def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
-    """Writes both files; raises UserError with everything that is wrong with kind, name and file."""
+    """Writes a new plugin file and its test; raises UserError with every problem of kind, name and file."""
     test = file.with_name(f"test_{file.name}")
     if problems := [*_name_problems(kind, name), *_file_problems(file, test)]:
         raise UserError(*problems)
@@ -48,8 +49,8 @@ def _name_problems(kind: str, name: str) -> list[str]:
     problems = []
     if kind not in KINDS:
         problems.append(f"unknown kind {quote(kind)}{did_you_mean(kind, KINDS) or '; there are: ' + ', '.join(KINDS)}")
-    if len(name) > LONGEST:
-        problems.append(f"name {quote(name)}: expected at most {LONGEST} characters")
+    if len(name) > MAX_NAME_LENGTH:
+        problems.append(f"name {quote(name)}: expected at most {MAX_NAME_LENGTH} characters")
     elif not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or not name[0].isalpha():
         problems.append(f"name {quote(name)}: expected letters, digits and '_', a letter first, no word of Python's")
     elif kind in KINDS:

@@ -1,4 +1,4 @@
-"""Commands that train: `run`, `sweep`, and `bench`, which times a step."""
+"""The commands that train: `ganlab run`, `ganlab sweep`, and `ganlab bench`, which times a step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(
     no_plugin: Blocked = None,
     dry_run: bool = False,
 ) -> int:
-    """Train an experiment: samples, scores and checkpoints go into a run folder.
+    """Train an experiment; write samples, scores and checkpoints to a run folder.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def run(
     out
         The run folder, exactly. Default: runs/NAME/TIME-seedSEED.
     resume
-        Go on with an interrupted run: the one in --out, the one the file lies in, or the latest unfinished one.
+        Resume an interrupted run: the one in --out, the one the file lies in, or the latest unfinished one.
     anyway
-        With --resume: go on even where the result cannot be the same to the bit.
+        With --resume: resume even where the result cannot be bitwise identical.
     device
         Where to train. auto is CUDA where there is one.
     plugin
@@ -48,7 +48,7 @@ def run(
     no_plugin
         A plugin not to load, by its name in `ganlab plugins`; can be repeated.
     dry_run
-        Check everything, print the resolved experiment, write nothing.
+        Check everything and print the resolved experiment, but write nothing.
     """
     from ganlab.run import train
     from ganlab.run.request import RunRequest
@@ -68,7 +68,7 @@ def run(
         plugin_files=tuple(plugin or ()),
         blocked=tuple(no_plugin or ()),
     )
-    # Of the processes that torchrun starts one speaks.
+    # Of the processes that torchrun starts only the first prints.
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
     if dry_run:
         console.print(train.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
@@ -112,20 +112,20 @@ def sweep(
     launcher: LauncherName = None,
     set_: Set = None,
 ) -> int:
-    """Run every variant of a sweep file with every seed; skips the finished, resumes the rest.
+    """Run every variant of a sweep file with every seed; skip finished runs, resume the others.
 
     Parameters
     ----------
     file
-        The sweep file: base, seeds, a table [variants.NAME] for each variant, and perhaps a table [launcher].
+        The sweep file: base, seeds, a table [variants.NAME] for each variant, and optionally a table [launcher].
     out
         The folder of the sweep. Default: runs/NAME.
     jobs
-        Runs at a time.
+        How many runs at a time.
     launcher
-        Where they run: a launcher of `ganlab plugins launcher`. Default: the sweep file's, else local.
+        What starts the runs: a launcher of `ganlab plugins launcher`. Default: the sweep file's, else local.
     """
-    from ganlab.sweep.launch import launch
+    from ganlab.sweep.launch import launch_runs
     from ganlab.sweep.plan import load_sweep
     from ganlab.utils.signals import signals_as_keyboard_interrupt
 
@@ -138,9 +138,9 @@ def sweep(
     print(f"{total} runs in {folder}" + (f", {skipped} finished already" if skipped else ""), flush=True)
     try:
         with signals_as_keyboard_interrupt():
-            for run, code in launch(loaded, folder, jobs):
+            for run, code in launch_runs(loaded, folder, jobs):
                 done, failed = done + 1, failed + (code != 0)
-                how = "finished" if code == 0 else f"exit code {code} ({run.last_words(folder)})"
+                how = "finished" if code == 0 else f"exit code {code} ({run.last_output_line(folder)})"
                 print(f"{done}/{total}  {run.variant} seed {run.seed}: {how}", flush=True)
     except KeyboardInterrupt:
         raise Interrupted("the sweep was stopped; start it again to go on") from None
@@ -158,15 +158,14 @@ def bench(
     plugin: list[Path] | None = None,
     json: bool = False,
 ) -> int:
-    """Time the step against plain loops of the same arithmetic, in turns: a tutorial's, and one by hand at its best.
+    """Time a training step in turns with two plain loops of the same arithmetic: a tutorial's and a hand-optimized one.
 
     Parameters
     ----------
     experiment
         The experiment file.
     seconds
-        How long the contest lasts, which is five rounds at least; what each plugin in the step costs takes half as
-        long.
+        How long the loops are timed, with five rounds at least; timing each plugin in the step takes half as long.
     device
         Where to compute.
     plugin
@@ -176,8 +175,8 @@ def bench(
     """
     import json as json_
 
-    from ganlab.bench.benchmark import bench as measured
-    from ganlab.bench.report import print_bench
+    from ganlab.bench.benchmark import run_benchmark as measured
+    from ganlab.bench.benchmark_output import print_benchmark
     from ganlab.viz.progress import make_progress_view
 
     if not 0 < seconds < math.inf:
@@ -187,5 +186,5 @@ def bench(
     if json:
         print(json_.dumps(result, indent=2))
     else:
-        print_bench(result, Console())
+        print_benchmark(result, Console())
     return 0

@@ -1,11 +1,11 @@
-"""`ganlab compare`: variants over seeds in one table, or a refusal.
+"""Comparison tables: rows of variants, means over seeds, differences to a baseline; or an error where not comparable.
 
 Decisions:
-- The truth is the run folders; a sweep's `sweep.json` only says which of them are wanted.
-- Values of different protocols never share a table. Runs that differ in more than their seed never share a row.
-- What is missing, diverged or unfinished is shown, and never averaged away: a variant of which a seed diverged is never
+- All values come from the run folders; a sweep's `sweep.json` only lists which runs belong to it.
+- Values of different score protocols never share a table. Runs that differ in more than their seed never share a row.
+- Missing, diverged and unfinished runs are counted in the row, not dropped: a variant of which a seed diverged is never
   called better.
-- Final and best are told apart: the best of a curve is optimistic, and hides a collapse.
+- Final and best are separate columns: the best value of a curve is optimistic, and hides a collapse.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config.load import differences
-from ganlab.report.collect import Entry
-from ganlab.report.statistics import Estimate, estimate, p_value, paired, verdicts
+from ganlab.config.load import differing_options
+from ganlab.report.collect_runs import ComparedRun
+from ganlab.report.statistics import Estimate, holm_verdicts, mean_with_interval, p_value, paired_difference
 from ganlab.utils.errors import UserError, did_you_mean
 
 
 @frozen
-class Row:
-    """One variant. `best_steps` are the steps of each finished seed's best value; `others` counts those not finished.
+class ComparisonRow:
+    """A row of a comparison table: one variant over its seeds.
 
-    `difference` is the one to the baseline, `p` its p value taken alone; the verdict is one of all rows together, and
-    `held_back` says whether it would be told were this row the only one.
+    best_steps: the step of each finished run's best value. others: how many runs have each other status.
+    difference: the mean difference to the baseline. p: its p value, not corrected for the other rows.
+    verdict: by Holm's procedure over all rows. held_back: whether there would be another verdict on this row alone.
     """
 
     variant: str
@@ -49,8 +50,8 @@ class Row:
 
 
 @frozen
-class Table:
-    """Rows, best first, of one metric under one protocol; `given` names the variants of which only images are known."""
+class ComparisonTable:
+    """A comparison table of one metric under one score protocol: rows, best first; `given` names the score files."""
 
     metric: str
     better: str | None
@@ -58,11 +59,13 @@ class Table:
     floor: Mapping[str, Any] | None
     baseline: str
     given: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
 
-def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, split: bool) -> list[Table]:
-    """One table, or with `split` one for each protocol. Raises UserError where values would not compare."""
+def comparison_tables(
+    entries: Sequence[ComparedRun], metric: str | None, baseline: str | None, split: bool
+) -> list[ComparisonTable]:
+    """Builds the comparison table, or with `split` one for each protocol; UserError where values are not comparable."""
     names = list(dict.fromkeys(record["name"] for entry in entries for record in entry.records))
     if not names:
         raise UserError(
@@ -87,17 +90,17 @@ def tables(entries: Sequence[Entry], metric: str | None, baseline: str | None, s
     for group in groups.values():
         inside = {entry.variant for entry in group}
         mine = [entry for entry in entries if entry in group or (entry.variant in inside and not entry.curve(metric))]
-        result.append(_table(mine, metric, baseline if baseline in inside else mine[0].variant))
+        result.append(_build_table(mine, metric, baseline if baseline in inside else mine[0].variant))
     return result
 
 
-def _by_protocol(entries: Sequence[Entry], metric: str) -> dict[str, list[Entry]]:
-    """Runs by the protocol of their values; a run whose own values differ in protocol is refused.
+def _by_protocol(entries: Sequence[ComparedRun], metric: str) -> dict[str, list[ComparedRun]]:
+    """Groups the runs of a comparison by the protocol of their values; UserError where one run has several protocols.
 
-    Whose weights made given images is not known, so they stand beside averaged weights and beside plain ones.
+    It is unknown which weights made the images of a score file, so it joins a group with EMA or with plain weights.
     """
-    groups: dict[str, list[Entry]] = {}
-    # Runs come first, so that there is a group that given images can join.
+    groups: dict[str, list[ComparedRun]] = {}
+    # Runs come first, so that there is a group that a score file can join.
     for entry in sorted(entries, key=lambda entry: entry.seed is None):
         protocols = {json.dumps(record["protocol"], sort_keys=True) for record in entry.curve(metric)}
         if len(protocols) > 1:
@@ -105,19 +108,21 @@ def _by_protocol(entries: Sequence[Entry], metric: str) -> dict[str, list[Entry]
         for protocol in protocols:
             key = protocol
             if entry.seed is None:
-                key = next((known for known in groups if _but_weights(known) == _but_weights(protocol)), protocol)
+                key = next(
+                    (known for known in groups if _without_weights(known) == _without_weights(protocol)), protocol
+                )
             groups.setdefault(key, []).append(entry)
     return groups
 
 
-def _but_weights(protocol: str) -> dict[str, Any]:
+def _without_weights(protocol: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(protocol).items() if key != "weights"}
 
 
-def _protocol_problems(metric: str, groups: Mapping[str, Sequence[Entry]]) -> list[str]:
-    """A line for each part of the protocol that differs, with who has which."""
+def _protocol_problems(metric: str, groups: Mapping[str, Sequence[ComparedRun]]) -> list[str]:
+    """One line for each key in which the score protocols of a comparison differ, with the variants of each value."""
     protocols = [json.loads(text) for text in groups]
-    keys = {key for protocol in protocols[1:] for key in differences(protocols[0], protocol, "protocol")}
+    keys = {key for protocol in protocols[1:] for key in differing_options(protocols[0], protocol, "protocol")}
     if {protocol.get("weights") for protocol in protocols} in ({"ema", "given"}, {"plain", "given"}):
         keys.discard("protocol.weights")
     lines = []
@@ -133,55 +138,62 @@ def _protocol_problems(metric: str, groups: Mapping[str, Sequence[Entry]]) -> li
     return [*lines, f"{metric}: values of different protocols do not compare; --split makes a table for each"]
 
 
-def _table(entries: Sequence[Entry], metric: str, baseline: str) -> Table:
+def _build_table(entries: Sequence[ComparedRun], metric: str, baseline: str) -> ComparisonTable:
     given = [entry for entry in entries if entry.seed is None]
-    # A run's protocol says whose weights were scored.
+    # Runs are last: their protocol says which weights were scored.
     curves = [entry.curve(metric) for entry in (*given, *(entry for entry in entries if entry.seed is not None))]
     last = next(curve[-1] for curve in reversed(curves) if curve)
     better = last.get("better")
-    by_variant: dict[str, list[Entry]] = {}
+    by_variant: dict[str, list[ComparedRun]] = {}
     for entry in entries:
         by_variant.setdefault(entry.variant, []).append(entry)
-    finals = {variant: _finals(mine, metric) for variant, mine in by_variant.items()}
-    apart = {variant: paired(own, finals[baseline]) for variant, own in finals.items() if variant != baseline}
-    said = verdicts(apart, better)
+    finals = {variant: _final_values(mine, metric) for variant, mine in by_variant.items()}
+    apart = {
+        variant: paired_difference(own, finals[baseline]) for variant, own in finals.items() if variant != baseline
+    }
+    said = holm_verdicts(apart, better)
     rows = [
-        _row(variant, mine, metric, better, apart.get(variant), said.get(variant, "baseline"))
+        _build_row(variant, mine, metric, better, apart.get(variant), said.get(variant, "baseline"))
         for variant, mine in by_variant.items()
     ]
     sign = -1 if better == "higher" else 1
     rows.sort(key=lambda row: (not math.isfinite(row.final.mean), sign * row.final.mean, row.variant))
     floor = next((curve[-1]["floor"] for curve in curves if curve and "floor" in curve[-1]), None)
     names = tuple(entry.variant for entry in given)
-    return Table(metric, better, last["protocol"], floor, baseline, names, tuple(rows))
+    return ComparisonTable(metric, better, last["protocol"], floor, baseline, names, tuple(rows))
 
 
-def _finals(entries: Iterable[Entry], metric: str) -> dict[int | None, float]:
+def _final_values(entries: Iterable[ComparedRun], metric: str) -> dict[int | None, float]:
     return {entry.seed: float(entry.curve(metric)[-1]["value"]) for entry in entries if entry.status == "finished"}
 
 
-def _row(
-    variant: str, entries: Sequence[Entry], metric: str, better: str | None, difference: Estimate | None, said: str
-) -> Row:
+def _build_row(
+    variant: str,
+    entries: Sequence[ComparedRun],
+    metric: str,
+    better: str | None,
+    difference: Estimate | None,
+    said: str,
+) -> ComparisonRow:
     finished = [entry for entry in entries if entry.status == "finished"]
-    bests = [_best(entry.curve(metric), better) for entry in finished]
+    bests = [_best_record(entry.curve(metric), better) for entry in finished]
     others: dict[str, int] = {}
     for entry in entries:
         if entry.status != "finished":
             others[entry.status] = others.get(entry.status, 0) + 1
-    alone = "baseline" if difference is None else verdicts({variant: difference}, better)[variant]
+    alone = "baseline" if difference is None else holm_verdicts({variant: difference}, better)[variant]
     held_back = alone != said
     if others.get("diverged") and alone == "better":
         said, held_back = "cannot tell", False
     ran = [entry for entry in finished if entry.log]
     rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in ran]
-    return Row(
+    return ComparisonRow(
         variant=variant,
         finished=len(finished),
         wanted=len(entries),
         others=others,
-        final=estimate(list(_finals(entries, metric).values())),
-        best=estimate([float(record["value"]) for record in bests]),
+        final=mean_with_interval(list(_final_values(entries, metric).values())),
+        best=mean_with_interval([float(record["value"]) for record in bests]),
         best_steps=tuple(record["step"] for record in bests if "step" in record),
         difference=difference,
         p=None if difference is None else p_value(difference),
@@ -193,8 +205,8 @@ def _row(
     )
 
 
-def _best(curve: Sequence[Mapping[str, Any]], better: str | None) -> Mapping[str, Any]:
-    """The best value of a curve: one that is not finite is best only where there is no other."""
+def _best_record(curve: Sequence[Mapping[str, Any]], better: str | None) -> Mapping[str, Any]:
+    """The record with the best value of a metric's curve; a value that is not finite only where there is no other."""
     sign = -1 if better == "higher" else 1
     finite = [record for record in curve if math.isfinite(float(record["value"]))]
     return min(finite, key=lambda record: sign * record["value"]) if finite and better else curve[-1]

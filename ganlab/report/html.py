@@ -1,4 +1,4 @@
-"""Self-contained pages: a comparison, or one run. Pictures are inside the file, and whatever a run is named is text."""
+"""Self-contained HTML pages of a comparison or of one run: images are embedded, names from runs are escaped."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import jinja2
 
-from ganlab.config.load import differences
-from ganlab.report.collect import Entry
-from ganlab.report.compare import Table
-from ganlab.report.table_output import HEADINGS, cells, in_words, notes
+from ganlab.config.load import differing_options
+from ganlab.report.collect_runs import ComparedRun
+from ganlab.report.compare import ComparisonTable
+from ganlab.report.table_output import HEADINGS, format_protocol, row_cells, table_notes
 from ganlab.run.alarms import spans
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
@@ -22,40 +22,42 @@ from ganlab.utils.files import write_whole
 from ganlab.viz.plots import metric_curves_png
 from ganlab.viz.progress import format_duration
 
-OVER_TIME = 6
-"""Sample grids of one run in its report: the first, the last, and some between."""
+MAX_SAMPLE_GRIDS = 6
+"""Sample grids of one run on its page: the first, the last, and some between."""
 
 
-def compare_page(tables: Sequence[Table], entries: Sequence[Entry]) -> str:
-    """The page of a comparison: table, curves with bands over seeds, samples, what differs, how to repeat it."""
+def compare_page(tables: Sequence[ComparisonTable], entries: Sequence[ComparedRun]) -> str:
+    """The HTML page of a comparison: tables, curves with bands over seeds, samples, differing options, commands."""
     by_path = {entry.path: entry for entry in entries}
-    content = [_table(table, by_path) for table in tables]
-    return _rendered("compare.html", title="Comparison: " + ", ".join(t.metric for t in tables), tables=content)
+    content = [_table_content(table, by_path) for table in tables]
+    return _render_template("compare.html", title="Comparison: " + ", ".join(t.metric for t in tables), tables=content)
 
 
-def _table(table: Table, by_path: Mapping[Path, Entry]) -> dict[str, Any]:
+def _table_content(table: ComparisonTable, by_path: Mapping[Path, ComparedRun]) -> dict[str, Any]:
     runs = {row.variant: [by_path[path] for path in row.paths if by_path[path].experiment] for row in table.rows}
     shown = {variant: min(mine, key=lambda entry: entry.seed or 0) for variant, mine in runs.items() if mine}
-    curves = {variant: [_points(entry, table.metric) for entry in mine] for variant, mine in runs.items()}
+    curves = {variant: [_curve_points(entry, table.metric) for entry in mine] for variant, mine in runs.items()}
     grids = []
     for variant, entry in shown.items():
-        if pictures := _samples(entry.path):
-            step, path = pictures[-1]
-            grids.append({"variant": variant, "seed": entry.seed, "step": step, "image": _inline(path.read_bytes())})
+        if sample_grids := _sample_grids(entry.path):
+            step, path = sample_grids[-1]
+            grids.append(
+                {"variant": variant, "seed": entry.seed, "step": step, "image": _png_data_url(path.read_bytes())}
+            )
     lines = []
     if table.baseline in shown:
         before = shown[table.baseline].experiment
         for variant, entry in shown.items():
-            for key in differences(before, entry.experiment):
-                old, new = (_at(experiment, key) for experiment in (before, entry.experiment))
+            for key in differing_options(before, entry.experiment):
+                old, new = (_option_text(experiment, key) for experiment in (before, entry.experiment))
                 lines.append({"variant": variant, "key": key, "before": old, "here": new})
     return {
         "metric": table.metric,
         "baseline": table.baseline,
         "headings": [heading.format(baseline=table.baseline) for heading in HEADINGS],
-        "rows": [{"cells": cells(row)} for row in table.rows],
-        "notes": notes(table),
-        "curves": _inline(metric_curves_png(curves, table.metric, table.floor)),
+        "rows": [{"cells": row_cells(row)} for row in table.rows],
+        "notes": table_notes(table),
+        "curves": _png_data_url(metric_curves_png(curves, table.metric, table.floor)),
         "grids": grids,
         "differences": lines,
         "commands": [f"ganlab run {entry.path / 'experiment.toml'}" for mine in runs.values() for entry in mine],
@@ -63,7 +65,7 @@ def _table(table: Table, by_path: Mapping[Path, Entry]) -> dict[str, Any]:
 
 
 def report_page(path: Path) -> str:
-    """The page of one run: scores, plots, samples over time, the experiment."""
+    """The HTML page of one run: scores, plots, samples over time, the experiment file."""
     info, records = read_info(path), read_records(path / "metrics.jsonl")
     scores = []
     for name, entry in info.get("metrics", {}).items():
@@ -77,15 +79,16 @@ def report_page(path: Path) -> str:
                 "best": f"{float(best['value']):.5g} at step {best['step']:,}" if best else "",
             }
         )
-    pictures = _samples(path)
-    some = sorted({round(i * (len(pictures) - 1) / (OVER_TIME - 1)) for i in range(OVER_TIME)}) if pictures else []
+    sample_grids = _sample_grids(path)
+    last = len(sample_grids) - 1
+    some = sorted({round(i * last / (MAX_SAMPLE_GRIDS - 1)) for i in range(MAX_SAMPLE_GRIDS)}) if sample_grids else []
     plots = [path / "plots" / f"{name}.png" for name in ("losses", "schedules", "scores", "metrics")]
-    protocols = {f"{record['name']}: {in_words(record['protocol'])}": None for record in records}
+    protocols = {f"{record['name']}: {format_protocol(record['protocol'])}": None for record in records}
     alarmed = [
         f"{name}, from step {first:,} to step {last:,}" for name, first, last in spans(read_records(path / "log.jsonl"))
     ]
     how_far = f"{info['status']} at step {info.get('step', 0):,} of {info['total_steps']:,}"
-    return _rendered(
+    return _render_template(
         "report.html",
         title=f"{info['name']}, seed {info['seed']}",
         status=f"{how_far} in {format_duration(info.get('seconds', 0.0))}, on {info['device']}",
@@ -93,35 +96,35 @@ def report_page(path: Path) -> str:
         alarms=alarmed,
         scores=scores,
         notes=list(protocols),
-        plots=[{"name": plot.stem, "image": _inline(plot.read_bytes())} for plot in plots if plot.is_file()],
-        grids=[{"step": pictures[i][0], "image": _inline(pictures[i][1].read_bytes())} for i in some],
+        plots=[{"name": plot.stem, "image": _png_data_url(plot.read_bytes())} for plot in plots if plot.is_file()],
+        grids=[{"step": sample_grids[i][0], "image": _png_data_url(sample_grids[i][1].read_bytes())} for i in some],
         command=f"ganlab run {path / 'experiment.toml'}",
         experiment=(path / "experiment.toml").read_text(encoding="utf-8", errors="replace"),
     )
 
 
-def _rendered(template: str, **content: Any) -> str:
+def _render_template(template: str, **content: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ganlab.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template(template).render(**content)
 
 
-def _inline(png: bytes) -> str:
+def _png_data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _samples(run: Path) -> list[tuple[int, Path]]:
+def _sample_grids(run: Path) -> list[tuple[int, Path]]:
     """The sample grids of a run by step."""
     return sorted((int(path.stem.removeprefix("step-")), path) for path in (run / "samples").glob("step-*.png"))
 
 
-def _points(entry: Entry, metric: str) -> list[tuple[int, float]]:
+def _curve_points(entry: ComparedRun, metric: str) -> list[tuple[int, float]]:
     return [(record["step"], float(record["value"])) for record in entry.curve(metric)]
 
 
-def _at(experiment: Any, key: str) -> str:
-    """The value under a dotted key as text; empty where there is none."""
+def _option_text(experiment: Any, key: str) -> str:
+    """The value of an experiment's dotted key as text for an HTML page; empty where it is absent."""
     for part in key.split("."):
         experiment = experiment.get(part) if isinstance(experiment, Mapping) else None
     if experiment is None:
@@ -130,7 +133,7 @@ def _at(experiment: Any, key: str) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Writes a page; raises UserError for a name that a browser would not take for one."""
+    """Writes an HTML page; raises UserError for a file name that does not end in .html or .htm."""
     if path.suffix not in (".html", ".htm"):
         raise UserError(f"--html {path}: expected a file name that ends in .html")
     write_whole(path, page)

@@ -1,4 +1,4 @@
-"""A comparison as a table for people, as CSV and as JSON."""
+"""Output of comparison tables: printed for the terminal, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ganlab.report.compare import Row, Table
+from ganlab.report.compare import ComparisonRow, ComparisonTable
 from ganlab.report.statistics import Estimate
-from ganlab.viz.progress import duration
+from ganlab.viz.progress import format_duration
 
 HEADINGS = ("variant", "seeds", "final", "best", "at step", "against {baseline}", "verdict", "time", "img/s")
 
-WIDEST = 10_000
-"""Columns of what has no width."""
+UNLIMITED_WIDTH = 10_000
+"""Characters in a line of a file or a pipe, which have no width."""
 
 
-def as_records(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """The tables as JSON: a record a table, with its protocol, baseline and rows."""
+def tables_as_json(tables: Sequence[ComparisonTable]) -> list[dict[str, Any]]:
+    """Comparison tables as JSON: an object for each table, with its protocol, baseline and rows."""
     return [
         {
             **attrs.asdict(table, filter=lambda attribute, _: attribute.name != "rows"),
@@ -35,14 +35,14 @@ def as_records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     ]
 
 
-def as_csv(tables: Sequence[Table]) -> str:
-    """The rows of all tables, an estimate in four columns."""
+def tables_as_csv(tables: Sequence[ComparisonTable]) -> str:
+    """The rows of all comparison tables as CSV, an estimate in four columns."""
     stream = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for table in tables:
         for row in table.rows:
             flat: dict[str, Any] = {"metric": table.metric, "variant": row.variant}
-            flat |= {"finished": row.finished, "wanted": row.wanted, "others": others(row)}
+            flat |= {"finished": row.finished, "wanted": row.wanted, "others": format_unfinished(row)}
             for name in ("final", "best", "difference"):
                 part: Estimate | None = getattr(row, name)
                 empty = {"mean": None, "low": None, "high": None, "count": None}
@@ -56,25 +56,25 @@ def as_csv(tables: Sequence[Table]) -> str:
     return stream.getvalue()
 
 
-def print_tables(tables: Sequence[Table], console: Console) -> None:
-    """The tables for a person, each with what its values mean."""
+def print_tables(tables: Sequence[ComparisonTable], console: Console) -> None:
+    """Prints comparison tables, each followed by notes on its protocol and statistics."""
     for table in tables:
         arrow = {"lower": ", lower is better", "higher": ", higher is better"}.get(table.better or "", "")
         rich = RichTable(title=Text(f"{table.metric}{arrow}"), title_justify="left")
         for heading in HEADINGS:
             rich.add_column(Text(heading.format(baseline=table.baseline)), overflow="fold")
         for row in table.rows:
-            rich.add_row(*map(Text, cells(row)))
-        _print_fitting(rich, [cells(row) for row in table.rows], console)
-        for line in notes(table):
+            rich.add_row(*map(Text, row_cells(row)))
+        print_rich_table(rich, [row_cells(row) for row in table.rows], console)
+        for line in table_notes(table):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_fitting(table: RichTable, rows: Sequence[Sequence[str]], console: Console) -> None:
-    """A table; on a terminal where its words do not fit, a line a cell. A file or a pipe has no width to fold at."""
+def print_rich_table(table: RichTable, rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Prints a rich table; on a terminal too narrow for its words one line for each cell, in a file never folded."""
     if not console.is_terminal:
-        console.width = WIDEST
-    if Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum <= console.width:
+        console.width = UNLIMITED_WIDTH
+    if Measurement.get(console, console.options.update(max_width=UNLIMITED_WIDTH), table).minimum <= console.width:
         console.print(table)
         return
     lines = [str(table.title)]
@@ -84,25 +84,26 @@ def _print_fitting(table: RichTable, rows: Sequence[Sequence[str]], console: Con
     console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
-def _in_words(lever: bool | list[str]) -> str:
-    if isinstance(lever, list):
-        return ", ".join(lever) or "no"
-    return "yes" if lever else "no"
+def format_setting(setting: bool | list[str]) -> str:
+    """A setting as text: yes, no, or a list."""
+    if isinstance(setting, list):
+        return ", ".join(setting) or "no"
+    return "yes" if setting else "no"
 
 
-def cells(row: Row) -> list[str]:
-    """A row as texts, in the order of the printed table."""
+def row_cells(row: ComparisonRow) -> list[str]:
+    """The cells of a comparison row as text, in the order of `HEADINGS`."""
     seeds = f"{row.finished} of {row.wanted}"
-    difference = "" if row.difference is None else shown(row.difference, sign="+")
-    time = duration(row.seconds) if math.isfinite(row.seconds) else "-"
+    difference = "" if row.difference is None else format_estimate(row.difference, sign="+")
+    time = format_duration(row.seconds) if math.isfinite(row.seconds) else "-"
     rate = f"{row.images_per_second:,.0f}" if math.isfinite(row.images_per_second) else "-"
     steps = sorted(set(row.best_steps))
     at = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,}-{steps[-1]:,}" if steps else "-"
     return [
         row.variant,
-        f"{seeds} ({others(row)})" if row.others else seeds,
-        shown(row.final),
-        shown(row.best),
+        f"{seeds} ({format_unfinished(row)})" if row.others else seeds,
+        format_estimate(row.final),
+        format_estimate(row.best),
         at,
         difference,
         row.verdict,
@@ -111,12 +112,12 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def others(row: Row) -> str:
+def format_unfinished(row: ComparisonRow) -> str:
     return ", ".join(f"{count} {status}" for status, count in row.others.items())
 
 
-def shown(part: Estimate, sign: str = "") -> str:
-    """A mean with its interval; one seed has none, and says so."""
+def format_estimate(part: Estimate, sign: str = "") -> str:
+    """An estimate as text: the mean and its interval, or "[one seed]" without one."""
     if part.count == 0:
         return "-"
     mean = f"{part.mean:{sign}.4g}"
@@ -125,9 +126,9 @@ def shown(part: Estimate, sign: str = "") -> str:
     return f"{mean} [{part.low:{sign}.4g}, {part.high:{sign}.4g}]"
 
 
-def notes(table: Table) -> list[str]:
-    """What the values stand on, and how far they reach."""
-    lines = [f"protocol: {in_words(table.protocol)}"]
+def table_notes(table: ComparisonTable) -> list[str]:
+    """The notes below a comparison table: protocol, statistics, floor, and what limits the verdicts."""
+    lines = [f"protocol: {format_protocol(table.protocol)}"]
     lines.append(
         "mean and 95% t interval over seeds; differences are paired by seed; best is each run's own best value"
     )
@@ -156,7 +157,7 @@ def notes(table: Table) -> list[str]:
     return lines
 
 
-def in_words(protocol: Mapping[str, Any]) -> str:
+def format_protocol(protocol: Mapping[str, Any]) -> str:
     parts = []
     for key, value in protocol.items():
         if isinstance(value, Mapping):

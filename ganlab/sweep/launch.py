@@ -1,4 +1,4 @@
-"""ganlab.sweep.launch."""
+"""Launching a sweep: its unfinished runs are handed to the launcher, as one `ganlab run` command each."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ganlab.protocols import Task
-from ganlab.sweep.plan import Planned, Sweep
-from ganlab.sweep.sweep_dir import FILE
+from ganlab.sweep.plan import PlannedRun, Sweep
+from ganlab.sweep.sweep_folder import FILE
 from ganlab.utils.files import write_whole
 
 
-def launch(sweep: Sweep, out: Path, jobs: int) -> Iterator[tuple[Planned, int]]:
-    """Starts what has not finished and yields each run with its exit code as it ends."""
+def launch_runs(sweep: Sweep, out: Path, jobs: int) -> Iterator[tuple[PlannedRun, int]]:
+    """Writes `sweep.json`, starts the sweep's unfinished runs, and yields each with its exit code as it ends.
+
+    out: the sweep's folder. jobs: how many runs the launcher keeps going at a time.
+    """
     write_whole(
         out / FILE,
         json.dumps({"name": sweep.name, "seeds": sweep.seeds, "variants": sweep.variants}, indent=2) + "\n",
     )
-    runs: dict[str, Planned] = {}
+    runs: dict[str, PlannedRun] = {}
     tasks = []
     for run in sweep.planned:
         if run.finished(out):

@@ -18,7 +18,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from ganlab.bench.benchmark import in_turns, median_ratio
+from ganlab.bench.benchmark import median_ratio, time_in_turns
 from ganlab.config.load import load_experiment
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.run.callbacks.callback_list import CallbackList
@@ -102,7 +102,7 @@ def test_ten_more_plugins_and_three_trackers(
     rates: dict[str, list[float]] = {}
 
     def compare() -> None:
-        rates.update(in_turns(contest, 30, CPU, lambda done, total: None))
+        rates.update(time_in_turns(contest, 30, CPU, lambda done, total: None))
 
     benchmark.pedantic(compare, rounds=1)
     slower = median_ratio(*rates.values()) - 1

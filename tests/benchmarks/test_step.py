@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ganlab.bench.benchmark import Contestant, contestants
+from ganlab.bench.benchmark import StepFunction, timed_loops
 from ganlab.config.load import load_experiment
 from ganlab.training.build import build
 from ganlab.utils.device import pick_device
@@ -28,10 +28,10 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @cache
-def loops(case: str) -> dict[str, Contestant]:
+def loops(case: str) -> dict[str, StepFunction]:
     file, overrides = CASES[case]
     experiment, plugins = load_experiment(EXPERIMENTS / file, overrides)
-    return contestants(experiment, build(experiment, plugins.registry, places(), pick_device("auto")))
+    return timed_loops(experiment, build(experiment, plugins.registry, places(), pick_device("auto")))
 
 
 @pytest.mark.parametrize("loop", ["ganlab", "tutorial", "by hand"])

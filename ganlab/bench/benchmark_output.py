@@ -1,4 +1,4 @@
-"""ganlab.bench.report."""
+"""The printed results of `ganlab bench`: a table of loops and speeds, and lines on the parts of a step."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ganlab.report.table_output import _in_words, _print_fitting
+from ganlab.report.table_output import format_setting, print_rich_table
 
 
-def print_bench(result: Mapping[str, Any], console: Console) -> None:
-    """What `ganlab bench` measured."""
+def print_benchmark(result: Mapping[str, Any], console: Console) -> None:
+    """Prints the results of a benchmark."""
     rates, ratios = result["steps_per_second"], result["ratios"]
-    contest = RichTable(title=f"{result['experiment']}, batch {result['batch_size']}", title_justify="left")
+    table = RichTable(title=f"{result['experiment']}, batch {result['batch_size']}", title_justify="left")
     for heading in ("loop", "steps/s", "ms a step", "ganlab is"):
-        contest.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold")
     rows = [
         [name, f"{rate:,.2f}", f"{1000 / rate:,.2f}", f"{ratios[name]:.2f} times as fast" if name in ratios else ""]
         for name, rate in rates.items()
     ]
     for row in rows:
-        contest.add_row(*row)
-    _print_fitting(contest, rows, console)
+        table.add_row(*row)
+    print_rich_table(table, rows, console)
     where = f"{result['device']}, {result['threads']} threads, torch {result['torch']}, {result['precision']}"
     parts = ", ".join(
         f"{'of which penalties' if name == 'penalties' else name} {value:.2f}"
@@ -34,7 +34,7 @@ def print_bench(result: Mapping[str, Any], console: Console) -> None:
     unfit = result["unfit_for_capture"]
     lines = [
         f"{where}; medians of {result['rounds']} rounds in turns",
-        "; ".join(f"{name}: {_in_words(value)}" for name, value in levers.items()),
+        "; ".join(f"{name}: {format_setting(value)}" for name, value in levers.items()),
         f"fit for capture as a CUDA graph: {f'no: {unfit}' if unfit else 'yes'}",
         f"milliseconds of a step: {parts}",
         f"{top['gflop_per_step']:.2f} Gflop a step: {top['share']:.0%} of the {top['gflops']:,.0f} Gflop/s of "

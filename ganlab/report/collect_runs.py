@@ -1,4 +1,4 @@
-"""ganlab.report.collect."""
+"""Collecting the runs of a comparison from sweep folders, run folders and files of `ganlab score --json`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config.load import differences
+from ganlab.config.load import differing_options
 from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
-from ganlab.sweep.sweep_dir import FILE, wanted_runs
+from ganlab.sweep.sweep_folder import FILE, wanted_runs
 from ganlab.utils.errors import UserError, one_line
 
 
 @frozen
-class Entry:
-    """One run, or one that is wanted and is not there (`status` "missing"), or the scores of given images.
+class ComparedRun:
+    """A run in a comparison; or a run that a sweep lists and has no folder (`status` "missing"); or a score file.
 
-    Given images have no seed and no experiment: `ganlab score` wrote their records.
+    A score file holds the records that `ganlab score --json` wrote for images of any origin: no seed, no experiment.
     """
 
     variant: str
@@ -34,10 +34,10 @@ class Entry:
     experiment: Mapping[str, Any]
 
     def curve(self, metric: str) -> list[Mapping[str, Any]]:
-        """The values that the run itself took of a metric, by step.
+        """The records of one metric in the order of steps: those that the run itself wrote.
 
-        Of what it never took, such as the scores of each class, those of `ganlab eval`: the last of each step, if there
-        is one of the run's last step.
+        Where it wrote none, such as of scores per class, those of `ganlab eval`: the last record of each step, if the
+        run's last step has one.
         """
         records = [record for record in self.records if record["name"] == metric]
         own = [record for record in records if not record.get("eval")]
@@ -45,42 +45,42 @@ class Entry:
         return own or [later[step] for step in sorted(later) if self.info.get("step") in later]
 
 
-def collect(paths: Iterable[Path]) -> list[Entry]:
-    """The runs below the paths: all that sweep folders want, and single run folders under their experiment's name.
+def collect_runs(paths: Iterable[Path]) -> list[ComparedRun]:
+    """Collects the runs below the paths: all that a sweep folder lists, and single run folders by experiment name.
 
     A path can also be a file that `ganlab score --json` printed; its name without .json is the variant.
 
-    Raises UserError where there is none, or where two runs of one variant differ in more than their seed.
+    Raises UserError where a path holds no run, or where two runs of one variant differ in more than their seed.
     """
-    entries: dict[Path, Entry] = {}
+    entries: dict[Path, ComparedRun] = {}
     problems = []
     for path in paths:
-        found = list(_below(path))
+        found = list(_runs_below(path))
         if not found:
             problems.append(f"{path}: no run or sweep folder, and no file of `ganlab score --json`")
         entries |= {entry.path.resolve(): entry for entry in found}
-    problems += _differing(entries.values())
+    problems += _variant_conflicts(entries.values())
     if problems:
         raise UserError(*problems)
     return list(entries.values())
 
 
-def _below(path: Path) -> Iterable[Entry]:
+def _runs_below(path: Path) -> Iterable[ComparedRun]:
     if path.is_file():
-        yield Entry(path.stem, None, path, "finished", {}, _given(path), [], {})
+        yield ComparedRun(path.stem, None, path, "finished", {}, _read_score_file(path), [], {})
         return
     sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
     for sweep in sweeps:
         for variant, seed in wanted_runs(sweep):
-            yield _entry(sweep / variant / f"seed-{seed}", variant, seed)
+            yield _read_run(sweep / variant / f"seed-{seed}", variant, seed)
     for file in sorted(path.rglob("run.json")) if path.is_dir() else []:
         if not any(file.is_relative_to(sweep) for sweep in sweeps):
             info = read_info(file.parent)
-            yield _entry(file.parent, info["name"], info["seed"])
+            yield _read_run(file.parent, info["name"], info["seed"])
 
 
-def _given(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of `ganlab score --json`."""
+def _read_score_file(path: Path) -> list[dict[str, Any]]:
+    """Reads the records of a file of `ganlab score --json`."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -99,19 +99,19 @@ def _is_record(record: object) -> bool:
     return isinstance(record.get("protocol"), dict) and (number or value in ("nan", "inf", "-inf"))
 
 
-def _entry(path: Path, variant: str, seed: int) -> Entry:
+def _read_run(path: Path, variant: str, seed: int) -> ComparedRun:
     if not (path / "run.json").is_file():
-        return Entry(variant, seed, path, "missing", {}, [], [], {})
+        return ComparedRun(variant, seed, path, "missing", {}, [], [], {})
     info = read_info(path)
     experiment = read_toml(path / "experiment.toml")
     records, log = read_records(path / "metrics.jsonl"), read_records(path / "log.jsonl")
-    return Entry(variant, seed, path, info["status"], info, records, log, experiment)
+    return ComparedRun(variant, seed, path, info["status"], info, records, log, experiment)
 
 
-def _differing(entries: Iterable[Entry]) -> list[str]:
-    """A line for each variant whose runs are not of one experiment, or that has a seed twice."""
-    first: dict[str, Entry] = {}
-    taken: dict[tuple[str, int | None], Entry] = {}
+def _variant_conflicts(entries: Iterable[ComparedRun]) -> list[str]:
+    """Problems of a comparison: variants whose runs have different experiments, or that have a seed twice."""
+    first: dict[str, ComparedRun] = {}
+    taken: dict[tuple[str, int | None], ComparedRun] = {}
     problems = []
     for entry in entries:
         if entry.status == "missing":
@@ -122,7 +122,7 @@ def _differing(entries: Iterable[Entry]) -> list[str]:
                 f"{other.path} and {entry.path}: a file and runs are both called {entry.variant!r}; rename it"
             )
             continue
-        keys = differences(other.experiment, entry.experiment)
+        keys = differing_options(other.experiment, entry.experiment)
         if keys:
             where = f"{other.path} and {entry.path} differ in {one_line(keys[0], 100)}"
             what = f"{entry.variant!r} is two experiments: {where}"

@@ -1,4 +1,4 @@
-"""ganlab.sweep.sweep_dir."""
+"""The folder of a sweep: its file `sweep.json`, which lists the sweep's variants and seeds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from typing import TypeGuard
 from ganlab.config.schema import NAME
 from ganlab.utils.errors import UserError, one_line
 
+FILE = "sweep.json"
+
 
 def wanted_runs(folder: Path) -> list[tuple[str, int]]:
-    """Variant and seed of each run that a sweep's folder is to hold; raises UserError where its list is damaged."""
+    """Returns variant and seed of each run that `sweep.json` of a sweep's folder lists.
+
+    Raises UserError where the file cannot be read or is damaged.
+    """
     file = folder / FILE
     anew = f"`ganlab sweep` with --out {folder} writes it anew"
     try:
@@ -24,15 +29,13 @@ def wanted_runs(folder: Path) -> list[tuple[str, int]]:
     seeds, variants = (table.get("seeds"), table.get("variants")) if isinstance(table, dict) else (None, None)
     if not isinstance(variants, dict) or not all(re.fullmatch(NAME, name) for name in variants):
         variants = None
-    if not variants or not _are_seeds(seeds):
+    if not variants or not are_seeds(seeds):
         raise UserError(f"{file}: damaged: it holds no seeds and variants; {anew}")
     return [(variant, seed) for variant in variants for seed in seeds]
 
 
-def _are_seeds(seeds: object) -> TypeGuard[list[int]]:
+def are_seeds(seeds: object) -> TypeGuard[list[int]]:
+    """Whether a sweep's `seeds` are a list of different whole numbers from 0 to 2**63 - 1, with one at least."""
     if not isinstance(seeds, list) or not seeds:
         return False
     return all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds) and len(set(seeds)) == len(seeds)
-
-
-FILE = "sweep.json"

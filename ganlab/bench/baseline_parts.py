@@ -1,0 +1,86 @@
+"""What both baseline loops of `ganlab bench` share: networks, optimisers, loss, penalties and the batch of real images.
+
+The parts are built from the experiment in the order in which ganlab builds them, so that the first steps can be
+compared value by value. The loops share no code with `ganlab.training`'s step and follow no schedule: an optimiser's
+options stay as the experiment has them, which costs the same time.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from ganlab.config.schema import Experiment
+from ganlab.nn import dropout, memory_format
+from ganlab.protocols import Step
+from ganlab.training.loop import Training
+from ganlab.utils.rng import derived_seed, seed_everything
+
+RealBatch = tuple[Tensor, Tensor | None]
+"""Real images as floats, and their condition."""
+
+
+@frozen
+class BaselineParts:
+    """The networks, optimisers, loss and penalties that a baseline loop of the benchmark trains with."""
+
+    g: nn.Module
+    d: nn.Module
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    loss: Any
+    penalties: Any
+
+
+def build_parts(experiment: Experiment, training: Training, prepared: bool) -> BaselineParts:
+    """Builds a baseline loop's networks, with the weights that ganlab's have at step 0, and its optimisers.
+
+    prepared: use the channels-last format and the quick dropout, as ganlab does.
+    """
+    device = training.game.device
+    seed_everything(experiment.seed)
+    g = experiment.generator.build(training.images).to(device).train()
+    d = experiment.discriminator.build(training.images).to(device).train()
+    if prepared:
+        for network in (g, d):
+            memory_format.use_channels_last(network)
+            dropout.use_quick_dropout(network, device)
+    g_config = experiment.generator_optimizer or experiment.optimizer
+    d_config = experiment.discriminator_optimizer or experiment.optimizer
+    game = training.game
+    penalties = {player.name: [penalty for _, penalty in player.penalties] for player in game.players}
+    optimizers = g_config.build(g.parameters()), d_config.build(d.parameters())
+    seed_everything(derived_seed(experiment.seed, "training"))
+    return BaselineParts(g, d, *optimizers, copy.deepcopy(game.loss), penalties)
+
+
+def clip_gradients(network: nn.Module, experiment: Experiment) -> None:
+    if experiment.train.clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), experiment.train.clip_norm)
+
+
+def logits_of(output: Any) -> Tensor:
+    tensor: Tensor = output if isinstance(output, Tensor) else output.logits
+    return tensor.float()
+
+
+def penalty_step(
+    player: str,
+    parts: BaselineParts,
+    real: Tensor,
+    fake: Tensor,
+    on_real: Any,
+    on_fake: Any,
+    condition: Tensor | None,
+    seen: Tensor,
+) -> Step:
+    return Step(player, parts.g, parts.d, real, fake, on_real, on_fake, condition, seen)
+
+
+def due_penalties(parts: BaselineParts, step: Step, updates: int) -> Any:
+    due = [penalty for penalty in parts.penalties[step.player] if updates % penalty.every == 0]
+    return sum(penalty.every * penalty.penalty(step) for penalty in due)
