@@ -1,4 +1,4 @@
-"""The public names and where each lives: read by type checkers, and by `ganlab/__init__.py` to import them on first use."""
+"""The public names and where each is defined: for type checkers, and imported by `ganlab/__init__.py` on first use."""
 
 from .data.class_labels import class_count as class_count
 from .data.class_labels import class_labels_of as class_labels_of

@@ -1,4 +1,4 @@
-"""What the processes of tests/faults/test_cache_races.py do; children are given functions of a module by their names."""
+"""What the processes of tests/faults/test_cache_races.py do; child processes take module functions by name."""
 
 from __future__ import annotations
 

@@ -549,7 +549,11 @@ def test_no_false_alarm(code: str, table: dict[str, Any], plugins: Plugins, tmp_
     table |= {"discriminator": {"name": "judging"}, "penalty": [{"name": "lazy"}]}
     training = built(table, plugins, tmp_path)
     assert (
-        dry_run_capture(captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()), training.loader.batch) is None
+        dry_run_capture(
+            captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()),
+            training.loader.batch,
+        )
+        is None
     )
 
 
@@ -565,7 +569,11 @@ def test_torchs_optimisers_are_fit(cls: str, table: dict[str, Any], plugins: Plu
     register(plugins, "optimizer", Theirs)
     training = built(table | {"optimizer": {"name": "theirs"}}, plugins, tmp_path)
     assert (
-        dry_run_capture(captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()), training.loader.batch) is None
+        dry_run_capture(
+            captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()),
+            training.loader.batch,
+        )
+        is None
     )
 
 
@@ -603,7 +611,10 @@ def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugin
 
     register(plugins, "optimizer", Decay)
     training = built(table | {"optimizer": {"name": "decay"}}, plugins, tmp_path)
-    refusal = dry_run_capture(captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()), training.loader.batch)
+    refusal = dry_run_capture(
+        captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()),
+        training.loader.batch,
+    )
     assert refusal is not None
     line = inspect.unwrap(Decaying.step).__code__.co_firstlineno  # torch wraps it
     assert f"{__file__}, line {line + 4}: does not do the same in each step: aten." in refusal
@@ -634,7 +645,9 @@ def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
 
     def with_graphs(experiment: Any, registry: Any, where: Places, device: torch.device) -> Training:
         training = build(experiment, registry, where, device)
-        return attrs.evolve(training, capture=captured_train_step(training.game, training.train_step, registry, OnCPU()))
+        return attrs.evolve(
+            training, capture=captured_train_step(training.game, training.train_step, registry, OnCPU())
+        )
 
     monkeypatch.setattr("ganlab.run.train.build", with_graphs)
     code, out, err = ganlab("run", file, "--out", "captured", "--device", "cpu")

@@ -145,7 +145,9 @@ def test_a_class_that_a_metric_refuses_stops_no_other(run: Path, ganlab: Command
     code, _, err = ganlab("eval", run, "--per-class", "--set", metric)
     assert code == 0
     said = [
-        line for line in err.splitlines() if "precision and recall compare sets of equal size" in line and "class" in line
+        line
+        for line in err.splitlines()
+        if "precision and recall compare sets of equal size" in line and "class" in line
     ]
     assert len(said) == 10 - len(enough)
     few = next(label for label in range(10) if label not in enough)

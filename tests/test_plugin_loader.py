@@ -266,8 +266,8 @@ the hook is tick_finished(run, record)
 line [[@hookimpl;def tick_finished]]: hook 'tick_finished': argument 'record' is not positional; \
 the hook is tick_finished(run, record)
 line [[@hookimpl;def tick_finishd]]: hook 'tick_finishd': no such hook; did you mean 'tick_finished'?
-line [[@hookimpl;def register_losses(self]]: hook 'register_losses' in the class 'Plugin': hooks must be functions of the \
-module, not of a class: def register_losses(register)
+line [[@hookimpl;def register_losses(self]]: hook 'register_losses' in the class 'Plugin': hooks must be functions of \
+the module, not of a class: def register_losses(register)
 line [[def register_metrics]]: 'register_metrics' is the name of a hook, but the function is not marked as one: write \
 @ganlab.hookimpl above def register_metrics(register)
 line [[register("bare"]]: register('bare', …): Bare: build() (FILE, line [[@staticmethod;def build()]]): \
@@ -294,7 +294,8 @@ register(name, class)
 line [[register("whole")]]: register('whole'): expected register(name, class)
 line [[register("bce"]]: register('bce', …): expected a class decorated with @attrs.frozen, got <lambda>
 line [[register("bce"]]: register('bce', …): the loss 'bce' is already registered by losses.bce (ganlab VERSION)
-line [[def register_loss_wrappers]]: register('wraps', …): Wraps is not a valid loss_wrapper: missing __call__(self, loss)
+line [[def register_loss_wrappers]]: register('wraps', …): Wraps is not a valid loss_wrapper: \
+missing __call__(self, loss)
 line [[register("pen"]]: register('pen', …): Pen: every, a method (FILE, line [[def every]]): \
 expected an option or a property: every: int
 line [[register("pen"]]: register('pen', …): Pen: penalty(self, step, extra) (FILE, line [[def penalty(]]): \

@@ -26,8 +26,6 @@ from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
 from ganlab.utils.errors import UserError
-from ganlab.training import schedule_targets
-from ganlab.training import schedule_targets
 
 CPU = torch.device("cpu")
 STEPS = 12
@@ -105,7 +103,9 @@ def test_options_of_one_player_and_in_a_list(built: Callable[..., Training]) -> 
 
 def test_steps_that_a_graph_would_not_change_stay_eager(built: Callable[..., Training], plugins: Plugins) -> None:
     moved = built(schedule=[{"name": "linear", "key": "optimizer.betas.0", "to": 0.9}])
-    turns = captured_train_step(moved.game, moved.train_step, plugins.registry, EagerRecorder(), moved.schedules.eager_reason)
+    turns = captured_train_step(
+        moved.game, moved.train_step, plugins.registry, EagerRecorder(), moved.schedules.eager_reason
+    )
     assert "optimizer.betas.0" in str(dry_run_capture(turns, moved.loader.batch))
     assert turns.captured == 0
 

@@ -63,7 +63,9 @@ def test_a_runs_own_images_score_what_the_run_scored(run: Path, ganlab: Command)
     """The metric's latents are the stream "metric", so the images are drawn by it here."""
     from ganlab.evaluation import sampling
 
-    images = torch.cat([i for i, _ in sampling.sample(load_run(run).generator, 40, 0, torch.device("cpu"), label="metric")])
+    images = torch.cat(
+        [i for i, _ in sampling.sample(load_run(run).generator, 40, 0, torch.device("cpu"), label="metric")]
+    )
     own = read_records(run / "metrics.jsonl")[-1]
     for path in (write_npz(Path("a.npz"), images), write_folder(Path("a"), images)):
         (record,) = scored(ganlab, path, "--against", "digits", *QUICK)

@@ -180,11 +180,21 @@ def refusals() -> Iterator[tuple[str, ModeCoverage, ImageDataset, str]]:
     named = labelled([0, 1], classes=tuple("abcd"))
     yield "named", metric(OfLevel()), named, r"of the 4 classes of levels \(train\) 2 have none, such as class 2"
     dim = ImageDataset(pictures([0, 1, 2, 3, 0], 50), "levels", "train", torch.tensor([0, 1, 2, 3, 0]))
-    yield "of no class", metric(OrOfNone()), dim, r"only 0.0% of the images of levels \(train\) itself belong to a class"
+    yield (
+        "of no class",
+        metric(OrOfNone()),
+        dim,
+        r"only 0.0% of the images of levels \(train\) itself belong to a class",
+    )
     digits = torch.arange(64).reshape(8, 8).repeat(40, 1, 1)[:, None] * 3
     noisy = (digits + torch.randint(0, 60, digits.shape, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
     many = ImageDataset(noisy, "pictures", "train", torch.arange(40) % 2)
-    yield "many pixels", ModeCoverage(features=Pixels()), many, "only 0.0% of the images of .* itself belong to a class by .* 'pixels'"
+    yield (
+        "many pixels",
+        ModeCoverage(features=Pixels()),
+        many,
+        "only 0.0% of the images of .* itself belong to a class by .* 'pixels'",
+    )
 
 
 REFUSALS = {name: rest for name, *rest in refusals()}
