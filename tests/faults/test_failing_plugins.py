@@ -149,8 +149,8 @@ def register_losses(register): register("tired", Tired)
 def test_what_raises_in_the_step_is_named_with_its_line_and_the_run_can_go_on(
     error: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    """The probe in build calls a copy of it once, a step once; so the eighth call is in the step after step 6."""
-    (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "8"))
+    """Build does not call the loss, and each step calls it once; so the seventh call is in the step after step 6."""
+    (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "7"))
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": error}}
     table["train"] |= {"steps": 9, "checkpoint_every": 2}
     code, _, err = ganlab("run", write(table), "--out", "r")
@@ -308,7 +308,7 @@ def test_what_raises_while_it_is_built_is_named(
 def test_a_refusal_in_the_step_is_named_too(
     table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    source = IN_THE_STEP.replace("CALLS", "4").replace("import hookimpl", "import ComponentError, hookimpl")
+    source = IN_THE_STEP.replace("CALLS", "3").replace("import hookimpl", "import ComponentError, hookimpl")
     (tmp_path / "tired.py").write_text(source)
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": "ComponentError('not so')"}}
     code, _, err = ganlab("run", write(table), "--out", "r")
