@@ -26,7 +26,7 @@ RealBatch = tuple[Tensor, Tensor | None]
 
 @frozen
 class BaselineParts:
-    """The networks, optimisers, loss and penalties that a baseline loop of the benchmark trains with."""
+    """The parts that both baseline loops of the benchmark train with: networks, optimisers, loss and penalties."""
 
     g: nn.Module
     d: nn.Module
@@ -37,7 +37,7 @@ class BaselineParts:
 
 
 def build_parts(experiment: Experiment, training: Training, prepared: bool) -> BaselineParts:
-    """Builds a baseline loop's networks, with the weights that ganlab's have at step 0, and its optimisers.
+    """Builds the parts of a baseline loop: its networks, with the weights of ganlab's at step 0, and its optimisers.
 
     prepared: use the channels-last format and the quick dropout, as ganlab does.
     """

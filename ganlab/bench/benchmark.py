@@ -110,7 +110,7 @@ def _build_training(path: Path, experiment: Experiment, plugins: Plugins, device
 
 
 def timed_loops(experiment: Experiment, training: Training) -> dict[str, StepFunction]:
-    """The loops that are compared: ganlab and both baselines."""
+    """The loops that the benchmark times: ganlab and both baselines."""
     return {
         "ganlab": ganlab_step(experiment, training),
         "tutorial": tutorial_loop.tutorial_step(experiment, training)[0],
@@ -119,7 +119,7 @@ def timed_loops(experiment: Experiment, training: Training) -> dict[str, StepFun
 
 
 def ganlab_step(experiment: Experiment, training: Training) -> StepFunction:
-    """Returns a function that takes one step of ganlab's training; it reads the meters once a tick."""
+    """ganlab's loop in the benchmark: returns a function that takes one step; it reads the meters once a tick."""
     steps = itertools.count()
     every = max(1, experiment.train.log_every.in_steps(training.steps_per_epoch))
 
@@ -136,7 +136,7 @@ def ganlab_step(experiment: Experiment, training: Training) -> StepFunction:
 def time_in_turns(
     loops: Mapping[str, StepFunction], seconds: float, device: torch.device, progress: Callable[[int, int], None]
 ) -> dict[str, list[float]]:
-    """Times loops in turns; returns the steps per second of each in each round."""
+    """Benchmarks loops in turns; returns the steps per second of each in each round."""
     lengths = {}
     for name, step in loops.items():
         for _ in range(4):  # the first allocate memory and choose kernels; the fourth captures a graph
@@ -167,12 +167,12 @@ def _synchronize(device: torch.device) -> None:
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over rounds of the ratio of two loops' speeds, ours to theirs."""
+    """The benchmark's ratio of two loops' speeds, ours to theirs: the median over rounds."""
     return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
 
 def time_step_parts(experiment: Experiment, training: Training, steps: int = 15) -> dict[str, float]:
-    """Times each part of a training step; returns the median milliseconds of each."""
+    """Benchmarks each part of a training step; returns the median milliseconds of each."""
     device = training.game.device
     times: dict[str, list[float]] = {}
 
@@ -205,7 +205,7 @@ def time_step_parts(experiment: Experiment, training: Training, steps: int = 15)
 
 
 def measure_machine_limits(training: Training, steps_per_second: float) -> dict[str, Any]:
-    """Measures the machine's peak rate of matrix products and its memory bandwidth, and a step's share of the rate."""
+    """Benchmarks the machine: its peak rate of matrix products, memory bandwidth, and a step's share of the rate."""
     device = training.game.device
     dtype = torch.bfloat16 if device.type == "cuda" or training.game.autocast else torch.float32
     size = 8192 if device.type == "cuda" else 1536
@@ -232,7 +232,7 @@ def measure_machine_limits(training: Training, steps_per_second: float) -> dict[
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Counts floating-point operations by torch's formulas; torch's own counter misses those of gradient penalties."""
+    """The benchmark's counter of floating-point operations; torch's own counter misses those of gradient penalties."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -250,7 +250,7 @@ class _FlopCounter(TorchDispatchMode):
 def time_plugins(
     path: Path, experiment: Experiment, plugins: Plugins, device: torch.device, seconds: float, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Times an experiment with and without each plugin of its step; returns the ratio of the step times for each."""
+    """Benchmarks an experiment with and without each plugin of its step; returns the ratio of step times for each."""
     found = []
     experiment = attrs.evolve(experiment, schedule=())  # a schedule may target what is left out
     for kind in STEP_KINDS:

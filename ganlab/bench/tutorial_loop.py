@@ -30,7 +30,7 @@ from ganlab.training.loop import Training
 
 
 class PILImageDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Images as torchvision's data sets return them: a PIL image, made a tensor in [-1, 1], and a label."""
+    """The tutorial loop's images, as torchvision returns them: a PIL image, made a tensor in [-1, 1], and a label."""
 
     def __init__(self, dataset: Dataset) -> None:
         from torchvision import transforms
@@ -55,7 +55,7 @@ class PILImageDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 def cycle_batches(
     dataset: Dataset, batch_size: int, order: Callable[[int], Tensor] | None = None
 ) -> Iterator[RealBatch]:
-    """Yields batches of a DataLoader, epoch after epoch; `order(epoch)` replaces its own shuffling."""
+    """Yields the tutorial loop's batches, epoch after epoch; `order(epoch)` replaces the DataLoader's own shuffling."""
     images_as_pil = PILImageDataset(dataset)
     generator = torch.Generator()  # the default generator is that of the noise
     epoch = 0

@@ -29,7 +29,7 @@ Completions = dict[str, str]
 
 
 def complete_with(names: Callable[[CompletionContext], Completions]) -> Parameter:
-    """The cyclopts parameter of an argument that the shell completes with these names."""
+    """The shell completion of an argument with these names, as a cyclopts parameter."""
     return Parameter(completer=names)
 
 
@@ -39,7 +39,7 @@ def complete_kinds(context: CompletionContext) -> Completions:
 
 
 def complete_components(*wanted: str) -> Callable[[CompletionContext], Completions]:
-    """The names of the components of these kinds."""
+    """Completes names of components of these kinds."""
 
     def names(context: CompletionContext) -> Completions:
         found = _cached_component_names(context)
@@ -60,7 +60,7 @@ def complete_plugins(context: CompletionContext) -> Completions:
 
 
 def _plugin_files_of_line(context: CompletionContext) -> list[Path]:
-    """The files of `--plugin` on the line that the shell completes."""
+    """The files of `--plugin` on the line under shell completion."""
     named = context.get("--plugin")
     files = [Path(file).expanduser().resolve() for file in named.raw_tokens] if named is not None else []
     return [file for file in files if file.is_file()]

@@ -19,7 +19,7 @@ from ganlab.utils.errors import UserError, did_you_mean
 
 
 def component_record(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
-    """A component as an object of the JSON listing: kind, name, docstring, options, origin, others of that name."""
+    """A component as listed by `ganlab plugins --json`: kind, name, docstring, options, origin, others of that name."""
     return {
         "kind": component.kind,
         "name": component.name,

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def call(arguments: list[str]) -> int:
-    """Runs one command line and returns its exit code."""
+    """The main function: runs one command line and returns its exit code."""
     stderr = Console(stderr=True)
     warnings.showwarning = _print_warnings_once(stderr)
     if not sys.warnoptions:  # so that the author of a plugin sees which of its imports have moved
@@ -88,7 +88,7 @@ def call(arguments: list[str]) -> int:
 
 
 def _print_warnings_once(stderr: Console) -> Callable[..., None]:
-    """Returns a `warnings.showwarning` that prints each warning as one line on stderr, and no line twice."""
+    """A showwarning: one line, no line twice."""
     said: set[str] = set()
 
     def show(message: Warning | str, *_: object) -> None:

@@ -22,7 +22,7 @@ def compare(
     csv: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Compare variants over seeds in one table, best first; an error where the values are not comparable.
+    """Compare results: variants over seeds in one table, best first; an error where the values are not comparable.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def evaluate(
     set_: Set = None,
     device: Device = "auto",
 ) -> int:
-    """Score a saved checkpoint again; add the records to the run's metrics.jsonl.
+    """Score a saved checkpoint again; add the results to the run's metrics.jsonl.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def score(
 
 
 def _score(record: Mapping[str, Any]) -> str:
-    """A printed score: value, features and floor."""
+    """A score's value, features and floor."""
     features = record["protocol"].get("features", {})
     note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
     floor = f", floor {record['floor']['value']:.4g}" if "floor" in record else ""

@@ -22,7 +22,7 @@ MAX_NAME_LENGTH = 40
 
 
 def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
-    """Writes a new plugin file and its test; raises UserError with every problem of kind, name and file."""
+    """Scaffolds a plugin: writes its file and its test; raises UserError with every problem of kind, name and file."""
     test = file.with_name(f"test_{file.name}")
     if problems := [*_name_problems(kind, name), *_file_problems(file, test)]:
         raise UserError(*problems)

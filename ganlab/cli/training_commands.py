@@ -158,7 +158,7 @@ def bench(
     plugin: list[Path] | None = None,
     json: bool = False,
 ) -> int:
-    """Time a training step in turns with two plain loops of the same arithmetic: a tutorial's and a hand-optimized one.
+    """Time training steps in turns with two plain loops of the same arithmetic: a tutorial's and a hand-optimized one.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ def class_labels_of(dataset: Dataset) -> Tensor | None:
 
 
 def class_count(dataset: Dataset, labels: Tensor) -> int:
-    """Returns a data set's number of classes: of its class names, or the highest label + 1.
+    """Counts the classes of a data set's class labels: its class names, or the highest label + 1.
 
     The names come first because a split need not have an image of every class.
     """

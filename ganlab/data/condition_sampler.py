@@ -26,7 +26,7 @@ MAX_GRID_ROWS = 32
 
 @frozen(eq=False)
 class ConditionSampler:
-    """Draws conditions from those of a data set: sorted class labels int64 (N,), images uint8 (N, C, H, W), or None."""
+    """A sampler of a data set's conditions: sorted class labels int64 (N,), images uint8 (N, C, H, W), or None."""
 
     known: Tensor | None = None
 
@@ -41,7 +41,7 @@ class ConditionSampler:
         return cls(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None)
 
     def record(self) -> Any:
-        """Returns the condition's entry in run.json: the class counts, "images", or None."""
+        """Returns the condition sampler's entry in run.json: the class counts, "images", or None."""
         return None if self.known is None else self.counts or "images"
 
     def of_class(self, label: int) -> ConditionSampler:
@@ -56,17 +56,17 @@ class ConditionSampler:
 
     @property
     def counts(self) -> list[int]:
-        """The number of images of each class; empty if the condition is not a class label."""
+        """The condition sampler's number of images of each class; empty if the condition is not a class label."""
         return self.known.bincount().tolist() if self.known is not None and self.known.ndim == 1 else []
 
     def drawn(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Draws random conditions as network inputs: labels (count,) or images (count, C, H, W)."""
+        """Samples random conditions as network inputs: labels (count,) or images (count, C, H, W)."""
         if self.known is None:
             return None
         return condition_as_input(self.known[torch.randint(len(self.known), (count,), generator=generator)])
 
     def rows(self, count: int) -> Tensor | None:
-        """Returns class labels (rows, columns) for a grid of at most `count` images, a class per row, or None."""
+        """Samples conditions for a grid: class labels (rows, columns), a class per row, at most `count`; or None."""
         rows = min(len(self.counts), MAX_GRID_ROWS, count)
         return torch.arange(rows)[:, None].expand(rows, count // rows) if rows else None
 

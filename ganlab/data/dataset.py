@@ -40,7 +40,7 @@ class ImageDataset:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the images' shape and pixels."""
+        """The data set's fingerprint: the SHA-256 of the images' shape and pixels."""
         return self._fingerprint
 
     @cached_property

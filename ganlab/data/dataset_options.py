@@ -20,6 +20,6 @@ def stream_seed() -> Any:
 
 
 def check_split(name: str, split: str) -> None:
-    """Raises ComponentError unless the split is "train" or "test"."""
+    """Checks the split that a data set plugin is asked for: ComponentError unless it is "train" or "test"."""
     if split not in ("train", "test"):
         raise ComponentError(f"{name}: no split {split!r}; there are 'train' and 'test'")

@@ -57,7 +57,7 @@ class BatchLoader:
 
     @property
     def streams(self) -> bool:
-        """Whether batches are prefetched because the images do not fit on the device."""
+        """Whether the data loader prefetches batches, because the images do not fit on the device."""
         return self._stream is not None
 
     @property
@@ -65,7 +65,7 @@ class BatchLoader:
         return len(self.images) // self.batch_size
 
     def order(self, epoch: int) -> Tensor:
-        """The shuffled order of the images in an epoch, int64 (N,), on the images' device."""
+        """The data loader's shuffled order of the images in an epoch, int64 (N,), on the images' device."""
         order = self._order.get(epoch)
         if order is None:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
@@ -75,13 +75,13 @@ class BatchLoader:
         return order
 
     def index(self, number: int) -> Tensor:
-        """The indices, int64 (n,), of the images of a batch; this rank's share under torchrun."""
+        """Which images the data loader puts in a batch: their indices, int64 (n,); this rank's share under torchrun."""
         epoch, position = divmod(number, self.batches_per_epoch)
         first, end = (position * self.batch_size + edge for edge in distributed.local_share(self.batch_size))
         return self.order(epoch)[first:end]
 
     def batch(self, number: int) -> Batch:
-        """Returns a batch by its index in the whole run; this rank's share under torchrun.
+        """Loads a training batch by its index in the whole run; this rank's share under torchrun.
 
         Raises GanlabError if prefetched images cannot be read.
         """
@@ -95,20 +95,20 @@ class BatchLoader:
         return Batch(to_float(images), condition_as_input(self.condition[index].to(self.device, non_blocking=True)))
 
     def close(self) -> None:
-        """Stops prefetching; the next batch would restart it."""
+        """Stops the data loader's prefetching; the next batch would restart it."""
         if self._stream is not None:
             self._stream.close()
 
 
 def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float:
-    """The most bytes of images to keep on the device; for None half of the free memory, shared by the local ranks."""
+    """Bytes of images a data loader may keep on the device; for None half the free memory, shared by local ranks."""
     if resident_gb is not None:
         return resident_gb * 1e9
     return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
 
 
 def copy_to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Copies images to the device in parts, so that the pages of a memory map are not all in memory at once."""
+    """Copies the data loader's images to the device in parts, so that a memory map's pages are not all in memory."""
     copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
     rows = max(1, WINDOW // max(1, images[:1].nbytes))
     for target, part in zip(copy.split(rows), images.split(rows), strict=True):

@@ -48,7 +48,7 @@ class MappedImages(Tensor):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Maps an .npy file. Raises OSError, and ValueError unless it holds uint8 (N, C, H, W) with N > 0."""
+        """Memory-maps an .npy file. Raises OSError, and ValueError unless it holds uint8 (N, C, H, W) with N > 0."""
         file = _File(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given buffer is not writable")  # as intended
@@ -162,7 +162,7 @@ class _File:
             raise GanlabError(f"{self.path}: has been cut short since it was opened")
 
     def will_read(self, places: Iterable[int], size: int) -> None:
-        """Asks the system to prefetch `size` bytes at each file offset (posix_fadvise)."""
+        """Asks the system to read ahead in the mapped file: `size` bytes at each offset (posix_fadvise)."""
         if hasattr(os, "posix_fadvise"):
             for place in places:
                 os.posix_fadvise(self.descriptor, place, size, os.POSIX_FADV_WILLNEED)
@@ -192,7 +192,7 @@ _NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryE
 
 
 def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
-    """Reads the shape from an .npy file's header; leaves the stream at the first pixel."""
+    """Reads the shape of the images to memory-map from an .npy header; leaves the stream at the first pixel."""
     if npy.read_magic(stream) != (1, 0):
         raise ValueError(f"{path}: is no .npy file of version 1.0")
     try:
@@ -206,7 +206,7 @@ def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
 
 
 def _is_in_place(func: Callable[..., Any]) -> bool:
-    """Whether a torch function is an in-place operation, by its name."""
+    """Whether it is in place, by its name."""
     name = getattr(func, "__name__", "")
     return name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 

@@ -12,7 +12,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def condition_as_input(condition: Tensor) -> Tensor:
-    """Converts a data set's condition to a network's input: labels int64 (n,) unchanged, images to float32 [-1, 1]."""
+    """Converts pixels of condition images to float32 [-1, 1], as a network's input; labels int64 (n,) are unchanged."""
     return condition if condition.ndim == 1 else to_float(condition)
 
 

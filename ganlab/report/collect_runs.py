@@ -19,7 +19,7 @@ from ganlab.utils.errors import UserError, one_line
 
 @frozen
 class ComparedRun:
-    """A run in a comparison; or a run that a sweep lists and has no folder (`status` "missing"); or a score file.
+    """A run collected for a comparison; or one a sweep lists and has no folder (`status` "missing"); or a score file.
 
     A score file holds the records that `ganlab score --json` wrote for images of any origin: no seed, no experiment.
     """
@@ -34,7 +34,7 @@ class ComparedRun:
     experiment: Mapping[str, Any]
 
     def curve(self, metric: str) -> list[Mapping[str, Any]]:
-        """The records of one metric in the order of steps: those that the run itself wrote.
+        """Collects a compared run's records of one metric in the order of steps: those that the run itself wrote.
 
         Where it wrote none, such as of scores per class, those of `ganlab eval`: the last record of each step, if the
         run's last step has one.
@@ -80,7 +80,7 @@ def _runs_below(path: Path) -> Iterable[ComparedRun]:
 
 
 def _read_score_file(path: Path) -> list[dict[str, Any]]:
-    """Reads the records of a file of `ganlab score --json`."""
+    """Collects the records of a file of `ganlab score --json` for a comparison."""
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -109,7 +109,7 @@ def _read_run(path: Path, variant: str, seed: int) -> ComparedRun:
 
 
 def _variant_conflicts(entries: Iterable[ComparedRun]) -> list[str]:
-    """Problems of a comparison: variants whose runs have different experiments, or that have a seed twice."""
+    """Problems of the runs collected: variants whose runs have different experiments, or that have a seed twice."""
     first: dict[str, ComparedRun] = {}
     taken: dict[tuple[str, int | None], ComparedRun] = {}
     problems = []

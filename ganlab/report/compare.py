@@ -206,7 +206,7 @@ def _build_row(
 
 
 def _best_record(curve: Sequence[Mapping[str, Any]], better: str | None) -> Mapping[str, Any]:
-    """The record with the best value of a metric's curve; a value that is not finite only where there is no other."""
+    """The best record; finite if one is."""
     sign = -1 if better == "higher" else 1
     finite = [record for record in curve if math.isfinite(float(record["value"]))]
     return min(finite, key=lambda record: sign * record["value"]) if finite and better else curve[-1]

@@ -36,7 +36,7 @@ def tables_as_json(tables: Sequence[ComparisonTable]) -> list[dict[str, Any]]:
 
 
 def tables_as_csv(tables: Sequence[ComparisonTable]) -> str:
-    """The rows of all comparison tables as CSV, an estimate in four columns."""
+    """Comparison tables as CSV: the rows of all tables, an estimate in four columns."""
     stream = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for table in tables:
@@ -71,7 +71,7 @@ def print_tables(tables: Sequence[ComparisonTable], console: Console) -> None:
 
 
 def print_rich_table(table: RichTable, rows: Sequence[Sequence[str]], console: Console) -> None:
-    """Prints a rich table; on a terminal too narrow for its words one line for each cell, in a file never folded."""
+    """Prints one table; on a terminal too narrow for its words one line for each cell, in a file never folded."""
     if not console.is_terminal:
         console.width = UNLIMITED_WIDTH
     if Measurement.get(console, console.options.update(max_width=UNLIMITED_WIDTH), table).minimum <= console.width:
@@ -92,7 +92,7 @@ def format_setting(setting: bool | list[str]) -> str:
 
 
 def row_cells(row: ComparisonRow) -> list[str]:
-    """The cells of a comparison row as text, in the order of `HEADINGS`."""
+    """A row of the printed comparison table: its cells as text, in the order of `HEADINGS`."""
     seeds = f"{row.finished} of {row.wanted}"
     difference = "" if row.difference is None else format_estimate(row.difference, sign="+")
     time = format_duration(row.seconds) if math.isfinite(row.seconds) else "-"
@@ -117,7 +117,7 @@ def format_unfinished(row: ComparisonRow) -> str:
 
 
 def format_estimate(part: Estimate, sign: str = "") -> str:
-    """An estimate as text: the mean and its interval, or "[one seed]" without one."""
+    """An estimate as a table prints it: the mean and its interval, or "[one seed]" without one."""
     if part.count == 0:
         return "-"
     mean = f"{part.mean:{sign}.4g}"
@@ -127,7 +127,7 @@ def format_estimate(part: Estimate, sign: str = "") -> str:
 
 
 def table_notes(table: ComparisonTable) -> list[str]:
-    """The notes below a comparison table: protocol, statistics, floor, and what limits the verdicts."""
+    """The notes printed below a table: protocol, statistics, floor, and what limits the verdicts."""
     lines = [f"protocol: {format_protocol(table.protocol)}"]
     lines.append(
         "mean and 95% t interval over seeds; differences are paired by seed; best is each run's own best value"

@@ -14,7 +14,7 @@ from ganlab.utils.files import write_whole
 
 
 def launch_runs(sweep: Sweep, out: Path, jobs: int) -> Iterator[tuple[PlannedRun, int]]:
-    """Writes `sweep.json`, starts the sweep's unfinished runs, and yields each with its exit code as it ends.
+    """Launches a sweep: writes `sweep.json`, starts the unfinished runs, and yields each with its exit code as it ends.
 
     out: the sweep's folder. jobs: how many runs the launcher keeps going at a time.
     """

@@ -38,7 +38,7 @@ MAX_RUNS = 10_000
 
 @frozen
 class SweepFile:
-    """The keys of a sweep file: every variant is trained with every seed.
+    """The keys of a sweep file, from which the runs are planned: every variant is trained with every seed.
 
     base: the experiment file that the variants are made from, relative to this file.
     variants: a table `[variants.NAME]` for each, with the keys of the experiment file in which it differs from the
@@ -57,7 +57,7 @@ class SweepFile:
 
 @frozen
 class PlannedRun:
-    """One run of a sweep: its variant, its seed, and its resolved experiment file as TOML."""
+    """One planned run of a sweep: its variant, its seed, and its resolved experiment file as TOML."""
 
     variant: str
     seed: int
@@ -70,14 +70,14 @@ class PlannedRun:
         return self.folder(out).with_suffix(".log")
 
     def last_output_line(self, out: Path) -> str:
-        """The last line that a run of a sweep printed, and the path of its log."""
+        """The last line that a planned run printed, and the path of its log."""
         log = self.log(out)
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
         said = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         return f"{said}; see {log}"
 
     def finished(self, out: Path) -> bool:
-        """Whether a run of a sweep has finished; raises UserError where its folder holds a different experiment."""
+        """Whether a planned run has finished; raises UserError where its folder holds a different experiment."""
         folder = self.folder(out)
         if not (folder / "run.json").is_file() or read_info(folder)["status"] != "finished":
             return False
@@ -89,7 +89,7 @@ class PlannedRun:
 
 @frozen
 class Sweep:
-    """A sweep file that was read and checked: its name, seeds, variants, planned runs and launcher."""
+    """The plan of a sweep, from a sweep file that was checked: its name, seeds, variants, planned runs and launcher."""
 
     name: str
     seeds: tuple[int, ...]
@@ -99,7 +99,7 @@ class Sweep:
 
 
 def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None = None) -> Sweep:
-    """Reads a sweep file and resolves every variant; `overrides` (`--set`) are applied after the variant's own changes.
+    """Plans a sweep from its file, every variant resolved; `overrides` (`--set`) come after the variant's own changes.
 
     `launcher` (`--launcher`) replaces the launcher of the file; where its name differs, the file's options are dropped.
     Raises UserError with a line for every problem in any variant and in the launcher.
@@ -173,7 +173,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
 
 
 def _limit_problems(problems: list[str], path: Path) -> list[str]:
-    """Cuts a long list of problems of a sweep's variants, and says how many more there are."""
+    """Cuts a long list of problems."""
     more = (
         [f"{path}: and {len(problems) - MAX_NAMED_PROBLEMS:,} more such variants"]
         if len(problems) > MAX_NAMED_PROBLEMS
@@ -183,7 +183,7 @@ def _limit_problems(problems: list[str], path: Path) -> list[str]:
 
 
 def _build_launcher(table: object, wanted: str | None, path: Path) -> Launcher:
-    """Builds the launcher of the sweep file at `path`, or that of `--launcher` with its default options."""
+    """The launcher in a sweep's plan: that of the sweep file at `path`, or of `--launcher` with its default options."""
     named = table.get("name") if isinstance(table, Mapping) else table
     other = wanted is not None and isinstance(named, str) and wanted != named
     plugins = load_plugins()
@@ -205,7 +205,7 @@ def _build_launcher(table: object, wanted: str | None, path: Path) -> Launcher:
 
 
 def _resolve_run(base: Path, changes: Mapping[str, Any], seed: int, settings: list[tuple[list[str], Any]]) -> str:
-    """Resolves the experiment file of one variant of a sweep with one seed; returns it as TOML."""
+    """Plans one run: resolves the experiment file of one variant of a sweep with one seed; returns it as TOML."""
     table = read_toml(base)
     table.setdefault("name", base.stem)
     for parts, value in [*_changes_as_overrides(changes, []), *settings]:
@@ -215,7 +215,7 @@ def _resolve_run(base: Path, changes: Mapping[str, Any], seed: int, settings: li
 
 
 def _with_plugin_paths(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Makes the plugin files of a sweep's variant absolute: they are relative to the sweep file, not to the base."""
+    """In planning a variant, makes its plugin files absolute: they are relative to the sweep file, not to the base."""
     files = changes.get("plugins")
     if not isinstance(files, list):
         return changes
@@ -225,7 +225,7 @@ def _with_plugin_paths(path: Path, changes: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _changes_as_overrides(changes: Mapping[str, Any], at: list[str]) -> Iterator[tuple[list[str], Any]]:
-    """Flattens a variant's changes to overrides, a component's `name` first, because it drops the options before it."""
+    """In planning a variant, makes its changes overrides, a component's `name` first: it drops options before it."""
     for key, value in sorted(changes.items(), key=lambda item: item[0] != "name"):
         if isinstance(value, Mapping):
             yield from _changes_as_overrides(value, [*at, key])

@@ -14,7 +14,7 @@ FILE = "sweep.json"
 
 
 def wanted_runs(folder: Path) -> list[tuple[str, int]]:
-    """Returns variant and seed of each run that `sweep.json` of a sweep's folder lists.
+    """Returns variant and seed of each run that `sweep.json` in a sweep folder lists.
 
     Raises UserError where the file cannot be read or is damaged.
     """
@@ -35,7 +35,7 @@ def wanted_runs(folder: Path) -> list[tuple[str, int]]:
 
 
 def are_seeds(seeds: object) -> TypeGuard[list[int]]:
-    """Whether a sweep's `seeds` are a list of different whole numbers from 0 to 2**63 - 1, with one at least."""
+    """Whether the seeds of a sweep folder are a list of different whole numbers from 0 to 2**63 - 1, at least one."""
     if not isinstance(seeds, list) or not seeds:
         return False
     return all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds) and len(set(seeds)) == len(seeds)

@@ -64,7 +64,7 @@ def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console,
 
 
 def _print_checks(subject: Subject, checks: list[Check], out: Console) -> None:
-    """Prints the checks of one component, and of a fault the line."""
+    """Prints one component's checks for `ganlab check`, and of a fault the line."""
     out.print(Text.assemble((str(subject), "bold cyan"), "  ", (subject.location, "dim")), soft_wrap=True)
     for found in checks:
         mark, style = MARKS[found.result]

@@ -14,7 +14,7 @@ Result = Literal["passed", "fault", "refused", "skipped"]
 
 @frozen
 class Check:
-    """One conformance check that was made of a component: `what` was checked, in words, and its result.
+    """The result of one conformance check of a component; `what` was checked, in words.
 
     `detail` is the fault, what was refused, or what was measured, in one line. `at` is the line at fault, "file:line",
     where there is one.
@@ -35,7 +35,7 @@ class Check:
 
 
 class Fault(GanlabError):
-    """Raised by a conformance check that finds a fault. `at` is the line at fault."""
+    """Raised where the result of a conformance check is a fault. `at` is the line at fault."""
 
     def __init__(self, message: str, at: str = "") -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class Fault(GanlabError):
 
 
 def summarize_refusals(refusals: Sequence[str], cases: int) -> str:
-    """Joins the cases that a component under check refused; raises ComponentError where it refused all of them."""
+    """The result of a check in cases of which a component refused some; raises ComponentError where it refused all."""
     if len(refusals) == cases:
         raise ComponentError(refusals[0])
     return "; ".join(dict.fromkeys(refusals))

@@ -39,7 +39,7 @@ def check_declaration(inspection: Inspection, registry: Registry) -> list[Check]
 
 
 def _check_class(inspection: Inspection, registry: Registry) -> None:
-    """Checks that a component's class can be registered as its kind."""
+    """Checks the declaration of a component: its class can be registered as its kind."""
     try:
         registry.register(
             inspection.kind, "checked", inspection.cls, Origin("checked", "file", "", "", Path(inspection.file))
@@ -50,7 +50,7 @@ def _check_class(inspection: Inspection, registry: Registry) -> None:
 
 
 def _check_documented(inspection: Inspection) -> str:
-    """Checks that the docstring of a component's class has a line for each option."""
+    """Checks that the options that a component declares are documented: the class's docstring has a line for each."""
     names = [f.alias for f in attrs.fields(inspection.cls) if f.init]
     lacking = [name for name in names if name not in option_docs(inspection.cls)]
     if lacking:
@@ -62,7 +62,7 @@ def _check_documented(inspection: Inspection) -> str:
 
 
 def _check_defaults(inspection: Inspection) -> str:
-    """Checks that a component is created without options, and sets it as `inspection.instance`."""
+    """Checks the declared defaults: creates a component without options, and sets it as `inspection.instance`."""
     if inspection.instance is not None:
         return "given with options"
     chosen = tiny_options(inspection.cls)
@@ -76,7 +76,7 @@ def _check_defaults(inspection: Inspection) -> str:
 
 
 def _check_experiment_file(inspection: Inspection, registry: Registry) -> None:
-    """Checks that a component's options are the same after they were written to an experiment file and read again."""
+    """Checks that declared options are the same after they were written to an experiment file and read again."""
     structurer = TableConverter(registry)
     at = inspection.line_of_class()
     try:

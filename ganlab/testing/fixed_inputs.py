@@ -17,7 +17,7 @@ PLAYERS = ("discriminator", "generator")
 
 
 def shape_text(shape: Shape) -> str:
-    """A shape of images as the results of checks show it: "3x8x8"."""
+    """The shape of fixed input images as the results of checks show it: "3x8x8"."""
     return "x".join(map(str, shape))
 
 

@@ -33,7 +33,7 @@ _TORCH = str(Path(torch.__file__).parent)
 
 @define
 class Inspection:
-    """One component under conformance check, and the checks made so far.
+    """The inspection of one component: the component under conformance check, and the checks made so far.
 
     `instance` itself is never used: each check takes a `fresh()` one.
     """
@@ -45,14 +45,14 @@ class Inspection:
 
     @property
     def file(self) -> str:
-        """The source file of the class of the component under check."""
+        """The source file of the inspected component's class."""
         try:
             return inspect.getsourcefile(self.cls) or ""
         except TypeError:  # made at run time
             return ""
 
     def run_check(self, what: str, work: Callable[[], str | None], *after: Check) -> Check:
-        """Runs a conformance check and records its result; skips it unless all of `after` passed.
+        """Runs one check of an inspection and records its result; skips it unless all of `after` passed.
 
         `what` is the text that users see. `work` raises Fault where it finds one, and may return a note.
         """
@@ -78,16 +78,16 @@ class Inspection:
         return Check(what, "fault", error_text(error), self.line_that_raised(error))
 
     def fresh(self) -> Any:
-        """Returns an unused copy of the component under check, with the same options and a state of its own."""
+        """Returns an unused copy of the inspected component, with the same options and a state of its own."""
         return copy.deepcopy(attrs.evolve(self.instance))
 
     def line_that_raised(self, error: BaseException) -> str:
-        """Returns the deepest line, "file:line", of the checked component's own file that led to an exception."""
+        """Returns the deepest line, "file:line", of the inspected component's own file that led to an exception."""
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
         return f"{self.file}:{lines[-1]}" if lines else ""
 
     def line_of(self, method: str, owner: Any = None) -> str:
-        """Returns the line at fault for a check of a method: where that of `owner` or of the component begins.
+        """Returns the line that an inspection calls at fault: where the method of `owner` or of the component begins.
 
         The class's line where the method is the core's or torch's own.
         """
@@ -100,7 +100,7 @@ class Inspection:
         return self.line_of_class()
 
     def line_of_class(self) -> str:
-        """Returns the line at which the class of the component under check begins."""
+        """Returns the line at which the inspected component's class begins."""
         try:
             return f"{self.file}:{inspect.getsourcelines(self.cls)[1]}"
         except (OSError, TypeError):
@@ -114,6 +114,6 @@ def error_text(error: BaseException) -> str:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A temporary folder for the files of a conformance check."""
+    """A temporary folder, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="ganlab-check-") as folder:
         yield Path(folder)

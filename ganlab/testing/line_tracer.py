@@ -14,7 +14,7 @@ from ganlab.testing.tensor_checks import is_finite
 
 
 class LineTracer(TorchDispatchMode):
-    """Notes the line of a component under check where a tensor was first not finite, or random numbers were drawn."""
+    """Traces the line of a component under check where a tensor was first not finite, or random numbers were drawn."""
 
     def __init__(self, file: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

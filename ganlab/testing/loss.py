@@ -150,7 +150,7 @@ def _check_generator_uses_real(inspection: Inspection, make: Callable[[], Loss])
 
 
 def _check_label_targets(inspection: Inspection) -> None:
-    """Checks that other label targets change the discriminator's loss and leave the generator's as it is."""
+    """Checks a loss's label targets: others change the discriminator's loss and leave the generator's as it is."""
     at = inspection.line_of("with_targets")
     real, fake = fixed_noise(8, seed=1), fixed_noise(8, seed=2)
     plain, other = inspection.fresh(), inspection.fresh().with_targets(real=0.7, fake=0.2)

@@ -36,11 +36,11 @@ class Subject:
     instance: Any = field(default=None, repr=False)
 
     def check(self) -> list[Check]:
-        """Runs the conformance suite on this component; returns every check with its result."""
+        """Runs all checks; returns the results."""
         return check(self.cls if self.instance is None else self.instance, self.kind)
 
     def hold(self) -> None:
-        """Runs the conformance suite on this component; raises AssertionError with every fault, a line each."""
+        """Runs the checks of this component of a plugin file; raises AssertionError with every fault, a line each."""
         if faults := [str(found) for found in self.check() if not found.passed]:
             raise AssertionError("\n".join([f"{self}:", *faults]))
 
@@ -51,7 +51,7 @@ class Subject:
 def conformance(
     plugin: Path | str | ModuleType, options: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Subject]:
-    """Returns the components that a plugin file, or a module that is one, registers: parameters of a conformance test.
+    """Returns the components that a plugin file registers, as parameters of a conformance test; a module is one too.
 
     `options` are those of components by name, as in the experiment file: `{"wedge": {"margin": 0.5}}`. Raises UserError
     with the cause where the file cannot be loaded.
@@ -64,7 +64,7 @@ def conformance(
 
 
 def load_with_file(path: Path) -> tuple[Plugins, list[PluginFailure]]:
-    """Loads all plugins and the file to be checked; returns them and the failures to load that file.
+    """Loads all plugins and the plugin file to be checked; returns them and the failures to load that file.
 
     A file that is loaded anyway, bundled or from a folder in GANLAB_PLUGINS, is not loaded twice.
     """
@@ -103,7 +103,7 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
 
 
 def _with_options(part: Component, registry: Registry, options: Mapping[str, Any]) -> Any:
-    """Creates a component to check from the options of `--set`, with the suite's own for those that take one."""
+    """Creates a plugin file's component from the options of `--set`, with the suite's own for those that take one."""
     instance = TableConverter(registry).component(part.kind, {**options, "name": part.name})
     return attrs.evolve(instance, **tiny_options(part.cls, options))
 

@@ -46,7 +46,7 @@ class SetTo:
 
 
 def check_scheduled_options(inspection: Inspection, tiny: TinyTraining, *after: Check) -> None:
-    """Runs the conformance check of a component whose options schedules may change."""
+    """Runs the conformance check of a component's scheduled options: those that schedules may change."""
     inspection.run_check(
         "schedules: an option set by a schedule does what the same number does",
         lambda: _check_options(inspection, tiny),
@@ -55,7 +55,7 @@ def check_scheduled_options(inspection: Inspection, tiny: TinyTraining, *after: 
 
 
 def _check_options(inspection: Inspection, tiny: TinyTraining) -> str:
-    """Checks every option of the component that a schedule may change; returns what to report of each."""
+    """Checks every scheduled option, each that a schedule may change; returns what to report of each."""
     experiment = tiny.experiment()
     trial = _Trial(inspection, tiny, experiment, _weights(tiny.completed().training))
     own = [target for key, target in schedulable_options(experiment).items() if key.startswith(f"{inspection.kind}.")]
@@ -70,7 +70,7 @@ def _check_options(inspection: Inspection, tiny: TinyTraining) -> str:
 
 @frozen
 class _Trial:
-    """A tiny experiment, and the weights after its training without schedules, to check scheduled options against."""
+    """What scheduled options are checked against: a tiny experiment, and its trained weights without schedules."""
 
     inspection: Inspection
     tiny: TinyTraining
@@ -78,7 +78,7 @@ class _Trial:
     unscheduled: Tensor
 
     def check(self, target: ScheduleTarget, option: str) -> str:
-        """Checks one option under a schedule; returns a note, raises Fault where the schedule has another effect."""
+        """Checks one scheduled option; returns a note, raises Fault where the schedule has another effect."""
         found = self.value_with_effect(target)
         if found is None:
             return "no other value that was tried changes anything here"
@@ -101,7 +101,7 @@ class _Trial:
         return self.why_eager(scheduled)
 
     def value_with_effect(self, target: ScheduleTarget) -> tuple[float, Tensor] | None:
-        """Returns another value of the checked option that changes the weights, and the weights; None if none does."""
+        """Returns another value of a scheduled option that changes the weights, and the weights; None if none does."""
         for value in _near(target.first):
             with CatchPluginErrors() as caught:  # the component may refuse a value
                 weights = _trained_weights(self.tiny, with_option(self.experiment, target.path, value))
@@ -110,7 +110,7 @@ class _Trial:
         return None
 
     def why_eager(self, scheduled: Experiment) -> str:
-        """Returns why steps are eager under the checked schedule; empty where they are captured.
+        """Returns why a scheduled option makes steps eager; empty where they are captured.
 
         Empty too where they are eager without it, which the check of capture reports.
         """
@@ -126,7 +126,7 @@ class _Trial:
 
 
 def _near(first: float) -> Iterator[float]:
-    """Values to try of a checked option: near its own, exact in float32."""
+    """Values near it, exact in float32."""
     for near in (first / 2, first * 2, first + 0.25, first - 0.25):
         value = float(torch.tensor(near))
         if value != first:
@@ -134,12 +134,12 @@ def _near(first: float) -> Iterator[float]:
 
 
 def _build(tiny: TinyTraining, experiment: Experiment) -> Training:
-    """Builds a tiny training from copies of the checked components, so that no state reaches the next training."""
+    """Builds from copies, to share no state."""
     return tiny.build_experiment(copy.deepcopy(experiment))
 
 
 def _trained_weights(tiny: TinyTraining, experiment: Experiment) -> Tensor:
-    """Runs a tiny training for the check of scheduled options; returns all networks' weights as one vector."""
+    """For the check of scheduled options: trains, and returns all networks' weights as one vector."""
     training = _build(tiny, experiment)
     tiny.run_steps(training, 0, tiny.length)
     return _weights(training)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def states_equal(one: Any, other: Any) -> bool:
-    """Checks whether two states, of tensors in dicts and lists, are bitwise identical; NaN equals NaN."""
+    """Compares two states, of tensors in dicts and lists: whether they are bitwise identical; NaN equals NaN."""
     return first_difference(one, other) is None
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> str | None:
-    """Checks two states: returns the path of the first difference, such as "optimizers.state[0]", or None."""
+    """Compares two states: returns the path of the first difference, such as "optimizers.state[0]", or None."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         equal = one.dtype == other.dtype and one.shape == other.shape
         if equal and one.is_floating_point():

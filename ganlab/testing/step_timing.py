@@ -12,7 +12,7 @@ CALLS_PER_ROUND = 5
 
 
 def median_milliseconds(contest: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Measures milliseconds per call of each function, for the cost that a check reports.
+    """Times steps, or other calls, against each other: milliseconds per call of each, for the cost a check reports.
 
     The functions take turns, so that a machine that slows down slows all of them; the result is the median over rounds.
     """

@@ -69,5 +69,5 @@ def check(component: Any, kind: str) -> list[Check]:
 
 
 def unknown_kind(kind: str) -> str:
-    """The error of `check` for a kind that does not exist."""
+    """The error for an unknown kind."""
     return f"unknown kind {kind!r}{did_you_mean(kind, KINDS) or '; there are: ' + ', '.join(KINDS)}"

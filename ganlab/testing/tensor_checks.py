@@ -10,12 +10,12 @@ from ganlab.testing.check_result import Fault
 
 
 def is_finite(value: Any) -> bool:
-    """Checks that a value has no NaN or infinity; one that is not a tensor of floats has none."""
+    """Checks that a returned tensor has no NaN or infinity; a value that is not a tensor of floats has none."""
     return not isinstance(value, Tensor) or not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def check_scalar(value: Any, at: str) -> None:
-    """Checks that a returned value is a scalar tensor of floats; raises Fault for anything else."""
+    """Checks that a returned tensor is a scalar of floats; raises Fault for anything else."""
     if not isinstance(value, Tensor):
         raise Fault(f"returns {type(value).__name__}, expected a scalar tensor", at)
     if value.shape != () or not value.is_floating_point():
@@ -25,5 +25,5 @@ def check_scalar(value: Any, at: str) -> None:
 
 
 def describe_value(value: Any) -> str:
-    """Describes a returned value in a check's fault: the dtype and shape of a tensor, else the name of its type."""
+    """Describes a returned tensor in a check's fault: its dtype and shape; of another value the name of its type."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -147,7 +147,7 @@ class TinyAugmentation:
 
 @frozen
 class TinyOptimizer:
-    """The suite's optimiser: gradient descent with momentum, so that it has a state."""
+    """The suite's tiny optimiser: gradient descent with momentum, so that it has a state."""
 
     lr: float = 0.05
 
@@ -197,7 +197,7 @@ class _Features:
 
 @frozen
 class TinyFeatures:
-    """The suite's features, with class logits, for checking metrics: a fixed random projection of the pixels."""
+    """The suite's tiny feature extractor component, with class logits: a fixed random projection of the pixels."""
 
     def build(self, evaluation: Evaluation) -> _Features:
         return _Features()
@@ -231,7 +231,7 @@ TINY: dict[str, type] = {
 
 
 def tiny_registry() -> Registry:
-    """Returns a registry with the conformance suite's own components."""
+    """Returns a registry with the suite's own tiny components."""
     registry = Registry()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
@@ -239,7 +239,7 @@ def tiny_registry() -> Registry:
 
 
 def tiny_options(cls: type, given: Iterable[str] = ()) -> dict[str, Any]:
-    """Returns the suite's own component for each option of a class under check that takes one and is not in `given`.
+    """Returns a tiny component for each option of a class under check that takes one and is not in `given`.
 
     An option whose default is another component keeps it.
     """

@@ -34,7 +34,7 @@ LONGEST_INTERVAL = 50
 
 @frozen
 class CompletedTraining:
-    """A tiny training of the component under check that ran to its end, with the weights before and the state after."""
+    """A completed tiny training of the component under check: the weights before it and the state after it."""
 
     training: Training
     weights_before: dict[str, dict[str, Any]]
@@ -43,7 +43,7 @@ class CompletedTraining:
 
 @define
 class TinyTraining:
-    """Builds and runs trainings of a tiny experiment that uses the component under check.
+    """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
     A check may set `shape`, (C, H, W) of the images, before the first training. With `classifies` the discriminator has
     class logits too, for a component that needs them.
@@ -71,7 +71,7 @@ class TinyTraining:
         return Experiment(name="check", train=train, **parts)
 
     def build_experiment(self, experiment: Experiment) -> Training:
-        """Builds the training of a tiny experiment for a check, by the core's own build."""
+        """Builds a tiny training of an experiment, by the core's own build."""
         return build(experiment, self.registry, places(), CPU)
 
     def build(self, without: bool = False) -> Training:
@@ -80,12 +80,12 @@ class TinyTraining:
 
     @property
     def every(self) -> int:
-        """The interval, in updates, at which the component under check is due: a penalty's `every`, else 1."""
+        """The interval of a tiny training, in updates, at which its component is due: a penalty's `every`, else 1."""
         return self.inspection.instance.every if self.inspection.kind == "penalty" else 1
 
     @property
     def length(self) -> int:
-        """Steps that a check trains, until everything was due twice; for a penalty with a long interval, more."""
+        """The steps of a tiny training, until everything was due twice; for a penalty with a long interval, more."""
         return max(6, 2 * min(self.every, LONGEST_INTERVAL) + 2)
 
     def run_steps(self, training: Training, first: int, end: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class TinyTraining:
         return copy.deepcopy(training_state(training, end))
 
     def completed(self) -> CompletedTraining:
-        """Returns the uninterrupted tiny training that the checks share, run on first use."""
+        """Returns the tiny training, run to its end on first use, that all checks of a component share."""
         if self._completed is None:
             training = self.build()
             before = {player.name: copy.deepcopy(player.network.state_dict()) for player in training.game.players}

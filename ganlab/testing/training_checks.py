@@ -114,7 +114,7 @@ def _check_capture(tiny: TinyTraining) -> None:
 
 
 def why_not_capturable(tiny: TinyTraining, training: Training) -> Fault | None:
-    """Checks the steps of a new training for what a CUDA graph could not hold: returns the fault, or None."""
+    """The training check for capture: returns what in the steps of a training a CUDA graph could not hold, or None."""
     turns = training.train_step
     first: dict[Hashable, int] = {}
     for step in range(tiny.length):
@@ -132,7 +132,7 @@ def why_not_capturable(tiny: TinyTraining, training: Training) -> Fault | None:
 
 
 def measure_step_cost(tiny: TinyTraining) -> str:
-    """Measures the cost of a step for a check's report: milliseconds with the component and without it."""
+    """Reports the cost of a training step among the training checks: milliseconds with the component and without it."""
     contest = {"with": _stepper(tiny.build()), "without": _stepper(tiny.build(without=True))}
     times = median_milliseconds(contest)
     without = "without" if tiny.inspection.kind in LISTED else "with the suite's own"

@@ -80,7 +80,7 @@ def _raise_not_deterministic() -> Iterator[None]:
 
 
 def _caller(error: RuntimeError) -> str:
-    """Names the code that called the non-deterministic operation: the innermost frame outside torch and the core.
+    """Names what broke determinism: the caller of the operation, in the innermost frame outside torch and the core.
 
     In a backward pass there is none.
     """

@@ -21,7 +21,7 @@ from torch import Tensor, distributed
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Joins the process group if torchrun started this process; yields this process's device."""
+    """Joins the distributed process group if torchrun started this process; yields this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -43,7 +43,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """The rank of this process, from 0. Only rank 0 writes files."""
+    """The distributed rank of this process, from 0. Only rank 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -53,7 +53,7 @@ def world_size() -> int:
 
 
 def local_world_size() -> int:
-    """The number of the job's processes on this machine."""
+    """The number of the distributed job's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if distributed.is_initialized() else 1
 
 
@@ -77,7 +77,7 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def broadcast_json(compute: Callable[[], Any]) -> Any:
-    """Calls `compute` on rank 0 only and broadcasts its result, which must be JSON-serialisable."""
+    """Calls `compute` on the distributed rank 0 only and broadcasts its result, which must be JSON-serialisable."""
     if world_size() == 1:
         return compute()
     text = json.dumps(compute()).encode() if rank() == 0 else b""
@@ -102,7 +102,7 @@ def all_gather_bytes(data: bytes) -> list[bytes]:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process (all-reduce)."""
+    """Whether the flag is set on any distributed process (all-reduce)."""
     if world_size() == 1:
         return flag
     flags = torch.tensor([int(flag)])
@@ -129,7 +129,7 @@ def all_gather_with_grad(rows: Tensor) -> Tensor:
 
 
 def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
-    """All-reduces the parameters' gradients to their sums over processes, flattened into one tensor."""
+    """All-reduces gradients in distributed training: to their sums over processes, flattened into one tensor."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 
 class GanlabError(Exception):
-    """Base class of all exceptions that ganlab raises on purpose."""
+    """The base class of all errors that ganlab raises on purpose."""
 
     exit_code = 1
 
 
 class UserError(GanlabError):
-    """Exception for wrong user input. `problems` holds one line for each thing to fix."""
+    """The error class for wrong user input. `problems` holds one line for each thing to fix."""
 
     exit_code = 2
 
@@ -28,7 +28,7 @@ class UserError(GanlabError):
 
 
 class ComponentError(GanlabError):
-    """Exception that a component (a plugin's class) raises if it cannot work with its options or its environment.
+    """The error class that a component (a plugin's class) raises if it cannot work with its options or environment.
 
     The message should say what it got and what it expected. The core puts the experiment's file and table in front and
     treats it as a user error (exit code 2).
@@ -38,11 +38,11 @@ class ComponentError(GanlabError):
 
 
 class CannotWrite(GanlabError, OSError):
-    """Exception for a file that could not be written; the file's previous content is unchanged."""
+    """The error class for a file that could not be written; the file's previous content is unchanged."""
 
 
 class PluginFailed(GanlabError):
-    """Exception for an error in a plugin's code that ends the command.
+    """The error class for an exception in a plugin's code that ends the command.
 
     `trace` is the traceback from the plugin's own code on.
     """
@@ -53,27 +53,27 @@ class PluginFailed(GanlabError):
 
 
 class OutOfMemory(GanlabError):
-    """Exception for a training step that ran out of memory."""
+    """The error class for a training step that ran out of memory."""
 
 
 class NotDeterministic(GanlabError):
-    """Exception for an operation without a deterministic implementation while `train.deterministic` is set."""
+    """The error class for an operation without a deterministic implementation while `train.deterministic` is set."""
 
 
 class Diverged(GanlabError):
-    """Exception for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
+    """The error class for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
 
     exit_code = 3
 
 
 class Interrupted(GanlabError):
-    """Exception for a run that a signal stopped; its state is saved and it can be resumed."""
+    """The error class for a run that a signal stopped; its state is saved and it can be resumed."""
 
     exit_code = 75
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """Formats an exception (or a text) as one line of at most `limit` characters; the class name if it is empty."""
+    """For error messages: an exception (or a text) on one line of at most `limit` characters; if empty, its class."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}…"
 
@@ -83,19 +83,19 @@ LONGEST_NAME = 100
 
 
 def quote(value: object) -> str:
-    """Formats a value for an error message: as in TOML, on one line, at most 60 characters."""
+    """For error messages: formats any value on one line of at most 60 characters, as in TOML."""
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def quote_key(key: str) -> str:
-    """Formats a TOML key for an error message: in quotes and shortened unless it is a bare key."""
+    """For error messages: formats a key, in quotes and shortened unless it is a bare key of TOML."""
     return key if len(key) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", key) else quote(key)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns the suffix `"; did you mean 'margin'?"` with the most similar known name, or an empty string."""
+    """For error messages: the suffix `"; did you mean 'margin'?"` with the most similar known name, or nothing."""
     if len(name) > LONGEST_NAME:  # difflib takes quadratic time
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)

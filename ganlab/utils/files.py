@@ -28,7 +28,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def raise_cannot_write(path: Path, size: int) -> Iterator[None]:
-    """Turns an OSError in the body into CannotWrite, whose message has the path, the size and the reason."""
+    """For writing files: turns an OSError in the body into CannotWrite, whose message has the path, size and reason."""
     try:
         yield
     except OSError as error:

@@ -80,7 +80,7 @@ def _left_in_cgroups() -> Iterator[int]:
 
 @define
 class FittingBatches:
-    """Calls a function on rows (N, …) in batches of `size` and concatenates the results.
+    """Batches that fit in memory: calls a function on rows (N, …) in batches of `size` and concatenates the results.
 
     When memory runs out, the batch size is halved for the rest, down to one row. The result of a row must therefore not
     depend on the other rows, as for networks in eval mode.

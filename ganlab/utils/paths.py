@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).parent.parent
 
 @frozen
 class Places:
-    """The data folder (`$GANLAB_DATA`) and the cache folder for what can be recomputed (`$GANLAB_CACHE`)."""
+    """The paths of the data folder (`$GANLAB_DATA`) and the cache of what can be recomputed (`$GANLAB_CACHE`)."""
 
     data: Path
     cache: Path
 
 
 def places() -> Places:
-    """Returns the data and cache folders: `$GANLAB_DATA` and `$GANLAB_CACHE`, by default in the user's cache folder."""
+    """Returns the paths of the data and cache folders: `$GANLAB_DATA` and `$GANLAB_CACHE`, or in the user's cache."""
     try:
         home = Path(platformdirs.user_cache_dir("ganlab"))
     except RuntimeError:

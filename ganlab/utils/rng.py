@@ -28,14 +28,14 @@ def derived_seed(seed: int, *labels: object) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds the global random generators of Python, NumPy and torch (all devices)."""
+    """Seeds the global RNGs of Python, NumPy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def latents(count: int, latent_dim: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
-    """Draws standard normal latents (count, latent_dim) on the CPU, so that they are the same on every device.
+    """Draws latents from an RNG on the CPU: standard normal (count, latent_dim), the same on every device.
 
     `truncation` gives a truncated normal: every value lies in [-truncation, truncation], as if values outside were
     redrawn (Brock et al. 2019, arXiv:1809.11096). With the same generator state, a smaller truncation gives the same
@@ -51,13 +51,13 @@ def latents(count: int, latent_dim: int, generator: torch.Generator, truncation:
 
 
 def check_truncation(truncation: float | None) -> None:
-    """Raises UserError unless `--truncation` is a finite number above 0."""
+    """Checks the truncation of the RNG's latents (`--truncation`): UserError unless it is a finite number above 0."""
     if truncation is not None and not 0 < truncation < math.inf:
         raise UserError(f"--truncation {truncation:g}: expected a finite number above 0, such as 0.5")
 
 
 def global_state() -> dict[str, Any]:
-    """The state of the global random generators of torch, Python and NumPy, as tensors and JSON values only."""
+    """The global RNG state: that of torch, Python and NumPy, as tensors and JSON values only."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -70,7 +70,7 @@ def global_state() -> dict[str, Any]:
 
 
 def set_global_state(state: dict[str, Any]) -> None:
-    """Restores the global random state that `global_state` returned."""
+    """Restores the global RNG state that `global_state` returned."""
     torch.set_rng_state(state["torch"])
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
@@ -82,7 +82,7 @@ def set_global_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserve_random_state() -> Iterator[None]:
-    """Restores the state of the global random generators after the body, whatever it draws."""
+    """Restores the global RNG state after the body, whatever it draws."""
     state = global_state()
     try:
         yield

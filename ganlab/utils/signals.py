@@ -27,9 +27,9 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
 
 
 class StopRequest:
-    """A context manager whose `requested` becomes True on the first of `SIGNALS`; the second raises KeyboardInterrupt.
+    """A signal handler: `requested` becomes True on the first of `SIGNALS`; the second raises KeyboardInterrupt.
 
-    Only for the main thread.
+    A context manager, only for the main thread.
     """
 
     def __init__(self) -> None:

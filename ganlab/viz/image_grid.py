@@ -50,7 +50,7 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 
 
 def encode_png(picture: Tensor) -> bytes:
-    """Encodes a uint8 image (C, H, W), with `PNG_CHANNELS` channels, as PNG."""
+    """Encodes an image grid, uint8 (C, H, W) with `PNG_CHANNELS` channels, as PNG."""
     stream = io.BytesIO()
     pixels = picture.permute(1, 2, 0).cpu().numpy()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
@@ -58,7 +58,7 @@ def encode_png(picture: Tensor) -> bytes:
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Writes images to one PNG file, atomically: an image grid, or a scatter plot of 2-D points."""
+    """Writes an image grid of images, or a scatter plot of 2-D points, to one PNG file, atomically."""
     if images.shape[1:] == (2, 1, 1):
         x, y = to_float(images).flatten(1).T.tolist()
         write_whole(path, scatter_png(x, y))

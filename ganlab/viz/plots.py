@@ -44,7 +44,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
-    """Plots each option that a schedule changed, one panel each: its value at the end of each tick."""
+    """Plots scheduled options with matplotlib, one panel each: the option's value at the end of each tick."""
     figure = _figure(8, 2.4 * len(keys))
     for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
         axes.plot([record["step"] for record in log], [float(record.get(key, "nan")) for record in log], linewidth=1.2)
@@ -144,7 +144,7 @@ def metric_curves_png(
 
 
 def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
-    """Draws a scatter plot of 2-D points in [-1, 1] as PNG, always with the same size and scale.
+    """Plots 2-D points in [-1, 1] with matplotlib, as PNG; every such plot has the same size and scale.
 
     Dots are translucent, so that dense regions are darker.
     """

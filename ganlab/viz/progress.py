@@ -54,7 +54,7 @@ def make_progress_view(console: Console) -> ProgressView:
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether the console is a terminal that can redraw lines."""
+    """Whether the console can redraw lines."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -66,7 +66,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
-    """Formats a tick's record as labels and values for the terminal."""
+    """Formats a tick's record for the progress display, as labels and values."""
     names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
     shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
     for name, value in record.items():
@@ -77,12 +77,12 @@ def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _alarm_lines(record: Mapping[str, Any]) -> list[str]:
-    """Formats the active alarms of a tick's record."""
+    """The active alarms, as lines."""
     return [f"ALARM: {name}" for name in record.get("alarms", ())]
 
 
 def _floor_note(record: Mapping[str, Any]) -> str:
-    """Formats a score's floor, which is shown next to the score."""
+    """The score's floor, shown next to it."""
     return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
 
 
@@ -133,7 +133,7 @@ class PlainView:
 
 
 class LiveView:
-    """Terminal progress as a bar with the time left and a table of the latest values, rehas_bar in place."""
+    """Terminal progress as a bar with the time left and a table of the latest values, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
