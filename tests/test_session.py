@@ -214,6 +214,21 @@ def test_resuming_on_other_data_or_another_processor_is_refused(
     assert ganlab("run", path, "--out", "r", *more, "--anyway")[0] == 0
 
 
+def test_resuming_with_another_declaration_of_the_discriminator_is_refused(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """Whether real and fake images pass the discriminator together moves the last bits."""
+    path, more = write(table), ["--resume", "--set", "train.steps=6"]
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    info = json.loads(Path("r/run.json").read_text())
+    changed = info["step_levers"] | {"joined": not info["step_levers"]["joined"]}
+    Path("r/run.json").write_text(json.dumps(info | {"step_levers": changed}))
+    code, _, err = ganlab("run", path, "--out", "r", *more)
+    assert code == 2
+    assert err.startswith("r: step_levers.joined: was False, is now True\n")
+    assert ganlab("run", path, "--out", "r", *more, "--anyway")[0] == 0
+
+
 def test_a_changed_bundled_file_is_reported_and_the_run_resumes_exactly(
     table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:

@@ -40,7 +40,7 @@ RELEASE = ("source", "distribution", "version")
 
 
 def asks_for_more_steps(path: Path, experiment: Experiment) -> bool:
-    """Whether the experiment now asks for more training than the finished run in the folder had."""
+    """Whether a resume asks for more training than the finished run in the folder had."""
     before = read_toml(path / "experiment.toml").get("train")
     if not isinstance(before, Mapping):
         raise UserError(f"{path / 'experiment.toml'}: damaged: it has no table [train]")
@@ -48,7 +48,7 @@ def asks_for_more_steps(path: Path, experiment: Experiment) -> bool:
 
 
 def experiment_identity(table: Mapping[str, Any]) -> str:
-    """A hash of all of an experiment that must not change on resume; each checkpoint carries it."""
+    """What must not change on resume, as a hash of the experiment; each checkpoint carries it."""
     flat = {key: value for key, value in _flat(table).items() if _is_bound(key)}
     return sha256(json.dumps(flat, sort_keys=True).encode())
 
@@ -60,16 +60,23 @@ def check_resumable(
 
     `folder.info` is run.json of the earlier run; `table` and `environment` are the experiment and environment now.
     """
-    _refuse_differences(folder, table, environment)
+    _refuse_differences(folder, table, environment, training)
     _refuse_changed_schedules(folder, training)
     _report_changed_bundled_files(folder, environment["components"], view)
 
 
-def _refuse_differences(folder: RunFolder, table: dict[str, Any], environment: dict[str, Any]) -> None:
+def _refuse_differences(
+    folder: RunFolder, table: dict[str, Any], environment: dict[str, Any], training: Training
+) -> None:
     """Refuses to resume with another experiment or environment: one line for each difference."""
     path, earlier = folder.path, {key: folder.info.get(key) for key in environment}
     environment = dict(environment)
     earlier["components"], environment["components"] = _binding(earlier["components"], environment["components"])
+    optimizations = folder.info.get("step_levers")
+    if isinstance(optimizations, Mapping) and "joined" in optimizations:
+        # A discriminator may declare `batch_independent` now and not have done so before, or the other way round.
+        earlier["step_levers"] = {"joined": optimizations["joined"]}
+        environment["step_levers"] = {"joined": training.step_optimizations["joined"]}
     before = _flat(read_toml(path / "experiment.toml")) | _flat(earlier)
     wanted = _flat(table) | _flat(environment)
     keys = filter(_is_bound, before.keys() | wanted.keys())
@@ -133,7 +140,7 @@ def _is_bound(key: str) -> bool:
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    """Nested tables and lists as one table with dotted keys, to compare experiments."""
+    """Nested tables and lists, as dotted keys."""
     if isinstance(value, Mapping):
         return {k: v for key, item in value.items() for k, v in _flat(item, f"{at}.{key}" if at else str(key)).items()}
     if isinstance(value, list):
@@ -142,7 +149,7 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
 
 
 def restore_latest(folder: RunFolder, training: Training, view: ProgressView, identity: str, anyway: bool) -> int:
-    """Restores the latest whole checkpoint of a run and drops later records; returns the step to resume at.
+    """Resumes a run from its latest whole checkpoint and drops later records; returns the step to resume at.
 
     `identity` is that of the experiment now. A damaged checkpoint is reported and renamed.
     """
