@@ -47,7 +47,7 @@ def _no_progress(what: str, done: int, total: int) -> None:
 def subset_batches(
     images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yields batches of all images (N, C, H, W) in order, or of a random subset of `count` if that is fewer.
+    """The evaluator's batches of given images (N, C, H, W): all in order, or a random subset of `count` if fewer.
 
     `share` is a half-open range of indices: only that part of them.
     """
@@ -63,7 +63,7 @@ def subset_batches(
 
 
 class Evaluator:
-    """Evaluates generators and images against a data set, whose splits it loads once. `floors`: also score real images.
+    """The evaluator of generators and images against a data set; it loads splits once. `floors`: also of real images.
 
     In an evaluator of a single class, `whole` makes the evaluation of all classes.
     """
@@ -88,7 +88,7 @@ class Evaluator:
         return self._splits[split]
 
     def prepare(self, metric: Metric, progress: Progress = _no_progress) -> None:
-        """Calls a metric's `prepare`, which loads what it needs or raises ComponentError before training."""
+        """The evaluator prepares a metric, which loads what it needs or raises ComponentError before training."""
         if hasattr(metric, "prepare"):
             with preserve_random_state():
                 metric.prepare(MetricRunner(self, lambda count, seed: iter(()), "").evaluation(progress))
@@ -100,7 +100,7 @@ class Evaluator:
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
     ) -> MetricRunner:
-        """Returns a metric runner for a generator's images. `weights` ("ema" or "plain") goes into the protocol."""
+        """The evaluator's `MetricRunner` for a generator's images. Protocols name `weights` ("ema" or "plain")."""
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             return sample(
@@ -110,7 +110,7 @@ class Evaluator:
         return MetricRunner(self, images, weights, {} if truncation is None else {"truncation": truncation})
 
     def for_images(self, images: Tensor) -> MetricRunner:
-        """Returns a metric runner for uint8 images (N, C, H, W) of unknown origin."""
+        """The evaluator's `MetricRunner` for uint8 images (N, C, H, W) of unknown origin."""
 
         def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             share = distributed.local_share(min(count, len(images)))
@@ -119,7 +119,7 @@ class Evaluator:
         return MetricRunner(self, batches, "given")
 
     def evaluation(self, images: Images, progress: Progress, **more: Any) -> Evaluation:
-        """Makes the `Evaluation` that a metric gets for these images."""
+        """The evaluator's `Evaluation` of these images, which it gives to a metric."""
 
         def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             for batch, condition in images(count, seed):
@@ -137,7 +137,7 @@ class Evaluator:
         )
 
     def floor(self, metric: Metric, protocol: Mapping[str, Any], progress: Progress) -> dict[str, Any] | None:
-        """Computes a metric's floor: the scores of real images of the split that is not the reference.
+        """The evaluator's floor of a metric: the scores of real images of the split that is not the reference.
 
         `protocol` is that of the scores. Returns the values, the split and the number of images, or None if there is no
         such split or the metric cannot score that many images (with one warning).
@@ -179,7 +179,7 @@ class Evaluator:
 
 
 def _check_scores(scores: Any) -> None:
-    """Raises ComponentError unless a metric returned valid `Scores`."""
+    """Raises ComponentError for bad scores."""
     if not isinstance(scores, Scores):
         raise ComponentError(f"evaluate gave {type(scores).__name__}, wanted ganlab.Scores")
     for name, value in scores.values.items():
@@ -192,7 +192,7 @@ def _check_scores(scores: Any) -> None:
 
 @define
 class MetricRunner:
-    """Runs metrics on one set of images; shared results such as features are computed once.
+    """The evaluator of one set of images: runs metrics on it; shared results such as features are computed once.
 
     `about` are additional entries of every score's protocol.
     """
@@ -212,7 +212,7 @@ class MetricRunner:
         return self._shared[key]
 
     def score(self, metric: Metric, suffix: str = "", progress: Progress = _no_progress) -> list[dict[str, Any]]:
-        """Runs a metric and returns one record per value: name, value, better direction, floor, protocol, seconds.
+        """The evaluator's records of a metric, one per value: name, value, better direction, floor, protocol, seconds.
 
         `suffix` is appended to the values' names, to distinguish two metrics of the same name.
         """

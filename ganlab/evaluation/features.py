@@ -42,14 +42,14 @@ def random_state(seed: int) -> np.random.RandomState:
 
 
 def random_subset(count: int, size: int, seed: int) -> Tensor:
-    """Draws a random subset of `size` indices below `count`, int64, without replacement."""
+    """Draws the random subset to extract features of: `size` indices below `count`, int64, without replacement."""
     import torch
 
     return torch.from_numpy(random_state(seed).permutation(count)[:size])
 
 
 def features_of(features: Features, images: Tensor) -> Tensor:
-    """Computes the features (N, dim) of images; raises `ComponentError` if the network returns another shape."""
+    """Extracts a metric's features (N, dim) of images; raises `ComponentError` if the network returns another shape."""
     found = features(images)
     if found.shape != (len(images), features.dim):
         wanted = f"{(len(images), features.dim)}"
@@ -60,7 +60,7 @@ def features_of(features: Features, images: Tensor) -> Tensor:
 def reference_rows(
     evaluation: Evaluation, images: Tensor, measure: Callable[[Tensor], Tensor], chosen: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Applies `measure` to batches of the reference's images, or of those at the indices `chosen`, int64 (n,)."""
+    """Extracts features, by `measure`, of the reference's images, or of those at the indices `chosen`, int64 (n,)."""
     done, total = 0, len(images if chosen is None else chosen)
     # Chosen images are gathered one batch at a time: all of them might not fit in memory.
     batches = images.split(REFERENCE_BATCH) if chosen is None else chosen.split(REFERENCE_BATCH)
@@ -78,7 +78,7 @@ def built_features(config: FeaturesConfig, evaluation: Evaluation) -> Features:
 
 
 def generated_features(features: Features, evaluation: Evaluation, samples: int, seed: int) -> Tensor:
-    """Computes the features (N, dim) of generated images, gathered from all ranks, on the evaluation's device."""
+    """Extracts a metric's features (N, dim) of generated images, gathered from all ranks, on its device."""
     what = f"features {about_features(features)}"
     return generated_rows(evaluation, samples, seed, what, partial(features_of, features))
 
@@ -86,7 +86,7 @@ def generated_features(features: Features, evaluation: Evaluation, samples: int,
 def generated_rows(
     evaluation: Evaluation, samples: int, seed: int, what: str, measure: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Applies `measure` to generated images: one row per image, gathered from all ranks in the order of the images.
+    """Extracts features, by `measure`, of generated images: a row each, gathered from all ranks in the images' order.
 
     `what` names what is measured. Metrics of one evaluation that ask for the same share the result.
     """
@@ -111,7 +111,7 @@ def generated_rows(
 def reference_features(
     features: Features, dataset: Dataset, evaluation: Evaluation, subset: tuple[int, int] | None = None
 ) -> Tensor:
-    """Returns the features (N, dim) of a reference split from the disk cache, on the evaluation's device.
+    """Extracts a metric's features (N, dim) of a reference split, or finds them in the disk cache; on the device.
 
     `subset` is a size and a seed: a random subset of the split.
     """
@@ -135,7 +135,7 @@ def cached_reference(
     compute: Callable[[], dict[str, Tensor]],
     **also: Any,
 ) -> dict[str, Tensor]:
-    """Returns `compute()` for a reference split and a feature network from the disk cache.
+    """Features of a reference split, or what `compute()` returns for it and a feature network, from the disk cache.
 
     `also` is what else the result depends on.
     """
@@ -144,7 +144,7 @@ def cached_reference(
 
 
 def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor]:
-    """Returns a function for the feature network's class logits (N, classes); `ComponentError` if it has none."""
+    """Extracts class logits (N, classes) as features: the function that does; `ComponentError` if there is none."""
     found: Any = getattr(features, "logits", None)
     if found is None:
         raise ComponentError(f"the features {features.name!r} have no class logits, which {needed_by} needs")

@@ -27,12 +27,12 @@ MEAN = "mean"
 
 
 def per_class_name(value: str, label: int | str) -> str:
-    """The name of a score of one class, "fid[3]", or of the mean over classes, "fid[mean]"."""
+    """The per-class name of a score, "fid[3]", or of the mean over classes, "fid[mean]"."""
     return f"{value}[{label}]"
 
 
 def class_evaluator(label: int, whole: MetricRunner) -> Evaluator:
-    """Makes an evaluator against the images of one class, with the features of all classes."""
+    """For per-class scores: an evaluator against the images of one class, with the features of all classes."""
     evaluator = whole.evaluator
     one = _OneClassDataset(evaluator.dataset, label)
     return Evaluator(one, None, evaluator.places, evaluator.device, evaluator.floors, whole.evaluation)
@@ -40,7 +40,7 @@ def class_evaluator(label: int, whole: MetricRunner) -> Evaluator:
 
 @frozen(eq=False)
 class _OneClassDataset:
-    """A `DatasetConfig` with the images of one class of a data set, in their order."""
+    """For per-class scores: a `DatasetConfig` with the images of one class of a data set, in their order."""
 
     whole: Callable[[str], Dataset]
     label: int

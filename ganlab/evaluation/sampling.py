@@ -20,10 +20,10 @@ BATCH = 128
 def generate_images(
     network: nn.Module, z: Tensor, device: torch.device, condition: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Generates uint8 images (n, C, H, W) on the device, in batches, from latents (N, latent_dim) and conditions."""
+    """Sampling by latents (N, latent_dim) and conditions: uint8 images (n, C, H, W) on the device, in batches."""
 
     def made(part: Tensor) -> Tensor:
-        """Generates the images at these row indices; fewer than a batch if memory runs out."""
+        """The images of rows, as far as memory goes."""
         given = None if condition is None else condition[part].to(device)
         return to_uint8(network(z[part].to(device), given))
 
@@ -44,7 +44,7 @@ def sample(
     share: tuple[int, int] | None = None,
     truncation: float | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Samples `count` uint8 images with their conditions, in batches; a larger count begins with the same images.
+    """Sampling from a generator: `count` uint8 images with conditions, in batches; a larger count begins with the same.
 
     `share` is a half-open range of indices: only that part of them. `truncation` is that of the latents.
     """
@@ -70,7 +70,7 @@ def sample_grid(
     conditions: ConditionSampler,
     truncation: float | None = None,
 ) -> tuple[Tensor, int | None]:
-    """Samples the images of a sample grid, uint8 (N, C, H, W) on the CPU, and returns the number of columns.
+    """Sampling for a grid: its uint8 images (N, C, H, W) on the CPU, and the number of columns.
 
     With classes, each row is a class and each column a latent. Otherwise they are the first `count` images of `sample`.
     """

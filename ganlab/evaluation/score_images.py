@@ -38,7 +38,7 @@ IMAGE_FOLDER = "image_folder"
 
 @frozen
 class ScoreConfig:
-    """The components of `ganlab score`: the reference data set and the metrics."""
+    """What `ganlab score` scores images with: the reference data set and the metrics."""
 
     dataset: DatasetConfig = component("dataset")
     metric: tuple[Metric, ...] = components("metric")
@@ -54,7 +54,7 @@ def score_images(
     plugin_files: Sequence[Path] = (),
     floor: bool = True,
 ) -> list[dict[str, Any]]:
-    """`ganlab score`: scores a folder of images or an .npz file against a data set or a folder; returns the records.
+    """Scores images of a folder or an .npz file against a data set or a folder (`ganlab score`); returns the records.
 
     `overrides` are texts such as "dataset.size=64", "features.weights=FILE" and "metric.0.samples=5000". Raises
     UserError with a line for every problem.
@@ -101,7 +101,7 @@ def score_images(
 
 
 def _reference_table(against: str, registry: Registry) -> dict[str, Any]:
-    """Returns the TOML table of the reference of `ganlab score`: a data set's name, or a folder at original size."""
+    """To score images: the TOML table of the reference, a data set's name or a folder at original size."""
     names = [known.name for known in registry.of_kind("dataset")]
     if against in names:
         return {"name": against}
@@ -112,7 +112,7 @@ def _reference_table(against: str, registry: Registry) -> dict[str, Any]:
 
 
 def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
-    """Builds the components of `ganlab score`; `--features` applies to every metric that does not name its own."""
+    """To score images: builds the components; `--features` applies to every metric that does not name its own."""
     common = table.pop("features", None)
     classes = {known.name: known.cls for known in registry.of_kind("metric")}
     for entry in table["metric"] if isinstance(table["metric"], list) and common is not None else ():

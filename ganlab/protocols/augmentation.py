@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """The protocol of an augmentation: a differentiable change of each image by itself, before the discriminator.
+    """An augmentation's protocol: a differentiable change of each image by itself, before the discriminator.
 
     Optional methods:
     `observe(real_logits)` is called in each update of the discriminator with the logits (N,) of the augmented real
@@ -20,5 +20,5 @@ class Augmentation(Protocol):
     """
 
     def augment(self, images: Tensor, /) -> Tensor:
-        """Returns the augmented images, (N, C, H, W); each depends on its own image alone."""
+        """An augmentation's protocol: returns the changed images, (N, C, H, W); each depends on its own image alone."""
         ...

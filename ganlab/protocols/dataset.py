@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Dataset(Protocol):
-    """The protocol of a data set: images as one uint8 tensor (N, C, H, W) on the CPU, as in `ganlab.ImageDataset`.
+    """A data set's protocol: images as one uint8 tensor (N, C, H, W) on the CPU, as in `ganlab.ImageDataset`.
 
     The images are read-only. They may be memory-mapped (`ganlab.MappedImages`), so read them in slices.
 
@@ -37,10 +37,10 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """The protocol of a data set's configuration: its options in the experiment file, and `build`."""
+    """A data set's protocol, its configuration: its options in the experiment file, and `build`."""
 
     def build(self, places: Places, split: str, /) -> Dataset:
-        """Loads the split "train" or "test" of the data set, and downloads it first where that is possible.
+        """A data set's protocol: loads the split "train" or "test", and downloads it first where that is possible.
 
         Raises `ComponentError` for missing or unreadable data, or for a split that does not exist.
         """

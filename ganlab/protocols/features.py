@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Features(Protocol):
-    """The protocol of a feature extractor: maps uint8 images (N, C, H, W) to float32 features (N, dim).
+    """A feature extractor's protocol: maps uint8 images (N, C, H, W) to float32 features (N, dim).
 
     `fingerprint` is a hash of its weights, and `preprocessing` describes how images are resized and normalised: both
     are part of a score's protocol.
@@ -38,8 +38,8 @@ class Features(Protocol):
 
 @runtime_checkable
 class FeaturesConfig(Protocol):
-    """The protocol of a feature extractor's configuration: its options in the experiment file, and `build`."""
+    """A feature extractor's protocol, its configuration: its options in the experiment file, and `build`."""
 
     def build(self, evaluation: Evaluation, /) -> Features:
-        """Loads or trains the feature extractor; raises `ComponentError` where that is impossible."""
+        """A feature extractor's protocol: loads or trains it; raises `ComponentError` where that is impossible."""
         ...

@@ -11,7 +11,7 @@ from attrs import frozen
 
 @frozen
 class Task:
-    """A launcher's task, one run of a sweep: a command that may be restarted until it succeeds, and its log file."""
+    """A launcher's protocol, its task: one run of a sweep, a command to restart until it succeeds, and a log file."""
 
     name: str
     command: tuple[str, ...]
@@ -20,12 +20,12 @@ class Task:
 
 @runtime_checkable
 class Launcher(Protocol):
-    """The protocol of a launcher of a sweep's tasks: on this machine, on a cluster or elsewhere.
+    """A launcher's protocol: runs a sweep's tasks, on this machine, on a cluster or elsewhere.
 
     A failed task never stops the others. Closing the iterator asks the running tasks to save a checkpoint and exit, and
     waits for them.
     """
 
     def launch(self, tasks: Sequence[Task], jobs: int, /) -> Iterator[tuple[Task, int]]:
-        """Runs a sweep's tasks, at most `jobs` at a time, and yields (task, exit code) as each finishes."""
+        """A launcher's protocol: runs tasks, at most `jobs` at once, and yields (task, exit code) as each finishes."""
         ...

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Loss(Protocol):
-    """The protocol of a loss: both players' objectives, each a scalar of the logits (N,) of real and of fake images.
+    """A loss's protocol: both players' objectives, each a scalar of the logits (N,) of real and of fake images.
 
     Optional class attribute `generator_uses_real: ClassVar[bool]`: False declares that the value of `generator` does
     not depend on `real`. The generator's update then computes no logits of real images, and `real` is zeros. Absent
@@ -23,34 +23,34 @@ class Loss(Protocol):
     """
 
     def discriminator(self, real: Tensor, fake: Tensor, /) -> Tensor:
-        """Returns the discriminator's loss of the logits of real and of fake images."""
+        """A loss's protocol: returns the discriminator's loss of the logits of real and of fake images."""
         ...
 
     def generator(self, real: Tensor, fake: Tensor, /) -> Tensor:
-        """Returns the generator's loss. `real` has no gradient."""
+        """A loss's protocol: returns the generator's loss. `real` has no gradient."""
         ...
 
 
 @runtime_checkable
 class TargetedLoss(Loss, Protocol):
-    """The protocol of a loss with label targets: it compares logits with one label for real and one for fake."""
+    """A loss's protocol, with label targets: it compares logits with one label for real and one for fake."""
 
     def with_targets(self, *, real: float, fake: float) -> TargetedLoss:
-        """Returns a copy of the loss whose discriminator is trained towards these labels."""
+        """A loss's protocol: returns a copy whose discriminator is trained towards these labels."""
         ...
 
 
 @runtime_checkable
 class LossWrapper(Protocol):
-    """The protocol of a loss wrapper: maps a loss to another one, such as one with smoothed labels."""
+    """A loss's protocol, for wrappers: maps a loss to another one, such as one with smoothed labels."""
 
     def __call__(self, loss: Loss, /) -> Loss:
-        """Returns the wrapped loss; raises `ComponentError` for a loss that it cannot wrap."""
+        """A loss's protocol, for wrappers: returns the wrapped loss; raises `ComponentError` where it cannot."""
         ...
 
 
 def generator_uses_real(loss: Loss) -> bool:
-    """Returns a loss's `generator_uses_real`, True where it is absent; raises `ComponentError` if it is no bool."""
+    """A loss's protocol: its `generator_uses_real`, True where absent; raises `ComponentError` if it is no bool."""
     declared = getattr(loss, "generator_uses_real", True)
     if not isinstance(declared, bool):
         raise ComponentError(f"generator_uses_real is {one_line(repr(declared), 60)}; expected True or False")

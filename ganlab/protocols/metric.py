@@ -20,23 +20,23 @@ Direction = Literal["lower", "higher"]
 
 
 def _gather_of_one_process(rows: Tensor) -> Tensor:
-    """`Evaluation.gather` of a single process: its rows are all rows."""
+    """The rows of one process are all rows."""
     return rows
 
 
 def _no_conditioned_images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """`Evaluation.conditioned` where generated images have no known conditions: yields nothing."""
+    """Yields nothing: conditions are unknown."""
     return iter(())
 
 
 def _compute_without_cache(key: Hashable, compute: Callable[[], Any]) -> Any:
-    """`Evaluation.keep` without a cache: computes the value each time."""
+    """Computes the value each time."""
     return compute()
 
 
 @frozen
 class Evaluation:
-    """What a metric is given: generated images, the reference data set, and a cache shared with other metrics.
+    """A metric's protocol, what it is given: generated images, the reference data set, a cache shared with others.
 
     `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluated generator in eval
     mode, with a random stream of its own; equal seeds give equal images. `conditioned(count, seed)` yields the same
@@ -65,7 +65,7 @@ class Evaluation:
 
 @frozen
 class Scores:
-    """A metric's result: named values, and their protocol, which is all that a value depends on but the generator.
+    """A metric's protocol, its result: named values, and `protocol`, all that they depend on but the generator.
 
     `better` says for each value whether "lower" or "higher" is better; a value that it omits is not ranked. `details`
     holds protocol entries of single values, by the value's name.
@@ -79,7 +79,7 @@ class Scores:
 
 @runtime_checkable
 class Metric(Protocol):
-    """The protocol of a metric: scores a generator at the interval `every`; 0 means before and after training only.
+    """A metric's protocol: scores a generator at the interval `every`; 0 means before and after training only.
 
     Optional method `prepare(evaluation)`: called before the run folder exists, without a generator. It loads or trains
     what is expensive, and raises `ComponentError` where that is impossible.

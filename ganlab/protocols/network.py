@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @frozen
 class ImageSpec:
-    """The image shape that a network is built for. `classes` is the number of classes, None without class labels."""
+    """A network's protocol: the image shape it is built for. `classes` is how many, None without class labels."""
 
     channels: int
     height: int
@@ -23,7 +23,7 @@ class ImageSpec:
 
 
 class Generator(Protocol):
-    """The protocol of a generator: an `nn.Module` from latents (N, latent_dim) to images (N, C, H, W) in [-1, 1].
+    """A network's protocol, a generator: an `nn.Module` from latents (N, latent_dim) to images (N, C, H, W) in [-1, 1].
 
     `condition` is None, class labels (N,) or images (N, C, H, W).
     """
@@ -34,7 +34,7 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """The protocol of a discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
+    """A network's protocol, a discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
 
     It returns logits of shape (N,), where larger means more real, or an object that has them as `logits`. It never
     applies a sigmoid: the loss owns it.
@@ -50,15 +50,15 @@ class Discriminator(Protocol):
 
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """The protocol of a generator's or discriminator's configuration: its options, and `build`."""
+    """A network's protocol, the configuration of a generator or discriminator: its options, and `build`."""
 
     def build(self, images: ImageSpec, /) -> nn.Module:
-        """Returns the network for images of this shape; raises `ComponentError` for an unsupported shape."""
+        """A network's protocol: returns it for images of this shape; `ComponentError` for an unsupported shape."""
         ...
 
 
 def batch_independent(discriminator: nn.Module) -> bool:
-    """Returns a discriminator's `batch_independent`, False where absent; raises `ComponentError` if it is no bool."""
+    """A network's protocol: its `batch_independent`, False where absent; raises `ComponentError` if it is no bool."""
     declared = getattr(discriminator, "batch_independent", False)
     if not isinstance(declared, bool):
         raise ComponentError(f"batch_independent is {one_line(repr(declared), 60)}; expected True or False")

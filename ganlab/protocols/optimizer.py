@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class OptimizerConfig(Protocol):
-    """The protocol of an optimiser's configuration: its options in the experiment file, and `build`."""
+    """An optimizer's protocol, its configuration: its options in the experiment file, and `build`."""
 
     def build(self, parameters: Iterable[nn.Parameter], /) -> torch.optim.Optimizer:
-        """Returns the optimiser of one player's parameters."""
+        """An optimizer's protocol: returns the one of one player's parameters."""
         ...

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Step:
-    """What a penalty is given of one update, or of one part of its batch (`train.accumulate`).
+    """A penalty's protocol, what it is given: one update, or one part of its batch (`train.accumulate`).
 
     Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
 
@@ -32,7 +32,7 @@ class Step:
     images_seen: Tensor
 
     def judge(self, images: Tensor) -> Tensor:
-        """Returns the discriminator's logits (N,) of other images (N, C, H, W), with the conditions of the batch.
+        """A penalty's protocol: returns logits (N,) of other images (N, C, H, W), with the conditions of the batch.
 
         The images are not augmented. All is computed in float32 even under bfloat16, whose second derivatives are
         noise.
@@ -45,7 +45,7 @@ class Step:
         return logits
 
     def generate(self, z: Tensor) -> Tensor:
-        """Returns the generator's images (N, C, H, W) of other latents (N, latent_dim), with conditions of the batch.
+        """A penalty's protocol: images (N, C, H, W) of other latents (N, latent_dim), with the batch's conditions.
 
         N is at most the batch size: the first N conditions are used. As in `judge`, all is computed in float32. This is
         an additional pass in training mode: it updates batch norm's running statistics, and dropout draws for it.
@@ -58,13 +58,13 @@ class Step:
         return images
 
     def mean_of_all(self, value: Tensor) -> Tensor:
-        """Returns a penalty's tensor averaged over all processes, detached: for state that must be equal in all."""
+        """A penalty's protocol: averages a tensor over all processes, detached, for state that must be equal in all."""
         from ganlab.utils import distributed
 
         return distributed.all_reduce_mean(value.detach().clone())
 
     def gradient_at(self, images: Tensor) -> Tensor:
-        """Returns the gradient (N, C, H, W) of each image's logit with respect to the image; it is differentiable.
+        """A penalty's protocol: the gradient (N, C, H, W) of each image's logit by the image; it is differentiable.
 
         With batch norm a logit depends on other images too; as is usual, this is the gradient of the sum of logits.
         """
@@ -79,7 +79,7 @@ class Step:
 
 @runtime_checkable
 class Penalty(Protocol):
-    """The protocol of a penalty: a scalar that is added to one player's loss, in the same backward pass.
+    """A penalty's protocol: a scalar that is added to one player's loss, in the same backward pass.
 
     `player` is "generator" or "discriminator". `every` is the interval in updates of that player (lazy regularisation,
     Karras et al. 2020, arXiv:1912.04958): the penalty is added in every k-th update, multiplied by k, so that its

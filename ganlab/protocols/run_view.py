@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class RunView(Protocol):
-    """The protocol of a run folder as hooks and trackers see it: its path, its files, `run.json` and its records."""
+    """A run view's protocol: a run folder as hooks and trackers see it, with path, files, `run.json`, records."""
 
     @property
     def path(self) -> Path:
@@ -20,7 +20,7 @@ class RunView(Protocol):
 
     @property
     def info(self) -> dict[str, Any]:
-        """The contents of `run.json`: read, do not change."""
+        """A run view's protocol: the contents of `run.json`, to be read, not changed."""
         ...
 
     @property
@@ -36,18 +36,18 @@ class RunView(Protocol):
     def samples(self) -> Path: ...
 
     def sample_file(self, step: int) -> Path:
-        """Returns the path of the sample grid of a step."""
+        """A run view's protocol: returns the path of the sample grid of a step."""
         ...
 
     @property
     def resumed_from(self) -> int | None:
-        """The step that a resumed run continues from, whose later records are dropped; None in a new run."""
+        """A run view's protocol: the step a resumed run continues from; later records are dropped. None if new."""
         ...
 
     def ticks(self) -> list[dict[str, Any]]:
-        """Returns the records of `log.jsonl`. Numbers that are not finite are strings that `float()` reads."""
+        """A run view's protocol: the records of `log.jsonl`. Numbers not finite are strings that `float()` reads."""
         ...
 
     def scores(self) -> list[dict[str, Any]]:
-        """Returns the records of `metrics.jsonl` that were measured in training, without those of `ganlab eval`."""
+        """A run view's protocol: the records of `metrics.jsonl` from training, without those of `ganlab eval`."""
         ...

@@ -74,7 +74,7 @@ def find_cause(
 
 
 def component_names(experiment: Experiment, registry: Registry) -> dict[str, str]:
-    """The component and plugin behind each term, network, optimizer and augmentation, to name a divergence's cause."""
+    """To name a divergence's cause: the component and plugin behind each term, network, optimizer and augmentation."""
 
     def words(kind: str, part: Any) -> str:
         component = registry.component_of(kind, part)
@@ -110,7 +110,7 @@ def _restore_latest_whole(training: Training, checkpoints: Path) -> int:
 def _repeat_steps(
     training: Training, names: Mapping[str, str], start: int, until: int, progress: Callable[[str, int, int], None]
 ) -> None:
-    """Repeats the steps of a diverged training with finite checks; raises NotFinite where a check fails."""
+    """Repeats the steps to a divergence, with every part checked; raises NotFinite where a check fails."""
     training = add_finite_checks(training, names)
     began = time.monotonic()
     for step in range(start, until):

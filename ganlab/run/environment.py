@@ -18,12 +18,12 @@ from ganlab.utils import distributed
 
 
 def versions() -> dict[str, str]:
-    """The versions of ganlab, Python and torch, as run.json records them."""
+    """The run environment's versions: those of ganlab, Python and torch, as run.json records them."""
     return {"ganlab": __version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def processor() -> str:
-    """This machine's CPU and the instructions torch uses of it: another CPU may sum in another order."""
+    """The run environment's CPU and the instructions torch uses of it: another CPU may sum in another order."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -30,7 +30,7 @@ from ganlab.viz.progress import ProgressView
 
 @define
 class EventDispatcher:
-    """Calls hooks and trackers on the events of a run; only in the process that writes the run folder."""
+    """Dispatches a run's events to hooks and trackers; only in the process that writes the run folder."""
 
     plugins: Plugins
     run: RunFolder
@@ -79,7 +79,7 @@ class EventDispatcher:
         self._call_hooks("run_finished", error=error)
 
     def failed(self, failure: PluginFailure, consequence: str) -> None:
-        """Reports a plugin that raised at an event, in the progress view and in run.json."""
+        """Event that failed: reports the plugin that raised at it, in the progress view and in run.json."""
         if not self.run.writes:
             return
         self.view.line(f"{failure}; {consequence}")
@@ -108,7 +108,7 @@ class EventDispatcher:
 
 @contextlib.contextmanager
 def _current_folder_restored() -> Iterator[None]:
-    """Restores the current folder after a hook or tracker was called."""
+    """Restores the current folder at the end."""
     try:
         before = os.getcwd()
     except FileNotFoundError:  # it has been removed

@@ -56,7 +56,7 @@ def explain_failure(error: BaseException | None, run: OpenedRun, step: int) -> B
 
 
 def _find_cause(error: Diverged, run: OpenedRun, step: int) -> str:
-    """The cause of a divergence in words, found by repeating the steps since the latest checkpoint."""
+    """The cause of a divergence, in words."""
 
     def progress(what: str, done: int, total: int) -> None:
         run.view.progress(what, done, total)

@@ -25,11 +25,11 @@ from ganlab.utils.errors import GanlabError
 
 
 class NotFinite(GanlabError):
-    """A value in a repeated training step is NaN or infinite."""
+    """Raised by the finite hooks: a value in a repeated training step is NaN or infinite."""
 
 
 def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
-    """The training with eager steps of which every part raises NotFinite where its result is NaN or infinite.
+    """Adds the finite hooks: the training with eager steps of which every part raises NotFinite for NaN and infinity.
 
     `names` are the components behind the parts, for messages, as `component_names` returns them.
     """
@@ -70,7 +70,7 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
 
 
 class _Replacing:
-    """A component in a repeated step with some methods replaced by checked ones; all else is the component's own."""
+    """A component with finite hooks: some methods are replaced by checked ones; all else is the component's own."""
 
     def __init__(self, component: Any, methods: Mapping[str, Callable[..., Tensor]]) -> None:
         self._component = component
@@ -85,7 +85,7 @@ def _replacing(component: Any, **methods: Callable[..., Tensor]) -> Any:
 
 
 def _check_output(network: nn.Module, what: str, owner: str) -> None:
-    """Adds a hook that checks what a network returns in a repeated step."""
+    """Adds a finite hook that checks what a network returns in a repeated step."""
 
     def check(module: nn.Module, inputs: object, output: object) -> None:
         made = output if isinstance(output, Tensor) else logits(output)
@@ -97,7 +97,7 @@ def _check_output(network: nn.Module, what: str, owner: str) -> None:
 def _checked_augment(
     augmentation: Any, name: str, names: Mapping[str, str], trace: BackwardTrace
 ) -> Callable[[Tensor], Tensor]:
-    """The `augment` of an augmentation, which checks the images it returns in a repeated step."""
+    """The finite hook of an augmentation: its `augment`, which checks the images it returns in a repeated step."""
 
     def augment(images: Tensor) -> Tensor:
         trace.note(name, images)
@@ -121,22 +121,22 @@ def _refuse(wrong: object, what: str, owner: str) -> None:
 
 @define
 class BackwardTrace:
-    """Notes on the backward pass of a loss term whether the gradient is finite where it leaves each component."""
+    """Finite hooks on the backward pass of a loss term: is the gradient finite where it leaves each component?"""
 
     left: list[tuple[str, bool]] = field(factory=list)
 
     def note(self, name: str, tensor: Tensor) -> None:
-        """Adds a hook that notes whether the gradient with respect to a component's input, or a term, is finite."""
+        """Adds a finite hook: notes whether the gradient with respect to a component's input, or a term, is finite."""
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: self.left.append((name, find_non_finite([gradient]) is None)))
 
     def add_hooks(self, discriminator: nn.Module) -> None:
-        """Adds hooks that note the gradient where it enters and leaves the discriminator."""
+        """Adds finite hooks that note the gradient where it enters and leaves the discriminator."""
         discriminator.register_forward_pre_hook(lambda module, inputs: self.note("discriminator", inputs[0]))
         discriminator.register_forward_hook(lambda module, inputs, output: self.note("", logits(output)))
 
     def first_not_finite(self, player: str) -> str:
-        """The component that made a gradient NaN or infinite on the backward pass; empty for the term itself."""
+        """By the finite hooks, the component that made a gradient NaN or infinite; empty for the term itself."""
         if not self.left:
             return ""
         return next((name for name, finite in self.left if not finite), player)
@@ -144,7 +144,7 @@ class BackwardTrace:
 
 @define
 class TermCheck:
-    """Checks the loss terms of one player's updates in repeated steps: each one's value, and its gradient alone.
+    """The finite hooks of one player's loss terms, in repeated steps: check each one's value, and its gradient alone.
 
     Where updates may be stopped, a gradient that is not finite is only a `suspect` until the update shows its effect.
     """
@@ -156,11 +156,11 @@ class TermCheck:
     suspect: NotFinite | None = None
 
     def wrap(self, name: str, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """A function that computes a loss term and checks it."""
+        """A loss term's function, with its check."""
         return lambda *inputs: self.check(name, compute(*inputs))
 
     def check(self, name: str, term: Tensor) -> Tensor:
-        """Raises NotFinite where a loss term, or its gradient with respect to the player's weights, is not finite."""
+        """Finite hook of a loss term: raises NotFinite where it, or its gradient by the weights, is not finite."""
         _refuse(not term.isfinite().all(), f"{name} is {term.detach().float().mean():g}", self.names[name])
         if term.requires_grad:
             self.trace.left.clear()
@@ -178,7 +178,7 @@ class TermCheck:
         return term
 
     def check_update(self, optimizer: str) -> None:
-        """Raises NotFinite where an update has left weights or optimizer state that are not finite."""
+        """Finite hook after an update: raises NotFinite where weights or optimizer state are no longer finite."""
         player = self.player
         where = find_non_finite({"": dict(player.network.named_parameters())}) or find_non_finite(
             _optimizer_state(player)
@@ -191,14 +191,14 @@ class TermCheck:
         self.suspect = None
 
     def _largest_gradient(self) -> str:
-        """The loss term with the largest gradient in the latest update, for a message."""
+        """The loss term of the largest gradient."""
         sizes = self.largest
         name = max(sizes, key=sizes.__getitem__, default="")
         return f"a gradient of {name} of up to {sizes[name]:.3g} ({self.names[name]})" if name else "no gradient"
 
 
 def _checked_phase(phase: Phase, check: TermCheck, optimizer: str) -> Phase:
-    """The phase with a check after each update, and not within: a stopped update is undone at its end."""
+    """The phase with a finite hook after each update, and not within: a stopped update is undone at its end."""
 
     def update(real: Batch, updates: int) -> None:
         phase.update(real, updates)
@@ -208,6 +208,6 @@ def _checked_phase(phase: Phase, check: TermCheck, optimizer: str) -> Phase:
 
 
 def _optimizer_state(player: Player) -> dict[str, Any]:
-    """What the optimizer keeps of each parameter, under the parameter's name, to check it."""
+    """The optimizer's state by parameter name."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in player.network.named_parameters()}
     return {names[parameter]: kept for parameter, kept in player.optimizer.state.items()}

@@ -45,7 +45,7 @@ class Run:
     conditions: ConditionSampler
 
     def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
-        """Generates images with a loaded run: uint8 (count, C, H, W) on the CPU; equal seeds give equal images.
+        """Samples a run that `load_run` read: uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
 
         `label` asks for images of one class. `truncation` is the distance from 0 at which the normal distribution of
         latents is cut off: the smaller, the more alike the images. Raises UserError where the run has no such class, or
@@ -56,7 +56,7 @@ class Run:
     def sample_with_condition(
         self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Generates images as `sample` does; also returns their conditions: class labels (count,), images, or None."""
+        """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, or None."""
         check_truncation(truncation)
         device = next(self.generator.parameters()).device
         conditions = self.conditions if label is None else self.conditions.of_class(label)
@@ -106,7 +106,7 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
 
 
 def _missing_components(info: dict[str, Any]) -> list[str]:
-    """For a run that cannot be loaded: its components whose plugins are missing now, and where they came from."""
+    """Of a run that `load_run` refuses: the components whose plugins are missing now, and where they came from."""
     registry = load_plugins().registry
     missing = []
     for label, origin in info.get("components", {}).items():
@@ -119,7 +119,7 @@ def _missing_components(info: dict[str, Any]) -> list[str]:
 
 
 def _conditions(experiment: Experiment, info: dict[str, Any]) -> ConditionSampler:
-    """The conditions of a loaded run's samples: classes as often as run.json says, or images of the data set."""
+    """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images."""
     known = info.get("condition")
     if known == "images":
         return ConditionSampler.of(experiment.dataset.build(places(), "train"))

@@ -18,7 +18,7 @@ REACH = 8.0
 
 
 def optimal_gap(loss: Loss) -> float | None:
-    """The gap D(real) - D(fake) of a discriminator at the loss's minimum, from -1 to 1.
+    """The gap D(real) - D(fake) of a discriminator at the loss's optimum, from -1 to 1.
 
     None where the loss has no minimum or a minimum without a gap, and where the loss raises: what a third-party loss
     raises here, it raises in the step too, where it is reported.
@@ -30,7 +30,7 @@ def optimal_gap(loss: Loss) -> float | None:
 
 
 def _gap(loss: Callable[[Tensor, Tensor], Tensor]) -> float | None:
-    """The gap at the minimum of a loss of constant logits, by a search on a grid."""
+    """The gap at a loss's optimum, its minimum for constant logits, by a search on a grid."""
     values: dict[tuple[float, float], float] = {}
 
     def loss_at(real: float, fake: float) -> float:

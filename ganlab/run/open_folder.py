@@ -24,7 +24,7 @@ from ganlab.utils.files import check_disk_space
 
 
 def choose_folder(request: RunRequest, experiment: Experiment) -> Path:
-    """The folder of a run: `--out`, else a new one in `runs/`.
+    """Chooses the folder to open for a run: `--out`, else a new one in `runs/`.
 
     With `--resume` and no `--out`, the run folder that the experiment file lies in, or the latest unfinished run of the
     experiment's name and seed.
@@ -54,7 +54,7 @@ def _numbered_paths(base: Path) -> Iterable[Path]:
 
 
 def earlier_run(path: Path, request: RunRequest) -> dict[str, Any]:
-    """run.json of the run that is already in a folder, empty where there is none; refuses to overwrite anything."""
+    """Of the folder to open, run.json of the run already in it, empty for none; refuses to overwrite anything."""
     if not path.exists():
         return {}
     if not path.is_dir():
@@ -73,7 +73,7 @@ def earlier_run(path: Path, request: RunRequest) -> dict[str, Any]:
 
 
 def open_folder(folder: RunFolder, request: RunRequest, training: Training) -> None:
-    """Makes and locks a run folder, and checks that a checkpoint fits on its disk; `folder.info` is an earlier run's.
+    """Opens a run's folder: makes and locks it, checks that a checkpoint fits. `folder.info` is an earlier run's.
 
     Raises UserError where the folder cannot be made, locked or written to.
     """
@@ -97,7 +97,7 @@ def open_folder(folder: RunFolder, request: RunRequest, training: Training) -> N
 
 
 def _make_run_folder(path: Path, must_be_new: bool) -> Path:
-    """Makes the run folder; one that must be new gets the next free number behind its name where it exists."""
+    """Makes the folder to open; one that must be new gets the next free number behind its name where it exists."""
     if not must_be_new:
         _make_folder(path, exist_ok=True)
         return path

@@ -19,7 +19,7 @@ from ganlab.viz.progress import ProgressView
 
 @frozen
 class OpenedRun:
-    """A run that is ready to train: its experiment, all that was built for it, and its locked run folder.
+    """An opened run, ready to train: its experiment, all that was built for it, and its locked folder.
 
     `earlier` is run.json as the run left it that is resumed, empty for a new run. `start` is the step to train from.
     """

@@ -24,7 +24,7 @@ def is_score(record: Mapping[str, Any]) -> bool:
 
 
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """A record's numbers by name, for trackers: "score/fid" of a score, "train/loss_generator" and so on of a tick."""
+    """The numbers of a record by name: "score/fid" of a score, "train/loss_generator" and so on of a tick."""
     if is_score(record):
         return {f"score/{record['name']}": float(record["value"])}
     return {
@@ -39,7 +39,7 @@ CHECKED = re.compile(rb'(\{.*), "crc32": "([0-9a-f]{8})"\}')
 
 
 def truncate_to_whole_lines(stream: BinaryIO) -> None:
-    """Removes an incomplete last line of a .jsonl file, so that the next record is not appended to it."""
+    """Removes an incomplete last line of a file of records (.jsonl), so that the next record is not appended to it."""
     end = stream.seek(0, os.SEEK_END)
     if end == 0:
         return
@@ -86,7 +86,7 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
 
 
 def best_and_final(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Final and best value of each metric in the records, with their steps, and its floor where the records have one.
+    """Sums up records: final and best value of each metric, with their steps, and its floor where the records have one.
 
     A value that is not finite is never best. Scores that `ganlab eval` added do not count: their protocol may be
     another.

@@ -9,7 +9,7 @@ from attrs import frozen
 
 @frozen
 class RunRequest:
-    """The arguments of `ganlab run`: an experiment file, overrides, where to write, and whether to resume.
+    """The request of `ganlab run`: an experiment file, overrides, where to write, and whether to resume.
 
     `anyway` resumes a run even where it will not be repeated exactly. `blocked` are plugins that are not loaded.
     """

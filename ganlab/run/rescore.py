@@ -35,7 +35,7 @@ def rescore(
     truncation: float | None = None,
     per_class: bool = False,
 ) -> list[dict[str, Any]]:
-    """`ganlab eval`: scores a run's checkpoint; the records are also added to its metrics.jsonl with "eval": true.
+    """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
     `truncation` is the distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds
     the means over classes.
@@ -74,7 +74,7 @@ def rescore(
 
 @contextmanager
 def _locked_by_writer(folder: RunFolder) -> Iterator[RunFolder]:
-    """Locks the run folder in the process that writes, while its metrics are evaluated again."""
+    """While a run is rescored, locks its folder in the process that writes."""
     if distributed.rank() != 0:
         yield folder
         return
@@ -86,7 +86,7 @@ def _locked_by_writer(folder: RunFolder) -> Iterator[RunFolder]:
 
 
 def _chosen_metrics(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
-    """Name, suffix and metric for `ganlab eval`: those of the experiment, or those named by --metric."""
+    """The metrics to rescore with, each with name and suffix: those of the experiment, or those named by --metric."""
     own = named_metrics(run.plugins.registry, run.experiment.metric)
     if not names:
         if not own:
@@ -108,7 +108,7 @@ def _score_each_class(
     metrics: Sequence[tuple[str, str, Metric]],
     where: str,
 ) -> list[dict[str, Any]]:
-    """`ganlab eval --per-class`: records of each metric for every class and for the mean; reports refused classes."""
+    """Rescores class by class (`--per-class`): records of each metric per class and mean; reports refused classes."""
     found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in metrics]
     refused: list[dict[int, str]] = [{} for _ in metrics]
     with progress_bar() as progress_of:

@@ -35,7 +35,7 @@ def now() -> str:
 
 @define
 class RunFolder:
-    """The folder of a run, passed to hooks and trackers; `path` is where its files are, `info` is run.json.
+    """A run folder, as hooks and trackers get it, with its lock: `path` is where its files are, `info` is run.json.
 
     Of several processes only the first `writes`; in the others the methods that write do nothing.
     """
@@ -66,16 +66,16 @@ class RunFolder:
 
     @property
     def resumed_from(self) -> int | None:
-        """The step at which a run was resumed; later records were dropped. None for a new run."""
+        """Of a run folder: the step at which its run was resumed; later records were dropped. None for a new run."""
         resumed = self.info.get("resumed")
         return int(resumed[-1]["step"]) if resumed else None
 
     def ticks(self) -> list[dict[str, Any]]:
-        """The log records of a run, from log.jsonl; NaN and infinity are text that float() reads."""
+        """A run folder's log records, from log.jsonl; NaN and infinity are text that float() reads."""
         return read_records(self.path / "log.jsonl")
 
     def scores(self) -> list[dict[str, Any]]:
-        """The score records of a run, from metrics.jsonl, without those that `ganlab eval` added."""
+        """A run folder's score records, from metrics.jsonl, without those that `ganlab eval` added."""
         return [record for record in read_records(self.path / "metrics.jsonl") if not record.get("eval")]
 
     def lock(self) -> None:
@@ -116,7 +116,7 @@ class RunFolder:
         write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
 
     def append(self, file: str, record: Mapping[str, Any]) -> None:
-        """Appends a record to log.jsonl or metrics.jsonl of the run."""
+        """Appends a record to log.jsonl or metrics.jsonl of the run folder."""
         if not self.writes:
             return
         line, path = record_line(record).encode(), self.path / file
@@ -127,7 +127,7 @@ class RunFolder:
             os.fsync(stream.fileno())
 
     def forget_after(self, step: int) -> None:
-        """Drops the records and sample grids of steps after `step` from the run folder, and an incomplete last line."""
+        """Makes the run folder forget records and sample grids of steps after `step`, and an incomplete last line."""
         if not self.writes:
             return
         for grid in self.samples.glob("step-*.png"):
@@ -140,7 +140,7 @@ class RunFolder:
 
 
 def is_unstarted(path: Path) -> bool:
-    """Whether a run may start in a folder: it is empty, or holds what a run left that was killed early."""
+    """Whether a run folder is unstarted: empty, or with what a run left that was killed early."""
     names = {item.name for item in path.iterdir() if not HALF_WRITTEN.fullmatch(item.name)}
     if not names:
         return True

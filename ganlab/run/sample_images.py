@@ -25,7 +25,7 @@ WALK = 8
 def write_samples(
     run: Run, count: int, seed: int, out: Path, interpolate: bool, label: int | None, truncation: float | None
 ) -> None:
-    """`ganlab sample`: generates `count` images, of class `label` where one is given, and writes them to `out`.
+    """Writes a run's sample images to `out`, for `ganlab sample`: `count`, of class `label` where one is given.
 
     `out` is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
     classes, a grid has a row for each, with its share of `count`.
@@ -67,7 +67,7 @@ def write_samples(
 def latent_walk(
     run: Run, count: int, seed: int, label: int | None = None, truncation: float | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Images from spherical interpolation between pairs of latents, 8 in a row (White 2016, arXiv:1609.04468).
+    """Sample images on a latent walk: spherical interpolation between pairs, 8 in a row (White 2016, arXiv:1609.04468).
 
     Normal latents lie near a sphere; linear interpolation would leave the region that the generator was trained on. A
     row has one condition. `truncation` cuts off the latents at the ends of each row.

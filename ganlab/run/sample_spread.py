@@ -27,7 +27,7 @@ FEWEST = 8
 
 @define
 class _PixelSums:
-    """Sums of pixels and of their squares over images, for the spread; integers, so the same on every device."""
+    """For the sample spread: sums of pixels and of their squares over images; integers, so the same on every device."""
 
     count: int = 0
     total: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
@@ -41,12 +41,12 @@ class _PixelSums:
 
     @property
     def deviation(self) -> Tensor:
-        """The sum of squared distances from the mean image, of each pixel."""
+        """For the sample spread: the sum of squared distances from the mean image, of each pixel."""
         return self.squares.double() - self.total.double().square() / self.count
 
 
 def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
-    """The spread of uint8 images (N, C, H, W): the root of the mean over pixels of their variance, 0 to 255.
+    """The sample spread, of uint8 images (N, C, H, W): the root of the mean over pixels of their variance, 0 to 255.
 
     Each batch is images and their class labels, or None. With labels it is the variance within a class, pooled over the
     classes. There must be at least two images of a class, or at least two without labels.
@@ -62,7 +62,7 @@ def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
 
 
 def real_spread(images: Tensor, labels: Tensor | None = None) -> float:
-    """The spread of `SPREAD_OF` real images from all over a data set; within classes for labels; 0 for too few."""
+    """The sample spread of `SPREAD_OF` real images all over a data set, within classes for labels; 0 for too few."""
     count, classes = min(SPREAD_OF, len(images)), 1 if labels is None else len(labels.unique())
     if count - classes + 1 < FEWEST:
         return 0.0

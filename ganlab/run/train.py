@@ -52,7 +52,7 @@ from ganlab.viz.progress import ProgressView
 
 @frozen
 class Outcome:
-    """How a run ended: its status, last step and scores. `weights`, "ema" or "plain", are those that were scored."""
+    """The outcome of training a run: its status, last step and scores. `weights` ("ema" or "plain") were scored."""
 
     path: Path
     status: str
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def dry_run(request: RunRequest) -> str:
-    """`ganlab run --dry-run`: refuses what a run would refuse, and returns the resolved experiment; writes nothing."""
+    """`ganlab run --dry-run`: trains and writes nothing; refuses what a run would, returns the resolved experiment."""
     experiment, plugins = _load(request)
     with deterministic(experiment.train.deterministic):
         build_run(request, experiment, plugins, pick_device(request.device))
@@ -71,7 +71,7 @@ def dry_run(request: RunRequest) -> str:
 
 
 def run(request: RunRequest, view: ProgressView) -> Outcome:
-    """`ganlab run`: trains an experiment to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
+    """`ganlab run`: trains a run to its end, or resumes it. Raises Interrupted, Diverged, UserError."""
     with distributed.process_group(pick_device(request.device)) as device:
         began = time.monotonic()
         experiment, plugins = _load(request)
@@ -100,14 +100,14 @@ def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
 
 
 def _find_folder(request: RunRequest, experiment: Experiment) -> RunFolder:
-    """The run folder of a request, not yet made; its `info` is run.json of an earlier run, empty for a new one."""
+    """A request's run folder, not yet made."""
     path = Path(distributed.broadcast_json(lambda: str(choose_folder(request, experiment))))
     earlier = distributed.broadcast_json(lambda: earlier_run(path, request))
     return RunFolder(path, earlier, writes=distributed.rank() == 0)
 
 
 def _finished_before(folder: RunFolder) -> Outcome:
-    """The outcome of a run that had finished before it was asked to resume."""
+    """The outcome of a run that had finished."""
     metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
     weights = folder.info.get("weights", "plain")
     return Outcome(folder.path, "finished", folder.info.get("step", 0), 0.0, metrics, weights)
@@ -128,7 +128,7 @@ def open_run(
     view: ProgressView,
     stop: StopRequest,
 ) -> Iterator[OpenedRun]:
-    """Builds what trains, makes and locks the run folder, and restores the run that is in it, for as long as the body.
+    """Opens a run to train it in the body: builds what trains, makes and locks its folder, restores the run in it.
 
     `folder.info` is run.json of the run to resume, empty for a new one. Raises UserError where the run is refused.
     """
@@ -180,7 +180,7 @@ def build_run(
     device: torch.device,
     progress: Progress | None = None,
 ) -> tuple[Training, Evaluator]:
-    """Builds what trains and what scores; an error names the experiment's file, or the plugin that raised it."""
+    """Before a run trains, builds what trains and what scores; an error names the experiment's file or the plugin."""
     where = places()
     with CatchPluginErrors() as guard:
         training = build(experiment, plugins.registry, where, device)
@@ -208,7 +208,7 @@ def build_run(
 
 
 def train_run(run: OpenedRun, callbacks: CallbackList) -> BaseException | None:
-    """Trains an opened run from its start to its last step; returns what ended it early, or None."""
+    """Trains a run from its start to its last step; returns what ended it early, or None."""
     try:
         with CatchPluginErrors() as guard, deterministic(run.experiment.train.deterministic):  # names the operation
             callbacks.started(run.start)
@@ -220,7 +220,7 @@ def train_run(run: OpenedRun, callbacks: CallbackList) -> BaseException | None:
 
 
 def finish(run: OpenedRun, step: int, error: BaseException | None, began: float) -> Outcome:
-    """Draws the final plots and writes how a run ended into run.json; raises what ended it early, explained.
+    """Ends a run that has trained: draws its plots, writes its end into run.json; raises what ended it early.
 
     `step` is the number of finished steps. `began` is when the command started, by the monotonic clock.
     """
@@ -257,7 +257,7 @@ def finish(run: OpenedRun, step: int, error: BaseException | None, began: float)
 
 @contextlib.contextmanager
 def _no_second_failure(failure: BaseException | None, view: ProgressView) -> Iterator[None]:
-    """Reports a file that cannot be written, instead of raising, where a failure has ended the run already."""
+    """Reports, not raises, a second failure."""
     try:
         yield
     except CannotWrite as refusal:

@@ -13,51 +13,51 @@ from ganlab.utils.interval import Interval
 
 
 class Callback(Protocol):
-    """A callback of the training loop. All processes call every callback at the same steps and in the same order.
+    """The base of a run's callbacks. All processes call every callback at the same steps and in the same order.
 
     A step may be reached twice: a resumed run starts at a step that was finished before. A callback then does only what
     its records or files lack.
     """
 
     def started(self, step: int) -> None:
-        """Callback: called once, before training starts at `step`, which is 0 or where a resumed run continues."""
+        """Base of callbacks: called once, before training starts at `step`, 0 or where a resumed run continues."""
         return  # a callback need not do anything here
 
     def after_step(self, step: int) -> None:
-        """Callback: called with the number of finished steps, once before the first step and after each one."""
+        """Base of callbacks: called with the number of finished steps, once before the first step and after each."""
 
 
 @define
 class StepClock:
-    """Measures the seconds spent in training steps since the last tick, without the time spent in callbacks."""
+    """The callbacks' base clock: seconds spent in training steps since the last tick, without the time in callbacks."""
 
     seconds: float = 0.0
     _mark: float = field(factory=time.perf_counter, init=False)
 
     def count(self) -> None:
-        """Adds the time since the last mark to the training time, and sets the mark."""
+        """Counts since the mark, and moves it."""
         now = time.perf_counter()
         self.seconds += now - self._mark
         self._mark = now
 
     def skip(self) -> None:
-        """Sets the mark without counting the time since the last one as training time."""
+        """Sets the mark without counting time."""
         self._mark = time.perf_counter()
 
     def reset(self) -> None:
-        """Starts again at zero training seconds; the mark stays."""
+        """Back to zero seconds; the mark stays."""
         self.seconds = 0.0
 
 
 def is_due(training: Training, interval: Any, step: int) -> bool:
-    """Whether a callback with this interval is due after so many steps; never at step 0."""
+    """Base of callbacks with an interval: whether one is due after so many steps; never at step 0."""
     # A third-party metric may have a plain number of steps.
     every = Interval.parse(interval).in_steps(training.steps_per_epoch)
     return every > 0 and step > 0 and step % every == 0
 
 
 def broadcast_buffers(training: Training) -> None:
-    """Broadcasts the first process's buffers of all networks: batch norm's statistics are each process's own."""
+    """Base of callbacks that use networks: broadcasts the first process's buffers; each has batch norm's of its own."""
     networks = [player.network for player in training.game.players]
     if training.ema is not None:
         networks.append(training.ema.network)

@@ -17,7 +17,7 @@ from ganlab.run.opened_run import OpenedRun
 
 
 class CallbackList:
-    """Calls the callbacks of a run in order. `step` is the number of steps that were finished at the latest call."""
+    """The list of a run's callbacks, called in order. `step` is the number of steps finished at the latest call."""
 
     def __init__(self, run: OpenedRun) -> None:
         self.step = 0
@@ -31,14 +31,14 @@ class CallbackList:
         self.stop = StopCallback(run, self.checkpoints)
 
     def started(self, step: int) -> None:
-        """Tells all callbacks the step that training starts from, and starts the clock."""
+        """Callback list: tells all callbacks the step that training starts from, and starts the clock."""
         for callback in (self.log, self.samples, self.checkpoints, self.scores, self.stop):
             callback.started(step)
         self._clock.skip()
         self._view.started(step, self._total_steps)
 
     def __call__(self, step: int) -> None:
-        """Calls all callbacks in order after `step` steps; only the log callback's time counts as training time."""
+        """Callback list: calls all in order after `step` steps; only the log callback's time counts as training."""
         self.step = step
         self.stop.agree()
         self.log.after_step(step)

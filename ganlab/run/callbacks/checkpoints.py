@@ -21,7 +21,7 @@ from ganlab.utils.files import remove_path
 
 @define
 class CheckpointsCallback(Callback):
-    """Saves a checkpoint every `train.checkpoint_every` and after the last step."""
+    """The checkpoints callback: saves a checkpoint every `train.checkpoint_every` and after the last step."""
 
     run: OpenedRun
     check_finite: FiniteCheck
@@ -42,7 +42,7 @@ class CheckpointsCallback(Callback):
             self.save(step)
 
     def save(self, step: int) -> None:
-        """Saves a checkpoint of this step unless there is one; raises Diverged where the state is not finite."""
+        """Checkpoints callback: saves one of this step unless there is one; raises Diverged for a state not finite."""
         if self._saved == step:
             return
         run = self.run
@@ -57,12 +57,12 @@ class CheckpointsCallback(Callback):
         self._saved = step
 
     def _record_counts(self) -> dict[str, int]:
-        """The number of records by file, kept in a checkpoint so that a resume sees where some are missing."""
+        """The number of records of each file."""
         files = {name: read_records(self.run.folder.path / name) for name in ("log.jsonl", "metrics.jsonl")}
         return {name: sum(not record.get("eval") for record in records) for name, records in files.items()}
 
     def _remove_old(self) -> None:
-        """Removes all checkpoints but the latest ones and the best by each metric."""
+        """Checkpoints callback: removes all checkpoints but the latest ones and the best by each metric."""
         folder, keep = self.run.folder, self.run.experiment.train.checkpoint_keep
         saved = list_checkpoints(folder.checkpoints)
         if keep == 0 or len(saved) <= keep:

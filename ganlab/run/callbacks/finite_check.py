@@ -13,7 +13,7 @@ from ganlab.utils.errors import Diverged
 
 @define
 class FiniteCheck:
-    """Checks at most once a step that what the next step depends on is finite.
+    """The finite check, at most once a step, of what the next step depends on.
 
     Buffers are not checked: a mask may be infinite.
     """
@@ -22,7 +22,7 @@ class FiniteCheck:
     _checked: int = field(default=-1, init=False)
 
     def __call__(self, step: int) -> None:
-        """Raises Diverged where weights, the EMA, an optimizer's state or a meter are NaN or infinite."""
+        """The finite check: raises Diverged where weights, EMA, optimizer state or meters are NaN or infinite."""
         if self._checked == step:
             return
         game, average = self.training.game, self.training.ema

@@ -28,7 +28,7 @@ from ganlab.utils.rng import preserve_random_state
 
 @define
 class LogCallback(Callback):
-    """Writes a log record at each tick, raises alarms, and ends a run that has diverged."""
+    """The log callback: writes a log record at each tick, raises alarms, and ends a run that has diverged."""
 
     run: OpenedRun
     check_finite: FiniteCheck
@@ -63,7 +63,7 @@ class LogCallback(Callback):
             self._tick(step)
 
     def _tick(self, step: int) -> None:
-        """Reads the meters, writes a log record of their means since the last tick, and raises Diverged on NaN."""
+        """Log callback: writes a log record of the meters' means since the last tick, and raises Diverged on NaN."""
         run, meters = self.run, self.run.training.game.meters
         means = meters.means()  # waits for the device, so the clock is read after it
         self.clock.count()
@@ -101,7 +101,7 @@ class LogCallback(Callback):
         return self.run.training.loader.batch_size * self.run.training.train_step.batches_per_step
 
     def _sample_spread(self, step: int) -> float | None:
-        """The spread of generated samples as a share of the data's, for a log record; None where it is not due.
+        """Log callback: the spread of samples as a share of the data's, for its record; None where it is not due.
 
         It is due at the first tick after a sample grid is. It is taken within classes where the networks are
         class-conditional and there are not too many classes. It is not taken of the grid itself, which is drawn at
@@ -125,7 +125,7 @@ class LogCallback(Callback):
             return round(sample_spread.spread(labelled) / self._real_spread, 4)
 
     def _report_uncaptured_steps(self) -> None:
-        """Reports once that steps cannot be captured as a CUDA graph, which only the first steps show."""
+        """Log callback: says once that steps cannot be captured as a CUDA graph; only the first steps show it."""
         levers = self.run.training.step_optimizations
         if levers != self.run.folder.info.get("step_levers", levers):
             self.run.view.line(f"steps are not captured, which is slower and right all the same: {levers['captured']}")

@@ -12,7 +12,7 @@ from ganlab.viz.image_grid import save_grid
 
 @define
 class SamplesCallback(Callback):
-    """Draws a sample grid before the first step, every `train.sample_every`, and after the last step."""
+    """The samples callback: draws a grid before the first step, every `train.sample_every`, and after the last step."""
 
     run: OpenedRun
 
@@ -24,7 +24,7 @@ class SamplesCallback(Callback):
             self._draw_grid(step)
 
     def _draw_grid(self, step: int) -> None:
-        """Writes the sample grid of a step unless its file exists; where there are classes, it has a row for each."""
+        """Samples callback: writes a step's grid unless its file exists; with a row for each class, if any."""
         run, training = self.run, self.run.training
         path = run.folder.sample_file(step)
         if not run.folder.writes or path.exists():

@@ -24,7 +24,7 @@ from ganlab.utils.errors import Interrupted, UserError
 
 @define
 class ScoresCallback(Callback):
-    """Evaluates each metric before the first step, every `every` of its own, and after the last step."""
+    """The scores callback: evaluates each metric before the first step, at its own `every`, and after the last step."""
 
     run: OpenedRun
     _scored: set[int] = field(factory=set, init=False)
@@ -36,7 +36,7 @@ class ScoresCallback(Callback):
         self._score_due(step, [always or is_due(training, metric.every, step) for metric in metrics])
 
     def _score_due(self, step: int, due: Sequence[bool]) -> None:
-        """Evaluates the metrics that are due and of which metrics.jsonl has no record of this step."""
+        """Scores callback: evaluates the metrics that are due and of which metrics.jsonl has no record of this step."""
         if not any(due):
             return
         run, training = self.run, self.run.training
@@ -51,7 +51,7 @@ class ScoresCallback(Callback):
                 self._score(step, index, metric, scoring)
 
     def _score(self, step: int, index: int, metric: Metric, scoring: MetricRunner) -> None:
-        """Evaluates one metric and writes a record for each of its scores; raises UserError if its first one fails."""
+        """Scores callback: evaluates one metric and writes its records; raises UserError if its first one fails."""
         run, registry = self.run, self.run.plugins.registry
         component = registry.component_of("metric", metric)
         suffix = registry.suffixes("metric", run.experiment.metric)[index]

@@ -13,18 +13,18 @@ from ganlab.utils.errors import Interrupted
 
 @define
 class StopCallback(Callback):
-    """Interrupts a run of which any process has received a signal to stop."""
+    """The stop callback: interrupts a run of which any process has received a signal to stop."""
 
     run: OpenedRun
     checkpoints: CheckpointsCallback
     _stopping: bool = field(default=False, init=False)
 
     def agree(self) -> None:
-        """Lets all processes agree, before the other callbacks of a step, on whether a stop was requested."""
+        """Stop callback: lets all processes agree, before a step's other callbacks, on whether a stop was requested."""
         self._stopping = distributed.any_process(self.run.stop.requested)
 
     def save_if_stopping(self, step: int) -> None:
-        """Saves a checkpoint if a stop was requested, also one that came while a single process was scoring."""
+        """Stop callback: saves a checkpoint if a stop was requested, also while a single process was scoring."""
         if distributed.world_size() == 1:  # else a late request waits for the next step, where all agree on it
             self._stopping = self._stopping or self.run.stop.requested
         if self._stopping:
