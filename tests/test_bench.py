@@ -71,6 +71,8 @@ def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[s
             assert torch.allclose(value, other, rtol=1e-3, atol=1e-5), f"{case}: {ours.name} {name} differs"
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_what_is_measured(table: dict[str, Any], write: Callable[..., Path], ganlab: Any) -> None:
     table["penalty"] = [{"name": "l2_generator"}]
     path = write(table)

@@ -425,6 +425,8 @@ def test_a_run_without_its_time_is_compared(ganlab: Command) -> None:
     assert (code, json.loads(out)[0]["rows"][0]["final"]["mean"]) == (0, 2.0)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_what_finished_as_another_experiment_is_not_taken_for_this_one(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:
@@ -454,8 +456,9 @@ def test_a_failed_run_never_stops_the_others(
     assert "see s/no_data/seed-0.log" in out
 
 
+@pytest.mark.extended
 @pytest.mark.kill
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.extended)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_a_sweep_saves_its_runs(
     number: signal.Signals, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:

@@ -217,6 +217,8 @@ assert torch.equal(found["x"], torch.arange(1000.0))
 """
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_of_many_writers_of_one_cache_one_computes(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", WRITER, str(number)]) for number in range(4)]
     assert [process.wait(timeout=120) for process in processes] == [0] * 4

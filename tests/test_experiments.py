@@ -130,7 +130,11 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["cifar_acgan", *(pytest.param(name, marks=pytest.mark.extended) for name in SMALL if name != "cifar_acgan")],
+)
 def test_the_zoo_on_cifar(name: str, ganlab: Command) -> None:
     """Each recipe but for its widths and its batch; on digits, which have classes too and need no download."""
     path = EXPERIMENTS / f"{name}.toml"

@@ -51,6 +51,8 @@ def test_the_longest_name_keeps_to_the_line(ganlab: Ganlab, tmp_path: Path) -> N
     ruff("check", tmp_path)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_the_written_test_fails_for_a_plugin_that_was_broken(ganlab: Ganlab) -> None:
     ganlab("new", "loss", "mine")
     file = Path("mine.py")

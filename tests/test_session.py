@@ -128,6 +128,8 @@ def test_stopped_and_resumed_ends_with_the_same_bits(
     assert json.loads(Path("stopped/run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.extended
+@pytest.mark.kill
 def test_ctrl_c_in_a_process_of_its_own(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     table["train"] |= {"steps": 100_000, "log_every": 10, "checkpoint_every": 0}
     path = write(table)

@@ -64,6 +64,8 @@ def test_sixteen_times_the_same_run_resumed(table: dict[str, Any], write: Write,
     assert read_info(Path("r"))["step"] == 30
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_runs_that_are_given_no_folder_each_get_one(table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """In the same second, so that their names would be the same."""
     children = together(8, tmp_path, "run", write(table))

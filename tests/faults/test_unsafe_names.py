@@ -120,6 +120,8 @@ def test_the_name_of_an_experiment(name: str) -> None:
         path.mkdir(parents=True)  # a name that no folder can have would fail here
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(name=NAMES)
 def test_the_name_of_an_experiment_by_a_setting(name: str) -> None:
@@ -134,6 +136,8 @@ def test_the_name_of_an_experiment_by_a_setting(name: str) -> None:
         assert lies_inside(choose_folder(RunRequest(file), experiment), here / "runs")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(stem=NAMES.filter(lambda name: name not in ("", ".", "..") and not set("/\0") & set(name)))
 def test_the_name_of_the_file_where_it_has_none(stem: str) -> None:
@@ -151,6 +155,8 @@ def test_the_name_of_the_file_where_it_has_none(stem: str) -> None:
         assert lies_inside(choose_folder(RunRequest(file), experiment), here / "runs")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(name=NAMES, variant=NAMES)
 def test_the_names_of_a_sweep_and_of_its_variants(name: str, variant: str) -> None:
@@ -188,6 +194,8 @@ def test_a_sweep_by_such_a_name_writes_nothing(name: object, ganlab: Command, wr
 COMPONENTS = ["dataset", "generator", "discriminator", "loss", "optimizer"]
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(kind=st.sampled_from(COMPONENTS), name=NAMES)
 def test_the_name_of_a_component(kind: str, name: str) -> None:
@@ -205,6 +213,8 @@ def test_the_name_of_a_component(kind: str, name: str) -> None:
                 assert name == known
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(name=NAMES)
 def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:

@@ -93,6 +93,8 @@ def test_folding_batch_norm_changes_no_feature():
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_training_is_the_same_twice_and_leaves_torch_as_it_was(trained, digits, tmp_path):
     torch.manual_seed(123)
     before = torch.get_rng_state()
