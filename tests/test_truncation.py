@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ganlab import UserError, load_run
 from ganlab.evaluation import sampling
+from ganlab.evaluation.latents import latents
 from ganlab.run.records import read_records
 from ganlab.run.sample_images import latent_walk
-from ganlab.utils.rng import latents
 from stubs import CPU
 
 Write = Callable[..., Path]

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import to_uint8
+from ganlab.evaluation.latents import latents
 from ganlab.nn.modes import eval_mode
 from ganlab.utils.memory import FittingBatches
-from ganlab.utils.rng import derived_seed, latents
+from ganlab.utils.rng import derived_seed
 
 BATCH = 128
 """Images generated at a time. Not an option: in eval mode an image does not depend on its batch."""

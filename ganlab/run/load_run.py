@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.sampling import sample
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
@@ -23,7 +24,6 @@ from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, one_line
 from ganlab.utils.paths import places
-from ganlab.utils.rng import check_truncation
 
 
 @frozen

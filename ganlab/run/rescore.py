@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
+from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
 from ganlab.protocols import Metric
@@ -22,7 +23,6 @@ from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError
 from ganlab.utils.paths import places
-from ganlab.utils.rng import check_truncation
 from ganlab.viz.progress import PlainView, progress_bar
 
 

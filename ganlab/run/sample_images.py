@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganlab.evaluation.latents import check_truncation, latents
 from ganlab.evaluation.sampling import generate_images, sample_grid
 from ganlab.run.load_run import Run
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
-from ganlab.utils.rng import check_truncation, derived_seed, latents
+from ganlab.utils.rng import derived_seed
 from ganlab.viz.image_grid import PNG_CHANNELS, encode_png, save_grid
 
 WALK = 8

@@ -8,7 +8,6 @@ else has its own generator, seeded from the run's seed and a label. Code outside
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from ganlab.utils.errors import UserError
 
 
 def derived_seed(seed: int, *labels: object) -> int:
@@ -32,28 +28,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def latents(count: int, latent_dim: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
-    """Draws latents from an RNG on the CPU: standard normal (count, latent_dim), the same on every device.
-
-    `truncation` gives a truncated normal: every value lies in [-truncation, truncation], as if values outside were
-    redrawn (Brock et al. 2019, arXiv:1809.11096). With the same generator state, a smaller truncation gives the same
-    latents closer to 0.
-    """
-    if truncation is None:
-        return torch.randn(count, latent_dim, generator=generator)
-    # The inverse of the truncated normal's CDF, written with erf, which is accurate near 0 too. Values at the edges can
-    # round to infinity and are clamped.
-    uniform = 2 * torch.rand(count, latent_dim, generator=generator, dtype=torch.float64) - 1
-    drawn = math.sqrt(2) * torch.erfinv(uniform * math.erf(truncation / math.sqrt(2)))
-    return drawn.clamp_(-truncation, truncation).float()
-
-
-def check_truncation(truncation: float | None) -> None:
-    """Checks the truncation of the RNG's latents (`--truncation`): UserError unless it is a finite number above 0."""
-    if truncation is not None and not 0 < truncation < math.inf:
-        raise UserError(f"--truncation {truncation:g}: expected a finite number above 0, such as 0.5")
 
 
 def global_state() -> dict[str, Any]:
