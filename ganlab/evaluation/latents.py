@@ -11,7 +11,7 @@ from ganlab.utils.errors import UserError
 
 
 def latents(count: int, latent_dim: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
-    """Draws latents from an RNG on the CPU: standard normal (count, latent_dim), the same on every device.
+    """Draws latents on the CPU: standard normal (count, latent_dim), the same on every device.
 
     `truncation` gives a truncated normal: every value lies in [-truncation, truncation], as if values outside were
     redrawn (Brock et al. 2019, arXiv:1809.11096). With the same generator state, a smaller truncation gives the same

@@ -1,4 +1,4 @@
-"""Random number generators: separate streams by label, latents, and saving and restoring the global state.
+"""Random number generators: separate streams by label, and saving and restoring the global state.
 
 Training latents and dropout draw from torch's default generators, the only ones that CUDA graphs advance. Everything
 else has its own generator, seeded from the run's seed and a label. Code outside the training step runs in
