@@ -35,7 +35,7 @@ MOST_TABLES, MOST_VALUES, LONGEST_TEXT = 100, 1000, 4096
 
 @frozen
 class Problem:
-    """An error in an experiment's table. `path` is its key, such as "loss.margin"; empty for the whole table."""
+    """An error that the converter found. `path` is its key, such as "loss.margin"; empty for the whole table."""
 
     path: str
     message: str
@@ -198,7 +198,7 @@ class TableConverter:
         return table
 
     def components_in(self, instance: Any) -> Iterator[Component]:
-        """Yields all registered components in an experiment, nested ones too."""
+        """Yields all registered components that were converted for an experiment, nested ones too."""
         for f in attrs.fields(type(instance)):
             kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
             if kind is not None and value is not None:
@@ -248,7 +248,7 @@ def _error_to_problems(error: BaseException) -> Iterator[Problem]:
 
 
 def _validate(f: attrs.Attribute[Any], value: object) -> None:
-    """Runs the validator of one attrs field, so that one invalid option does not hide another."""
+    """Runs the validator of one converted attrs field, so that one invalid option does not hide another."""
     if f.validator is None:
         return
     try:

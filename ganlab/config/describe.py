@@ -72,7 +72,7 @@ def describe_component(kind: str) -> str:
 
 
 def is_component_list(f: attrs.Attribute[Any]) -> bool:
-    """Whether an attrs field was made by `ganlab.components`, not by `ganlab.component`."""
+    """Whether to describe an attrs field as a list: made by `ganlab.components`, not by `ganlab.component`."""
     return isinstance(f.default, attrs.Factory)  # type: ignore[arg-type]
 
 
@@ -106,12 +106,12 @@ def alternatives(words: Sequence[str]) -> str:
 
 
 def class_description(cls: type) -> str:
-    """Returns the docstring of a component's class without the lines that document its options."""
+    """Describes a component: the docstring of its class without the lines that document its options."""
     return "\n\n".join(paragraph for paragraph, explained in _paragraphs(cls) if not explained)
 
 
 def option_docs(cls: type) -> dict[str, str]:
-    """Parses the documentation of each option from lines such as "lr: the learning rate" of a class's docstring.
+    """Describes options in their class's words: parses docstring lines such as "lr: the learning rate".
 
     "one, other: …" documents several options; it continues up to the next empty line.
     """
@@ -138,7 +138,7 @@ def _paragraphs(cls: type) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _default(f: attrs.Attribute[Any]) -> str | None:
-    """Formats an option's default as in an experiment file; None for a required option."""
+    """Describes an option's default as in an experiment file; None for a required option."""
     if f.default is attrs.NOTHING:
         return None
     value: Any = f.default

@@ -49,7 +49,7 @@ def experiment_from_table(
     plugin_files: Iterable[Path] = (),
     blocked: Iterable[str] = (),
 ) -> tuple[Experiment, Plugins]:
-    """Converts the table of an experiment file to an Experiment and loads all plugins.
+    """Loads an experiment from the table of its file, and all plugins.
 
     `problems` are errors that were found in the file before. Raises UserError with a line for every problem.
     """
@@ -84,7 +84,7 @@ def experiment_from_table(
 
 
 def convert_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
-    """Converts an experiment file's table to an Experiment; raises InvalidTable."""
+    """Loads an experiment from the table of its file, with plugins loaded before; raises InvalidTable."""
     flat = dict(table)
     for key, (player, inner) in NESTED.items():
         flat.pop(key, None)
@@ -99,26 +99,26 @@ def convert_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment
 
 
 def _merge_optimizer(common: Any, own: Any) -> Any:
-    """Merges a player's optimiser table into the common one; a table with a name replaces it."""
+    """Loads a player's optimiser table: merged into the common one, or in its place if it has a name."""
     if not isinstance(own, Mapping) or "name" in own:
         return own
     return {**(common if isinstance(common, Mapping) else {"name": common}), **own}
 
 
 def _with_nested_path(problem: Problem) -> Problem:
-    """Renames a problem's path to the file's: the field generator_optimizer is written generator.optimizer."""
+    """For errors on loading, gives a problem the file's path: generator.optimizer for the field generator_optimizer."""
     head, dot, rest = problem.path.partition(".")
     return Problem(".".join(NESTED.get(head, (head,))) + dot + rest, problem.message)
 
 
 def used_plugin_files(experiment: Experiment, plugins: Plugins) -> list[str]:
-    """Returns the absolute paths of the plugin files that the experiment's components come from."""
+    """Returns the plugin files that a loaded experiment's components come from, by absolute path."""
     used = TableConverter(plugins.registry).components_in(experiment)
     return sorted({str(part.origin.file) for part in used if part.origin.source == "file"})
 
 
 def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
-    """Converts an experiment to the table of its resolved file."""
+    """Converts a loaded experiment to the table of its resolved file."""
     table = TableConverter(plugins.registry).write(experiment)
     for key, (player, inner) in NESTED.items():
         if key in table:
@@ -128,14 +128,14 @@ def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, A
 
 
 def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
-    """Writes the resolved experiment file: every option, and the plugin files it needs by absolute path."""
+    """Writes a loaded experiment as its resolved file: every option, and the plugin files it needs by absolute path."""
     table = experiment_to_table(experiment, plugins)
     table["plugins"] = used_plugin_files(experiment, plugins)
     return tomli_w.dumps(table)
 
 
 def differing_options(one: Any, other: Any, at: str = "") -> list[str]:
-    """Returns the options in which two experiments differ, except seeds and options that change no result."""
+    """Returns the options in which two loaded experiments differ, except seeds and options that change no result."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
         compared = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}

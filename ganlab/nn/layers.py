@@ -32,7 +32,7 @@ class Layers(nn.Sequential):
 
 
 def classes_of(images: ImageSpec | None, what: str) -> int:
-    """Returns the number of classes; raises ComponentError that `what` needs labels where the data set has none."""
+    """Returns the class count for a layer; raises ComponentError that `what` needs labels where there are none."""
     if images is None or images.classes is None:
         raise ComponentError(f"{what} needs class labels, and the data set has none")
     return images.classes
@@ -58,7 +58,7 @@ def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch norm with a gain and a bias for each class (Dumoulin et al. 2017, arXiv:1610.07629), 1 and 0 at first."""
+    """A batch norm layer with gain and bias per class (Dumoulin et al. 2017, arXiv:1610.07629), 1 and 0 at first."""
 
     takes_condition = True
 
@@ -84,7 +84,7 @@ def spectrally_normed(network: nn.Module) -> nn.Module:
 
 
 class MinibatchStdDev(nn.Module):
-    """Minibatch standard deviation: adds a map of how much images differ (Karras et al. 2018, arXiv:1710.10196).
+    """A layer for minibatch deviation: adds a map of how much images differ (Karras et al. 2018, arXiv:1710.10196).
 
     Maps (N, C, H, W) become (N, C + 1, H, W). A group has `group` images, or the largest smaller number that divides N.
     """
@@ -103,7 +103,7 @@ class MinibatchStdDev(nn.Module):
 
 
 class SelfAttention2d(nn.Module):
-    """Self-attention over the positions of a map (SAGAN; Zhang et al. 2019, arXiv:1805.08318); its gain begins at 0.
+    """A self-attention layer over a map's positions (SAGAN; Zhang et al. 2019, arXiv:1805.08318); gain 0 at first.
 
     Keys and values are pooled to half the side; queries and keys have an eighth of the channels, values half of them.
     """
@@ -128,6 +128,6 @@ class SelfAttention2d(nn.Module):
 
 
 def check_attention(sides: Iterable[int], there: Sequence[int]) -> None:
-    """Raises ComponentError for an `attention` option with a side that no maps of the network have."""
+    """Raises ComponentError for self-attention layers (`attention`) at a side that no maps of the network have."""
     if unknown := [side for side in sides if side not in there]:
         raise ComponentError(f"attention: there are no maps of side {unknown[0]}; there are: {list(there)}")

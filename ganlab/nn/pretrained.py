@@ -26,7 +26,7 @@ UNREADABLE = (
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the named tensors of a weights file, at least one, without running any code in it."""
+    """Reads the named tensors of a pretrained network's weights file, at least one, without running any code in it."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -57,7 +57,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Turns off TensorFloat-32 and autocast in the body; afterwards the previous settings are restored."""
+    """Runs a pretrained network in full float32: TensorFloat-32 and autocast are off in the body, then restored."""
     import torch
 
     backends: Any = torch.backends

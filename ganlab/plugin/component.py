@@ -35,14 +35,14 @@ class Origin:
 
     @property
     def located(self) -> str:
-        """The plugin's name, distribution, version and file, for errors that the plugin's author has to fix."""
+        """The origin with its file, for errors."""
         package = f"{self.distribution} {self.version}".strip()
         return f"{self.plugin} ({', '.join(str(part) for part in (package, self.file) if part)})"
 
 
 @frozen
 class Component:
-    """A class that a plugin registered, with its kind, its name and the plugin's origin."""
+    """A registered component: its class, kind and name, and the origin of the plugin that registered it."""
 
     kind: str
     name: str
@@ -51,7 +51,7 @@ class Component:
 
     @property
     def location(self) -> str:
-        """The file and line of the component's class."""
+        """The class's file and line."""
         try:
             return f"{inspect.getsourcefile(self.cls)}:{inspect.getsourcelines(self.cls)[1]}"
         except (OSError, TypeError):  # a class created at run time has no source

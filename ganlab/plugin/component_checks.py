@@ -26,7 +26,7 @@ def component_name_problems(name: Any) -> list[str]:
 
 
 def component_class_problems(kind: Kind, cls: Any) -> list[str]:
-    """Returns every reason why a class cannot be registered as a component of a kind, with what was expected."""
+    """Checks a component class: returns every reason why it cannot be one of that kind, and what was expected."""
     wanted = "expected a class decorated with @attrs.frozen"
     if not isinstance(cls, type):
         return [
@@ -96,7 +96,7 @@ def _member_problems(kind: Kind, cls: type, name: str) -> list[str]:
 
 
 def _flag_default(cls: type, options: Mapping[str, Any], name: str) -> Any:
-    """Returns the value of a component class's optional bool attribute; True if it is absent or has no default."""
+    """Reads an optional bool attribute for the component checks; True if it is absent or has no default."""
     if name not in options:
         return True if (value := _member(cls, name)) is None else value
     default = options[name].default
@@ -104,17 +104,17 @@ def _flag_default(cls: type, options: Mapping[str, Any], name: str) -> Any:
 
 
 def _member(cls: type, name: str) -> Any:
-    """Looks a class attribute up without calling descriptors and without its metaclass (which has `__call__`)."""
+    """Reads a class attribute for the component checks, without descriptors or the metaclass (which has `__call__`)."""
     return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
 
 
 def name_or_repr(value: Any) -> str:
-    """Returns the name of a class or function, otherwise the repr."""
+    """A class's or function's name, or repr."""
     return value.__name__ if isinstance(value, type | FunctionType) else quote(value)
 
 
 def member_signature(protocol: type, name: str) -> str:
-    """Formats a protocol's member as a plugin author writes it: `generator(self, real, fake)`, `every: int`."""
+    """What a component check expects, a protocol's member, as an author writes it: `generator(self, real, fake)`."""
     member = _member(protocol, name)
     if isinstance(member, property):
         return f"{name}: {inspect.signature(member.fget).return_annotation}"  # type: ignore[arg-type]
@@ -122,6 +122,6 @@ def member_signature(protocol: type, name: str) -> str:
 
 
 def signature_text(function: Callable[..., Any]) -> str:
-    """Formats a function's signature without types, as in `tick_finished(run, record)`."""
+    """A function's signature, without types."""
     parameters = [str(p.replace(annotation=p.empty)) for p in inspect.signature(function).parameters.values()]
     return f"{function.__name__}({', '.join(parameters)})"

@@ -29,21 +29,21 @@ MARK = "ganlab_impl"
 
 @define
 class Hooks:
-    """The hook implementations of a plugin's module, with their problems and deprecation warnings."""
+    """The hook implementations of a plugin's module, as checked, with their problems and deprecation warnings."""
 
     implementations: dict[str, Callable[..., Any]] = field(factory=dict)
     problems: list[str] = field(factory=list)
     outdated: list[str] = field(factory=list)
 
     def plugin(self, name: str) -> ModuleType:
-        """Returns a module with only these hook implementations, to be registered with pluggy."""
+        """Returns a module with only these checked hook implementations, to be registered with pluggy."""
         module = ModuleType(name)
         vars(module).update(self.implementations)
         return module
 
 
 def find_hooks(module: ModuleType) -> Hooks:
-    """Finds the hooks that a plugin's module implements, and everything that is wrong with them."""
+    """Finds and checks the hooks that a plugin's module implements; returns them with everything wrong with them."""
     hooks = Hooks()
     known = hookspecs_by_name()
     marked = dict(_marked(module))
@@ -90,13 +90,13 @@ def line_of_function(function: Callable[..., Any], module: ModuleType) -> str:
 
 
 def release_reached(release: str) -> bool:
-    """Whether ganlab's version is that release ("0.3") or later; a release candidate counts as the release."""
+    """Whether a former hook name has ended: ganlab is at that release ("0.3") or later, or at its candidate."""
     now, then = ([int(part) for part in re.findall(r"\d+", text)[:2]] for text in (ganlab.__version__, release))
     return now >= then
 
 
 def _marked(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
-    """Yields the functions marked by `@hookimpl`, with the name of the hook that each implements."""
+    """Yields the hook implementations to check, marked by `@hookimpl`, each with the name of its hook."""
     for name, function in vars(module).items():
         if isinstance(function, FunctionType) and hasattr(function, MARK):
             yield getattr(function, MARK).get("specname") or name, function
@@ -138,7 +138,7 @@ def _with_arguments(function: Callable[..., Any], names: dict[str, str]) -> Call
 
 
 def _overlooked(module: ModuleType, known: dict[str, Callable[..., Any]]) -> Iterator[str]:
-    """Finds functions that are meant as hooks but would not be called: without `@hookimpl`, or in a class."""
+    """Checks for functions that are meant as hooks but would not be called: without `@hookimpl`, or in a class."""
     for name, value in vars(module).items():
         if getattr(value, "__module__", None) != module.__name__:
             continue

@@ -36,7 +36,7 @@ class Register(Protocol[Part_contra]):
 
 @frozen
 class Renamed:
-    """The present name of a renamed hook or argument, and the release ("0.3") in which the former stops working."""
+    """The specification of a renamed hook or argument: its present name, and the release ("0.3") that ends the old."""
 
     new: str
     ends: str
@@ -113,24 +113,24 @@ def register_launchers(register: Register[protocols.Launcher]) -> None:
 
 @hookspec
 def run_started(run: protocols.RunView) -> None:
-    """Called when the run folder exists, before the first step (also on resume)."""
+    """The hook called when the run folder exists, before the first step (also on resume)."""
 
 
 @hookspec
 def tick_finished(run: protocols.RunView, record: Mapping[str, Any]) -> None:
-    """Called when a record was added to `log.jsonl`."""
+    """The hook called when a record was added to `log.jsonl`."""
 
 
 @hookspec
 def evaluation_finished(run: protocols.RunView, record: Mapping[str, Any]) -> None:
-    """Called when a record, one score with its protocol, was added to `metrics.jsonl`."""
+    """The hook called when a record, one score with its protocol, was added to `metrics.jsonl`."""
 
 
 @hookspec
 def checkpoint_saved(run: protocols.RunView, path: Path) -> None:
-    """Called when a checkpoint folder is complete and flushed to disk."""
+    """The hook called when a checkpoint folder is complete and flushed to disk."""
 
 
 @hookspec
 def run_finished(run: protocols.RunView, error: BaseException | None) -> None:
-    """Called when the run has ended; `error` is what stopped it, or None if it completed."""
+    """The hook called when the run has ended; `error` is what stopped it, or None if it completed."""

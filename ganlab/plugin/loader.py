@@ -53,7 +53,7 @@ class Plugins:
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
     def call_hook(self, hook: str, **arguments: Any) -> list[PluginFailure]:
-        """Calls a hook of every plugin that implements it; unregisters and returns the plugins that raised."""
+        """Calls a hook of every loaded plugin that has it; unregisters and returns the plugins that raised."""
         failed = []
         for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             plugin = implementation.plugin
@@ -160,7 +160,7 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _register_plugin(plugins: Plugins, origin: Origin, module: ModuleType) -> list[str]:
-    """Registers a plugin with pluggy and calls its `register_*` hooks; returns all problems.
+    """Registers a plugin on loading, with pluggy, and calls its `register_*` hooks; returns all problems.
 
     A problem of a component excludes that component. A problem of a hook excludes the whole plugin, since an experiment
     must not run without a hook that it relies on.
@@ -192,7 +192,7 @@ def _register_plugin(plugins: Plugins, origin: Origin, module: ModuleType) -> li
 
 
 def _register_function(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
-    """Makes the `register` argument of a plugin's hook; it adds errors to `problems`, with their line, and goes on."""
+    """Makes a loaded plugin's `register` argument; it adds errors to `problems`, with their line, and goes on."""
 
     def register(*arguments: Any, **named: Any) -> None:
         line = line_in_plugin(traceback.extract_stack(), origin)

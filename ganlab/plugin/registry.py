@@ -30,14 +30,14 @@ class RegistrationError(GanlabError):
 
 @define
 class Registry:
-    """The registered components by kind and name."""
+    """The registry of components by kind and name."""
 
     _components: dict[tuple[str, str], Component] = field(factory=dict)
     _contested: dict[tuple[str, str], list[Origin]] = field(factory=dict)
     _frozen: bool = False
 
     def register(self, kind: str, name: str, cls: type, origin: Origin) -> None:
-        """Registers a component; raises RegistrationError with all problems of its name and its class."""
+        """Adds a component to the registry; raises RegistrationError with all problems of its name and its class."""
         if self._frozen:
             raise GanlabError(
                 f"register({name!r}, …): the registry is frozen; register components in a register_* hook"
@@ -57,18 +57,18 @@ class Registry:
         self._components[kind, name] = Component(kind, name, cls, origin)
 
     def copy(self) -> Registry:
-        """Returns a registry with the same components, in which others can be tried."""
+        """Copies the registry, so that other components can be tried in the copy."""
         return Registry(dict(self._components), {taken: list(by) for taken, by in self._contested.items()})
 
     def freeze(self) -> None:
         self._frozen = True
 
     def of_kind(self, kind: str) -> list[Component]:
-        """Returns all registered components of a kind, sorted by name."""
+        """Returns all components of a kind in the registry, sorted by name."""
         return sorted((c for c in self._components.values() if c.kind == kind), key=lambda c: c.name)
 
     def find(self, kind: str, name: str) -> Component:
-        """Looks up a registered component; raises UserError if there is none (with similar names) or more than one."""
+        """Looks a component up in the registry; raises UserError for none (with similar names) or more than one."""
         if origins := self._contested.get((kind, name)):
             raise UserError(
                 f"the {kind} {quote(name)} is registered by more than one plugin: {', '.join(map(str, origins))}; "
@@ -83,19 +83,19 @@ class Registry:
         raise UserError(f"unknown {kind} {quote(name)}{hint}")
 
     def also_by(self, kind: str, name: str) -> list[Origin]:
-        """Returns the origins after the first that registered the same component name, which is then ambiguous."""
+        """Returns the registry's later origins of a component name, which is then ambiguous."""
         return self._contested.get((kind, name), [])[1:]
 
     def component_of(self, kind: str, instance: Any) -> Component:
-        """Returns the registered component that an instance was made from."""
+        """Returns the registry's component that an instance was made from."""
         return next(c for c in self.of_kind(kind) if c.cls is type(instance))
 
     def origin_of(self, file: str) -> Origin | None:
-        """Returns the origin of the plugin whose file this is, if it registered a component."""
+        """Returns the origin of the plugin whose file this is, if the registry has a component of it."""
         return next((c.origin for c in self._components.values() if str(c.origin.file) == file), None)
 
     def suffixes(self, kind: str, instances: Iterable[Any]) -> list[str]:
-        """Returns suffixes that distinguish components of one name in records: "" for the first, then "_2", "_3", …"""
+        """Tells components of one name in the registry apart in records: "" for the first, then "_2", "_3", …"""
         counts: Counter[str] = Counter()
         suffixes = []
         for instance in instances:

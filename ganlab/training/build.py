@@ -117,7 +117,7 @@ def _raise(problems: list[str]) -> None:
 
 
 def _batch_size_problems(train: Train, dataset: Dataset) -> Iterator[str]:
-    """Yields what is wrong with `train.batch_size` for the data set, the number of processes and `train.accumulate`."""
+    """Yields why `build` refuses `train.batch_size`: the data set, the number of processes or `train.accumulate`."""
     if train.batch_size > len(dataset.images):
         yield (
             f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r} "
@@ -154,7 +154,7 @@ def _total_steps(train: Train, loader: BatchLoader) -> int:
 def _build_networks(
     experiment: Experiment, images: ImageSpec, device: torch.device, problems: list[str]
 ) -> dict[str, nn.Module]:
-    """Builds the generator and the discriminator on the device, in training mode and their fast memory format."""
+    """Part of `build`: the generator and the discriminator on the device, in training mode and fast memory format."""
     networks: dict[str, nn.Module] = {}
     for name in PLAYERS:
         with collect_component_errors(problems, name, device):
@@ -169,7 +169,7 @@ def _build_networks(
 
 @frozen
 class _TrialInputs:
-    """What build tries components on: two real images with their conditions, after one pass of both networks.
+    """What `build` calls components with, to try them: two real images with conditions, after a pass of both networks.
 
     `conditional` says whether any network uses its condition.
     """
@@ -182,7 +182,7 @@ class _TrialInputs:
     def of(
         cls, networks: Mapping[str, nn.Module], dataset: Dataset, images: ImageSpec, device: torch.device
     ) -> _TrialInputs:
-        """Passes latents of zeros through both networks; raises UserError for outputs of a wrong shape."""
+        """Passes zeros as latents through the networks in `build`; raises UserError for outputs of a wrong shape."""
         generator, discriminator = (networks[name] for name in PLAYERS)
         latent_dim = getattr(generator, "latent_dim", None)
         if not isinstance(latent_dim, int):
@@ -202,14 +202,14 @@ class _TrialInputs:
 def _try_augmentations(
     components: StepComponents, trial: _TrialInputs, device: torch.device, problems: list[str]
 ) -> None:
-    """Adds to `problems` the augmentations that refuse the images of the data set, found by calling each once."""
+    """Part of `build`: calls each augmentation once, and adds those that refuse the data set's images to `problems`."""
     for index, augmentation in enumerate(components.experiment.augmentation):
         with collect_component_errors(problems, f"augmentation[{index}]", device):
             copy.deepcopy(augmentation).augment(trial.real.images)
 
 
 def _build_ema(experiment: Experiment, generator: nn.Module, images_per_step: int) -> EMA | None:
-    """Builds the EMA of the generator's weights, where the experiment has one."""
+    """Builds the EMA, if there is one."""
     train = experiment.train
     if not (train.ema or train.ema_half_life):
         return None
@@ -233,7 +233,7 @@ def _build_players(
     device: torch.device,
     problems: list[str],
 ) -> dict[str, Player]:
-    """Builds each player with its optimiser and penalties; a refusal is added to `problems`."""
+    """Part of `build`: each player with its optimiser and penalties; a refusal is added to `problems`."""
     players: dict[str, Player] = {}
     for name in PLAYERS:
         config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
@@ -264,7 +264,7 @@ def _build_optimizer(
 
 
 def _set_precision(train: Train) -> None:
-    """Sets torch's precision of float32 products on CUDA, TF32 or IEEE, as `train.precision` says."""
+    """Part of `build`: sets torch's float32 products on CUDA to TF32 or IEEE, as `train.precision` says."""
     backends: Any = torch.backends
     for backend in (backends.cuda.matmul, backends.cudnn.conv):
         backend.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
@@ -290,7 +290,7 @@ def _build_game(
 
 
 def _try_penalties(components: StepComponents, game: Game, real: Batch, problems: list[str]) -> None:
-    """Adds to `problems` the penalties that refuse the networks or the data, found by calling each once."""
+    """Part of `build`: calls each penalty once, and adds those that refuse networks or data to `problems`."""
     for step in probes.first_penalty_steps(game, real):
         for index, penalty in enumerate(components.experiment.penalty):
             if penalty.player == step.player:
@@ -307,7 +307,7 @@ def _try_penalties(components: StepComponents, game: Game, real: Batch, problems
 
 
 def _seed_training(seed: int, game: Game, networks: Mapping[str, nn.Module]) -> None:
-    """Begins the random streams of the training; on many processes, broadcasts the first one's weights."""
+    """Part of `build`: begins the random streams; on many processes, broadcasts the first one's weights."""
     training_seed = derived_seed(seed, "training")
     seed_everything(training_seed)
     if distributed.world_size() > 1:
@@ -323,7 +323,7 @@ def _seed_training(seed: int, game: Game, networks: Mapping[str, nn.Module]) -> 
 def captured_train_step(
     game: Game, train_step: TrainStep, registry: Registry, recorder: Recorder, eager_reason: str | None = None
 ) -> CapturedTrainStep:
-    """Returns the captured train step of a game; its reasons against a capture name the registry's plugins."""
+    """Part of `build`: wraps a train step for capture; reasons against a capture name the registry's plugins."""
 
     def plugin_of(file: str) -> str:
         origin = registry.origin_of(file)

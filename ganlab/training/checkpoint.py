@@ -129,7 +129,7 @@ def _hashes(path: Path, manifest: Any) -> dict[str, str]:
 
 
 def to_bytes(state: Any) -> bytes:
-    """Serialises a nested state to bytes that another process can read."""
+    """Serialises a nested state as a checkpoint does, but to bytes that another process can read."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_pack(state, "", tensors)).encode()
     return len(skeleton).to_bytes(8, "big") + skeleton + save(tensors)
@@ -150,7 +150,7 @@ def _write(path: Path, data: bytes) -> str:
 
 
 def _pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
-    """Returns the JSON skeleton of a checkpoint's state, and collects its tensors in `tensors` by their path."""
+    """Packs a state for a checkpoint's files: returns its JSON skeleton, and collects tensors in `tensors` by path."""
     if isinstance(value, Tensor):
         name = at or "value"
         tensors[name] = value.detach().cpu().contiguous().clone()

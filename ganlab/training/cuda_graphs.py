@@ -36,11 +36,11 @@ class Recorder(Protocol):
     """Records a train step for later replays, such as a CUDA graph; or runs it."""
 
     def run(self, work: Work) -> None:
-        """Runs the work under the conditions of a later recording."""
+        """Runs the work as the warm-up of a CUDA graph, under the conditions of a later recording."""
         ...
 
     def record(self, work: Work) -> Work:
-        """Records the work without running it; returns its replay, or raises RuntimeError."""
+        """Records the work, as a CUDA graph does, without running it; returns its replay, or raises RuntimeError."""
         ...
 
 
@@ -75,7 +75,7 @@ class CudaGraphs:
 
 
 class EagerRecorder:
-    """A recorder for devices without graphs: its replay runs the train step eagerly, to test all but the capture."""
+    """A recorder for devices without CUDA graphs: replays run the train step eagerly, to test all but the capture."""
 
     def run(self, work: Work) -> None:
         work()
@@ -106,7 +106,7 @@ class CapturedTrainStep:
 
     @property
     def captured(self) -> int:
-        """How many signatures of the train step have been captured."""
+        """How many signatures of the train step have been captured as CUDA graphs."""
         return len(self._replays)
 
     def __call__(self, real: Sequence[Batch], step: int) -> None:
@@ -177,7 +177,7 @@ class CapturedTrainStep:
 
 
 def dry_run_capture(captured_step: CapturedTrainStep, batch: Callable[[int], Batch]) -> str | None:
-    """Runs train steps of every signature until each would be captured; returns why that is impossible, or None."""
+    """A dry run of CUDA graphs: steps of every signature until each could be captured; returns why not, or None."""
     train_step = captured_step.train_step
     first: dict[Hashable, int] = {}
     for step in range(1000):
@@ -189,7 +189,7 @@ def dry_run_capture(captured_step: CapturedTrainStep, batch: Callable[[int], Bat
 
 
 def make_capturable(optimizer: torch.optim.Optimizer) -> None:
-    """Makes an optimiser on CUDA count its updates on the device, so that its step can be captured as a CUDA graph."""
+    """Prepares an optimiser for CUDA graphs: on CUDA it counts updates on the device, to be capturable."""
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True

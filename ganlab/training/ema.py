@@ -21,7 +21,7 @@ class EMA:
     """
 
     def __init__(self, network: nn.Module, average: nn.Module, decay: float, decay_changes: bool = False) -> None:
-        """`average` is the copy of the network that holds the averages, and `decay` its decay per step.
+        """The EMA's copy of the network, `average`, holds the averages; `decay` is its decay per step.
 
         With `decay_changes` the decay is a tensor that `set_decay` fills between steps, captured ones too.
         """

@@ -34,7 +34,7 @@ from ganlab.utils import distributed
 
 @define
 class Game:
-    """The two players of a GAN, their loss, and all that their phases need besides.
+    """The GAN game: the two players, their loss, and all that their phases need besides.
 
     `batch_size` is that of all processes together; it passes in `accumulate` parts.
     `noise` is the random generator of the latents, None for torch's default one.
@@ -74,7 +74,7 @@ class Game:
         return self.generator, self.discriminator
 
     def generate_fakes(self, parts: Sequence[Batch]) -> Iterator[Tensor]:
-        """Yields fake images for the conditions of each part of a batch of real images; each is generated when needed.
+        """Yields the game's fake images for the conditions of each part of a real batch, each when it is needed.
 
         The latents of all parts are drawn at once from the training stream, so that they do not depend on the number
         of parts.
@@ -87,14 +87,14 @@ class Game:
             yield images.float()
 
     def discriminate(self, images: Tensor, condition: Tensor | None) -> Any:
-        """Returns the discriminator's output of the augmented images."""
+        """Passes augmented images through the game's discriminator; returns its output."""
         for augmentation in self.augmentations:
             images = augmentation.augment(images)
         with self._precision():
             return self.discriminator.network(images, condition)
 
     def discriminate_both(self, real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
-        """Returns the discriminator's outputs of real and of fake images of the same conditions, in one pass or two."""
+        """Passes the game's real and fake images, of the same conditions, to the discriminator, in one pass or two."""
         if not self.joint_pass:
             return self.discriminate(real, condition), self.discriminate(fake, condition)
         twice = None if condition is None else torch.cat([condition, condition])
@@ -105,7 +105,7 @@ class Game:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def discriminator_phase(self, real: Batch, updates: int) -> None:
-        """Makes one update of the discriminator on a batch of real images; `updates` counts its earlier ones."""
+        """The discriminator's phase of the game: one update on a real batch; `updates` counts its earlier ones."""
         parts = real.parts(self.accumulate)
         update = Update(self.discriminator, updates, len(parts), self.meters.add)
         fakes = self.generate_fakes(parts)
@@ -133,7 +133,7 @@ class Game:
 
     @torch.no_grad()
     def _report_to_augmentations(self, real_logits: Tensor) -> None:
-        """Passes the real logits of all processes to augmentations that `observe` them, and logs their `measures`."""
+        """Passes the game's real logits, of all processes, to augmentations that `observe`; logs their `measures`."""
         for observe in self._observers:
             observe(real_logits.detach())
         for measures in self._augmentation_measures:
@@ -141,7 +141,7 @@ class Game:
                 self.meters.add(name, value)
 
     def generator_phase(self, real: Batch, updates: int) -> None:
-        """Makes one update of the generator against the frozen discriminator; `updates` counts its earlier ones."""
+        """The generator's phase of the game: one update, discriminator frozen; `updates` counts its earlier ones."""
         parts = real.parts(self.accumulate)
         update = Update(self.generator, updates, len(parts), self.meters.add)
         kept, self._fakes = self._fakes, []
@@ -185,5 +185,5 @@ class Game:
 
 
 def _optional_methods(name: str, augmentations: Sequence[object]) -> list[Any]:
-    """Returns the augmentations' optional methods of that name, such as `observe`."""
+    """The augmentations' methods of that name."""
     return [getattr(augmentation, name) for augmentation in augmentations if hasattr(augmentation, name)]

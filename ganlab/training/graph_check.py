@@ -42,7 +42,7 @@ _STEP = tuple(str(Path(__file__).with_name(name)) for name in ("game.py", "train
 
 @frozen
 class CodeLine:
-    """A line of plugin code in a traced step, and its callers; `file` is "" where only torch and the core ran."""
+    """A line of plugin code in the graph check, and its callers; `file` is "" where only torch and the core ran."""
 
     file: str = ""
     number: int = 0
@@ -51,7 +51,7 @@ class CodeLine:
 
 @frozen
 class Operation:
-    """One traced operation: its name, its arguments without tensors' values, its line, and its fault for a capture."""
+    """An operation that the graph check traced: name, arguments without tensors' values, line, fault for a capture."""
 
     name: str
     arguments: tuple[str, ...]
@@ -61,7 +61,7 @@ class Operation:
 
 @frozen
 class CaptureFault:
-    """Why a train step cannot be captured as a CUDA graph, and the line at fault."""
+    """What the graph check finds: why a train step cannot be captured as a CUDA graph, and the line at fault."""
 
     line: CodeLine
     what: str
@@ -69,7 +69,7 @@ class CaptureFault:
 
 @define
 class OperationTrace:
-    """A context manager that records the operations of a train step, to check whether it can be captured.
+    """The graph check's context manager: records a train step's operations, to find whether it can be captured.
 
     `before` is the trace of an earlier step: to read a tensor that was created in it is a fault.
     """
@@ -125,7 +125,7 @@ class OperationTrace:
 
 
 def find_capture_fault(one: OperationTrace, other: OperationTrace) -> CaptureFault | None:
-    """Returns what prevents the capture of a train step, from the traces of two steps of one signature; None if fit."""
+    """Checks two steps of one signature by their traces; returns what prevents capture as a CUDA graph, None if fit."""
     for trace in (one, other):
         for operation in trace.operations:
             if operation.fault:
@@ -149,7 +149,7 @@ def _difference(before: Operation, after: Operation) -> str:
 
 
 class _OperationTracer(TorchDispatchMode):
-    """Traces the operations of a step below autograd, those of backward passes and optimisers too."""
+    """The graph check's tracer below autograd: sees the operations of backward passes and optimisers too."""
 
     def __init__(self, trace: OperationTrace) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -202,7 +202,7 @@ _WORDS = {torch.ops.aten._local_scalar_dense.default: "item, bool, float or int 
 
 
 class _MethodTracer(TorchFunctionMode):
-    """Traces the calls of tensor methods above autograd that read values back, such as `tolist`."""
+    """The graph check's tracer above autograd: sees calls of tensor methods that read values back, such as `tolist`."""
 
     def __init__(self, trace: OperationTrace) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class _MethodTracer(TorchFunctionMode):
 
 
 def _argument_text(value: Any) -> str:
-    """Returns an argument of a traced operation as text, without a tensor's values or a generator's state."""
+    """Returns an argument that the graph check traced as text, without a tensor's values or a generator's state."""
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {value.device}"
     return type(value).__name__ if isinstance(value, torch.Generator) else repr(value)
@@ -234,7 +234,7 @@ def _numpy_state() -> str:
 
 
 def _plugin_line(frame: FrameType | None) -> CodeLine:
-    """Returns the innermost line of plugin code that the train step was running, and the files of its callers."""
+    """Finds the innermost line of plugin code for the graph check, while a step runs, and the files of its callers."""
     files, number = [], 0
     while frame is not None and not (file := frame.f_code.co_filename).startswith(_STEP):
         if not file.startswith((_CORE, _TORCH, "<")) and file != random.__file__:

@@ -21,7 +21,7 @@ from ganlab.training.train_step import TrainStep
 
 @frozen
 class Training:
-    """Everything that the training loop needs, as `build` returns it.
+    """What the training loop runs on: the game, its train step, the batches, the schedules and all else.
 
     `capture` is the captured train step, None where steps are eager. `stateful` holds the components with a state of
     their own, by their name in a checkpoint.
@@ -44,7 +44,7 @@ class Training:
 
     @property
     def step_optimizations(self) -> dict[str, Any]:
-        """Which optimisations of the train step are used: `step_levers` in run.json, as they change the last bits.
+        """The loop's speed-ups of its steps: `step_levers` in run.json, as they change the last bits.
 
         `captured` is True, False, or the reason why steps are eager although capture was asked for.
         """
@@ -61,12 +61,12 @@ class Training:
 
     @property
     def evaluated_generator(self) -> nn.Module:
-        """The generator that is sampled and scored: the one with EMA weights, where there is an EMA."""
+        """The generator with EMA weights, if any."""
         return self.ema.network if self.ema else self.game.generator.network
 
     @property
     def weights(self) -> str:
-        """Which weights of the generator a training samples and scores: "ema" or "plain"."""
+        """The sampled weights: "ema" or "plain"."""
         return "ema" if self.ema else "plain"
 
     @property
@@ -83,7 +83,7 @@ def train(training: Training, start: int, boundary: Callable[[int], None]) -> No
 
 
 def take_step(training: Training, step: int) -> None:
-    """Runs one train step, which is one update of the generator; `step` counts the earlier ones.
+    """Runs one step of the training loop, an update of the generator; `step` counts the earlier ones.
 
     The images of a batch are a function of the batch's index, and that of the step, so a resumed loop gets the same
     batches as an uninterrupted one.

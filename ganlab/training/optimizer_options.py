@@ -12,7 +12,7 @@ from ganlab.training import cuda_graphs
 
 
 def has_option(optimizer: torch.optim.Optimizer, name: str, index: int | None, value: float) -> bool:
-    """Whether all of an optimiser's `param_groups` have the option with that value; `index` is one in betas."""
+    """Whether an optimiser has this option with that value in all its `param_groups`; `index` is one in betas."""
     for group in optimizer.param_groups:
         found = group.get(name)
         if index is not None:
@@ -25,7 +25,7 @@ def has_option(optimizer: torch.optim.Optimizer, name: str, index: int | None, v
 def option_setter(
     optimizers: Sequence[torch.optim.Optimizer], name: str, index: int | None, tensor: Tensor | None
 ) -> Callable[[float], None]:
-    """Returns a function that sets an option of the optimisers; with `tensor`, the option is that tensor, filled."""
+    """Returns a setter of an option in optimisers' `param_groups`; with `tensor`, the option is that tensor, filled."""
 
     def set_option(value: float) -> None:
         if tensor is not None:
@@ -41,12 +41,12 @@ def option_setter(
 
 
 def learning_rate_tensor(device: torch.device) -> Tensor:
-    """Returns the tensor for a scheduled learning rate: float32 on CUDA, where torch's fused optimisers need it."""
+    """Returns a tensor for an optimiser's option `lr`: float32 on CUDA, where torch's fused optimisers need it."""
     return torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
 
 
 def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
-    """Whether an optimiser accepts a tensor as its learning rate: an update with it must equal that with the number."""
+    """Whether an optimiser's option `lr` may be a tensor: an update with it must equal that with the number."""
     after = []
     for lr in (learning_rate_tensor(device).fill_(0.5), 0.5):
         weight = nn.Parameter(torch.ones(2, device=device))

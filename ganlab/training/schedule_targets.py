@@ -27,7 +27,7 @@ EMA_HALF_LIFE = "train.ema_half_life"
 
 @frozen
 class ScheduleTarget:
-    """An option that a schedule changes: its key, its path in the `Experiment`, its value in the experiment file.
+    """The target of a schedule: an option's key, its path in the `Experiment`, and its value in the experiment file.
 
     `players` are those whose optimisers have the option. `tensor` replaces it in a component of the step.
     """
@@ -40,7 +40,7 @@ class ScheduleTarget:
 
 
 def schedulable_options(experiment: Experiment) -> dict[str, ScheduleTarget]:
-    """Returns all options that a schedule may change, by key: the floats of step components, optimisers and EMA."""
+    """Returns all possible targets of schedules, by key: the floats of step components, optimisers and EMA."""
     found: list[ScheduleTarget] = []
     for kind in STEP_COMPONENTS:
         numbers = _numbers(getattr(experiment, kind), kind, (kind,))
@@ -61,7 +61,7 @@ def schedulable_options(experiment: Experiment) -> dict[str, ScheduleTarget]:
 
 
 def _numbers(part: Any, key: str, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    """Yields key, path and value of each float option of a component, of a list, and of nested components."""
+    """Yields key, path and value of each schedule target in a component: floats, in lists and nested ones too."""
     if isinstance(part, float):
         yield key, path, part
     elif isinstance(part, tuple):
@@ -75,7 +75,7 @@ def _numbers(part: Any, key: str, path: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def with_option(part: Any, path: Sequence[str], value: Any) -> Any:
-    """Returns a copy of an experiment or component whose option at `path` has another value."""
+    """Sets the schedule target at `path`: returns a copy of the experiment or component with another value there."""
     if not path:
         return value
     head, *rest = path
@@ -98,7 +98,7 @@ def _option(part: Any, alias: str) -> Any:
 def resolve_targets(
     experiment: Experiment, device: torch.device, problems: list[str]
 ) -> tuple[Experiment, list[ScheduleTarget]]:
-    """Resolves the keys of an experiment's schedules; returns the experiment with tensors, and the schedules' targets.
+    """Resolves the keys of schedules to their targets; returns the experiment with tensors, and the targets.
 
     Scheduled options of components in the step are replaced by tensors. Wrong keys are added to `problems`.
     """
@@ -148,7 +148,7 @@ def _unknown(key: str, known: Mapping[str, ScheduleTarget]) -> str:
 
 
 def ineffective_schedules(experiment: Experiment, targets: Sequence[ScheduleTarget], loss: Loss) -> list[str]:
-    """Returns a line for each schedule of a loss's option whose tensor a loss wrapper has replaced by another value."""
+    """Returns a line for each schedule target, an option of the loss, whose tensor a loss wrapper has replaced."""
     if type(loss) is not type(experiment.loss):  # the wrapper's own class may use the loss inside as it likes
         return []
     keys = [schedule.key for schedule in experiment.schedule]

@@ -34,7 +34,7 @@ CHECKED_STEPS = 1000
 
 @frozen
 class ScheduledOption:
-    """A scheduled option: `value(step, total)` is its value in a step of a run of `total` steps, and `set` sets it."""
+    """One of a run's schedules: `value(step, total)` is its option's value in a step of `total`, and `set` sets it."""
 
     key: str
     value: Callable[[int, int], float]
@@ -43,23 +43,23 @@ class ScheduledOption:
 
 @frozen
 class Schedules:
-    """All scheduled options of a run of `total` steps. `eager_reason` says why they prevent a capture, if they do."""
+    """All schedules of a run of `total` steps. `eager_reason` says why they prevent a capture, if they do."""
 
     options: tuple[ScheduledOption, ...] = ()
     total: int = 0
     eager_reason: str | None = None
 
     def fill(self, step: int) -> None:
-        """Sets every scheduled option to its value in the step."""
+        """Applies the schedules: sets every scheduled option to its value in the step."""
         for option in self.options:
             option.set(option.value(step, self.total))
 
     def values(self, step: int) -> dict[str, float]:
-        """Returns the value of each scheduled option in the step, by its key."""
+        """Returns the schedules' values in the step, each by the key of its option."""
         return {option.key: option.value(step, self.total) for option in self.options}
 
     def keys_changed_by_total(self, total: int, until: int) -> list[str]:
-        """Returns the keys of scheduled options whose values before step `until` change in a run of `total` steps."""
+        """Returns the keys of the schedules whose values before step `until` change in a run of `total` steps."""
         return [
             option.key
             for option in self.options
@@ -77,7 +77,7 @@ def build_schedules(
     steps_per_epoch: float,
     device: torch.device,
 ) -> Schedules:
-    """Builds the scheduled options of an experiment. Raises UserError with a line for each that cannot be scheduled."""
+    """Builds a training's schedules. Raises UserError with a line for each option that cannot be scheduled."""
     problems: list[str] = []
     options: list[ScheduledOption] = []
     plain_numbers: list[str] = []
@@ -133,12 +133,12 @@ def _values(schedule: Schedule, first: float) -> Callable[[int, int], float]:
 
 
 def _warmed_up(half_life: Callable[[int, int], float], share: float, images: int) -> Callable[[int, int], float]:
-    """Returns the EMA's half-life with its warm-up: at most `share` of the images seen before the step."""
+    """The EMA half-life among the schedules, with warm-up: at most `share` of the images seen before the step."""
     return lambda step, total: min(half_life(step, total), share * step * images if share else math.inf)
 
 
 def _in_steps(schedule: Schedule, steps_per_epoch: float) -> Schedule:
-    """Returns a schedule whose `Interval` options are in steps."""
+    """The schedule with intervals in steps."""
     given: Any = schedule
     intervals = {f.alias: getattr(given, f.name) for f in attrs.fields(type(given)) if f.init}
     counts = {
@@ -150,7 +150,7 @@ def _in_steps(schedule: Schedule, steps_per_epoch: float) -> Schedule:
 
 
 def _spread_steps(steps: int) -> list[int]:
-    """Returns steps below `steps`, evenly spread, first and last included, at which a schedule is checked."""
+    """Evenly spread steps, first and last too."""
     count = min(steps, CHECKED_STEPS)
     return [index * (steps - 1) // max(1, count - 1) for index in range(count)]
 
@@ -158,7 +158,7 @@ def _spread_steps(steps: int) -> list[int]:
 def _out_of_range(
     experiment: Experiment, target: ScheduleTarget, value: Callable[[int, int], float], total: int
 ) -> str | None:
-    """Returns why a scheduled option cannot have all its values, as text; the option's own class validates them."""
+    """Returns why schedules may not set an option's values, as text; the option's own class validates them."""
     steps = {value(step, total): step for step in reversed(_spread_steps(total))}
     for extreme in [number for number in steps if not math.isfinite(number)] or [min(steps), max(steps)]:
         said = f"{target.key} would be {extreme:g} in step {steps[extreme] + 1:,}"

@@ -20,7 +20,7 @@ from ganlab.utils.rng import global_state, set_global_state
 
 
 def training_state(training: Training, step: int) -> dict[str, Any]:
-    """Returns all that the training steps after `step` depend on, in the parts that a checkpoint consists of."""
+    """The state of a training: all that the steps after `step` depend on, in the parts of a checkpoint."""
     game = training.game
     state: dict[str, Any] = {player.name: player.network.state_dict() for player in game.players}
     if training.ema is not None:
@@ -36,7 +36,7 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
 
 
 def expected_sizes(training: Training) -> dict[str, int]:
-    """Estimates the bytes of the large parts of a training's checkpoint, before the first step.
+    """Estimates the size of a training's state in bytes, by large parts of its checkpoint, before the first step.
 
     An optimiser has no state yet then; Adam's will be twice the size of the weights.
     """
@@ -85,7 +85,7 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
 
 
 def _random_state(game: Game) -> dict[str, Any]:
-    """Returns the random states of all processes, and of the generator of latents that they have in common."""
+    """The random part of a training's state: of all processes, and of the generator of latents in common."""
     if game.noise is None:
         return global_state()
     states = [from_bytes(data) for data in distributed.all_gather_bytes(to_bytes(global_state()))]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def find_non_finite(state: Any, at: str = "") -> str | None:
-    """Returns the path of a nested state's first tensor with NaN or infinity, as "part.name"; None if there is none."""
+    """Searches a state tree: returns the path of its first tensor with NaN or infinity, as "part.name", or None."""
     found = [(path, tensor.detach()) for path, tensor in tensors_with_paths(state, at) if tensor.is_floating_point()]
     suspects: set[int] = set()
     for device in {tensor.device for _, tensor in found}:
@@ -23,7 +23,7 @@ def find_non_finite(state: Any, at: str = "") -> str | None:
 
 
 def tensors_with_paths(state: Any, at: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields every tensor of a nested state with its path."""
+    """Walks a state tree: yields every tensor of the nested state with its path."""
     if isinstance(state, Tensor):
         yield at, state
     elif isinstance(state, Mapping):

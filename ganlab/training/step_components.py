@@ -19,7 +19,7 @@ PLAYERS = ("generator", "discriminator")
 
 @frozen
 class StepComponents:
-    """The components of an experiment that run in the train step, ready for it.
+    """The step components of an experiment, ready for the train step.
 
     `experiment` has 0-dim tensors in place of the options that a schedule changes, which are `targets`. `loss` is the
     loss in all its wrappers, and `penalties` are each player's, by the names they are logged under.
@@ -33,7 +33,7 @@ class StepComponents:
 
     @property
     def stateful(self) -> dict[str, Any]:
-        """The components of the step that have a `state_dict`, by their name in a checkpoint."""
+        """The step components that have a `state_dict`, by their name in a checkpoint."""
         found: dict[str, Any] = {"loss": self.loss}
         for kind in ("penalty", "augmentation"):
             found |= {f"{kind}.{index}": part for index, part in enumerate(getattr(self.experiment, kind))}
@@ -43,7 +43,7 @@ class StepComponents:
 def resolve_step_components(
     experiment: Experiment, registry: Registry, device: torch.device, problems: list[str]
 ) -> StepComponents:
-    """Wraps the loss, sorts the penalties and places the tensors of schedules; adds to `problems` what does not fit."""
+    """Prepares the step components: wraps the loss, sorts the penalties, places tensors; adds misfits to `problems`."""
     experiment, targets = schedule_targets.resolve_targets(experiment, device, problems)
     loss = _wrapped_loss(experiment, registry, problems)
     uses_real = True
@@ -64,7 +64,7 @@ def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str
 
 
 def _penalties_by_player(experiment: Experiment, registry: Registry, problems: list[str]) -> dict[str, list[Any]]:
-    """Returns each player's penalties, each with the name it is logged under."""
+    """Each player's penalties, by logged name."""
     penalties: dict[str, list[Any]] = {name: [] for name in PLAYERS}
     names = penalty_names(experiment, registry)
     for index, (penalty, name) in enumerate(zip(experiment.penalty, names, strict=True)):
@@ -78,7 +78,7 @@ def _penalties_by_player(experiment: Experiment, registry: Registry, problems: l
 
 
 def penalty_names(experiment: Experiment, registry: Registry) -> list[str]:
-    """Returns the name that each penalty of an experiment is logged under, such as "penalty_r1"."""
+    """Returns the name that each penalty among the step components is logged under, such as "penalty_r1"."""
     suffixes = registry.suffixes("penalty", experiment.penalty)
     names = (registry.component_of("penalty", penalty).name for penalty in experiment.penalty)
     return [f"penalty_{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]

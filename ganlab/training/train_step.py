@@ -29,14 +29,14 @@ class Phase:
     new_images: bool = False
 
     def updates_before(self, step: int) -> list[int | None]:
-        """Returns, for each update of the phase in a step, the count of earlier ones; None for one that is skipped."""
+        """Returns, for each update of this phase in a train step, how many came earlier; None for a skipped one."""
         if step % self.every:
             return [None] * self.repeats
         return [step // self.every * self.repeats + repeat for repeat in range(self.repeats)]
 
 
 def two_player_phases(game: Game, discriminator_steps: int, discriminator_every: int) -> list[Phase]:
-    """Returns the phases of a GAN's train step: the discriminator's updates on new images, then the generator's.
+    """Returns a GAN's train step as phases: the discriminator's updates on new images, then the generator's.
 
     The discriminator makes `discriminator_steps` updates in every `discriminator_every`-th step; the generator makes
     one in each step, on the last batch of the discriminator.
@@ -64,7 +64,7 @@ class TrainStep:
 
     @property
     def batches_per_step(self) -> int:
-        """How many batches of real images a train step takes."""
+        """How many real batches it takes."""
         return sum(phase.repeats for phase in self.phases if phase.new_images)
 
     def signature(self, step: int) -> Hashable:

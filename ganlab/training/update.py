@@ -24,7 +24,7 @@ from ganlab.utils import distributed
 
 @frozen
 class Player:
-    """A player of the game: a network, its optimiser, and the penalties of its loss by their names in the log.
+    """A player as its update needs it: a network, its optimiser, and the loss's penalties by their names in the log.
 
     `clip_norm` is the maximum norm of the gradient. An update whose loss is under `stop_under` is stopped.
     """
@@ -57,7 +57,7 @@ class Update:
     _gradients_zeroed: bool = field(default=False, init=False)
 
     def add(self, loss: Tensor, step: Step) -> None:
-        """Adds the gradient of one part's loss and of the penalties that are due, which are given `step`."""
+        """Adds to the update one part's gradient: of its loss and of the penalties that are due, which get `step`."""
         player = self.player
         self.report(player.loss_name, loss)
         if player.stop_under is not None:
@@ -94,7 +94,7 @@ class Update:
 
 @torch.no_grad()
 def step_unless_stopped(stopped: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Makes an optimiser's step, and undoes it where `stopped`, a 0-dim bool tensor, is true."""
+    """The end of an update: the optimiser's step, undone where `stopped`, a 0-dim bool tensor, is true."""
     before = {key: tensor.clone() for key, tensor in optimizer_tensors(optimizer).items()}
     optimizer.step()
     for key, tensor in optimizer_tensors(optimizer).items():
@@ -106,7 +106,7 @@ def step_unless_stopped(stopped: Tensor, optimizer: torch.optim.Optimizer) -> No
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
-    """Returns an optimiser's parameters and state tensors, by the parameter's index and the name of the state."""
+    """Returns what an update changes in an optimiser: parameters and state, by parameter index and state's name."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     found: dict[tuple[int, str], Tensor] = {}
     for index, parameter in enumerate(parameters):
