@@ -176,8 +176,9 @@ def test_sample_as_grid_array_and_folder(run: Path, ganlab: Command) -> None:
 
 
 def test_an_interpolation_starts_and_ends_at_its_latents(run: Path) -> None:
+    from ganlab.evaluation.latents import latents
     from ganlab.run.sample_images import latent_walk
-    from ganlab.utils.rng import derived_seed, latents
+    from ganlab.utils.rng import derived_seed
 
     loaded = load_run(run)
     images, _ = latent_walk(loaded, 8, seed=1)
@@ -221,7 +222,7 @@ def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, wedge:
     assert component["options"] == [{"name": "margin", "type": "a number", "default": "1.0", "doc": ""}]
     assert component["origin"]["location"] == f"{wedge}:6"
     code, out, _ = ganlab("plugins", "dcgan")
-    assert re.search(r"channels +a whole number += 64\n +feature maps before the last layer; each layer", out)
+    assert re.search(r"channels +a whole number += 64\n +feature maps before the last layer; each earlier layer", out)
     assert "dcgan.py" in out
 
 

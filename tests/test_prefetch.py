@@ -22,7 +22,8 @@ from torch import Tensor
 
 from children import Child, Command
 from ganlab import GanlabError, ImageDataset, MappedImages
-from ganlab.config.load import convert_experiment, differing_options
+from ganlab.config.differing_options import differing_options
+from ganlab.config.load import convert_experiment
 from ganlab.config.toml import read_toml
 from ganlab.data.loader import BatchLoader
 from ganlab.plugin.loader import load_plugins

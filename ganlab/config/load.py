@@ -15,7 +15,7 @@ import tomli_w
 
 from ganlab.config.converter import MOST_VALUES, InvalidTable, Problem, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
-from ganlab.config.schema import NESTED, NO_RESULTS, Experiment
+from ganlab.config.schema import NESTED, Experiment
 from ganlab.config.toml import read_toml
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, one_line, quote
@@ -132,12 +132,3 @@ def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
     table = experiment_to_table(experiment, plugins)
     table["plugins"] = used_plugin_files(experiment, plugins)
     return tomli_w.dumps(table)
-
-
-def differing_options(one: Any, other: Any, at: str = "") -> list[str]:
-    """Returns the options in which two loaded experiments differ, except seeds and options that change no result."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
-        compared = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}
-        return [d for key, path in compared.items() for d in differing_options(one.get(key), other.get(key), path)]
-    return [] if one == other else [at]

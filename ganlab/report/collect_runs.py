@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config.load import differing_options
+from ganlab.config.differing_options import differing_options
 from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info

@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config.load import differing_options
+from ganlab.config.differing_options import differing_options
 from ganlab.report.collect_runs import ComparedRun
 from ganlab.report.statistics import Estimate, holm_verdicts, mean_with_interval, p_value, paired_difference
 from ganlab.utils.errors import UserError, did_you_mean

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from ganlab.config.load import differing_options
+from ganlab.config.differing_options import differing_options
 from ganlab.report.collect_runs import ComparedRun
 from ganlab.report.compare import ComparisonTable
 from ganlab.report.table_output import HEADINGS, format_protocol, row_cells, table_notes

@@ -21,7 +21,8 @@ import attrs
 from attrs import field, frozen
 
 from ganlab.config.converter import MAX_NAMED_PROBLEMS, InvalidTable, Problem, TableConverter
-from ganlab.config.load import differing_options, experiment_from_table, experiment_to_toml
+from ganlab.config.differing_options import differing_options
+from ganlab.config.load import experiment_from_table, experiment_to_toml
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NAME
 from ganlab.config.toml import read_toml

@@ -12,17 +12,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from attrs import frozen
-from torch import Tensor, nn
+from torch import nn
 
 from ganlab.config.schema import Experiment, Train
-from ganlab.data.batch import Batch
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.loader import BatchLoader
-from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.nn import dropout, memory_format
-from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
@@ -35,7 +31,7 @@ from ganlab.training.step_components import PLAYERS, StepComponents, resolve_ste
 from ganlab.training.train_step import TrainStep, two_player_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import UserError
 from ganlab.utils.rng import derived_seed, seed_everything
 
 
@@ -56,15 +52,15 @@ def build(experiment: Experiment, registry: Registry, places: Places, device: to
     seed_everything(experiment.seed)
     networks = _build_networks(experiment, images, device, problems)
     _raise(problems)
-    trial = _TrialInputs.of(networks, dataset, images, device)
-    _try_augmentations(components, trial, device, problems)
+    trial = probes.TrialInputs.of(networks, dataset, images, device)
+    probes.try_augmentations(components, trial, device, problems)
 
     # Construct the players, and the game between them.
     players = _build_players(experiment, registry, networks, components, device, problems)
     _raise(problems)
     _set_precision(train)
     game = _build_game(train, players, components, trial.latent_dim, device)
-    _try_penalties(components, game, trial.real, problems)
+    probes.try_penalties(components, game, trial.real, problems)
     _raise(problems)
 
     # Construct the train step and what feeds it: batches of real images, and the values of scheduled options.
@@ -167,47 +163,6 @@ def _build_networks(
     return networks
 
 
-@frozen
-class _TrialInputs:
-    """What `build` calls components with, to try them: two real images with conditions, after a pass of both networks.
-
-    `conditional` says whether any network uses its condition.
-    """
-
-    real: Batch
-    latent_dim: int
-    conditional: bool
-
-    @classmethod
-    def of(
-        cls, networks: Mapping[str, nn.Module], dataset: Dataset, images: ImageSpec, device: torch.device
-    ) -> _TrialInputs:
-        """Passes zeros as latents through the networks in `build`; raises UserError for outputs of a wrong shape."""
-        generator, discriminator = (networks[name] for name in PLAYERS)
-        latent_dim = getattr(generator, "latent_dim", None)
-        if not isinstance(latent_dim, int):
-            raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
-        condition: Tensor | None = None
-        if dataset.condition is not None:
-            condition = condition_as_input(dataset.condition[:2].to(device))
-        z = torch.zeros(2, latent_dim, device=device)
-        fake = probes.check_network_shapes(generator, discriminator, z, images, condition)
-        conditional = condition is not None and any(
-            probes.uses_condition(network, inputs, condition)
-            for network, inputs in ((generator, z), (discriminator, fake))
-        )
-        return cls(Batch(to_float(dataset.images[:2].to(device)), condition), latent_dim, conditional)
-
-
-def _try_augmentations(
-    components: StepComponents, trial: _TrialInputs, device: torch.device, problems: list[str]
-) -> None:
-    """Part of `build`: calls each augmentation once, and adds those that refuse the data set's images to `problems`."""
-    for index, augmentation in enumerate(components.experiment.augmentation):
-        with collect_component_errors(problems, f"augmentation[{index}]", device):
-            copy.deepcopy(augmentation).augment(trial.real.images)
-
-
 def _build_ema(experiment: Experiment, generator: nn.Module, images_per_step: int) -> EMA | None:
     """Builds the EMA, if there is one."""
     train = experiment.train
@@ -287,18 +242,6 @@ def _build_game(
         fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
-
-
-def _try_penalties(components: StepComponents, game: Game, real: Batch, problems: list[str]) -> None:
-    """Part of `build`: calls each penalty once, and adds those that refuse networks or data to `problems`."""
-    for step in probes.first_penalty_steps(game, real):
-        for index, penalty in enumerate(components.experiment.penalty):
-            if penalty.player == step.player:
-                # Other errors are reported by the first step of the training, with all that is known there.
-                with CatchPluginErrors() as caught:
-                    copy.deepcopy(penalty).penalty(step)
-                if isinstance(caught.error, ComponentError):
-                    problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,20 +11,25 @@ Decisions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
 from ganlab.data.batch import Batch
+from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.nn.discriminator_output import logits
 from ganlab.nn.modes import eval_mode, frozen_parameters
-from ganlab.protocols import ImageSpec, Step, batch_independent
+from ganlab.plugin.failures import CatchPluginErrors
+from ganlab.protocols import Dataset, ImageSpec, Step, batch_independent
+from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.game import Game
+from ganlab.training.step_components import PLAYERS, StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import ComponentError, UserError
 
 
 def first_penalty_steps(game: Game, real: Batch) -> Iterator[Step]:
@@ -120,3 +125,55 @@ def check_network_shapes(
                 f"discriminator: gives logits of shape {tuple(logits_.shape)} for {len(z)} images; expected ({len(z)},)"
             )
     return fake
+
+
+@frozen
+class TrialInputs:
+    """Inputs of probes: two real images with their conditions, and what one pass of both networks showed.
+
+    `conditional` says whether any network uses its condition.
+    """
+
+    real: Batch
+    latent_dim: int
+    conditional: bool
+
+    @classmethod
+    def of(
+        cls, networks: Mapping[str, nn.Module], dataset: Dataset, images: ImageSpec, device: torch.device
+    ) -> TrialInputs:
+        """Passes zeros as latents through the networks in `build`; raises UserError for outputs of a wrong shape."""
+        generator, discriminator = (networks[name] for name in PLAYERS)
+        latent_dim = getattr(generator, "latent_dim", None)
+        if not isinstance(latent_dim, int):
+            raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
+        condition: Tensor | None = None
+        if dataset.condition is not None:
+            condition = condition_as_input(dataset.condition[:2].to(device))
+        z = torch.zeros(2, latent_dim, device=device)
+        fake = check_network_shapes(generator, discriminator, z, images, condition)
+        conditional = condition is not None and any(
+            uses_condition(network, inputs, condition) for network, inputs in ((generator, z), (discriminator, fake))
+        )
+        return cls(Batch(to_float(dataset.images[:2].to(device)), condition), latent_dim, conditional)
+
+
+def try_augmentations(
+    components: StepComponents, trial: TrialInputs, device: torch.device, problems: list[str]
+) -> None:
+    """Probes augmentations: calls each once, and adds those that refuse the data set's images to `problems`."""
+    for index, augmentation in enumerate(components.experiment.augmentation):
+        with collect_component_errors(problems, f"augmentation[{index}]", device):
+            copy.deepcopy(augmentation).augment(trial.real.images)
+
+
+def try_penalties(components: StepComponents, game: Game, real: Batch, problems: list[str]) -> None:
+    """Probes penalties: calls each once, and adds those that refuse networks or data to `problems`."""
+    for step in first_penalty_steps(game, real):
+        for index, penalty in enumerate(components.experiment.penalty):
+            if penalty.player == step.player:
+                # Other errors are reported by the first step of the training, with all that is known there.
+                with CatchPluginErrors() as caught:
+                    copy.deepcopy(penalty).penalty(step)
+                if isinstance(caught.error, ComponentError):
+                    problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]
