@@ -666,7 +666,7 @@ def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
     assert code == 0, err
     why = read_info(Path("forbidden"))["step_levers"]["captured"]
     assert why.startswith(f"plugin reading, {plugin}, line 7: reads a value back from the device")
-    assert (out + err).count("steps are not captured, which is slower and right all the same: ") == 1
+    assert (out + err).count("steps are not captured, which is slower but correct: ") == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def _cached_component_names(context: CompletionContext) -> dict[str, Completions
             return names
     loaded = load_plugins(named)
     names = {kind: {c.name: str(c.origin) for c in loaded.registry.of_kind(kind)} for kind in KINDS}
-    if not loaded.failures:  # an installed package may mend a failure without a change in any plugin
+    if not loaded.failures:  # an installed package may fix a failure without a change in any plugin
         with contextlib.suppress(CannotWrite, OSError):
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_whole(kept, json.dumps({"key": key, "names": names}))

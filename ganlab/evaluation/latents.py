@@ -27,6 +27,6 @@ def latents(count: int, latent_dim: int, generator: torch.Generator, truncation:
 
 
 def check_truncation(truncation: float | None) -> None:
-    """Checks the truncation of the RNG's latents (`--truncation`): UserError unless it is a finite number above 0."""
+    """Checks the truncation of latents (`--truncation`): UserError unless it is a finite number above 0."""
     if truncation is not None and not 0 < truncation < math.inf:
         raise UserError(f"--truncation {truncation:g}: expected a finite number above 0, such as 0.5")

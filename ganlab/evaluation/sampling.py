@@ -24,7 +24,7 @@ def generate_images(
     """Sampling by latents (N, latent_dim) and conditions: uint8 images (n, C, H, W) on the device, in batches."""
 
     def made(part: Tensor) -> Tensor:
-        """The images of rows, as far as memory goes."""
+        """Generates the images of these rows of latents."""
         given = None if condition is None else condition[part].to(device)
         return to_uint8(network(z[part].to(device), given))
 

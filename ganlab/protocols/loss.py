@@ -19,7 +19,7 @@ class Loss(Protocol):
     means True, which is always safe.
 
     Optional method `measures(real, fake)`: scalars by name of the discriminator's logits at its update, which are
-    logged beside the losses.
+    logged with the losses.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor, /) -> Tensor:

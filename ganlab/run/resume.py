@@ -33,7 +33,7 @@ MOST_DIFFERENCES = 20
 
 
 FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", *NO_RESULTS)
-"""What may change on resume, since the steps that were taken do not depend on it."""
+"""What may change on resume, since the finished steps do not depend on it."""
 
 RELEASE = ("source", "distribution", "version")
 """What must not change on resume of what run.json says of a component from a bundled plugin."""
@@ -87,7 +87,7 @@ def _refuse_differences(
         raise UserError(
             *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]),
             *([f"{path}: and {left_out} more"] if left_out > 0 else []),
-            f"{path}: resuming would not repeat the run to the bit; to go on all the same: --resume --anyway",
+            f"{path}: the result would not be bitwise identical; to resume nevertheless: --resume --anyway",
         )
 
 
@@ -129,8 +129,8 @@ def _refuse_changed_schedules(folder: RunFolder, training: Training) -> None:
     if changed := training.schedules.keys_changed_by_total(before, done):
         raise UserError(
             f"{folder.path}: {', '.join(changed)}: scheduled over the whole run, which had {before:,} steps and is now "
-            f"to have {training.total_steps:,}: the {done:,} that were taken would have been others. Give the schedule "
-            "an `end` in a new run; to go on all the same: --resume --anyway"
+            f"to have {training.total_steps:,}: the values in the {done:,} finished steps would differ. Give the schedule "
+            "an `end` in a new run; to resume nevertheless: --resume --anyway"
         )
 
 
@@ -166,7 +166,7 @@ def restore_latest(folder: RunFolder, training: Training, view: ProgressView, id
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
         progress = state.get("progress", {})
         if progress.get("experiment") != identity and not anyway:
-            raise UserError(f"{path}: belongs to another experiment; to go on from it all the same: --resume --anyway")
+            raise UserError(f"{path}: belongs to another experiment; to resume from it nevertheless: --resume --anyway")
         try:
             restore_training(training, state, new_options=anyway)
         except UserError as error:

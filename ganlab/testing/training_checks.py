@@ -121,7 +121,7 @@ def why_not_capturable(tiny: TinyTraining, training: Training) -> Fault | None:
         first.setdefault(turns.signature(step), step)
     for step in first.values():
         batches = [training.loader.batch(number) for number in range(turns.batches_per_step)]
-        turns(batches, step)  # makes what is made on first use
+        turns(batches, step)  # creates what is created on first use
         with OperationTrace(CPU) as before:
             turns(batches, step)
         with OperationTrace(CPU, before) as after:

@@ -34,7 +34,7 @@ from ganlab.utils import distributed
 
 @define
 class Game:
-    """The GAN game: the two players, their loss, and all that their phases need besides.
+    """The GAN game: the two players, their loss, and all else that their phases need.
 
     `batch_size` is that of all processes together; it passes in `accumulate` parts.
     `noise` is the random generator of the latents, None for torch's default one.

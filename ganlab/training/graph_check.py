@@ -36,7 +36,7 @@ from ganlab.utils.paths import PACKAGE
 
 _READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
 _CORE = f"{PACKAGE}{os.sep}"
-_TORCH = str(Path(torch.__file__).parent)  # also matches torchvision and other packages beside it
+_TORCH = str(Path(torch.__file__).parent)  # also matches torchvision and other packages installed next to it
 _STEP = tuple(str(Path(__file__).with_name(name)) for name in ("game.py", "train_step.py", "cuda_graphs.py"))
 
 

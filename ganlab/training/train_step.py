@@ -16,7 +16,7 @@ class Phase:
     """One player's phase of the train step: `repeats` updates, in every `every`-th step.
 
     With `new_images` each update takes the next batch of real images; otherwise it takes the batch of the phase before.
-    In steps without the phase its batches are taken all the same, for the phases after it.
+    In steps without the phase its batches are still taken, for the phases after it.
     `update(real, updates)` makes one update on a batch of real images; `updates` counts this phase's earlier ones.
     `terms(updates)` returns the names of the penalties that are part of that update's loss.
     """

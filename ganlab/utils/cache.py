@@ -1,6 +1,6 @@
 """The disk cache: tensors that are expensive to compute, stored as safetensors files under a hash of their key.
 
-A cached value is used only if its key and its hash match what the note beside it says. A file lock ensures that of
+A cached value is used only if its key and its hash match what the note next to it says. A file lock ensures that of
 several processes only one computes a value.
 """
 

@@ -47,7 +47,7 @@ class CallbackList:
         self.checkpoints.after_step(step)
         try:
             self.scores.after_step(step)
-        finally:  # a request to stop interrupts scoring, and the step is saved all the same
+        finally:  # a request to stop interrupts scoring; the step is saved even then
             self.stop.save_if_stopping(step)
         self.stop.after_step(step)
         self._clock.skip()

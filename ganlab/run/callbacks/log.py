@@ -128,5 +128,5 @@ class LogCallback(Callback):
         """Log callback: says once that steps cannot be captured as a CUDA graph; only the first steps show it."""
         levers = self.run.training.step_optimizations
         if levers != self.run.folder.info.get("step_levers", levers):
-            self.run.view.line(f"steps are not captured, which is slower and right all the same: {levers['captured']}")
+            self.run.view.line(f"steps are not captured, which is slower but correct: {levers['captured']}")
             self.run.folder.write_info(step_levers=levers)
