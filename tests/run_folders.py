@@ -1,4 +1,4 @@
-"""Run folders held against each other: what must be equal to the bit, and what is only timed."""
+"""Run folders held against each other: what must be bitwise equal, and what is only timed."""
 
 from __future__ import annotations
 

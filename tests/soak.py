@@ -1,8 +1,8 @@
 """An hour of random kills: python tests/soak.py [--seconds 3600] [--seed 0]. Too long for a test of the suite.
 
 Three small experiments are run again and again, each to its end through kills at random moments, signals that ask it to
-stop, bits flipped in its latest checkpoint and in the cache, and records cut short. Each must end as the same run did
-that was left alone, to the bit. What was done, and whether it held, is printed at the end.
+stop, bits flipped in its latest checkpoint and in the cache, and records cut short. Each must end with the bits of
+the same run left alone. What was done, and whether it held, is printed at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A stranger's distribution, the one of docs/publishing.md, held against pip: built, installed beside ganlab's wheel,
+"""A third-party distribution, that of docs/publishing.md, held against pip: built, installed with ganlab's wheel,
 found, trained with, removed.
 
 The environment is a fresh one with nothing in it but ganlab's wheel. What ganlab needs is too large to install again: a

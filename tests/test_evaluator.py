@@ -52,25 +52,25 @@ class MeanShade:
         return Scores({"shade": value, "twice": self.times * value}, protocol, {"shade": "lower"}, details)
 
 
-def a_scorer(tmp_path: Path, **options: Any) -> Evaluator:
+def an_evaluator(tmp_path: Path, **options: Any) -> Evaluator:
     return Evaluator(TwoSplits(**options), None, Places(tmp_path / "data", tmp_path / "cache"), CPU)
 
 
 def test_the_floor_is_the_score_of_real_images_computed_once(tmp_path: Path) -> None:
     metric = MeanShade()
-    scorer = a_scorer(tmp_path)
-    shade, twice = scorer.for_images(images(30, 9)).score(metric)
+    evaluator = an_evaluator(tmp_path)
+    shade, twice = evaluator.for_images(images(30, 9)).score(metric)
     assert shade["floor"] == {"value": float(images(20, 2).double().mean()), "split": "test", "count": 20}
     assert "floor" not in twice  # a value that is not ranked has none
     assert metric.asked == [30, 20]
-    for again in (scorer, a_scorer(tmp_path)):  # in memory, and on disk
+    for again in (evaluator, an_evaluator(tmp_path)):  # in memory, and on disk
         assert again.for_images(images(30, 8)).score(metric)[0]["floor"] == shade["floor"]
     assert metric.asked == [30, 20, 30, 30]
 
 
 def test_the_floor_of_a_test_reference_is_of_training_images(tmp_path: Path) -> None:
     """Random ones, as many as were asked for."""
-    (shade, _) = a_scorer(tmp_path).for_images(images(30, 9)).score(MeanShade(split="test"))
+    (shade, _) = an_evaluator(tmp_path).for_images(images(30, 9)).score(MeanShade(split="test"))
     assert (shade["floor"]["split"], shade["floor"]["count"]) == ("train", 30)
     assert shade["floor"]["value"] != float(images(50, 1)[:30].double().mean())
 
@@ -78,25 +78,25 @@ def test_the_floor_of_a_test_reference_is_of_training_images(tmp_path: Path) -> 
 @pytest.mark.parametrize("second", [MeanShade(least=2), MeanShade(times=3)])
 def test_another_protocol_has_another_floor(second: MeanShade, tmp_path: Path) -> None:
     first = MeanShade()
-    scorer = a_scorer(tmp_path)
+    evaluator = an_evaluator(tmp_path)
     for metric in (first, second):
-        scorer.for_images(images(30, 9)).score(metric)
+        evaluator.for_images(images(30, 9)).score(metric)
     assert second.asked == [30, 20]
 
 
 def test_no_floor_where_there_is_none(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    assert "floor" not in a_scorer(tmp_path, test=0).for_images(images(30, 9)).score(MeanShade())[0]
+    assert "floor" not in an_evaluator(tmp_path, test=0).for_images(images(30, 9)).score(MeanShade())[0]
     assert len(recwarn) == 0
-    scorer = a_scorer(tmp_path)
+    evaluator = an_evaluator(tmp_path)
     for _ in range(2):
-        assert "floor" not in scorer.for_images(images(30, 9)).score(MeanShade(least=25))[0]
+        assert "floor" not in evaluator.for_images(images(30, 9)).score(MeanShade(least=25))[0]
     (warning,) = recwarn
     assert str(warning.message) == "shade: no floor from real images: 20 images are fewer than 25"
 
 
 @define(eq=False)
 class Wrong:
-    """A stranger's metric that gives what no metric may."""
+    """A third-party metric that returns what no metric may."""
 
     given: Any
     every: int = 0
@@ -116,11 +116,11 @@ class Wrong:
 )
 def test_a_metric_that_breaks_its_contract_is_refused(given: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match=said):
-        a_scorer(tmp_path).for_images(images(30, 9)).score(Wrong(given))
+        an_evaluator(tmp_path).for_images(images(30, 9)).score(Wrong(given))
 
 
 def test_a_value_has_its_own_details(tmp_path: Path) -> None:
-    shade, twice = a_scorer(tmp_path).for_images(images(30, 9)).score(MeanShade())
+    shade, twice = an_evaluator(tmp_path).for_images(images(30, 9)).score(MeanShade())
     assert twice["protocol"] == shade["protocol"] | {"times": 2}
 
 
@@ -138,8 +138,8 @@ def test_metrics_share_features_and_images(tmp_path: Path) -> None:
             return features
 
     built: list[int] = []
-    scorer = a_scorer(tmp_path, test=0)
-    scoring = scorer.for_images(images(40, 9))
+    evaluator = an_evaluator(tmp_path, test=0)
+    scoring = evaluator.for_images(images(40, 9))
     metrics = [FID(samples=40, features=Config()), KID(samples=40, features=Config(), subset_size=10)]
     scoring.score(metrics[0])
     before = features.calls
@@ -148,7 +148,7 @@ def test_metrics_share_features_and_images(tmp_path: Path) -> None:
     scoring.score(metrics[1])
     assert features.calls == before + 1  # the reference's features, of which FID keeps the moments only
     assert built == [1]
-    alone = [scorer.for_images(images(40, 9)).score(metric)[0]["value"] for metric in metrics]
+    alone = [evaluator.for_images(images(40, 9)).score(metric)[0]["value"] for metric in metrics]
     assert alone == [scoring.score(metric)[0]["value"] for metric in metrics]
 
 

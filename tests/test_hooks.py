@@ -68,7 +68,7 @@ def test_run_check_and_plugins_say_so(
     experiment = write(table | {"plugins": ["old.py"], "loss": {"name": "wedge"}})
     code, out, err = ganlab("run", experiment, "--out", "r")
     assert (code, err) == (0, warned), out + err
-    assert Path("r/told").read_text() == "2 4 ", "the hook is told of every tick all the same"
+    assert Path("r/told").read_text() == "2 4 ", "the hook is called at every tick nevertheless"
     assert ganlab("plugins", "wedge", "--plugin", old)[2] == warned
     code, out, err = ganlab("plugins", "wedge", "--plugin", old, "--json")
     assert (json.loads(out)["failures"], err) == ([], warned)
@@ -100,7 +100,7 @@ def test_when_a_release_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plugin_for_old_and_new_releases_has_both_names(old: Path, tmp_path: Path) -> None:
-    """It warns of nothing, and is told once."""
+    """It warns of nothing, and is called once."""
     old.write_text(OLD + "\n@hookimpl\ndef tick_finished(record, run): (run / 'new').touch(exist_ok=False)\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Finding plugins, held against what a stranger may do wrong: each fault is named, with file and line; others live."""
+"""Finding plugins, held against what an author may do wrong: each fault is named, with file and line; others load."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def names(plugins: Plugins, kind: str) -> set[str]:
 
 
 def failure_of(source: str, tmp_path: Path) -> str:
-    """Why a plugin file with this source fails to load; everything bundled must be there all the same."""
+    """Why a plugin file with this source fails to load; everything bundled must load nevertheless."""
     file = tmp_path / "faulty.py"
     file.write_text(textwrap.dedent(source))
     plugins = load_plugins([file])
@@ -456,7 +456,7 @@ except UserError as error:
 
 
 def test_bundled_plugins_use_only_public_names() -> None:
-    """What a stranger's plugin cannot use, a bundled one does not."""
+    """What a third-party plugin cannot use, a bundled one does not."""
     private = []
     for file in (REPOSITORY / "plugins").rglob("*.py"):
         private += [f"{file}: {line}" for line in file.read_text().splitlines() if line.startswith("from ganlab.")]

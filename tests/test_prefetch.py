@@ -270,7 +270,7 @@ def test_a_file_that_is_cut_short_ends_a_streamed_run_with_an_error_and_a_reside
         assert "images.npy: has been cut short" in ended.said
 
 
-def test_the_reader_ends_with_its_feeder(mapped: ImageDataset) -> None:
+def test_the_reader_ends_with_its_loader(mapped: ImageDataset) -> None:
     loader = streamed(mapped)
     assert readers() == []
     first = loader.batch(0).images
@@ -384,11 +384,11 @@ for name, folder, limit in json.loads(sys.argv[1]):
     train(training, 0, lambda step: None)
     for number in range(training.loader.batches_per_epoch):
         training.loader.batch(number).images
-    scorer = Evaluator(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
-    scores = scorer.for_generator(training.evaluated_generator, "plain").score(experiment.metric[0])
+    evaluator = Evaluator(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
+    scores = evaluator.for_generator(training.evaluated_generator, "plain").score(experiment.metric[0])
     found = training.dataset.fingerprint, len(training.dataset.images), scores[0]["value"]
     print(json.dumps({"name": name, "found": found, "streams": training.loader.streams, "peak": peak()}))
-    del training, scorer
+    del training, evaluator
 """
 
 WALKING = """

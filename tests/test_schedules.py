@@ -238,7 +238,7 @@ def test_what_a_run_records_and_draws(table: dict[str, Any], write: Callable[...
 def test_more_steps_for_a_run_whose_schedule_follows_their_number(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Ganlab
 ) -> None:
-    """Refused, unless `--anyway`; a schedule that says when it ends goes on to the bit."""
+    """Refused, unless `--anyway`; a schedule that says when it ends continues bitwise."""
     for name, end in (("follows", {}), ("ends", {"end": 4})):
         table["schedule"] = [{"name": "linear", "to": 1e-4, **end}]
         table["train"]["steps"] = 4

@@ -1,4 +1,4 @@
-"""The life of a run: what its folder holds, that looking never changes it, and that resuming repeats it to the bit."""
+"""The life of a run: what its folder holds, that looking never changes it, and that resuming repeats it bitwise."""
 
 from __future__ import annotations
 

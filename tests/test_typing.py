@@ -1,4 +1,4 @@
-"""Plugins under mypy --strict and pyright's strict mode, held against lines marked in files written as strangers would.
+"""Plugins under mypy --strict and pyright's strict mode, held against lines marked in files of a third party.
 
 `typed/good.py` is also the contract of release 0.1: what it says must load, as it is, in every later release.
 """

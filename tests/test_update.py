@@ -1,5 +1,5 @@
-"""One update: stopped ones held against optimisers that are not stepped, parts against the whole batch, to the bit or
-to rounding. What whole trainings make of it is held against a plain loop in test_loop.py."""
+"""One update: stopped ones held against optimisers that are not stepped, parts against the whole batch, bitwise or
+up to rounding. What whole trainings make of it is held against a plain loop in test_loop.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Make = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Counting(torch.optim.Optimizer):
-    """A stranger's, which counts its updates in Python; its step is the shorter the more it has made."""
+    """A third-party one, which counts its updates in Python; its step is the shorter the more it has made."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__(parameters, {"lr": 0.1})
@@ -42,7 +42,7 @@ class Counting(torch.optim.Optimizer):
 
 
 class Rebinding(torch.optim.Optimizer):
-    """A stranger's, which keeps a new tensor each time."""
+    """A third-party one, which keeps a new tensor each time."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__(parameters, {"lr": 0.1})

@@ -1,6 +1,6 @@
-"""Runs that are killed by SIGKILL, held against one that was left alone: to the bit, wherever it happened.
+"""Runs that are killed by SIGKILL, held against one that was left alone: bitwise identical, wherever it happened.
 
-Records are compared too, but for what was timed.
+Records are compared too, without their times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Links that lead out: a run root whose folder is one, and a stranger's run folder that holds one."""
+"""Links that lead out: a run root whose folder is one, and an untrusted run folder that holds one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_run_root_that_is_a_link_itself_is_the_users_own(
 def test_a_link_in_a_run_folder(
     name: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    """Resuming a stranger's run would write to, or delete, what it leads to."""
+    """Resuming an untrusted run would write to, or delete, what it leads to."""
     file = write(table)
     assert ganlab("run", file, "--out", "r")[0] == 0
     (Path("r") / name).rename(tmp_path / "precious")

@@ -1,4 +1,4 @@
-"""A pickle that runs code, in every place that a stranger's file can take: refused or made anew, and nothing runs."""
+"""A pickle that runs code, in the place of every file that may be untrusted: refused or recomputed, and never run."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_no_terminal_and_nobody_who_reads(scored: Path) -> None:
 @pytest.mark.extended
 @pytest.mark.slow
 def test_a_terminal_that_goes_away(table: dict[str, Any], write: Write) -> None:
-    """The run is told by SIGHUP, saves, and ends as interrupted; what it has to say to nobody does not stop it."""
+    """The run gets SIGHUP, saves, and ends as interrupted; output that nobody can read does not stop it."""
     import pexpect
 
     table["train"] |= {"steps": 10_000_000, "checkpoint_every": 0, "log_every": 1}

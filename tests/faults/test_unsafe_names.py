@@ -199,7 +199,7 @@ COMPONENTS = ["dataset", "generator", "discriminator", "loss", "optimizer"]
 @settings(deadline=None, max_examples=60)
 @given(kind=st.sampled_from(COMPONENTS), name=NAMES)
 def test_the_name_of_a_component(kind: str, name: str) -> None:
-    """It becomes no path; one that is none is told in one line, however it is written."""
+    """It becomes no path; an unknown one is reported in one line, however it is written."""
     known = {"dataset": "digits", "loss": "bce", "optimizer": "adam"}.get(kind, "mlp")
     with own_folder() as here:
         file = here / "e.toml"
@@ -218,7 +218,7 @@ def test_the_name_of_a_component(kind: str, name: str) -> None:
 @settings(deadline=None, max_examples=60)
 @given(name=NAMES)
 def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:
-    """A run folder of a stranger holds an experiment too, and its name decides nothing but by --out."""
+    """An untrusted run folder holds an experiment too; only --out decides where its run is written."""
     with own_folder() as here:
         folder = here / "stranger"
         folder.mkdir()

@@ -160,7 +160,7 @@ def without_times(file: Path) -> list[dict[str, str]]:
 @pytest.mark.extended
 @pytest.mark.kill
 def test_killed_and_resumed_twice(tracked: dict[str, Any], write: Write, tmp_path: Path) -> None:
-    """In steps 7 and 9: what was told of 5 and 6 is told again, once, and nothing up to the checkpoint is missing."""
+    """In steps 7 and 9: steps 5 and 6 are logged again, once, and nothing up to the checkpoint is missing."""
     file = write(tracked)
     whole = Child(Command("run", file, "--out", "whole"), tmp_path / "log")
     assert whole.ended() == 0, whole.said
@@ -306,7 +306,7 @@ def test_what_is_not_finite_and_alarms(tmp_path: Path) -> None:
 def test_a_tracker_may_be_added_and_dropped_on_resume(
     tracked: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path
 ) -> None:
-    """It changes no bit; a table that comes late begins at the first step all the same."""
+    """It changes no bit; a table that comes late begins at the first step too."""
     tracked["tracker"] = [{"name": "tensorboard"}]
     assert ganlab("run", write(tracked), "--out", "r")[0] == 0
     tracked["tracker"], tracked["train"]["steps"] = [{"name": "csv"}], 10
