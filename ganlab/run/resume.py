@@ -87,7 +87,7 @@ def _refuse_differences(
         raise UserError(
             *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]),
             *([f"{path}: and {left_out} more"] if left_out > 0 else []),
-            f"{path}: the result would not be bitwise identical; to resume nevertheless: --resume --anyway",
+            f"{path}: resuming would not repeat the run bitwise; to resume nevertheless: --resume --anyway",
         )
 
 
@@ -129,8 +129,8 @@ def _refuse_changed_schedules(folder: RunFolder, training: Training) -> None:
     if changed := training.schedules.keys_changed_by_total(before, done):
         raise UserError(
             f"{folder.path}: {', '.join(changed)}: scheduled over the whole run, which had {before:,} steps and is now "
-            f"to have {training.total_steps:,}: the values in the {done:,} finished steps would differ. Give the schedule "
-            "an `end` in a new run; to resume nevertheless: --resume --anyway"
+            f"to have {training.total_steps:,}: the values in the {done:,} finished steps would differ. Give the "
+            "schedule an `end` in a new run; to resume nevertheless: --resume --anyway"
         )
 
 
