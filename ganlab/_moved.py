@@ -20,7 +20,6 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -65,8 +64,11 @@ def _find(module: str, name: str) -> tuple[str, str, Any]:
     raise AttributeError(f"module {module!r} has no attribute {name!r}; what it had is now in {where}")
 
 
-class OldModuleFinder(MetaPathFinder, Loader):
-    """Finds the old modules, and loads each as an empty one with a `__getattr__`."""
+class OldModuleFinder:
+    """Finds the old modules, and loads each as an empty one with a `__getattr__`.
+
+    It has no base of `importlib.abc`, whose import every command would wait for.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -80,7 +82,7 @@ class OldModuleFinder(MetaPathFinder, Loader):
         if old not in MODULES:
             return None
         is_package = any(other.startswith(f"{old}.") for other in MODULES)
-        return ModuleSpec(fullname, self, origin="moved", is_package=is_package)
+        return ModuleSpec(fullname, self, origin="moved", is_package=is_package)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Leaves the creation of an old module to Python."""

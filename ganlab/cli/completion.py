@@ -2,7 +2,8 @@
 
 cyclopts writes the shells' scripts (`ganlab --install-completion`), which call `ganlab` for the names. Loading plugins
 imports torch, which takes seconds, so the names are cached; plugins are loaded again only when there are others or one
-of their files has changed.
+of their files has changed. What finds plugins is imported only when a name is completed: every command imports this
+module, and `ganlab --help` must answer at once.
 """
 
 from __future__ import annotations
@@ -14,12 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
-
-from ganlab.plugin.kinds import KINDS
-from ganlab.plugin.loader import load_plugins, plugin_sources
-from ganlab.utils.errors import CannotWrite
-from ganlab.utils.files import write_whole
-from ganlab.utils.paths import places
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
@@ -35,6 +30,8 @@ def complete_with(names: Callable[[CompletionContext], Completions]) -> Paramete
 
 def complete_kinds(context: CompletionContext) -> Completions:
     """Every kind of component."""
+    from ganlab.plugin.kinds import KINDS
+
     return {kind: f"registered by {KINDS[kind].hook}" for kind in KINDS}
 
 
@@ -56,6 +53,8 @@ def complete_components_and_kinds(context: CompletionContext) -> Completions:
 
 def complete_plugins(context: CompletionContext) -> Completions:
     """Completes names of plugins, including those that fail to load."""
+    from ganlab.plugin.loader import plugin_sources
+
     return {origin.plugin: str(origin) for origin, _ in plugin_sources(_plugin_files_of_line(context))}
 
 
@@ -68,6 +67,12 @@ def _plugin_files_of_line(context: CompletionContext) -> list[Path]:
 
 def _cached_component_names(context: CompletionContext) -> dict[str, Completions]:
     """The components' names by kind for shell completion, from the cache while no plugin has changed."""
+    from ganlab.plugin.kinds import KINDS
+    from ganlab.plugin.loader import load_plugins, plugin_sources
+    from ganlab.utils.errors import CannotWrite
+    from ganlab.utils.files import write_whole
+    from ganlab.utils.paths import places
+
     named = _plugin_files_of_line(context)
     key = json.dumps([[str(origin), *_file_state(origin.file)] for origin, _ in plugin_sources(named)])
     kept = places().cache / "completion.json"
