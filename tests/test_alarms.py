@@ -281,6 +281,8 @@ def register_generators(register):
 """
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_one_picture_a_class_is_a_collapse_too(
     table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +305,8 @@ def test_one_picture_a_class_is_a_collapse_too(
     assert COLLAPSED not in out
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_healthy_game_raises_none(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     table["generator"] |= {"hidden": [64]}
     table["train"] |= {"steps": 1500, "log_every": 50, "sample_every": 500, "checkpoint_every": 0}
@@ -316,7 +320,8 @@ def test_a_healthy_game_raises_none(table: dict[str, Any], write: Write, ganlab:
     assert "Alarm:" not in Path("r.html").read_text()
 
 
-@pytest.mark.parametrize("stop", [37, 95, 130])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [130, *(pytest.param(stop, marks=pytest.mark.extended) for stop in (37, 95))])
 def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
     stop: int, lost: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,8 @@ def test_what_is_measured(table: dict[str, Any], write: Callable[..., Path], gan
         assert (code, err.strip()) == (2, f"--seconds {seconds}: expected more than 0")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_gradient_penalty_is_measured(table: dict[str, Any], write: Callable[..., Path], ganlab: Any) -> None:
     path = write(table | {"penalty": [{"name": "r1", "every": 2}]})
     code, out, err = ganlab("bench", path, "--seconds", "0.1", "--device", "cpu", "--json")

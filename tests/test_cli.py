@@ -255,6 +255,8 @@ def test_the_live_view_on_a_terminal(table: dict[str, Any], write: Write) -> Non
         assert word in seen, word
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_plain_lines_elsewhere(table: dict[str, Any], write: Write) -> None:
     command = [sys.executable, "-m", "ganlab", "run", str(write(table)), "--out", "r"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

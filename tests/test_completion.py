@@ -71,6 +71,8 @@ def test_bash_offers_the_names_that_are_there_now(environment: dict[str, str], t
     assert offered_by_bash("ganlab plugins wed", environment) == ["wedded"], "kept names are those of other plugins"
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_names_come_without_torch(environment: dict[str, str]) -> None:
     """The first time plugins are loaded; from then on they are not, and torch is what takes the time."""
     code = (

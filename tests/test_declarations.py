@@ -197,7 +197,10 @@ def configs(name: str) -> Iterator[Any]:
         pytest.fail(f"the bundled discriminator {name} has no options here")
 
 
-@pytest.mark.parametrize("name", CLS)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["mlp", *(pytest.param(name, marks=pytest.mark.extended) for name in CLS if name != "mlp")]
+)
 def test_a_bundled_discriminator_declares_what_the_probe_finds(name: str) -> None:
     torch.manual_seed(0)
     found = set()

@@ -76,6 +76,8 @@ def test_a_comparison_in_a_browser(swept: Path, ganlab: Command, browser: Any) -
     assert len(browser.find_elements("css selector", "tbody")[0].find_elements("tag name", "tr")) == 2
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_report_in_a_browser(swept: Path, ganlab: Command, browser: Any) -> None:
     assert ganlab("report", swept / "summed" / "seed-0", "--html", "run.html")[0] == 0
     text = opened(browser, Path("run.html"))

@@ -30,6 +30,13 @@ Ganlab = Callable[..., tuple[int, str, str]]
 FOLDER = REPOSITORY / "docs" / "kinds"
 
 
+EACH = [
+    pytest.param(kind, marks=[] if kind in ("loss", "penalty") else [pytest.mark.extended, pytest.mark.slow])
+    for kind in KINDS
+]
+"""Every kind, two of them in the default tier."""
+
+
 @pytest.fixture
 def page(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A kind's page, with its plugin and the data that it speaks of in the current folder."""
@@ -50,7 +57,7 @@ def test_every_kind_has_its_page_and_every_page_its_kind() -> None:
     assert toctree.split("\n\n")[1].split() == list(KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_the_check_that_a_page_shows(kind: str, page: str, ganlab: Ganlab, tmp_path: Path) -> None:
     (console,) = [text for language, text in BLOCK.findall(page) if language == "console"]
     ((command, shown),) = commands(console)
@@ -61,7 +68,7 @@ def test_the_check_that_a_page_shows(kind: str, page: str, ganlab: Ganlab, tmp_p
     assert timeless(out.replace(str(tmp_path), "/home/ada/gan")) == timeless(shown)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_what_a_page_shows_trains(
     kind: str,
     page: str,

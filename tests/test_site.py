@@ -81,6 +81,7 @@ def assert_has(page: Page, cls: type, *at: str) -> None:
             assert term.endswith(f"; default {str(f.default).lower()}"), term
 
 
+@pytest.mark.extended
 def test_every_key_of_the_files_has_its_type_and_default(site: Path) -> None:
     page = Page(site / "experiment_file.html")
     assert_has(page, Experiment)
@@ -90,6 +91,7 @@ def test_every_key_of_the_files_has_its_type_and_default(site: Path) -> None:
     assert page.terms["train-ema"] == "ema: a number, at least 0, less than 1; default 0.0"
 
 
+@pytest.mark.extended
 def test_every_bundled_component_and_option_is_there(site: Path) -> None:
     page = Page(site / "components.html")
     for kind in KINDS:
@@ -98,6 +100,7 @@ def test_every_bundled_component_and_option_is_there(site: Path) -> None:
             assert_has(page, component.cls, kind, component.name)
 
 
+@pytest.mark.extended
 def test_every_public_name_is_there(site: Path) -> None:
     anchors = Page(site / "api.html").anchors
     names = [name for name in ganlab.__all__ if name != "__version__"]

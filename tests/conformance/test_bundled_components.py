@@ -64,8 +64,13 @@ SLOW = {
 """Those that are checked in the extended tier, and why."""
 
 
+KEPT = {next(name for name in BUNDLED if name.startswith(f"{kind} ") and name not in SLOW) for kind in KINDS}
+"""One component of each kind, which is checked in the default tier."""
+
+
 def bundled_case(component: str) -> Any:
-    return pytest.param(component, marks=[pytest.mark.extended, SLOW[component]] if component in SLOW else [])
+    marks = [] if component in KEPT else [pytest.mark.extended, SLOW.get(component, pytest.mark.slow)]
+    return pytest.param(component, marks=marks)
 
 
 @pytest.mark.parametrize("component", [bundled_case(component) for component in BUNDLED])

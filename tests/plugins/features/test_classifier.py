@@ -201,6 +201,8 @@ def per_channel(pairs, tmp_path_factory) -> PerChannelFeatures:
     return config.build(an_evaluation(tmp_path_factory.mktemp("per_channel"), pairs))
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_channels_are_classified_one_by_one(per_channel, pairs):
     """Each by the same network on its own; the joint class is the number that the two write, as the labels are."""
     images = pairs["test"].images[:400]
@@ -230,6 +232,8 @@ def test_joint_logits_are_the_log_probabilities_of_independent_channels(digits, 
                 assert torch.allclose(logits[:, 100 * a + 10 * b + c], expected, atol=1e-5)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_channel_counts_as_an_image_of_its_own(digits, tmp_path):
     """So what is trained is what the plain classifier is on the same single images."""
     pair = stacked(digits["train"], count=100)
@@ -273,6 +277,8 @@ def test_classes_without_an_image_count_where_they_are_named(tmp_path):
         Classifier(updates=1, per_channel=True).build(unnamed)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_channels_of_another_shape_are_refused(per_channel):
     with pytest.raises(ComponentError, match="trained on channels of images of 2x8x8, got 3x8x8"):
         per_channel.logits(noise(2, 3, 8).images)
