@@ -29,6 +29,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "features classifier": ({"updates": 10, "dim": 8}, None),
     "features inception": ({"weights": "data/inception.pth"}, inception),
     "features timm": ({"model": "test_vit", "weights": "data/timm.safetensors"}, of_timm("test_vit")),
+    # Not the cluster of another test, which takes nodes away from it.
+    "launcher ray": ({"address": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
 }
 """What a component needs besides its defaults: options, and files in the data folder."""
