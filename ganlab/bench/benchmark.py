@@ -250,7 +250,7 @@ class _FlopCounter(TorchDispatchMode):
 def time_plugins(
     path: Path, experiment: Experiment, plugins: Plugins, device: torch.device, seconds: float, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Benchmarks an experiment with and without each plugin of its step; returns the ratio of step times for each."""
+    """Part of the benchmark: times the step with and without each plugin; returns the ratio of step times for each."""
     found = []
     experiment = attrs.evolve(experiment, schedule=())  # a schedule may target what is left out
     for kind in STEP_KINDS:

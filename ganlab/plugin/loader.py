@@ -53,7 +53,7 @@ class Plugins:
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
     def call_hook(self, hook: str, **arguments: Any) -> list[PluginFailure]:
-        """Calls a hook of every loaded plugin that has it; unregisters and returns the plugins that raised."""
+        """Calls a hook of all plugins that the loader has loaded; unregisters and returns the plugins that raised."""
         failed = []
         for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             plugin = implementation.plugin

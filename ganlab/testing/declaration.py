@@ -62,7 +62,7 @@ def _check_documented(inspection: Inspection) -> str:
 
 
 def _check_defaults(inspection: Inspection) -> str:
-    """Checks the declared defaults: creates a component without options, and sets it as `inspection.instance`."""
+    """Checks a component's declared defaults."""
     if inspection.instance is not None:
         return "given with options"
     chosen = tiny_options(inspection.cls)

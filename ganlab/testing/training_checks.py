@@ -132,7 +132,7 @@ def why_not_capturable(tiny: TinyTraining, training: Training) -> Fault | None:
 
 
 def measure_step_cost(tiny: TinyTraining) -> str:
-    """Reports the cost of a training step among the training checks: milliseconds with the component and without it."""
+    """Measures a step with and without it."""
     contest = {"with": _stepper(tiny.build()), "without": _stepper(tiny.build(without=True))}
     times = median_milliseconds(contest)
     without = "without" if tiny.inspection.kind in LISTED else "with the suite's own"

@@ -150,7 +150,7 @@ def _write(path: Path, data: bytes) -> str:
 
 
 def _pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
-    """Packs a state for a checkpoint's files: returns its JSON skeleton, and collects tensors in `tensors` by path."""
+    """Splits a state into JSON and `tensors`."""
     if isinstance(value, Tensor):
         name = at or "value"
         tensors[name] = value.detach().cpu().contiguous().clone()

@@ -33,7 +33,7 @@ Work = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Records a train step for later replays, such as a CUDA graph; or runs it."""
+    """Of CUDA graphs, or of their stand-in without CUDA: records a train step for later replays, or runs it."""
 
     def run(self, work: Work) -> None:
         """Runs the work as the warm-up of a CUDA graph, under the conditions of a later recording."""

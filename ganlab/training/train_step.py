@@ -68,7 +68,7 @@ class TrainStep:
         return sum(phase.repeats for phase in self.phases if phase.new_images)
 
     def signature(self, step: int) -> Hashable:
-        """Returns what a train step consists of: steps of one signature do the same operations on other values."""
+        """Returns the signature of a train step: steps of one signature do the same operations on other values."""
         return tuple(
             None if updates is None else phase.terms(updates)
             for phase in self.phases

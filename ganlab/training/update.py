@@ -41,7 +41,7 @@ class Player:
         return f"loss_{self.name}"
 
     def due_penalties(self, updates: int) -> tuple[str, ...]:
-        """Returns the names of the penalties that are due in a player's update after `updates` earlier ones."""
+        """Names of the penalties that are due."""
         return tuple(name for name, penalty in self.penalties if updates % penalty.every == 0)
 
 

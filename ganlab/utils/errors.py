@@ -90,7 +90,7 @@ def quote(value: object) -> str:
 
 
 def quote_key(key: str) -> str:
-    """For error messages: formats a key, in quotes and shortened unless it is a bare key of TOML."""
+    """Quotes a key for an error message."""
     return key if len(key) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_-]+", key) else quote(key)
 
 
