@@ -78,7 +78,7 @@ class PlannedRun:
         return f"{said}; see {log}"
 
     def finished(self, out: Path) -> bool:
-        """The sweep plan's view of a planned run: whether it has finished. Raises UserError where its folder holds a different experiment."""
+        """Sweep plan: whether a planned run has finished; raises UserError for a folder of another experiment."""
         folder = self.folder(out)
         if not (folder / "run.json").is_file() or read_info(folder)["status"] != "finished":
             return False

@@ -56,7 +56,7 @@ class TinyTraining:
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
-        """The tiny training's experiment, with an unused component; `without` it, or with the suite's own in its place."""
+        """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
         parts: dict[str, Any] = {
             name: TINY[name]() for name in ("generator", "discriminator", "loss", "optimizer") if name in TINY
