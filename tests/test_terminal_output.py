@@ -73,7 +73,7 @@ def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path)
     (line,) = [line for line in piped("compare", runs).splitlines() if "least_squares" in line]
     assert line.count("│") == 10, "a row of nine cells"
     listing = piped("plugins")
-    assert re.search(r"^ +Two tables in the run folder: .* and `scores\.csv`, a row a value\.$", listing, re.MULTILINE)
+    assert re.search(r"^ +CSV tables in the run folder: .* and `scores\.csv`, a row a score\.$", listing, re.MULTILINE)
     assert re.search(r"^ +features +the name of features or a table += 'inception'$", listing, re.MULTILINE)
     assert not re.search(r" $", listing, re.MULTILINE)
     assert re.search(r"^ +--out PATH: The run folder, exactly\. Default: .*seedSEED\.$", piped("run", "--help"), re.M)
