@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 import ganlab_plugins
 import quick_plots
+from ganlab.viz import plots
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -80,7 +80,8 @@ def _child(work: Callable[[], object], environment: dict[str, str], folder: str,
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    Figure.savefig = quick_plots.savefig  # type: ignore[assignment,method-assign]
+    for name, stand_in in quick_plots.STAND_INS.items():
+        setattr(plots, name, stand_in)
     torch.set_num_threads(1)  # several children at once would keep waiting for each other's
     code = work()
     sys.stdout.flush()

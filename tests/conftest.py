@@ -14,11 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is loaded: with more threads than cores they keep waiting for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
-from matplotlib.figure import Figure
-
 import quick_plots
 from ganlab.cli import main
 from ganlab.testing import step_timing
+from ganlab.viz import plots
 from support import WEDGE
 
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
@@ -54,7 +53,8 @@ def own_folders(tmp_path: Path, shared_folder: Path, monkeypatch: pytest.MonkeyP
     if "real_data" not in request.fixturenames:
         monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
     if "real_plots" not in request.fixturenames:
-        monkeypatch.setattr(Figure, "savefig", quick_plots.savefig)
+        for name, stand_in in quick_plots.STAND_INS.items():
+            monkeypatch.setattr(plots, name, stand_in)
 
 
 @pytest.fixture

@@ -232,6 +232,8 @@ def lost(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
+@pytest.mark.extended
+@pytest.mark.large
 def test_a_lost_game_raises_both_alarms(
     lost: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -355,6 +355,23 @@ def sweep_file(table: dict[str, Any], write: Callable[..., Path]) -> Path:
     return write({"base": "tiny.toml", "seeds": [0, 1], "variants": VARIANTS}, "sweep.toml")
 
 
+def test_a_sweep_runs_skips_what_has_finished_and_compares(
+    sweep_file: Path, write: Callable[..., Path], ganlab: Command
+) -> None:
+    write({"base": "tiny.toml", "seeds": [3], "variants": VARIANTS}, "sweep.toml")
+    code, out, err = ganlab("sweep", sweep_file, "--jobs", 2, "--out", "s")
+    assert (code, err) == (0, ""), out
+    assert "2/2" in out
+    runs = [Path("s/bce/seed-3"), Path("s/smoothed/seed-3")]
+    assert [(read_info(run)["status"], read_info(run)["seed"]) for run in runs] == [("finished", 3)] * 2
+    assert "2 runs in s, 2 finished already" in ganlab("sweep", sweep_file, "--out", "s")[1]
+    (made,) = json.loads(ganlab("compare", "s", "--json")[1])
+    finals = {row["variant"]: row["final"]["mean"] for row in made["rows"]}
+    assert finals == {run.parts[1]: read_records(run / "metrics.jsonl")[-1]["value"] for run in runs}
+
+
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_sweep_runs_skips_resumes_and_compares(sweep_file: Path, ganlab: Command) -> None:
     code, out, err = ganlab("sweep", sweep_file, "--jobs", 2, "--out", "s")
     assert code == 0, out + err

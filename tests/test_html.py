@@ -103,6 +103,8 @@ def test_a_run_named_script_is_text(swept: Path, ganlab: Command) -> None:
         assert "<script" not in text
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_page_is_a_html_file(swept: Path, ganlab: Command) -> None:
     code, _, err = ganlab("report", swept / "summed" / "seed-0", "--html", "run.txt")
     assert (code, err.strip()) == (2, "--html run.txt: expected a file name that ends in .html")

@@ -71,9 +71,9 @@ def test_every_old_module_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "from ganlab.phases import logits",
-        "import ganlab.phases; ganlab.phases.logits",
         "from ganlab import phases; phases.logits; phases.logits",
+        pytest.param("from ganlab.phases import logits", marks=[pytest.mark.extended, pytest.mark.slow]),
+        pytest.param("import ganlab.phases; ganlab.phases.logits", marks=[pytest.mark.extended, pytest.mark.slow]),
     ],
 )
 def test_the_warning_comes_once_and_names_the_line_to_write(line: str) -> None:

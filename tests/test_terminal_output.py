@@ -124,6 +124,7 @@ def test_a_narrow_terminal_loses_nothing(runs: Path, tmp_path: Path) -> None:
         assert shown == joined(piped(command, "--help"))
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_terminal_that_cannot_redraw_gets_plain_lines(table: dict[str, Any], write: Write) -> None:
     shown = on_terminal(80, "run", write(table), "--out", "r", TERM="dumb")

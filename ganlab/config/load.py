@@ -7,7 +7,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,12 @@ def experiment_from_table(
     problems: Iterable[str] = (),
     plugin_files: Iterable[Path] = (),
     blocked: Iterable[str] = (),
+    load: Callable[[tuple[Path, ...], tuple[str, ...]], Plugins] = load_plugins,
 ) -> tuple[Experiment, Plugins]:
     """Loads an experiment from the table of its file, and all plugins.
 
-    `problems` are errors that were found in the file before. Raises UserError with a line for every problem.
+    `problems` are errors that were found in the file before. `load` replaces `load_plugins`, for a caller with many
+    tables. Raises UserError with a line for every problem.
     """
     problems = list(problems)
     local = table.get("plugins", [])
@@ -68,7 +70,7 @@ def experiment_from_table(
         else:
             named.append(found)
     named += plugin_files
-    plugins = load_plugins(named, blocked)
+    plugins = load(tuple(named), tuple(blocked))
     problems += plugins.problems
     problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
 

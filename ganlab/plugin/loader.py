@@ -195,14 +195,15 @@ def _register_function(registry: Registry, kind: str, origin: Origin, problems: 
     """Makes a loaded plugin's `register` argument; it adds errors to `problems`, with their line, and goes on."""
 
     def register(*arguments: Any, **named: Any) -> None:
-        line = line_in_plugin(traceback.extract_stack(), origin)
         if len(arguments) != 2 or named:
+            line = line_in_plugin(traceback.extract_stack(), origin)
             got = ", ".join([*map(name_or_repr, arguments), *(f"{key}=…" for key in named)])
             problems.append(f"{line}register({got}): expected register(name, class)")
             return
         try:
             registry.register(kind, *arguments, origin)
         except RegistrationError as error:
+            line = line_in_plugin(traceback.extract_stack(), origin)
             problems.extend(f"{line}{problem}" for problem in error.problems)
 
     return register

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NAME
 from ganlab.config.toml import read_toml
 from ganlab.plugin.fields import DEFAULT, component
-from ganlab.plugin.loader import load_plugins
+from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Launcher
 from ganlab.run.run_folder import read_info
 from ganlab.sweep.sweep_folder import are_seeds
@@ -140,8 +141,9 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
             strange.append(f"{path}: variants.{name}: expected a table, got {quote(changes)}")
     problems += _limit_problems(strange, path)
     found = None
+    load = cache(load_plugins)  # once, and not for every run
     try:
-        found = _build_launcher(table.get("launcher", keys["launcher"]), launcher, path)
+        found = _build_launcher(table.get("launcher", keys["launcher"]), launcher, path, load((), ()))
     except UserError as error:
         problems += error.problems
     if problems or found is None:
@@ -154,7 +156,7 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     for name, changes in variants.items():
         for seed in seeds:
             try:
-                toml = _resolve_run(path.parent / base, _with_plugin_paths(path, changes), seed, settings)
+                toml = _resolve_run(path.parent / base, _with_plugin_paths(path, changes), seed, settings, load)
             except UserError as error:
                 problems += [f"{path}: variants.{name}: {line}" for line in error.problems]
                 failed += 1
@@ -183,11 +185,10 @@ def _limit_problems(problems: list[str], path: Path) -> list[str]:
     return [*problems[:MAX_NAMED_PROBLEMS], *more]
 
 
-def _build_launcher(table: object, wanted: str | None, path: Path) -> Launcher:
+def _build_launcher(table: object, wanted: str | None, path: Path, plugins: Plugins) -> Launcher:
     """The launcher in a sweep's plan: that of the sweep file at `path`, or of `--launcher` with its default options."""
     named = table.get("name") if isinstance(table, Mapping) else table
     other = wanted is not None and isinstance(named, str) and wanted != named
-    plugins = load_plugins()
     try:
         launcher: Launcher = TableConverter(plugins.registry).component("launcher", wanted if other else table)
     except InvalidTable as error:
@@ -205,14 +206,20 @@ def _build_launcher(table: object, wanted: str | None, path: Path) -> Launcher:
     raise UserError(*lines)
 
 
-def _resolve_run(base: Path, changes: Mapping[str, Any], seed: int, settings: list[tuple[list[str], Any]]) -> str:
+def _resolve_run(
+    base: Path,
+    changes: Mapping[str, Any],
+    seed: int,
+    settings: list[tuple[list[str], Any]],
+    load: Callable[[tuple[Path, ...], tuple[str, ...]], Plugins],
+) -> str:
     """Plans one run: resolves the experiment file of one variant of a sweep with one seed; returns it as TOML."""
     table = read_toml(base)
     table.setdefault("name", base.stem)
     for parts, value in [*_changes_as_overrides(changes, []), *settings]:
         apply_override(table, parts, value)
     table["seed"] = seed
-    return experiment_to_toml(*experiment_from_table(table, base))
+    return experiment_to_toml(*experiment_from_table(table, base, load=load))
 
 
 def _with_plugin_paths(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import time
 import tomllib
 import typing
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganlab.config.converter import InvalidTable, TableConverter
-from ganlab.config.load import load_experiment
+from ganlab.config.load import experiment_from_table, load_experiment
 from ganlab.config.overrides import parse_override
 from ganlab.config.schema import Train
 from ganlab.config.toml import read_toml
@@ -405,6 +406,9 @@ VALUES = st.recursive(
 KEYS = ["name", "seed", "plugins", "train", "dataset", "generator", "loss", "optimizer", "penalty", "metric", "floor"]
 
 
+load = cache(load_plugins)
+
+
 @settings(deadline=None, max_examples=100)
 @given(
     changes=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3),
@@ -417,7 +421,7 @@ def test_any_table_is_an_experiment_or_refused_line_by_line(changes: dict[str, A
         path = Path(folder, "any.toml")
         path.write_text(tomli_w.dumps(table | changes), encoding="utf-8")
         try:
-            load_experiment(path)
+            experiment_from_table(read_toml(path), path, load=load)
         except UserError as error:
             problems = error.problems
         else:

@@ -8,6 +8,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganlab.config.load import load_experiment
+from ganlab.config.load import experiment_from_table, load_experiment
+from ganlab.config.toml import read_toml
+from ganlab.plugin.loader import load_plugins
 from ganlab.run.open_folder import choose_folder
 from ganlab.run.request import RunRequest
 from ganlab.sweep.plan import load_sweep
@@ -103,6 +106,9 @@ def one_line(error: UserError, file: Path) -> bool:
     return len(lines) == 1 and lines[0].startswith(f"{file}: ") and lines[0].isprintable() and len(lines[0]) < 300
 
 
+load = cache(load_plugins)
+
+
 @settings(deadline=None, max_examples=80)
 @given(name=NAMES)
 def test_the_name_of_an_experiment(name: str) -> None:
@@ -110,7 +116,7 @@ def test_the_name_of_an_experiment(name: str) -> None:
         file = here / "e.toml"
         file.write_text(tomli_w.dumps({"name": name, **TABLE}), encoding="utf-8")
         try:
-            experiment, _ = load_experiment(file)
+            experiment, _ = experiment_from_table(read_toml(file), file, load=load)
         except UserError as error:
             assert one_line(error, file), str(error)  # noqa: PT017 - refused or inside, and both are looked at
             return
@@ -227,7 +233,7 @@ def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:
         file.write_text(tomli_w.dumps({"name": name, **TABLE}), encoding="utf-8")
         assert tomllib.loads(file.read_text(encoding="utf-8"))["name"] == name
         try:
-            experiment, _ = load_experiment(file)
+            experiment, _ = experiment_from_table(read_toml(file), file, load=load)
         except UserError as error:
             assert one_line(error, file), str(error)  # noqa: PT017 - as above
             return

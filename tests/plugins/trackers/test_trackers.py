@@ -347,6 +347,8 @@ def test_no_tracker_imports_its_package_before_it_is_used() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_nothing_leaves_the_machine(tracked: dict[str, Any], write: Write, tmp_path: Path) -> None:
     child = Child(Command("run", write(tracked), "--out", "r", before=saboteur.cut_off), tmp_path / "log")
     assert child.ended() == 0, child.said
