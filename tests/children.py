@@ -57,6 +57,11 @@ class Child:
         return self.log.read_text() if self.log.exists() else ""
 
 
+def set_environment(variables: dict[str, str]) -> None:
+    """For `before` of a command: what only this child's environment has."""
+    os.environ.update(variables)
+
+
 class Command:
     """A ganlab command as the work of a child, after `before` in the same process."""
 

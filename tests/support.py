@@ -1,4 +1,4 @@
-"""What several tests share: where the repository is, a loss in a file of its own, waiting."""
+"""What several tests share: where the repository is, plugins in files of their own, waiting."""
 
 import time
 from collections.abc import Callable
@@ -20,6 +20,26 @@ class Wedge:
 @hookimpl
 def register_losses(register): register("wedge", Wedge)
 """
+
+
+HERE = """
+import contextlib
+from attrs import frozen
+from ganlab import cli, hookimpl
+
+@frozen
+class Here:
+    def launch(self, tasks, jobs):
+        for task in tasks:
+            task.log.parent.mkdir(parents=True, exist_ok=True)
+            with task.log.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                code = cli.call(list(task.command[3:]))
+            yield task, code
+
+@hookimpl
+def register_launchers(register): register("here", Here)
+"""
+"""A launcher that runs the tasks of a sweep in this process: processes of their own would start torch many times."""
 
 
 def until(condition: Callable[[], object], seconds: float = 120) -> None:

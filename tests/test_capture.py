@@ -578,7 +578,7 @@ def test_torchs_optimisers_are_fit(cls: str, table: dict[str, Any], plugins: Plu
 
 
 def test_a_module_that_a_plugin_imports_is_that_plugins(
-    table: dict[str, Any], write: Any, ganlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "levels.py").write_text("def level(x):\n    return float(x.mean())\n")
     (tmp_path / "helped.py").write_text(
@@ -588,10 +588,14 @@ def test_a_module_that_a_plugin_imports_is_that_plugins(
         "def register_losses(register): register('level', Level)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    file = write(table | {"loss": {"name": "level"}})
-    code, out, err = ganlab("bench", file, "--plugin", tmp_path / "helped.py", "--seconds", "0.1", "--device", "cpu")
-    assert code == 0, err
-    assert f"no: plugin helped, {tmp_path / 'levels.py'}, line 2: reads a value back" in out
+    plugins = load_plugins([tmp_path / "helped.py"])
+    training = built(table | {"loss": {"name": "level"}}, plugins, tmp_path)
+    refusal = dry_run_capture(
+        captured_train_step(training.game, training.train_step, plugins.registry, EagerRecorder()),
+        training.loader.batch,
+    )
+    assert refusal is not None
+    assert refusal.startswith(f"plugin helped, {tmp_path / 'levels.py'}, line 2: reads a value back")
 
 
 def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:

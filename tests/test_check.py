@@ -153,6 +153,7 @@ def test_the_readmes_loss_passes(ganlab: Ganlab, tmp_path: Path) -> None:
     assert "refused" not in out.splitlines()[-1]
 
 
+@pytest.mark.docs
 def test_the_output_that_the_page_shows(ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     text = (REPOSITORY / "docs" / "hooks.md").read_text()

@@ -7,27 +7,29 @@ import os
 import re
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pexpect
 import pytest
 import torch
+from pexpect import fdpexpect
 from PIL import Image
 
+from children import Child, Command
 from ganlab import load_run
 from ganlab.run.records import read_records
 
 Write = Callable[..., Path]
-Command = Callable[..., tuple[int, str, str]]
+Ganlab = Callable[..., tuple[int, str, str]]
 CLASSIFIER = {"name": "classifier", "updates": 20}
 
 
 @pytest.fixture
-def run(table: dict[str, Any], write: Write, ganlab: Command) -> Path:
+def run(table: dict[str, Any], write: Write, ganlab: Ganlab) -> Path:
     """A finished run of four steps with checkpoints at 2 and 4."""
     table["train"] |= {"checkpoint_every": 2, "ema": 0.5}
     table["metric"] = [{"name": "fid", "samples": 16, "features": CLASSIFIER}]
@@ -46,7 +48,7 @@ def test_help_is_quick_and_never_imports_torch() -> None:
         assert word in done.stdout
 
 
-def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path) -> None:
+def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path) -> None:
     """Each is exit code 2, one line a problem on stderr, no traceback, and no file made."""
     good = write(table)
     (tmp_path / "taken").mkdir()
@@ -105,7 +107,7 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Com
     assert sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in str(p)) == before
 
 
-def test_an_earlier_run_is_not_overwritten(run: Path, write: Write, table: dict[str, Any], ganlab: Command) -> None:
+def test_an_earlier_run_is_not_overwritten(run: Path, write: Write, table: dict[str, Any], ganlab: Ganlab) -> None:
     before = (run / "run.json").read_bytes()
     code, _, err = ganlab("run", write(table), "--out", run)
     assert code == 2
@@ -114,7 +116,7 @@ def test_an_earlier_run_is_not_overwritten(run: Path, write: Write, table: dict[
 
 
 def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(
-    table: dict[str, Any], write: Write, ganlab: Command
+    table: dict[str, Any], write: Write, ganlab: Ganlab
 ) -> None:
     path = write(table)
     code, out, _ = ganlab("run", path, "--dry-run", "--set", "train.steps=7")
@@ -125,7 +127,7 @@ def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(
     assert ganlab("run", path, "--dry-run", "--set", "train.batch_size=9999")[0] == 2
 
 
-def test_eval_scores_again_and_agrees(run: Path, ganlab: Command) -> None:
+def test_eval_scores_again_and_agrees(run: Path, ganlab: Ganlab) -> None:
     before = read_records(run / "metrics.jsonl")
     code, out, err = ganlab("eval", run)
     assert code == 0, err
@@ -145,7 +147,7 @@ def test_eval_scores_again_and_agrees(run: Path, ganlab: Command) -> None:
     assert last["value"] != record["value"]
 
 
-def test_eval_refusals(run: Path, ganlab: Command) -> None:
+def test_eval_refusals(run: Path, ganlab: Ganlab) -> None:
     code, _, err = ganlab("eval", run, "--metric", "fdi")
     assert (code, err.strip()) == (2, "--metric fdi: unknown metric 'fdi'; did you mean 'fid'?")
     code, _, err = ganlab("eval", run, "--step", 3)
@@ -153,7 +155,7 @@ def test_eval_refusals(run: Path, ganlab: Command) -> None:
     assert "--step 3: r has no such checkpoint; there are: 2, 4" in err
 
 
-def test_sample_as_grid_array_and_folder(run: Path, ganlab: Command) -> None:
+def test_sample_as_grid_array_and_folder(run: Path, ganlab: Ganlab) -> None:
     """All three hold the same pixels as load_run gives."""
     expected = load_run(run).sample(5, seed=9).permute(0, 2, 3, 1).numpy()
     assert ganlab("sample", run, "--count", 5, "--seed", 9, "--out", "a.npz")[0] == 0
@@ -188,7 +190,7 @@ def test_an_interpolation_starts_and_ends_at_its_latents(run: Path) -> None:
     assert (images[[0, 7]].float() - ends).abs().max() <= 0.51
 
 
-def test_sample_refusals(run: Path, ganlab: Command) -> None:
+def test_sample_refusals(run: Path, ganlab: Ganlab) -> None:
     Path("full").mkdir()
     Path("full/x.png").write_text("mine")
     for arguments, words in (
@@ -203,7 +205,7 @@ def test_sample_refusals(run: Path, ganlab: Command) -> None:
     assert Path("full/x.png").read_text() == "mine"
 
 
-def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, wedge: Path) -> None:
+def test_plugins_lists_options_types_defaults_and_origin(ganlab: Ganlab, wedge: Path) -> None:
     code, out, _ = ganlab("plugins", "--plugin", wedge)
     assert code == 0
     for word in (
@@ -226,7 +228,7 @@ def test_plugins_lists_options_types_defaults_and_origin(ganlab: Command, wedge:
     assert "dcgan.py" in out
 
 
-def test_plugins_shows_what_failed_to_load(ganlab: Command, tmp_path: Path) -> None:
+def test_plugins_shows_what_failed_to_load(ganlab: Ganlab, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     code, out, err = ganlab("plugins", "--plugin", tmp_path / "broken.py")
     assert code == 0
@@ -239,18 +241,25 @@ def test_plugins_shows_what_failed_to_load(ganlab: Command, tmp_path: Path) -> N
     assert err.splitlines()[1].startswith("plugin broken")
 
 
-def test_the_live_view_on_a_terminal(table: dict[str, Any], write: Write) -> None:
-    """Driven through a pseudo-terminal, as a person would see it."""
+@pytest.mark.slow
+def test_the_live_view_on_a_terminal(
+    table: dict[str, Any], write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a pseudo-terminal of a fixed size, as a person would see it."""
     table["train"] |= {"steps": 400, "log_every": 20}
     table["metric"] = [{"name": "fid", "samples": 16, "features": CLASSIFIER}]
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
-    command = ["-m", "ganlab", "run", str(write(table)), "--out", "r"]
-    child = pexpect.spawn(sys.executable, command, env=environment, encoding="utf-8", timeout=90, dimensions=(30, 100))
-    child.expect("run folder: r")
-    seen = child.before
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    screen, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (30, 100))
+    child = Child(Command("run", write(table), "--out", "r"), Path(os.ttyname(terminal)))
+    view = fdpexpect.fdspawn(screen, encoding="utf-8", timeout=90)
+    view.expect("run folder: r")
+    seen = view.before
+    child.process.join(60)
+    assert child.process.exitcode == 0
+    os.close(terminal)
+    view.close()
     for word in ("loss D", "loss G", "D(real)", "D(fake)", "img/s", "fid", "left", "400/400"):
         assert word in seen, word
 

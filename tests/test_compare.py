@@ -30,6 +30,7 @@ from ganlab.run.records import read_records, record_line
 from ganlab.run.run_folder import NEEDED, read_info
 from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
+from support import HERE
 
 Command = Callable[..., tuple[int, str, str]]
 PROTOCOL = {"metric": "fid", "features": {"name": "classifier", "sha256": "abc"}, "generated": 100, "weights": "ema"}
@@ -356,10 +357,13 @@ def sweep_file(table: dict[str, Any], write: Callable[..., Path]) -> Path:
 
 
 def test_a_sweep_runs_skips_what_has_finished_and_compares(
-    sweep_file: Path, write: Callable[..., Path], ganlab: Command
+    sweep_file: Path, write: Callable[..., Path], ganlab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write({"base": "tiny.toml", "seeds": [3], "variants": VARIANTS}, "sweep.toml")
-    code, out, err = ganlab("sweep", sweep_file, "--jobs", 2, "--out", "s")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "here.py").write_text(HERE)
+    monkeypatch.setenv("GANLAB_PLUGINS", str(tmp_path / "plugins"))
+    write({"base": "tiny.toml", "seeds": [3], "launcher": "here", "variants": VARIANTS}, "sweep.toml")
+    code, out, err = ganlab("sweep", sweep_file, "--out", "s")
     assert (code, err) == (0, ""), out
     assert "2/2" in out
     runs = [Path("s/bce/seed-3"), Path("s/smoothed/seed-3")]

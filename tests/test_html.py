@@ -12,7 +12,6 @@ import pytest
 from ganlab.run.records import read_records, record_line
 
 Command = Callable[..., tuple[int, str, str]]
-pytestmark = pytest.mark.usefixtures("real_plots")
 NASTY = "<script>alert(1)</script>"
 
 
@@ -59,6 +58,7 @@ def opened(browser: Any, path: Path) -> str:
     return text
 
 
+@pytest.mark.usefixtures("real_plots")
 def test_a_comparison_in_a_browser(swept: Path, ganlab: Command, browser: Any) -> None:
     assert ganlab("compare", swept, "--html", "page.html", "--baseline", "summed")[0] == 0
     text = opened(browser, Path("page.html"))
@@ -78,6 +78,7 @@ def test_a_comparison_in_a_browser(swept: Path, ganlab: Command, browser: Any) -
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_plots")
 def test_a_report_in_a_browser(swept: Path, ganlab: Command, browser: Any) -> None:
     assert ganlab("report", swept / "summed" / "seed-0", "--html", "run.html")[0] == 0
     text = opened(browser, Path("run.html"))
@@ -103,8 +104,6 @@ def test_a_run_named_script_is_text(swept: Path, ganlab: Command) -> None:
         assert "<script" not in text
 
 
-@pytest.mark.extended
-@pytest.mark.slow
 def test_a_page_is_a_html_file(swept: Path, ganlab: Command) -> None:
     code, _, err = ganlab("report", swept / "summed" / "seed-0", "--html", "run.txt")
     assert (code, err.strip()) == (2, "--html run.txt: expected a file name that ends in .html")

@@ -71,7 +71,7 @@ METRICS = (
 )
 
 
-@pytest.mark.parametrize("truncation", [None, 0.5])
+@pytest.mark.parametrize("truncation", [0.5, pytest.param(None, marks=[pytest.mark.extended, pytest.mark.slow])])
 def test_a_class_scores_what_its_images_alone_score(run: Path, ganlab: Command, truncation: float | None) -> None:
     options = ["--set", f"metric=[{', '.join(METRICS)}]"]
     if truncation is not None:

@@ -427,6 +427,8 @@ def python(code: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_the_core_never_imports_a_bundled_plugin() -> None:
     for file in (REPOSITORY / "ganlab").rglob("*.py"):
         assert "import ganlab_plugins" not in file.read_text()

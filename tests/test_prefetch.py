@@ -298,6 +298,8 @@ def python(script: str, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_the_interpreter_exits_with_a_batch_read_ahead(mapped: ImageDataset, tmp_path: Path) -> None:
     script = """
 import sys, torch

@@ -102,7 +102,7 @@ def test_the_resolved_file_repeats_the_run_to_the_bit(table: dict[str, Any], wri
         assert_same_bits(Path("first"), Path("third"))
 
 
-@pytest.mark.parametrize(("stop", "network"), [(0, "mlp"), (1, "mlp"), (3, "mlp"), (95, "mlp"), (40, "dcgan")])
+@pytest.mark.parametrize(("stop", "network"), [(0, "mlp"), (3, "mlp"), (95, "mlp"), (40, "dcgan")])
 def test_stopped_and_resumed_ends_with_the_same_bits(
     stop: int, network: str, table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:

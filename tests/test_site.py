@@ -109,6 +109,8 @@ def test_every_public_name_is_there(site: Path) -> None:
     assert [name for name in own if f"ganlab.testing.{name}" not in anchors] == []
 
 
+@pytest.mark.extended
+@pytest.mark.docs
 def test_every_link_leads_somewhere_and_nothing_is_fetched(site: Path) -> None:
     pages = {file: Page(file) for file in site.rglob("*.html")}
     assert {"index.html", "hooks.html", "publishing.html"} <= {file.name for file in pages}

@@ -18,7 +18,7 @@ import pytest
 
 from ganlab.run.run_folder import read_info
 from pages import BLOCK, FILE, commands
-from support import REPOSITORY
+from support import HERE, REPOSITORY
 
 Ganlab = Callable[..., tuple[int, str, str]]
 PAGE = (REPOSITORY / "docs" / "tutorial.md").read_text()
@@ -28,25 +28,6 @@ FEWER = [
     *("--set", "metric.0.samples=64"),
     *("--set", 'metric.0.features={name="classifier",updates=20}'),
 ]
-
-# Six processes would start torch six times.
-HERE = """
-import contextlib
-from attrs import frozen
-from ganlab import cli, hookimpl
-
-@frozen
-class Here:
-    def launch(self, tasks, jobs):
-        for task in tasks:
-            task.log.parent.mkdir(parents=True, exist_ok=True)
-            with task.log.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                code = cli.call(list(task.command[3:]))
-            yield task, code
-
-@hookimpl
-def register_launchers(register): register("here", Here)
-"""
 
 
 def shape(line: str) -> str:

@@ -63,6 +63,8 @@ def test_a_module_is_its_file() -> None:
     assert [str(subject) for subject in conformance(module)] == ["loss bce"]
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_the_core_and_the_suite_import_no_pytest() -> None:
     code = "import sys, ganlab.testing; raise SystemExit('pytest' in sys.modules or 'ganlab_plugins' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,6 +30,8 @@ def left(folder: Path) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir() if path.suffix != ".lock")
 
 
+@pytest.mark.extended
+@pytest.mark.kill
 @pytest.mark.parametrize("stops", ["computing", "writing"])
 @pytest.mark.parametrize("work", [cache_work.want_tensors, cache_work.want_images])
 def test_of_eight_writers_one_computes_though_the_first_is_killed(

@@ -16,7 +16,6 @@ from ganlab.training.state_tree import find_non_finite
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
-pytestmark = pytest.mark.usefixtures("real_plots")  # what is not finite must be drawn too
 
 STEP = 6
 """The step, counted from 1, in which the plugins below go wrong: one update of each player has five before it."""
@@ -231,6 +230,7 @@ def test_a_moment_that_overflows_is_found_though_every_weight_and_loss_is_finite
     assert not any(Path("r/checkpoints").glob("step-*"))
 
 
+@pytest.mark.usefixtures("real_plots")  # what is not finite must be drawn too
 def test_steps_that_are_too_long_are_seen_in_what_overflows_first(
     table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:
@@ -256,6 +256,7 @@ def test_a_state_that_no_checkpoint_holds_is_told_of(
     assert "a component may keep a state without a state_dict" in err
 
 
+@pytest.mark.usefixtures("real_plots")  # what is not finite must be drawn too
 def test_nothing_that_is_not_finite_is_saved_between_two_ticks(
     table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
@@ -315,6 +316,7 @@ def register_discriminators(register): register("masked", Masked)
 """
 
 
+@pytest.mark.usefixtures("real_plots")  # what is not finite must be drawn too
 def test_a_mask_of_minus_infinity_is_no_divergence(
     table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:

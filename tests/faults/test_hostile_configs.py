@@ -138,7 +138,17 @@ def refused(said: str, wanted: str) -> None:
     assert "\x1b" not in said
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+LONG = ("90,000 layers", "90,000 plugins", "24,000 keys", "20,000 metrics", "40 KB key")
+"""Bombs of the extended tier: `24,000 tables` and `many dotted keys` take as long, and stay."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.extended, pytest.mark.large] if name in LONG else [])
+        for name in EXPERIMENTS
+    ],
+)
 def test_bombs_are_refused_by_every_command_that_reads_an_experiment(
     name: str, ganlab: Command, tmp_path: Path, table: dict[str, Any], write: Write
 ) -> None:
@@ -367,7 +377,7 @@ def test_every_other_number_has_limits_too(kind: str, name: str, option: str) ->
     ("setting", "codes"),
     [
         ("generator.hidden=[1048576, 1048576]", (2,)),
-        ("discriminator.hidden=[1048576, 1048576]", (2,)),
+        pytest.param("discriminator.hidden=[1048576, 1048576]", (2,), marks=[pytest.mark.extended, pytest.mark.large]),
         ("generator={name='dcgan', channels=65536}", (2,)),
         ("optimizer.lr=1e6", (0, 3)),
         ("optimizer={name='rmsprop', lr=1e6, weight_decay=1e6}", (0, 3)),

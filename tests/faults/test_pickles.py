@@ -50,7 +50,7 @@ def is_one_line(said: str) -> bool:
 # Checkpoints ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("protocol", [0, 5])
 def test_no_file_of_a_checkpoint_is_unpickled(protocol: int, run: Path, ganlab: Command, touched: Path) -> None:
     (checkpoint,) = (run / "checkpoints").iterdir()
     good = run.with_name("good")

@@ -71,6 +71,8 @@ def test_another_time_zone_and_locale(scored: Path, monkeypatch: pytest.MonkeyPa
     assert read_info(Path("läufe-é"))["started"].endswith("+00:00")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_user_without_a_home(scored: Path, tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
     child = Child(

@@ -238,7 +238,7 @@ def test_its_state_stays_the_same_tensors_and_goes_where_the_images_are() -> Non
     assert {tensor.device.type for tensor in ada.state_dict().values()} == {"meta"}
 
 
-@pytest.mark.parametrize("p", [0.0, 1.0])
+@pytest.mark.parametrize("p", [1.0, pytest.param(0.0, marks=[pytest.mark.extended, pytest.mark.slow])])
 def test_conforms_at_either_end(p: float) -> None:
     """At 1 its gradient, too, is held against differences; from 0 on p moves, and a resumed training has to have it."""
     found = check(Ada(p=p, interval=16, ramp=64), "augmentation")

@@ -229,7 +229,9 @@ def tick_finished(run, record):
 """
 
 
-@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize(
+    "name", ["csv", "tensorboard", pytest.param("mlflow", marks=[pytest.mark.extended, pytest.mark.slow])]
+)
 def test_a_full_disk_ends_the_tracker_and_not_the_run(
     name: str, tracked: dict[str, Any], write: Write, tmp_path: Path
 ) -> None:
