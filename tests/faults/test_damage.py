@@ -267,10 +267,19 @@ def test_a_header_of_a_negative_shape_is_not_mapped(tmp_path: Path) -> None:
     assert decode_files(tmp_path, ["0.bmp"], size=2, cache=tmp_path).shape == (1, 3, 2, 2)
 
 
-def test_a_note_that_names_other_files_as_left_out_is_not_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"skipped": [1]}, {"skipped": None}, {"skipped": []}])
+def test_a_note_that_names_other_files_as_left_out_is_not_believed(other: dict[str, Any], tmp_path: Path) -> None:
     """The count alone would not tell, and the labels would be others'."""
     names = folder_of_images(tmp_path)
     decode_readable_files(tmp_path, names, size=2, cache=tmp_path)
     (note,) = (tmp_path / "decoded").glob("*.json")
-    note.write_text(json.dumps({**json.loads(note.read_text()), "skipped": [1]}))
+    note.write_text(json.dumps({**json.loads(note.read_text()), **other}))
+    assert decode_readable_files(tmp_path, names, size=2, cache=tmp_path)[1] == [2]
+
+
+def test_a_note_with_a_damaged_key_is_not_believed(tmp_path: Path) -> None:
+    names = folder_of_images(tmp_path)
+    decode_readable_files(tmp_path, names, size=2, cache=tmp_path)
+    (note,) = (tmp_path / "decoded").glob("*.json")
+    note.write_text(note.read_text().replace('"skipped"', '"skippee"'))
     assert decode_readable_files(tmp_path, names, size=2, cache=tmp_path)[1] == [2]

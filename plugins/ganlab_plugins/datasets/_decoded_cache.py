@@ -99,7 +99,7 @@ def _cached(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(path.with_suffix(".lock"))):
-            entry = _read_entry(path, digest)
+            entry = _read_entry(path, digest, options.skips)
             if entry is None:
                 skipped = _write(path, files, options)
                 images = MappedImages.open(path)
@@ -141,11 +141,11 @@ def _stat(path: Path) -> os.stat_result:
     return found
 
 
-def _hash_of(skipped: list[int]) -> str:
+def _hash_of(skipped: object) -> str:
     return hashlib.sha256(json.dumps(skipped).encode()).hexdigest()
 
 
-def _read_entry(path: Path, digest: str) -> tuple[MappedImages, list[int]] | None:
+def _read_entry(path: Path, digest: str, skips: bool) -> tuple[MappedImages, list[int]] | None:
     """A valid entry of the cache of decoded images, or None if there is none under this key or it is damaged."""
     try:
         note = json.loads(path.with_suffix(".json").read_bytes())
@@ -154,12 +154,13 @@ def _read_entry(path: Path, digest: str) -> tuple[MappedImages, list[int]] | Non
         images = MappedImages.open(path)
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    skipped = note.get("skipped", [])
+    if note.get("fingerprint") != images.fingerprint:
+        return None
+    if not skips:
+        return images, []
     # Labels depend on which files were skipped, so that list is verified too.
-    valid = note.get("fingerprint") == images.fingerprint and (
-        "skipped" not in note or note.get("skipped_sha256") == _hash_of(skipped)
-    )
-    return (images, skipped) if valid else None
+    skipped = note.get("skipped")
+    return (images, skipped) if note.get("skipped_sha256") == _hash_of(skipped) else None
 
 
 def _write(path: Path, files: Sequence[Path | Encoded], options: _Options) -> list[int]:
