@@ -159,7 +159,7 @@ def _read_entry(path: Path, digest: str, skips: bool) -> tuple[MappedImages, lis
     if not skips:
         return images, []
     # Labels depend on which files were skipped, so that list is verified too.
-    skipped = note.get("skipped")
+    skipped: list[int] = note.get("skipped", [])
     return (images, skipped) if note.get("skipped_sha256") == _hash_of(skipped) else None
 
 
