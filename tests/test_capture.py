@@ -7,6 +7,7 @@ is what a CUDA graph does, so all of `capture` is held but the calls of CUDA its
 
 from __future__ import annotations
 
+import cProfile
 import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from ganlab.protocols import ImageSpec, Places, Step
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, EagerRecorder, dry_run_capture
+from ganlab.training.graph_check import OperationTrace
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
 
@@ -596,6 +598,19 @@ def test_a_module_that_a_plugin_imports_is_that_plugins(
     )
     assert refusal is not None
     assert refusal.startswith(f"plugin helped, {tmp_path / 'levels.py'}, line 2: reads a value back")
+
+
+def test_a_profiler_goes_on_after_the_check() -> None:
+    def called_afterwards() -> None:
+        pass
+
+    profiler = cProfile.Profile()
+    profiler.enable()
+    with OperationTrace(CPU):
+        pass
+    called_afterwards()
+    profiler.disable()
+    assert called_afterwards.__code__ in [entry.code for entry in profiler.getstats()]
 
 
 def test_a_step_that_does_more_at_its_end_is_found(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:

@@ -97,7 +97,11 @@ class OperationTrace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        sys.setprofile(self._profiler)
+        if self._profiler is None or callable(self._profiler):
+            sys.setprofile(self._profiler)
+        else:  # before Python 3.12 that of cProfile, which can be set only by itself
+            sys.setprofile(None)
+            self._profiler.enable()
         for mode in reversed(self._modes):
             mode.__exit__(kind, error, at)
         if self.before is not None:
