@@ -75,7 +75,7 @@ class BatchLoader:
         return order
 
     def index(self, number: int) -> Tensor:
-        """Which images the data loader puts in a batch: their indices, int64 (n,); this rank's share under torchrun."""
+        """Data loader: the indices of the images in a batch, int64 (n,); this rank's share under torchrun."""
         epoch, position = divmod(number, self.batches_per_epoch)
         first, end = (position * self.batch_size + edge for edge in distributed.local_share(self.batch_size))
         return self.order(epoch)[first:end]

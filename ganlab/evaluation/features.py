@@ -71,7 +71,7 @@ def reference_rows(
 
 
 def built_features(config: FeaturesConfig, evaluation: Evaluation) -> Features:
-    """Builds the feature extractor once for all metrics of an evaluation (and all classes) with the same config."""
+    """Builds features once for all metrics of an evaluation (and all classes) with the same config."""
     whole = evaluation.whole or evaluation
     features: Features = whole.keep(("features", config), lambda: config.build(whole))
     return features
@@ -86,7 +86,7 @@ def generated_features(features: Features, evaluation: Evaluation, samples: int,
 def generated_rows(
     evaluation: Evaluation, samples: int, seed: int, what: str, measure: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Extracts features, by `measure`, of generated images: a row each, gathered from all ranks in the images' order.
+    """Features, by `measure`, of generated images: a row each, gathered from all ranks in the images' order.
 
     `what` names what is measured. Metrics of one evaluation that ask for the same share the result.
     """

@@ -192,7 +192,7 @@ def _register_plugin(plugins: Plugins, origin: Origin, module: ModuleType) -> li
 
 
 def _register_function(registry: Registry, kind: str, origin: Origin, problems: list[str]) -> Callable[..., None]:
-    """Makes a loaded plugin's `register` argument; it adds errors to `problems`, with their line, and goes on."""
+    """On loading a plugin, makes the `register` argument of its hooks, which adds errors to `problems`."""
 
     def register(*arguments: Any, **named: Any) -> None:
         if len(arguments) != 2 or named:

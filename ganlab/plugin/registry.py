@@ -21,7 +21,7 @@ from ganlab.utils.errors import GanlabError, UserError, did_you_mean, quote
 
 
 class RegistrationError(GanlabError):
-    """Exception for a name or class that cannot be registered as a component. `problems` has a line for each reason."""
+    """The registry's exception: a name or class cannot be registered. `problems` has a line for each reason."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))

@@ -34,7 +34,7 @@ class ComparedRun:
     experiment: Mapping[str, Any]
 
     def curve(self, metric: str) -> list[Mapping[str, Any]]:
-        """Collects a compared run's records of one metric in the order of steps: those that the run itself wrote.
+        """Of a run that `collect_runs` found: its own records of one metric, in the order of steps.
 
         Where it wrote none, such as of scores per class, those of `ganlab eval`: the last record of each step, if the
         run's last step has one.

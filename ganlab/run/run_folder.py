@@ -75,7 +75,7 @@ class RunFolder:
         return read_records(self.path / "log.jsonl")
 
     def scores(self) -> list[dict[str, Any]]:
-        """A run folder's score records, from metrics.jsonl, without those that `ganlab eval` added."""
+        """Run folder: its scores, without those that `ganlab eval` added."""
         return [record for record in read_records(self.path / "metrics.jsonl") if not record.get("eval")]
 
     def lock(self) -> None:
@@ -116,7 +116,7 @@ class RunFolder:
         write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
 
     def append(self, file: str, record: Mapping[str, Any]) -> None:
-        """Appends a record to log.jsonl or metrics.jsonl of the run folder."""
+        """Run folder: appends a record to one of its files."""
         if not self.writes:
             return
         line, path = record_line(record).encode(), self.path / file

@@ -72,7 +72,7 @@ class PlannedRun:
         return self.folder(out).with_suffix(".log")
 
     def last_output_line(self, out: Path) -> str:
-        """The last line that a planned run printed, and the path of its log."""
+        """The last line that a run of the plan printed, and its log."""
         log = self.log(out)
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
         said = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -40,7 +40,7 @@ class Subject:
         return check(self.cls if self.instance is None else self.instance, self.kind)
 
     def hold(self) -> None:
-        """Runs the checks of this component of a plugin file; raises AssertionError with every fault, a line each."""
+        """In a plugin file's own tests: checks this component; raises AssertionError with a line for every fault."""
         if faults := [str(found) for found in self.check() if not found.passed]:
             raise AssertionError("\n".join([f"{self}:", *faults]))
 

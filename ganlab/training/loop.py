@@ -21,7 +21,7 @@ from ganlab.training.train_step import TrainStep
 
 @frozen
 class Training:
-    """What the training loop runs on: the game, its train step, the batches, the schedules and all else.
+    """The objects that the training loop needs: the game, its train step, the batches, the schedules and all else.
 
     `capture` is the captured train step, None where steps are eager. `stateful` holds the components with a state of
     their own, by their name in a checkpoint.

@@ -25,7 +25,7 @@ def has_option(optimizer: torch.optim.Optimizer, name: str, index: int | None, v
 def option_setter(
     optimizers: Sequence[torch.optim.Optimizer], name: str, index: int | None, tensor: Tensor | None
 ) -> Callable[[float], None]:
-    """Returns a setter of an option in optimisers' `param_groups`; with `tensor`, the option is that tensor, filled."""
+    """Optimiser options: returns a setter of one in `param_groups`; with `tensor`, the option is that tensor."""
 
     def set_option(value: float) -> None:
         if tensor is not None:
@@ -46,7 +46,7 @@ def learning_rate_tensor(device: torch.device) -> Tensor:
 
 
 def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
-    """Whether an optimiser's option `lr` may be a tensor: an update with it must equal that with the number."""
+    """Optimiser options: whether `lr` may be a tensor: an update with it must equal that with the number."""
     after = []
     for lr in (learning_rate_tensor(device).fill_(0.5), 0.5):
         weight = nn.Parameter(torch.ones(2, device=device))

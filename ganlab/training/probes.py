@@ -142,7 +142,7 @@ class TrialInputs:
     def of(
         cls, networks: Mapping[str, nn.Module], dataset: Dataset, images: ImageSpec, device: torch.device
     ) -> TrialInputs:
-        """Passes zeros as latents through the networks in `build`; raises UserError for outputs of a wrong shape."""
+        """Probe of the networks: passes zeros as latents through them; raises UserError for wrong shapes."""
         generator, discriminator = (networks[name] for name in PLAYERS)
         latent_dim = getattr(generator, "latent_dim", None)
         if not isinstance(latent_dim, int):

@@ -158,7 +158,7 @@ def _spread_steps(steps: int) -> list[int]:
 def _out_of_range(
     experiment: Experiment, target: ScheduleTarget, value: Callable[[int, int], float], total: int
 ) -> str | None:
-    """Returns why schedules may not set an option's values, as text; the option's own class validates them."""
+    """Returns why an option may not have a schedule's values, as text; the option's own class validates them."""
     steps = {value(step, total): step for step in reversed(_spread_steps(total))}
     for extreme in [number for number in steps if not math.isfinite(number)] or [min(steps), max(steps)]:
         said = f"{target.key} would be {extreme:g} in step {steps[extreme] + 1:,}"

@@ -36,7 +36,7 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
 
 
 def expected_sizes(training: Training) -> dict[str, int]:
-    """Estimates the size of a training's state in bytes, by large parts of its checkpoint, before the first step.
+    """Estimates the size of the training state in bytes, by its large parts, before the first step.
 
     An optimiser has no state yet then; Adam's will be twice the size of the weights.
     """

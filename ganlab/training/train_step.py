@@ -36,7 +36,7 @@ class Phase:
 
 
 def two_player_phases(game: Game, discriminator_steps: int, discriminator_every: int) -> list[Phase]:
-    """Returns a GAN's train step as phases: the discriminator's updates on new images, then the generator's.
+    """Returns the phases of a GAN's train step: the discriminator's updates on new images, then the generator's.
 
     The discriminator makes `discriminator_steps` updates in every `discriminator_every`-th step; the generator makes
     one in each step, on the last batch of the discriminator.

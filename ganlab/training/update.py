@@ -106,7 +106,7 @@ def step_unless_stopped(stopped: Tensor, optimizer: torch.optim.Optimizer) -> No
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
-    """Returns what an update changes in an optimiser: parameters and state, by parameter index and state's name."""
+    """What an update changes in its optimiser: parameters and state, by parameter index and state's name."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     found: dict[tuple[int, str], Tensor] = {}
     for index, parameter in enumerate(parameters):

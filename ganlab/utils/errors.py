@@ -53,7 +53,7 @@ class PluginFailed(GanlabError):
 
 
 class OutOfMemory(GanlabError):
-    """The error class for a training step that ran out of memory."""
+    """Error: a training step ran out of memory."""
 
 
 class NotDeterministic(GanlabError):
@@ -83,7 +83,7 @@ LONGEST_NAME = 100
 
 
 def quote(value: object) -> str:
-    """For error messages: formats any value on one line of at most 60 characters, as in TOML."""
+    """In an error line: formats any value on one line of at most 60 characters, as in TOML."""
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -66,7 +66,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
-    """Formats a tick's record for the progress display, as labels and values."""
+    """Progress display: formats a tick's record, as labels and values."""
     names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
     shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
     for name, value in record.items():
