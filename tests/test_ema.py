@@ -93,6 +93,19 @@ def test_after_a_half_life_the_old_weights_are_halved(table: dict[str, Any], tmp
     assert all(p.allclose(torch.tensor(0.5)) for p in training.ema.network.parameters())
 
 
+def test_running_statistics_are_copied(table: dict[str, Any], tmp_path: Path) -> None:
+    table["dataset"]["size"] = 16
+    table["generator"] = {"name": "dcgan", "latent_dim": 8, "channels": 4}
+    training = built(table, tmp_path, ema=0.9)
+    assert training.ema is not None
+    average, network = training.ema.network, training.game.generator.network
+    before = [buffer.clone() for buffer in average.buffers()]
+    take_step(training, 0)
+    pairs = list(zip(before, average.buffers(), network.buffers(), strict=True))
+    assert pairs
+    assert all(torch.equal(copied, its) and not torch.equal(copied, old) for old, copied, its in pairs)
+
+
 def test_it_is_said_whose_weights_are_scored(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]]
 ) -> None:

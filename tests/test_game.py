@@ -63,14 +63,23 @@ def forget() -> None:
 def test_each_phase_moves_only_its_player(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
     training = training_of(table, plugins, tmp_path)
     game = training.game
+    trained: dict[str, set[bool]] = {}  # whether the weights of a player required gradients as it was called
+    for player in game.players:
+        player.network.register_forward_pre_hook(
+            lambda network, inputs, name=player.name: trained.setdefault(name, set()).update(
+                torch.is_grad_enabled() and p.requires_grad for p in network.parameters()
+            )
+        )
     for phase, mover, still in (
         (training.train_step.phases[0], game.discriminator, game.generator),
         (training.train_step.phases[1], game.generator, game.discriminator),
     ):
         before = {p.name: [w.clone() for w in p.network.parameters()] for p in (mover, still)}
+        trained.clear()
         phase.update(training.loader.batch(0), 0)
         assert not all(torch.equal(a, b) for a, b in zip(before[mover.name], mover.network.parameters(), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(before[still.name], still.network.parameters(), strict=True))
+        assert trained == {mover.name: {True}, still.name: {False}}, "gradients of a frozen player are wasted work"
         assert all(p.requires_grad for p in still.network.parameters()), "the frozen player was not freed again"
     assert all(p.grad is not None for p in game.generator.network.parameters())
 

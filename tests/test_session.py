@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import ganlab as package
-from ganlab.run.records import read_records
+from ganlab.run.records import best_and_final, read_records
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from image_files import save
 from run_folders import assert_same_bits, records
@@ -315,6 +315,15 @@ def test_scores_taken_afterwards_do_not_change_what_resuming_does(
     for name, values in by_name.items():
         assert summary[name]["best"]["value"] == min(values)
         assert summary[name]["final"]["value"] == values[-1]
+
+
+@pytest.mark.parametrize(("better", "best"), [("lower", 2), ("higher", 4), (None, None)])
+def test_the_best_value_is_the_one_that_the_metric_calls_better(better: str | None, best: int | None) -> None:
+    values = {2: 1.0, 4: 3.0, 6: float("nan"), 8: 2.0}
+    records = [{"step": step, "name": "score", "value": value, "better": better} for step, value in values.items()]
+    (entry,) = best_and_final(records).values()
+    assert entry["final"]["step"] == 8
+    assert entry.get("best") == (None if best is None else {"step": best, "value": values[best]})
 
 
 def test_resuming_a_finished_run_does_nothing(table: dict[str, Any], write: Write, ganlab: Command) -> None:

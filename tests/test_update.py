@@ -159,10 +159,14 @@ def test_what_cannot_be_is_refused_in_a_line(case: str, table: dict[str, Any], w
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def trained(table: dict[str, Any], tmp_path: Path, steps: int = 6, **train: Any) -> Training:
+def built(table: dict[str, Any], tmp_path: Path, steps: int, **train: Any) -> Training:
     plugins = load_plugins()
     experiment = convert_experiment({**table, "train": {**table["train"], "steps": steps, **train}}, plugins)
-    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    return build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+
+
+def trained(table: dict[str, Any], tmp_path: Path, steps: int = 6, **train: Any) -> Training:
+    training = built(table, tmp_path, steps, **train)
     for step in range(steps):
         take_step(training, step)
     return training
@@ -213,6 +217,18 @@ def test_what_is_logged(table: dict[str, Any], write: Write, ganlab: Command) ->
         if has_turn:
             assert record["stopped_discriminator"] == 1
     assert [record["images_seen"] for record in records] == [32, 64, 96, 128]
+
+
+def test_a_clipped_gradient_has_the_norm_that_is_given(table: dict[str, Any], tmp_path: Path) -> None:
+    """Plain SGD moves the weights by its rate times the gradient, whose norm is far above the bound here."""
+    table |= {"discriminator": {"name": "mlp", "hidden": [16]}, "optimizer": {"name": "sgd", "lr": 0.5}}
+    training = built(table, tmp_path, steps=1, clip_norm=0.01)
+    players = training.game.players
+    before = [[w.detach().clone() for w in player.network.parameters()] for player in players]
+    take_step(training, 0)
+    for player, old in zip(players, before, strict=True):
+        moved = [w.detach() - b for w, b in zip(player.network.parameters(), old, strict=True)]
+        assert torch.cat([change.flatten() for change in moved]).norm() == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
 def test_bounds_that_are_never_reached_change_no_bit(table: dict[str, Any], tmp_path: Path) -> None:

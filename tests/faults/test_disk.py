@@ -90,6 +90,18 @@ def test_a_folder_that_cannot_be_written_to(table: dict[str, Any], write: Write,
     assert re.fullmatch(rf"{folder}/r: cannot be written to: [\w -]+\n", child.said), child.said
 
 
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash of the machine loses what no fsync has written, and leaves an empty file of the right name."""
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, call=call: (done.append(name), call(*given)))
+    write_whole(tmp_path / "x.bin", b"new")
+    assert done == ["fsync", "replace", "fsync"], "the file, its name, the folder"
+
+
 def test_what_could_not_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     def work() -> None:
         saboteur.small_files(1000)
