@@ -41,6 +41,7 @@ from .nn.pretrained import full_precision as full_precision
 from .nn.pretrained import read_weights as read_weights
 from .plugin.fields import component as component
 from .plugin.fields import components as components
+from .plugin.fields import location as location
 from .plugin.hookspecs import Register as Register
 from .plugin.hookspecs import hookimpl as hookimpl
 from .protocols import Augmentation as Augmentation

@@ -5,6 +5,7 @@ A write dies in its middle, with half of its bytes in the file.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import io
 import os
@@ -170,6 +171,13 @@ def nobody(temporary: str) -> None:
         os.environ.pop(name, None)
     os.environ["TMPDIR"] = tempfile.tempdir = temporary
     os.getuid = lambda: 54321
+
+
+def no_capabilities() -> None:
+    """On Linux: permissions hold for root too. Another user could not import what lies in the home of this one."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # of capabilities of 64 bits; of this process
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def wait_until(moment: float) -> None:

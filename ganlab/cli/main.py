@@ -7,6 +7,7 @@ code is 2; `ganlab.utils.errors` has the other exit codes.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -47,6 +48,9 @@ app.command(author_commands.new)
 
 def main() -> None:
     """The entry point of the `ganlab` command."""
+    # A command draws into files only. Another backend, such as the one that a notebook hands to its commands, may not
+    # exist here, and matplotlib raises then wherever it is imported.
+    os.environ["MPLBACKEND"] = "agg"
     sys.stdout, sys.stderr = fail_safe_stream(sys.stdout), fail_safe_stream(sys.stderr)
     sys.exit(call(sys.argv[1:]))
 

@@ -76,6 +76,8 @@ def evaluate(
     per_class: Annotated[bool, Parameter(negative=())] = False,
     set_: Set = None,
     device: Device = "auto",
+    out: Path | None = None,
+    plugin: list[Path] | None = None,
 ) -> int:
     """Score a saved checkpoint again; add the results to the run's metrics.jsonl.
 
@@ -93,10 +95,14 @@ def evaluate(
         Score each class separately, and the mean over classes; for class-conditional runs.
     device
         Where to compute.
+    out
+        Write the results to this file, as JSON, and not to the run: for a run that still trains or that is read-only.
+    plugin
+        A plugin file to load; can be repeated.
     """
     from ganlab.run.rescore import rescore
 
-    for record in rescore(run, metric or [], step, set_ or [], device, truncation, per_class):
+    for record in rescore(run, metric or [], step, set_ or [], device, truncation, per_class, out, plugin or []):
         print(f"step {record['step']:,}  {_score(record)}  {record['protocol']['weights']} weights")
     return 0
 
@@ -170,6 +176,7 @@ def sample(
     interpolate: bool = False,
     out: Path = Path("samples.png"),
     device: Device = "auto",
+    plugin: list[Path] | None = None,
 ) -> int:
     """Draw images from a run's generator.
 
@@ -193,6 +200,8 @@ def sample(
         FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with one PNG per image.
     device
         Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
     """
     from ganlab.run.load_run import load_run
     from ganlab.run.sample_images import write_samples
@@ -201,7 +210,7 @@ def sample(
         raise UserError(f"--count {count}: expected at least 1")
     if seed < 0:
         raise UserError(f"--seed {seed}: expected at least 0")
-    loaded = load_run(run, step, device)
+    loaded = load_run(run, step, device, plugins=plugin or [])
     write_samples(loaded, count, seed, out, interpolate, label, truncation)
     print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
     return 0

@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import cattrs
 from attrs import frozen
 
 from ganlab.config.describe import describe_component, describe_option_type, describe_type, is_component_list
-from ganlab.plugin.component import Component
+from ganlab.plugin.component import Component, MissingComponent
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, quote_key
@@ -60,8 +60,10 @@ class InvalidTable(Exception):
 class TableConverter:
     """Converts between TOML tables and attrs classes; component names are looked up in the registry."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, optional: Collection[str] = ()) -> None:
+        """Conversion with this registry; an unknown component of an `optional` kind becomes a `MissingComponent`."""
         self.registry = registry
+        self.optional = optional
         self.converter = cattrs.Converter(detailed_validation=True)
         for kind in (bool, int, str, float):
             self.converter.register_structure_hook(kind, _strict(kind))
@@ -144,6 +146,8 @@ class TableConverter:
         try:
             component = self.registry.find(kind, name)
         except UserError as error:
+            if kind in self.optional:
+                return MissingComponent(kind, name, {key: item for key, item in table.items() if key != "name"})
             raise InvalidTable([Problem("name", line) for line in error.problems]) from None
         return self._table({key: item for key, item in table.items() if key != "name"}, component.cls)
 
@@ -203,12 +207,16 @@ class TableConverter:
             kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
             if kind is not None and value is not None:
                 for item in value if isinstance(value, tuple) else (value,):
+                    if isinstance(item, MissingComponent):
+                        continue
                     yield self.registry.component_of(kind, item)
                     yield from self.components_in(item)
 
     def _written(self, value: Any, kind: str | None) -> Any:
         if isinstance(value, (tuple, list)):
             return [self._written(item, kind) for item in value]
+        if isinstance(value, MissingComponent):
+            return {"name": value.name, **value.options}
         if kind is not None:
             return {"name": self.registry.component_of(kind, value).name, **self.write(value)}
         if isinstance(value, Interval):

@@ -7,7 +7,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ def load_experiment(
     overrides: Iterable[str] = (),
     plugin_files: Iterable[Path] = (),
     blocked: Iterable[str] = (),
+    locate: Callable[[Path], Path] = Path,
+    optional: Collection[str] = (),
 ) -> tuple[Experiment, Plugins]:
     """Loads an experiment file with `--set` overrides, and all plugins.
 
-    Raises UserError with a line for every problem.
+    `locate` returns the file to load for a plugin file that the experiment names. Plugins that are missing or fail, and
+    unknown components of the `optional` kinds, are no problem. Raises UserError with a line for every problem.
     """
     table = read_toml(path)
     problems: list[str] = []
@@ -39,7 +42,7 @@ def load_experiment(
         except UserError as error:
             problems += error.problems
     table.setdefault("name", path.stem)
-    return experiment_from_table(table, path, problems, plugin_files, blocked)
+    return experiment_from_table(table, path, problems, plugin_files, blocked, locate=locate, optional=optional)
 
 
 def experiment_from_table(
@@ -49,11 +52,13 @@ def experiment_from_table(
     plugin_files: Iterable[Path] = (),
     blocked: Iterable[str] = (),
     load: Callable[[tuple[Path, ...], tuple[str, ...]], Plugins] = load_plugins,
+    locate: Callable[[Path], Path] = Path,
+    optional: Collection[str] = (),
 ) -> tuple[Experiment, Plugins]:
     """Loads an experiment from the table of its file, and all plugins.
 
     `problems` are errors that were found in the file before. `load` replaces `load_plugins`, for a caller with many
-    tables. Raises UserError with a line for every problem.
+    tables. `locate` and `optional` are those of `load_experiment`. Raises UserError with a line for every problem.
     """
     problems = list(problems)
     local = table.get("plugins", [])
@@ -62,8 +67,9 @@ def experiment_from_table(
     named = []
     for place, file in enumerate(written):
         try:
-            found = (path.parent / Path(file).expanduser()).resolve()
-            found.is_file()  # raises where a name is too long
+            found = locate((path.parent / Path(file).expanduser()).resolve())
+            if not found.is_file() and optional:  # raises where a name is too long
+                continue
         except (OSError, ValueError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else one_line(error)
             problems.append(f"{path}: plugins[{place}]: {quote(file)}: {reason}")
@@ -72,10 +78,11 @@ def experiment_from_table(
     named += plugin_files
     plugins = load(tuple(named), tuple(blocked))
     problems += plugins.problems
-    problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
+    if not optional:
+        problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
 
     try:
-        experiment = convert_experiment(table, plugins)
+        experiment = convert_experiment(table, plugins, optional)
     except InvalidTable as error:
         problems += [f"{path}: {problem}" for problem in error.problems]
         if any("unknown" in problem.message for problem in error.problems):
@@ -85,7 +92,7 @@ def experiment_from_table(
     return experiment, plugins
 
 
-def convert_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment:
+def convert_experiment(table: Mapping[str, Any], plugins: Plugins, optional: Collection[str] = ()) -> Experiment:
     """Loads an experiment from the table of its file, with plugins loaded before; raises InvalidTable."""
     flat = dict(table)
     for key, (player, inner) in NESTED.items():
@@ -94,7 +101,7 @@ def convert_experiment(table: Mapping[str, Any], plugins: Plugins) -> Experiment
             flat[key] = _merge_optimizer(table.get(inner, "adam"), flat[player][inner])
             flat[player] = {name: value for name, value in flat[player].items() if name != inner}
     try:
-        experiment: Experiment = TableConverter(plugins.registry).read(flat, Experiment)
+        experiment: Experiment = TableConverter(plugins.registry, optional).read(flat, Experiment)
     except InvalidTable as error:
         raise InvalidTable([_with_nested_path(problem) for problem in error.problems]) from None
     return experiment

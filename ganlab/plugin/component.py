@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -56,3 +58,12 @@ class Component:
             return f"{inspect.getsourcefile(self.cls)}:{inspect.getsourcelines(self.cls)[1]}"
         except (OSError, TypeError):  # a class created at run time has no source
             return str(self.origin.file)
+
+
+@frozen
+class MissingComponent:
+    """Stands for a component whose plugin is missing, in a run that is read by a command that does not need it."""
+
+    kind: str
+    name: str
+    options: Mapping[str, Any]

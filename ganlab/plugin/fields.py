@@ -1,4 +1,4 @@
-"""attrs fields that hold other components: `component()` for one and `components()` for a list.
+"""attrs fields with a meaning: `component()` and `components()` hold other components, `location()` a path.
 
 All other options are ordinary fields of an `attrs.frozen` class: with a type, with `attrs.validators` for the range of
 numbers, and with `typing.Literal` for a choice.
@@ -15,6 +15,19 @@ COMPONENT = "ganlab.component"
 
 DEFAULT = "ganlab.default"
 """The key in an attrs field's metadata for a description of a default that is not a plain value."""
+
+
+LOCATION = "ganlab.location"
+"""The key in an attrs field's metadata of an option that is a path, where what is read there is bound otherwise."""
+
+
+def location(default: Any = attrs.NOTHING, validator: Any = None) -> Any:
+    """An attrs field for the path of a data set or of weights, as text.
+
+    A run is resumed where the files lie elsewhere: the fingerprint of the images is compared, and scores record a hash
+    of the weights.
+    """
+    return attrs.field(default=default, validator=validator, metadata={LOCATION: True})
 
 
 def component(kind: str, default: Any = attrs.NOTHING) -> Any:

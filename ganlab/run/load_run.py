@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ from ganlab.evaluation.sampling import sample
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec
+from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, one_line
 from ganlab.utils.paths import places
+
+NEEDED_TO_SAMPLE = ("generator",)
+"""The kinds of components that a run's samples depend on; if its conditions are images, the data set too."""
 
 
 @frozen
@@ -66,12 +70,31 @@ class Run:
         return torch.cat([images for images, _ in drawn]), torch.cat(conditions_drawn) if conditions_drawn else None
 
 
-def load_run(path: str | Path, step: int | None = None, device: str = "cpu", overrides: Iterable[str] = ()) -> Run:
+def load_run(
+    path: str | Path,
+    step: int | None = None,
+    device: str = "cpu",
+    overrides: Iterable[str] = (),
+    plugins: Iterable[str | Path] = (),
+) -> Run:
     """Loads a run from its folder: its experiment, records, and the generator of a checkpoint, by default the latest.
 
-    Raises UserError where the folder is no run or has no checkpoint of that step.
+    `plugins` are plugin files to load besides those that the run names. A plugin file that is gone is replaced by the
+    copy in the run folder. Components other than the generator may be missing: the experiment has a `MissingComponent`
+    for each. Raises UserError where the folder is no run or has no checkpoint of that step.
     """
-    path = Path(path)
+    return load_run_for(NEEDED_TO_SAMPLE, Path(path), step, device, overrides, map(Path, plugins))
+
+
+def load_run_for(
+    kinds: Collection[str],
+    path: Path,
+    step: int | None,
+    device: str,
+    overrides: Iterable[str] = (),
+    plugin_files: Iterable[Path] = (),
+) -> Run:
+    """As `load_run`, for a command that needs the components of these kinds, and the data set for its conditions."""
     info = read_info(path)
     saved = list_checkpoints(path / "checkpoints")
     if not saved:
@@ -80,8 +103,13 @@ def load_run(path: str | Path, step: int | None = None, device: str = "cpu", ove
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
+    needed = {*kinds, "dataset"} if info.get("condition") == "images" else kinds
+    optional = KINDS.keys() - needed
+    locate = kept_plugin_finder(path, info)
     try:
-        experiment, plugins = load_experiment(path / "experiment.toml", overrides)
+        experiment, plugins = load_experiment(
+            path / "experiment.toml", overrides, plugin_files, locate=locate, optional=optional
+        )
     except UserError as error:
         raise UserError(*error.problems, *_missing_components(info)) from None
     network = experiment.generator.build(ImageSpec(**info["images"]))

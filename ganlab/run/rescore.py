@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,19 @@ from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
 from ganlab.protocols import Metric
-from ganlab.run.load_run import Run, load_run
+from ganlab.run.load_run import Run, load_run_for
+from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.viz.progress import PlainView, progress_bar
+
+NEEDED_TO_SCORE = ("generator", "dataset", "metric", "features")
+"""The kinds of components that the scores of a run depend on, when it is rescored."""
 
 
 def rescore(
@@ -34,14 +40,17 @@ def rescore(
     device: str,
     truncation: float | None = None,
     per_class: bool = False,
+    out: Path | None = None,
+    plugin_files: Iterable[Path] = (),
 ) -> list[dict[str, Any]]:
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
-    `truncation` is the distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds
-    the means over classes.
+    With `out` they are written to that file instead, as JSON, and the run folder is only read. `truncation` is the
+    distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
+    classes. `plugin_files` are loaded besides those that the run names.
     """
     check_truncation(truncation)
-    run = load_run(path, step, device, overrides)
+    run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files)
     metrics = _chosen_metrics(run, names)
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
@@ -49,7 +58,7 @@ def rescore(
     with (
         deterministic(run.experiment.train.deterministic),
         distributed.process_group(pick_device(device)) as own_device,
-        _locked_by_writer(RunFolder(run.path, run.info)) as folder,
+        _locked_by_writer(RunFolder(run.path, run.info, writes=out is None and distributed.rank() == 0)) as folder,
     ):
         evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         network = run.generator.to(own_device)
@@ -64,21 +73,26 @@ def rescore(
             records = _score_each_class(of_class, labels, metrics, str(run.path))
         else:
             records = run_metrics_with_progress(whole, metrics, str(run.path))
-        records = [{"step": run.step, "eval": True, **record} for record in records]
         if distributed.rank() != 0:
             return []
+        records = [{"step": run.step, **record} for record in records]
         for record in records:
-            folder.append("metrics.jsonl", record)
+            folder.append("metrics.jsonl", {"eval": True, **record})
+        if out is not None:
+            write_whole(out, json.dumps(to_json(records), indent=2) + "\n")
         return records
 
 
 @contextmanager
 def _locked_by_writer(folder: RunFolder) -> Iterator[RunFolder]:
     """While a run is rescored, locks its folder in the process that writes."""
-    if distributed.rank() != 0:
-        yield folder
-        return
-    folder.lock()
+    try:
+        folder.lock()
+    except (UserError, OSError) as error:
+        reason = (
+            str(error) if isinstance(error, UserError) else f"{folder.path}: cannot be written to: {error.strerror}"
+        )
+        raise UserError(f"{reason}; with --out FILE the scores are written there and the run is only read") from None
     try:
         yield folder
     finally:

@@ -4,19 +4,22 @@ Decisions:
 - A run is resumed only where it will be bitwise identical to an uninterrupted one, or where `--anyway` says that it
   need not be. What the bits depend on is written into run.json and compared, one line for each difference.
 - Of a bundled plugin the release counts, as it does for the core: its file may be elsewhere or have changed. Of an
-  installed or local plugin the file counts.
+  installed or local plugin the content of its file counts, wherever it lies.
 - Records and samples of steps after the checkpoint are dropped, since those steps are repeated.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from ganlab.config.schema import NO_RESULTS, Experiment
-from ganlab.config.toml import read_toml
+from ganlab.config.toml import LONGEST_PATH, read_toml
+from ganlab.plugin.fields import COMPONENT, LOCATION
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import RunFolder
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
@@ -47,57 +50,120 @@ def asks_for_more_steps(path: Path, experiment: Experiment) -> bool:
     return (before.get("steps"), before.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
 
 
-def experiment_identity(table: Mapping[str, Any]) -> str:
-    """What must not change on resume, as a hash of the experiment; each checkpoint carries it."""
-    flat = {key: value for key, value in _flat(table).items() if _is_bound(key)}
+def experiment_identity(table: Mapping[str, Any], locations: Collection[str] = ()) -> str:
+    """What must not change on resume, as a hash of the experiment without the options that are `locations`.
+
+    Each checkpoint carries it. Checkpoints of earlier releases carry that with the locations.
+    """
+    flat = {key: value for key, value in _flat(table).items() if _is_bound(key) and key not in locations}
     return sha256(json.dumps(flat, sort_keys=True).encode())
 
 
+def location_keys(instance: Any, at: str = "") -> Iterator[str]:
+    """What may change on resume of an experiment: the keys of its options that are paths (`ganlab.location`)."""
+    for f in attrs.fields(type(instance)):
+        value, key = getattr(instance, f.name), f"{at}{f.alias}"
+        if LOCATION in f.metadata:
+            yield key
+        elif COMPONENT in f.metadata and isinstance(value, tuple):
+            for index, item in enumerate(value):
+                yield from location_keys(item, f"{key}[{index}].")
+        elif COMPONENT in f.metadata and value is not None:
+            yield from location_keys(value, f"{key}.")
+
+
+def earlier_experiment(folder: RunFolder, view: ProgressView, anyway: bool) -> dict[str, Any]:
+    """The experiment of the run to resume, as a table; with `anyway` empty where its file is damaged."""
+    try:
+        return read_toml(folder.experiment_file)
+    except UserError as error:
+        if not anyway:
+            raise
+        view.line(str(error))
+        return {}
+
+
 def check_resumable(
-    folder: RunFolder, table: dict[str, Any], environment: dict[str, Any], training: Training, view: ProgressView
+    folder: RunFolder,
+    before: dict[str, Any],
+    table: dict[str, Any],
+    environment: dict[str, Any],
+    training: Training,
+    view: ProgressView,
+    locations: Set[str],
+    anyway: bool,
 ) -> None:
     """Refuses to resume a run that would not continue with the same bits; raises UserError.
 
-    `folder.info` is run.json of the earlier run; `table` and `environment` are the experiment and environment now.
+    `folder.info` is run.json of the earlier run and `before` its experiment; `table` and `environment` are the
+    experiment and environment now, and `locations` the keys of its paths. With `anyway` the differences are reported,
+    and the run is resumed.
     """
-    _refuse_differences(folder, table, environment, training)
-    _refuse_changed_schedules(folder, training)
-    _report_changed_bundled_files(folder, environment["components"], view)
+    differences = _differences(folder, before, table, environment, training, locations)
+    changed = _changed_schedules(folder, training)
+    if anyway:
+        for line in [*differences, *changed]:
+            view.line(line)
+    elif differences:
+        raise UserError(
+            *differences,
+            f"{folder.path}: resuming would not repeat the run bitwise; to resume nevertheless: --resume --anyway",
+        )
+    elif changed:
+        raise UserError(*(f"{line}; to resume nevertheless: --resume --anyway" for line in changed))
+    was, now = _flat(before), _flat(table)
+    for key in sorted(locations & was.keys()):
+        if was[key] != now.get(key):
+            old, new = (one_line(repr(values.get(key)), limit=LONGEST_PATH) for values in (was, now))
+            view.line(f"{folder.path}: {key}: was {old}, is now {new}")
+    if not anyway:
+        _report_changed_bundled_files(folder, environment["components"], view)
 
 
-def _refuse_differences(
-    folder: RunFolder, table: dict[str, Any], environment: dict[str, Any], training: Training
-) -> None:
-    """Refuses to resume with another experiment or environment: one line for each difference."""
+def _differences(
+    folder: RunFolder,
+    before: dict[str, Any],
+    table: dict[str, Any],
+    environment: dict[str, Any],
+    training: Training,
+    locations: Set[str],
+) -> list[str]:
+    """Why a resume would not repeat the run: a line for each difference of the experiment and the environment."""
     path, earlier = folder.path, {key: folder.info.get(key) for key in environment}
     environment = dict(environment)
     earlier["components"], environment["components"] = _binding(earlier["components"], environment["components"])
+    for values in (earlier, environment):  # a data set may be called after its folder; its fingerprint is compared
+        if isinstance(of := values.get("dataset"), Mapping):
+            values["dataset"] = {key: item for key, item in of.items() if key != "name"}
     optimizations = folder.info.get("step_levers")
     if isinstance(optimizations, Mapping) and "joined" in optimizations:
         # A discriminator may declare `batch_independent` now and not have done so before, or the other way round.
         earlier["step_levers"] = {"joined": optimizations["joined"]}
         environment["step_levers"] = {"joined": training.step_optimizations["joined"]}
-    before = _flat(read_toml(path / "experiment.toml")) | _flat(earlier)
-    wanted = _flat(table) | _flat(environment)
-    keys = filter(_is_bound, before.keys() | wanted.keys())
-    differing = sorted(key for key in keys if before.get(key) != wanted.get(key))
-    if differing:
-        was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (before, wanted))
-        left_out = len(differing) - MOST_DIFFERENCES
-        raise UserError(
-            *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]),
-            *([f"{path}: and {left_out} more"] if left_out > 0 else []),
-            f"{path}: resuming would not repeat the run bitwise; to resume nevertheless: --resume --anyway",
-        )
+    had, wanted = _flat(before) | _flat(earlier), _flat(table) | _flat(environment)
+    keys = filter(_is_bound, (had.keys() | wanted.keys()) - locations)
+    differing = sorted(key for key in keys if had.get(key) != wanted.get(key))
+    was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (had, wanted))
+    left_out = len(differing) - MOST_DIFFERENCES
+    lines = [f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]]
+    return lines + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
 
 
 def _binding(before: Any, now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What must be equal of the components of a run and of its resume: all, but only the release of bundled ones."""
-    bound_before, bound_now = dict(before) if isinstance(before, Mapping) else {}, dict(now)
-    for label in _bundled_in_both(bound_before, bound_now):
-        for components in (bound_before, bound_now):
-            components[label] = {key: components[label].get(key) for key in RELEASE}
-    return bound_before, bound_now
+    """What must be equal of the components of a run and of its resume: of bundled ones the release, else the content.
+
+    Where a plugin's file lies does not matter.
+    """
+    before = before if isinstance(before, Mapping) else {}
+    bundled = _bundled_in_both(before, now)
+
+    def binding(label: str, origin: Any) -> Any:
+        if not isinstance(origin, Mapping):
+            return origin
+        return {key: item for key, item in origin.items() if (key in RELEASE if label in bundled else key != "file")}
+
+    first, second = ({label: binding(label, origin) for label, origin in of.items()} for of in (before, now))
+    return first, second
 
 
 def _bundled_in_both(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -122,16 +188,17 @@ def _report_changed_bundled_files(folder: RunFolder, now: Mapping[str, Any], vie
         )
 
 
-def _refuse_changed_schedules(folder: RunFolder, training: Training) -> None:
-    """Refuses to resume with another number of steps where a schedule's values in earlier steps depend on it."""
+def _changed_schedules(folder: RunFolder, training: Training) -> list[str]:
+    """Why a resume with another number of steps would not repeat the run: a schedule's earlier values depend on it."""
     before = folder.info.get("total_steps", training.total_steps)
     done = distributed.broadcast_json(lambda: max(list_checkpoints(folder.checkpoints), default=0))
     if changed := training.schedules.keys_changed_by_total(before, done):
-        raise UserError(
+        return [
             f"{folder.path}: {', '.join(changed)}: scheduled over the whole run, which had {before:,} steps and is now "
             f"to have {training.total_steps:,}: the values in the {done:,} finished steps would differ. Give the "
-            "schedule an `end` in a new run; to resume nevertheless: --resume --anyway"
-        )
+            "schedule an `end` in a new run"
+        ]
+    return []
 
 
 def _is_bound(key: str) -> bool:
@@ -148,10 +215,12 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     return {at: value}
 
 
-def restore_latest(folder: RunFolder, training: Training, view: ProgressView, identity: str, anyway: bool) -> int:
+def restore_latest(
+    folder: RunFolder, training: Training, view: ProgressView, identities: Collection[str], anyway: bool
+) -> int:
     """Resumes a run from its latest whole checkpoint and drops later records; returns the step to resume at.
 
-    `identity` is that of the experiment now. A damaged checkpoint is reported and renamed.
+    `identities` are those that a checkpoint of this experiment may have. A damaged checkpoint is reported and renamed.
     """
     damaged: dict[Path, str] = {}
     for step, path in reversed(list_checkpoints(folder.checkpoints).items()):
@@ -165,7 +234,7 @@ def restore_latest(folder: RunFolder, training: Training, view: ProgressView, id
         if step > training.total_steps:
             raise UserError(f"{folder.path}: is at step {step:,} already; {training.total_steps:,} are asked for")
         progress = state.get("progress", {})
-        if progress.get("experiment") != identity and not anyway:
+        if progress.get("experiment") not in identities and not anyway:
             raise UserError(f"{path}: belongs to another experiment; to resume from it nevertheless: --resume --anyway")
         try:
             restore_training(training, state, new_options=anyway)

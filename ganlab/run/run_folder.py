@@ -61,6 +61,15 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "samples"
 
+    @property
+    def plugins(self) -> Path:
+        return self.path / "plugins"
+
+    @property
+    def has_plots(self) -> bool:
+        """Whether the run folder has the plots of a finished run, of which this is the last to be drawn."""
+        return (self.plots / "scores.png").is_file()
+
     def sample_file(self, step: int) -> Path:
         return self.samples / f"step-{step:08d}.png"
 
@@ -85,7 +94,7 @@ class RunFolder:
         """
         if not self.writes:
             return
-        for folder in (self.checkpoints, self.plots, self.path / "samples"):
+        for folder in (self.checkpoints, self.plots, self.samples, self.plugins):
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{folder}: is no folder; remove it")
         if links := [item for item in self._items() if item.is_symlink()]:
@@ -100,8 +109,8 @@ class RunFolder:
                 remove_path(item)
 
     def _items(self) -> list[Path]:
-        """All files and folders of a run folder, down to those in checkpoints/, plots/ and samples/."""
-        folders = (self.path, self.checkpoints, self.plots, self.samples)
+        """All files and folders of a run folder, down to those in its own folders."""
+        folders = (self.path, self.checkpoints, self.plots, self.samples, self.plugins)
         return [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
 
     def unlock(self) -> None:

@@ -31,23 +31,31 @@ from ganlab.run.environment import run_environment
 from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
+from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder
 from ganlab.run.open_folder import choose_folder, earlier_run, open_folder
 from ganlab.run.opened_run import OpenedRun
 from ganlab.run.records import best_and_final, read_records
 from ganlab.run.request import RunRequest
-from ganlab.run.resume import asks_for_more_steps, check_resumable, experiment_identity, restore_latest
-from ganlab.run.run_folder import RunFolder, now
+from ganlab.run.resume import (
+    asks_for_more_steps,
+    check_resumable,
+    earlier_experiment,
+    experiment_identity,
+    location_keys,
+    restore_latest,
+)
+from ganlab.run.run_folder import RunFolder, now, read_info
 from ganlab.training.build import build
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.training.loop import Training, train
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import CannotWrite, ComponentError, UserError
+from ganlab.utils.errors import CannotWrite, ComponentError, UserError, one_line
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.utils.signals import StopRequest
-from ganlab.viz.progress import ProgressView
+from ganlab.viz.progress import ProgressView, progress_bar
 
 
 @frozen
@@ -65,8 +73,9 @@ class Outcome:
 def dry_run(request: RunRequest) -> str:
     """`ganlab run --dry-run`: trains and writes nothing; refuses what a run would, returns the resolved experiment."""
     experiment, plugins = _load(request)
-    with deterministic(experiment.train.deterministic):
-        build_run(request, experiment, plugins, pick_device(request.device))
+    # What metrics need is loaded or trained too, which may take minutes and fails as it would in the run.
+    with deterministic(experiment.train.deterministic), progress_bar() as progress_of:
+        build_run(request, experiment, plugins, pick_device(request.device), progress_of(experiment.name))
     return experiment_to_toml(experiment, plugins)
 
 
@@ -76,7 +85,8 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
         began = time.monotonic()
         experiment, plugins = _load(request)
         folder = _find_folder(request, experiment)
-        if folder.info.get("status") == "finished" and not asks_for_more_steps(folder.path, experiment):
+        whole = folder.info.get("status") == "finished" and folder.has_plots
+        if whole and not asks_for_more_steps(folder.path, experiment):
             view.line(f"already finished: {folder.path}")
             return _finished_before(folder)
         with (
@@ -96,7 +106,9 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
 
 
 def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
-    return load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked)
+    runs = [folder for folder in (request.out, request.experiment.parent) if folder and (folder / "run.json").is_file()]
+    locate = kept_plugin_finder(runs[0], read_info(runs[0])) if runs else Path
+    return load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked, locate)
 
 
 def _find_folder(request: RunRequest, experiment: Experiment) -> RunFolder:
@@ -143,14 +155,19 @@ def open_run(
     environment = run_environment(experiment, plugins, training)
     toml = experiment_to_toml(experiment, plugins)
     table = tomllib.loads(toml)
-    if earlier and not request.anyway:
-        check_resumable(folder, table, environment, training, view)
+    locations = set(location_keys(experiment))
+    identity = experiment_identity(table, locations)
+    identities = {identity}
+    if earlier:
+        before = earlier_experiment(folder, view, request.anyway)
+        check_resumable(folder, before, table, environment, training, view, locations, request.anyway)
+        identities.add(experiment_identity(before))  # that of a checkpoint of an earlier release
     open_folder(folder, request, training)
     try:
-        identity = experiment_identity(table)
-        start = restore_latest(folder, training, view, identity, request.anyway) if earlier else 0
+        start = restore_latest(folder, training, view, identities, request.anyway) if earlier else 0
         if folder.writes:
             write_whole(folder.experiment_file, toml)
+        keep_plugins(folder, experiment, plugins)
         folder.write_info(
             status="running",
             name=experiment.name,
@@ -220,7 +237,7 @@ def train_run(run: OpenedRun, callbacks: CallbackList) -> BaseException | None:
 
 
 def finish(run: OpenedRun, step: int, error: BaseException | None, began: float) -> Outcome:
-    """Ends a run that has trained: draws its plots, writes its end into run.json; raises what ended it early.
+    """Ends a run that has trained: writes its end into run.json, draws its plots; raises what ended it early.
 
     `step` is the number of finished steps. `began` is when the command started, by the monotonic clock.
     """
@@ -234,10 +251,7 @@ def finish(run: OpenedRun, step: int, error: BaseException | None, began: float)
         metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
         weights=run.training.weights,
     )
-    if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
-        with _no_second_failure(failure, view):
-            draw_plots(run.training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
-    # After the plots: a run that is killed while they are drawn is resumed, and a finished run has all its files.
+    # Before the plots: whatever happens to them, the run has ended so.
     with _no_second_failure(failure, view):
         folder.write_info(
             status=outcome.status,
@@ -247,6 +261,11 @@ def finish(run: OpenedRun, step: int, error: BaseException | None, began: float)
             metrics=outcome.metrics,
             error=f"{type(failure).__name__}: {failure}" if failure else None,
         )
+    if folder.writes and not isinstance(failure, KeyboardInterrupt):  # which asks for an end at once
+        with CatchPluginErrors() as guard:  # matplotlib, which users configure, may raise anything
+            draw_plots(run.training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
+        if guard.error is not None:
+            view.line(f"some plots are missing: {type(guard.error).__name__}: {one_line(guard.error)}")
     run.events.finished(failure)
     if failure is error and error is not None:
         raise error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # half a second, for which no run should wait before its first step
+@contextlib.contextmanager
+def _default_style() -> Iterator[None]:
+    """Plots are drawn in matplotlib's default style, whatever the user's matplotlibrc says: it may ask for LaTeX."""
+    from matplotlib import style  # half a second, for which no run should wait before its first step
 
-    return Figure(figsize=(width, height), layout="constrained")
+    with style.context("default", after_reset=True):
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _encode_figure(figure: Figure) -> bytes:
@@ -26,6 +39,7 @@ def _encode_figure(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+@_default_style()
 def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Plots every term of both losses, averaged per tick, over steps."""
     # A lazy penalty need not be in every record.
@@ -43,6 +57,7 @@ def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     write_whole(path, _encode_figure(figure))
 
 
+@_default_style()
 def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
     """Plots scheduled options with matplotlib, one panel each: the option's value at the end of each tick."""
     figure = _figure(8, 2.4 * len(keys))
@@ -53,6 +68,7 @@ def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str]
     write_whole(path, _encode_figure(figure))
 
 
+@_default_style()
 def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
     """Plots histograms of the discriminator's outputs D(real) and D(fake), the sigmoids of its logits.
 
@@ -76,6 +92,7 @@ def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], pat
     write_whole(path, _encode_figure(figure))
 
 
+@_default_style()
 def plot_metrics(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Plots each metric over steps, one panel each; a value that is not finite leaves a gap."""
     records = [record for record in records if not record.get("eval")]
@@ -103,6 +120,7 @@ def _draw_floor_line(axes: Any, floor: Mapping[str, Any]) -> None:
     axes.legend()
 
 
+@_default_style()
 def metric_curves_png(
     curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]], metric: str, floor: Mapping[str, Any] | None
 ) -> bytes:
@@ -143,6 +161,7 @@ def metric_curves_png(
     return _encode_figure(figure)
 
 
+@_default_style()
 def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
     """Plots 2-D points in [-1, 1] with matplotlib, as PNG; every such plot has the same size and scale.
 

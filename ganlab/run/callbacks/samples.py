@@ -5,8 +5,10 @@ from __future__ import annotations
 from attrs import define
 
 from ganlab.evaluation.sampling import sample_grid
+from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
 from ganlab.run.opened_run import OpenedRun
+from ganlab.utils.errors import one_line
 from ganlab.viz.image_grid import save_grid
 
 
@@ -31,5 +33,9 @@ class SamplesCallback(Callback):
             return
         count, seed, device = run.experiment.train.sample_count, run.experiment.seed, training.game.device
         images, columns = sample_grid(training.evaluated_generator, count, seed, device, training.conditions)
-        save_grid(images, path, columns)
+        with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
+            save_grid(images, path, columns)
+        if guard.error is not None:
+            run.view.line(f"{path}: {type(guard.error).__name__}: {one_line(guard.error)}; going on without it")
+            return
         run.events.sampled(step, path)

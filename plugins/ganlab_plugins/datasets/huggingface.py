@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, Register, check_split, hookimpl, one_line
+from ganlab import ComponentError, DatasetConfig, Places, Register, check_split, hookimpl, location, one_line
 from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class HuggingFace:
     channels: 3 for colour or 1 for grey.
     """
 
-    path: str = _text()
+    path: str = location(validator=attrs.validators.min_len(1))
     config: str | None = _text(None)
     revision: str | None = _text(None)
     image: str | None = _text(None)

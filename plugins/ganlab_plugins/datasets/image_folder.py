@@ -17,6 +17,7 @@ from ganlab import (
     Register,
     check_split,
     hookimpl,
+    location,
     one_line,
 )
 
@@ -49,8 +50,8 @@ class ImageFolder:
         A warning and `dataset.skipped` in run.json have their number.
     """
 
-    path: str = attrs.field(validator=attrs.validators.min_len(1))
-    test_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
+    path: str = location(validator=attrs.validators.min_len(1))
+    test_path: str | None = location(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
     size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
     channels: Literal[1, 3] = 3
     skip_unreadable: bool = False

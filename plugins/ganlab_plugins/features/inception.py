@@ -30,6 +30,7 @@ from ganlab import (
     Register,
     full_precision,
     hookimpl,
+    location,
     one_line,
     read_weights,
     tensors_sha256,
@@ -97,7 +98,7 @@ class Inception:
         published file (95 MB) is downloaded once into the cache.
     """
 
-    weights: str | None = None
+    weights: str | None = location(default=None)
 
     def build(self, evaluation: Evaluation) -> InceptionFeatures:
         """Loads Inception onto the evaluation's device."""

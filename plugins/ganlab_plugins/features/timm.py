@@ -40,6 +40,7 @@ from ganlab import (
     Register,
     full_precision,
     hookimpl,
+    location,
     one_line,
     read_weights,
     tensors_sha256,
@@ -126,7 +127,7 @@ class DINOv2:
     """
 
     size: Literal["small", "base", "large", "giant"] = "large"
-    weights: str | None = None
+    weights: str | None = location(default=None)
 
     def build(self, evaluation: Evaluation) -> TimmFeatures:
         """Loads the timm network onto the evaluation's device."""
@@ -146,7 +147,7 @@ class Timm:
     """
 
     model: str
-    weights: str | None = None
+    weights: str | None = location(default=None)
 
     def build(self, evaluation: Evaluation) -> TimmFeatures:
         """Loads the timm network onto the evaluation's device."""

@@ -1,0 +1,47 @@
+"""Kept plugins: a run folder holds a copy of each local plugin file that its run uses, for when the original is gone.
+
+The copies are `plugins/HASH/NAME.py`, so that a run that was resumed with a changed file keeps both.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ganlab.config.load import used_plugin_files
+from ganlab.config.schema import Experiment
+from ganlab.plugin.loader import Plugins
+from ganlab.run.run_folder import RunFolder
+from ganlab.utils.files import write_whole
+from ganlab.utils.hashing import file_sha256, sha256
+
+
+def keep_plugins(folder: RunFolder, experiment: Experiment, plugins: Plugins) -> None:
+    """Copies the local plugin files of a run's components into its folder, to keep them. Raises CannotWrite."""
+    if not folder.writes:
+        return
+    for file in map(Path, used_plugin_files(experiment, plugins)):
+        content = file.read_bytes()
+        copy = folder.path / "plugins" / sha256(content)[:16] / file.name
+        if not copy.is_file():
+            write_whole(copy, content)
+
+
+def kept_plugin_finder(run: Path, info: Mapping[str, Any]) -> Callable[[Path], Path]:
+    """Returns a function from a plugin file to the file to load: the one kept in the run's folder if it is gone.
+
+    `info` is run.json, which has the hashes of the files that the run used; a kept file with another hash is not taken.
+    """
+    components = info.get("components")
+    origins = components.values() if isinstance(components, Mapping) else ()
+    hashes = {origin.get("sha256") for origin in origins if isinstance(origin, Mapping)}
+
+    def locate(file: Path) -> Path:
+        if file.is_file():
+            return file
+        kept = sorted((run / "plugins").glob(f"*/{glob.escape(file.name)}"))
+        return next((copy.resolve() for copy in kept if file_sha256(copy) in hashes), file)
+
+    return locate

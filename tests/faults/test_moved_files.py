@@ -1,0 +1,198 @@
+"""Files that lie elsewhere than when a run began: what binds a run is their content."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganlab import load_run
+from ganlab.plugin.component import MissingComponent
+from ganlab.run.run_folder import read_info
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.utils.hashing import file_sha256
+
+Ganlab = Callable[..., tuple[int, str, str]]
+Write = Callable[..., Path]
+
+
+def images_in(folder: Path, count: int = 40) -> Path:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def last_state(run: Path) -> dict[str, Any]:
+    return load_checkpoint(list(list_checkpoints(run / "checkpoints").values())[-1])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = (last_state(run)["generator"] for run in (one, other))
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs(table: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    table["dataset"] = {"name": "image_folder", "path": str(images_in(tmp_path / "here")), "size": 8}
+    table["train"] |= {"steps": 8, "checkpoint_every": 4}
+    return table
+
+
+def test_the_same_images_elsewhere(photographs: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path) -> None:
+    file = write(photographs)
+    assert ganlab("run", file, "--out", "whole")[0] == 0
+    assert ganlab("run", file, "--out", "r", "--set", "train.steps=4")[0] == 0
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    there = str(tmp_path / "there")
+    code, out, err = ganlab("run", file, "--out", "r", "--resume", "--set", f"dataset.path={there}")
+    assert (code, err) == (0, "")
+    assert f"r: dataset.path: was {str(tmp_path / 'here')!r}, is now {there!r}" in out
+    assert same_weights(Path("whole"), Path("r"))
+
+
+def test_a_checkpoint_of_an_earlier_release_binds_the_path_too(
+    photographs: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is resumed all the same, where the run's own experiment.toml has that identity."""
+    file = write(photographs)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ganlab.run.train.location_keys", lambda experiment: ())
+        assert ganlab("run", file, "--out", "r", "--set", "train.steps=4")[0] == 0
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert ganlab("run", file, "--out", "r", "--resume", "--set", f"dataset.path={tmp_path / 'there'}")[0] == 0
+
+
+def test_other_images_are_refused_and_anyway_says_what_differs(
+    photographs: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path
+) -> None:
+    file = write(photographs)
+    assert ganlab("run", file, "--out", "r", "--set", "train.steps=4")[0] == 0
+    other = ["--set", f"dataset.path={images_in(tmp_path / 'there', 29)}"]
+    code, _, err = ganlab("run", file, "--out", "r", "--resume", *other)
+    assert code == 2
+    assert "r: dataset.count: was 40, is now 29\n" in err
+    code, out, _ = ganlab("run", file, "--out", "r", "--resume", "--anyway", *other)
+    assert code == 0
+    assert "r: dataset.count: was 40, is now 29" in out
+    assert "r: dataset.fingerprint: was" in out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plugin files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wedged(table: dict[str, Any], write: Write, wedge: Path) -> Path:
+    """An experiment with a loss of its own file, in several steps."""
+    return write(table | {"plugins": ["wedge.py"], "loss": {"name": "wedge"}, "train": table["train"] | {"steps": 6}})
+
+
+def test_a_run_keeps_its_plugin_files(wedged: Path, wedge: Path, ganlab: Ganlab) -> None:
+    assert ganlab("run", wedged, "--out", "r")[0] == 0
+    (kept,) = Path("r/plugins").glob("*/wedge.py")
+    assert kept.read_bytes() == wedge.read_bytes()
+    assert kept.parent.name == file_sha256(wedge)[:16]
+
+
+def test_a_run_is_resumed_without_the_original(wedged: Path, wedge: Path, ganlab: Ganlab) -> None:
+    assert ganlab("run", wedged, "--out", "whole")[0] == 0
+    assert ganlab("run", wedged, "--out", "r", "--set", "train.steps=3")[0] == 0
+    wedge.unlink()
+    shutil.move("r", "moved")
+    code, out, err = ganlab("run", "moved", "--resume", "--set", "train.steps=6")
+    assert (code, err) == (0, ""), out
+    assert same_weights(Path("whole"), Path("moved"))
+
+
+def test_a_kept_file_that_was_changed_is_not_used(wedged: Path, wedge: Path, ganlab: Ganlab) -> None:
+    assert ganlab("run", wedged, "--out", "r", "--set", "train.steps=3")[0] == 0
+    wedge.unlink()
+    (kept,) = Path("r/plugins").glob("*/wedge.py")
+    kept.write_text(kept.read_text() + "\n# other\n")
+    code, _, err = ganlab("run", "r", "--resume", "--set", "train.steps=6")
+    assert code == 2
+    assert f"plugin file '{wedge}': no such file" in err
+
+
+def test_what_a_command_does_not_need_does_not_fail_it(
+    wedged: Path, wedge: Path, ganlab: Ganlab, tmp_path: Path
+) -> None:
+    assert ganlab("run", wedged, "--out", "r")[0] == 0
+    assert ganlab("sample", "r", "--count", 4, "--out", "before.npz")[0] == 0
+    wedge.unlink()
+    shutil.rmtree("r/plugins")
+    assert ganlab("sample", "r", "--count", 4, "--out", "after.npz")[0] == 0
+    assert np.array_equal(np.load("before.npz")["images"], np.load("after.npz")["images"])
+    assert ganlab("report", "r", "--html", "r.html")[0] == 0
+    metric = "metric=[{name='fid', samples=16, features={name='classifier', updates=20}}]"
+    assert ganlab("eval", "r", "--set", metric)[0] == 0
+    run = load_run("r")
+    assert run.experiment.loss == MissingComponent("loss", "wedge", {"margin": 1.0})
+    code, _, err = ganlab("run", "r", "--resume", "--set", "train.steps=9")
+    assert code == 2, "a training needs its loss"
+    assert "wedge.py': no such file" in err
+
+
+GENERATOR = """
+from attrs import frozen
+from torch import nn
+from ganlab import hookimpl
+
+class Net(nn.Module):
+    latent_dim = 4
+    def __init__(self, images):
+        super().__init__()
+        self.shape = (images.channels, images.height, images.width)
+        self.linear = nn.Linear(4, images.channels * images.height * images.width)
+    def forward(self, z, condition=None): return self.linear(z).tanh().unflatten(1, self.shape)
+
+@frozen
+class Flat:
+    def build(self, images): return Net(images)
+
+@hookimpl
+def register_generators(register): register("flat", Flat)
+"""
+
+
+def test_a_generator_whose_file_is_gone(table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path) -> None:
+    (tmp_path / "flat.py").write_text(GENERATOR)
+    file = write(table | {"plugins": ["flat.py"], "generator": {"name": "flat"}})
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    images = load_run("r").sample(3)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "flat.py", tmp_path / "elsewhere")
+    assert torch.equal(load_run("r").sample(3), images), "the kept one"
+    shutil.rmtree("r/plugins")
+    code, _, err = ganlab("sample", "r")
+    assert code == 2
+    assert "unknown generator 'flat'" in err
+    assert "the run had the generator 'flat' from flat" in err
+    assert ganlab("sample", "r", "--plugin", tmp_path / "elsewhere" / "flat.py")[0] == 0
+    assert torch.equal(load_run("r", plugins=[tmp_path / "elsewhere" / "flat.py"]).sample(3), images)
+    metric = "metric=[{name='fid', samples=16, features={name='classifier', updates=20}}]"
+    assert ganlab("eval", "r", "--set", metric, "--plugin", tmp_path / "elsewhere" / "flat.py")[0] == 0
+
+
+def test_an_installed_plugin_counts_by_its_content(wedged: Path, ganlab: Ganlab) -> None:
+    """In another environment the same release lies in another folder."""
+    assert ganlab("run", wedged, "--out", "r", "--set", "train.steps=3")[0] == 0
+    info = read_info(Path("r"))
+    info["components"]["loss.wedge"]["file"] = "/another/environment/wedge.py"
+    Path("r/run.json").write_text(json.dumps(info))
+    assert ganlab("run", wedged, "--out", "r", "--resume")[0] == 0
