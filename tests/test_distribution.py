@@ -24,6 +24,8 @@ import ganlab
 from pages import files
 from support import REPOSITORY, WEDGE
 
+pytestmark = pytest.mark.xdist_group("distribution")
+
 PAGE = files((REPOSITORY / "docs" / "publishing.md").read_text())
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_", "GANLAB_"))}

@@ -21,6 +21,8 @@ from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from support import REPOSITORY
 
+pytestmark = pytest.mark.xdist_group("typing")
+
 TYPED = REPOSITORY / "tests" / "typed"
 
 

@@ -172,6 +172,8 @@ GATE = """
 import os, pathlib, time
 from ganlab import hookimpl
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 @hookimpl
 def checkpoint_saved(run, path):
     run.path.with_suffix(".pid").write_text(f"{os.getpid()}\\n")

@@ -36,7 +36,7 @@ METRICS = {
     "inception_score": (InceptionScore, {"splits": SPLITS}),
     "precision_recall": (PrecisionRecall, {}),
 }
-pytestmark = [pytest.mark.extended, pytest.mark.large]
+pytestmark = [pytest.mark.extended, pytest.mark.large, pytest.mark.xdist_group("parity")]
 
 PAIRS = {
     "fid": ("fid", "frechet_inception_distance"),
