@@ -127,6 +127,17 @@ def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(
     assert ganlab("run", path, "--dry-run", "--set", "train.batch_size=9999")[0] == 2
 
 
+def test_a_dry_run_reports_what_it_prepares(
+    table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANLAB_CACHE", str(tmp_path / "cache"))  # where nothing is: the classifier is trained
+    table["metric"] = [{"name": "fid", "samples": 16, "features": CLASSIFIER}]
+    code, out, err = ganlab("run", write(table), "--dry-run")
+    assert code == 0
+    assert 'name = "classifier"' in out
+    assert "tiny: training the classifier: 1/20\n" in err
+
+
 def test_eval_scores_again_and_agrees(run: Path, ganlab: Ganlab) -> None:
     before = read_records(run / "metrics.jsonl")
     code, out, err = ganlab("eval", run)

@@ -67,7 +67,7 @@ def wheel(project: Path, to: Path) -> Path:
     return made
 
 
-def stranger(folder: Path, name: str = "ganlab-wedge", version: str = "0.1.0") -> Path:
+def third_party(folder: Path, name: str = "ganlab-wedge", version: str = "0.1.0") -> Path:
     """The wheel of the page's distribution, which registers the loss `wedge`, under another name or version."""
     module = name.replace("-", "_")
     project = PAGE["pyproject.toml"].replace("ganlab-wedge", name).replace("ganlab_wedge", module)
@@ -111,7 +111,7 @@ def test_the_wheel_holds_every_file_of_both_packages(tmp_path: Path) -> None:
 def test_a_distribution_of_its_own(
     fresh: Fresh, tmp_path: Path, table: dict[str, Any], write: Callable[..., Path]
 ) -> None:
-    fresh.pip("install", "--no-index", stranger(tmp_path / "one"))
+    fresh.pip("install", "--no-index", third_party(tmp_path / "one"))
 
     code, out, err = fresh.ganlab("plugins", "wedge", "--json", cwd=tmp_path)
     assert code == 0, err
@@ -141,7 +141,7 @@ def test_a_distribution_of_its_own(
     (compared,) = json.loads(out)
     assert {row["variant"]: row["final"]["count"] for row in compared["rows"]} == {"bce": 2, "wedge": 2}
 
-    fresh.pip("install", "--no-index", stranger(tmp_path / "other", "ganlab-zwedge", "0.3"))
+    fresh.pip("install", "--no-index", third_party(tmp_path / "other", "ganlab-zwedge", "0.3"))
     again = runs[0] / "experiment.toml"
     code, _, err = fresh.ganlab("run", again, "--dry-run", cwd=tmp_path)
     assert (code, err) == (

@@ -226,7 +226,7 @@ def test_the_name_of_a_component(kind: str, name: str) -> None:
 def test_the_name_in_a_resolved_file_is_looked_at_again(name: str) -> None:
     """An untrusted run folder holds an experiment too; only --out decides where its run is written."""
     with own_folder() as here:
-        folder = here / "stranger"
+        folder = here / "other"
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps(HELD))
         file = folder / "experiment.toml"

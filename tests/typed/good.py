@@ -1,6 +1,6 @@
 """A component of every kind and every hook, typed as docs/hooks.md says, as release 0.1 wants them.
 
-It is what a stranger has written: a later release must take it as it is, so nothing in here is ever changed.
+It stands for third-party plugins: a later release must accept it as it is, so no code in here is ever changed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
