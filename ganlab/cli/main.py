@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ganlab import __version__
-from ganlab.cli import author_commands, result_commands, training_commands
+from ganlab.cli import author_commands, cache_command, result_commands, training_commands
 from ganlab.cli.report_error import report_error
 from ganlab.utils.errors import GanlabError, PluginFailed
 from ganlab.utils.signals import ignore_signals_at_exit, keep_exit_code
@@ -49,6 +49,7 @@ app.command(training_commands.bench)
 app.command(author_commands.plugins)
 app.command(author_commands.check)
 app.command(author_commands.new)
+app.command(cache_command.cache)
 
 
 def main() -> None:
