@@ -76,6 +76,8 @@ from .testing import Check as Check
 from .testing import check as check
 from .testing import conformance as conformance
 from .utils.cache import cached_tensors as cached_tensors
+from .utils.cache_folder import make_cache_room as make_cache_room
+from .utils.cache_folder import note_cache_use as note_cache_use
 from .utils.errors import ComponentError as ComponentError
 from .utils.errors import GanlabError as GanlabError
 from .utils.errors import UserError as UserError

@@ -65,6 +65,8 @@ def test_bash_offers_the_names_that_are_there_now(environment: dict[str, str], t
     assert offered_by_bash("ganlab sweep x.toml --launcher ", environment) == ["local", "ray"]
     assert offered_by_bash("ganlab run x.toml --no-plugin wed", environment) == ["wedge"]
     assert offered_by_bash("ganlab run ti", environment) == ["tiny.toml"]
+    (tmp_path / "cache" / "floor").mkdir(parents=True, exist_ok=True)
+    assert offered_by_bash("ganlab cache --kind fl", environment) == ["floor"]
     (tmp_path / "plugins" / "wedge.py").rename(tmp_path / "plugins" / "soft.py")
     text = (tmp_path / "plugins" / "soft.py").read_text()
     (tmp_path / "plugins" / "soft.py").write_text(text.replace('"wedge"', '"wedded"'))

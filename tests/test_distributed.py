@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from children import Child, Command, set_environment
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.utils.errors import PluginFailed
 
 Write = Callable[..., Path]
 Ganlab = Callable[..., tuple[int, str, str]]
@@ -210,3 +212,78 @@ assert not [task.read_text() for task in tasks if "gloo" in task.read_text()]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     ended = subprocess.run(launcher, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+BAD = "train.batch_sise: unknown key; did you mean 'batch_size'?"
+
+
+@pytest.mark.parametrize(
+    ("rank", "has_file", "printed"), [("0", True, True), ("1", True, False), ("1", False, True), ("0", False, True)]
+)
+def test_of_several_processes_one_prints_an_error(
+    rank: str,
+    has_file: bool,
+    printed: bool,
+    table: dict[str, Any],
+    write: Write,
+    ganlab: Ganlab,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others leave it where torchrun reads it, as torch's own class does; it is printed where that is not so."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / ("error.json" if has_file else "none/error.json")))
+    table["train"]["batch_sise"] = 3
+    code, out, err = ganlab("run", write(table), "--dry-run")
+    assert (code, out) == (2, "")
+    assert (BAD in err) == printed
+    assert err.count("\n") == printed
+    if has_file:
+        failure = ProcessFailure(0, 1, 2, str(tmp_path / "error.json"))
+        table_of_torchrun = ChildFailedError("ganlab", {0: failure}).format_msg()
+        assert f"traceback : {tmp_path / 'tiny.toml'}: {BAD}\n" in table_of_torchrun
+        assert abs(failure.timestamp - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, "--jsn"),
+        (PluginFailed("losses.py, line 3: failed", "Traceback of the plugin\n"), "plugin\nlosses.py, line 3: failed"),
+        (SystemExit(0), "ended by SystemExit"),
+        (KeyboardInterrupt(), "ended at once"),
+    ],
+    ids=["a command line", "a plugin", "its SystemExit", "a second Ctrl-C"],
+)
+def test_every_error_that_ends_a_command_is_left_for_torchrun(
+    error: BaseException | None, said: str, ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        assert error is not None
+        raise error
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    monkeypatch.setattr("ganlab.plugin.loader.load_plugins", load)
+    code, _, err = ganlab("plugins", *(["--jsn"] if error is None else []))
+    assert code != 0
+    assert said in json.loads((tmp_path / "error.json").read_text())["message"]["message"]
+    assert err == ""
+
+
+@pytest.mark.extended
+@pytest.mark.torchrun
+def test_under_torchrun_a_refusal_is_printed_once_and_repeated_in_its_table(
+    table: dict[str, Any], write: Write
+) -> None:
+    table["train"]["batch_sise"] = 3
+    file = write(table)
+    process = torchrun(2, "run", file, "--device", "cpu")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    line = f"{file}: {BAD}"
+    lines = err.splitlines()
+    assert lines.count(line) <= 1  # torchrun may end the first process, where the other failed before it
+    repeated = [at for at, text in enumerate(lines) if text == f"  traceback : {line}"]
+    assert repeated
+    assert repeated[-1] == len(lines) - 2, "all but the last line of the table"

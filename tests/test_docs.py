@@ -216,6 +216,14 @@ def test_the_readmes_commands_are_those_that_ci_runs() -> None:
     ]
 
 
+def test_newer_pythons_are_not_refused() -> None:
+    """pip and uv refuse a version above an upper bound; what torch has no wheels for, torch refuses itself."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+    for page in ("README.md", "docs/tutorial.md"):
+        assert "Python 3.11 or newer" in (REPOSITORY / page).read_text()
+
+
 def test_the_citation_has_the_version_of_the_package() -> None:
     import ganlab
 

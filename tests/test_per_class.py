@@ -166,6 +166,40 @@ def test_a_class_that_a_metric_refuses_stops_no_other(run: Path, ganlab: Command
     assert "set samples to at most" in line
 
 
+def test_a_mean_over_some_classes_or_of_one_is_said(run: Path, ganlab: Command) -> None:
+    counts = digits()[1].bincount()
+    for count in (1, 2):
+        samples = int(counts.topk(count).values[-1])
+        scored = (counts >= samples).nonzero()[:, 0].tolist()
+        metric = f"metric=[{{name='precision_recall', samples={samples}, features='pixels'}}]"
+        before = len(read_records(run / "metrics.jsonl"))
+        code, out, err = ganlab("eval", run, "--per-class", "--set", metric)
+        assert code == 0
+        names = [r["name"] for r in read_records(run / "metrics.jsonl")[before:] if r["name"].startswith("recall")]
+        if len(scored) == 1:
+            assert f"r: metric 'precision_recall': no mean over classes, since only class {scored[0]} is scored" in err
+            assert names == [f"recall[{scored[0]}]"]
+            assert "[mean]" not in out
+        else:
+            assert f"r: metric 'precision_recall': the mean is over {len(scored)} of 10 classes" in err
+            assert names == [*(f"recall[{label}]" for label in scored), "recall[mean]"]
+
+
+def test_one_class_has_no_mean(conditional: dict[str, Any], write: Write, ganlab: Command) -> None:
+    for index in range(12):
+        save(Path("set") / "only" / f"{index}.png", np.full((8, 8, 3), 20 * index, np.uint8))
+    conditional["dataset"] = {"name": "image_folder", "path": str(Path("set").absolute()), "size": 8}
+    conditional["train"]["batch_size"] = 8
+    assert ganlab("run", write(conditional), "--out", "r")[0] == 0
+    before = len(read_records(Path("r/metrics.jsonl")))
+    code, _, err = ganlab("eval", "r", "--per-class")
+    assert code == 0, err
+    assert [record["name"] for record in read_records(Path("r/metrics.jsonl"))[before:]] == ["fid[0]"]
+    assert "r: metric 'fid': no mean over classes, since only class 0 is scored" in err
+    code, _, err = ganlab("compare", "r", "--metric", "fid[mean]")
+    assert (code, err.strip()) == (2, "--metric fid[mean]: no run has it; did you mean 'fid[0]'?")
+
+
 def test_runs_compare_by_a_class_and_by_the_mean(conditional: dict[str, Any], write: Write, ganlab: Command) -> None:
     conditional["train"]["checkpoint_every"] = 2
     scored = {}

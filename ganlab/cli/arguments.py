@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ganlab.cli.completion import (
+    complete_cache_kinds,
     complete_components,
     complete_components_and_kinds,
     complete_kinds,
@@ -17,6 +18,7 @@ from ganlab.cli.completion import (
 Set = Annotated[list[str] | None, Parameter(name="--set", help="KEY=VALUE, any TOML value; can be repeated.")]
 Device = Literal["auto", "cpu", "cuda"]
 
+CacheKinds = Annotated[list[str] | None, complete_with(complete_cache_kinds)]
 Blocked = Annotated[list[str] | None, complete_with(complete_plugins)]
 DatasetName = Annotated[str, complete_with(complete_components("dataset"))]
 FeaturesName = Annotated[str | None, complete_with(complete_components("features"))]

@@ -35,6 +35,14 @@ def complete_kinds(context: CompletionContext) -> Completions:
     return {kind: f"registered by {KINDS[kind].hook}" for kind in KINDS}
 
 
+def complete_cache_kinds(context: CompletionContext) -> Completions:
+    """Every kind of entry that the cache folder has now."""
+    from ganlab.utils.cache_folder import cache_kinds
+    from ganlab.utils.paths import places
+
+    return dict.fromkeys(cache_kinds(places().cache), "in the cache")
+
+
 def complete_components(*wanted: str) -> Callable[[CompletionContext], Completions]:
     """Completes names of components of these kinds."""
 

@@ -1,12 +1,13 @@
 """The entry point of the command line: parses arguments, runs a command, turns errors into lines and exit codes.
 
-The commands are in `training_commands`, `result_commands` and `author_commands`. They import torch only when called, so
-that `ganlab --help` answers at once. A user's mistake is printed to stderr, one line for each problem, and the exit
-code is 2; `ganlab.utils.errors` has the other exit codes.
+The commands are in `training_commands`, `result_commands`, `author_commands` and `cache_command`. They import torch
+only when called, so that `ganlab --help` answers at once. A user's mistake is printed to stderr, one line for each
+problem, and the exit code is 2; `ganlab.utils.errors` has the other exit codes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -17,9 +18,14 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ganlab import __version__
-from ganlab.cli import author_commands, result_commands, training_commands
+from ganlab.cli import author_commands, cache_command, result_commands, training_commands
+from ganlab.cli.report_error import report_error
 from ganlab.utils.errors import GanlabError, PluginFailed
+from ganlab.utils.signals import ignore_signals_at_exit, keep_exit_code
 from ganlab.utils.stdio import fail_safe_stream
+
+ENDED_AT_ONCE = 130
+"""The exit code after a second Ctrl-C: 128 and the number of SIGINT, as of shells."""
 
 app = App(
     name="ganlab",
@@ -45,6 +51,7 @@ app.command(training_commands.bench)
 app.command(author_commands.plugins)
 app.command(author_commands.check)
 app.command(author_commands.new)
+app.command(cache_command.cache)
 
 
 def main() -> None:
@@ -52,8 +59,16 @@ def main() -> None:
     # A command draws into files only. Another backend, such as the one that a notebook hands to its commands, may not
     # exist here, and matplotlib raises then wherever it is imported.
     os.environ["MPLBACKEND"] = "agg"
+    ignore_signals_at_exit()
     sys.stdout, sys.stderr = fail_safe_stream(sys.stdout), fail_safe_stream(sys.stderr)
-    sys.exit(call(sys.argv[1:]))
+    code = ENDED_AT_ONCE
+    with contextlib.suppress(KeyboardInterrupt):  # a second one, while the first is answered
+        code = call(sys.argv[1:])
+    keep_exit_code(code)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:
@@ -71,24 +86,19 @@ def call(arguments: list[str]) -> int:
         result = app(arguments, console=help_to, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         error.console = stderr
-        stderr.print(" ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
+        report_error(" ".join(str(error).split()), stderr)
         return 2
     except GanlabError as error:
-        if isinstance(error, PluginFailed):
-            stderr.print(error.trace, markup=False, highlight=False, soft_wrap=True, end="")
-        for line in str(error).splitlines():
-            stderr.print(line, markup=False, highlight=False, soft_wrap=True)
+        report_error(f"{error.trace if isinstance(error, PluginFailed) else ''}{error}", stderr)
         return error.exit_code
     except SystemExit as error:
         # No command raises it, so a plugin did: its exit code 0 must not look like success.
         last = traceback.extract_tb(error.__traceback__)[-1]
-        stderr.print(
-            f"ended by SystemExit: {error} ({last.filename}, line {last.lineno})", markup=False, soft_wrap=True
-        )
+        report_error(f"ended by SystemExit: {error} ({last.filename}, line {last.lineno})", stderr)
         return 1
     except KeyboardInterrupt:
-        stderr.print("ended at once; a run that has a checkpoint goes on from its latest by --resume", soft_wrap=True)
-        return 130
+        report_error("ended at once; a run that has a checkpoint goes on from its latest by --resume", stderr)
+        return ENDED_AT_ONCE
     return result if isinstance(result, int) else 0
 
 

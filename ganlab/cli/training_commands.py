@@ -76,8 +76,7 @@ def run(
     try:
         outcome = train.run(request, make_progress_view(console))
     except Interrupted as error:
-        Console(stderr=True).print(f"{error}; go on with --resume", markup=False, soft_wrap=True)
-        return error.exit_code
+        raise Interrupted(f"{error}; go on with --resume") from None
     _print_summary(console, outcome)
     return 0
 

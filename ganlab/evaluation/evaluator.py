@@ -31,7 +31,7 @@ from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.rng import derived_seed, preserve_random_state
 
-FLOOR_FORMAT = 1
+FLOOR_FORMAT = 2
 """The cache format of floors; increase it when their computation changes."""
 
 Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]

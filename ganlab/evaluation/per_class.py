@@ -7,7 +7,7 @@ Decisions:
   cache is keyed by that class's fingerprint.
 - Features are built once from the whole data set, since a classifier cannot be trained on a single class.
 - A class that a metric cannot score, such as one with too few images, is left out with a warning. The mean is over the
-  other classes, which its protocol names.
+  other classes, which its protocol names. There is no mean over a single class: it would repeat that class's score.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class _OneClassDataset:
 
 
 def mean_over_classes(by_label: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Averages per-class records: for each value the mean of the score and of the floor over the given classes."""
+    """Averages per-class records: for each value the mean of the score and of the floor over two or more classes."""
     by_value: dict[str, dict[int, Mapping[str, Any]]] = {}
     for label, records in by_label.items():
         for record in records:
             by_value.setdefault(record["name"].removesuffix(per_class_name("", label)), {})[label] = record
-    return [_mean_record(value, of) for value, of in by_value.items()]
+    return [_mean_record(value, of) for value, of in by_value.items() if len(of) > 1]
 
 
 def _mean_record(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

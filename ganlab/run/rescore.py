@@ -122,7 +122,7 @@ def _score_each_class(
     metrics: Sequence[tuple[str, str, Metric]],
     where: str,
 ) -> list[dict[str, Any]]:
-    """Rescores class by class (`--per-class`): records of each metric per class and mean; reports refused classes."""
+    """Rescores class by class (`--per-class`): records of each metric per class and mean; says what is left out."""
     found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in metrics]
     refused: list[dict[int, str]] = [{} for _ in metrics]
     with progress_bar() as progress_of:
@@ -145,6 +145,11 @@ def _score_each_class(
             lines += [f"{where}: metric {name!r}, class {label}: {reason}" for label, reason in reasons.items()]
     if not any(found):
         raise UserError(*lines)
+    for (name, _, _), by_label in zip(metrics, found, strict=True):
+        if len(by_label) == 1:
+            lines.append(f"{where}: metric {name!r}: no mean over classes, since only class {min(by_label)} is scored")
+        elif 0 < len(by_label) < len(labels):
+            lines.append(f"{where}: metric {name!r}: the mean is over {len(by_label)} of {len(labels)} classes")
     for line in lines if distributed.rank() == 0 else ():
         PlainView(Console(stderr=True)).line(line)
     return [

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganlab.utils.cache_folder import make_cache_room, note_cache_use
 from ganlab.utils.errors import one_line
 from ganlab.utils.files import write_whole
 from ganlab.utils.hashing import sha256
@@ -52,6 +53,7 @@ def cached_tensors(
                 if problem is not None:
                     raise problem
                 data = save(tensors)
+                make_cache_room(path, len(data))
                 write_whole(path, data)
                 write_whole(path.with_suffix(".json"), json.dumps({"key": json.loads(text), "sha256": sha256(data)}))
             except (OSError, NotImplementedError) as error:
@@ -59,6 +61,7 @@ def cached_tensors(
                     f"{path.name} cannot be stored in {folder} ({one_line(error)}); it will be recomputed next time",
                     stacklevel=2,
                 )
+        note_cache_use(path)
     return tensors
 
 

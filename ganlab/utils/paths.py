@@ -1,13 +1,16 @@
-"""The data folder (`$GANLAB_DATA`), the cache folder (`$GANLAB_CACHE`) and the folder of the package."""
+"""The data folder (`$GANLAB_DATA`), the cache folder (`$GANLAB_CACHE`), its bound, and the folder of the package."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
 
 import platformdirs
 from attrs import frozen
+
+from ganlab.utils.errors import UserError, quote
 
 PACKAGE = Path(__file__).parent.parent
 """The folder of ganlab's own code; frames of a traceback outside it may be a plugin's."""
@@ -22,7 +25,11 @@ class Places:
 
 
 def places() -> Places:
-    """Returns the paths of the data and cache folders: `$GANLAB_DATA` and `$GANLAB_CACHE`, or in the user's cache."""
+    """Returns the paths of the data and cache folders: `$GANLAB_DATA` and `$GANLAB_CACHE`, or in the user's cache.
+
+    Raises UserError for a wrong `$GANLAB_CACHE_GB`, so that a command refuses it before it computes anything.
+    """
+    cache_bound()
     try:
         home = Path(platformdirs.user_cache_dir("ganlab"))
     except RuntimeError:
@@ -33,3 +40,17 @@ def places() -> Places:
     return Places(
         Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
     )
+
+
+def cache_bound() -> int | None:
+    """The most bytes that the cache folder may take, from `$GANLAB_CACHE_GB` in 10^9 bytes; None without a bound."""
+    text = os.environ.get("GANLAB_CACHE_GB")
+    if not text:
+        return None
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 < gigabytes < math.inf:
+        raise UserError(f"GANLAB_CACHE_GB = {quote(text)}: expected a number of GB above 0")
+    return int(gigabytes * 1e9)

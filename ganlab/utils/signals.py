@@ -1,9 +1,15 @@
-"""Signal handlers: the first SIGINT or SIGTERM stops a run between two steps, a second one ends it at once."""
+"""Signal handlers: the first SIGINT or SIGTERM stops a run between two steps, a second one ends it at once.
+
+Once a command has its result, no signal changes the exit code. Python takes a second or more to shut down after torch
+was imported; a handler ends that time early, except for its last part, in which Python calls no handlers any more.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -23,6 +29,28 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals_at_exit() -> None:
+    """Lets signals be ignored in the last part of Python's shutdown. Must be called before anything uses `atexit`.
+
+    Python then resets its own handlers, so that a signal would end the process with the code of that signal.
+    """
+    atexit.register(_handle_signals, signal.SIG_IGN)
+
+
+def keep_exit_code(code: int) -> None:
+    """Lets signals end this process at once with the exit code `code` from now on. Only for the main thread.
+
+    For the end of a command. What is in the buffers of stdout and stderr is then lost, so flush them next.
+    """
+    _handle_signals(lambda number, frame: os._exit(code))
+
+
+def _handle_signals(handler: signal.Handlers | Callable[[int, FrameType | None], Any]) -> None:
+    for number in SIGNALS:
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 

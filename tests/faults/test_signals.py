@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from operator import attrgetter
@@ -19,7 +21,7 @@ from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from run_folders import assert_same_run
-from support import until
+from support import REPOSITORY, until
 
 Write = Callable[..., Path]
 SIGNALS = [
@@ -108,3 +110,62 @@ def test_a_second_signal_during_the_save_that_the_first_asked_for(
         load_checkpoint(path)
     assert not saving(Path("r"))
     assert read_info(Path("r"))["status"] == "interrupted"
+
+
+SHUTTING_DOWN = """
+import atexit, os, signal, threading, time
+from ganlab.cli import main
+
+
+def slow(write=os.write, sleep=time.sleep):
+    write(1, b"here")
+    sleep({seconds})
+
+
+def once_there_is_a_result():
+    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        time.sleep(0.01)
+    slow()
+
+
+class Last:
+    def __del__(self, slow=slow):
+        slow()
+
+
+def call(arguments):
+    if "{where}" == "a thread":
+        threading.Thread(target=once_there_is_a_result).start()
+    elif "{where}" == "atexit":
+        atexit.register(slow)
+    else:
+        main.kept_to_the_end = Last()
+    print("said", end="")
+    return 75
+
+
+main.call = call
+main.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=attrgetter("name"))
+@pytest.mark.parametrize(("where", "seconds"), [("a thread", 60), ("atexit", 60), ("the end", 1)])
+def test_a_signal_while_python_shuts_down_leaves_the_exit_code(
+    where: str, seconds: int, number: signal.Signals
+) -> None:
+    """Handlers end a wait for a thread or for `atexit`; at the end Python calls none, and it is waited for."""
+    code = SHUTTING_DOWN.format(where=where, seconds=seconds)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout is not None
+    started = time.monotonic()
+    assert process.stdout.read(8) in (b"heresaid", b"saidhere"), "what was printed is not lost"
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 75
+    assert time.monotonic() - started < 30

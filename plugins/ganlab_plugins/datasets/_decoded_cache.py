@@ -28,7 +28,15 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from ganlab import ComponentError, MappedImages, flush_folder, one_line, write_whole
+from ganlab import (
+    ComponentError,
+    MappedImages,
+    flush_folder,
+    make_cache_room,
+    note_cache_use,
+    one_line,
+    write_whole,
+)
 from ganlab_plugins.datasets._image_decoding import Encoded, Unreadable, decode_image
 
 NAMED = 10
@@ -108,6 +116,7 @@ def _cached(
                     note |= {"skipped": skipped, "skipped_sha256": _hash_of(skipped)}
                 write_whole(path.with_suffix(".json"), json.dumps(note))
                 entry = images, skipped
+            note_cache_use(path)
             return entry
     except OSError as error:
         raise ComponentError(f"cannot cache decoded images in {path.parent} ({one_line(error)})") from error
@@ -171,7 +180,7 @@ def _write(path: Path, files: Sequence[Path | Encoded], options: _Options) -> li
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            skipped = _decode_into(descriptor, files, options)
+            skipped = _decode_into(path, descriptor, files, options)
         os.fsync(descriptor)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -182,10 +191,11 @@ def _write(path: Path, files: Sequence[Path | Encoded], options: _Options) -> li
     return skipped
 
 
-def _decode_into(descriptor: int, files: Sequence[Path | Encoded], options: _Options) -> list[int]:
-    """Decodes image files in threads into an open .npy file, and returns the indices of those that were skipped."""
+def _decode_into(path: Path, descriptor: int, files: Sequence[Path | Encoded], options: _Options) -> list[int]:
+    """Decodes image files in threads into an open .npy file, which becomes `path`; returns the skipped indices."""
     first, shape = _shape(files, options)
     start, step = len(_header(len(files), shape)), math.prod(shape)
+    make_cache_room(path, start + len(files) * step)
     # If the disk has too little room this fails at once rather than after hours of decoding.
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, start + len(files) * step)

@@ -67,14 +67,17 @@ class InceptionScore:
         self._check(self.samples)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """Computes `inception_score` and its standard deviation over splits; both nan if a logit is not finite."""
+        """Computes `inception_score`, and with several splits its standard deviation; nan if a logit is not finite."""
         features = built_features(self.features, evaluation)
         what, measure = f"logits of {about_features(features)}", classifying(features, NEEDED_BY)
         logits = generated_rows(evaluation, self.samples, self.seed, what, measure)
         self._check(len(logits))
         mean, std = score(logits, self.splits, self.seed)
+        values = {"inception_score": mean}
+        if self.splits > 1:
+            values["inception_score_std"] = std
         return Scores(
-            values={"inception_score": mean, "inception_score_std": std},
+            values=values,
             better={"inception_score": "higher"},
             protocol={
                 "metric": "inception_score",

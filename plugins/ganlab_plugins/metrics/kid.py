@@ -8,7 +8,7 @@ Decisions:
 - The subsets are torch-fidelity's: for each, RandomState(seed) draws first generated and then reference images. With
   equal features and seed the score is the same, up to the rounding of its float32 sums; ours are float64.
 - `kid_std` is the standard deviation over subsets, which overlap: it is the noise of one subset, not a confidence
-  interval. It is not ranked.
+  interval. It is not ranked, and there is none of one subset.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class KID:
         self._check(self.samples, len(evaluation.dataset(self.split).images))
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """Computes `kid`, the mean over subsets, and `kid_std`. Both are nan if a feature is not finite."""
+        """Computes `kid`, the mean over subsets, and of several `kid_std`. Both are nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
         self._check(self.samples, len(dataset.images))
@@ -76,8 +76,11 @@ class KID:
         generated = generated_features(features, evaluation, self.samples, self.seed)
         self._check(len(generated), len(reference))
         mean, std = kernel_distance(generated, reference, self.subsets, self.subset_size, self.seed, evaluation)
+        values = {"kid": mean}
+        if self.subsets > 1:
+            values["kid_std"] = std
         return Scores(
-            values={"kid": mean, "kid_std": std},
+            values=values,
             better={"kid": "lower"},
             protocol={
                 "metric": "kid",

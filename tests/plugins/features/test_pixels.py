@@ -68,6 +68,18 @@ def test_logits_are_the_log_densities_of_isotropic_gaussians(tmp_path):
     assert torch.allclose(found.double(), torch.stack(torch_ones, 1), rtol=1e-5, atol=1e-5)
 
 
+def test_images_without_any_variance_belong_to_their_class(tmp_path):
+    """Classes of one image each, many times over, which differ in one level of one value."""
+    one = noise(1, 3, 32).images.clamp_max(254)
+    other = one.clone()
+    other[0, 0, 0, 0] += 1
+    labels = torch.arange(2).repeat_interleave(7)
+    dataset = ImageDataset(torch.cat([one.repeat(7, 1, 1, 1), other.repeat(7, 1, 1, 1)]), "same", "train", labels)
+    features = classifying(tmp_path, dataset)
+    assert features.belongs(dataset.images).all()
+    assert torch.equal(features.logits(dataset.images).argmax(1), labels)
+
+
 @pytest.mark.parametrize("config", [Ring(), Grid()], ids=["ring", "grid"])
 def test_points_are_classified_and_as_many_belong_as_of_a_gaussian(config, tmp_path):
     """Of a Gaussian in the plane 1 - exp(-r^2 / 2) lie within r standard deviations; rounding hardly moves 3."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -62,13 +63,41 @@ def test_sets_of_one_distribution_score_about_zero_and_not_above_it_only(tmp_pat
     assert abs(sum(scores) / 40) < apart / 20
 
 
+def test_one_subset_has_no_standard_deviation(tmp_path):
+    assert set(metric(subsets=1).evaluate(an_evaluation(tmp_path, images(300, 1))).values) == {"kid"}
+
+
+@pytest.mark.parametrize("shift", [0, 100])
+def test_sets_with_duplicates_are_exact(shift):
+    """Held against fractions, also for a set and itself, where all but 1/n of the kernel's values cancels."""
+    some = some_features(8, 1).float().double() + shift
+    points = torch.cat([some, some[:4], some[:4]])
+
+    def squared_mmd_in_fractions(a: Tensor, b: Tensor) -> Fraction:
+        rows_a, rows_b = ([[Fraction(x) for x in row] for row in rows.tolist()] for rows in (a, b))
+
+        def kernel(x: list[Fraction], y: list[Fraction]) -> Fraction:
+            return (sum((p * q for p, q in zip(x, y, strict=True)), Fraction()) / len(x) + 1) ** 3
+
+        n = len(rows_a)
+        within = sum(
+            kernel(rows[i], rows[j]) for rows in (rows_a, rows_b) for i in range(n) for j in range(n) if i != j
+        )
+        return Fraction(within) / (n * (n - 1)) - 2 * sum(kernel(x, y) for x in rows_a for y in rows_b) / n**2
+
+    largest = float(points.square().sum(1).max() / 6 + 1) ** 3
+    for other in (points, points.flip(0), points * 2):
+        exact = float(squared_mmd_in_fractions(points, other))
+        assert float(squared_mmd(points, other)) == pytest.approx(exact, abs=16 * largest * 1e-15)
+
+
 def test_one_bad_image_makes_the_score_nan_whichever_subsets_are_drawn(tmp_path):
     bad = StubFeatures(poison=math.inf, poisoned=slice(1))
     for fingerprint in ("bad", "healthy"):  # the healthy one's reference is cached, so only generated images are bad
         bad.fingerprint = fingerprint
         evaluation = an_evaluation(tmp_path, images(300, 1))
         metric(features=StubConfig(StubFeatures(fingerprint="healthy"))).evaluate(evaluation)
-        values = metric(subsets=1, subset_size=2, features=StubConfig(bad)).evaluate(evaluation).values
+        values = metric(subsets=2, subset_size=2, features=StubConfig(bad)).evaluate(evaluation).values
         assert math.isnan(values["kid"])
         assert math.isnan(values["kid_std"])
 

@@ -1,8 +1,13 @@
-"""Precision and recall held against torch-fidelity's function, density and coverage against the paper's definition."""
+"""Precision and recall held against torch-fidelity's function, density and coverage against the paper's definition.
+
+Sets whose distances are equal or 0 are held against fractions, which are not rounded.
+"""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,8 +72,104 @@ def test_equal_sets_have_all_of_both(tmp_path):
     same = images(100, 1)
     values = metric().evaluate(an_evaluation(tmp_path, same, same)).values
     assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)
-    # An image that lies just on a ball's edge may be in or out of it by rounding.
-    assert values["density"] == pytest.approx(1, abs=0.02)
+    assert values["density"] == 1
+
+
+def exactly(fake: Tensor, real: Tensor, k: int, k_density: int) -> tuple[float, ...]:
+    """All four values by their definitions, a pair at a time, in fractions: nothing is rounded."""
+    a, b = ([[Fraction(float(x)) for x in row] for row in rows] for rows in (fake, real))
+
+    def squared(x: list[Fraction], y: list[Fraction]) -> Fraction:
+        return sum(((p - q) ** 2 for p, q in zip(x, y, strict=True)), Fraction())
+
+    def radii_of(points: list[list[Fraction]], k: int) -> list[Fraction]:
+        return [sorted(squared(x, y) for y in points)[k] for x in points]  # the first is the point itself
+
+    between = [[squared(x, y) for y in b] for x in a]
+    of_real, of_fake, of_density = radii_of(b, k), radii_of(a, k), radii_of(b, k_density)
+    count = range(len(a))
+    precision = sum(any(between[i][j] <= of_real[j] for j in count) for i in count)
+    recall = sum(any(between[i][j] <= of_fake[i] for i in count) for j in count)
+    inside = [[between[i][j] < of_density[j] for j in count] for i in count]
+    coverage = sum(any(inside[i][j] for i in count) for j in count)
+    total = len(a)
+    return precision / total, recall / total, sum(map(sum, inside)) / (k_density * total), coverage / total
+
+
+def with_duplicates(dim: int) -> Tensor:
+    """40 features (40, dim), of which 25 differ, far from 0: squares of 10^4 beside distances of 1."""
+    some = torch.randn(25, dim, generator=torch.Generator().manual_seed(dim)) / dim**0.5 + 100 / dim**0.5
+    return torch.cat([some, some[:5], some[:5], some[:5]])
+
+
+def barely_different(dim: int) -> Tensor:
+    """40 features (40, dim) that differ in the last bit of single values, as of a collapsed generator."""
+    same = torch.rand(dim, generator=torch.Generator().manual_seed(3)) + 1
+    points = same.repeat(40, 1)
+    for row in range(40):
+        points[row, row % dim] += row % 8 * torch.finfo(torch.float32).eps
+    return points
+
+
+SETS = {
+    "all equal": torch.rand(1, 12, generator=torch.Generator().manual_seed(1)).repeat(40, 1) + 3,
+    "duplicates": with_duplicates(12),
+    "duplicates of many features": with_duplicates(2048),
+    "barely different": barely_different(12),
+    "equally far": torch.eye(40),
+    "on a line": torch.arange(40.0)[:, None] * 0.1 + 1000,
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_against_itself_is_exact(tmp_path: Path, name: str) -> None:
+    points = SETS[name]
+    found = balls(points, points.clone(), 3, 5, an_evaluation(tmp_path))
+    assert found[:2] == (1, 1)
+    if points.shape[1] <= 40:
+        assert found == exactly(points, points, 3, 5)
+
+
+@pytest.mark.parametrize("other", SETS)
+@pytest.mark.parametrize("name", ["duplicates", "barely different"])
+def test_no_value_depends_on_rounding(tmp_path: Path, name: str, other: str) -> None:
+    fake, real = SETS[name], SETS[other]
+    if real.shape != fake.shape:
+        real = torch.cat([fake[:20], fake.roll(1, 1)[20:]])
+    assert balls(fake, real, 3, 5, an_evaluation(tmp_path)) == exactly(fake, real, 3, 5)
+    assert balls(real, fake, 2, 7, an_evaluation(tmp_path)) == exactly(real, fake, 2, 7)
+
+
+def test_few_duplicates_are_torch_fidelitys(tmp_path: Path) -> None:
+    """Up to 25 images torch-fidelity computes distances from differences, more from products."""
+    real = with_duplicates(64)[-24:]
+    fake = torch.cat([real[:12], real[:12] + 1e-3])
+    for a, b in ((real, real), (fake, real), (real[:1].repeat(24, 1), real)):
+        precision, recall, *_ = balls(a, b, 3, 5, an_evaluation(tmp_path))
+        theirs = prc_features_to_metric(a.double(), b.double(), prc_neighborhood=3, verbose=False)
+        assert (precision, recall) == pytest.approx((theirs["precision"], theirs["recall"]), rel=1e-6)
+
+
+def test_ten_black_images_are_precise_and_recalled(tmp_path: Path) -> None:
+    black = torch.zeros(10, 3, 8, 8, dtype=torch.uint8)
+    values = metric(samples=10).evaluate(an_evaluation(tmp_path, black, black)).values
+    assert (values["precision"], values["recall"]) == (1, 1)
+    # A ball of radius 0 has nothing strictly inside, in the code of the paper's authors too.
+    assert (values["density"], values["coverage"]) == (0, 0)
+
+
+def test_doubtful_pairs_alone_give_what_all_pairs_give() -> None:
+    a, b = some_features(30, 1).double(), some_features(40, 2).double()
+    whole = precision_recall.exact_squares(a, b)
+    rounded = whole * (1 + 1e-9)
+    few = torch.zeros(30, 40, dtype=torch.bool)
+    few[3, 5] = few[29, 39] = True
+    precision_recall.compute_exactly(mended := rounded.clone(), few, a, b)
+    assert torch.equal(mended, torch.where(few, whole, rounded))
+    precision_recall.compute_exactly(mended, torch.ones_like(few), a, b)
+    assert torch.equal(mended, whole)
+    precision_recall.compute_exactly(mended, torch.zeros_like(few), a, b)
+    assert torch.equal(mended, whole)
 
 
 def test_a_collapsed_generator_is_precise_and_recalls_nothing(tmp_path):
