@@ -32,7 +32,7 @@ MOST_DIFFERENCES = 20
 """How many differences between a run and the one to resume it as are reported, a line each."""
 
 
-FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", *NO_RESULTS)
+FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", "dataset.left_out_files", *NO_RESULTS)
 """What may change on resume, since the finished steps do not depend on it."""
 
 RELEASE = ("source", "distribution", "version")
@@ -79,6 +79,8 @@ def _refuse_differences(
         environment["step_levers"] = {"joined": training.step_optimizations["joined"]}
     before = _flat(read_toml(path / "experiment.toml")) | _flat(earlier)
     wanted = _flat(table) | _flat(environment)
+    if "dataset.condition_sha256" not in before:  # of a run that began before the labels' hash was recorded
+        wanted.pop("dataset.condition_sha256", None)
     keys = filter(_is_bound, before.keys() | wanted.keys())
     differing = sorted(key for key in keys if before.get(key) != wanted.get(key))
     if differing:
