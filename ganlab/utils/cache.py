@@ -89,7 +89,9 @@ def cache_lock(path: Path, progress: Progress = no_progress) -> Iterator[Excepti
         except (OSError, NotImplementedError) as error:  # NotImplementedError: the file system has no locks
             problem = error
             break
-        report(f"waiting for {time.monotonic() - began:.0f} s: another process makes {path.name}", 0, 0)
+        report(
+            f"waiting for {time.monotonic() - began:.0f} s: another process makes {path.parent.name}/{path.name}", 0, 0
+        )
     try:
         yield problem
     finally:

@@ -153,7 +153,7 @@ def test_waiting_is_reported_and_can_be_ended(tmp_path: Path) -> None:
     with held(tmp_path.glob("*.lock")), pytest.raises(KeyboardInterrupt):
         cached_tensors(tmp_path, "x", cache_work.KEY, lambda: pytest.fail("another computes it"), progress)
     assert time.monotonic() - began < 3
-    assert reports[0] == (f"waiting for 1 s: another process makes {path.name}", 0)
+    assert reports[0] == (f"waiting for 1 s: another process makes {tmp_path.name}/{path.name}", 0)
     cached_tensors(tmp_path, "x", cache_work.KEY, value)  # nothing is left locked
 
 

@@ -17,6 +17,7 @@ from attrs import define
 
 from children import Child, Command
 from ganlab import ImageDataset, Places, Progress, no_progress
+from ganlab.data import memmap
 from ganlab.protocols import build_dataset
 from ganlab.utils.progress import FIRST, paced
 from ganlab_plugins.datasets import _decoded_file
@@ -107,6 +108,22 @@ def test_what_progress_raises_ends_decoding_within_an_image(
     assert len(decoded) <= at_the_end + workers
     assert list((tmp_path / "cache").glob("decoded/*.npy")) == []
     assert list((tmp_path / "cache").glob("decoded/.*")) == []
+
+
+def test_the_check_of_large_cached_images_is_reported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "set" / "0.png", np.zeros((2048, 2048, 3), np.uint8))
+    folder, places = ImageFolder("set", size="original"), Places(tmp_path, tmp_path / "cache")
+    folder.build(places, "train")
+    monkeypatch.setattr("ganlab.utils.progress.FIRST", 0.0)
+    monkeypatch.setattr(memmap, "WINDOW", 2**20)
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("MiB"):
+            assert total == 12
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.build(places, "train", progress)
 
 
 def test_what_is_quick_reports_nothing(tmp_path: Path) -> None:

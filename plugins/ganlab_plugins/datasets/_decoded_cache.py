@@ -130,17 +130,18 @@ def _cached(
 ) -> tuple[MappedImages, list[int]]:
     """The decoded images under a cache key, decoded now if not cached, and the indices of the skipped files."""
     path = cache / "decoded" / f"{digest[:32]}.npy"
-    entry = _read_entry(path, digest)
+    entry = _read_entry(path, digest, progress)
     if entry is None:
         with cache_lock(path, progress) as problem:
-            entry = _read_entry(path, digest)  # another process may have written it meanwhile
+            entry = _read_entry(path, digest, progress)  # another process may have written it meanwhile
             if entry is None:
                 try:
                     entry = _make_entry(path, digest, files, options, progress, is_alone=problem is None)
                 except OSError as error:
+                    cause = one_line(error.strerror or error)
                     raise ComponentError(
-                        f"cannot cache decoded images in {path.parent} ({one_line(error.strerror or error)}); set GANLAB_CACHE to a "
-                        "folder with room that can be written to"
+                        f"cannot cache decoded images in {path.parent} ({cause}); set GANLAB_CACHE to a folder with "
+                        "room that can be written to"
                     ) from error
     images, skipped, deep = entry
     if deep is not None:
@@ -166,7 +167,12 @@ def _make_entry(
     skipped, deep = _write(path, files, options, progress)
     images = MappedImages.open(path)
     found: dict[str, Any] = {"skipped": skipped, "deep": None if deep is None else attrs.asdict(deep)}
-    note = {"key": digest, "fingerprint": images.fingerprint, "found": found, "found_sha256": _hash_of(found)}
+    note = {
+        "key": digest,
+        "fingerprint": images.fingerprint_with(progress),
+        "found": found,
+        "found_sha256": _hash_of(found),
+    }
     write_whole(path.with_suffix(".json"), json.dumps(note))
     return images, skipped, deep
 
@@ -175,7 +181,7 @@ def _hash_of(found: object) -> str:
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
-def _read_entry(path: Path, digest: str) -> _Entry | None:
+def _read_entry(path: Path, digest: str, progress: Progress) -> _Entry | None:
     """A valid entry of the cache of decoded images, or None if there is none under this key or it is damaged."""
     try:
         note = json.loads(path.with_suffix(".json").read_bytes())
@@ -188,7 +194,7 @@ def _read_entry(path: Path, digest: str) -> _Entry | None:
         images = MappedImages.open(path)
     except (OSError, ValueError, RecursionError):
         return None
-    if note.get("fingerprint") != images.fingerprint:
+    if note.get("fingerprint") != images.fingerprint_with(progress):
         return None
     return images, found["skipped"], None if found["deep"] is None else Deep(**found["deep"])
 
