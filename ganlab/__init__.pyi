@@ -75,6 +75,7 @@ from .run.run_folder import RunFolder as RunFolder
 from .testing import Check as Check
 from .testing import check as check
 from .testing import conformance as conformance
+from .utils.cache import cache_lock as cache_lock
 from .utils.cache import cached_tensors as cached_tensors
 from .utils.cache_folder import make_cache_room as make_cache_room
 from .utils.cache_folder import note_cache_use as note_cache_use
@@ -82,11 +83,15 @@ from .utils.errors import ComponentError as ComponentError
 from .utils.errors import GanlabError as GanlabError
 from .utils.errors import UserError as UserError
 from .utils.errors import one_line as one_line
+from .utils.files import file_state as file_state
 from .utils.files import flush_folder as flush_folder
 from .utils.files import write_whole as write_whole
 from .utils.hashing import file_sha256 as file_sha256
 from .utils.hashing import tensors_sha256 as tensors_sha256
 from .utils.interval import Interval as Interval
 from .utils.memory import FittingBatches as FittingBatches
+from .utils.progress import Progress as Progress
+from .utils.progress import no_progress as no_progress
+from .utils.progress import paced as paced
 
 __version__: str

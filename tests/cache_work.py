@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import filelock
 import torch
 
 from ganlab.utils.cache import cached_tensors
@@ -63,9 +64,9 @@ def want_tensors(root: Path, stops: str) -> None:
 
 def want_images(root: Path, stops: str) -> None:
     """Asks for decoded images, and stops at the third file, or before the file gets its name, until it may go on."""
-    from ganlab_plugins.datasets import _decoded_cache
+    from ganlab_plugins.datasets import _decoded_cache, _decoded_file
 
-    decode, fsync = _decoded_cache.decode_image, os.fsync
+    decode, fsync = _decoded_file.decode_image, os.fsync
 
     def slow_decode(path: Path, *options: int) -> object:
         if path.name == "2.png":
@@ -79,7 +80,7 @@ def want_images(root: Path, stops: str) -> None:
             wait(root, "stopped")
         fsync(descriptor)
 
-    _decoded_cache.decode_image = slow_decode  # type: ignore[assignment]
+    _decoded_file.decode_image = slow_decode  # type: ignore[assignment]
     os.fsync = slow_fsync
     note(root / "started")
     names = [f"{number}.png" for number in range(4)]
@@ -100,9 +101,46 @@ def with_little_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 
 
+def without_locks() -> None:
+    """As on some network file systems."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise NotImplementedError("the file system has no locks")
+
+    filelock.FileLock.acquire = refuse  # type: ignore[method-assign]
+
+
+LIMITS = {"no rights": without_rights, "no room": with_little_room, "no locks": without_locks}
+
+
+def asks_for_images(root: Path, limit: str, times: int) -> int:
+    """Asks for decoded images; prints how many were decoded, or why there are none. 0 where each answer was right."""
+    from ganlab import ComponentError
+    from ganlab_plugins.datasets import _decoded_cache, _decoded_file
+
+    LIMITS.get(limit, int)()
+    decode, decoded = _decoded_file.decode_image, []
+
+    def counted(path: Path, *options: int) -> object:
+        decoded.append(path)
+        return decode(path, *options)
+
+    _decoded_file.decode_image = counted  # type: ignore[assignment]
+    names = [f"{number}.png" for number in range(4)]
+    for _ in range(times):
+        try:
+            images = _decoded_cache.decode_files(root / "set", names, size=2, cache=root / "cache")
+        except ComponentError as error:
+            sys.stdout.write(f"{error}\n")
+        else:
+            assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    sys.stdout.write(f"decoded {len(decoded)}\n")
+    return 0
+
+
 def asks(root: Path, limit: str, times: int) -> int:
     """Asks for the tensors where they cannot be written; prints each warning. 0 where each answer was right."""
-    {"no rights": without_rights, "no room": with_little_room}.get(limit, int)()
+    LIMITS.get(limit, int)()
     computed = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

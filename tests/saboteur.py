@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import datetime
+import fcntl
 import io
 import os
 import resource
@@ -192,6 +193,35 @@ def cut_off() -> None:
 
     socket.socket.connect = socket.socket.connect_ex = refused  # type: ignore[assignment]
     socket.getaddrinfo = refused  # type: ignore[assignment]
+
+
+def slow_decoding(seconds: float) -> None:
+    """Decoding an image takes so long."""
+    from ganlab_plugins.datasets import _decoded_file
+
+    plain = _decoded_file.decode_image
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(seconds)
+        return plain(*arguments)
+
+    _decoded_file.decode_image = slow
+
+
+def hold_lock(mark: Path) -> None:
+    """The lock of decoded images is held, as by another process; `mark` says since when."""
+    from ganlab_plugins.datasets import _decoded_cache
+
+    plain = _decoded_cache.cache_lock
+
+    def held(path: Path, *rest: Any) -> Any:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # By a descriptor that filelock does not know of.
+        fcntl.flock(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+        mark.write_text(str(time.time()))
+        return plain(path, *rest)
+
+    _decoded_cache.cache_lock = held
 
 
 @contextmanager

@@ -6,6 +6,7 @@ tests/plugins/metrics/test_parity.py holds the command against torch-fidelity on
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from ganlab import load_run
+from ganlab.data.npz import read_npz
 from ganlab.run.records import read_records
 from ganlab.viz.image_grid import encode_png
 
@@ -156,7 +158,7 @@ def test_lines_for_people(ganlab: Command) -> None:
         (["nothing.npz", "--against", "digits"], "nothing.npz: no such file"),
         (["broken.npz", "--against", "digits"], "broken.npz: is no whole .npz file"),
         (["text.npz", "--against", "digits"], "text.npz: is no whole .npz file; write one with numpy.savez"),
-        (["floats.npz", "--against", "digits"], "floats.npz: images is float64 (4, 8, 8, 1); wanted uint8"),
+        (["floats.npz", "--against", "digits"], "floats.npz: images is float64 (4, 8, 8, 1) from 0 to 25"),
         (["one.npz", "--against", "digits"], "one.npz: 1 images; a score needs at least 2"),
         (["empty", "--against", "digits"], "contains no images"),
         (["mixed", "--against", "digits"], "1.png: 9x9 pixels, but 0.png has 8x8"),
@@ -225,3 +227,82 @@ def test_many_processes_score_what_one_does(ganlab: Command) -> None:
         assert other["value"] == pytest.approx(one["value"], rel=1e-5, abs=1e-7)
         assert other["protocol"] == one["protocol"]
     assert [r["protocol"]["generated"] for r in together] == [31] * len(together)
+
+
+def test_an_archive_with_channels_first_is_understood(ganlab: Command) -> None:
+    images = noise(30, channels=3, size=16)
+    write_folder(Path("real"), noise(24, channels=3, size=16))
+    write_npz(Path("last.npz"), images)
+    np.savez("first.npz", images=images.numpy())
+    of = ("--against", "real", "--metric", "fid", "--features", "pixels")
+    last, first = (scored(ganlab, path, *of)[0] for path in ("last.npz", "first.npz"))
+    assert last["value"] == first["value"]
+    assert last["images"]["fingerprint"] == first["images"]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((4, 3, 8, 8), (4, 3, 8, 8)),
+        ((4, 1, 8, 9), (4, 1, 8, 9)),
+        ((4, 8, 9, 3), (4, 3, 8, 9)),
+        ((4, 3, 8, 1), (4, 1, 3, 8)),  # both could be; the last axis is the usual one
+        ((4, 3, 3, 3), (4, 3, 3, 3)),
+        ((4, 2, 1, 1), (4, 1, 2, 1)),
+        ((4, 8, 8, 4), (4, 4, 8, 8)),
+        ((4, 4, 8, 8), (4, 8, 4, 8)),
+    ],
+)
+def test_which_axis_of_an_archive_is_that_of_channels(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    pixels = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
+    np.savez("a.npz", images=pixels)
+    found = read_npz(Path("a.npz"))
+    assert tuple(found.shape) == wanted
+    is_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
+    assert np.array_equal(found.numpy(), pixels if is_first else pixels.transpose(0, 3, 1, 2))
+
+
+def test_four_channels_first_are_understood_where_the_reference_has_four() -> None:
+    np.savez("a.npz", images=np.zeros((5, 4, 8, 8), np.uint8))
+    assert tuple(read_npz(Path("a.npz"), 4).shape) == (5, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "against", "advice"),
+    [
+        ((30, 3, 16, 16), "real", ""),  # of 16 pixels, as the reference
+        ((30, 3, 9, 9), "real", "; --set dataset.size=9 resizes the reference"),
+        ((30, 1, 16, 16), "real", "; --set dataset.channels=1 gives the reference this shape"),
+        ((30, 1, 9, 9), "real", "; --set dataset.channels=1 --set dataset.size=9 gives the reference this shape"),
+        ((30, 3, 9, 12), "real", None),  # no option makes that of squares
+        ((30, 16, 16, 4), "real", None),  # a folder of images has 1 or 3 channels
+        ((30, 3, 8, 8), "digits", None),  # digits are grey, and have no such option
+    ],
+)
+def test_advice_is_what_would_be_accepted(
+    shape: tuple[int, ...], against: str, advice: str | None, ganlab: Command
+) -> None:
+    """Each piece of advice is followed."""
+    write_folder(Path("real"), noise(24, channels=3, size=16))
+    np.savez("a.npz", images=np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    arguments = ["score", "a.npz", "--against", against, "--metric", "fid", "--features", "pixels"]
+    code, _, said = ganlab(*arguments)
+    assert "dataset.channels=16" not in said
+    if advice == "":
+        assert code == 0, said
+        return
+    assert code == 2
+    (line,) = said.splitlines()
+    assert line.partition("; ")[2] == ("" if advice is None else advice[2:])
+    if advice is not None:
+        assert ganlab(*arguments, *advice[2:].split(" ")[: 2 * advice.count("--set")])[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_score_file_as_powershell_redirects_it_can_be_compared(encoding: str, ganlab: Command) -> None:
+    write_npz(Path("a.npz"), noise(30))
+    records = scored(ganlab, "a.npz", "--against", "digits", *QUICK)
+    Path("a.json").write_bytes(json.dumps(records).encode(encoding))
+    code, out, said = ganlab("compare", "a.json", "--json")
+    assert code == 0, said
+    assert f"{records[0]['value']}" in out

@@ -82,7 +82,7 @@ def _cached_component_names(context: CompletionContext) -> dict[str, Completions
     from ganlab.utils.paths import places
 
     named = _plugin_files_of_line(context)
-    key = json.dumps([[str(origin), *_file_state(origin.file)] for origin, _ in plugin_sources(named)])
+    key = json.dumps([[str(origin), _state_of(origin.file)] for origin, _ in plugin_sources(named)])
     kept = places().cache / "completion.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(kept.read_text(encoding="utf-8"))
@@ -98,6 +98,7 @@ def _cached_component_names(context: CompletionContext) -> dict[str, Completions
     return names
 
 
-def _file_state(file: Path | None) -> tuple[int, int]:
-    status = file.stat() if file is not None and file.is_file() else None
-    return (status.st_mtime_ns, status.st_size) if status else (0, 0)
+def _state_of(file: Path | None) -> str:
+    from ganlab.utils.files import file_state
+
+    return file_state(file.stat()) if file is not None and file.is_file() else ""

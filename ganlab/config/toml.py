@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -28,6 +29,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{quote(where)}: cannot be read: {error}") from None
     if len(data) > MAX_BYTES:
         raise UserError(f"{where}: has more than {MAX_BYTES:,} bytes; an experiment file has at most as many")
+    if (encoding := wide_encoding(data)) is not None:
+        raise UserError(f"{where}: not UTF-8 text but {encoding}; save it as UTF-8")
+    if data and not data.strip(b"\0"):  # as some crashes leave a file
+        raise UserError(f"{where}: holds only zero bytes; restore it from a copy")
     try:
         text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
@@ -36,6 +41,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         return parse_toml(text, where)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where}: not valid TOML: {one_line(error)}") from None
+
+
+def wide_encoding(data: bytes) -> str | None:
+    """For TOML text: "UTF-16" or "UTF-32" if bytes look like it, with or without a byte order mark; else None."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    # TOML's signs and keys are ASCII, whose other bytes are 0 in these; no text in UTF-8 has a 0.
+    zeros = sum(data[place::4].count(0) * 12 > len(data) for place in range(4))  # more than a third of every fourth
+    return {2: "UTF-16", 3: "UTF-32"}.get(zeros)
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ class ImageDataset:
     """A data set in one tensor: images uint8 (N, C, H, W), and class labels int64 (N,) or None.
 
     `classes` are the names of the classes in the order of their labels. `skipped` is the number of images whose files
-    could not be read.
+    could not be read. `left_out` counts the files that were not taken for images, by the endings of their names.
     """
 
     images: Tensor = field(repr=False)
@@ -31,6 +32,7 @@ class ImageDataset:
     condition: Tensor | None = field(default=None, repr=False)
     classes: tuple[str, ...] = ()
     skipped: int = 0
+    left_out: Mapping[str, int] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:

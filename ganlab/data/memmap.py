@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ganlab.utils.errors import GanlabError, one_line
+from ganlab.utils.progress import Progress, no_progress, paced
 
 WINDOW = 2**24
 """Bytes that may be read through a map before its pages are released, and bytes that are read at a time."""
@@ -98,9 +99,16 @@ class MappedImages(Tensor):
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of the mapped images' shape and pixels, read from the file in one pass."""
-        digest = hashlib.sha256(str(tuple(self.shape)).encode())
+        return self.fingerprint_with(no_progress)
+
+    def fingerprint_with(self, progress: Progress) -> str:
+        """The fingerprint of mapped images, which `progress` is told of while the file is read; it is kept."""
+        digest, report, done = hashlib.sha256(str(tuple(self.shape)).encode()), paced(progress), 0
         for part in self._pixels():
             digest.update(part)
+            done += part.nbytes
+            report("MiB of images verified", done // 2**20, self.nbytes // 2**20)
+        self.__dict__["fingerprint"] = digest.hexdigest()
         return digest.hexdigest()
 
     def _pixels(self) -> Iterator[memoryview]:

@@ -6,6 +6,7 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,12 @@ _NO_ARRAYS = (
 )
 
 
-def read_npz(path: Path) -> Tensor:
-    """Reads the images of an .npz file: its array `images`, or the first, uint8 (N, H, W, C), as uint8 (N, C, H, W)."""
+def read_npz(path: Path, channels: int = 3) -> Tensor:
+    """Reads the images of an .npz file: its array `images`, or the first, as uint8 (N, C, H, W).
+
+    They are uint8 (N, H, W, C), or (N, C, H, W) if only the second axis can be that of channels: there are 1 or 3 of
+    them, or as many as `channels`. Raises UserError.
+    """
     try:
         if not zipfile.is_zipfile(path) and path.is_file():
             raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")
@@ -38,5 +43,20 @@ def read_npz(path: Path) -> Tensor:
     if not isinstance(array, np.ndarray):  # what lies in the archive is no .npy file
         raise UserError(f"{path}: {one_line(name, 60)} is no array; write the file with numpy.savez")
     if array.dtype != np.uint8 or array.ndim != 4:
-        raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; wanted uint8 (N, height, width, channels)")
-    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+        values = _range_of(array)
+        raise UserError(
+            f"{path}: {name} is {array.dtype} {array.shape}{values}; wanted uint8, 0 to 255, (N, height, width, "
+            "channels) or (N, channels, height, width)"
+        )
+    images = torch.from_numpy(array)
+    known = {1, 3, channels}
+    if array.shape[1] in known and array.shape[3] not in known:
+        return images.contiguous()
+    return images.permute(0, 3, 1, 2).contiguous()
+
+
+def _range_of(array: np.ndarray[Any, Any]) -> str:
+    """The range of an .npz file's numbers in words: it shows how they would have to be scaled to 0 to 255."""
+    if not array.size or array.dtype.kind not in "uif":
+        return ""
+    return f" from {array.min():.4g} to {array.max():.4g}"

@@ -15,6 +15,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import condition_as_input
 from ganlab.evaluation.sampling import BATCH, sample
-from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
+from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores, build_dataset
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
+from ganlab.utils.hashing import tensors_sha256
+from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, preserve_random_state
 
 FLOOR_FORMAT = 2
@@ -36,12 +39,6 @@ FLOOR_FORMAT = 2
 
 Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]
 """Yields uint8 batches (n, C, H, W) for a count and a seed, each with its conditions or None."""
-
-Progress = Callable[[str, int, int], None]
-
-
-def _no_progress(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 def subset_batches(
@@ -82,12 +79,12 @@ class Evaluator:
         self._known: dict[str, dict[str, Any] | None] = {}
         self._missing: set[str] = set()
 
-    def dataset(self, split: str) -> Dataset:
+    def dataset(self, split: str, progress: Progress = no_progress) -> Dataset:
         if split not in self._splits:
-            self._splits[split] = self._config.build(self.places, split)
+            self._splits[split] = build_dataset(self._config, self.places, split, progress)
         return self._splits[split]
 
-    def prepare(self, metric: Metric, progress: Progress = _no_progress) -> None:
+    def prepare(self, metric: Metric, progress: Progress = no_progress) -> None:
         """The evaluator prepares a metric, which loads what it needs or raises ComponentError before training."""
         if hasattr(metric, "prepare"):
             with preserve_random_state():
@@ -128,7 +125,7 @@ class Evaluator:
         return Evaluation(
             generated=lambda count, seed: (batch for batch, _ in conditioned(count, seed)),
             conditioned=conditioned,
-            dataset=self.dataset,
+            dataset=partial(self.dataset, progress=progress),
             device=self.device,
             places=self.places,
             progress=progress,
@@ -147,13 +144,15 @@ class Evaluator:
         if split in self._missing:
             return None
         try:
-            real = self.dataset(split)
+            real = self.dataset(split, progress)
         except ComponentError:
             self._missing.add(split)
             return None
         # A protocol has everything that a score depends on except the images. The metric's options are in the key too,
         # since a third-party metric may omit one from its protocol.
         key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
+        if real.condition is not None:  # a file that moved to another class's folder may leave the pixels as they are
+            key["condition"] = tensors_sha256({"condition": real.condition})
         text = json.dumps(key, sort_keys=True)
         if text not in self._known:
             # Not split between ranks: the ranks that wait for the cache's lock could not take part.
@@ -167,7 +166,7 @@ class Evaluator:
                 return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
             try:
-                found = cached_tensors(self.places.cache / "floor", "floor", key, compute)
+                found = cached_tensors(self.places.cache / "floor", "floor", key, compute, progress)
             except ComponentError as error:
                 warnings.warn(f"{protocol.get('metric')}: no floor from real images: {error}", stacklevel=2)
                 self._known[text] = None
@@ -211,7 +210,7 @@ class MetricRunner:
             self._shared[key] = compute()
         return self._shared[key]
 
-    def score(self, metric: Metric, suffix: str = "", progress: Progress = _no_progress) -> list[dict[str, Any]]:
+    def score(self, metric: Metric, suffix: str = "", progress: Progress = no_progress) -> list[dict[str, Any]]:
         """The evaluator's records of a metric, one per value: name, value, better direction, floor, protocol, seconds.
 
         `suffix` is appended to the values' names, to distinguish two metrics of the same name.

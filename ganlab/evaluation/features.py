@@ -140,7 +140,7 @@ def cached_reference(
     `also` is what else the result depends on.
     """
     key = {"format": REFERENCE_FORMAT, "features": about_features(features), "reference": about_reference(dataset)}
-    return cached_tensors(evaluation.places.cache / "reference", kind, {**key, **also}, compute)
+    return cached_tensors(evaluation.places.cache / "reference", kind, {**key, **also}, compute, evaluation.progress)
 
 
 def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor]:

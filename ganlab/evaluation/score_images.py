@@ -10,7 +10,8 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progre
 from ganlab.plugin.fields import component, components
 from ganlab.plugin.loader import load_plugins
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, DatasetConfig, Metric, Places
+from ganlab.protocols import Dataset, DatasetConfig, Metric, Places, build_dataset
 from ganlab.utils import distributed
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean
 from ganlab.utils.paths import places
+from ganlab.utils.progress import Progress
+from ganlab.viz.progress import progress_bar
 
 IMAGE_FOLDER = "image_folder"
 """The name of the data set component that reads a folder of images."""
@@ -73,13 +76,15 @@ def score_images(
         table["features"] = {"name": features}
     for text in overrides:
         apply_override(table, *parse_override(text))
+    chosen = copy.deepcopy(table["dataset"])
     wanted = _build_components(table, registry)
     where = places()
-    try:
-        reference = wanted.dataset.build(where, "train")
-    except ComponentError as error:
-        raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
-    made = _load_images(images, reference, wanted.dataset, registry, where)
+    with progress_bar() as progress_of:
+        try:
+            reference = build_dataset(wanted.dataset, where, "train", progress_of(against))
+        except ComponentError as error:
+            raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
+        made = _load_images(images, reference, chosen, registry, where, progress_of(str(images)))
     metrics = []
     for index, (metric, entry) in enumerate(zip(wanted.metric, table["metric"], strict=True)):
         if hasattr(metric, "samples") and "samples" not in entry:
@@ -127,32 +132,52 @@ def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
     return wanted
 
 
-def _load_images(path: Path, reference: Dataset, config: Any, registry: Registry, where: Places) -> ImageDataset:
-    """Loads the images to score; raises UserError if their shape is not the reference's."""
+def _load_images(
+    path: Path, reference: Dataset, chosen: Any, registry: Registry, where: Places, progress: Progress
+) -> ImageDataset:
+    """Loads the images to score; raises UserError if their shape is not the reference's.
+
+    `chosen` is the reference's TOML table.
+    """
     _, channels, height, width = reference.images.shape
-    known = attrs.fields_dict(type(config))
     if path.is_dir():
         table = {"name": IMAGE_FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
         try:
-            images = TableConverter(registry).component("dataset", table).build(where, "train").images
+            config: DatasetConfig = TableConverter(registry).component("dataset", table)
+            images = build_dataset(config, where, "train", progress).images
         except ComponentError as error:
             raise UserError(*str(error).splitlines()) from None
         except InvalidTable as error:
             raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
     elif path.suffix == ".npz":
-        images = read_npz(path)
+        images = read_npz(path, channels)
     else:
         raise UserError(f"{path}: expected a folder of images or an .npz file")
     if len(images) < 2:
         raise UserError(f"{path}: {len(images)} images; a score needs at least 2")
     if tuple(images.shape[1:]) != (channels, height, width):
-        own = "x".join(map(str, images.shape[1:]))
-        its = "x".join(map(str, (channels, height, width)))
-        size = f"; --set dataset.size={images.shape[2]} resizes the reference"
-        if images.shape[1] != channels:
-            size = f"; --set dataset.channels={images.shape[1]}" if "channels" in known else ""
-        raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{size}")
+        own, its = ("x".join(map(str, shape[1:])) for shape in (images.shape, reference.images.shape))
+        advice = _advice(images.shape, reference, chosen, registry)
+        raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{advice}")
     return ImageDataset(images, path.name)
+
+
+def _advice(shape: Sequence[int], reference: Dataset, chosen: Mapping[str, Any], registry: Registry) -> str:
+    """What would give the reference the shape (N, C, H, W) of the images to score, if its data set has such options."""
+    _, channels, height, width = shape
+    wanted: dict[str, int] = {}
+    if channels != reference.images.shape[1]:
+        wanted["channels"] = channels
+    if (height, width) != tuple(reference.images.shape[2:]):
+        if height != width:
+            return ""
+        wanted["size"] = height
+    try:
+        TableConverter(registry).component("dataset", copy.deepcopy({**chosen, **wanted}))
+    except InvalidTable:
+        return ""
+    options = " ".join(f"--set dataset.{name}={value}" for name, value in wanted.items())
+    return f"; {options} {'resizes the reference' if list(wanted) == ['size'] else 'gives the reference this shape'}"
 
 
 DEFAULT_METRIC = "fid"

@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
@@ -147,12 +147,26 @@ def _module_file(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin else None
 
 
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """A loader of plugin files that compiles the source each time.
+
+    Python's own bytecode cache looks only at a file's length and modification time, in seconds, so after a small change
+    it could run the old code.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
 def _import_file(file: Path) -> ModuleType:
     """Imports a plugin file under a unique module name, so that it shadows no other module."""
     name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python file")
+    if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+        spec.loader = _SourceLoader(name, str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # decorators such as attrs.frozen look up the module of a class
     spec.loader.exec_module(module)

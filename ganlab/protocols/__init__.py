@@ -21,6 +21,8 @@ from __future__ import annotations
 from ganlab.protocols.augmentation import Augmentation as Augmentation
 from ganlab.protocols.dataset import Dataset as Dataset
 from ganlab.protocols.dataset import DatasetConfig as DatasetConfig
+from ganlab.protocols.dataset import ReportingDatasetConfig as ReportingDatasetConfig
+from ganlab.protocols.dataset import build_dataset as build_dataset
 from ganlab.protocols.features import Features as Features
 from ganlab.protocols.features import FeaturesConfig as FeaturesConfig
 from ganlab.protocols.launcher import Launcher as Launcher

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from ganlab.utils.paths import Places
+from ganlab.utils.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +39,10 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """A data set's protocol, its configuration: its options in the experiment file, and `build`."""
+    """A data set's protocol, its configuration: its options in the experiment file, and `build`.
+
+    A data set that may take long to load declares `progress` as in `ReportingDatasetConfig`.
+    """
 
     def build(self, places: Places, split: str, /) -> Dataset:
         """A data set's protocol: loads the split "train" or "test", and downloads it first where that is possible.
@@ -45,3 +50,21 @@ class DatasetConfig(Protocol):
         Raises `ComponentError` for missing or unreadable data, or for a split that does not exist.
         """
         ...
+
+
+class ReportingDatasetConfig(Protocol):
+    """A data set's protocol, its configuration, where `build` reports its progress: optional.
+
+    While it works, `build` calls `progress(what, done, total)` several times a second, from the main thread. What that
+    raises (KeyboardInterrupt, once a signal has asked the run to stop) ends the loading.
+    """
+
+    def build(self, places: Places, split: str, progress: Progress = ...) -> Dataset: ...
+
+
+def build_dataset(config: DatasetConfig, places: Places, split: str, progress: Progress) -> Dataset:
+    """Builds a data set, with `progress` where its configuration is a `ReportingDatasetConfig`."""
+    build: Any = config.build
+    if "progress" in inspect.signature(build).parameters:
+        return cast("ReportingDatasetConfig", config).build(places, split, progress=progress)
+    return config.build(places, split)

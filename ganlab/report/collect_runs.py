@@ -82,7 +82,7 @@ def _runs_below(path: Path) -> Iterable[ComparedRun]:
 def _read_score_file(path: Path) -> list[dict[str, Any]]:
     """Collects the records of a file of `ganlab score --json` for a comparison."""
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = json.loads(path.read_bytes())  # also in UTF-16, as some shells write what is redirected to a file
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as the JSON of `ganlab score` ({one_line(error)})") from None
     if not isinstance(records, list) or not records or not all(map(_is_record, records)):

@@ -15,6 +15,7 @@ from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import Plugins
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
+from ganlab.utils.hashing import tensors_sha256
 
 
 def versions() -> dict[str, str]:
@@ -34,6 +35,7 @@ def processor() -> str:
 def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device, dataset = training.game.device, training.dataset
+    condition = dataset.condition
     used = TableConverter(plugins.registry).components_in(experiment)
     return {
         "versions": versions(),
@@ -47,6 +49,9 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
             "split": dataset.split,
             "count": len(dataset.images),
             "skipped": getattr(dataset, "skipped", 0),
+            "left_out_files": dict(getattr(dataset, "left_out", {})),
             "fingerprint": dataset.fingerprint,
+            # Apart from the pixels: a file that moved to another class's folder may leave those as they are.
+            "condition_sha256": None if condition is None else tensors_sha256({"condition": condition}),
         },
     }

@@ -35,7 +35,7 @@ MOST_DIFFERENCES = 20
 """How many differences between a run and the one to resume it as are reported, a line each."""
 
 
-FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", *NO_RESULTS)
+FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", "dataset.left_out_files", *NO_RESULTS)
 """What may change on resume, since the finished steps do not depend on it."""
 
 RELEASE = ("source", "distribution", "version")
@@ -141,6 +141,8 @@ def _differences(
         earlier["step_levers"] = {"joined": optimizations["joined"]}
         environment["step_levers"] = {"joined": training.step_optimizations["joined"]}
     had, wanted = _flat(before) | _flat(earlier), _flat(table) | _flat(environment)
+    if "dataset.condition_sha256" not in had:  # of a run that began before the labels' hash was recorded
+        wanted.pop("dataset.condition_sha256", None)
     keys = filter(_is_bound, (had.keys() | wanted.keys()) - locations)
     differing = sorted(key for key in keys if had.get(key) != wanted.get(key))
     was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (had, wanted))

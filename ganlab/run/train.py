@@ -23,7 +23,7 @@ from attrs import frozen
 
 from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.config.schema import Experiment
-from ganlab.evaluation.evaluator import Evaluator, Progress
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
 from ganlab.run.callbacks.callback_list import CallbackList
@@ -54,6 +54,7 @@ from ganlab.utils.device import pick_device
 from ganlab.utils.errors import CannotWrite, ComponentError, UserError, one_line
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
+from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.signals import StopRequest
 from ganlab.viz.progress import ProgressView, progress_bar
 
@@ -152,6 +153,7 @@ def open_run(
 
     earlier = dict(folder.info)
     training, evaluator = build_run(request, experiment, plugins, device, progress)
+    view.progress("", 0, 0)
     environment = run_environment(experiment, plugins, training)
     toml = experiment_to_toml(experiment, plugins)
     table = tomllib.loads(toml)
@@ -195,16 +197,16 @@ def build_run(
     experiment: Experiment,
     plugins: Plugins,
     device: torch.device,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[Training, Evaluator]:
     """Before a run trains, builds what trains and what scores; an error names the experiment's file or the plugin."""
     where = places()
     with CatchPluginErrors() as guard:
-        training = build(experiment, plugins.registry, where, device)
+        training = build(experiment, plugins.registry, where, device, progress)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:
-                evaluator.prepare(metric, *([progress] if progress else []))
+                evaluator.prepare(metric, progress)
             except ComponentError as error:
                 raise UserError(f"metric[{index}]: {error}") from None
         for index, tracker in enumerate(experiment.tracker):

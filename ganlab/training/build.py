@@ -20,7 +20,7 @@ from ganlab.data.dataset import image_spec
 from ganlab.data.loader import BatchLoader
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent
+from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent, build_dataset
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
@@ -32,17 +32,27 @@ from ganlab.training.train_step import TrainStep, two_player_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
 from ganlab.utils.errors import UserError
+from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
 
 
-def build(experiment: Experiment, registry: Registry, places: Places, device: torch.device) -> Training:
-    """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit."""
+def build(
+    experiment: Experiment,
+    registry: Registry,
+    places: Places,
+    device: torch.device,
+    progress: Progress = no_progress,
+) -> Training:
+    """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit.
+
+    While the data set loads, `progress` is called, and may raise KeyboardInterrupt to end it.
+    """
     problems: list[str] = []
     train = experiment.train
 
     # Load the data set, and resolve the components of the train step.
     with collect_component_errors(problems, "dataset"):
-        dataset = experiment.dataset.build(places, "train")
+        dataset = build_dataset(experiment.dataset, places, "train", progress)
     components = resolve_step_components(experiment, registry, device, problems)
     _raise(problems)
     images = image_spec(dataset)

@@ -17,6 +17,16 @@ from pathlib import Path
 from ganlab.utils.errors import CannotWrite
 
 
+def file_state(found: os.stat_result) -> str:
+    """The state of a file, as text: another one where its content may have changed, without reading it.
+
+    It is made of the length, the modification time, the time of the last change (ctime) and the inode. An archive that
+    is unpacked over a folder restores names, lengths and modification times; ctime and inode cannot be restored. A file
+    that was copied or moved, or whose mode was changed, has another state too.
+    """
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
 def flush_folder(folder: Path) -> None:
     """Flushes a folder's entries to disk (fsync); before that a rename may be lost in a crash."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -86,6 +86,11 @@ def _floor_note(record: Mapping[str, Any]) -> str:
     return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
 
 
+def _amount_done(what: str, done: int, total: int) -> str:
+    """Progress display: how much is done, where it is known."""
+    return f"{what}: {done:,}/{total:,}" if total else what
+
+
 @define
 class PlainView:
     """Terminal progress as plain lines, at most one every few seconds."""
@@ -126,7 +131,7 @@ class PlainView:
         now = time.monotonic()
         if what and now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
-            self.line(f"{what}: {done:,}/{total:,}")
+            self.line(_amount_done(what, done, total))
 
     def line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -192,7 +197,7 @@ class LiveView:
         self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{_floor_note(record)}"
 
     def progress(self, what: str, done: int, total: int) -> None:
-        self._doing = f"{what}: {done:,}/{total:,}" if what else ""
+        self._doing = _amount_done(what, done, total) if what else ""
 
     def line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -210,7 +215,7 @@ def progress_bar() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]
 
         def progress_of(name: str) -> Callable[[str, int, int], None]:
             def progress(what: str, done: int, total: int) -> None:
-                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=total)
+                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=total or None)
                 if is_first_rank and not has_bar:
                     plain.progress(f"{name}: {what}", done, total)
 

@@ -273,7 +273,8 @@ def test_a_note_that_names_other_files_as_left_out_is_not_believed(other: dict[s
     names = folder_of_images(tmp_path)
     decode_readable_files(tmp_path, names, size=2, cache=tmp_path)
     (note,) = (tmp_path / "decoded").glob("*.json")
-    note.write_text(json.dumps({**json.loads(note.read_text()), **other}))
+    read = json.loads(note.read_text())
+    note.write_text(json.dumps({**read, "found": {**read["found"], **other}}))
     assert decode_readable_files(tmp_path, names, size=2, cache=tmp_path)[1] == [2]
 
 

@@ -25,7 +25,7 @@ from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.load import experiment_from_table, load_experiment
 from ganlab.config.overrides import parse_override
 from ganlab.config.schema import Train
-from ganlab.config.toml import read_toml
+from ganlab.config.toml import read_toml, wide_encoding
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from ganlab.sweep.plan import load_sweep
@@ -456,3 +456,28 @@ def test_any_sweep_reads_its_own_name_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "good.toml").write_text(experiment())
     (tmp_path / "s.toml").write_text('base = "good.toml"\n[variants.a]\nloss = "bce"\n')
     assert load_sweep(tmp_path / "s.toml").name == "s"
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_a_file_in_another_encoding_is_told_its_name(
+    encoding: str, command: str, ganlab: Command, tmp_path: Path
+) -> None:
+    """With a byte order mark ("utf-16") and without one."""
+    file = tmp_path / "x.toml"
+    file.write_bytes(("# Größe, ширина, 高さ\n" + experiment()).encode(encoding))
+    code, _, said = ganlab(command, file)
+    assert code == 2
+    assert said == f"{file}: not UTF-8 text but {encoding[:6].upper()}; save it as UTF-8\n"
+
+
+def test_a_file_of_zeros_is_called_that(ganlab: Command, tmp_path: Path) -> None:
+    """As some file systems leave one after a crash."""
+    (tmp_path / "x.toml").write_bytes(bytes(4096))
+    code, _, said = ganlab("run", tmp_path / "x.toml")
+    assert (code, said) == (2, f"{tmp_path / 'x.toml'}: holds only zero bytes; restore it from a copy\n")
+
+
+@pytest.mark.parametrize("text", ["", "a", "é = 1", "x = '\0'", "# 高さ" * 500, "x = 1\n" * 3])
+def test_text_in_utf_8_is_not_taken_for_another_encoding(text: str) -> None:
+    assert wide_encoding(text.encode()) is None

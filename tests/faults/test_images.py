@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ganlab import ComponentError, ImageDataset, Places
+from ganlab_plugins.datasets._image_decoding import image_extensions, known_formats
 from ganlab_plugins.datasets.image_folder import ImageFolder
 from image_files import noise, save
 
@@ -199,3 +200,139 @@ def test_data_sets_that_skip_nothing_say_so(
 ) -> None:
     assert ganlab("run", write(table), "--out", tmp_path / "r")[0] == 0
     assert json.loads((tmp_path / "r" / "run.json").read_text())["dataset"]["skipped"] == 0
+
+
+# What is an image -----------------------------------------------------------------------------------------------------
+
+
+# By the place in this list, images are black, nearly black and so on.
+NAMED_AS_IMAGES = {
+    **{"a.jfif": "JPEG", "b.jpe": "JPEG", "c.JPG": "JPEG", "d.avif": "AVIF", "e.tif": "TIFF", "f.TIFF": "TIFF"},
+    **{"g.PNG": "PNG", "h.apng": "PNG", "i.pnm": "PPM", "j.WebP": "WEBP", "k": "PNG", "l": "GIF"},
+}
+
+
+def written(folder: Path, name: str, format: str, value: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("wb") as stream:
+        Image.new("RGB", (8, 8), (value, value, value)).save(stream, format)
+
+
+def test_pillow_says_what_is_an_image(places: Places) -> None:
+    """By every extension that it knows for a format, in letters of any size, and by the content if there is none."""
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    for place, (name, format) in enumerate(NAMED_AS_IMAGES.items()):
+        written(places.data / "set", name, format, 20 * place)
+    dataset, warned = build(places, skip_unreadable=False)
+    assert len(dataset.images) == len(NAMED_AS_IMAGES)
+    assert dataset.left_out == {}
+    assert warned == []
+    wanted = [20 * list(NAMED_AS_IMAGES).index(name) for name in sorted(NAMED_AS_IMAGES)]
+    assert np.abs(np.array(values(dataset)) - wanted).max() <= 3  # JPEG and AVIF are not exact
+
+
+def test_all_extensions_of_the_formats_are_known() -> None:
+    Image.init()
+    of = Image.registered_extensions()
+    for ending in (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"):
+        assert ending in image_extensions()
+    assert {of[ending] for ending in image_extensions()} == {*known_formats(), "MPO"}
+    assert ".eps" not in image_extensions()  # Pillow starts a program for these
+
+
+@pytest.fixture
+def mixed(places: Places) -> Path:
+    folder = places.data / "mixed"
+    for number in range(3):
+        save(folder / "a" / f"{number}.png")
+        written(folder / "b", f"{number}.pcx", "PCX", 0)  # which Pillow could read
+        (folder / "b" / f"{number}.heic").write_bytes(b"an iPhone's")
+    save(folder / "b" / "0.png")
+    (folder / "README").write_text("no image")
+    (folder / "notes.TXT").write_text("no image")
+    (folder / ".hidden.txt").write_text("not counted")
+    (folder / "no end.").write_text("no image")
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to(folder / "gone")
+    return folder
+
+
+LEFT_OUT = {"": 4, ".heic": 3, ".pcx": 3, ".txt": 1}
+
+
+def test_what_is_left_out_is_counted_and_said_by_ending(places: Places, mixed: Path) -> None:
+    for _ in range(2):  # decoded, and then from the cache
+        dataset, (warned,) = build(places, path="mixed")
+        assert dataset.left_out == LEFT_OUT
+        assert len(dataset.images) == 4
+        assert dataset.skipped == 0
+        assert warned == (
+            f"image_folder: left out 11 of 15 files in {mixed}, which are no images by their names' endings: "
+            "4 without ending, 3 .heic, 3 .pcx, 1 .txt"
+        )
+
+
+def test_a_run_notes_what_was_left_out_and_is_not_bound_by_it(
+    mixed: Path, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    table["dataset"] = {"name": "image_folder", "path": str(mixed), "size": 8}
+    table["train"]["batch_size"] = 4
+    code, _, said = ganlab("run", write(table), "--out", tmp_path / "r")
+    assert code == 0, said
+    assert said.count("warning: image_folder: left out 11 of 15 files") == 1
+    described = json.loads((tmp_path / "r" / "run.json").read_text())["dataset"]
+    assert described["left_out_files"] == LEFT_OUT
+    (mixed / "another.txt").write_text("no image")
+    more = f"train.steps={table['train']['steps'] + 1}"
+    assert ganlab("run", write(table), "--out", tmp_path / "r", "--resume", "--set", more)[0] == 0
+
+
+def test_where_no_file_is_an_image_the_endings_are_said(places: Places) -> None:
+    for number in range(12):
+        (places.data / "set").mkdir(parents=True, exist_ok=True)
+        (places.data / "set" / f"{number}.heic").write_bytes(b"")
+        (places.data / "set" / f"frame.{number:04}").write_bytes(b"")
+    with pytest.raises(ComponentError) as caught:
+        build(places)
+    named = ", ".join(f"1 .{number:04}" for number in range(7))
+    assert str(caught.value).endswith(f"; there are 12 .heic, {named} and 5 more endings")
+    assert "\n" not in str(caught.value)
+
+
+# All bad files are named ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, "original"])
+def test_a_broken_link_hides_no_other_bad_file(size: int | str, places: Places, folder: Path) -> None:
+    (folder / "a" / "0.png").unlink()
+    (folder / "a" / "0.png").symlink_to(folder / "gone.png")  # the first file, which would give the size
+    (folder / "a" / "1.png").write_bytes(bomb(15_000))
+    os.mkfifo(folder / "b" / "pipe.png")
+    with pytest.raises(ComponentError) as caught:
+        build(places, skip_unreadable=False, size=size)
+    lines = str(caught.value).splitlines()
+    bad = ["a/0.png", "a/1.png", "b/6.png", "b/8.png", "b/pipe.png"]
+    assert [line.split(": ")[0] for line in lines] == [str(folder / name) for name in bad]
+    assert "No such file" in lines[0]
+
+
+@pytest.mark.parametrize("size", [8, "original"])
+def test_where_all_files_are_bad_the_first_ten_are_named(size: int | str, places: Places) -> None:
+    (places.data / "set").mkdir(parents=True)
+    for number in range(12):
+        (places.data / "set" / f"{number:02}.png").symlink_to("gone.png")
+    with pytest.raises(ComponentError) as caught:
+        build(places, skip_unreadable=False, size=size)
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0][-6:] for line in lines[:10]] == [f"{number:02}.png" for number in range(10)]
+    assert lines[10:] == ["and 2 more files"]
+
+
+def test_every_folder_that_cannot_be_listed_is_named(places: Places, folder: Path) -> None:
+    (folder / "a" / "round").symlink_to(folder)
+    (folder / "b" / "round").symlink_to(folder / "b")
+    with pytest.raises(ComponentError) as caught:
+        build(places)
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(folder / "a" / "round"), str(folder / "b" / "round")]

@@ -4,27 +4,65 @@ Decisions:
 - The pixels do not depend on the file format: rotated upright by the EXIF orientation, grey or RGB, transparency on
   white, 16-bit grey rounded to 8 bits, the first frame of an animation.
 - Only the formats in `FORMATS` are tried, whatever the file's extension: some of Pillow's other readers start programs.
+- What is an image is asked of Pillow: the extensions that it registers for these formats, and for a name without an
+  extension the file's content.
+- Samples of 16 bits are measured, since 12 bits stored in 16 would become almost black.
 """
 
 from __future__ import annotations
 
 import io
+import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from attrs import field, frozen
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from ganlab import ComponentError, one_line
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+
+DEEPEST = 65535
+"""The largest value of a sample of 16 bits."""
+
+
+@cache
+def known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def image_extensions() -> frozenset[str]:
+    """The extensions, in small letters, that Pillow registers for image files of `FORMATS`."""
+    names = {*known_formats(), "MPO"}  # several JPEGs in a file, the first of which Pillow's JPEG reader reads
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in names)
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether an image file's header is that of one of `FORMATS`, whatever the file's name."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block forever
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            Image.open(path, formats=known_formats()).close()
+    except _BOMBS:
+        return True
+    except _UNREADABLE:
+        return False
+    return True
+
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -55,7 +93,18 @@ def resize_images(images: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def decode_image(file: Path | Encoded, size: int | None, channels: int, crop: int | None) -> NDArray[np.uint8]:
+@frozen
+class Decoded:
+    """A decoded image: uint8 (channels, height, width), and of a file with 16 bits a sample the largest value in it.
+
+    That value is 0 to 65535; for colour, of which Pillow keeps 8 bits, it is the largest that it may be.
+    """
+
+    pixels: NDArray[np.uint8]
+    largest: int | None = None
+
+
+def decode_image(file: Path | Encoded, size: int | None, channels: int, crop: int | None) -> Decoded:
     """Decodes one image file to uint8 (channels, size, size).
 
     It is cropped to its central square of `crop` pixels if `crop` is set, resized so that its shorter side is `size`
@@ -63,31 +112,54 @@ def decode_image(file: Path | Encoded, size: int | None, channels: int, crop: in
     Raises `Unreadable` with the file's name.
     """
     try:
-        with Image.open(file if isinstance(file, Path) else io.BytesIO(file.read()), formats=FORMATS) as image:
-            plain = _plain(image, "L" if channels == 1 else "RGB")
+        with Image.open(file if isinstance(file, Path) else io.BytesIO(file.read()), formats=known_formats()) as image:
+            plain, largest = _plain(image, "L" if channels == 1 else "RGB")
             square = plain if size is None else _square(plain, size, crop)
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise Unreadable(f"{file}: refused as a decompression bomb; wanted at most {limit} pixels") from error
     except _UNREADABLE as error:
         raise Unreadable(f"{file}: cannot be read as an image ({one_line(error)}); repair or remove it") from error
-    return np.asarray(square).reshape(square.height, square.width, channels).transpose(2, 0, 1)
+    return Decoded(np.asarray(square).reshape(square.height, square.width, channels).transpose(2, 0, 1), largest)
 
 
-def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """A decoded Pillow image, upright and without transparency, in mode "L" or "RGB"."""
-    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+def _plain(image: Image.Image, mode: str) -> tuple[Image.Image, int | None]:
+    """A decoded Pillow image, upright and without transparency, in mode "L" or "RGB"; and `Decoded.largest`."""
+    deep_grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    deep_colour = not deep_grey and _has_deep_samples(image)
+    largest, is_ppm = None, image.format == "PPM"
     image = ImageOps.exif_transpose(image)
-    if sixteen_bits:
+    if deep_grey:
+        values = np.asarray(image).astype(np.int32)
+        largest = int(values.max())
         # 65535 = 255 * 257, so this rounds to the nearest level; Pillow's own conversion would clip at 255.
-        image = Image.fromarray(((np.asarray(image).astype(np.int32) + 128) // 257).astype(np.uint8))
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; wanted 8 or 16 bits")
+    elif deep_colour:
+        colours = len(image.getbands()) - ("A" in image.getbands())  # opacity says nothing of the colours' range
+        level = int(np.asarray(image)[..., :colours].max())
+        largest = 257 * level if is_ppm else 256 * level + 255  # of a PPM Pillow rounds, of others it keeps 8 bits
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     # Palette and CMYK images are converted to grey by way of RGB.
-    return image if image.mode == mode else image.convert("RGB").convert(mode)
+    return image if image.mode == mode else image.convert("RGB").convert(mode), largest
+
+
+def _has_deep_samples(image: Image.Image) -> bool:
+    """Whether the file of an opened, not yet decoded image in colour has 16 bits a sample: Pillow keeps the upper 8."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, ())
+        return max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8
+    tiles = getattr(image, "tile", [])
+    if image.format not in ("PNG", "PPM") or not tiles:
+        return False
+    arguments = tiles[0][3]
+    if image.format == "PNG":  # the raw mode, such as "RGB;16B"
+        return ";16" in str(arguments)
+    # The raw mode and the largest value that the file declares, of which Pillow makes 255.
+    return isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255
 
 
 def _square(image: Image.Image, size: int, crop: int | None) -> Image.Image:

@@ -22,11 +22,13 @@ from ganlab import (
     ComponentError,
     DatasetConfig,
     Places,
+    Progress,
     Register,
     check_split,
     downloading,
     hookimpl,
     image_size,
+    no_progress,
     one_line,
 )
 
@@ -53,7 +55,7 @@ class CelebA:
     size: int = image_size(64)
     crop: int = attrs.field(default=178, validator=[attrs.validators.ge(1), attrs.validators.le(178)])
 
-    def build(self, places: Places, split: str) -> ImageDataset:
+    def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         from ganlab import ImageDataset
         from ganlab_plugins.datasets._decoded_cache import decode_files
 
@@ -63,7 +65,9 @@ class CelebA:
             with downloading("celeba", folder, f"{IMAGES}/*.jpg and {PARTITION}", *_refusals()):
                 _download(folder)
         names = _names(folder / PARTITION, CODES[split])
-        images = decode_files(folder / IMAGES, names, size=self.size, crop=self.crop, cache=places.cache)
+        images = decode_files(
+            folder / IMAGES, names, size=self.size, crop=self.crop, cache=places.cache, progress=progress
+        )
         return ImageDataset(images, "celeba", split)
 
 

@@ -15,11 +15,13 @@ from ganlab import (
     ComponentError,
     DatasetConfig,
     Places,
+    Progress,
     Register,
     check_split,
     downloading,
     hookimpl,
     image_size,
+    no_progress,
     one_line,
 )
 
@@ -47,14 +49,14 @@ class CIFAR10:
     size: int = image_size(32)
     source: Literal["auto", "original", "jpeg"] = "auto"
 
-    def build(self, places: Places, split: str) -> ImageDataset:
+    def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         from ganlab import ImageDataset
         from ganlab_plugins.datasets._image_decoding import resize_images
 
         check_split("cifar10", split)
         if self._takes_jpeg(places.data):
             name = JPEG_FOLDER
-            images, labels = _jpeg(places, split)
+            images, labels = _jpeg(places, split, progress)
         else:
             name = "cifar10"
             images, labels = _original(places, split)
@@ -96,7 +98,7 @@ def _original(places: Places, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
 
 
-def _jpeg(places: Places, split: str) -> tuple[Tensor, Tensor]:
+def _jpeg(places: Places, split: str, progress: Progress) -> tuple[Tensor, Tensor]:
     import torch
 
     from ganlab_plugins.datasets._decoded_cache import decode_files
@@ -111,7 +113,7 @@ def _jpeg(places: Places, split: str) -> tuple[Tensor, Tensor]:
             )
         names += [f"{kind}/{file}" for file in files]
         labels += [label] * len(files)
-    return decode_files(folder, names, size=32, cache=places.cache), torch.tensor(labels)
+    return decode_files(folder, names, size=32, cache=places.cache, progress=progress), torch.tensor(labels)
 
 
 @hookimpl

@@ -5,14 +5,19 @@ Decisions:
   version 4 the package does not run scripts of data sets, and files that need other builders are refused here.
 - Image files are decoded as those of an image folder (`_decoded_cache.py`), not by the package, so the same file has
   the same pixels wherever it is stored.
+- What is prepared from a local folder is kept under the state of its files, since the package's own cache looks at
+  modification times only.
 - The hub is first asked whether it has the data, because the package itself retries for most of a minute if the hub is
   unreachable.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +26,19 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import attrs
 from attrs import frozen
 
-from ganlab import ComponentError, DatasetConfig, Places, Register, check_split, hookimpl, location, one_line
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Progress,
+    Register,
+    check_split,
+    file_state,
+    hookimpl,
+    location,
+    no_progress,
+    one_line,
+)
 from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
 
 if TYPE_CHECKING:
@@ -78,7 +95,7 @@ class HuggingFace:
     size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
     channels: Literal[1, 3] = 3
 
-    def build(self, places: Places, split: str) -> ImageDataset:
+    def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         from ganlab import ImageDataset
         from ganlab_plugins.datasets._decoded_cache import decode_embedded
 
@@ -97,7 +114,9 @@ class HuggingFace:
         about = f"{name} {self.config} {part} {image} {len(rows)}"
         size = None if self.size == "original" else self.size
         items = _Files(files, image, f"{name} ({part})")
-        images = decode_embedded(sources, about, items, size=size, channels=self.channels, cache=places.cache)
+        images = decode_embedded(
+            sources, about, items, size=size, channels=self.channels, cache=places.cache, progress=progress
+        )
         labels, classes = (None, ()) if label is None else _labels(rows, label)
         return ImageDataset(images, f"huggingface:{name}", split, labels, classes)
 
@@ -116,6 +135,8 @@ class HuggingFace:
         try:
             if folder is not None and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
                 return _split_of(package, package.load_from_disk(str(folder)), part), name
+            if folder is not None:
+                prepared = _prepared_from(folder, prepared)
             where = str(folder or self.path)
             builder = package.load_dataset_builder(
                 where, self.config, revision=None if folder else self.revision, cache_dir=str(prepared)
@@ -125,6 +146,8 @@ class HuggingFace:
                     f"huggingface: {name}: its files are read by {builder.name!r}; wanted Parquet, Arrow or image files"
                 )
             builder.download_and_prepare()
+            if folder is not None:
+                _remove_older(prepared)
             return builder.as_dataset(split=part), name
         except (OSError, RuntimeError, ValueError, LookupError, TypeError, *_errors(package)) as error:
             raise ComponentError(f"huggingface: {name}: {one_line(error, 200)}") from error
@@ -208,6 +231,29 @@ def _ask_hub(path: str, revision: str | None, prepared: Path) -> None:
                 f"path: {path!r}: no such folder, and the hub is unreachable ({one_line(error, 100)}); download the "
                 "data set elsewhere, copy its folder here, and set path to it"
             ) from error
+
+
+def _prepared_from(folder: Path, prepared: Path) -> Path:
+    """Where to keep what the package prepares from a Hugging Face folder's files: another place for each state of them.
+
+    The package itself looks at modification times only, which unpacking an archive restores.
+    """
+    digest = hashlib.sha256()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for file in sorted(files):
+            path = os.path.join(here, file)
+            state = file_state(os.stat(path)) if os.path.exists(path) else "missing"
+            digest.update(os.fsencode(os.path.relpath(path, folder)) + f"\0{state}\n".encode())
+    where = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return prepared / "local" / where / digest.hexdigest()[:16]
+
+
+def _remove_older(prepared: Path) -> None:
+    """Removes what was prepared from earlier states of a Hugging Face folder's files."""
+    for other in prepared.parent.iterdir():
+        if other != prepared:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def _split_of(package: Any, loaded: Any, part: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,15 +16,25 @@ from ganlab import (
     ComponentError,
     DatasetConfig,
     Places,
+    Progress,
     Register,
     check_split,
     hookimpl,
     location,
+    no_progress,
     one_line,
+    paced,
 )
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
+
+
+COMMON = (".bmp", ".gif", ".jpg", ".png", ".tif", ".webp")
+"""Extensions that an error names as examples of images."""
+
+ENDINGS = 8
+"""How many endings of files that are no images are named."""
 
 
 def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str) -> None:
@@ -37,10 +49,13 @@ class ImageFolder:
     """Image folder: the images below a folder, in the order of their paths, without hidden files and folders.
 
     If every image is in a subfolder, the top-level subfolders are the classes, labelled in the order of their names. If
-    images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, BMP,
-    TIFF, GIF (its first frame), PPM or PGM. Each is rotated upright by its EXIF orientation, composited on white if it
-    is transparent, resized (Lanczos, antialiased) so that its shorter side is `size` pixels, and cropped to its central
-    square.
+    images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, AVIF,
+    BMP, TIFF, GIF (its first frame) or PPM, by any extension that Pillow knows for these, or by their content if the
+    name has no extension. A warning and `dataset.left_out_files` in run.json have the numbers of other files.
+
+    Each image is rotated upright by its EXIF orientation, composited on white if it is transparent, resized (Lanczos,
+    antialiased) so that its shorter side is `size` pixels, and cropped to its central square. 16 bits are rounded to 8,
+    with a warning, and refused if all values are so small that they must be fewer bits.
 
     path: the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
     test_path: the folder of the test split; its classes have the same labels as in `path`.
@@ -56,7 +71,7 @@ class ImageFolder:
     channels: Literal[1, 3] = 3
     skip_unreadable: bool = False
 
-    def build(self, places: Places, split: str) -> ImageDataset:
+    def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         import torch
 
         from ganlab import ImageDataset
@@ -66,22 +81,27 @@ class ImageFolder:
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
         folder = find_folder("path", self.path, places)
-        names = _listed(folder)
-        classes = _classes(names)
+        listed = _listed(folder, progress)
+        classes = _classes(listed.names)
         if split == "test" and self.test_path is not None:
             folder = find_folder("test_path", self.test_path, places)
-            names = _listed(folder)
-            classes = _test_classes(folder, _classes(names), classes)
+            listed = _listed(folder, progress)
+            classes = _test_classes(folder, _classes(listed.names), classes)
+        names = listed.names
+        if listed.left_out:
+            _warn_of_left_out(folder, listed)
         size = None if self.size == "original" else self.size
         skipped: list[int] = []
         if self.skip_unreadable:
             images, skipped = decode_readable_files(
-                folder, names, size=size, channels=self.channels, cache=places.cache
+                folder, names, size=size, channels=self.channels, cache=places.cache, progress=progress
             )
             if skipped:
                 _warn_of_skipped(folder, names, skipped)
         else:
-            images = decode_files(folder, names, size=size, channels=self.channels, cache=places.cache)
+            images = decode_files(
+                folder, names, size=size, channels=self.channels, cache=places.cache, progress=progress
+            )
         label = {name: index for index, name in enumerate(classes)}
         gaps = set(skipped)
         labels = [label[name.split("/")[0]] for index, name in enumerate(names) if classes and index not in gaps]
@@ -92,7 +112,18 @@ class ImageFolder:
             torch.tensor(labels) if classes else None,
             classes,
             len(skipped),
+            listed.left_out,
         )
+
+
+def _warn_of_left_out(folder: Path, listed: _Listed) -> None:
+    """Warns of the files of an image folder that are not taken for images, by the endings of their names."""
+    count = sum(listed.left_out.values())
+    warnings.warn(
+        f"image_folder: left out {count:,} of {count + len(listed.names):,} files in {folder}, which are no images by "
+        f"their names' endings: {_by_ending(listed.left_out)}",
+        stacklevel=3,
+    )
 
 
 def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None:
@@ -127,32 +158,66 @@ def find_folder(option: str, value: str, places: Places) -> Path:
     raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; tried {tried}")
 
 
-def _listed(folder: Path) -> list[str]:
-    """Lists the image files below a folder as sorted relative POSIX paths. Links are followed; a cycle is an error."""
-    from ganlab_plugins.datasets._image_decoding import EXTENSIONS
+@frozen
+class _Listed:
+    """What an image folder holds: its images' sorted relative POSIX paths, and how many other files of each ending."""
+
+    names: list[str]
+    left_out: dict[str, int]
+
+
+def _listed(folder: Path, progress: Progress) -> _Listed:
+    """Lists the image files below a folder. Links are followed; a cycle is an error.
+
+    A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
+    its header is an image's.
+    """
+    from ganlab_plugins.datasets._decoded_cache import NAMED
+    from ganlab_plugins.datasets._image_decoding import image_extensions, looks_like_image
 
     names: list[str] = []
+    left_out: Counter[str] = Counter()
+    problems: list[str] = []
     waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    report = paced(progress)
     while waiting:
         below, above = waiting.pop()
         here = folder / below
         try:
             real = os.path.realpath(here)
             if real in above:
-                raise ComponentError(f"{here}: is a link to a folder that contains it; remove it")
+                problems.append(f"{here}: is a link to a folder that contains it; remove it")
+                continue
             with os.scandir(here) as entries:
                 for entry in entries:
+                    report("image files found", len(names), 0)
                     if entry.name.startswith("."):
                         continue
                     if _is_folder(entry):
                         waiting.append((f"{below}{entry.name}/", (*above, real)))
-                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                        continue
+                    ending = os.path.splitext(entry.name)[1].lower().removesuffix(".")  # "name." has none
+                    if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
                         names.append(f"{below}{entry.name}")
+                    else:
+                        left_out[ending] += 1
         except OSError as error:
-            raise ComponentError(f"{here}: cannot be listed ({error.strerror})") from error
+            problems.append(f"{here}: cannot be listed ({error.strerror})")
+    if problems:
+        more = [f"and {len(problems) - NAMED:,} more folders"] if len(problems) > NAMED else []
+        raise ComponentError("\n".join([*sorted(problems)[:NAMED], *more]))
     if not names:
-        raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(sorted(EXTENSIONS))}")
-    return sorted(names)
+        there = f"; there are {_by_ending(left_out)}" if left_out else ""
+        raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
+    return _Listed(sorted(names), dict(sorted(left_out.items())))
+
+
+def _by_ending(left_out: Mapping[str, int]) -> str:
+    """The numbers of files of each ending that an image folder leaves out, in words, the most frequent first."""
+    by_number = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count:,} {one_line(ending, 20) if ending else 'without ending'}" for ending, count in by_number]
+    more = f" and {len(named) - ENDINGS:,} more endings" if len(named) > ENDINGS else ""
+    return ", ".join(named[:ENDINGS]) + more
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -190,7 +190,7 @@ class Classifier:
                 train_classifier(trained, images, labels, updates, self.seed, evaluation=evaluation)
                 return trained.state_dict()
 
-        weights = cached_tensors(evaluation.places.cache / "classifier", "classifier", key, train)
+        weights = cached_tensors(evaluation.places.cache / "classifier", "classifier", key, train, evaluation.progress)
         loaded = network()
         loaded.load_state_dict(weights)
         loaded.eval().requires_grad_(False).to(evaluation.device)

@@ -130,7 +130,11 @@ class Pixels:
             "classes": len(counts),
         }
         found = cached_tensors(
-            evaluation.places.cache / "pixels", "classes", key, lambda: class_gaussians(dataset, labels, counts)
+            evaluation.places.cache / "pixels",
+            "classes",
+            key,
+            lambda: class_gaussians(dataset, labels, counts),
+            evaluation.progress,
         )
         return ClassifyingPixels(
             shape=(channels, height, width),

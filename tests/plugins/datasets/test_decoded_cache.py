@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ganlab import ComponentError, ImageDataset, MappedImages
-from ganlab_plugins.datasets import _decoded_cache
+from ganlab_plugins.datasets import _decoded_file
 from ganlab_plugins.datasets._decoded_cache import decode_files
 from ganlab_plugins.datasets._image_decoding import resize_images
 
@@ -28,13 +28,13 @@ class Folder:
         self.path.mkdir()
         for number, name in enumerate(NAMES):
             self.write(name, number)
-        original = _decoded_cache.decode_image
+        original = _decoded_file.decode_image
 
         def counted(*arguments: object) -> object:
             self.decodings += 1
             return original(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(_decoded_cache, "decode_image", counted)
+        monkeypatch.setattr(_decoded_file, "decode_image", counted)
 
     def write(self, name: str, value: int, time: int = 0) -> None:
         Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(self.path / name)

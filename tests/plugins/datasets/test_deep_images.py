@@ -1,0 +1,207 @@
+"""Images with 16 bits a sample: fewer bits stored in 16 are refused, others rounded with a warning, in every format."""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganlab import ComponentError, Places
+from image_files import built, noise, save
+
+Command = Callable[..., tuple[int, str, str]]
+Write = Callable[[Path, np.ndarray], Path]
+
+
+def grey_png(path: Path, values: np.ndarray) -> Path:
+    Image.fromarray(values).save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def grey_tiff(path: Path, values: np.ndarray) -> Path:
+    Image.fromarray(values).save(path.with_suffix(".tif"))
+    return path.with_suffix(".tif")
+
+
+def grey_pgm(path: Path, values: np.ndarray) -> Path:
+    height, width = values.shape
+    path.with_suffix(".pgm").write_bytes(f"P5 {width} {height} 65535\n".encode() + values.astype(">u2").tobytes())
+    return path.with_suffix(".pgm")
+
+
+def colours(values: np.ndarray) -> np.ndarray:
+    return np.stack([values] * 3, axis=2)
+
+
+def colour_png(path: Path, values: np.ndarray, kind: int = 2) -> Path:
+    """Pillow writes none, so this does. With kind 6 there is opacity too, all of it."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = values.shape
+    bands = [values] * 3 + ([np.full_like(values, 65535)] if kind == 6 else [])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack(bands, axis=2))
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path.with_suffix(".png")
+
+
+def opaque_png(path: Path, values: np.ndarray) -> Path:
+    return colour_png(path, values, kind=6)
+
+
+def colour_tiff(path: Path, values: np.ndarray) -> Path:
+    height, width = values.shape
+    pixels = colours(values).astype("<u2").tobytes()
+    after = 8 + 2 + 9 * 12 + 4  # the header, and nine entries of the directory; then the bits of the three samples
+    entries = [
+        *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, after), (259, 3, 1, 1), (262, 3, 1, 2)),
+        *((273, 4, 1, after + 6), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(pixels))),
+    ]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 9) + directory + struct.pack("<I", 0)
+    path.with_suffix(".tif").write_bytes(head + struct.pack("<HHH", 16, 16, 16) + pixels)
+    return path.with_suffix(".tif")
+
+
+def colour_ppm(path: Path, values: np.ndarray) -> Path:
+    height, width = values.shape
+    content = colours(values).astype(">u2").tobytes()
+    path.with_suffix(".ppm").write_bytes(f"P6 {width} {height} 65535\n".encode() + content)
+    return path.with_suffix(".ppm")
+
+
+GREY: list[Write] = [grey_png, grey_tiff, grey_pgm]
+COLOUR: list[Write] = [colour_png, opaque_png, colour_tiff, colour_ppm]
+
+
+def ramp(largest: int) -> np.ndarray:
+    return np.linspace(0, largest, 64).round().astype(np.uint16).reshape(8, 8)
+
+
+def test_the_files_hold_what_they_should(tmp_path: Path) -> None:
+    for write in (*GREY, *COLOUR):
+        with Image.open(write(tmp_path / write.__name__, ramp(65535))) as image:
+            assert image.size == (8, 8)
+            assert image.mode in ("I;16", "I", "RGB", "RGBA")
+
+
+@pytest.mark.parametrize("write", [*GREY, *COLOUR])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_stored_in_sixteen_are_refused(bits: int, write: Write, places: Places, folder: Path) -> None:
+    largest = 2**bits - 1
+    first = write(folder / "a", ramp(largest))
+    write(folder / "b", ramp(largest // 2))
+    if write is colour_ppm:  # which Pillow rounds to 8 bits
+        largest = 257 * round(largest / 257)
+    for options in ({}, {"channels": 1}, {"size": "original"}, {"skip_unreadable": True}):
+        with pytest.raises(ComponentError) as caught:
+            built(places, **options)
+        assert str(caught.value) == (
+            f"{first}: has 16 bits a sample (and so 2 of 2 files), with values up to {largest:,} of 65,535: they would "
+            f"become levels 0 to {(largest + 128) // 257} of 255; spread them over 0 to 65,535, or write 8 bits a "
+            "sample"
+        )
+    assert list(places.cache.rglob("*.npy*")) == []
+
+
+@pytest.mark.parametrize("write", [*GREY, *COLOUR])
+def test_sixteen_bits_are_rounded_and_a_line_says_so(write: Write, places: Places, folder: Path) -> None:
+    first = write(folder / "a", ramp(65535))
+    save(folder / "b.png")
+    for _ in range(2):  # decoded, and then from the cache
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = built(places)
+        assert [str(warning.message) for warning in caught] == [
+            f"{first}: has 16 bits a sample (and so 1 of 2 files), with values up to 65,535 of 65,535: they are "
+            "rounded to 8 bits, levels 0 to 255 of 255"
+        ]
+    exact = ramp(65535) / 257
+    assert np.abs(found[0].astype(float) - exact).max() <= (0.5 if write in GREY else 1)
+
+
+def test_eight_bits_are_taken_without_a_word(places: Places, folder: Path, recwarn: pytest.WarningsRecorder) -> None:
+    save(folder / "a.png", noise(8, 8, 3) // 32)
+    save(folder / "b.tif", noise(8, 8) // 32)
+    save(folder / "c.bmp")
+    Image.fromarray(noise(8, 8, 3)).save(folder / "d.jp", "JPEG")
+    (folder / "d.jp").rename(folder / "d.jpe")
+    Image.fromarray(noise(8, 8)).convert("1").save(folder / "e.png")
+    assert len(built(places)) == 5
+    assert len(recwarn) == 0
+
+
+def test_a_range_that_the_file_declares_is_believed(places: Places, folder: Path) -> None:
+    """A PGM says what its largest value is; Pillow makes the full range of it."""
+    (folder / "a.pgm").write_bytes(b"P5 8 8 4095\n" + ramp(4095).astype(">u2").tobytes())
+    with pytest.warns(UserWarning, match="levels 0 to 255 of 255"):
+        found = built(places, channels=1)
+    assert np.abs(found[0, 0] - ramp(4095) / 4095 * 255).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["I", "F", "pfm"])
+def test_numbers_without_a_range_are_refused(kind: str, places: Places, folder: Path) -> None:
+    bad = folder / ("a.pfm" if kind == "pfm" else "a.tif")
+    mode = "F" if kind == "pfm" else kind
+    Image.fromarray(np.linspace(0, 1000, 64).reshape(8, 8).astype("i4" if mode == "I" else "f4")).save(bad)
+    with pytest.raises(ComponentError) as caught:
+        built(places)
+    assert str(caught.value).startswith(f"{bad}: ")
+    assert f"pixels of mode '{mode}' have no fixed range" in str(caught.value)
+
+
+def test_training_and_scoring_refuse_them_in_one_line(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(8):
+        grey_png(tmp_path / "set" / f"{number}", ramp(4095))
+    table["dataset"] = {"name": "image_folder", "path": str(tmp_path / "set"), "size": 8, "channels": 1}
+    code, _, said = ganlab("run", write(table), "--out", tmp_path / "r")
+    assert code == 2
+    (line,) = said.splitlines()
+    assert "0.png: has 16 bits a sample (and so 8 of 8 files), with values up to 4,095 of 65,535" in line
+    code, _, said = ganlab("score", tmp_path / "set", "--against", "digits", "--features", "classifier")
+    assert code == 2
+    (line,) = said.splitlines()
+    assert "levels 0 to 16 of 255" in line
+
+
+@pytest.mark.parametrize(
+    ("images", "range_"),
+    [
+        (np.stack([ramp(4095)] * 4)[..., None], "uint16 (4, 8, 8, 1) from 0 to 4095"),
+        (np.stack([ramp(65535)] * 4)[..., None] / 65535, "float64 (4, 8, 8, 1) from 0 to 1"),
+        (np.zeros((4, 1, 8, 8), np.float32) - 1, "float32 (4, 1, 8, 8) from -1 to -1"),
+    ],
+)
+def test_an_archive_of_other_numbers_is_refused(
+    images: np.ndarray, range_: str, ganlab: Command, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", images=images)
+    code, _, said = ganlab("score", tmp_path / "a.npz", "--against", "digits", "--features", "classifier")
+    assert code == 2
+    assert said.splitlines() == [
+        f"{tmp_path / 'a.npz'}: images is {range_}; wanted uint8, 0 to 255, (N, height, width, channels) or (N, "
+        "channels, height, width)"
+    ]
+
+
+def test_deep_values_are_kept_with_the_cache_entry(places: Places, folder: Path) -> None:
+    grey_png(folder / "a", ramp(60_000))
+    with pytest.warns(UserWarning, match="levels 0 to 233 of 255"):
+        built(places)
+    (note,) = (places.cache / "decoded").glob("*.json")
+    found = json.loads(note.read_text())["found"]
+    assert found["deep"] == {"count": 1, "files": 1, "largest": 60_000, "first": str(folder / "a.png")}
