@@ -49,6 +49,7 @@ def cached_tensors(
     path = folder / f"{kind}-{sha256(text.encode())[:32]}.safetensors"
     tensors = _read_cached(path, json.loads(text))
     if tensors is not None:
+        note_cache_use(path)
         return tensors
     with cache_lock(path, progress) as problem:
         tensors = _read_cached(path, json.loads(text))  # another process may have computed it meanwhile
