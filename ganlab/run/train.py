@@ -96,7 +96,9 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
 
 
 def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
-    return load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked)
+    experiment, plugins = load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked)
+    experiment_to_toml(experiment, plugins)  # refuses what no file can hold before data are read
+    return experiment, plugins
 
 
 def _find_folder(request: RunRequest, experiment: Experiment) -> RunFolder:
@@ -160,6 +162,7 @@ def open_run(
             resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
             images=attrs.asdict(training.images),
             condition=training.conditions.record(),
+            classes=list(training.conditions.names) or None,
             resident=not training.loader.streams,
             total_steps=training.total_steps,
             weights=training.weights,
