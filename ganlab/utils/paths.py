@@ -1,8 +1,9 @@
-"""The data folder (`$GANLAB_DATA`), the cache folder (`$GANLAB_CACHE`) and the folder of the package."""
+"""The paths of the data folder (`$GANLAB_DATA`), the cache (`$GANLAB_CACHE`) and the package; paths in commands."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -33,3 +34,14 @@ def places() -> Places:
     return Places(
         Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
     )
+
+
+def shell_word(path: Path) -> str:
+    """Writes a path so that a shell reads it as one word, in ASCII where it has bytes that are no UTF-8 or no text."""
+    text = str(path)
+    if text.isprintable():  # lone surrogates, which stand for such bytes, are not
+        return shlex.quote(text)
+    quoted = (
+        chr(byte) if 32 <= byte < 127 and byte not in b"'\\\\" else f"\\x{byte:02x}" for byte in os.fsencode(text)
+    )
+    return f"$'{''.join(quoted)}'"
