@@ -175,7 +175,7 @@ def test_sample_as_grid_array_and_folder(run: Path, ganlab: Ganlab) -> None:
     assert images.dtype == np.uint8
     assert np.array_equal(images, expected)
     assert ganlab("sample", run, "--count", 5, "--seed", 9, "--out", "folder")[0] == 0
-    files = sorted(Path("folder").iterdir())
+    files = sorted(Path("folder").glob("*.png"))
     assert [file.name for file in files] == [f"{n:05}.png" for n in range(5)]
     for file, image in zip(files, expected, strict=True):
         assert np.array_equal(np.asarray(Image.open(file)), image[:, :, 0])

@@ -13,7 +13,8 @@ import pytest
 
 from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.config.overrides import apply_override, parse_override
-from ganlab.config.schema import Train
+from ganlab.config.schema import NAME_RULE, Train
+from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
 from ganlab.utils.interval import Interval
 
@@ -73,8 +74,8 @@ MISTAKES = {
     "did you mean 'inception'?",
     "metric = [{ name = 'fid', features = { name = 'classifier', colour = 1 } }]": "metric[0].features.colour",
     "dataset = 3": "dataset: expected the name of a dataset or a table, got 3",
-    "name = '../x'": "name: must match regex",
-    "name = ''": "name: must match regex",
+    "name = '../x'": f"name: {NAME_RULE}, got '../x'",
+    "name = ''": f"name: {NAME_RULE}, got ''",
     "seed = -1": "seed: must be >= 0, got -1",
 }
 
@@ -224,3 +225,42 @@ def test_intervals() -> None:
     for wrong in (-1, 1.5, True, "epochs", "-1 epochs", None, "1e3 steps"):
         with pytest.raises(ValueError, match="expected a number of steps"):
             Interval.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("stem", "instead"),
+    [("my exp (1)", "my-exp-1"), ("日本", "experiment"), (".hidden", "hidden"), ("x" * 101, "x" * 100)],
+)
+def test_a_file_whose_name_cannot_be_that_of_a_run(
+    stem: str, instead: str, write: Write, table: dict[str, Any]
+) -> None:
+    """The line is about the file's name, not about a key that the file does not have; the key it advises works."""
+    del table["name"]
+    path = write(table, f"{stem}.toml")
+    shown = repr(stem) if len(stem) < 60 else repr(stem)[:57] + "…"
+    assert problems(path) == [
+        f"it has no key name, and its file's name cannot be used instead: {NAME_RULE}, got {shown}; "
+        f'add a line such as name = "{instead}"'
+    ]
+    assert load_experiment(path, [f"name={instead}"])[0].name == instead
+    path.write_text(f'name = "{instead}"\n{path.read_text()}')
+    assert load_experiment(path)[0].name == instead
+
+
+def test_a_sweep_whose_file_or_base_has_no_name(write: Write, table: dict[str, Any]) -> None:
+    del table["name"]
+    base = write(table, "my exp (1).toml")
+    sweep = write({"base": base.name, "variants": {"a": {}}}, "my sweep.toml")
+    with pytest.raises(UserError) as caught:
+        load_sweep(sweep)
+    (line,) = caught.value.problems
+    assert line.startswith(f"{sweep}: it has no key name, and its file's name cannot be used instead")
+    assert line.endswith('name = "my-sweep"')
+    sweep = write({"base": base.name, "variants": {"a": {}}}, "sweep.toml")
+    with pytest.raises(UserError) as caught:
+        load_sweep(sweep)
+    (line,) = caught.value.problems
+    assert line.startswith(f"{sweep}: variants.a: {base}: it has no key name, and its file's name cannot be used")
+    assert load_sweep(sweep, ["name=mine"]).planned[0].toml.startswith('name = "mine"')
+    sweep = write({"base": base.name, "variants": {"a": {"name": "own"}}}, "sweep.toml")
+    assert load_sweep(sweep).planned[0].toml.startswith('name = "own"')

@@ -10,7 +10,10 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from ganlab.cli.arguments import DatasetName, Device, FeaturesName, MetricName, MetricNames, Set
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import UserError, quote
+
+MOST_IMAGES = 10**16
+"""The highest `--count` of `ganlab sample`; such a number is refused for want of room, and torch can still hold it."""
 
 
 def compare(
@@ -157,11 +160,13 @@ def score(
 
 
 def _score(record: Mapping[str, Any]) -> str:
-    """A score's value, features and floor."""
-    features = record["protocol"].get("features", {})
+    """A score's value, features, floor, and the name of its class."""
+    protocol = record["protocol"]
+    features = protocol.get("features", {})
     note = f" ({features['name']} features)" if isinstance(features, dict) and "name" in features else ""
     floor = f", floor {record['floor']['value']:.4g}" if "floor" in record else ""
-    return f"{record['name']} {record['value']:.6g}{note}{floor}"
+    named = f" of {quote(protocol['class_name'])}" if "class_name" in protocol else ""
+    return f"{record['name']} {record['value']:.6g}{named}{note}{floor}"
 
 
 def sample(
@@ -171,9 +176,10 @@ def sample(
     count: int = 64,
     seed: int = 0,
     step: int | None = None,
-    label: int | None = None,
+    label: str | None = None,
     truncation: float | None = None,
     interpolate: bool = False,
+    by_class: bool = False,
     out: Path = Path("samples.png"),
     device: Device = "auto",
     plugin: list[Path] | None = None,
@@ -191,28 +197,32 @@ def sample(
     step
         Which checkpoint. Default: the latest.
     label
-        Draw only images of this class index; for class-conditional runs.
+        Draw only images of this class, by name or number; for class-conditional runs.
     truncation
         Draw latents from a normal truncated at this distance from 0; a smaller one gives less diverse images.
     interpolate
         Interpolate from one latent to another in each row, instead of independent images.
+    by_class
+        In a folder of images, make a folder for each class.
     out
-        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with one PNG per image.
+        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with one PNG per image. An
+        interrupted command that writes a folder goes on when it is called again.
     device
         Where to compute.
     plugin
         A plugin file to load; can be repeated.
     """
     from ganlab.run.load_run import load_run
-    from ganlab.run.sample_images import write_samples
+    from ganlab.run.sample_images import SampleRequest, write_samples
 
-    if count < 1:
-        raise UserError(f"--count {count}: expected at least 1")
+    if not 1 <= count <= MOST_IMAGES:
+        raise UserError(f"--count {count}: expected at least 1 and at most {MOST_IMAGES:,}")
     if seed < 0:
         raise UserError(f"--seed {seed}: expected at least 0")
     loaded = load_run(run, step, device, plugins=plugin or [])
-    write_samples(loaded, count, seed, out, interpolate, label, truncation)
-    print(f"{count} images from {loaded.weights} weights at step {loaded.step:,}: {out}")
+    request = SampleRequest(count, seed, interpolate, label, truncation, by_class)
+    written = write_samples(loaded, request, out)
+    print(f"{written} from {loaded.weights} weights at step {loaded.step:,}: {out}")
     return 0
 
 

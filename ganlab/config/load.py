@@ -7,7 +7,8 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import tomli_w
 
 from ganlab.config.converter import MOST_VALUES, InvalidTable, Problem, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
-from ganlab.config.schema import NESTED, Experiment
+from ganlab.config.schema import NAME, NAME_RULE, NESTED, Experiment
 from ganlab.config.toml import read_toml
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.utils.errors import UserError, one_line, quote
+from ganlab.utils.errors import UserError, one_line, printable, quote
 
 
 def load_experiment(
@@ -41,8 +42,22 @@ def load_experiment(
             apply_override(table, *parse_override(text))
         except UserError as error:
             problems += error.problems
-    table.setdefault("name", path.stem)
+    problems += add_name(table, path)
     return experiment_from_table(table, path, problems, plugin_files, blocked, locate=locate, optional=optional)
+
+
+def add_name(table: dict[str, Any], path: Path) -> list[str]:
+    """Loads the name of a file without the key `name`: its file name. Returns the problem where that is not valid."""
+    if "name" in table:
+        return []
+    if re.fullmatch(NAME, path.stem):
+        table["name"] = path.stem
+        return []
+    table["name"] = re.sub("[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100] or "experiment"
+    return [
+        f"{path}: it has no key name, and its file's name cannot be used instead: {NAME_RULE}, got {quote(path.stem)}; "
+        f'add a line such as name = "{table["name"]}"'
+    ]
 
 
 def experiment_from_table(
@@ -137,7 +152,29 @@ def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, A
 
 
 def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
-    """Writes a loaded experiment as its resolved file: every option, and the plugin files it needs by absolute path."""
+    """Writes a loaded experiment as its resolved file: every option, and the plugin files it needs by absolute path.
+
+    Raises UserError for a path with bytes that are no UTF-8: TOML has no way to write them.
+    """
     table = experiment_to_table(experiment, plugins)
     table["plugins"] = used_plugin_files(experiment, plugins)
+    problems = [
+        f"{key}: '{printable(text)}' is no UTF-8, so that the run's experiment.toml cannot hold it; rename it"
+        for key, text in _texts(table, "")
+        if printable(text) != text
+    ]
+    if problems:
+        raise UserError(*problems)
     return tomli_w.dumps(table)
+
+
+def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Of a loaded experiment, yields every text with its key."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, f"{at}[{index}]")

@@ -7,10 +7,11 @@ Decisions:
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from attrs import field, frozen
-from attrs.validators import ge, gt, le, lt, matches_re, optional
+from attrs import Attribute, field, frozen
+from attrs.validators import ge, gt, le, lt, optional
 
 from ganlab.plugin.fields import DEFAULT, component, components
 from ganlab.protocols import (
@@ -29,6 +30,14 @@ from ganlab.utils.interval import Interval
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """Valid names of runs, sweeps and variants. Each becomes a folder's name, so it must not contain separators."""
+
+NAME_RULE = "a name is letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+"""`NAME` in words, for error messages."""
+
+
+def _valid_name(experiment: object, option: Attribute[str], value: str) -> None:
+    if not re.fullmatch(NAME, value):
+        raise ValueError(f"'{option.name}' {NAME_RULE}")
 
 
 @frozen
@@ -62,7 +71,7 @@ class Train:
     log_every: interval at which means are written to `log.jsonl` and checked for NaN; at least 1.
     sample_every, checkpoint_every: interval between sample grids and between checkpoints; 0 for never (the end of the
         run is always sampled and saved).
-    sample_count: images in a sample grid.
+    sample_count: images in a sample grid; with classes fewer, where they do not divide into equal rows.
     checkpoint_keep: number of latest checkpoints to keep, besides the best by each metric: at least 2, in case one is
         damaged; 0 for all.
     resident_gb: device memory that the training images may take, in 10^9 bytes. If they need more, batches are read
@@ -136,7 +145,7 @@ class Experiment:
     tracker: where records and sample grids are sent besides the run folder.
     """
 
-    name: str = field(validator=matches_re(NAME), metadata={DEFAULT: "the file's name without `.toml`"})
+    name: str = field(validator=_valid_name, metadata={DEFAULT: "the file's name without `.toml`"})
     train: Train
     dataset: DatasetConfig = component("dataset")
     generator: NetworkConfig = component("generator")

@@ -22,3 +22,9 @@ def class_count(dataset: Dataset, labels: Tensor) -> int:
     The names come first because a split need not have an image of every class.
     """
     return max(len(getattr(dataset, "classes", ())), int(labels.max()) + 1)
+
+
+def class_names(dataset: Dataset, count: int) -> tuple[str, ...]:
+    """Returns the names of a data set's first `count` classes, () without any; where one has none it is its number."""
+    names = [str(name) for name in getattr(dataset, "classes", ()) or ()][:count]
+    return (*names, *map(str, range(len(names), count))) if names else ()

@@ -9,6 +9,7 @@ Decisions:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ganlab.data.class_labels import class_names
 from ganlab.data.pixels import condition_as_input
 from ganlab.protocols import Dataset
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import UserError, did_you_mean, one_line
 
 MAX_GRID_ROWS = 32
 """The most classes of a sample grid, one row each."""
@@ -26,33 +28,59 @@ MAX_GRID_ROWS = 32
 
 @frozen(eq=False)
 class ConditionSampler:
-    """A sampler of a data set's conditions: sorted class labels int64 (N,), images uint8 (N, C, H, W), or None."""
+    """A sampler of a data set's conditions: sorted class labels int64 (N,), images uint8 (N, C, H, W), or None.
+
+    `names` holds the name of each class where the data set has any.
+    """
 
     known: Tensor | None = None
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, dataset: Dataset) -> ConditionSampler:
         condition = dataset.condition
-        return cls(condition.sort().values if condition is not None and condition.ndim == 1 else condition)
+        if condition is None or condition.ndim != 1:
+            return cls(condition)
+        labels = condition.sort().values
+        return cls(labels, class_names(dataset, int(labels[-1]) + 1 if len(labels) else 0))
 
     @classmethod
-    def counted(cls, counts: Sequence[int]) -> ConditionSampler:
-        """Makes a condition sampler from class counts; unconditional if there are none."""
-        return cls(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None)
+    def counted(cls, counts: Sequence[int], names: Sequence[str] = ()) -> ConditionSampler:
+        """Makes a condition sampler from class counts, and the names of the classes; unconditional without counts."""
+        known = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None
+        return cls(known, tuple(names) if len(names) == len(counts) else ())
 
     def record(self) -> Any:
         """Returns the condition sampler's entry in run.json: the class counts, "images", or None."""
         return None if self.known is None else self.counts or "images"
 
-    def of_class(self, label: int) -> ConditionSampler:
-        """Returns a condition sampler of one class. Raises UserError if there is no such class."""
-        if not self.counts:
+    def label_of(self, label: int | str) -> int:
+        """The condition sampler's number of a class that `--label` names; raises UserError if there is none.
+
+        A text is the class's name, or its number where no class has that name.
+        """
+        count = len(self.counts)
+        if not count:
             raise UserError(f"--label {label}: the networks of this run know no classes")
-        if not 0 <= label < len(self.counts):
-            raise UserError(
-                f"--label {label}: expected one of the {len(self.counts)} classes, 0 to {len(self.counts) - 1}"
-            )
-        return ConditionSampler(torch.tensor([label]))
+        if isinstance(label, str):
+            same = [index for index, name in enumerate(self.names) if name == label]
+            if len(same) > 1:
+                raise UserError(
+                    f"--label {label}: the classes {', '.join(map(str, same))} have this name; give a number"
+                )
+            if same:
+                return same[0]
+            if not re.fullmatch("[0-9]{1,18}", label):
+                near = did_you_mean(label, self.names) or f"; the classes are numbered from 0 to {count - 1}"
+                raise UserError(f"--label {one_line(label, 60)}: no class of this run has that name{near}")
+            label = int(label)
+        if not 0 <= label < count:
+            raise UserError(f"--label {label}: expected one of the {count} classes, 0 to {count - 1}")
+        return label
+
+    def of_class(self, label: int | str) -> ConditionSampler:
+        """Returns a condition sampler of one class, by number or name. Raises UserError if there is no such class."""
+        return ConditionSampler(torch.tensor([self.label_of(label)]), self.names)
 
     @property
     def counts(self) -> list[int]:

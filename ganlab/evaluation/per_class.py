@@ -78,6 +78,8 @@ def _mean_record(value: str, of: Mapping[int, Mapping[str, Any]]) -> dict[str, A
         middle = sum(floor["value"] for floor in floors) / len(floors)
         mean["floor"] = floors[0] | {"value": middle, "count": sum(floor["count"] for floor in floors)}
     protocol = _merge_protocols([record["protocol"] for record in records]) | {"class": MEAN, "classes": list(of)}
+    if protocol.pop("class_name", None) is not None:
+        protocol["class_names"] = [record["protocol"]["class_name"] for record in records]
     return mean | {"protocol": protocol, "seconds": round(sum(record["seconds"] for record in records), 3)}
 
 

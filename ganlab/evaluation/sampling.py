@@ -49,18 +49,31 @@ def sample(
 
     `share` is a half-open range of indices: only that part of them. `truncation` is that of the latents.
     """
+    latent_dim: int = network.latent_dim  # type: ignore[assignment]
+    for z, condition in sample_inputs(latent_dim, count, seed, conditions, label, share, truncation):
+        for images in generate_images(network, z, device, condition):
+            yield images, condition
+
+
+def sample_inputs(
+    latent_dim: int,
+    count: int,
+    seed: int,
+    conditions: ConditionSampler = UNCONDITIONAL,
+    label: str = "samples",
+    share: tuple[int, int] | None = None,
+    truncation: float | None = None,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Sampling's inputs, which `sample` makes images from: latents (n, latent_dim) and conditions, n up to `BATCH`."""
     first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
     drawing = torch.Generator().manual_seed(derived_seed(seed, label, "condition"))
-    latent_dim: int = network.latent_dim  # type: ignore[assignment]
     for start in range(0, end, BATCH):
         # Latents are drawn in whole batches, so that the number of images does not change which they are.
         rows = slice(max(0, first - start), end - start)
         z = latents(BATCH, latent_dim, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
-        condition = None if condition is None else condition[rows]
-        for images in generate_images(network, z, device, condition):
-            yield images, condition
+        yield z, None if condition is None else condition[rows]
 
 
 def sample_grid(

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganlab.nn.discriminator_output import Judged
-from ganlab.nn.layers import classes_of
+from ganlab.nn.layers import classes_of, wanted_labels
 from ganlab.protocols import ImageSpec
 
 HeadName = Literal["plain", "projection", "class_logits"]
@@ -31,6 +31,6 @@ class ClassHead(nn.Module):
 
     def forward(self, features: Tensor, logits: Tensor, condition: Tensor | None) -> Tensor | Judged:
         if self.name == "projection":
-            product: Tensor = features * self.classes(condition)
+            product: Tensor = features * self.classes(wanted_labels(condition, 'head = "projection"'))
             return logits + product.sum(1)
         return Judged(logits, self.classes(features)) if self.name == "class_logits" else logits

@@ -38,6 +38,13 @@ def classes_of(images: ImageSpec | None, what: str) -> int:
     return images.classes
 
 
+def wanted_labels(condition: Tensor | None, what: str) -> Tensor:
+    """Returns the class labels that a layer was called with; raises ComponentError that `what` needs them for None."""
+    if condition is None:
+        raise ComponentError(f"{what} needs class labels, a tensor of shape (N,); the network was called without")
+    return condition
+
+
 def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images: ImageSpec | None = None) -> nn.Module:
     """Returns a normalisation layer with gain and bias, for maps (N, C, H, W) (`dimensions` 2) or rows (N, C) (0).
 
@@ -68,7 +75,8 @@ class ConditionalBatchNorm2d(nn.Module):
         self.gain = nn.Embedding.from_pretrained(torch.ones(classes, channels), freeze=False)
         self.bias = nn.Embedding.from_pretrained(torch.zeros(classes, channels), freeze=False)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        condition = wanted_labels(condition, 'norm = "conditional_batch"')
         gain, bias = self.gain(condition)[:, :, None, None], self.bias(condition)[:, :, None, None]
         result: Tensor = gain * self.norm(x) + bias
         return result

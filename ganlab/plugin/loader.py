@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pluggy
 from attrs import define, field
@@ -51,6 +51,13 @@ class Plugins:
     problems: list[str] = field(factory=list)
     origins: dict[str, Origin] = field(factory=dict)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
+
+    def __deepcopy__(self, memo: object) -> Plugins:
+        """Copies share the loaded plugins, which are modules."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("plugins cannot be pickled, since they hold modules; load them again with load_plugins")
 
     def call_hook(self, hook: str, **arguments: Any) -> list[PluginFailure]:
         """Calls a hook of all plugins that the loader has loaded; unregisters and returns the plugins that raised."""

@@ -14,7 +14,7 @@ from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.sweep.sweep_folder import FILE, wanted_runs
-from ganlab.utils.errors import UserError, one_line
+from ganlab.utils.errors import UserError, one_line, printable
 
 
 @frozen
@@ -67,7 +67,7 @@ def collect_runs(paths: Iterable[Path]) -> list[ComparedRun]:
 
 def _runs_below(path: Path) -> Iterable[ComparedRun]:
     if path.is_file():
-        yield ComparedRun(path.stem, None, path, "finished", {}, _read_score_file(path), [], {})
+        yield ComparedRun(printable(path.stem), None, path, "finished", {}, _read_score_file(path), [], {})
         return
     sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
     for sweep in sweeps:

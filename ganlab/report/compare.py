@@ -21,7 +21,7 @@ from attrs import frozen
 from ganlab.config.differing_options import differing_options
 from ganlab.report.collect_runs import ComparedRun
 from ganlab.report.statistics import Estimate, holm_verdicts, mean_with_interval, p_value, paired_difference
-from ganlab.utils.errors import UserError, did_you_mean
+from ganlab.utils.errors import UserError, did_you_mean, printable
 
 
 @frozen
@@ -79,6 +79,7 @@ def comparison_tables(
     if without:
         raise UserError(*(f"{entry.path}: finished without {metric!r}" for entry in without))
     variants = list(dict.fromkeys(entry.variant for entry in entries))
+    baseline = None if baseline is None else printable(baseline)
     if baseline is not None and baseline not in variants:
         near = did_you_mean(baseline, variants) or f"; there are {', '.join(variants)}"
         raise UserError(f"--baseline {baseline}: no such variant{near}")

@@ -19,6 +19,7 @@ from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
+from ganlab.utils.paths import shell_word
 from ganlab.viz.plots import metric_curves_png
 from ganlab.viz.progress import format_duration
 
@@ -60,7 +61,7 @@ def _table_content(table: ComparisonTable, by_path: Mapping[Path, ComparedRun]) 
         "curves": _png_data_url(metric_curves_png(curves, table.metric, table.floor)),
         "grids": grids,
         "differences": lines,
-        "commands": [f"ganlab run {entry.path / 'experiment.toml'}" for mine in runs.values() for entry in mine],
+        "commands": [_command(entry.path) for mine in runs.values() for entry in mine],
     }
 
 
@@ -98,9 +99,14 @@ def report_page(path: Path) -> str:
         notes=list(protocols),
         plots=[{"name": plot.stem, "image": _png_data_url(plot.read_bytes())} for plot in plots if plot.is_file()],
         grids=[{"step": sample_grids[i][0], "image": _png_data_url(sample_grids[i][1].read_bytes())} for i in some],
-        command=f"ganlab run {path / 'experiment.toml'}",
+        command=_command(path),
         experiment=(path / "experiment.toml").read_text(encoding="utf-8", errors="replace"),
     )
+
+
+def _command(run: Path) -> str:
+    """The command on an HTML page that repeats a run."""
+    return f"ganlab run {shell_word(run / 'experiment.toml')}"
 
 
 def _render_template(template: str, **content: Any) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from attrs import frozen
 from torch import Tensor, nn
@@ -47,27 +50,71 @@ class Run:
     weights: str
     plugins: Plugins
     conditions: ConditionSampler
+    overrides: tuple[str, ...] = ()
+    plugin_files: tuple[Path, ...] = ()
 
-    def sample(self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None) -> Tensor:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of a run that `load_run` read: the names of the classes by label; () where its networks or data have none."""
+        return self.conditions.names
+
+    def sample(
+        self, count: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None
+    ) -> Tensor:
         """Samples a run that `load_run` read: uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
 
-        `label` asks for images of one class. `truncation` is the distance from 0 at which the normal distribution of
-        latents is cut off: the smaller, the more alike the images. Raises UserError where the run has no such class, or
-        for a truncation that is not above 0.
+        `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
+        the normal distribution of latents is cut off: the smaller, the more alike the images. Raises UserError where
+        the run has no such class, for a truncation that is not above 0, or for a count below 1.
         """
         return self.sample_with_condition(count, seed, label, truncation)[0]
 
     def sample_with_condition(
-        self, count: int, seed: int = 0, label: int | None = None, truncation: float | None = None
+        self, count: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, or None."""
         check_truncation(truncation)
+        if count < 1:
+            raise UserError(f"--count {count}: expected at least 1")
         device = next(self.generator.parameters()).device
         conditions = self.conditions if label is None else self.conditions.of_class(label)
-        batches = sample(self.generator, count, seed, device, conditions, truncation=truncation)
-        drawn = [(images.cpu(), condition) for images, condition in batches]
-        conditions_drawn = [condition for _, condition in drawn if condition is not None]
-        return torch.cat([images for images, _ in drawn]), torch.cat(conditions_drawn) if conditions_drawn else None
+        images = drawn = None
+        done = 0
+        for part, condition in sample(self.generator, count, seed, device, conditions, truncation=truncation):
+            if images is None:  # made once, since parts that are put together at the end take the memory twice
+                images = torch.empty(count, *part.shape[1:], dtype=part.dtype)
+                drawn = None if condition is None else condition.new_empty(count, *condition.shape[1:])
+            images[done : done + len(part)] = part
+            if drawn is not None and condition is not None:
+                drawn[done : done + len(part)] = condition
+            done += len(part)
+        assert images is not None
+        return images, drawn
+
+    def __copy__(self) -> Run:
+        return attrs.evolve(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
+        """Copies a run that `load_run` read: its network and records; experiment and plugins are fixed, and shared."""
+        own = {name: copy.deepcopy(getattr(self, name), memo) for name in ("info", "log", "metrics", "generator")}
+        return attrs.evolve(self, **own)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles a run that `load_run` read: where its folder is, by which it is loaded again, and its weights.
+
+        Classes of plugin files have no importable name, so what was made from them is not in the pickle.
+        """
+        device = str(next(self.generator.parameters()).device)
+        files = tuple(str(file.absolute()) for file in self.plugin_files)
+        arguments = (str(self.path.absolute()), self.step, device, self.overrides, files)
+        return _load_pickled, (arguments, self.generator.state_dict())
+
+
+def _load_pickled(arguments: tuple[Any, ...], weights: dict[str, Tensor]) -> Run:
+    """Loads a run that was pickled from its folder, with the weights that it had."""
+    run = load_run(*arguments)
+    run.generator.load_state_dict(weights)
+    return run
 
 
 def load_run(
@@ -95,6 +142,7 @@ def load_run_for(
     plugin_files: Iterable[Path] = (),
 ) -> Run:
     """As `load_run`, for a command that needs the components of these kinds, and the data set for its conditions."""
+    overrides, plugin_files = tuple(overrides), tuple(plugin_files)
     info = read_info(path)
     saved = list_checkpoints(path / "checkpoints")
     if not saved:
@@ -126,11 +174,35 @@ def load_run_for(
         info=info,
         log=read_records(path / "log.jsonl"),
         metrics=read_records(path / "metrics.jsonl"),
-        generator=network.requires_grad_(False).eval().to(pick_device(device)),
+        generator=_callable_with_latents(network, info).requires_grad_(False).eval().to(pick_device(device)),
         weights=weights,
         plugins=plugins,
         conditions=_conditions(experiment, info),
+        overrides=overrides,
+        plugin_files=plugin_files,
     )
+
+
+def _callable_with_latents(network: nn.Module, info: dict[str, Any]) -> nn.Module:
+    """Lets the generator of a run that `load_run` reads be called as `generator(z)`, if it does not use conditions.
+
+    Bundled networks have a default for the condition; one of a plugin may not.
+    """
+    if info.get("condition") is None:
+        try:
+            inspect.signature(network.forward).bind(None)
+        except TypeError:
+            network.register_forward_pre_hook(_without_condition, with_kwargs=True)
+        except ValueError:  # no signature, as of a compiled function
+            pass
+    return network
+
+
+def _without_condition(
+    network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Gives the generator of a run that `load_run` read the condition None where it is called without one."""
+    return ((*inputs, None), named) if len(inputs) == 1 and not named else (inputs, named)
 
 
 def _missing_components(info: dict[str, Any]) -> list[str]:
@@ -147,8 +219,12 @@ def _missing_components(info: dict[str, Any]) -> list[str]:
 
 
 def _conditions(experiment: Experiment, info: dict[str, Any]) -> ConditionSampler:
-    """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images."""
+    """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images.
+
+    Runs of earlier releases have no names of classes in run.json.
+    """
     known = info.get("condition")
     if known == "images":
         return ConditionSampler.of(experiment.dataset.build(places(), "train"))
-    return ConditionSampler.counted(known or ())
+    names = info.get("classes")
+    return ConditionSampler.counted(known or (), tuple(map(str, names)) if isinstance(names, list) else ())

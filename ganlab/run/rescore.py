@@ -67,7 +67,9 @@ def rescore(
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
             scoring = class_evaluator(label, whole).for_generator(network, run.weights, conditions, truncation)
-            return attrs.evolve(scoring, about={**scoring.about, "class": label})
+            names = run.conditions.names
+            named = {"class_name": names[label]} if names else {}
+            return attrs.evolve(scoring, about={**scoring.about, "class": label, **named})
 
         if per_class:
             records = _score_each_class(of_class, labels, metrics, str(run.path))

@@ -2,71 +2,189 @@
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from attrs import frozen
+from PIL import Image
 from torch import Tensor
 
+from ganlab import __version__
+from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.latents import check_truncation, latents
-from ganlab.evaluation.sampling import generate_images, sample_grid
+from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
 from ganlab.run.load_run import Run
-from ganlab.utils.errors import UserError
-from ganlab.utils.files import write_whole
+from ganlab.run.sample_files import SampleFolder, file_names_of_classes, tensor_record, write_npz
+from ganlab.utils.errors import Interrupted, UserError, quote
+from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.rng import derived_seed
-from ganlab.viz.image_grid import PNG_CHANNELS, encode_png, save_grid
+from ganlab.viz.image_grid import PNG_CHANNELS, POINT, grid_size, save_grid
+from ganlab.viz.progress import progress_bar
 
 WALK = 8
 """The number of images in a row of `ganlab sample --interpolate`."""
 
+MOST_POINTS = 1_000_000
+"""The most points of a scatter plot of samples."""
 
-def write_samples(
-    run: Run, count: int, seed: int, out: Path, interpolate: bool, label: int | None, truncation: float | None
-) -> None:
-    """Writes a run's sample images to `out`, for `ganlab sample`: `count`, of class `label` where one is given.
+
+@frozen
+class SampleRequest:
+    """What `ganlab sample` is to draw from a run: `count` images, of class `label` where one is given.
+
+    `interpolate` asks for latent walks. `truncation` is that of the latents. `by_class` puts the files of a folder into
+    a folder for each class.
+    """
+
+    count: int
+    seed: int
+    interpolate: bool = False
+    label: int | str | None = None
+    truncation: float | None = None
+    by_class: bool = False
+
+
+def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
+    """Writes a run's sample images to `out`, for `ganlab sample`; returns how many and which, in words.
 
     `out` is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
-    classes, a grid has a row for each, with its share of `count`.
+    classes, a grid has a row for each, with its share of the count.
     """
-    if out.exists() and out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: a folder that is not empty; choose another")
+    _check_out(run, request, out)
+    check_truncation(request.truncation)
+    label = None if request.label is None else run.conditions.label_of(request.label)
+    conditions = run.conditions if label is None else run.conditions.of_class(label)
+    of = "" if label is None else f" of class {label}{_name(run.conditions, label)}"
+    if out.suffix == ".png":
+        return _write_grid(run, request, conditions, label, out) + of
+    device = next(run.generator.parameters()).device
+    latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
+    count, seed, truncation = request.count, request.seed, request.truncation
+    if request.interpolate:
+        inputs = walk_inputs(latent_dim, count, seed, conditions, truncation)
+    else:
+        inputs = sample_inputs(latent_dim, count, seed, conditions, truncation=truncation)
+    generate = partial(_generate, run.generator, device)
+    with progress_bar() as progress_of:
+        if out.suffix == ".npz":
+            write_npz(out, count, inputs, generate, run.conditions.names, progress_of(str(out)))
+            return f"{count:,} images{of}"
+        classes = file_names_of_classes(len(run.conditions.counts), run.conditions.names)
+        folder = SampleFolder(out, _about(run, request, label, device), count, classes, request.by_class)
+        try:
+            there = folder.write(inputs, generate, progress_of(str(out)))
+        except KeyboardInterrupt:
+            raise Interrupted(f"{out}: not all of {count:,} images are written; the same command goes on") from None
+        return f"{count:,} images{of}" + (f", {there:,} of which were there," if there else "")
+
+
+def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
+    """Refuses a place that sample images cannot be written to."""
     if out.suffix == "" and out.is_file():
         raise UserError(f"--out {out}: is a file; expected FILE.png, FILE.npz or a folder")
-    if out.suffix not in ("", ".png", ".npz") and not out.is_dir():
+    if out.suffix in (".png", ".npz"):
+        if out.is_dir():
+            raise UserError(f"--out {out}: is a folder; expected FILE.png, FILE.npz or a folder without a suffix")
+        if request.by_class:
+            raise UserError(f"--by-class: makes a folder for each class; {out} is a file")
+        return
+    if out.suffix and not out.is_dir():
         raise UserError(f"--out {out}: expected FILE.png, FILE.npz or a folder without a suffix")
     channels = run.info["images"]["channels"]
-    if out.suffix not in (".png", ".npz") and channels not in PNG_CHANNELS:
+    if channels not in PNG_CHANNELS:
         raise UserError(f"--out {out}: a PNG file cannot hold images of {channels} channels; use FILE.npz")
-    columns = None
-    if interpolate:
-        images, condition = latent_walk(run, count, seed, label, truncation)
-        columns = WALK
-    elif out.suffix == ".png" and label is None:
-        check_truncation(truncation)
+    if request.by_class and not run.conditions.counts:
+        raise UserError("--by-class: the networks of this run know no classes")
+
+
+def _name(conditions: ConditionSampler, label: int) -> str:
+    """The class's name after its number, where the samples' classes have names."""
+    return f" ({quote(conditions.names[label])})" if label < len(conditions.names) else ""
+
+
+def _generate(network: torch.nn.Module, device: torch.device, z: Tensor, condition: Tensor | None) -> Tensor:
+    """Makes sample images of one batch of latents."""
+    (images,) = generate_images(network, z, device, condition)
+    return images.cpu()
+
+
+def _about(run: Run, request: SampleRequest, label: int | None, device: torch.device) -> dict[str, object]:
+    """All that sample images depend on, by which a folder of them is known; text and numbers only."""
+    return {
+        "run": run.info["name"],
+        "step": run.step,
+        "weights": run.weights,
+        "weights_sha256": tensors_sha256(run.generator.state_dict()),
+        "count": request.count,
+        "seed": request.seed,
+        "label": label,
+        "truncation": request.truncation,
+        "interpolate": request.interpolate,
+        "by_class": request.by_class,
+        "classes": list(run.conditions.names),
+        "conditions_crc32": tensor_record(run.conditions.known),
+        "device": device.type,
+        "ganlab": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
+    """Writes sample images as one picture; returns how many they are, in words."""
+    count, classes = request.count, len(run.conditions.counts)
+    channels, height, width = (run.info["images"][key] for key in ("channels", "height", "width"))
+    labels = None if request.interpolate or label is not None else run.conditions.rows(count)
+    columns = WALK if request.interpolate else None if labels is None else labels.shape[1]
+    most = MOST_POINTS if (channels, height, width) == POINT else Image.MAX_IMAGE_PIXELS or 2**31
+    pixels = (
+        count if (channels, height, width) == POINT else math.prod(grid_size(count, channels, height, width, columns))
+    )
+    if pixels > most:
+        raise UserError(
+            f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
+        )
+    if labels is not None:
         device = next(run.generator.parameters()).device
-        images, columns = sample_grid(run.generator, count, seed, device, run.conditions, truncation)
+        images, _ = sample_grid(run.generator, count, request.seed, device, conditions, request.truncation)
+    elif request.interpolate:
+        images, _ = latent_walk(run, count, request.seed, label, request.truncation)
     else:
-        images, condition = run.sample_with_condition(count, seed, label, truncation)
-    if out.suffix == ".png":
-        save_grid(images, out, columns)
-    elif out.suffix == ".npz":
-        stream = io.BytesIO()
-        arrays: dict[str, Any] = {"images": images.permute(0, 2, 3, 1).numpy()}
-        if condition is not None and condition.ndim == 1:
-            arrays["labels"] = condition.numpy()
-        np.savez_compressed(stream, **arrays)
-        write_whole(out, stream.getvalue())
-    else:
-        digits = max(5, len(str(count - 1)))
-        for index, image in enumerate(images):
-            write_whole(out / f"{index:0{digits}}.png", encode_png(image))
+        images = run.sample(count, request.seed, label, request.truncation)
+    save_grid(images, out, columns)
+    if labels is None:
+        return f"{len(images):,} images"
+    rows, columns = labels.shape
+    of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
+    asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
+    return f"{len(images):,} images ({columns:,} of each of {of}{asked})"
+
+
+def walk_inputs(
+    latent_dim: int, count: int, seed: int, conditions: ConditionSampler, truncation: float | None = None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Inputs of samples on latent walks, in batches: latents (n, latent_dim), and conditions, one for each row."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
+    drawing = torch.Generator().manual_seed(derived_seed(seed, "walk", "condition"))
+    along = torch.linspace(0, 1, WALK)[None, :, None]
+    rows = BATCH // WALK
+    for start in range(0, count, BATCH):
+        # As in `sample_inputs`, whole batches are drawn, so that a longer walk begins with the shorter.
+        ends = latents(2 * rows, latent_dim, generator, truncation)
+        first, second = ends[0::2, None], ends[1::2, None]
+        cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).clamp(-1, 1)[..., None]
+        angle = torch.acos(cosine)
+        z = (torch.sin((1 - along) * angle) * first + torch.sin(along * angle) * second) / torch.sin(angle)
+        condition = conditions.drawn(rows, drawing)
+        if condition is not None:
+            condition = condition.repeat_interleave(WALK, 0)[: count - start]
+        yield z.flatten(0, 1)[: count - start], condition
 
 
 def latent_walk(
-    run: Run, count: int, seed: int, label: int | None = None, truncation: float | None = None
+    run: Run, count: int, seed: int, label: int | str | None = None, truncation: float | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Sample images on a latent walk: spherical interpolation between pairs, 8 in a row (White 2016, arXiv:1609.04468).
 
@@ -74,19 +192,10 @@ def latent_walk(
     row has one condition. `truncation` cuts off the latents at the ends of each row.
     """
     check_truncation(truncation)
-    rows = math.ceil(count / WALK)
-    generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
-    latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
-    ends = latents(2 * rows, latent_dim, generator, truncation)
-    first, second = ends[:rows, None], ends[rows:, None]
-    cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).clamp(-1, 1)[..., None]
-    angle = torch.acos(cosine)
-    along = torch.linspace(0, 1, WALK)[None, :, None]
-    z = (torch.sin((1 - along) * angle) * first + torch.sin(along * angle) * second) / torch.sin(angle)
     device = next(run.generator.parameters()).device
+    latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
     conditions = run.conditions if label is None else run.conditions.of_class(label)
-    condition = conditions.drawn(rows, torch.Generator().manual_seed(derived_seed(seed, "walk", "condition")))
-    if condition is not None:
-        condition = condition.repeat_interleave(WALK, 0)
-    images = [part.cpu() for part in generate_images(run.generator, z.flatten(0, 1), device, condition)]
-    return torch.cat(images)[:count], None if condition is None else condition[:count]
+    batches = list(walk_inputs(latent_dim, count, seed, conditions, truncation))
+    images = torch.cat([_generate(run.generator, device, z, condition) for z, condition in batches])
+    drawn = [condition for _, condition in batches if condition is not None]
+    return images, torch.cat(drawn) if drawn else None

@@ -109,7 +109,11 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
 def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
     runs = [folder for folder in (request.out, request.experiment.parent) if folder and (folder / "run.json").is_file()]
     locate = kept_plugin_finder(runs[0], read_info(runs[0])) if runs else Path
-    return load_experiment(request.experiment, request.overrides, request.plugin_files, request.blocked, locate)
+    experiment, plugins = load_experiment(
+        request.experiment, request.overrides, request.plugin_files, request.blocked, locate
+    )
+    experiment_to_toml(experiment, plugins)  # refuses what no file can hold before data are read
+    return experiment, plugins
 
 
 def _find_folder(request: RunRequest, experiment: Experiment) -> RunFolder:
@@ -179,6 +183,7 @@ def open_run(
             resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
             images=attrs.asdict(training.images),
             condition=training.conditions.record(),
+            classes=list(training.conditions.names) or None,
             resident=not training.loader.streams,
             total_steps=training.total_steps,
             weights=training.weights,

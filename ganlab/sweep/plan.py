@@ -23,9 +23,9 @@ from attrs import field, frozen
 
 from ganlab.config.converter import MAX_NAMED_PROBLEMS, InvalidTable, Problem, TableConverter
 from ganlab.config.differing_options import differing_options
-from ganlab.config.load import experiment_from_table, experiment_to_toml
+from ganlab.config.load import add_name, experiment_from_table, experiment_to_toml
 from ganlab.config.overrides import apply_override, parse_override
-from ganlab.config.schema import NAME
+from ganlab.config.schema import NAME, NAME_RULE
 from ganlab.config.toml import read_toml
 from ganlab.plugin.fields import DEFAULT, component
 from ganlab.plugin.loader import Plugins, load_plugins
@@ -34,7 +34,6 @@ from ganlab.run.run_folder import read_info
 from ganlab.sweep.sweep_folder import are_seeds
 from ganlab.utils.errors import UserError, did_you_mean, quote, quote_key
 
-NAME_RULE = "a name is letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
 MAX_RUNS = 10_000
 
 
@@ -127,7 +126,8 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     if not isinstance(variants, dict) or not variants:
         problems.append(f"{path}: variants: expected a table [variants.NAME] for each variant, got {quote(variants)}")
         variants = {}
-    own = table.get("name", path.stem)
+    problems += add_name(table, path)
+    own = table["name"]
     if not isinstance(own, str) or not re.fullmatch(NAME, own):
         problems.append(f"{path}: name: {NAME_RULE}, got {quote(own)}")
     if isinstance(seeds, list) and len(seeds) * len(variants) > MAX_RUNS:
@@ -215,11 +215,11 @@ def _resolve_run(
 ) -> str:
     """Plans one run: resolves the experiment file of one variant of a sweep with one seed; returns it as TOML."""
     table = read_toml(base)
-    table.setdefault("name", base.stem)
+    problems = [] if any(parts == ["name"] for parts, _ in settings) or "name" in changes else add_name(table, base)
     for parts, value in [*_changes_as_overrides(changes, []), *settings]:
         apply_override(table, parts, value)
     table["seed"] = seed
-    return experiment_to_toml(*experiment_from_table(table, base, load=load))
+    return experiment_to_toml(*experiment_from_table(table, base, problems, load=load))
 
 
 def _with_plugin_paths(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ class _Generator(nn.Module):
         self.shape = (images.channels, images.height, images.width)
         self.layers = nn.Sequential(nn.Linear(latent_dim, 8), nn.Tanh(), nn.Linear(8, math.prod(self.shape)), nn.Tanh())
 
-    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(z).unflatten(1, self.shape)
         return images
 
@@ -48,7 +48,7 @@ class _Discriminator(nn.Module):
         self.layers = nn.Sequential(nn.Linear(pixels, 8), nn.Tanh(), nn.Linear(8, 1))
         self.batch_independent = True
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
         logits: Tensor = self.layers(images.flatten(1)).squeeze(1)
         return logits
 
@@ -59,7 +59,7 @@ class _Classifier(_Discriminator):
         self.classes = nn.Linear(8, CLASSES)
         self.batch_independent = False  # its logits are not bare
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Judged:  # type: ignore[override]
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Judged:  # type: ignore[override]
         features = self.layers[:-1](images.flatten(1))
         return Judged(self.layers[-1](features).squeeze(1), self.classes(features))
 

@@ -231,8 +231,9 @@ def _build_optimizer(
 def _set_precision(train: Train) -> None:
     """Part of `build`: sets torch's float32 products on CUDA to TF32 or IEEE, as `train.precision` says."""
     backends: Any = torch.backends
-    for backend in (backends.cuda.matmul, backends.cudnn.conv):
-        backend.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
+    backends.cuda.matmul.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
+    # By its older name, which also sets that of recurrent layers: torch.export fails in a process where they differ.
+    backends.cudnn.allow_tf32 = train.precision == "tf32"
 
 
 def _build_game(

@@ -78,6 +78,19 @@ def one_line(error: object, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+def printable(text: object) -> str:
+    """For messages and pages: a text whose bytes of a file name that are no UTF-8 are written as `\\xe9`.
+
+    Python holds such bytes as lone surrogates, which no encoding of a text has.
+    """
+    return re.sub("[\ud800-\udfff]", _as_escape, str(text))
+
+
+def _as_escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
 LONGEST_NAME = 100
 """The longest name, in characters, that an error message repeats in full or compares with the known names."""
 

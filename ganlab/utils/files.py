@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from ganlab.utils.errors import CannotWrite
+from ganlab.utils.errors import CannotWrite, printable
 
 
 def file_state(found: os.stat_result) -> str:
@@ -76,15 +77,18 @@ def check_disk_space(folder: Path, sizes: Mapping[str, int]) -> None:
             shutil.rmtree(temporary)
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Writes a file atomically: temporary file, fsync, rename. Raises CannotWrite."""
-    content = data.encode() if isinstance(data, str) else data
-    with raise_cannot_write(path, len(content)):
+@contextmanager
+def whole_file(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Writes a file atomically in parts: the body writes to a temporary file, which is flushed and renamed after it.
+
+    `size` in bytes, if only about, is for the message of CannotWrite.
+    """
+    with raise_cannot_write(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, 0o644)
@@ -92,3 +96,24 @@ def write_whole(path: Path, data: bytes | str) -> None:
         finally:
             Path(temporary).unlink(missing_ok=True)
         flush_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Writes a file atomically: temporary file, fsync, rename. Raises CannotWrite.
+
+    A text is written as UTF-8; bytes of a file name in it that are none are written as `\\xe9`.
+    """
+    content = printable(data).encode() if isinstance(data, str) else data
+    with whole_file(path, len(content)) as stream:
+        stream.write(content)
+
+
+def check_room(path: Path, size: int, files: int = 1) -> None:
+    """Raises CannotWrite if `files` files of `size` bytes together do not fit on the disk that `path` will be on."""
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
+    with raise_cannot_write(path, size):
+        free = os.statvfs(folder)
+        if size > free.f_bavail * free.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if free.f_files and files > free.f_favail:
+            raise OSError(errno.ENOSPC, f"its disk has room for {free.f_favail:,} more files, wanted {files:,}")

@@ -1,9 +1,10 @@
-"""The data folder (`$GANLAB_DATA`), the cache folder (`$GANLAB_CACHE`), its bound, and the folder of the package."""
+"""The data folder (`$GANLAB_DATA`), the cache (`$GANLAB_CACHE`) and its bound, the package; paths in commands."""
 
 from __future__ import annotations
 
 import math
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -54,3 +55,14 @@ def cache_bound() -> int | None:
     if not 0 < gigabytes < math.inf:
         raise UserError(f"GANLAB_CACHE_GB = {quote(text)}: expected a number of GB above 0")
     return int(gigabytes * 1e9)
+
+
+def shell_word(path: Path) -> str:
+    """Writes a path so that a shell reads it as one word, in ASCII where it has bytes that are no UTF-8 or no text."""
+    text = str(path)
+    if text.isprintable():  # lone surrogates, which stand for such bytes, are not
+        return shlex.quote(text)
+    quoted = (
+        chr(byte) if 32 <= byte < 127 and byte not in b"'\\\\" else f"\\x{byte:02x}" for byte in os.fsencode(text)
+    )
+    return f"$'{''.join(quoted)}'"

@@ -11,7 +11,9 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +23,9 @@ from ganlab.viz.plots import scatter_png
 
 PNG_CHANNELS = (1, 3, 4)
 """Numbers of channels that PNG supports: grey, RGB, RGBA."""
+
+POINT = (2, 1, 1)
+"""The shape of an image that is a point."""
 
 MIN_PIXELS = 48
 """Smaller images are enlarged by an integer factor, so that 8 x 8 digits are visible."""
@@ -34,14 +39,12 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
     if images.shape[1] not in PNG_CHANNELS:
         images = images.movedim(1, 2).flatten(2)[:, None]
     count, channels, height, width = images.shape
-    factor = max(1, math.ceil(MIN_PIXELS / max(height, width)))
+    size = grid_size(count, channels, height, width, columns, padding)
+    factor = _enlarged(height, width)
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     height, width = height * factor, width * factor
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    picture = torch.full(
-        (channels, rows * (height + padding) + padding, columns * (width + padding) + padding), 255, dtype=torch.uint8
-    )
+    columns = columns or _columns(count)
+    picture = torch.full((channels, *size), 255, dtype=torch.uint8)
     for index, image in enumerate(images.cpu()):
         top = padding + index // columns * (height + padding)
         left = padding + index % columns * (width + padding)
@@ -49,17 +52,41 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
     return picture
 
 
+def grid_size(
+    count: int, channels: int, height: int, width: int, columns: int | None = None, padding: int = 2
+) -> tuple[int, int]:
+    """The height and width in pixels of an image grid of `count` images (channels, height, width)."""
+    width = width if channels in PNG_CHANNELS else width * channels
+    factor, columns = _enlarged(height, width), columns or _columns(count)
+    rows = -(-count // columns)
+    return rows * (height * factor + padding) + padding, columns * (width * factor + padding) + padding
+
+
+def _enlarged(height: int, width: int) -> int:
+    """By which factor an image grid enlarges images of this size."""
+    return max(1, math.ceil(MIN_PIXELS / max(height, width)))
+
+
+def _columns(count: int) -> int:
+    """The columns of a square image grid."""
+    return math.isqrt(count - 1) + 1
+
+
 def encode_png(picture: Tensor) -> bytes:
     """Encodes an image grid, uint8 (C, H, W) with `PNG_CHANNELS` channels, as PNG."""
+    return encode_pixels(picture.permute(1, 2, 0).cpu().numpy())
+
+
+def encode_pixels(pixels: NDArray[np.uint8]) -> bytes:
+    """Encodes the pixels of an image grid or of one image, uint8 (H, W, C) with `PNG_CHANNELS` channels, as PNG."""
     stream = io.BytesIO()
-    pixels = picture.permute(1, 2, 0).cpu().numpy()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
     return stream.getvalue()
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes an image grid of images, or a scatter plot of 2-D points, to one PNG file, atomically."""
-    if images.shape[1:] == (2, 1, 1):
+    if images.shape[1:] == POINT:
         x, y = to_float(images).flatten(1).T.tolist()
         write_whole(path, scatter_png(x, y))
     else:

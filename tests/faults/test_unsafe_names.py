@@ -156,7 +156,7 @@ def test_the_name_of_the_file_where_it_has_none(stem: str) -> None:
         try:
             experiment, _ = load_experiment(file)
         except UserError as error:
-            assert "name: must match regex" in str(error)  # noqa: PT017 - as above
+            assert "it has no key name, and its file's name cannot be used instead" in str(error)  # noqa: PT017 - as above
             return
         assert lies_inside(choose_folder(RunRequest(file), experiment), here / "runs")
 

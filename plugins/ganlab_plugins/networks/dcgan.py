@@ -75,7 +75,7 @@ class _DCGANGenerator(nn.Module):
         self.layers = Layers(*layers)
         self.apply(_initialise)
 
-    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(z[:, :, None, None], condition)
         return images
 
@@ -107,7 +107,7 @@ class _DCGANDiscriminator(nn.Module):
             and config.head != "class_logits"
         )
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
         maps = self.layers[:-1](images)
         judged: Tensor | Judged = self.head(maps.sum((2, 3)), self.layers[-1](maps).flatten(), condition)
         return judged

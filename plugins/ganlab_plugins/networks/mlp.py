@@ -41,7 +41,7 @@ class _MLPGenerator(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(z).unflatten(1, self.shape)
         return images
 
@@ -57,7 +57,7 @@ class _MLPDiscriminator(nn.Module):
         self.head = ClassHead(config.head, config.hidden[-1], images)
         self.batch_independent = config.norm != "batch" and config.head != "class_logits"
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
         features = self.layers[:-1](images.flatten(1))
         judged: Tensor | Judged = self.head(features, self.layers[-1](features).squeeze(1), condition)
         return judged

@@ -24,7 +24,7 @@ class _Packed(nn.Module):
         # should. Larger packs may, such as when a batch is passed in parts.
         self.batch_independent = size <= 2 and bool(getattr(network, "batch_independent", False))
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
         count = len(images)
         # The last pack is filled with images from the start of the batch.
         members = torch.arange(count + -count % self.size, device=images.device) % count

@@ -85,7 +85,7 @@ class _R3GANGenerator(nn.Module):
             layers += [_Block(width, config, blocks) for _ in range(config.blocks)]
         self.layers = nn.Sequential(*layers, _conv(widths[-1], images.channels, 1, 1.0))
 
-    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(self.first(z)[:, :, None, None] * self.basis)
         return torch.tanh(images)
 
@@ -108,7 +108,7 @@ class _R3GANDiscriminator(nn.Module):
         self.head = ClassHead(config.head, widths[-1], images)
         self.batch_independent = config.head != "class_logits"
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
         features = self.basis(self.layers(images)).flatten(1)
         judged: Tensor | Judged = self.head(features, self.last(features).squeeze(1), condition)
         return judged

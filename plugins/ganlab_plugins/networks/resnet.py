@@ -113,7 +113,7 @@ class _ResNetGenerator(nn.Module):
         layers += [_conv(widths[-1], images.channels, 3, 1.0), nn.Tanh()]
         self.layers = Layers(*layers)
 
-    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(self.first(z).unflatten(1, (-1, 4, 4)), condition)
         return images
 
@@ -140,7 +140,7 @@ class _ResNetDiscriminator(nn.Module):
         self.head = ClassHead(config.head, inputs, images)
         self.batch_independent = config.head != "class_logits"
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
         features = self.layers(images).sum((2, 3))
         judged: Tensor | Judged = self.head(features, self.last(features).squeeze(1), condition)
         return judged

@@ -133,12 +133,14 @@ class MLflow:
 
         file = Path(self.file).resolve()
         store, experiment = opened(file, run.info["name"])
-        folder = str(run.path.resolve())
-        token = hashlib.sha256(f"{folder} {run.info['started']}".encode()).hexdigest()[:16]
+        place = os.fsencode(run.path.resolve())
+        token = hashlib.sha256(place + f" {run.info['started']}".encode()).hexdigest()[:16]
+        folder = place.decode(errors="backslashreplace")
         if run.resumed_from is not None:
             for found in store.search_runs([experiment], f"tags.`ganlab.run` = '{token}'"):
                 store.delete_run(found.info.run_id)
-        made = store.create_run(experiment, run_name=run.path.name, tags={"ganlab.run": token, "ganlab.folder": folder})
+        name = os.path.basename(folder)
+        made = store.create_run(experiment, run_name=name, tags={"ganlab.run": token, "ganlab.folder": folder})
         tracker = MlflowRun(run, store, made.info.run_id)
         toml = run.experiment_file.read_text(encoding="utf-8")
         store.log_batch(tracker.id, params=[Param(*option) for option in options(tomllib.loads(toml))])
