@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,18 @@ from ganlab.cli import main
 from ganlab.testing import step_timing
 from ganlab.viz import plots
 from support import WEDGE
+
+_find_entry_points = importlib.metadata.entry_points
+
+
+@functools.cache
+def _entry_points(path: tuple[str, ...], **parameters: str) -> Any:
+    return _find_entry_points(**parameters)
+
+
+# What is installed does not change while the tests run. Looking for it takes half of the time of loading plugins, which
+# every command does.
+importlib.metadata.entry_points = lambda **parameters: _entry_points(tuple(sys.path), **parameters)
 
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
 

@@ -322,8 +322,9 @@ def test_a_healthy_game_raises_none(table: dict[str, Any], write: Write, ganlab:
     assert "Alarm:" not in Path("r.html").read_text()
 
 
+@pytest.mark.extended
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [130, *(pytest.param(stop, marks=pytest.mark.extended) for stop in (37, 95))])
+@pytest.mark.parametrize("stop", [37, 95, 130])
 def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(
     stop: int, lost: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -662,8 +662,8 @@ def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
     file = write(table)
     assert ganlab("run", file, "--out", "eager", "--device", "cpu")[0] == 0
 
-    def with_graphs(experiment: Any, registry: Any, where: Places, device: torch.device) -> Training:
-        training = build(experiment, registry, where, device)
+    def with_graphs(experiment: Any, registry: Any, *arguments: Any) -> Training:
+        training = build(experiment, registry, *arguments)
         return attrs.evolve(
             training, capture=captured_train_step(training.game, training.train_step, registry, OnCPU())
         )

@@ -221,6 +221,7 @@ def test_where_images_are_not_there_and_cannot_be_kept_a_line_says_so(images: Pa
 
 
 @pytest.mark.extended
+@pytest.mark.slow
 def test_a_read_only_file_system(images: Path) -> None:
     """A bind mount in a name space of its own, which ends with the process."""
     said_of_images(images, "none")

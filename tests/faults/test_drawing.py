@@ -35,6 +35,8 @@ def fails(*arguments: object, **options: object) -> None:
     raise RuntimeError("no\nLaTeX here")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_backend_that_does_not_exist(table: dict[str, Any], write: Write) -> None:
     """What a notebook hands to the commands that it starts."""
     environment = os.environ | {"MPLBACKEND": "module://no_such_package.backend"}

@@ -131,7 +131,9 @@ def test_a_set_against_itself_is_exact(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("other", SETS)
-@pytest.mark.parametrize("name", ["duplicates", "barely different"])
+@pytest.mark.parametrize(
+    "name", ["duplicates", pytest.param("barely different", marks=[pytest.mark.extended, pytest.mark.slow])]
+)
 def test_no_value_depends_on_rounding(tmp_path: Path, name: str, other: str) -> None:
     fake, real = SETS[name], SETS[other]
     if real.shape != fake.shape:
