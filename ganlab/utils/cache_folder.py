@@ -3,8 +3,8 @@
 Decisions:
 - An entry is the files of one key, `KIND/NAME.safetensors` or `KIND/NAME.npy` with its note and lock. The modification
   time of its note is that of its last use.
-- An entry is removed only while its lock is held, so never while another process writes or reads it. What a process has
-  mapped into memory stays readable for it.
+- An entry is removed only while its lock is held, so never while another process writes it. A process that reads it
+  without the lock keeps what it has opened, also what it has mapped into memory, or makes the entry again.
 - Over the bound the least recently used entries are removed, before something is stored and when something is used. Not
   removed are entries that this process has used, and whatever is no entry, such as downloaded weights.
 - Lock files stay: two processes could otherwise hold the lock of one entry. They are empty.
