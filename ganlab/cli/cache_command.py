@@ -79,7 +79,7 @@ def cache(
         now = total - sum(entry.size for entry in chosen) if clear else total
         print(f"{did} {what}, {size}; {folder} takes {gigabytes(now)}, {limit}")
     if clear and busy:
-        print(f"not removed: {len(busy):,} in use or not ours to remove, such as {busy[0].name}", file=sys.stderr)
+        print(f"not removed: {len(busy):,} in use or another user's, such as {busy[0].name}", file=sys.stderr)
     if left:
         kinds = " ".join(f"--kind {name}" for name in sorted({entry.kind for entry in left}))
         size = gigabytes(sum(entry.size for entry in left))

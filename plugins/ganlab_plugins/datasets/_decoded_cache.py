@@ -38,7 +38,7 @@ from ganlab import (
     paced,
     write_whole,
 )
-from ganlab_plugins.datasets._decoded_file import NAMED, Deep, Options, decode_into, stat_file
+from ganlab_plugins.datasets._decoded_file import NAMED, HighBitDepth, Options, decode_into, stat_file
 from ganlab_plugins.datasets._image_decoding import Encoded, Unreadable
 
 __all__ = ["NAMED", "decode_embedded", "decode_files", "decode_readable_files"]
@@ -153,7 +153,7 @@ def _cached(
     return images, skipped
 
 
-_Entry = tuple[MappedImages, list[int], Deep | None]
+_Entry = tuple[MappedImages, list[int], HighBitDepth | None]
 
 
 def _make_entry(
@@ -200,12 +200,12 @@ def _read_entry(path: Path, digest: str, progress: Progress) -> _Entry | None:
         return None
     if note.get("fingerprint") != images.fingerprint_with(progress):
         return None
-    return images, found["skipped"], None if found["deep"] is None else Deep(**found["deep"])
+    return images, found["skipped"], None if found["deep"] is None else HighBitDepth(**found["deep"])
 
 
 def _write(
     path: Path, files: Sequence[Path | Encoded], options: Options, progress: Progress
-) -> tuple[list[int], Deep | None]:
+) -> tuple[list[int], HighBitDepth | None]:
     """Decodes image files into a cached .npy file, renamed into place once complete; returns what was found."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -22,7 +22,7 @@ from attrs import frozen
 from numpy.lib import format as npy
 
 from ganlab import ComponentError, Progress, paced
-from ganlab_plugins.datasets._image_decoding import DEEPEST, Decoded, Encoded, Unreadable, decode_image
+from ganlab_plugins.datasets._image_decoding import MAX_16_BIT, Decoded, Encoded, Unreadable, decode_image
 
 NAMED = 10
 """How many unreadable files an error names, one a line."""
@@ -49,7 +49,7 @@ class Options:
 
 
 @frozen
-class Deep:
+class HighBitDepth:
     """Decoded image files with 16 bits a sample: how many, of how many, the largest value, and the first one's name."""
 
     count: int
@@ -59,13 +59,13 @@ class Deep:
 
     def __str__(self) -> str:
         many = f" (and so {self.count:,} of {self.files:,} files)" if self.files > 1 else ""
-        return f"{self.first}: has 16 bits a sample{many}, with values up to {self.largest:,} of {DEEPEST:,}"
+        return f"{self.first}: has 16 bits a sample{many}, with values up to {self.largest:,} of {MAX_16_BIT:,}"
 
     def check(self) -> None:
         """Raises `ComponentError` if the values would become only the darkest of the 256 levels."""
         if self.largest < DARKEST:
             raise ComponentError(
-                f"{self}: they would become levels 0 to {self.levels} of 255; spread them over 0 to {DEEPEST:,}, or "
+                f"{self}: they would become levels 0 to {self.levels} of 255; spread them over 0 to {MAX_16_BIT:,}, or "
                 "write 8 bits a sample"
             )
 
@@ -80,7 +80,7 @@ def decode_into(
     options: Options,
     progress: Progress,
     make_room: Callable[[int], None],
-) -> tuple[list[int], Deep | None]:
+) -> tuple[list[int], HighBitDepth | None]:
     """Decodes image files into an open .npy file; returns the indices of skipped ones, and what had 16 bits a sample.
 
     `make_room` is called first, with the length of the file in bytes.
@@ -128,7 +128,7 @@ def decode_into(
         raise ComponentError(_none_readable(files, problems[0]))
     found = None
     if deep:
-        found = Deep(len(deep), len(files) - len(skipped), max(deep.values()), str(files[min(deep)]))
+        found = HighBitDepth(len(deep), len(files) - len(skipped), max(deep.values()), str(files[min(deep)]))
         found.check()
     _close_gaps(descriptor, len(files), skipped, start, step)
     _write_at(descriptor, _header(len(files) - len(skipped), shape), 0)

@@ -31,7 +31,7 @@ from ganlab import ComponentError, one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
-DEEPEST = 65535
+MAX_16_BIT = 65535
 """The largest value of a sample of 16 bits."""
 
 
