@@ -1,6 +1,6 @@
 """Aligned CelebA: 202,599 photographs of faces of 178x218 pixels, downloaded on first use.
 
-Source: Z. Liu, P. Luo, X. Wang and X. Tang, HighBitDepth learning face attributes in the wild, ICCV 2015, arXiv:1411.7766.
+Source: Z. Liu, P. Luo, X. Wang and X. Tang, Deep learning face attributes in the wild, ICCV 2015, arXiv:1411.7766.
 """
 
 from __future__ import annotations
