@@ -155,9 +155,8 @@ def test_a_distribution_of_its_own(
     assert code == 2
     (line,) = err.splitlines()
     assert line.startswith(f"{again}: loss.name: unknown loss 'wedge'")
-    code, _, err = fresh.ganlab("sample", runs[0], cwd=tmp_path)
-    assert code == 2
-    assert err.splitlines()[1] == "the run had the loss 'wedge' from ganlab-wedge:wedge (ganlab-wedge 0.1.0)"
+    code, out, err = fresh.ganlab("sample", runs[0], cwd=tmp_path)
+    assert code == 0, out + err  # samples need no loss
 
 
 @pytest.mark.extended

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import ganlab
 from ganlab import _moved
 from ganlab._moved_names import MODULES
 from old_names import OLD_NAMES
@@ -90,6 +91,13 @@ def test_a_name_of_a_module_that_is_a_package_now() -> None:
     result = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "ganlab.config.load\n"
     assert result.stderr.count("DeprecationWarning") == 1
+
+
+def test_the_script_of_an_earlier_installation() -> None:
+    """It has `from ganlab.cli import main` and calls that, until ganlab is installed again."""
+    code = "import sys; from ganlab.cli import main; sys.argv = ['ganlab', '--version']; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{ganlab.__version__}\n", "")
 
 
 def test_names_that_never_were() -> None:

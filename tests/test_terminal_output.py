@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
+import select
+import tempfile
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import pexpect
 import pytest
+
+from children import Child, Command
 
 Write = Callable[..., Path]
 Ganlab = Callable[..., tuple[int, str, str]]
@@ -26,23 +29,34 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def piped(*arguments: object) -> str:
-    command = [sys.executable, "-m", "ganlab", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
-    assert "\x1b" not in done.stdout + done.stderr
-    return done.stdout
+    """What a command prints where there is no terminal; it must end well."""
+    log = Path(tempfile.mkdtemp(dir=".")) / "log"
+    with mock.patch.dict(os.environ, environment(), clear=True):
+        child = Child(Command(*arguments), log)
+    assert child.ended() == 0, child.said
+    assert "\x1b" not in child.said
+    return child.said
 
 
 def on_terminal(columns: int, *arguments: object, **more: str) -> str:
     """All that a terminal of so many columns is sent; the command must end well."""
-    command = ["-m", "ganlab", *map(str, arguments)]
-    child = pexpect.spawn(
-        sys.executable, command, env=environment(**more), encoding="utf-8", timeout=90, dimensions=(40, columns)
-    )
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0, child.before
-    assert "Traceback" not in child.before
-    return str(child.before)
+    screen, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (40, columns))
+    with mock.patch.dict(os.environ, environment(**more), clear=True):
+        child = Child(Command(*arguments), Path(os.ttyname(terminal)))
+    sent = b""
+    while True:
+        ended = child.process.exitcode is not None
+        while select.select([screen], [], [], 0.05)[0]:
+            sent += os.read(screen, 65_536)
+        if ended:
+            break
+    os.close(terminal)
+    os.close(screen)
+    text = sent.decode()
+    assert child.process.exitcode == 0, text
+    assert "Traceback" not in text
+    return text
 
 
 def colours(text: str) -> list[str]:
@@ -77,7 +91,8 @@ def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path)
     assert re.search(r"^ +features +the name of features or a table += 'inception'$", listing, re.MULTILINE)
     assert not re.search(r" $", listing, re.MULTILINE)
     assert re.search(r"^ +--out PATH: The run folder, exactly\. Default: .*seedSEED\.$", piped("run", "--help"), re.M)
-    assert piped("eval", runs / "bce" / "seed0").count("\n") == 1
+    lines = piped("eval", runs / "bce" / "seed0").splitlines()
+    assert len([line for line in lines if re.fullmatch(r"step 2  fid .* plain weights", line)]) == 1
     bench = piped("bench", tmp_path / "tiny.toml", "--seconds", 0.1)
     assert len([line for line in bench.splitlines() if "tutorial" in line and "times as fast" in line]) == 1
 

@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -113,3 +114,13 @@ def _print_warnings_once(stderr: Console) -> Callable[..., None]:
             stderr.print(line, markup=False, soft_wrap=True)
 
     return show
+
+
+class _CallableModule(ModuleType):
+    """Calls `main`, as the `ganlab` script of an installation from before this module existed does."""
+
+    def __call__(self) -> None:
+        main()
+
+
+sys.modules[__name__].__class__ = _CallableModule

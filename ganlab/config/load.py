@@ -83,7 +83,8 @@ def experiment_from_table(
     for place, file in enumerate(written):
         try:
             found = locate((path.parent / Path(file).expanduser()).resolve())
-            if not found.is_file() and optional:  # raises where a name is too long
+            is_given = found.name in {given.name for given in plugin_files}
+            if not found.is_file() and (optional or is_given):  # raises where a name is too long
                 continue
         except (OSError, ValueError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else one_line(error)

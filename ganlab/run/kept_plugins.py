@@ -6,6 +6,7 @@ The copies are `plugins/HASH/NAME.py`, so that a run that was resumed with a cha
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,24 @@ def keep_plugins(folder: RunFolder, experiment: Experiment, plugins: Plugins) ->
             write_whole(copy, content)
 
 
-def kept_plugin_finder(run: Path, info: Mapping[str, Any]) -> Callable[[Path], Path]:
+def kept_plugin_finder(run: Path, info: Mapping[str, Any], instead_of_changed: bool) -> Callable[[Path], Path]:
     """Returns a function from a plugin file to the file to load: the one kept in the run's folder if it is gone.
 
-    `info` is run.json, which has the hashes of the files that the run used; a kept file with another hash is not taken.
+    With `instead_of_changed` also if it has changed, which a warning says. `info` is run.json, which has the hashes of
+    the files that the run used; a kept file with another hash is not taken.
     """
     components = info.get("components")
     origins = components.values() if isinstance(components, Mapping) else ()
     hashes = {origin.get("sha256") for origin in origins if isinstance(origin, Mapping)}
 
     def locate(file: Path) -> Path:
-        if file.is_file():
+        is_there = file.is_file()
+        if is_there and (not instead_of_changed or file_sha256(file) in hashes):
             return file
         kept = sorted((run / "plugins").glob(f"*/{glob.escape(file.name)}"))
-        return next((copy.resolve() for copy in kept if file_sha256(copy) in hashes), file)
+        copy = next((copy.resolve() for copy in kept if file_sha256(copy) in hashes), file)
+        if is_there and copy != file:
+            warnings.warn(f"{file} has changed since the run used it; the copy in {run} is used", stacklevel=2)
+        return copy
 
     return locate

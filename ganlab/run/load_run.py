@@ -153,13 +153,13 @@ def load_run_for(
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
     needed = {*kinds, "dataset"} if info.get("condition") == "images" else kinds
     optional = KINDS.keys() - needed
-    locate = kept_plugin_finder(path, info)
+    locate = kept_plugin_finder(path, info, instead_of_changed=True)
     try:
         experiment, plugins = load_experiment(
             path / "experiment.toml", overrides, plugin_files, locate=locate, optional=optional
         )
     except UserError as error:
-        raise UserError(*error.problems, *_missing_components(info)) from None
+        raise UserError(*error.problems, *_missing_components(info, needed)) from None
     network = experiment.generator.build(ImageSpec(**info["images"]))
     state = load_checkpoint(saved[step], {"generator", "ema"})
     weights = "ema" if "ema" in state else "plain"
@@ -205,12 +205,14 @@ def _without_condition(
     return ((*inputs, None), named) if len(inputs) == 1 and not named else (inputs, named)
 
 
-def _missing_components(info: dict[str, Any]) -> list[str]:
-    """Of a run that `load_run` refuses: the components whose plugins are missing now, and where they came from."""
+def _missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str]:
+    """Of a run that `load_run` refuses: the components of these kinds whose plugins are missing, and their origins."""
     registry = load_plugins().registry
     missing = []
     for label, origin in info.get("components", {}).items():
         kind, _, name = label.partition(".")
+        if kind not in kinds:
+            continue
         there = {part.name for part in registry.of_kind(kind)} if kind in KINDS else {name}
         if name not in there and not Path(origin.get("file") or ".").is_file():
             whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")

@@ -108,7 +108,7 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
 
 def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
     runs = [folder for folder in (request.out, request.experiment.parent) if folder and (folder / "run.json").is_file()]
-    locate = kept_plugin_finder(runs[0], read_info(runs[0])) if runs else Path
+    locate = kept_plugin_finder(runs[0], read_info(runs[0]), instead_of_changed=False) if runs else Path
     experiment, plugins = load_experiment(
         request.experiment, request.overrides, request.plugin_files, request.blocked, locate
     )

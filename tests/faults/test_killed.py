@@ -73,7 +73,7 @@ def test_killed_at_every_write_flush_and_rename(saving: dict[str, Any], write: W
 
 @pytest.mark.extended
 def test_killed_at_random(saving: dict[str, Any], write: Write, tmp_path: Path) -> None:
-    """Ten times, at a time drawn anew, always the same run; it must get to its end."""
+    """Five times, at a time drawn anew, always the same run; it must get to its end."""
     saving["train"] |= {"steps": 400, "checkpoint_every": 10, "log_every": 5, "sample_every": 50}
     saving["metric"][0]["every"] = 100
     file, generator = write(saving), random.Random(0)
@@ -82,7 +82,7 @@ def test_killed_at_random(saving: dict[str, Any], write: Write, tmp_path: Path) 
     assert whole.ended() == 0, whole.said
     seconds = time.monotonic() - started
     kills, tries = 0, 0
-    while kills < 10:
+    while kills < 5:
         tries += 1
         out = f"r{tries}"
         while True:

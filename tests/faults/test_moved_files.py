@@ -189,6 +189,30 @@ def test_a_generator_whose_file_is_gone(table: dict[str, Any], write: Write, gan
     assert ganlab("eval", "r", "--set", metric, "--plugin", tmp_path / "elsewhere" / "flat.py")[0] == 0
 
 
+def test_a_changed_file_does_not_change_the_samples_of_a_run(
+    table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path
+) -> None:
+    (tmp_path / "flat.py").write_text(GENERATOR)
+    assert ganlab("run", write(table | {"plugins": ["flat.py"], "generator": {"name": "flat"}}), "--out", "r")[0] == 0
+    images = load_run("r").sample(3)
+    (tmp_path / "flat.py").write_text(GENERATOR.replace("return self.linear(z)", "return -self.linear(z)"))
+    with pytest.warns(UserWarning, match=r"flat.py has changed since the run used it; the copy in r is used"):
+        assert torch.equal(load_run("r").sample(3), images)
+    code, _, err = ganlab("run", "r", "--resume", "--set", "train.steps=9")
+    assert code == 2
+    assert "components.generator.flat.sha256: was" in err
+
+
+def test_a_file_that_is_given_replaces_one_that_is_gone(wedged: Path, wedge: Path, ganlab: Ganlab) -> None:
+    """Of a run that began before copies were kept."""
+    assert ganlab("run", wedged, "--out", "r", "--set", "train.steps=3")[0] == 0
+    shutil.rmtree("r/plugins")
+    Path("moved").mkdir()
+    shutil.move(wedge, "moved")
+    code, out, err = ganlab("run", "r", "--resume", "--set", "train.steps=6", "--plugin", "moved/wedge.py")
+    assert (code, err) == (0, ""), out
+
+
 def test_an_installed_plugin_counts_by_its_content(wedged: Path, ganlab: Ganlab) -> None:
     """In another environment the same release lies in another folder."""
     assert ganlab("run", wedged, "--out", "r", "--set", "train.steps=3")[0] == 0

@@ -26,6 +26,9 @@ from support import alive, until
 Command = Callable[..., tuple[int, str, str]]
 
 
+pytestmark = pytest.mark.xdist_group("ray")
+
+
 @pytest.fixture(scope="module")
 def head() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -171,8 +174,6 @@ def test_closing_the_iterator_stops_what_runs_and_drops_what_waits(cluster: Clus
 GATE = """
 import os, pathlib, time
 from ganlab import hookimpl
-
-pytestmark = pytest.mark.xdist_group("ray")
 
 @hookimpl
 def checkpoint_saved(run, path):
