@@ -59,7 +59,7 @@ def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experimen
 def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[str, Any], tmp_path: Path) -> None:
     experiment, training = trained(table, case, tmp_path)
     if baseline == "tutorial":
-        step, parts = tutorial_loop.tutorial_step(experiment, training, training.loader.order)
+        step, parts = tutorial_loop.tutorial_step(experiment, training, training.loader.main.order)
     else:
         step, parts = hand_written_loop.hand_written_step(experiment, training)
     for _ in range(STEPS):

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ganlab import ComponentError
 from ganlab.config.load import convert_experiment
-from ganlab.data.batch import Batch
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import RegistrationError
 from ganlab.protocols import Augmentation, ImageSpec, Places, batch_independent, generator_uses_real
+from ganlab.protocols.batch import Batch
 from ganlab.training.build import build
 from ganlab.training.loop import Training
 from ganlab.utils.errors import UserError

@@ -211,7 +211,7 @@ def test_several_epochs_see_every_image_once_an_epoch(table: dict[str, Any], tmp
     training = build(
         convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
     )
-    loader = training.loader
+    loader = training.loader.main
     for epoch in range(3):
         order = loader.order(epoch)
         assert sorted(order.tolist()) == list(range(len(training.dataset.images)))

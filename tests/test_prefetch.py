@@ -46,7 +46,7 @@ def mapped(tmp_path: Path) -> ImageDataset:
 
 def streamed(dataset: ImageDataset, batch_size: int = 10, device: torch.device = CPU) -> BatchLoader:
     loader = BatchLoader.for_dataset(dataset, batch_size, 3, device, resident_gb=0)
-    assert loader.streams
+    assert loader.prefetches
     return loader
 
 
@@ -59,7 +59,7 @@ def test_what_fits_is_resident(mapped: ImageDataset) -> None:
     size = mapped.images.nbytes
     for allowed in (None, 1, size / 1e9):
         loader = BatchLoader.for_dataset(mapped, 10, 3, CPU, allowed)
-        assert not loader.streams
+        assert not loader.prefetches
         assert type(loader.images) is Tensor
         assert torch.equal(loader.images, IMAGES)
     assert BatchLoader.for_dataset(mapped, 10, 3, CPU, (size - 1) / 1e9).streams
@@ -67,7 +67,7 @@ def test_what_fits_is_resident(mapped: ImageDataset) -> None:
 
 def test_a_tensor_in_memory_stays_where_it_is() -> None:
     loader = BatchLoader.for_dataset(ImageDataset(IMAGES, "plain"), 10, 3, CPU, resident_gb=0)
-    assert not loader.streams
+    assert not loader.prefetches
     assert loader.images is IMAGES
 
 
@@ -148,7 +148,7 @@ def streaming_table(table: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def trained(table: dict[str, Any], places: Path, device: torch.device) -> dict[str, Tensor]:
     plugins = load_plugins([Path(file) for file in table["plugins"]])
     training = build(convert_experiment(table, plugins), plugins.registry, Places(places, places), device)
-    assert training.loader.streams == (table["train"].get("resident_gb") == 0)
+    assert training.loader.main.prefetches == (table["train"].get("resident_gb") == 0)
     train(training, 0, lambda step: None)
     training.loader.close()
     return {
@@ -387,9 +387,9 @@ for name, folder, limit in json.loads(sys.argv[1]):
     for number in range(training.loader.batches_per_epoch):
         training.loader.batch(number).images
     evaluator = Evaluator(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
-    scores = evaluator.for_generator(training.evaluated_generator, "plain").score(experiment.metric[0])
+    scores = evaluator.for_network(training.evaluated_generator, "plain").score(experiment.metric[0])
     found = training.dataset.fingerprint, len(training.dataset.images), scores[0]["value"]
-    print(json.dumps({"name": name, "found": found, "streams": training.loader.streams, "peak": peak()}))
+    print(json.dumps({"name": name, "found": found, "streams": training.loader.main.prefetches, "peak": peak()}))
     del training, evaluator
 """
 

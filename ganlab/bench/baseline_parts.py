@@ -14,10 +14,11 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab.config.schema import Experiment
+from ganlab.config.schema import DEFAULT_GAME, Experiment
 from ganlab.nn import dropout, memory_format
 from ganlab.protocols import Step
 from ganlab.training.loop import Training
+from ganlab.utils.errors import UserError
 from ganlab.utils.rng import derived_seed, seed_everything
 
 RealBatch = tuple[Tensor, Tensor | None]
@@ -41,21 +42,28 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
 
     prepared: use the channels-last format and the quick dropout, as ganlab does.
     """
-    device = training.game.device
+    device, own = training.game.device, two_network_game(experiment)
     seed_everything(experiment.seed)
-    g = experiment.generator.build(training.images).to(device).train()
-    d = experiment.discriminator.build(training.images).to(device).train()
+    g = own.generator.build(training.images).to(device).train()
+    d = own.discriminator.build(training.images).to(device).train()
     if prepared:
         for network in (g, d):
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
-    g_config = experiment.generator_optimizer or experiment.optimizer
-    d_config = experiment.discriminator_optimizer or experiment.optimizer
+    g_config, d_config = (experiment.optimizers.get(name, experiment.optimizer) for name in training.game.players)
     game = training.game
-    penalties = {player.name: [penalty for _, penalty in player.penalties] for player in game.players}
+    penalties = {name: [penalty for _, penalty in player.penalties] for name, player in game.players.items()}
     optimizers = g_config.build(g.parameters()), d_config.build(d.parameters())
     seed_everything(derived_seed(experiment.seed, "training"))
-    return BaselineParts(g, d, *optimizers, copy.deepcopy(game.loss), penalties)
+    return BaselineParts(g, d, *optimizers, copy.deepcopy(game.rules.loss), penalties)
+
+
+def two_network_game(experiment: Experiment) -> Any:
+    """Returns the game of an experiment for the baseline loops; raises UserError for one that they do not play."""
+    wanted = ("generator", "discriminator", "loss", "discriminator_steps", "discriminator_every", "fresh_noise")
+    if not all(hasattr(experiment.game, name) for name in wanted):
+        raise UserError(f"game: ganlab bench has hand-written loops of the game {DEFAULT_GAME!r} alone")
+    return experiment.game
 
 
 def clip_gradients(network: nn.Module, experiment: Experiment) -> None:
@@ -78,7 +86,19 @@ def penalty_step(
     condition: Tensor | None,
     seen: Tensor,
 ) -> Step:
-    return Step(player, parts.g, parts.d, real, fake, on_real, on_fake, condition, seen)
+    networks = {"generator": parts.g, "discriminator": parts.d}
+    return Step(
+        player,
+        networks,
+        real,
+        fake,
+        on_real,
+        on_fake,
+        condition,
+        seen,
+        judged_by="discriminator",
+        generated_by="generator",
+    )
 
 
 def due_penalties(parts: BaselineParts, step: Step, updates: int) -> Any:

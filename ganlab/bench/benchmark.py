@@ -188,7 +188,7 @@ def time_step_parts(experiment: Experiment, training: Training, steps: int = 15)
         batch = step * training.train_step.batches_per_step
         for phase in training.train_step.phases:
             for updates in phase.updates_before(step):
-                if phase.new_images:
+                if phase.new_batch:
                     real = took("data", partial(training.loader.batch, batch))
                     batch += 1
                 if updates is not None:

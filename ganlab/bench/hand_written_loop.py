@@ -23,9 +23,11 @@ from ganlab.bench.baseline_parts import (
     due_penalties,
     logits_of,
     penalty_step,
+    two_network_game,
 )
 from ganlab.config.schema import Experiment
 from ganlab.data.pixels import condition_as_input
+from ganlab.protocols import batch_independent, generator_uses_real
 from ganlab.training import cuda_graphs
 from ganlab.training.loop import Training
 from ganlab.utils.rng import derived_seed
@@ -35,11 +37,13 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
     """Returns a function that takes one step of the hand-written loop, and the parts that it trains."""
     parts = build_parts(experiment, training, prepared=True)
     game, size = training.game, experiment.train.batch_size
-    g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, game.uses_real
-    repeats, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
-    fresh, augmentations = game.fresh_noise, experiment.augmentation
+    own = two_network_game(experiment)
+    g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, generator_uses_real(parts.loss)
+    repeats, every = own.discriminator_steps, own.discriminator_every
+    fresh, augmentations = own.fresh_noise, experiment.augmentation
     images, conditions = training.loader.images, training.loader.condition
     frozen_with = list(d.parameters())
+    joint_pass, latent_dim = batch_independent(d), int(g.latent_dim)  # type: ignore[arg-type]
     decay = training.ema.decay if training.ema else 0.0
     kept = [p.detach().clone() for p in g.parameters()] if decay else []
     weights: list[Tensor] = list(g.parameters())
@@ -64,7 +68,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
         return d(batch, condition)
 
     def both(real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
-        if not game.joint_pass:
+        if not joint_pass:
             return judged(real, condition), judged(fake, condition)
         twice = None if condition is None else torch.cat([condition, condition])
         on_real, on_fake = judged(torch.cat([real, fake]), twice).split(size)
@@ -76,7 +80,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
                 if turn % every:
                     break
                 with torch.set_grad_enabled(not fresh):
-                    fake = g(torch.randn(size, game.latent_dim, device=device), condition).float()
+                    fake = g(torch.randn(size, latent_dim, device=device), condition).float()
                 on_real, on_fake = both(real, fake.detach(), condition)
                 total = loss.discriminator(logits_of(on_real), logits_of(on_fake))
                 if parts.penalties["discriminator"]:
@@ -91,7 +95,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
             for parameter in frozen_with:
                 parameter.requires_grad_(False)
             if fresh or turn % every:
-                fake = g(torch.randn(size, game.latent_dim, device=device), condition).float()
+                fake = g(torch.randn(size, latent_dim, device=device), condition).float()
             on_fake = judged(fake, condition)
             with torch.no_grad():
                 on_real = judged(real, condition) if uses_real else torch.zeros_like(logits_of(on_fake))

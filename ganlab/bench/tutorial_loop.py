@@ -22,10 +22,11 @@ from ganlab.bench.baseline_parts import (
     due_penalties,
     logits_of,
     penalty_step,
+    two_network_game,
 )
 from ganlab.config.schema import Experiment
 from ganlab.data.pixels import condition_as_input
-from ganlab.protocols import Dataset
+from ganlab.protocols import Dataset, generator_uses_real
 from ganlab.training.loop import Training
 
 
@@ -85,11 +86,12 @@ def tutorial_step(
     decay = training.ema.decay if training.ema else 0.0
     average = copy.deepcopy(g) if decay else None
     batches = cycle_batches(training.dataset, size, order)
-    steps, every = experiment.train.discriminator_steps, experiment.train.discriminator_every
+    own = two_network_game(experiment)
+    steps, every = own.discriminator_steps, own.discriminator_every
     turn = 0
 
     def noise() -> Tensor:
-        return torch.randn(size, game.latent_dim, device=device)
+        return torch.randn(size, g.latent_dim, device=device)  # type: ignore[call-overload, no-any-return]
 
     def judged(images: Tensor, condition: Tensor | None) -> Any:
         for augmentation in experiment.augmentation:
@@ -121,10 +123,10 @@ def tutorial_step(
             clip_gradients(d, experiment)
             parts.d_optimizer.step()
             loss.item()
-        if experiment.train.fresh_noise or turn % every:
+        if own.fresh_noise or turn % every:
             fake = made(condition)
         on_fake = judged(fake, condition)
-        on_real = judged(real, condition) if game.uses_real else torch.zeros_like(logits_of(on_fake))
+        on_real = judged(real, condition) if generator_uses_real(parts.loss) else torch.zeros_like(logits_of(on_fake))
         loss = parts.loss.generator(logits_of(on_real), logits_of(on_fake))
         state = penalty_step("generator", parts, real, fake, on_real, on_fake, condition, game.images_seen)
         loss = loss + due_penalties(parts, state, turn)

@@ -21,7 +21,7 @@ from attrs import frozen
 
 from ganlab.config.describe import describe_component, describe_option_type, describe_type, is_component_list
 from ganlab.plugin.component import Component, MissingComponent
-from ganlab.plugin.fields import COMPONENT
+from ganlab.plugin.fields import COMPONENT, NESTED
 from ganlab.plugin.registry import Registry
 from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, quote_key
 from ganlab.utils.interval import Interval
@@ -60,10 +60,19 @@ class InvalidTable(Exception):
 class TableConverter:
     """Converts between TOML tables and attrs classes; component names are looked up in the registry."""
 
-    def __init__(self, registry: Registry, optional: Collection[str] = ()) -> None:
-        """Conversion with this registry; an unknown component of an `optional` kind becomes a `MissingComponent`."""
+    def __init__(
+        self,
+        registry: Registry,
+        optional: Collection[str] = (),
+        more_keys: Mapping[type, Collection[str]] | None = None,
+    ) -> None:
+        """Conversion with this registry; an unknown component of an `optional` kind becomes a `MissingComponent`.
+
+        `more_keys` are keys of a class's table that were taken out of it, for messages about unknown ones.
+        """
         self.registry = registry
         self.optional = optional
+        self.more_keys = more_keys or {}
         self.converter = cattrs.Converter(detailed_validation=True)
         for kind in (bool, int, str, float):
             self.converter.register_structure_hook(kind, _strict(kind))
@@ -87,10 +96,11 @@ class TableConverter:
         if not isinstance(table, Mapping):
             raise InvalidTable([Problem("", f"expected a table, got {quote(table)}")])
         hints = typing.get_type_hints(cls)
-        fields = {f.alias: f for f in attrs.fields(cls) if f.init}
+        fields = {f.alias: f for f in attrs.fields(cls) if f.init and NESTED not in f.metadata}
+        known = [*fields, *self.more_keys.get(cls, ())]
         unknown = [key for key in table if key not in fields]
         problems = [
-            Problem(quote_key(key), f"unknown key{did_you_mean(key, fields) or _listing(fields)}")
+            Problem(quote_key(key), f"unknown key{did_you_mean(key, known) or _listing(known)}")
             for key in unknown[:MAX_NAMED_PROBLEMS]
         ]
         if len(unknown) > MAX_NAMED_PROBLEMS:
@@ -197,7 +207,7 @@ class TableConverter:
         table: dict[str, Any] = {}
         for f in attrs.fields(type(instance)):
             value = getattr(instance, f.name)
-            if f.init and value is not None:
+            if f.init and value is not None and NESTED not in f.metadata:
                 table[f.alias] = self._written(value, f.metadata.get(COMPONENT))
         return table
 
@@ -205,6 +215,8 @@ class TableConverter:
         """Yields all registered components that were converted for an experiment, nested ones too."""
         for f in attrs.fields(type(instance)):
             kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
+            if NESTED in f.metadata:
+                kind, value = f.metadata[NESTED], tuple(value.values())
             if kind is not None and value is not None:
                 for item in value if isinstance(value, tuple) else (value,):
                     if isinstance(item, MissingComponent):
@@ -308,5 +320,5 @@ def _is_union(kind: Any) -> bool:
     return typing.get_origin(kind) in (typing.Union, types.UnionType)
 
 
-def _listing(fields: Mapping[str, object]) -> str:
+def _listing(fields: Collection[str]) -> str:
     return f"; the keys are: {', '.join(fields)}" if fields else "; it has no options"

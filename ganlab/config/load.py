@@ -14,9 +14,10 @@ from typing import Any
 
 import tomli_w
 
-from ganlab.config.converter import MOST_VALUES, InvalidTable, Problem, TableConverter
+from ganlab.config.converter import MOST_VALUES, InvalidTable, TableConverter
+from ganlab.config.game_tables import read_experiment, write_experiment
 from ganlab.config.overrides import apply_override, parse_override
-from ganlab.config.schema import NAME, NAME_RULE, NESTED, Experiment
+from ganlab.config.schema import NAME, NAME_RULE, Experiment
 from ganlab.config.toml import read_toml
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, one_line, printable, quote
@@ -110,30 +111,7 @@ def experiment_from_table(
 
 def convert_experiment(table: Mapping[str, Any], plugins: Plugins, optional: Collection[str] = ()) -> Experiment:
     """Loads an experiment from the table of its file, with plugins loaded before; raises InvalidTable."""
-    flat = dict(table)
-    for key, (player, inner) in NESTED.items():
-        flat.pop(key, None)
-        if isinstance(flat.get(player), Mapping) and inner in flat[player]:
-            flat[key] = _merge_optimizer(table.get(inner, "adam"), flat[player][inner])
-            flat[player] = {name: value for name, value in flat[player].items() if name != inner}
-    try:
-        experiment: Experiment = TableConverter(plugins.registry, optional).read(flat, Experiment)
-    except InvalidTable as error:
-        raise InvalidTable([_with_nested_path(problem) for problem in error.problems]) from None
-    return experiment
-
-
-def _merge_optimizer(common: Any, own: Any) -> Any:
-    """Loads a player's optimiser table: merged into the common one, or in its place if it has a name."""
-    if not isinstance(own, Mapping) or "name" in own:
-        return own
-    return {**(common if isinstance(common, Mapping) else {"name": common}), **own}
-
-
-def _with_nested_path(problem: Problem) -> Problem:
-    """For errors on loading, gives a problem the file's path: generator.optimizer for the field generator_optimizer."""
-    head, dot, rest = problem.path.partition(".")
-    return Problem(".".join(NESTED.get(head, (head,))) + dot + rest, problem.message)
+    return read_experiment(table, plugins.registry, optional)
 
 
 def used_plugin_files(experiment: Experiment, plugins: Plugins) -> list[str]:
@@ -144,12 +122,7 @@ def used_plugin_files(experiment: Experiment, plugins: Plugins) -> list[str]:
 
 def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
     """Converts a loaded experiment to the table of its resolved file."""
-    table = TableConverter(plugins.registry).write(experiment)
-    for key, (player, inner) in NESTED.items():
-        if key in table:
-            table[player][inner] = table.pop(key)
-    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    return {key: value for key, value in table.items() if key not in tables} | tables
+    return write_experiment(experiment, plugins.registry)
 
 
 def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:

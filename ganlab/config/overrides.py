@@ -9,7 +9,6 @@ import re
 import tomllib
 from typing import Any
 
-from ganlab.config.schema import NESTED
 from ganlab.config.toml import LONGEST_PATH, MAX_BYTES, MAX_DEPTH, parse_toml
 from ganlab.utils.errors import UserError, quote, quote_key
 
@@ -39,7 +38,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
     """Applies a `--set` override to an experiment's table. A number in the key is a list index: `metric.0.samples`.
 
-    Setting another component's name drops the options of the previous component. Setting one of train.steps and
+    Setting another component's name drops the options of the previous component, but not the table `optimizer` of a
+    network. Setting one of train.steps and
     train.epochs drops the other.
     """
     where = ".".join(map(quote_key, parts))
@@ -58,7 +58,7 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
         at[_list_index(at, last, where)] = value
         return
     if last == "name" and len(parts) > 1 and at.get("name") != value:
-        for key in [key for key in at if (parts[0], key) not in NESTED.values()]:
+        for key in [key for key in at if key != "optimizer" or len(parts) > 2]:
             del at[key]
     if parts[0] == "train" and last in ("steps", "epochs"):
         at.pop("epochs" if last == "steps" else "steps", None)

@@ -8,25 +8,28 @@ Decisions:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, le, lt, optional
 
-from ganlab.plugin.fields import DEFAULT, component, components
+from ganlab.plugin.fields import DEFAULT, NESTED, component, components
 from ganlab.protocols import (
     Augmentation,
     DatasetConfig,
-    Loss,
+    GameConfig,
     LossWrapper,
     Metric,
-    NetworkConfig,
     OptimizerConfig,
     Penalty,
     Schedule,
     TrackerConfig,
 )
 from ganlab.utils.interval import Interval
+
+DEFAULT_GAME = "gan"
+"""The game of an experiment file without the key `game`."""
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """Valid names of runs, sweeps and variants. Each becomes a folder's name, so it must not contain separators."""
@@ -42,30 +45,24 @@ def _valid_name(experiment: object, option: Attribute[str], value: str) -> None:
 
 @frozen
 class Train:
-    """The `[train]` table. One step is one update of the generator.
+    """The `[train]` table. One step makes each move of the game as often as the game says.
+
+    A game may have more options here: those of the default game are among [its own](components.md#gan).
 
     steps, epochs: the length of training; give exactly one of them.
     batch_size: images per batch; incomplete batches are dropped.
-    discriminator_steps: discriminator updates before each generator update, each on its own batch.
-    discriminator_every: update the discriminator only in every k-th step, starting with the first, so that the
-        generator has k updates for each discriminator update. This or `discriminator_steps` must be 1.
-    stop_discriminator_under, stop_generator_under: skip an update of that player if its loss, without penalties, is
-        under this bound: weights and the optimiser's state stay as they are. Batch norm's statistics are updated.
     accumulate: split the batch of an update into this many equal parts to save memory; their gradients are averaged,
         and `batch_size` remains that of the update. Operations over the batch, such as batch norm or a relativistic
         average, see one part.
     clip_norm: the largest norm of a player's gradient, penalties included; a larger gradient is scaled down.
-    fresh_noise: draw new latents for the generator's update. `false` reuses the discriminator's last fake images, which
-        saves one forward pass of the generator.
     precision: "float32"; "tf32" (float32 matrix products on CUDA); "bfloat16" (autocast).
     capture: on CUDA, capture each kind of step once as a CUDA graph and replay it. `false` for eager steps, as needed
         for debugging; steps are also eager if a plugin cannot be captured.
     deterministic: bitwise reproducible runs on CUDA too, which is slower; on the CPU runs are reproducible anyway. An
         operation without a deterministic implementation in torch ends the run.
-    ema: decay per step of the exponential moving average (EMA) of the generator's weights, which is then used for
-        samples and scores; 0 for none.
-    ema_half_life: the EMA's decay as a half-life in images seen by the discriminator, independent of the batch size;
-        0 for none.
+    ema: decay per step of the exponential moving average (EMA) of the weights of the sampled networks, which is then
+        used for samples and scores; 0 for none.
+    ema_half_life: the EMA's decay as a half-life in training images, independent of the batch size; 0 for none.
     ema_warmup: with ema_half_life, limit the half-life to this fraction of the images seen so far, so that the initial
         weights are forgotten soon (0.05 in StyleGAN2); 0 for none.
     log_every: interval at which means are written to `log.jsonl` and checked for NaN; at least 1.
@@ -81,13 +78,8 @@ class Train:
     steps: int | None = field(default=None, validator=optional([ge(1), le(10**12)]))
     epochs: int | None = field(default=None, validator=optional([ge(1), le(10**9)]))
     batch_size: int = field(default=64, validator=[ge(1), le(2**24)])
-    discriminator_steps: int = field(default=1, validator=[ge(1), le(1000)])
-    discriminator_every: int = field(default=1, validator=[ge(1), le(1000)])
-    stop_discriminator_under: float | None = field(default=None, validator=optional([ge(-1e12), le(1e12)]))
-    stop_generator_under: float | None = field(default=None, validator=optional([ge(-1e12), le(1e12)]))
     accumulate: int = field(default=1, validator=[ge(1), le(2**24)])
     clip_norm: float | None = field(default=None, validator=optional([gt(0), le(10**12)]))
-    fresh_noise: bool = True
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
     deterministic: bool = False
@@ -106,11 +98,6 @@ class Train:
     def __attrs_post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give one of 'steps' and 'epochs'" + (", not both" if self.steps is not None else ""))
-        if self.discriminator_steps > 1 and self.discriminator_every > 1:
-            raise ValueError(
-                f"discriminator_every: {self.discriminator_every} together with discriminator_steps = "
-                f"{self.discriminator_steps}; one of them must be 1"
-            )
         if self.ema and self.ema_half_life:
             raise ValueError("ema_half_life: give one of 'ema' and 'ema_half_life', not both")
         if self.ema_warmup and not self.ema_half_life:
@@ -128,32 +115,28 @@ class Experiment:
     name: the run's name; run folders are created in a folder of that name. Letters, digits, ".", "_", "-", at most 100.
     train: the length and the options of training.
     dataset: the training images.
-    generator: the network that generates images.
-    discriminator: the network that tells real from generated images.
-    loss: the losses of both networks.
-    optimizer: the optimiser of both networks.
-    generator_optimizer, discriminator_optimizer: the optimiser of one network. A table without `name` changes options
-        of the common one.
+    game: the networks, their moves, and the loss of each move. Its networks and other components are tables of the file
+        too: `[generator]`, `[discriminator]` and `[loss]` in the default game, which needs no `[game]`.
+    optimizer: the optimiser of all networks.
+    optimizers: the optimiser of the networks of one table, such as `[generator.optimizer]`. A table without `name`
+        changes options of the common one.
     seed: seeds everything random: initial weights, latents, the order of images.
     plugins: local plugin files, relative to this file.
     floor: also score real images of the split that is not a metric's reference, once, for comparison.
     loss_wrapper: each wraps the loss before it, in the order of the list.
     penalty: each is added to the loss of one network.
-    augmentation: applied, in this order, to all images that the discriminator sees.
+    augmentation: applied, in this order, to all images that the game's discriminators see.
     schedule: each changes one option during the run, such as a learning rate or a penalty's weight.
-    metric: each scores the generator before training, after it and at the interval `every`.
+    metric: each scores what the game samples before training, after it and at the interval `every`.
     tracker: where records and sample grids are sent besides the run folder.
     """
 
     name: str = field(validator=_valid_name, metadata={DEFAULT: "the file's name without `.toml`"})
     train: Train
     dataset: DatasetConfig = component("dataset")
-    generator: NetworkConfig = component("generator")
-    discriminator: NetworkConfig = component("discriminator")
-    loss: Loss = component("loss")
+    game: GameConfig = component("game", default=DEFAULT_GAME)
     optimizer: OptimizerConfig = component("optimizer", default="adam")
-    generator_optimizer: OptimizerConfig | None = component("optimizer", default=None)
-    discriminator_optimizer: OptimizerConfig | None = component("optimizer", default=None)
+    optimizers: Mapping[str, OptimizerConfig] = field(factory=dict, metadata={NESTED: "optimizer"})
     seed: int = field(default=0, validator=[ge(0), lt(2**63)])
     plugins: tuple[str, ...] = ()
     floor: bool = True
@@ -167,6 +150,3 @@ class Experiment:
 
 NO_RESULTS = ("tracker", "train.resident_gb")
 """Options that do not change a run's results; runs that differ only in them count as the same experiment."""
-
-NESTED = {f"{player}_optimizer": (player, "optimizer") for player in ("generator", "discriminator")}
-"""Fields of Experiment that are written inside another table of the file: `[generator.optimizer]`."""

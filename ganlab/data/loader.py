@@ -13,11 +13,11 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from ganlab.data.batch import Batch
 from ganlab.data.memmap import WINDOW, MappedImages
 from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.data.prefetch import Prefetcher
 from ganlab.protocols import Dataset
+from ganlab.protocols.batch import Batch
 from ganlab.utils import distributed
 from ganlab.utils.memory import free_memory
 from ganlab.utils.rng import derived_seed
@@ -56,7 +56,7 @@ class BatchLoader:
         return cls(images, batch_size, seed, device, condition, stream=Prefetcher(images, batch_size, device))
 
     @property
-    def streams(self) -> bool:
+    def prefetches(self) -> bool:
         """Whether the data loader prefetches batches, because the images do not fit on the device."""
         return self._stream is not None
 

@@ -60,7 +60,7 @@ def subset_batches(
 
 
 class Evaluator:
-    """The evaluator of generators and images against a data set; it loads splits once. `floors`: also of real images.
+    """The evaluator of networks and images against a data set; it loads splits once. `floors`: also of real images.
 
     In an evaluator of a single class, `whole` makes the evaluation of all classes.
     """
@@ -90,14 +90,17 @@ class Evaluator:
             with preserve_random_state():
                 metric.prepare(MetricRunner(self, lambda count, seed: iter(()), "").evaluation(progress))
 
-    def for_generator(
+    def for_network(
         self,
         network: nn.Module,
         weights: str,
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
     ) -> MetricRunner:
-        """The evaluator's `MetricRunner` for a generator's images. Protocols name `weights` ("ema" or "plain")."""
+        """The evaluator's `MetricRunner` for the images of a network or a `NetworkSampler`.
+
+        Protocols name `weights` ("ema" or "plain").
+        """
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             return sample(

@@ -1,4 +1,4 @@
-"""Sampling from a generator: images for latents and conditions, for metrics and for sample grids."""
+"""Sampling from networks: images for latents and conditions, for metrics and for sample grids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import to_uint8
-from ganlab.evaluation.latents import latents
+from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.nn.modes import eval_mode
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
@@ -45,18 +45,19 @@ def sample(
     share: tuple[int, int] | None = None,
     truncation: float | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Sampling from a generator: `count` uint8 images with conditions, in batches; a larger count begins with the same.
+    """Sampling from a network or a `NetworkSampler`: `count` uint8 images with conditions, in batches.
+
+    A larger count begins with the same images.
 
     `share` is a half-open range of indices: only that part of them. `truncation` is that of the latents.
     """
-    latent_dim: int = network.latent_dim  # type: ignore[assignment]
-    for z, condition in sample_inputs(latent_dim, count, seed, conditions, label, share, truncation):
+    for z, condition in sample_inputs(network, count, seed, conditions, label, share, truncation):
         for images in generate_images(network, z, device, condition):
             yield images, condition
 
 
 def sample_inputs(
-    latent_dim: int,
+    network: nn.Module,
     count: int,
     seed: int,
     conditions: ConditionSampler = UNCONDITIONAL,
@@ -71,7 +72,7 @@ def sample_inputs(
     for start in range(0, end, BATCH):
         # Latents are drawn in whole batches, so that the number of images does not change which they are.
         rows = slice(max(0, first - start), end - start)
-        z = latents(BATCH, latent_dim, generator, truncation)[rows]
+        z = draw_latents(network, BATCH, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
         yield z, None if condition is None else condition[rows]
 
@@ -94,6 +95,6 @@ def sample_grid(
         return torch.cat([images.cpu() for images, _ in drawn]), None
     rows, columns = labels.shape
     generator = torch.Generator().manual_seed(derived_seed(seed, "samples"))
-    latent_dim: int = network.latent_dim  # type: ignore[assignment]
-    z = latents(columns, latent_dim, generator, truncation).repeat(rows, 1)
+    z = draw_latents(network, columns, generator, truncation)
+    z = z.repeat(rows, *[1] * (z.ndim - 1))
     return torch.cat([images.cpu() for images in generate_images(network, z, device, labels.flatten())]), columns

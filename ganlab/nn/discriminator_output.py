@@ -7,6 +7,8 @@ from typing import Any
 from attrs import frozen
 from torch import Tensor
 
+from ganlab.protocols.logits import logits_per_image
+
 
 @frozen
 class Judged:
@@ -17,6 +19,5 @@ class Judged:
 
 
 def logits(output: Any) -> Tensor:
-    """Returns the logits, float32 (N,), of a discriminator's output."""
-    tensor: Tensor = output if isinstance(output, Tensor) else output.logits
-    return tensor.float()
+    """Returns the logits, float32 (N,), of a discriminator's output: means over patches, and over several tensors."""
+    return logits_per_image(output).float()

@@ -30,6 +30,18 @@ def location(default: Any = attrs.NOTHING, validator: Any = None) -> Any:
     return attrs.field(default=default, validator=validator, metadata={LOCATION: True})
 
 
+NESTED = "ganlab.nested"
+"""The key in an attrs field's metadata of a mapping of components by table, each written inside that table."""
+
+TABLE = "ganlab.table"
+"""The key in an attrs field's metadata of a game's option for the table that it is written in, instead of `[game]`."""
+
+
+def train_option(default: Any = attrs.NOTHING, validator: Any = None) -> Any:
+    """An attrs field for an option of a game that is written in the `[train]` table of the experiment file."""
+    return attrs.field(default=default, validator=validator, metadata={TABLE: "train"})
+
+
 def component(kind: str, default: Any = attrs.NOTHING) -> Any:
     """An attrs field that holds a component of `kind`; in TOML its name, or a table with `name` and its options.
 

@@ -47,6 +47,11 @@ RENAMED: dict[str, Renamed] = {}
 
 
 @hookspec
+def register_games(register: Register[protocols.GameConfig]) -> None:
+    """Call `register(name, game_class)` for each game."""
+
+
+@hookspec
 def register_generators(register: Register[protocols.NetworkConfig]) -> None:
     """Call `register(name, config_class)` for each generator."""
 

@@ -26,6 +26,7 @@ KINDS = {
     for kind in (
         Kind("generator", "register_generators", protocols.NetworkConfig, ("build",)),
         Kind("discriminator", "register_discriminators", protocols.NetworkConfig, ("build",)),
+        Kind("game", "register_games", protocols.GameConfig, ("build",)),
         Kind("loss", "register_losses", protocols.Loss, ("discriminator", "generator"), ("generator_uses_real",)),
         Kind("loss_wrapper", "register_loss_wrappers", protocols.LossWrapper, ("__call__",)),
         Kind("penalty", "register_penalties", protocols.Penalty, ("player", "every", "penalty")),
@@ -39,3 +40,6 @@ KINDS = {
         Kind("launcher", "register_launchers", protocols.Launcher, ("launch",)),
     )
 }
+
+NETWORK_KINDS = tuple(kind.table for kind in KINDS.values() if kind.protocol is protocols.NetworkConfig)
+"""The kinds of components that are configurations of networks."""

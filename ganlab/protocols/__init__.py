@@ -19,14 +19,24 @@ Decisions:
 from __future__ import annotations
 
 from ganlab.protocols.augmentation import Augmentation as Augmentation
+from ganlab.protocols.batch import Batch as Batch
 from ganlab.protocols.dataset import Dataset as Dataset
 from ganlab.protocols.dataset import DatasetConfig as DatasetConfig
 from ganlab.protocols.dataset import ReportingDatasetConfig as ReportingDatasetConfig
 from ganlab.protocols.dataset import build_dataset as build_dataset
 from ganlab.protocols.features import Features as Features
 from ganlab.protocols.features import FeaturesConfig as FeaturesConfig
+from ganlab.protocols.game import DataSpec as DataSpec
+from ganlab.protocols.game import GameConfig as GameConfig
+from ganlab.protocols.game import Move as Move
+from ganlab.protocols.game import Network as Network
+from ganlab.protocols.game import Rules as Rules
+from ganlab.protocols.game import Sampler as Sampler
+from ganlab.protocols.game import Terms as Terms
 from ganlab.protocols.launcher import Launcher as Launcher
 from ganlab.protocols.launcher import Task as Task
+from ganlab.protocols.logits import all_logits as all_logits
+from ganlab.protocols.logits import logits_per_image as logits_per_image
 from ganlab.protocols.loss import Loss as Loss
 from ganlab.protocols.loss import LossWrapper as LossWrapper
 from ganlab.protocols.loss import TargetedLoss as TargetedLoss
@@ -47,4 +57,5 @@ from ganlab.protocols.run_view import RunView as RunView
 from ganlab.protocols.schedule import Schedule as Schedule
 from ganlab.protocols.tracker import Tracker as Tracker
 from ganlab.protocols.tracker import TrackerConfig as TrackerConfig
+from ganlab.protocols.turn import Turn as Turn
 from ganlab.utils.paths import Places as Places

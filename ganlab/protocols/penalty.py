@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
+
+from ganlab.protocols.batch import Batch
+from ganlab.protocols.logits import logits_per_image
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,20 +20,36 @@ class Step:
 
     Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
 
-    `player` is the one that is updated. In the discriminator's update, `fake` has no gradient. In the generator's, the
-    discriminator's parameters are frozen, and `real` and `real_logits` are None unless the loss uses real logits.
+    `player` is the network that is updated. `networks` are all networks of the game, by name; each is also an attribute
+    of its name, such as `step.generator`. Where the player is a discriminator, `fake` has no gradient. Otherwise all
+    networks that are not updated are frozen, and `real_logits` is None unless the loss uses real logits.
+    `real_logits` and `fake_logits` are what the discriminator returned, and `latents` what the fake images are made
+    from, or None. `streams` are the batches of the game's other data sets.
     `images_seen` is a 0-dim int64 tensor that the loop fills, not a Python number, so that a step can be captured.
     """
 
     player: str
-    generator: nn.Module
-    discriminator: nn.Module
-    real: Tensor | None
+    networks: Mapping[str, nn.Module]
+    real: Tensor
     fake: Tensor
     real_logits: Any
     fake_logits: Any
     condition: Tensor | None
     images_seen: Tensor
+    latents: Tensor | None = None
+    judged_by: str = ""
+    generated_by: str = ""
+    streams: Mapping[str, Batch] = field(factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "networks" and name in self.networks:
+            return self.networks[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def trained(self) -> nn.Module:
+        """A penalty's protocol: the network that is updated."""
+        return self.networks[self.player]
 
     def judge(self, images: Tensor) -> Tensor:
         """A penalty's protocol: returns logits (N,) of other images (N, C, H, W), with the conditions of the batch.
@@ -40,9 +60,8 @@ class Step:
         import torch
 
         with torch.autocast(images.device.type, enabled=False):
-            output = self.discriminator(images, self.condition)
-        logits: Tensor = output if isinstance(output, torch.Tensor) else output.logits
-        return logits
+            output = self.networks[self.judged_by](images, self.condition)
+        return logits_per_image(output)
 
     def generate(self, z: Tensor) -> Tensor:
         """A penalty's protocol: images (N, C, H, W) of other latents (N, latent_dim), with the batch's conditions.
@@ -54,7 +73,7 @@ class Step:
 
         condition = None if self.condition is None else self.condition[: len(z)]
         with torch.autocast(z.device.type, enabled=False):
-            images: Tensor = self.generator(z, condition)
+            images: Tensor = self.networks[self.generated_by](z, condition)
         return images
 
     def mean_of_all(self, value: Tensor) -> Tensor:
@@ -81,7 +100,8 @@ class Step:
 class Penalty(Protocol):
     """A penalty's protocol: a scalar that is added to one player's loss, in the same backward pass.
 
-    `player` is "generator" or "discriminator". `every` is the interval in updates of that player (lazy regularisation,
+    `player` is the name of a network that a move trains, such as "generator" or "discriminator", or of a table whose
+    networks it is for. `every` is the interval in updates of that player (lazy regularisation,
     Karras et al. 2020, arXiv:1912.04958): the penalty is added in every k-th update, multiplied by k, so that its
     weight keeps its meaning.
     """

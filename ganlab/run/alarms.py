@@ -60,11 +60,12 @@ class Alarms:
 
     `gap` is D(real) - D(fake) where the loss is satisfied, of `optimal_gap`; None for no such alarm. `ema` is the decay
     of the EMA that is sampled, 0 for none: while the EMA still holds much of the untrained weights, its samples raise
-    no alarm.
+    no alarm. `moves` are those of the game, where updates of all of them may be stopped.
     """
 
     gap: float | None
     ema: float = 0.0
+    moves: Sequence[str] = ()
     _won: Alarm = field(factory=lambda: Alarm(WON), init=False)
     _collapsed: Alarm = field(init=False)
     _stopped: Alarm = field(factory=lambda: Alarm(STOPPED), init=False)
@@ -88,8 +89,8 @@ class Alarms:
             self._won.update(step, gap / self.gap >= WON_SHARE)
         if "sample_spread" in record:
             self._collapsed.update(step, float(record["sample_spread"]) < SPREAD_SHARE)
-        stopped = [record.get(f"stopped_{player}") for player in ("generator", "discriminator")]
-        self._stopped.update(step, stopped == [1.0, 1.0])
+        if self.moves:
+            self._stopped.update(step, all(record.get(f"stopped_{move}") == 1.0 for move in self.moves))
         return self.on
 
     def changes(self, before: Sequence[str], record: Mapping[str, Any]) -> list[str]:

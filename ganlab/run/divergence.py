@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ganlab.config.game_tables import component_fields
 from ganlab.config.load import convert_experiment, experiment_to_table
 from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
@@ -30,7 +31,6 @@ from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import restore_training
 from ganlab.training.state_tree import find_non_finite
-from ganlab.training.step_components import PLAYERS, penalty_names
 from ganlab.utils import distributed
 from ganlab.utils.paths import places
 
@@ -66,33 +66,40 @@ def find_cause(
         training = build(fresh, plugins.registry, places(), device)
         try:
             start = _restore_latest_whole(training, checkpoints)
-            _repeat_steps(training, component_names(fresh, plugins.registry), start, until, progress)
+            _repeat_steps(training, component_names(fresh, plugins.registry, training), start, until, progress)
         finally:
             training.loader.close()
         return f"{seen}; {NOT_REPEATED.format(start)}"
     return str(guard.error) if isinstance(guard.error, NotFinite) else seen
 
 
-def component_names(experiment: Experiment, registry: Registry) -> dict[str, str]:
+def component_names(experiment: Experiment, registry: Registry, training: Training) -> dict[str, str]:
     """To name a divergence's cause: the component and plugin behind each term, network, optimizer and augmentation."""
 
     def words(kind: str, part: Any) -> str:
         component = registry.component_of(kind, part)
         return f"{kind} {component.name!r} of plugin {component.origin}"
 
-    loss = ", in ".join(
-        [words("loss", experiment.loss), *(words("loss_wrapper", wrapper) for wrapper in experiment.loss_wrapper)]
-    )
-    names = {f"loss_{player}": loss for player in PLAYERS}
-    for name, penalty in zip(penalty_names(experiment, registry), experiment.penalty, strict=True):
-        names[name] = words("penalty", penalty)
+    game = training.game
+    fields = component_fields(experiment.game)
+    losses = [words("loss", getattr(experiment.game, name)) for name, kind in fields.items() if kind == "loss"]
+    wrappers = [words("loss_wrapper", wrapper) for wrapper in experiment.loss_wrapper]
+    loss = ", in ".join([*(losses or [words("game", experiment.game)]), *wrappers])
+    names = {f"loss_{move.name}": loss for move in game.rules.moves}
+    of_penalty = {id(penalty): words("penalty", penalty) for penalty in experiment.penalty}
+    for player in game.players.values():
+        names |= {name: of_penalty[id(penalty)] for name, penalty in player.penalties if id(penalty) in of_penalty}
     for index, augmentation in enumerate(experiment.augmentation):
         names[f"augmentation[{index}]"] = words("augmentation", augmentation)
-    for player in PLAYERS:
-        names[player] = words(player, getattr(experiment, player))
-        optimizer = getattr(experiment, f"{player}_optimizer") or experiment.optimizer
-        names[f"{player}.optimizer"] = words("optimizer", optimizer)
-    return names | {"d_real": names["discriminator"], "d_fake": names["discriminator"]}
+    configs = {id(getattr(experiment.game, name)): kind for name, kind in fields.items()}
+    for name in game.networks:
+        config = game.rules.network(name).config
+        kind = configs.get(id(config))
+        names[name] = words(kind, config) if kind else words("game", experiment.game)
+    for name, player in game.players.items():
+        optimizer = experiment.optimizers.get(player.table, experiment.optimizer)
+        names[f"{name}.optimizer"] = words("optimizer", optimizer)
+    return names
 
 
 def _restore_latest_whole(training: Training, checkpoints: Path) -> int:
@@ -118,9 +125,9 @@ def _repeat_steps(
         try:
             take_step(training, step)
             if training.ema is not None:
-                where = find_non_finite(dict(training.ema.network.named_parameters()))
-                if where:
-                    raise NotFinite(f"the running average of the generator's weights ({where}) is not finite")
+                for name, average in training.ema.networks.items():
+                    if where := find_non_finite(dict(average.named_parameters())):
+                        raise NotFinite(f"the running average of the {name}'s weights ({where}) is not finite")
         except NotFinite as error:
             raise NotFinite(f"diverged in step {step + 1:,}: {error}") from None
         if time.monotonic() - began > SECONDS:

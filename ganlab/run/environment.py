@@ -13,6 +13,7 @@ from ganlab import __version__
 from ganlab.config.converter import TableConverter
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import Plugins
+from ganlab.protocols import Dataset
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
 from ganlab.utils.hashing import tensors_sha256
@@ -34,9 +35,9 @@ def processor() -> str:
 
 def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
-    device, dataset = training.game.device, training.dataset
-    condition = dataset.condition
+    device = training.game.device
     used = TableConverter(plugins.registry).components_in(experiment)
+    streams = {name: _dataset_record(stream) for name, stream in training.streams.items()}
     return {
         "versions": versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -44,14 +45,21 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
         "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
-        "dataset": {
-            "name": dataset.name,
-            "split": dataset.split,
-            "count": len(dataset.images),
-            "skipped": getattr(dataset, "skipped", 0),
-            "left_out_files": dict(getattr(dataset, "left_out", {})),
-            "fingerprint": dataset.fingerprint,
-            # Apart from the pixels: a file that moved to another class's folder may leave those as they are.
-            "condition_sha256": None if condition is None else tensors_sha256({"condition": condition}),
-        },
+        "dataset": _dataset_record(training.dataset),
+        **({"streams_data": streams} if streams else {}),
+    }
+
+
+def _dataset_record(dataset: Dataset) -> dict[str, Any]:
+    """What a run's environment says of a data set."""
+    condition = dataset.condition
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "count": len(dataset.images),
+        "skipped": getattr(dataset, "skipped", 0),
+        "left_out_files": dict(getattr(dataset, "left_out", {})),
+        "fingerprint": dataset.fingerprint,
+        # Apart from the pixels: a file that moved to another class's folder may leave those as they are.
+        "condition_sha256": None if condition is None else tensors_sha256({"condition": condition}),
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from ganlab.data.pixels import to_float
 from ganlab.evaluation.evaluator import subset_batches
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
-from ganlab.nn.discriminator_output import logits
 from ganlab.nn.modes import eval_mode
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import RunFolder
@@ -30,19 +32,23 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
     if not sound:  # what broke the run, such as a disk, might break this too
         return
     game = training.game
-    network = game.discriminator.network
+    judge = game.rules.judge
+    if judge is None:
+        return
     real, condition = training.loader.images, training.loader.condition  # in memory already where they are resident
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(real))
+    plain = NetworkSampler(game.rules.sampler, game.networks)
+    every_network = nn.ModuleDict(game.networks)
     with preserve_random_state():
         images_of = {
             "real": subset_batches(real[:count], count, 0, condition=None if condition is None else condition[:count]),
-            "fake": sample(game.generator.network, count, 0, game.device, training.conditions, "scores"),
+            "fake": sample(plain, count, 0, game.device, training.conditions, "scores"),
         }
         for name, batches in images_of.items():
             for images, of in batches:
                 given = None if of is None else of.to(game.device)
-                with eval_mode(network):
-                    output = logits(network(to_float(images.to(game.device)), given))
+                with eval_mode(every_network):
+                    output = judge(game.networks, to_float(images.to(game.device)), given).float()
                 probabilities[name] += output.sigmoid().tolist()
     plots.plot_discriminator_outputs(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)

@@ -7,7 +7,7 @@ operation, where a message needs the component through which the gradient passed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,11 +15,10 @@ import torch
 from attrs import define, field
 from torch import Tensor, nn
 
-from ganlab.data.batch import Batch
-from ganlab.nn.discriminator_output import logits
+from ganlab.protocols import Batch, Move, Turn
 from ganlab.training.loop import Training
 from ganlab.training.state_tree import find_non_finite
-from ganlab.training.train_step import Phase
+from ganlab.training.train_step import Phase, build_phases
 from ganlab.training.update import Player
 from ganlab.utils.errors import GanlabError
 
@@ -35,33 +34,44 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
     """
     game = training.game
     trace = BackwardTrace()
-    checks = {player.name: TermCheck(player, names, trace) for player in game.players}
-    trace.add_hooks(game.discriminator.network)
-    for player, makes in ((game.generator, "images"), (game.discriminator, "logits")):
-        _check_output(player.network, f"what the {player.name} makes, {makes}, is", names[player.name])
-    game.augmentations = [
+    rules, checks = game.rules, {}
+    for name, network in game.networks.items():
+        trace.add_hooks(name, network)
+        _check_output(network, f"what the {name} returns is", names[name])
+    augmentations = [
         _replacing(part, augment=_checked_augment(part, f"augmentation[{index}]", names, trace))
         for index, part in enumerate(game.augmentations)
     ]
-    loss = game.loss
-    game.loss = _replacing(
-        loss,
-        discriminator=checks["discriminator"].wrap("loss_discriminator", loss.discriminator),
-        generator=checks["generator"].wrap("loss_generator", loss.generator),
-    )
-    game.generator, game.discriminator = (
-        attrs.evolve(
+    for move in rules.moves:
+        checks[move.name] = TermCheck(move, [game.players[name] for name in move.players], names, trace)
+    of_player = {name: checks[move.name] for move in rules.moves for name in move.players}
+    players = {
+        player.name: attrs.evolve(
             player,
             penalties=[
-                (name, _replacing(part, penalty=checks[player.name].wrap(name, part.penalty)))
+                (name, _replacing(part, penalty=of_player[player.name].wrap(name, part.penalty)))
                 for name, part in player.penalties
             ],
         )
-        for player in game.players
-    )
-    step = training.train_step
-    phases = [_checked_phase(phase, checks[phase.name], names[f"{phase.name}.optimizer"]) for phase in step.phases]
-    return attrs.evolve(training, capture=None, train_step=attrs.evolve(step, phases=phases))
+        for player in game.players.values()
+    }
+    moves = [attrs.evolve(move, terms=_checked_terms(move, checks[move.name])) for move in rules.moves]
+    checked = attrs.evolve(game, rules=attrs.evolve(rules, moves=moves), players=players, augmentations=augmentations)
+    phases = [_checked_phase(phase, checks[phase.name]) for phase in build_phases(checked)]
+    step = attrs.evolve(training.train_step, game=checked, phases=phases)
+    return attrs.evolve(training, capture=None, game=checked, train_step=step)
+
+
+def _checked_terms(move: Move, check: TermCheck) -> Callable[[Turn], Any]:
+    """The terms of a move with their finite checks."""
+
+    def terms(turn: Turn) -> Any:
+        found = move.terms(turn)
+        if isinstance(found, Mapping):
+            return {name: check.check(f"loss_{move.name}", term, name) for name, term in found.items()}
+        return check.check(f"loss_{move.name}", found)
+
+    return terms
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,10 +98,19 @@ def _check_output(network: nn.Module, what: str, owner: str) -> None:
     """Adds a finite hook that checks what a network returns in a repeated step."""
 
     def check(module: nn.Module, inputs: object, output: object) -> None:
-        made = output if isinstance(output, Tensor) else logits(output)
-        _refuse(find_non_finite({"output": made}), f"{what} not finite", owner)
+        _refuse(find_non_finite(_tensors(output), "output"), f"{what} not finite", owner)
 
     network.register_forward_hook(check)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """The tensors in what a network returned, for its finite hook."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, Mapping) else output
+    if not isinstance(output, Mapping | list | tuple):
+        parts = [getattr(output, "logits", None)]
+    return [tensor for part in parts if part is not None for tensor in _tensors(part)]
 
 
 def _checked_augment(
@@ -130,10 +149,20 @@ class BackwardTrace:
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: self.left.append((name, find_non_finite([gradient]) is None)))
 
-    def add_hooks(self, discriminator: nn.Module) -> None:
-        """Adds finite hooks that note the gradient where it enters and leaves the discriminator."""
-        discriminator.register_forward_pre_hook(lambda module, inputs: self.note("discriminator", inputs[0]))
-        discriminator.register_forward_hook(lambda module, inputs, output: self.note("", logits(output)))
+    def add_hooks(self, name: str, network: nn.Module) -> None:
+        """Adds finite hooks that note the gradient where it enters and leaves a network."""
+
+        def note_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            for value in inputs:
+                if isinstance(value, Tensor):
+                    self.note(name, value)
+
+        def note_outputs(module: nn.Module, inputs: object, output: object) -> None:
+            for tensor in _tensors(output):
+                self.note("", tensor)
+
+        network.register_forward_pre_hook(note_inputs)
+        network.register_forward_hook(note_outputs)
 
     def first_not_finite(self, player: str) -> str:
         """By the finite hooks, the component that made a gradient NaN or infinite; empty for the term itself."""
@@ -144,12 +173,13 @@ class BackwardTrace:
 
 @define
 class TermCheck:
-    """The finite hooks of one player's loss terms, in repeated steps: check each one's value, and its gradient alone.
+    """The finite hooks of one move's loss terms, in repeated steps: check each one's value, and its gradient alone.
 
     Where updates may be stopped, a gradient that is not finite is only a `suspect` until the update shows its effect.
     """
 
-    player: Player
+    move: Move
+    players: Sequence[Player]
     names: Mapping[str, str]
     trace: BackwardTrace
     largest: dict[str, float] = field(factory=dict)
@@ -159,34 +189,39 @@ class TermCheck:
         """A loss term's function, with its check."""
         return lambda *inputs: self.check(name, compute(*inputs))
 
-    def check(self, name: str, term: Tensor) -> Tensor:
-        """Finite hook of a loss term: raises NotFinite where it, or its gradient by the weights, is not finite."""
-        _refuse(not term.isfinite().all(), f"{name} is {term.detach().float().mean():g}", self.names[name])
+    def check(self, owner: str, term: Tensor, part: str = "") -> Tensor:
+        """Finite hook of a loss term: raises NotFinite where it, or its gradient by the weights, is not finite.
+
+        `owner` is the key of its component in `names`, and `part` the term's own name where there are several.
+        """
+        name = f"{owner}_{part}" if part else owner
+        _refuse(not term.isfinite().all(), f"{name} is {term.detach().float().mean():g}", self.names[owner])
         if term.requires_grad:
             self.trace.left.clear()
-            weights = [p for p in self.player.network.parameters() if p.requires_grad]
+            weights = [p for player in self.players for p in player.network.parameters() if p.requires_grad]
             found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
             gradients = [gradient for gradient in found if gradient is not None]
             if find_non_finite(gradients):
-                part = self.trace.first_not_finite(self.player.name)
-                through = f", from its way back through the {part} on" if part else ""
-                error = NotFinite(f"the gradient of {name} is not finite{through} ({self.names[part or name]})")
-                if self.player.stop_under is None:
+                through = self.trace.first_not_finite(self.players[0].name)
+                way = f", from its way back through the {through} on" if through else ""
+                error = NotFinite(f"the gradient of {name} is not finite{way} ({self.names[through or owner]})")
+                if self.move.stop_under is None:
                     raise error
                 self.suspect = self.suspect or error
             self.largest[name] = max((float(g.abs().max()) for g in gradients if g.numel()), default=0.0)
         return term
 
-    def check_update(self, optimizer: str) -> None:
+    def check_update(self) -> None:
         """Finite hook after an update: raises NotFinite where weights or optimizer state are no longer finite."""
-        player = self.player
-        where = find_non_finite({"": dict(player.network.named_parameters())}) or find_non_finite(
-            _optimizer_state(player)
-        )
-        if where and self.suspect is not None:
-            raise self.suspect
-        largest = self._largest_gradient()
-        _refuse(where, f"an update of the {player.name} left {where} not finite, after {largest}", optimizer)
+        for player in self.players:
+            where = find_non_finite({"": dict(player.network.named_parameters())}) or find_non_finite(
+                _optimizer_state(player)
+            )
+            if where and self.suspect is not None:
+                raise self.suspect
+            if where:
+                left = f"an update of the {player.name} left {where} not finite, after {self._largest_gradient()}"
+                raise NotFinite(f"{left} ({self.names[f'{player.name}.optimizer']})")
         self.largest.clear()
         self.suspect = None
 
@@ -194,15 +229,16 @@ class TermCheck:
         """The loss term of the largest gradient."""
         sizes = self.largest
         name = max(sizes, key=sizes.__getitem__, default="")
-        return f"a gradient of {name} of up to {sizes[name]:.3g} ({self.names[name]})" if name else "no gradient"
+        owner = name if name in self.names else f"loss_{self.move.name}"
+        return f"a gradient of {name} of up to {sizes[name]:.3g} ({self.names[owner]})" if name else "no gradient"
 
 
-def _checked_phase(phase: Phase, check: TermCheck, optimizer: str) -> Phase:
+def _checked_phase(phase: Phase, check: TermCheck) -> Phase:
     """The phase with a finite hook after each update, and not within: a stopped update is undone at its end."""
 
     def update(real: Batch, updates: int) -> None:
         phase.update(real, updates)
-        check.check_update(optimizer)
+        check.check_update()
 
     return attrs.evolve(phase, update=update)
 

@@ -1,10 +1,10 @@
-"""`ganlab.load_run`: reads a run folder from Python, with the generator of a checkpoint."""
+"""`ganlab.load_run`: reads a run folder from Python, with the networks of a checkpoint."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,33 @@ from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.latents import check_truncation
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
+from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import ImageSpec
+from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
+from ganlab.training.build import build_network
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.training.state import ema_part
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, one_line
 from ganlab.utils.paths import places
 
-NEEDED_TO_SAMPLE = ("generator",)
-"""The kinds of components that a run's samples depend on; if its conditions are images, the data set too."""
+NEEDED_TO_SAMPLE = ("game",)
+"""The kinds of components that a run's samples depend on, besides networks; with images as conditions, data sets."""
 
 
 @frozen
 class Run:
-    """A run read from its folder by `load_run`: its experiment, records, and the generator of one checkpoint.
+    """A run read from its folder by `load_run`: its experiment, records, and the networks of one checkpoint.
 
-    `weights` says which weights the generator has: "ema" where the run has an EMA, else "plain".
+    `networks` are all networks of the game by name, in eval mode; each is also an attribute of its name, such as
+    `run.generator`. `weights` says which weights the sampled ones have: "ema" where the run has an EMA, else "plain".
+    `sampler` makes images of latents and conditions.
     """
 
     path: Path
@@ -46,12 +52,23 @@ class Run:
     info: dict[str, Any]
     log: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
-    generator: nn.Module
+    networks: Mapping[str, nn.Module]
+    sampler: NetworkSampler
     weights: str
     plugins: Plugins
     conditions: ConditionSampler
     overrides: tuple[str, ...] = ()
     plugin_files: tuple[Path, ...] = ()
+
+    def __getattr__(self, name: str) -> nn.Module:
+        if name != "networks" and name in self.networks:
+            return self.networks[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def device(self) -> torch.device:
+        """Of a run that `load_run` read: the device of its networks."""
+        return next(self.sampler.parameters()).device
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -76,11 +93,10 @@ class Run:
         check_truncation(truncation)
         if count < 1:
             raise UserError(f"--count {count}: expected at least 1")
-        device = next(self.generator.parameters()).device
         conditions = self.conditions if label is None else self.conditions.of_class(label)
         images = drawn = None
         done = 0
-        for part, condition in sample(self.generator, count, seed, device, conditions, truncation=truncation):
+        for part, condition in sample(self.sampler, count, seed, self.device, conditions, truncation=truncation):
             if images is None:  # made once, since parts that are put together at the end take the memory twice
                 images = torch.empty(count, *part.shape[1:], dtype=part.dtype)
                 drawn = None if condition is None else condition.new_empty(count, *condition.shape[1:])
@@ -95,25 +111,25 @@ class Run:
         return attrs.evolve(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        """Copies a run that `load_run` read: its network and records; experiment and plugins are fixed, and shared."""
-        own = {name: copy.deepcopy(getattr(self, name), memo) for name in ("info", "log", "metrics", "generator")}
-        return attrs.evolve(self, **own)
+        """Copies a run that `load_run` read: its networks and records; experiment and plugins are fixed, and shared."""
+        own = {name: copy.deepcopy(getattr(self, name), memo) for name in ("info", "log", "metrics", "networks")}
+        return attrs.evolve(self, **own, sampler=NetworkSampler(self.sampler.sampler, own["networks"]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles a run that `load_run` read: where its folder is, by which it is loaded again, and its weights.
 
         Classes of plugin files have no importable name, so what was made from them is not in the pickle.
         """
-        device = str(next(self.generator.parameters()).device)
         files = tuple(str(file.absolute()) for file in self.plugin_files)
-        arguments = (str(self.path.absolute()), self.step, device, self.overrides, files)
-        return _load_pickled, (arguments, self.generator.state_dict())
+        arguments = (str(self.path.absolute()), self.step, str(self.device), self.overrides, files)
+        return _load_pickled, (arguments, {name: net.state_dict() for name, net in self.networks.items()})
 
 
-def _load_pickled(arguments: tuple[Any, ...], weights: dict[str, Tensor]) -> Run:
+def _load_pickled(arguments: tuple[Any, ...], weights: dict[str, dict[str, Tensor]]) -> Run:
     """Loads a run that was pickled from its folder, with the weights that it had."""
     run = load_run(*arguments)
-    run.generator.load_state_dict(weights)
+    for name, state in weights.items():
+        run.networks[name].load_state_dict(state)
     return run
 
 
@@ -124,11 +140,12 @@ def load_run(
     overrides: Iterable[str] = (),
     plugins: Iterable[str | Path] = (),
 ) -> Run:
-    """Loads a run from its folder: its experiment, records, and the generator of a checkpoint, by default the latest.
+    """Loads a run from its folder: its experiment, records, and the networks of a checkpoint, by default the latest.
 
     `plugins` are plugin files to load besides those that the run names. A plugin file that is gone is replaced by the
-    copy in the run folder. Components other than the generator may be missing: the experiment has a `MissingComponent`
-    for each. Raises UserError where the folder is no run or has no checkpoint of that step.
+    copy in the run folder. Components that samples do not need may be missing: the experiment has a `MissingComponent`
+    for each, and `networks` lacks their networks. Raises UserError where the folder is no run or has no checkpoint of
+    that step.
     """
     return load_run_for(NEEDED_TO_SAMPLE, Path(path), step, device, overrides, map(Path, plugins))
 
@@ -151,22 +168,40 @@ def load_run_for(
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
-    needed = {*kinds, "dataset"} if info.get("condition") == "images" else kinds
+    needed = {*kinds, "dataset"} if info.get("condition") == "images" else set(kinds)
     optional = KINDS.keys() - needed
     locate = kept_plugin_finder(path, info, instead_of_changed=True)
+
+    def load(optional: Collection[str]) -> tuple[Experiment, Plugins]:
+        file = path / "experiment.toml"
+        return load_experiment(file, overrides, plugin_files, locate=locate, optional=optional)
+
     try:
-        experiment, plugins = load_experiment(
-            path / "experiment.toml", overrides, plugin_files, locate=locate, optional=optional
-        )
+        experiment, plugins = load(optional)
+        rules = experiment.game.build(_data_spec(info))
+        configs: dict[str, Any] = {name: rules.network(name).config for name in rules.networks}
+        missing = {name: config for name, config in configs.items() if isinstance(config, MissingComponent)}
+        if lacking := {missing[name].kind for name in rules.sampler.networks if name in missing}:
+            needed |= lacking
+            load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *_missing_components(info, needed)) from None
-    network = experiment.generator.build(ImageSpec(**info["images"]))
-    state = load_checkpoint(saved[step], {"generator", "ema"})
-    weights = "ema" if "ema" in state else "plain"
+    images = ImageSpec(**info["images"])
+    networks = {name: build_network(rules.network(name), images) for name in configs if name not in missing}
+    sampled = rules.sampler.networks
+    averages = {ema_part(name, sampled): name for name in sampled}
+    state = load_checkpoint(saved[step], {*networks, *averages})
+    weights = "ema" if next(iter(averages)) in state else "plain"
+    whose = {name: part for part, name in averages.items()} if weights == "ema" else {}
     try:
-        network.load_state_dict(state["ema" if "ema" in state else "generator"])
+        for name, network in networks.items():
+            network.load_state_dict(state[whose.get(name, name)])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{saved[step]}: does not fit the experiment: {one_line(error)}") from None
+    on = pick_device(device)
+    networks = {name: net.requires_grad_(False).eval().to(on) for name, net in networks.items()}
+    for name in sampled:
+        _callable_with_latents(networks[name], info)
     return Run(
         path=path,
         step=step,
@@ -174,13 +209,20 @@ def load_run_for(
         info=info,
         log=read_records(path / "log.jsonl"),
         metrics=read_records(path / "metrics.jsonl"),
-        generator=_callable_with_latents(network, info).requires_grad_(False).eval().to(pick_device(device)),
+        networks=networks,
+        sampler=NetworkSampler(rules.sampler, networks),
         weights=weights,
         plugins=plugins,
-        conditions=_conditions(experiment, info),
+        conditions=_conditions(experiment, info, rules.sampler.source),
         overrides=overrides,
         plugin_files=plugin_files,
     )
+
+
+def _data_spec(info: Mapping[str, Any]) -> DataSpec:
+    """Of a run that `load_run` read: the shapes of the images that its game was built for."""
+    streams = {name: ImageSpec(**images) for name, images in info.get("streams", {}).items()}
+    return DataSpec(ImageSpec(**info["images"]), streams)
 
 
 def _callable_with_latents(network: nn.Module, info: dict[str, Any]) -> nn.Module:
@@ -220,11 +262,13 @@ def _missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[st
     return missing
 
 
-def _conditions(experiment: Experiment, info: dict[str, Any]) -> ConditionSampler:
+def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> ConditionSampler:
     """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images.
 
     Runs of earlier releases have no names of classes in run.json.
     """
+    if source:
+        return ConditionSampler(getattr(experiment.game, source).build(places(), "train").images)
     known = info.get("condition")
     if known == "images":
         return ConditionSampler.of(experiment.dataset.build(places(), "train"))

@@ -28,7 +28,7 @@ from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.viz.progress import PlainView, progress_bar
 
-NEEDED_TO_SCORE = ("generator", "dataset", "metric", "features")
+NEEDED_TO_SCORE = ("game", "dataset", "metric", "features")
 """The kinds of components that the scores of a run depend on, when it is rescored."""
 
 
@@ -61,12 +61,12 @@ def rescore(
         _locked_by_writer(RunFolder(run.path, run.info, writes=out is None and distributed.rank() == 0)) as folder,
     ):
         evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
-        network = run.generator.to(own_device)
-        whole = evaluator.for_generator(network, run.weights, run.conditions, truncation)
+        network = run.sampler.to(own_device)
+        whole = evaluator.for_network(network, run.weights, run.conditions, truncation)
 
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = class_evaluator(label, whole).for_generator(network, run.weights, conditions, truncation)
+            scoring = class_evaluator(label, whole).for_network(network, run.weights, conditions, truncation)
             names = run.conditions.names
             named = {"class_name": names[label]} if names else {}
             return attrs.evolve(scoring, about={**scoring.about, "class": label, **named})

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import ConditionSampler
-from ganlab.evaluation.latents import check_truncation, latents
+from ganlab.evaluation.latents import check_truncation
+from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
 from ganlab.run.load_run import Run
 from ganlab.run.sample_files import SampleFolder, file_names_of_classes, tensor_record, write_npz
@@ -60,14 +61,13 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     of = "" if label is None else f" of class {label}{_name(run.conditions, label)}"
     if out.suffix == ".png":
         return _write_grid(run, request, conditions, label, out) + of
-    device = next(run.generator.parameters()).device
-    latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
+    device = next(run.sampler.parameters()).device
     count, seed, truncation = request.count, request.seed, request.truncation
     if request.interpolate:
-        inputs = walk_inputs(latent_dim, count, seed, conditions, truncation)
+        inputs = walk_inputs(run.sampler, count, seed, conditions, truncation)
     else:
-        inputs = sample_inputs(latent_dim, count, seed, conditions, truncation=truncation)
-    generate = partial(_generate, run.generator, device)
+        inputs = sample_inputs(run.sampler, count, seed, conditions, truncation=truncation)
+    generate = partial(_generate, run.sampler, device)
     with progress_bar() as progress_of:
         if out.suffix == ".npz":
             write_npz(out, count, inputs, generate, run.conditions.names, progress_of(str(out)))
@@ -117,7 +117,7 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "run": run.info["name"],
         "step": run.step,
         "weights": run.weights,
-        "weights_sha256": tensors_sha256(run.generator.state_dict()),
+        "weights_sha256": tensors_sha256(run.sampler.networks.state_dict()),
         "count": request.count,
         "seed": request.seed,
         "label": label,
@@ -147,8 +147,8 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
     if labels is not None:
-        device = next(run.generator.parameters()).device
-        images, _ = sample_grid(run.generator, count, request.seed, device, conditions, request.truncation)
+        device = next(run.sampler.parameters()).device
+        images, _ = sample_grid(run.sampler, count, request.seed, device, conditions, request.truncation)
     elif request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
     else:
@@ -163,7 +163,7 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
 
 
 def walk_inputs(
-    latent_dim: int, count: int, seed: int, conditions: ConditionSampler, truncation: float | None = None
+    network: torch.nn.Module, count: int, seed: int, conditions: ConditionSampler, truncation: float | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Inputs of samples on latent walks, in batches: latents (n, latent_dim), and conditions, one for each row."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
@@ -172,7 +172,7 @@ def walk_inputs(
     rows = BATCH // WALK
     for start in range(0, count, BATCH):
         # As in `sample_inputs`, whole batches are drawn, so that a longer walk begins with the shorter.
-        ends = latents(2 * rows, latent_dim, generator, truncation)
+        ends = draw_latents(network, 2 * rows, generator, truncation)
         first, second = ends[0::2, None], ends[1::2, None]
         cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).clamp(-1, 1)[..., None]
         angle = torch.acos(cosine)
@@ -192,10 +192,9 @@ def latent_walk(
     row has one condition. `truncation` cuts off the latents at the ends of each row.
     """
     check_truncation(truncation)
-    device = next(run.generator.parameters()).device
-    latent_dim: int = run.generator.latent_dim  # type: ignore[assignment]
+    device = next(run.sampler.parameters()).device
     conditions = run.conditions if label is None else run.conditions.of_class(label)
-    batches = list(walk_inputs(latent_dim, count, seed, conditions, truncation))
-    images = torch.cat([_generate(run.generator, device, z, condition) for z, condition in batches])
+    batches = list(walk_inputs(run.sampler, count, seed, conditions, truncation))
+    images = torch.cat([_generate(run.sampler, device, z, condition) for z, condition in batches])
     drawn = [condition for _, condition in batches if condition is not None]
     return images, torch.cat(drawn) if drawn else None

@@ -63,7 +63,7 @@ def _score(inspection: Inspection, channels: int, cache: Path) -> list[dict[str,
     seed_everything(0)
     evaluator, metric = tiny_evaluator(channels, cache), inspection.fresh()
     evaluator.prepare(metric)
-    return evaluator.for_generator(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
+    return evaluator.for_network(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
 
 
 def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
@@ -110,7 +110,7 @@ def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, 
             seed_everything(0)  # the generator's weights
             network = TinyGenerator().build(ImageSpec(channels, 8, 8))
         seed_everything(77)
-        after = evaluator.for_generator(network, "plain", CONDITIONS).score(metric)
+        after = evaluator.for_network(network, "plain", CONDITIONS).score(metric)
     for one, other in zip(before, after, strict=True):
         if one["value"] != other["value"] or to_json(one["protocol"]) != to_json(other["protocol"]):
             what = "score" if one["value"] != other["value"] else "protocol"

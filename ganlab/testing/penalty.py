@@ -66,19 +66,22 @@ def _step(player: str, shape: Shape, count: int, dtype: torch.dtype = torch.floa
     if player == "generator":
         discriminator.requires_grad_(False)
     real = torch.tanh(fixed_noise(count, *shape, seed=3, dtype=dtype))
-    fake = generator(fixed_noise(count, 6, seed=4, dtype=dtype), None)
+    latents = fixed_noise(count, 6, seed=4, dtype=dtype)
+    fake = generator(latents, None)
     fake = fake if player == "generator" else fake.detach()
     has_real = player == "discriminator"
     return Step(
         player=player,
-        generator=generator,
-        discriminator=discriminator,
-        real=real if has_real else None,
+        networks={"generator": generator, "discriminator": discriminator},
+        real=real,
         fake=fake,
         real_logits=discriminator(real, None) if has_real else None,
         fake_logits=discriminator(fake, None),
         condition=torch.arange(count) % CLASSES,
         images_seen=torch.zeros((), dtype=torch.int64, device=CPU),
+        latents=latents,
+        judged_by="discriminator",
+        generated_by="generator",
     )
 
 

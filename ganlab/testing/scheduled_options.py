@@ -146,5 +146,5 @@ def _trained_weights(tiny: TinyTraining, experiment: Experiment) -> Tensor:
 
 
 def _weights(training: Training) -> Tensor:
-    weights = [weight for player in training.game.players for weight in player.network.parameters()]
+    weights = [weight for player in training.game.players.values() for weight in player.network.parameters()]
     return torch.cat([weight.detach().double().flatten() for weight in weights])

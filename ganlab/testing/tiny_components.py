@@ -23,6 +23,7 @@ from ganlab.plugin.component import Origin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Evaluation, ImageSpec, Places, Scores, Step
+from ganlab.testing.tiny_game import TinyGame
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
 
@@ -134,7 +135,7 @@ class TinyPenalty:
     every: int = 1
 
     def penalty(self, step: Step) -> Tensor:
-        return 0.01 * step.discriminator(step.fake, None).square().mean()  # type: ignore[no-any-return]
+        return 0.01 * step.networks["discriminator"](step.fake, None).square().mean()  # type: ignore[no-any-return]
 
 
 @frozen
@@ -219,6 +220,7 @@ ORIGIN = Origin("testing", "core", "ganlab", "", None)
 TINY: dict[str, type] = {
     "generator": TinyGenerator,
     "discriminator": TinyDiscriminator,
+    "game": TinyGame,
     "loss": TinyLoss,
     "loss_wrapper": TinyWrapper,
     "penalty": TinyPenalty,

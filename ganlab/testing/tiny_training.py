@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from attrs import define, field, frozen
 
+from ganlab.config.game_tables import component_fields
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
 from ganlab.testing.fixed_inputs import Shape
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.tiny_components import TINY, TinyClassifier, TinyImages
+from ganlab.testing.tiny_game import TinyGame
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import training_state
@@ -58,14 +60,15 @@ class TinyTraining:
     def experiment(self, without: bool = False) -> Experiment:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
-        parts: dict[str, Any] = {
-            name: TINY[name]() for name in ("generator", "discriminator", "loss", "optimizer") if name in TINY
-        }
+        own: dict[str, Any] = {name: TINY[name]() for name in component_fields(TinyGame)}
         if self.classifies:
-            parts["discriminator"] = TinyClassifier()
-        parts["dataset"] = TinyImages(*self.shape)
-        if not without:
-            fresh = self.inspection.fresh()
+            own["discriminator"] = TinyClassifier()
+        parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": TinyImages(*self.shape)}
+        fresh = None if without else self.inspection.fresh()
+        if fresh is not None and kind in own:
+            own[kind] = fresh
+        parts["game"] = TinyGame(**own)
+        if fresh is not None and kind not in own:
             parts[kind] = (fresh,) if kind in LISTED else fresh
         train = Train(steps=1000, batch_size=8, ema=0.9, log_every=Interval(1))
         return Experiment(name="check", train=train, **parts)
@@ -98,6 +101,8 @@ class TinyTraining:
         """Returns the tiny training, run to its end on first use, that all checks of a component share."""
         if self._completed is None:
             training = self.build()
-            before = {player.name: copy.deepcopy(player.network.state_dict()) for player in training.game.players}
+            before = {
+                name: copy.deepcopy(player.network.state_dict()) for name, player in training.game.players.items()
+            }
             self._completed = CompletedTraining(training, before, self.run_steps(training, 0, self.length))
         return self._completed

@@ -14,24 +14,43 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganlab.config.game_tables import game_fields, network_tables
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
+from ganlab.data.game_loader import GameLoader
 from ganlab.data.loader import BatchLoader
+from ganlab.data.pixels import condition_as_input, to_float
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
+from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent, build_dataset
+from ganlab.protocols import (
+    Batch,
+    Dataset,
+    DataSpec,
+    GameConfig,
+    ImageSpec,
+    Network,
+    OptimizerConfig,
+    Places,
+    Rules,
+    batch_independent,
+    build_dataset,
+)
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
 from ganlab.training.loop import Training
-from ganlab.training.step_components import PLAYERS, StepComponents, resolve_step_components
-from ganlab.training.train_step import TrainStep, two_player_phases
+from ganlab.training.probes import GameTrial, check_sampled_images
+from ganlab.training.rules_check import rules_problems, shared_networks
+from ganlab.training.step_components import StepComponents, penalties_by_player, resolve_step_components
+from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import ComponentError, UserError
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -50,36 +69,40 @@ def build(
     problems: list[str] = []
     train = experiment.train
 
-    # Load the data set, and resolve the components of the train step.
+    # Load the data sets, and resolve the components of the train step.
     with collect_component_errors(problems, "dataset"):
         dataset = build_dataset(experiment.dataset, places, "train", progress)
+    streams = _load_streams(experiment, places, progress, problems)
     components = resolve_step_components(experiment, registry, device, problems)
     _raise(problems)
-    images = image_spec(dataset)
-    problems += _batch_size_problems(train, dataset)
+    problems += _batch_size_problems(train, {"": dataset, **streams})
+    data = DataSpec(image_spec(dataset), {name: image_spec(stream) for name, stream in streams.items()})
 
-    # Construct the networks: a seed gives the same weights, whatever else is in the experiment.
-    seed_everything(experiment.seed)
-    networks = _build_networks(experiment, images, device, problems)
+    # Have the game say its rules, and construct its networks: a seed gives the same weights, whatever else is in the
+    # experiment.
+    rules = _build_rules(components.game, data, problems)
     _raise(problems)
-    trial = probes.TrialInputs.of(networks, dataset, images, device)
-    probes.try_augmentations(components, trial, device, problems)
+    seed_everything(experiment.seed)
+    networks = _build_networks(rules, data.images, device, problems)
+    _raise(problems)
 
-    # Construct the players, and the game between them.
-    players = _build_players(experiment, registry, networks, components, device, problems)
+    # Construct the players, each with its optimiser and penalties, and the game between them.
+    players = _build_players(components.experiment, registry, rules, networks, device, problems)
     _raise(problems)
     _set_precision(train)
-    game = _build_game(train, players, components, trial.latent_dim, device)
-    probes.try_penalties(components, game, trial.real, problems)
+    game = _build_game(train, rules, networks, players, components, device)
+
+    # Try everything once, on copies.
+    trial = _try_game(game, components, data, _first_part(game, dataset, streams), problems)
     _raise(problems)
 
-    # Construct the train step and what feeds it: batches of real images, and the values of scheduled options.
-    loader = BatchLoader.for_dataset(dataset, train.batch_size, experiment.seed, device, train.resident_gb)
-    phases = two_player_phases(game, train.discriminator_steps, train.discriminator_every)
-    images_per_step = train.batch_size * TrainStep(phases, None).batches_per_step
-    ema = _build_ema(experiment, networks["generator"], images_per_step)
-    train_step = TrainStep(phases, ema)
-    total_steps = _total_steps(train, loader)
+    # Construct the train step and what feeds it: batches of data, and the values of scheduled options.
+    loader = _build_loader(experiment, dataset, streams, device)
+    phases = build_phases(game)
+    images_per_step = train.batch_size * TrainStep(game, phases, None).batches_per_step
+    ema = _build_ema(experiment, rules, networks, images_per_step)
+    train_step = TrainStep(game, phases, ema)
+    total_steps = _total_steps(train, loader, train_step)
     scheduled_options = schedules.build_schedules(
         experiment,
         components.targets,
@@ -92,7 +115,7 @@ def build(
     )
 
     # Begin the random stream of the training here, so that it does not depend on how many numbers the weights took.
-    _seed_training(experiment.seed, game, networks)
+    _seed_training(experiment.seed, game)
 
     # Collectives between processes are not captured.
     captured = train.capture and device.type == "cuda" and distributed.world_size() == 1
@@ -104,11 +127,12 @@ def build(
         else None,
         loader=loader,
         dataset=dataset,
-        images=images,
-        conditions=ConditionSampler.of(dataset) if trial.conditional else UNCONDITIONAL,
+        streams=streams,
+        data=data,
+        conditions=_sampled_conditions(rules, dataset, streams, trial.conditional),
         schedules=scheduled_options,
         total_steps=total_steps,
-        stateful=components.stateful,
+        stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
     )
 
 
@@ -122,13 +146,49 @@ def _raise(problems: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _batch_size_problems(train: Train, dataset: Dataset) -> Iterator[str]:
-    """Yields why `build` refuses `train.batch_size`: the data set, the number of processes or `train.accumulate`."""
-    if train.batch_size > len(dataset.images):
-        yield (
-            f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r} "
-            f"({len(dataset.images)} images)"
-        )
+def _load_streams(
+    experiment: Experiment, places: Places, progress: Progress, problems: list[str]
+) -> dict[str, Dataset]:
+    """Part of `build`: loads the training split of the game's other data sets, by name."""
+    streams: dict[str, Dataset] = {}
+    for f in game_fields(experiment.game):
+        if f.metadata.get(COMPONENT) == "dataset" and getattr(experiment.game, f.name) is not None:
+            with collect_component_errors(problems, f.alias):
+                streams[f.alias] = build_dataset(getattr(experiment.game, f.name), places, "train", progress)
+    return streams
+
+
+def _build_loader(
+    experiment: Experiment, dataset: Dataset, streams: Mapping[str, Dataset], device: torch.device
+) -> GameLoader:
+    """Part of `build`: the loaders of all data sets. Each but the first has a shuffled order of its own."""
+    train = experiment.train
+
+    def load(data: Dataset, seed: int) -> BatchLoader:
+        return BatchLoader.for_dataset(data, train.batch_size, seed, device, train.resident_gb)
+
+    own = {name: load(stream, derived_seed(experiment.seed, "stream", name)) for name, stream in streams.items()}
+    return GameLoader(load(dataset, experiment.seed), own)
+
+
+def _sampled_conditions(
+    rules: Rules, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
+) -> ConditionSampler:
+    """Part of `build`: the conditions of samples, from the data set or from the game's source; none if unused."""
+    if rules.sampler.source:
+        return ConditionSampler(streams[rules.sampler.source].images)
+    return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL
+
+
+def _batch_size_problems(train: Train, datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Yields why `build` refuses `train.batch_size`: a data set, the number of processes or `train.accumulate`."""
+    for name, dataset in datasets.items():
+        if train.batch_size > len(dataset.images):
+            of = f" of [{name}]" if name else ""
+            yield (
+                f"train.batch_size: {train.batch_size} is larger than the data set {dataset.name!r}{of} "
+                f"({len(dataset.images)} images)"
+            )
     share, left = divmod(train.batch_size, distributed.world_size())
     if left:
         yield f"train.batch_size: {train.batch_size} cannot be shared equally by {distributed.world_size()} processes"
@@ -142,12 +202,13 @@ def _batch_size_problems(train: Train, dataset: Dataset) -> Iterator[str]:
         yield f"train.accumulate: {of} images cannot pass in {train.accumulate} equal parts; {nearest} would do"
 
 
-def _total_steps(train: Train, loader: BatchLoader) -> int:
-    total = train.steps or int(train.epochs * loader.batches_per_epoch / train.discriminator_steps)  # type: ignore[operator]
+def _total_steps(train: Train, loader: GameLoader, train_step: TrainStep) -> int:
+    batches = train_step.batches_per_step
+    total = train.steps or int(train.epochs * loader.batches_per_epoch / batches)  # type: ignore[operator]
     if total < 1:
         raise UserError(
-            f"train.epochs: {train.epochs} of {loader.batches_per_epoch} batches are fewer than one step of "
-            f"{train.discriminator_steps} discriminator updates"
+            f"train.epochs: {train.epochs} of {loader.batches_per_epoch} batches are fewer than one step, which takes "
+            f"{batches} batches"
         )
     return total
 
@@ -157,24 +218,43 @@ def _total_steps(train: Train, loader: BatchLoader) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _build_networks(
-    experiment: Experiment, images: ImageSpec, device: torch.device, problems: list[str]
-) -> dict[str, nn.Module]:
-    """Part of `build`: the generator and the discriminator on the device, in training mode and fast memory format."""
+def _build_rules(config: GameConfig, data: DataSpec, problems: list[str]) -> Rules:
+    """Part of `build`: the rules of the game, checked; what does not fit is added to `problems`."""
+    rules: Any = None
+    with collect_component_errors(problems, "game"):
+        rules = config.build(data)
+        problems += rules_problems(rules, data.streams)
+    return rules  # type: ignore[no-any-return]
+
+
+def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, problems: list[str]) -> dict[str, nn.Module]:
+    """Part of `build`: the networks on the device, in training mode unless frozen, and in fast memory format."""
     networks: dict[str, nn.Module] = {}
-    for name in PLAYERS:
+    for name in rules.networks:
         with collect_component_errors(problems, name, device):
-            network: nn.Module = getattr(experiment, name).build(images).to(device)
+            network = build_network(rules.network(name), images).to(device)
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
-            if name == "discriminator":
-                batch_independent(network)  # raises for a declaration that is no bool
-            networks[name] = network.train()
+            batch_independent(network)  # raises for a declaration that is no bool
+            frozen = rules.network(name).frozen
+            networks[name] = network.requires_grad_(False).eval() if frozen else network.train()
+    problems += shared_networks(networks)
     return networks
 
 
-def _build_ema(experiment: Experiment, generator: nn.Module, images_per_step: int) -> EMA | None:
-    """Builds the EMA, if there is one."""
+def build_network(network: Network, images: ImageSpec) -> nn.Module:
+    """Part of `build`: one network of a game, for `[dataset]`'s images or those that the game says."""
+    config: Any = network.config
+    built = config.build(network.images or images) if hasattr(config, "build") else config()
+    if not isinstance(built, nn.Module):
+        raise ComponentError(f"build returned {type(built).__name__}; expected a torch.nn.Module")
+    return built
+
+
+def _build_ema(
+    experiment: Experiment, rules: Rules, networks: Mapping[str, nn.Module], images_per_step: int
+) -> EMA | None:
+    """Builds the EMA of the sampled networks, if there is one."""
     train = experiment.train
     if not (train.ema or train.ema_half_life):
         return None
@@ -182,7 +262,8 @@ def _build_ema(experiment: Experiment, generator: nn.Module, images_per_step: in
     changes = bool(train.ema_warmup) or any(
         schedule.key == schedule_targets.EMA_HALF_LIFE for schedule in experiment.schedule
     )
-    return EMA(generator, copy.deepcopy(generator), decay, changes)
+    averaged = {name: networks[name] for name in rules.sampler.networks}
+    return EMA(averaged, {name: copy.deepcopy(network) for name, network in averaged.items()}, decay, changes)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -193,29 +274,30 @@ def _build_ema(experiment: Experiment, generator: nn.Module, images_per_step: in
 def _build_players(
     experiment: Experiment,
     registry: Registry,
+    rules: Rules,
     networks: Mapping[str, nn.Module],
-    components: StepComponents,
     device: torch.device,
     problems: list[str],
 ) -> dict[str, Player]:
     """Part of `build`: each player with its optimiser and penalties; a refusal is added to `problems`."""
+    tables = network_tables(experiment.game)
+    trained = {name: rules.network(name) for name in rules.networks if not rules.network(name).frozen}
+    of_table = {name: network.table or (name if name in tables else "") for name, network in trained.items()}
+    bounds = {player: move for move in rules.moves if move.stop_under is not None for player in move.players}
+    penalties = penalties_by_player(experiment, registry, of_table, problems)
     players: dict[str, Player] = {}
-    for name in PLAYERS:
-        config: OptimizerConfig = getattr(experiment, f"{name}_optimizer") or experiment.optimizer
-        stop_under: float | None = getattr(experiment.train, f"stop_{name}_under")
+    for name, table in of_table.items():
+        config: OptimizerConfig = experiment.optimizers.get(table, experiment.optimizer)
         network = networks[name]
-        with collect_component_errors(problems, f"{name}.optimizer"):
+        with collect_component_errors(problems, f"{table or name}.optimizer"):
             optimizer = _build_optimizer(config, device, network.parameters())
-            if stop_under is not None and not probes.can_undo_updates(
-                partial(_build_optimizer, config, device), network
-            ):
+            if name in bounds and not probes.can_undo_updates(partial(_build_optimizer, config, device), network):
                 used = registry.component_of("optimizer", config).name
                 problems.append(
-                    f"train.stop_{name}_under: the optimizer {used!r} cannot take an update back: it leaves a trace in "
-                    "later ones; 'adam' can"
+                    f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
+                    "leaves a trace in later ones; 'adam' can"
                 )
-            penalties = components.penalties[name]
-            players[name] = Player(name, network, optimizer, penalties, experiment.train.clip_norm, stop_under)
+            players[name] = Player(name, network, optimizer, table, penalties[name], experiment.train.clip_norm)
     return players
 
 
@@ -237,22 +319,47 @@ def _set_precision(train: Train) -> None:
 
 
 def _build_game(
-    train: Train, players: Mapping[str, Player], components: StepComponents, latent_dim: int, device: torch.device
+    train: Train,
+    rules: Rules,
+    networks: Mapping[str, nn.Module],
+    players: Mapping[str, Player],
+    components: StepComponents,
+    device: torch.device,
 ) -> Game:
     return Game(
-        generator=players["generator"],
-        discriminator=players["discriminator"],
-        loss=components.loss,
+        rules=rules,
+        networks=networks,
+        players=players,
         augmentations=components.experiment.augmentation,
-        latent_dim=latent_dim,
         batch_size=train.batch_size,
         device=device,
-        uses_real=components.uses_real,
         accumulate=train.accumulate,
-        joint_pass=batch_independent(players["discriminator"].network),
-        fresh_noise=train.fresh_noise,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
     )
+
+
+def _first_part(game: Game, dataset: Dataset, streams: Mapping[str, Dataset]) -> Batch:
+    """Part of `build`: a batch of the size of one part, of the first rows of each data set."""
+    size = game.batch_size // distributed.world_size() // game.accumulate
+    condition = dataset.condition
+    return Batch(
+        to_float(dataset.images[:size].to(game.device)),
+        None if condition is None else condition_as_input(condition[:size].to(game.device)),
+        {name: _first_part(game, stream, {}) for name, stream in streams.items()},
+    )
+
+
+def _try_game(game: Game, components: StepComponents, data: DataSpec, batch: Batch, problems: list[str]) -> GameTrial:
+    """Part of `build`: each augmentation, move and penalty once, and a few samples, on copies of everything."""
+    probes.try_augmentations(components, batch.images, game.device, problems)
+    trial = GameTrial.of(game, components.game, data, batch)
+    trial.try_moves(components.experiment.penalty, problems)
+    if not problems:
+        sampler = game.rules.sampler
+        condition = batch.streams[sampler.source].images if sampler.source else batch.condition
+        given = condition if trial.conditional or sampler.source else None
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
+    return trial
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -260,7 +367,7 @@ def _build_game(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _seed_training(seed: int, game: Game, networks: Mapping[str, nn.Module]) -> None:
+def _seed_training(seed: int, game: Game) -> None:
     """Part of `build`: begins the random streams; on many processes, broadcasts the first one's weights."""
     training_seed = derived_seed(seed, "training")
     seed_everything(training_seed)
@@ -270,7 +377,7 @@ def _seed_training(seed: int, game: Game, networks: Mapping[str, nn.Module]) -> 
         game.noise = torch.Generator(game.device).manual_seed(training_seed)
         seed_everything(derived_seed(seed, "training", distributed.rank()))
         distributed.broadcast_from_first(
-            tensor for network in networks.values() for tensor in network.state_dict().values()
+            tensor for network in game.networks.values() for tensor in network.state_dict().values()
         )
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from attrs import define, field
 
-from ganlab.data.batch import Batch
+from ganlab.protocols.batch import Batch
 from ganlab.training.graph_check import CodeLine, OperationTrace, find_capture_fault
 from ganlab.training.meters import Meters
 from ganlab.training.train_step import TrainStep

@@ -1,6 +1,8 @@
-"""EMA: the exponential moving average of the generator's weights, which is sampled and scored instead of them."""
+"""EMA: the exponential moving average of the sampled networks' weights, which are sampled and scored with it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,22 +17,29 @@ def ema_decay(half_life: float, images: int) -> float:
 
 
 class EMA:
-    """The exponential moving average of a network's weights; buffers are copied (Yazici et al. 2019, arXiv:1806.04498).
+    """The exponential moving average of networks' weights; buffers are copied (Yazici et al. 2019, arXiv:1806.04498).
 
     Batch norm's running statistics are buffers: an average without them would be evaluated with the initial ones.
     """
 
-    def __init__(self, network: nn.Module, average: nn.Module, decay: float, decay_changes: bool = False) -> None:
-        """The EMA's copy of the network, `average`, holds the averages; `decay` is its decay per step.
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        averages: Mapping[str, nn.Module],
+        decay: float,
+        decay_changes: bool = False,
+    ) -> None:
+        """The EMA's copies of the networks, `averages`, hold the averages; `decay` is its decay per step.
 
         With `decay_changes` the decay is a tensor that `set_decay` fills between steps, captured ones too.
         """
         self.decay = decay
-        self.network = average.requires_grad_(False).eval()
-        self._averages: list[Tensor] = list(average.parameters())
-        self._weights: list[Tensor] = list(network.parameters())
-        self._averaged_buffers: list[Tensor] = list(average.buffers())
-        self._buffers: list[Tensor] = list(network.buffers())
+        self.networks = {name: network.requires_grad_(False).eval() for name, network in averages.items()}
+        both = [(networks[name], average) for name, average in averages.items()]
+        self._averages: list[Tensor] = [p for _, average in both for p in average.parameters()]
+        self._weights: list[Tensor] = [p for network, _ in both for p in network.parameters()]
+        self._averaged_buffers: list[Tensor] = [b for _, average in both for b in average.buffers()]
+        self._buffers: list[Tensor] = [b for network, _ in both for b in network.buffers()]
         self._new_share = 1.0 - decay
         self._new_share_tensor = (
             torch.full((), self._new_share, device=self._weights[0].device) if decay_changes else None

@@ -1,189 +1,126 @@
-"""The GAN game: the discriminator's and the generator's phase, with their forward passes and losses.
+"""The game in training: its networks and players, and the updates of its moves.
 
 Decisions:
 - A game is built once, before step 0, from plain objects; nothing here knows pluggy, names of components or files.
-- Real and fake images pass the discriminator in one batch where it declares `batch_independent`; else in two, since
-  batch statistics over both would leak the label.
-- Fake images are generated for the conditions of the batch of real images: classes are as frequent as in the data, an
-  image condition keeps its pair, and no more random numbers are drawn.
-- The discriminator is frozen in the generator's phase, which then computes no gradient of its weights (8% fewer
-  operations), and the discriminator's phase generates its fake images without a graph.
-- On many processes the loss is that of the logits of all of them. Each process has gradients with respect to its own
-  logits, and gradients are summed, so the loss of the whole batch is optimised, whatever the loss is. Penalties are
-  averaged.
+- A move returns the terms of its loss; the core does all else that an update needs. So every game has accumulation,
+  penalties, clipping, stopped updates, processes and captured steps.
+- In a move all parameters are frozen but those of its players, so no gradient of the others is computed.
+- On many processes gradients are averaged. A loss of logits that are gathered from all of them is that of the whole
+  batch, whatever the loss is.
 - Nothing is read back from the device: scalars are summed in tensors that are read once a tick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from attrs import define, field
-from torch import Tensor
+from torch import Tensor, nn
 
-from ganlab.data.batch import Batch
-from ganlab.nn.discriminator_output import logits
-from ganlab.nn.modes import frozen_parameters
-from ganlab.protocols import Augmentation, Loss, Step
+from ganlab.protocols import Augmentation, Batch, Move, Rules, Turn
 from ganlab.training.meters import Meters
 from ganlab.training.update import Player, Update
-from ganlab.utils import distributed
+from ganlab.utils.errors import ComponentError
 
 
 @define
 class Game:
-    """The GAN game: the two players, their loss, and all else that their phases need.
+    """A game as it is trained: its rules, its networks by name, and the players, the networks that are trained.
 
     `batch_size` is that of all processes together; it passes in `accumulate` parts.
-    `noise` is the random generator of the latents, None for torch's default one.
-    Without `fresh_noise` the generator's phase reuses the discriminator's last fake images.
-    `uses_real` says whether the generator's loss uses the logits of real images; `joint_pass` whether real and fake
-    images pass the discriminator in one batch.
+    `noise` is the random generator of what moves draw, None for torch's default one.
     """
 
-    generator: Player
-    discriminator: Player
-    loss: Loss
+    rules: Rules
+    networks: Mapping[str, nn.Module]
+    players: Mapping[str, Player]
     augmentations: Sequence[Augmentation]
-    latent_dim: int
     batch_size: int
     device: torch.device
-    uses_real: bool
-    joint_pass: bool = False
     accumulate: int = 1
-    fresh_noise: bool = True
     autocast: torch.dtype | None = None
     noise: torch.Generator | None = None
     meters: Meters = field(factory=Meters)
     images_seen: Tensor = field(init=False)
-    _fakes: list[Tensor] = field(factory=list, init=False)
-    _measures: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = field(init=False)
-    _observers: Sequence[Callable[[Tensor], None]] = field(init=False)
-    _augmentation_measures: Sequence[Callable[[], Mapping[str, Tensor]]] = field(init=False)
+    _kept: list[dict[str, Any]] = field(init=False)
+    _frozen: dict[str, list[nn.Parameter]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._measures = getattr(self.loss, "measures", None)
-        self._observers = _optional_methods("observe", self.augmentations)
-        self._augmentation_measures = _optional_methods("measures", self.augmentations)
         self.images_seen = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.start_step()
+        self._frozen = {move.name: list(self._parameters_to_freeze(move)) for move in self.rules.moves}
 
-    @property
-    def players(self) -> tuple[Player, Player]:
-        return self.generator, self.discriminator
+    def _parameters_to_freeze(self, move: Move) -> Iterator[nn.Parameter]:
+        """The game's trainable parameters that a move freezes: those of no player of it."""
+        kept = {p for name in (*move.players, *move.unfrozen) for p in self.networks[name].parameters()}
+        for network in self.networks.values():
+            yield from (p for p in network.parameters() if p.requires_grad and p not in kept)
 
-    def generate_fakes(self, parts: Sequence[Batch]) -> Iterator[Tensor]:
-        """Yields the game's fake images for the conditions of each part of a real batch, each when it is needed.
+    @contextmanager
+    def frozen_in(self, move: Move) -> Iterator[None]:
+        """Freezes the game's parameters that a move does not train, in the body."""
+        parameters = self._frozen[move.name]
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
-        The latents of all parts are drawn at once from the training stream, so that they do not depend on the number
-        of parts.
-        """
-        z = torch.randn(self.batch_size, self.latent_dim, device=self.device, generator=self.noise)
-        first, end = distributed.local_share(self.batch_size)
-        for part, latents in zip(parts, z[first:end].chunk(len(parts)), strict=True):
-            with self._precision():
-                images: Tensor = self.generator.network(latents, part.condition)
-            yield images.float()
+    def start_step(self) -> None:
+        """Begins a step of the game: its moves share nothing with those of the step before."""
+        self._kept = [{} for _ in range(self.accumulate)]
 
-    def discriminate(self, images: Tensor, condition: Tensor | None) -> Any:
-        """Passes augmented images through the game's discriminator; returns its output."""
-        for augmentation in self.augmentations:
-            images = augmentation.augment(images)
-        with self._precision():
-            return self.discriminator.network(images, condition)
-
-    def discriminate_both(self, real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Any, Any]:
-        """Passes the game's real and fake images, of the same conditions, to the discriminator, in one pass or two."""
-        if not self.joint_pass:
-            return self.discriminate(real, condition), self.discriminate(fake, condition)
-        twice = None if condition is None else torch.cat([condition, condition])
-        real_logits, fake_logits = self.discriminate(torch.cat([real, fake]), twice).split([len(real), len(fake)])
-        return real_logits, fake_logits
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
-
-    def discriminator_phase(self, real: Batch, updates: int) -> None:
-        """The discriminator's phase of the game: one update on a real batch; `updates` counts its earlier ones."""
-        parts = real.parts(self.accumulate)
-        update = Update(self.discriminator, updates, len(parts), self.meters.add)
-        fakes = self.generate_fakes(parts)
-        self._fakes = []
-        for part in parts:
-            with torch.set_grad_enabled(not self.fresh_noise):
-                fake = next(fakes)
-            if not self.fresh_noise:
-                self._fakes.append(fake)
-            fake = fake.detach()
-            real_output, fake_output = self.discriminate_both(part.images, fake, part.condition)
-            real_logits, fake_logits = (
-                distributed.all_gather_with_grad(logits(output)) for output in (real_output, fake_output)
-            )
-            self.meters.add("d_real", real_logits.detach().sigmoid().mean())
-            self.meters.add("d_fake", fake_logits.detach().sigmoid().mean())
-            if self._measures is not None:
-                with torch.no_grad():
-                    for name, value in self._measures(real_logits, fake_logits).items():
-                        self.meters.add(name, value)
-            self._report_to_augmentations(real_logits)
-            step = self._step("discriminator", part.images, fake, real_output, fake_output, part.condition)
-            update.add(self.loss.discriminator(real_logits, fake_logits), step)
-        update.finish()
-
-    @torch.no_grad()
-    def _report_to_augmentations(self, real_logits: Tensor) -> None:
-        """Passes the game's real logits, of all processes, to augmentations that `observe`; logs their `measures`."""
-        for observe in self._observers:
-            observe(real_logits.detach())
-        for measures in self._augmentation_measures:
-            for name, value in measures().items():
-                self.meters.add(name, value)
-
-    def generator_phase(self, real: Batch, updates: int) -> None:
-        """The generator's phase of the game: one update, discriminator frozen; `updates` counts its earlier ones."""
-        parts = real.parts(self.accumulate)
-        update = Update(self.generator, updates, len(parts), self.meters.add)
-        kept, self._fakes = self._fakes, []
-        with frozen_parameters(self.discriminator.network):
-            for part, fake in zip(parts, kept or self.generate_fakes(parts), strict=True):
-                fake_output = self.discriminate(fake, part.condition)
-                real_output = None
-                if self.uses_real:
-                    with torch.no_grad():
-                        real_output = self.discriminate(part.images, part.condition)
-                fake_logits = distributed.all_gather_with_grad(logits(fake_output))
-                # A loss that does not use real logits is still given a tensor of their shape.
-                real_logits = torch.zeros_like(fake_logits)
-                if real_output is not None:
-                    real_logits = distributed.all_gather_with_grad(logits(real_output))
-                real_images = part.images if self.uses_real else None
-                step = self._step("generator", real_images, fake, real_output, fake_output, part.condition)
-                update.add(self.loss.generator(real_logits, fake_logits), step)
+    def make_update(self, move: Move, batch: Batch, updates: int) -> None:
+        """Makes one update of a move of the game on a batch; `updates` counts its earlier ones."""
+        parts = batch.parts(self.accumulate)
+        players = [self.players[name] for name in move.players]
+        update = Update(move.name, players, updates, len(parts), self.meters.add, move.stop_under)
+        draws: list[Sequence[Tensor]] = []
+        with self.frozen_in(move):
+            for index, part in enumerate(parts):
+                turn = self.turn(move, part, index, draws)
+                update.add(self.sum_terms(move, move.terms(turn)), turn.shown)
             update.finish()
 
-    def _step(
-        self,
-        player: str,
-        real: Tensor | None,
-        fake: Tensor,
-        real_output: Any,
-        fake_output: Any,
-        condition: Tensor | None,
-    ) -> Step:
-        return Step(
-            player=player,
-            generator=self.generator.network,
-            discriminator=self.discriminator.network,
-            real=real,
-            fake=fake,
-            real_logits=real_output,
-            fake_logits=fake_output,
-            condition=condition,
+    def turn(self, move: Move, part: Batch, index: int = 0, draws: list[Sequence[Tensor]] | None = None) -> Turn:
+        """A turn of a move of the game, for one part of a batch; `draws` is what earlier parts have drawn."""
+        return Turn(
+            move=move.name,
+            networks=self.networks,
+            batch=part,
             images_seen=self.images_seen,
+            kept=self._kept[index],
+            log=self.meters.add,
+            augmentations=self.augmentations,
+            autocast=self.autocast,
+            noise=self.noise,
+            batch_size=self.batch_size,
+            part=index,
+            parts=self.accumulate,
+            draws=[] if draws is None else draws,
         )
 
+    def sum_terms(self, move: Move, terms: Any) -> Tensor:
+        """The loss of a move of the game, the sum of its terms; each is logged where there are several."""
+        if not isinstance(terms, Mapping):
+            _check_scalar(f"the loss of the move {move.name!r}", terms)
+            return terms  # type: ignore[no-any-return]
+        total: Tensor | None = None
+        for name, term in terms.items():
+            _check_scalar(f"the term {name!r} of the move {move.name!r}", term)
+            self.meters.add(f"loss_{move.name}_{name}", term)
+            total = term if total is None else total + term
+        if total is None:
+            raise ComponentError(f"the move {move.name!r} has no terms")
+        return total
 
-def _optional_methods(name: str, augmentations: Sequence[object]) -> list[Any]:
-    """The augmentations' methods of that name."""
-    return [getattr(augmentation, name) for augmentation in augmentations if hasattr(augmentation, name)]
+
+def _check_scalar(what: str, term: Any) -> None:
+    if not isinstance(term, Tensor) or term.ndim:
+        is_ = f"a tensor of shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+        raise ComponentError(f"{what} is {is_}; expected a scalar tensor")

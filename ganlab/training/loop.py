@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
 from torch import nn
 
 from ganlab.data.condition_sampler import ConditionSampler
-from ganlab.data.loader import BatchLoader
+from ganlab.data.game_loader import GameLoader
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
-from ganlab.protocols import Dataset, ImageSpec
+from ganlab.protocols import Dataset, DataSpec, ImageSpec
 from ganlab.training import schedules
 from ganlab.training.cuda_graphs import CapturedTrainStep
 from ganlab.training.ema import EMA
@@ -30,13 +31,18 @@ class Training:
     game: Game
     train_step: TrainStep
     capture: CapturedTrainStep | None
-    loader: BatchLoader
+    loader: GameLoader
     dataset: Dataset
-    images: ImageSpec
+    streams: Mapping[str, Dataset]
+    data: DataSpec
     conditions: ConditionSampler
     schedules: schedules.Schedules
     total_steps: int
     stateful: dict[str, Any]
+
+    @property
+    def images(self) -> ImageSpec:
+        return self.data.images
 
     @property
     def ema(self) -> EMA | None:
@@ -48,21 +54,23 @@ class Training:
 
         `captured` is True, False, or the reason why steps are eager although capture was asked for.
         """
+        networks = self.game.networks
 
-        def players_with(has: Callable[[nn.Module], bool]) -> list[str]:
-            return [player.name for player in self.game.players if has(player.network)]
+        def networks_with(has: Callable[[nn.Module], bool]) -> list[str]:
+            return [name for name, network in networks.items() if has(network)]
 
+        levers = self.game.rules.levers
         return {
-            "joined": self.game.joint_pass,
-            "channels_last": players_with(memory_format.has_convolutions),
-            "quick_dropout": players_with(dropout.has_quick_dropout),
+            **(levers(networks) if levers else {}),
+            "channels_last": networks_with(memory_format.has_convolutions),
+            "quick_dropout": networks_with(dropout.has_quick_dropout),
             "captured": (self.capture.refusal or True) if self.capture else False,
         }
 
     @property
-    def evaluated_generator(self) -> nn.Module:
-        """The generator with EMA weights, if any."""
-        return self.ema.network if self.ema else self.game.generator.network
+    def evaluated_networks(self) -> NetworkSampler:
+        """The sampled networks, with EMA weights if there are any."""
+        return NetworkSampler(self.game.rules.sampler, self.ema.networks if self.ema else self.game.networks)
 
     @property
     def weights(self) -> str:
@@ -83,7 +91,7 @@ def train(training: Training, start: int, boundary: Callable[[int], None]) -> No
 
 
 def take_step(training: Training, step: int) -> None:
-    """Runs one step of the training loop, an update of the generator; `step` counts the earlier ones.
+    """Runs one step of the training loop; `step` counts the earlier ones.
 
     The images of a batch are a function of the batch's index, and that of the step, so a resumed loop gets the same
     batches as an uninterrupted one.

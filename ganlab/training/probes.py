@@ -11,52 +11,24 @@ Decisions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import define, evolve, field
 from torch import Tensor, nn
 
-from ganlab.data.batch import Batch
-from ganlab.data.pixels import condition_as_input, to_float
-from ganlab.nn.discriminator_output import logits
-from ganlab.nn.modes import eval_mode, frozen_parameters
+from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
+from ganlab.nn.modes import eval_mode
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import Dataset, ImageSpec, Step, batch_independent
+from ganlab.protocols import Batch, DataSpec, GameConfig, ImageSpec, Move, Penalty, Turn
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.game import Game
-from ganlab.training.step_components import PLAYERS, StepComponents
+from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
 from ganlab.utils.errors import ComponentError, UserError
-
-
-def first_penalty_steps(game: Game, real: Batch) -> Iterator[Step]:
-    """Probe of penalties: yields what they are given in the discriminator's and the generator's first update.
-
-    `real` has a few images. Players without penalties are skipped. A step must be used before the next is requested.
-    """
-    if not any(player.penalties for player in game.players):
-        return
-    trial = copy.deepcopy(game)
-    trial.batch_size = len(real.images) * distributed.world_size()
-    condition = real.condition
-
-    def step(player: str, images: Tensor | None, fake: Tensor) -> Step:
-        real_output = None if images is None else trial.discriminate(images, condition)
-        fake_output = trial.discriminate(fake, condition)
-        networks = trial.generator.network, trial.discriminator.network
-        return Step(player, *networks, images, fake, real_output, fake_output, condition, trial.images_seen)
-
-    if game.discriminator.penalties:
-        with torch.no_grad():
-            fake = next(trial.generate_fakes([real]))
-        yield step("discriminator", real.images, fake)
-    if game.generator.penalties:
-        with frozen_parameters(trial.discriminator.network):
-            fake = next(trial.generate_fakes([real]))
-            yield step("generator", real.images if game.uses_real else None, fake)
 
 
 class _ConditionUsed(Exception):
@@ -71,14 +43,19 @@ class _ProbeTensor(Tensor):
         raise _ConditionUsed
 
 
-def uses_condition(network: nn.Module, inputs: Tensor, condition: Tensor) -> bool:
-    """Probe of a network: whether it uses its condition at all, even if its output does not depend on it at first.
+class _TaggedCondition(Tensor):
+    """A condition in the trial of a game: what a move makes of it, such as the condition twice, is tagged too."""
 
-    `inputs` are latents or images.
+
+def uses_condition(network: nn.Module, inputs: Sequence[Any]) -> bool:
+    """Probe of a network: whether it uses the conditions among its inputs, even if its output does not depend on them.
+
+    A condition is a `_TaggedCondition`.
     """
+    probed = [value.as_subclass(_ProbeTensor) if isinstance(value, _TaggedCondition) else value for value in inputs]
     try:
         with torch.no_grad():
-            copy.deepcopy(network)(inputs, condition.as_subclass(_ProbeTensor))
+            copy.deepcopy(network)(*probed)
     except _ConditionUsed:
         return True
     return False
@@ -104,76 +81,94 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def check_network_shapes(
-    generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec, condition: Tensor | None
-) -> Tensor:
-    """Probe of shapes: passes a few latents through both networks; returns the images, or raises UserError."""
-    wanted = (len(z), images.channels, images.height, images.width)
-    with eval_mode(generator), eval_mode(discriminator):
-        fake: Tensor = generator(z, condition)
-        if tuple(fake.shape) != wanted:
-            raise UserError(f"generator: makes images of shape {tuple(fake.shape)}; the data set's are {wanted}")
-        output = discriminator(fake, condition)
-        if batch_independent(discriminator) and not isinstance(output, Tensor):
-            raise UserError(
-                f"discriminator: batch_independent is True, and it returns {type(output).__name__}; expected a tensor "
-                "of logits"
-            )
-        logits_ = logits(output)
-        if logits_.shape != (len(z),):
-            raise UserError(
-                f"discriminator: gives logits of shape {tuple(logits_.shape)} for {len(z)} images; expected ({len(z)},)"
-            )
-    return fake
+@define
+class GameTrial:
+    """A trial of a game, on copies of everything: each move's terms of one batch, without an update.
 
-
-@frozen
-class TrialInputs:
-    """Inputs of probes: two real images with their conditions, and what one pass of both networks showed.
-
-    `conditional` says whether any network uses its condition.
+    `conditional` says, after the moves, whether any network uses the conditions of the data set.
     """
 
-    real: Batch
-    latent_dim: int
-    conditional: bool
+    game: Game
+    batch: Batch
+    conditional: bool = field(default=False, init=False)
 
     @classmethod
-    def of(
-        cls, networks: Mapping[str, nn.Module], dataset: Dataset, images: ImageSpec, device: torch.device
-    ) -> TrialInputs:
-        """Probe of the networks: passes zeros as latents through them; raises UserError for wrong shapes."""
-        generator, discriminator = (networks[name] for name in PLAYERS)
-        latent_dim = getattr(generator, "latent_dim", None)
-        if not isinstance(latent_dim, int):
-            raise UserError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
-        condition: Tensor | None = None
-        if dataset.condition is not None:
-            condition = condition_as_input(dataset.condition[:2].to(device))
-        z = torch.zeros(2, latent_dim, device=device)
-        fake = check_network_shapes(generator, discriminator, z, images, condition)
-        conditional = condition is not None and any(
-            uses_condition(network, inputs, condition) for network, inputs in ((generator, z), (discriminator, fake))
+    def of(cls, game: Game, config: GameConfig, data: DataSpec, batch: Batch) -> GameTrial:
+        """Prepares the trial of a game, which `config` has built for these data; `batch` is a part of a real batch."""
+        copied = Game(
+            rules=copy.deepcopy(config).build(data),
+            networks={name: copy.deepcopy(network) for name, network in game.networks.items()},
+            players=game.players,
+            augmentations=[copy.deepcopy(part) for part in game.augmentations],
+            batch_size=len(batch.images) * distributed.world_size(),
+            device=game.device,
+            autocast=game.autocast,
         )
-        return cls(Batch(to_float(dataset.images[:2].to(device)), condition), latent_dim, conditional)
+        condition = batch.condition
+        tagged = batch if condition is None else evolve(batch, condition=condition.as_subclass(_TaggedCondition))
+        return cls(copied, tagged)
+
+    def try_moves(self, penalties: Sequence[Penalty], problems: list[str]) -> None:
+        """Tries each move of the game and the penalties of its players; adds those that do not fit to `problems`."""
+        # A function, which a copy of a network shares; a method would be copied with the whole trial.
+        hooks = [
+            network.register_forward_pre_hook(lambda network, inputs: self._note_condition(network, inputs))  # noqa: PLW0108
+            for network in self.game.networks.values()
+        ]
+        for move in self.game.rules.moves:
+            with _errors_of_moves(problems, self.game.device), self.game.frozen_in(move):
+                turn = self.game.turn(move, self.batch)
+                self.game.sum_terms(move, move.terms(turn))
+                self._try_penalties(move, turn, penalties, problems)
+        for hook in hooks:
+            hook.remove()
+
+    def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.conditional and any(isinstance(value, _TaggedCondition) for value in inputs):
+            self.conditional = uses_condition(network, inputs)
+        return tuple(value.as_subclass(Tensor) if isinstance(value, _TaggedCondition) else value for value in inputs)
+
+    def _try_penalties(self, move: Move, turn: Turn, penalties: Sequence[Penalty], problems: list[str]) -> None:
+        """In a game's trial, calls each penalty of the move's players once."""
+        for name in move.players:
+            used = [penalty for _, penalty in self.game.players[name].penalties]
+            if used and name not in turn.shown:
+                problems.append(f"penalty: the game shows the penalties of {name!r} nothing")
+                continue
+            for index, penalty in enumerate(penalties):
+                if any(penalty is one for one in used):
+                    step = turn.shown[name]
+                    if step.condition is not None:
+                        step = evolve(step, condition=step.condition.as_subclass(Tensor))
+                    # Other errors are reported by the first step of the training, with all that is known there.
+                    with CatchPluginErrors() as caught:
+                        copy.deepcopy(penalty).penalty(step)
+                    if isinstance(caught.error, ComponentError):
+                        problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]
 
 
-def try_augmentations(
-    components: StepComponents, trial: TrialInputs, device: torch.device, problems: list[str]
-) -> None:
+@contextmanager
+def _errors_of_moves(problems: list[str], device: torch.device) -> Iterator[None]:
+    """Adds the `ComponentError` of a trial's move to `problems`: it names what is at fault."""
+    found: list[str] = []
+    with collect_component_errors(found, "game", device):
+        yield
+    problems += [line.removeprefix("game: ") if line.split(": ", 2)[1:2] else line for line in found]
+
+
+def try_augmentations(components: StepComponents, images: Tensor, device: torch.device, problems: list[str]) -> None:
     """Probes augmentations: calls each once, and adds those that refuse the data set's images to `problems`."""
     for index, augmentation in enumerate(components.experiment.augmentation):
         with collect_component_errors(problems, f"augmentation[{index}]", device):
-            copy.deepcopy(augmentation).augment(trial.real.images)
+            copy.deepcopy(augmentation).augment(images)
 
 
-def try_penalties(components: StepComponents, game: Game, real: Batch, problems: list[str]) -> None:
-    """Probes penalties: calls each once, and adds those that refuse networks or data to `problems`."""
-    for step in first_penalty_steps(game, real):
-        for index, penalty in enumerate(components.experiment.penalty):
-            if penalty.player == step.player:
-                # Other errors are reported by the first step of the training, with all that is known there.
-                with CatchPluginErrors() as caught:
-                    copy.deepcopy(penalty).penalty(step)
-                if isinstance(caught.error, ComponentError):
-                    problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]
+def check_sampled_images(sampler: NetworkSampler, images: ImageSpec, device: torch.device, condition: Any) -> None:
+    """Probe of a sampler: whether its images have the shape of the data set's; raises UserError where not."""
+    with eval_mode(sampler):
+        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
+        made = sampler(z, None if condition is None else condition[:2])
+    wanted = (2, images.channels, images.height, images.width)
+    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
+        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")

@@ -14,12 +14,15 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from ganlab.config.schema import NESTED, Experiment
-from ganlab.plugin.fields import COMPONENT
-from ganlab.protocols import Loss
+from ganlab.config.game_tables import game_fields, network_tables
+from ganlab.config.schema import Experiment
+from ganlab.plugin.fields import COMPONENT, TABLE
 from ganlab.utils.errors import did_you_mean, one_line, quote
 
-STEP_COMPONENTS = ("loss", "loss_wrapper", "penalty", "augmentation")
+LISTED = ("loss_wrapper", "penalty", "augmentation")
+"""The kinds whose components run in the train step and are given in lists."""
+
+STEP_COMPONENTS = ("game", "loss", *LISTED)
 """The kinds whose components run in the train step."""
 
 EMA_HALF_LIFE = "train.ema_half_life"
@@ -29,32 +32,38 @@ EMA_HALF_LIFE = "train.ema_half_life"
 class ScheduleTarget:
     """The target of a schedule: an option's key, its path in the `Experiment`, and its value in the experiment file.
 
-    `players` are those whose optimisers have the option. `tensor` replaces it in a component of the step.
+    `tables` are those of the networks whose optimisers have the option. `tensor` replaces it in a component of the
+    step.
     """
 
     key: str
     path: tuple[str, ...]
     first: float
-    players: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     tensor: Tensor | None = None
 
 
 def schedulable_options(experiment: Experiment) -> dict[str, ScheduleTarget]:
     """Returns all possible targets of schedules, by key: the floats of step components, optimisers and EMA."""
     found: list[ScheduleTarget] = []
-    for kind in STEP_COMPONENTS:
-        numbers = _numbers(getattr(experiment, kind), kind, (kind,))
-        found += [ScheduleTarget(key, path, first) for key, path, first in numbers]
-    own = {player: field for field, (player, _) in NESTED.items() if getattr(experiment, field) is not None}
-    players = tuple(player for player, _ in NESTED.values())
-    optimizers: dict[str, tuple[str, tuple[str, ...]]] = {
-        f"{player}.optimizer": (own.get(player, "optimizer"), (player,)) for player in players
+    game = experiment.game
+    for f in game_fields(game):
+        kind = f.metadata.get(COMPONENT, "game")
+        if kind in STEP_COMPONENTS and TABLE not in f.metadata:
+            key = f.alias if COMPONENT in f.metadata else f"game.{f.alias}"
+            found += [ScheduleTarget(*option) for option in _numbers(getattr(game, f.name), key, ("game", f.alias))]
+    for kind in LISTED:
+        found += [ScheduleTarget(*option) for option in _numbers(getattr(experiment, kind), kind, (kind,))]
+    tables = tuple(network_tables(game))
+    own = experiment.optimizers
+    optimizers: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        f"{table}.optimizer": (("optimizers", table) if table in own else ("optimizer",), (table,)) for table in tables
     }
     if not own:
-        optimizers = {"optimizer": ("optimizer", players), **optimizers}
-    for key_prefix, (field, of) in optimizers.items():
-        numbers = _numbers(getattr(experiment, field), key_prefix, (field,))
-        found += [ScheduleTarget(key, path, first, of) for key, path, first in numbers]
+        optimizers = {"optimizer": (("optimizer",), tables), **optimizers}
+    for key_prefix, (path, of) in optimizers.items():
+        numbers = _numbers(_at(experiment, path), key_prefix, path)
+        found += [ScheduleTarget(*option, of) for option in numbers]
     if experiment.train.ema_half_life:
         found.append(ScheduleTarget(EMA_HALF_LIFE, ("train", "ema_half_life"), experiment.train.ema_half_life))
     return {target.key: target for target in found}
@@ -82,6 +91,8 @@ def with_option(part: Any, path: Sequence[str], value: Any) -> Any:
     if isinstance(part, tuple):
         index = int(head)
         return (*part[:index], with_option(part[index], rest, value), *part[index + 1 :])
+    if isinstance(part, Mapping):
+        return {**part, head: with_option(part[head], rest, value)}
     return attrs.evolve(part, **{head: with_option(_option(part, head), rest, value)})
 
 
@@ -91,7 +102,15 @@ def _at(part: Any, path: Sequence[str]) -> Any:
     return part
 
 
+def optimizer_option(experiment: Experiment, target: ScheduleTarget) -> tuple[Any, Sequence[str]]:
+    """Returns the optimiser of the schedule target of one, and the path of the option in it."""
+    length = 2 if target.path[0] == "optimizers" else 1
+    return _at(experiment, target.path[:length]), target.path[length:]
+
+
 def _option(part: Any, alias: str) -> Any:
+    if isinstance(part, Mapping):
+        return part[alias]
     return getattr(part, next(f.name for f in attrs.fields(type(part)) if f.alias == alias))
 
 
@@ -109,9 +128,10 @@ def resolve_targets(
         at = f"schedule[{index}].key"
         target = known.get(schedule.key)
         if target is None:
-            problems.append(f"{at}: {_unknown(schedule.key, known)}")
+            problems.append(f"{at}: {_unknown(schedule.key, known, network_tables(experiment.game))}")
             continue
-        options = [(player, ".".join(target.path[1:])) for player in target.players] or [("", target.key)]
+        option = ".".join(optimizer_option(experiment, target)[1]) if target.tables else ""
+        options = [(table, option) for table in target.tables] or [("", target.key)]
         twice = next((scheduled[option] for option in options if option in scheduled), None)
         if twice is not None:
             problems.append(f"{at}: {quote(schedule.key)} is already moved by the schedule of {quote(twice)}")
@@ -133,12 +153,12 @@ def resolve_targets(
     return experiment, targets
 
 
-def _unknown(key: str, known: Mapping[str, ScheduleTarget]) -> str:
+def _unknown(key: str, known: Mapping[str, ScheduleTarget], tables: Sequence[str]) -> str:
     if key == EMA_HALF_LIFE:
         return f"{quote(key)}: train.ema_half_life is not set, and is what the schedule begins with"
     common, dot, option = key.partition(".")
-    both = [f"{player}.optimizer.{option}" for player, _ in NESTED.values()]
-    if common == "optimizer" and dot and all(name in known for name in both):
+    both = [f"{table}.optimizer.{option}" for table in tables]
+    if both and common == "optimizer" and dot and all(name in known for name in both):
         return f"{quote(key)}: a player has an optimiser of its own; name {' or '.join(map(repr, both))}"
     listed = did_you_mean(key, known) or f"; there are: {', '.join(known)}"
     return (
@@ -147,14 +167,20 @@ def _unknown(key: str, known: Mapping[str, ScheduleTarget]) -> str:
     )
 
 
-def ineffective_schedules(experiment: Experiment, targets: Sequence[ScheduleTarget], loss: Loss) -> list[str]:
-    """Returns a line for each schedule target, an option of the loss, whose tensor a loss wrapper has replaced."""
-    if type(loss) is not type(experiment.loss):  # the wrapper's own class may use the loss inside as it likes
-        return []
+def ineffective_schedules(experiment: Experiment, targets: Sequence[ScheduleTarget], game: Any) -> list[str]:
+    """Returns a line for each schedule target, an option of a loss, whose tensor a loss wrapper has replaced.
+
+    `game` is the experiment's game with its losses in their wrappers.
+    """
     keys = [schedule.key for schedule in experiment.schedule]
-    return [
-        f"schedule[{keys.index(target.key)}].key: {quote(target.key)} has no effect: a loss_wrapper puts another value "
-        "in its place"
-        for target in targets
-        if target.path[0] == "loss" and _at(loss, target.path[1:]) is not target.tensor
-    ]
+    lines = []
+    for target in targets:
+        table = target.path[1] if target.path[0] == "game" and len(target.path) > 2 else ""
+        if not table or type(_option(game, table)) is not type(_option(experiment.game, table)):
+            continue  # the wrapper's own class may use the loss inside as it likes
+        if _at(game, target.path[1:]) is not target.tensor:
+            lines.append(
+                f"schedule[{keys.index(target.key)}].key: {quote(target.key)} has no effect: a loss_wrapper puts "
+                "another value in its place"
+            )
+    return lines

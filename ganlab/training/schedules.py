@@ -20,10 +20,10 @@ from attrs import frozen
 from torch import Tensor
 
 from ganlab.config.schema import Experiment
-from ganlab.protocols import OptimizerConfig, Schedule
+from ganlab.protocols import Schedule
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.optimizer_options import accepts_tensor, has_option, learning_rate_tensor, option_setter
-from ganlab.training.schedule_targets import EMA_HALF_LIFE, ScheduleTarget, with_option
+from ganlab.training.schedule_targets import EMA_HALF_LIFE, ScheduleTarget, optimizer_option, with_option
 from ganlab.training.update import Player
 from ganlab.utils.errors import UserError, one_line, quote
 from ganlab.utils.interval import Interval
@@ -96,16 +96,17 @@ def build_schedules(
         elif target.tensor is not None:
             options.append(ScheduledOption(target.key, value, _tensor_setter(target.tensor)))
         else:
-            optimizers = [players[name].optimizer for name in target.players]
-            name = target.path[1]
-            index_in_option = int(target.path[2]) if len(target.path) > 2 else None
+            of_all = target.key.startswith("optimizer.")
+            optimizers = [p.optimizer for p in players.values() if of_all or p.table in target.tables]
+            config, option = optimizer_option(experiment, target)
+            name = option[0]
+            index_in_option = int(option[1]) if len(option) > 1 else None
             if not all(has_option(optimizer, name, index_in_option, target.first) for optimizer in optimizers):
                 problems.append(
                     f"{at}.key: {quote(target.key)} cannot be moved: what the optimiser builds has no {name!r} "
                     f"of {target.first:g} in its param_groups"
                 )
                 continue
-            config: OptimizerConfig = getattr(experiment, target.path[0])
             tensor = learning_rate_tensor(device) if name == "lr" and accepts_tensor(config, device) else None
             if tensor is None:
                 plain_numbers.append(target.key)

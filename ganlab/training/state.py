@@ -7,9 +7,11 @@ Decisions:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import nn
 
 from ganlab.training.checkpoint import from_bytes, sizes, to_bytes
 from ganlab.training.game import Game
@@ -22,11 +24,10 @@ from ganlab.utils.rng import global_state, set_global_state
 def training_state(training: Training, step: int) -> dict[str, Any]:
     """The state of a training: all that the steps after `step` depend on, in the parts of a checkpoint."""
     game = training.game
-    state: dict[str, Any] = {player.name: player.network.state_dict() for player in game.players}
-    if training.ema is not None:
-        state["ema"] = training.ema.network.state_dict()
+    state: dict[str, Any] = {name: network.state_dict() for name, network in game.networks.items()}
+    state |= {name: network.state_dict() for name, network in ema_parts(training).items()}
     state |= {
-        "optimizers": {player.name: player.optimizer.state_dict() for player in game.players},
+        "optimizers": {name: player.optimizer.state_dict() for name, player in game.players.items()},
         "meters": {"sums": game.meters.sums, "counts": game.meters.counts},
         "random": _random_state(game),
         "components": {name: part.state_dict() for name, part in training.stateful.items()},
@@ -35,17 +36,27 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
     return state
 
 
+def ema_part(name: str, sampled: Collection[str]) -> str:
+    """Names the part of a training's state that holds a network's EMA: "ema" where one network alone is sampled."""
+    return "ema" if len(sampled) == 1 else f"ema.{name}"
+
+
+def ema_parts(training: Training) -> dict[str, nn.Module]:
+    """The EMAs in the state of a training, by the name of their part."""
+    averages = training.ema.networks if training.ema else {}
+    return {ema_part(name, averages): average for name, average in averages.items()}
+
+
 def expected_sizes(training: Training) -> dict[str, int]:
     """Estimates the size of the training state in bytes, by its large parts, before the first step.
 
     An optimiser has no state yet then; Adam's will be twice the size of the weights.
     """
-    game, networks = training.game, {player.name: player.network for player in training.game.players}
-    weights = sum(parameter.nbytes for network in networks.values() for parameter in network.parameters())
-    if training.ema is not None:
-        networks["ema"] = training.ema.network
+    players = training.game.players
+    weights = sum(p.nbytes for player in players.values() for p in player.network.parameters())
+    networks = {**training.game.networks, **ema_parts(training)}
     parts: dict[str, Any] = {name: network.state_dict() for name, network in networks.items()}
-    optimizer_sizes = sizes({player.name: player.optimizer.state_dict() for player in game.players})
+    optimizer_sizes = sizes({name: player.optimizer.state_dict() for name, player in players.items()})
     return {**sizes(parts), "optimizers": max(2 * weights, sum(optimizer_sizes.values()))}
 
 
@@ -64,8 +75,9 @@ def restore_training(training: Training, state: dict[str, Any], new_options: boo
 
 def _restore(training: Training, state: dict[str, Any], new_options: bool) -> None:
     game = training.game
-    for player in game.players:
-        player.network.load_state_dict(state[player.name])
+    for name, network in {**game.networks, **ema_parts(training)}.items():
+        network.load_state_dict(state[name])
+    for player in game.players.values():
         saved = state["optimizers"][player.name]
         options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
         player.optimizer.load_state_dict({**saved, **options})
@@ -74,8 +86,6 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
             for name, value in values.items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    if training.ema is not None:
-        training.ema.network.load_state_dict(state["ema"])
     game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}
     game.meters.counts = dict(state["meters"]["counts"])
     game.images_seen.copy_(state["progress"]["images_seen"])

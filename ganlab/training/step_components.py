@@ -1,40 +1,40 @@
-"""The components that run in the train step: the wrapped loss, each player's penalties, the augmentations."""
+"""The components that run in the train step: the game with its wrapped losses, the penalties, the augmentations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
 import torch
 from attrs import frozen
 
+from ganlab.config.game_tables import game_fields
 from ganlab.config.schema import Experiment
+from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Loss, generator_uses_real
 from ganlab.training import schedule_targets
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.schedule_targets import ScheduleTarget
 
-PLAYERS = ("generator", "discriminator")
-
 
 @frozen
 class StepComponents:
     """The step components of an experiment, ready for the train step.
 
-    `experiment` has 0-dim tensors in place of the options that a schedule changes, which are `targets`. `loss` is the
-    loss in all its wrappers, and `penalties` are each player's, by the names they are logged under.
+    `experiment` has 0-dim tensors in place of the options that a schedule changes, which are `targets`. `game` is its
+    game, whose losses are in all their wrappers.
     """
 
     experiment: Experiment
     targets: list[ScheduleTarget]
-    loss: Loss
-    uses_real: bool
-    penalties: dict[str, list[Any]]
+    game: Any
 
     @property
     def stateful(self) -> dict[str, Any]:
         """The step components that have a `state_dict`, by their name in a checkpoint."""
-        found: dict[str, Any] = {"loss": self.loss}
+        found = {name: getattr(self.game, f.name) for name, f in _losses(self.game)}
         for kind in ("penalty", "augmentation"):
             found |= {f"{kind}.{index}": part for index, part in enumerate(getattr(self.experiment, kind))}
         return {name: part for name, part in found.items() if hasattr(part, "state_dict")}
@@ -43,37 +43,57 @@ class StepComponents:
 def resolve_step_components(
     experiment: Experiment, registry: Registry, device: torch.device, problems: list[str]
 ) -> StepComponents:
-    """Prepares the step components: wraps the loss, sorts the penalties, places tensors; adds misfits to `problems`."""
+    """Prepares the step components: wraps the losses and places tensors; adds misfits to `problems`."""
     experiment, targets = schedule_targets.resolve_targets(experiment, device, problems)
-    loss = _wrapped_loss(experiment, registry, problems)
-    uses_real = True
-    with collect_component_errors(problems, "loss"):
-        uses_real = generator_uses_real(loss)
-    problems += schedule_targets.ineffective_schedules(experiment, targets, loss)
-    penalties = _penalties_by_player(experiment, registry, problems)
-    return StepComponents(experiment, targets, loss, uses_real, penalties)
+    game = _with_wrapped_losses(experiment, registry, problems)
+    for name, f in _losses(game):
+        with collect_component_errors(problems, name):
+            generator_uses_real(getattr(game, f.name))  # raises for a declaration that is no bool
+    problems += schedule_targets.ineffective_schedules(experiment, targets, game)
+    return StepComponents(experiment, targets, game)
 
 
-def _wrapped_loss(experiment: Experiment, registry: Registry, problems: list[str]) -> Loss:
-    loss = experiment.loss
-    for index, wrapper in enumerate(experiment.loss_wrapper):
-        name = registry.component_of("loss_wrapper", wrapper).name
-        with collect_component_errors(problems, f"loss_wrapper[{index}] {name!r}"):
-            loss = wrapper(loss)
-    return loss
+def _losses(game: Any) -> Iterator[tuple[str, Any]]:
+    """The game's fields that hold a loss, by table."""
+    for f in game_fields(game):
+        if f.metadata.get(COMPONENT) == "loss" and getattr(game, f.name) is not None:
+            yield f.alias, f
 
 
-def _penalties_by_player(experiment: Experiment, registry: Registry, problems: list[str]) -> dict[str, list[Any]]:
-    """Each player's penalties, by logged name."""
-    penalties: dict[str, list[Any]] = {name: [] for name in PLAYERS}
+def _with_wrapped_losses(experiment: Experiment, registry: Registry, problems: list[str]) -> Any:
+    """The game of the step components, with every loss in all wrappers."""
+    game: Any = experiment.game
+    wrapped: dict[str, Loss] = {}
+    for table, f in _losses(game):
+        wrapped[table] = getattr(game, f.name)
+        for index, wrapper in enumerate(experiment.loss_wrapper):
+            name = registry.component_of("loss_wrapper", wrapper).name
+            with collect_component_errors(problems, f"loss_wrapper[{index}] {name!r}"):
+                wrapped[table] = wrapper(wrapped[table])
+    if experiment.loss_wrapper and not wrapped:
+        problems.append("loss_wrapper: the game has no loss of its own that could be wrapped")
+    return attrs.evolve(game, **wrapped)
+
+
+def penalties_by_player(
+    experiment: Experiment, registry: Registry, players: Mapping[str, str], problems: list[str]
+) -> dict[str, list[tuple[str, Any]]]:
+    """Sorts the penalties among the step components by the player that they are for, each with its name in the log.
+
+    `players` is the table of each player, by its name. A penalty names a player, or a table for all of its players.
+    """
+    penalties: dict[str, list[Any]] = {name: [] for name in players}
+    known = [*dict.fromkeys([*players, *players.values()])]
     names = penalty_names(experiment, registry)
     for index, (penalty, name) in enumerate(zip(experiment.penalty, names, strict=True)):
-        if penalty.player not in penalties:
-            problems.append(f"penalty[{index}]: player is {penalty.player!r}; expected 'generator' or 'discriminator'")
+        of = [player for player, table in players.items() if penalty.player in (player, table)]
+        if not of:
+            expected = " or ".join(repr(player) for player in known if player)
+            problems.append(f"penalty[{index}]: player is {penalty.player!r}; expected {expected}")
         elif penalty.every < 1:
             problems.append(f"penalty[{index}]: every is {penalty.every}; expected at least 1")
-        else:
-            penalties[penalty.player].append((name, penalty))
+        for player in of:
+            penalties[player].append((name if len(of) == 1 else f"{name}_{player}", penalty))
     return penalties
 
 

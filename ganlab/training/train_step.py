@@ -1,4 +1,4 @@
-"""The train step as a sequence of phases: whose update comes when, and the update of the generator's EMA at the end."""
+"""The train step as a sequence of phases: whose update comes when, and the update of the EMA at the end."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Hashable, Sequence
 
 from attrs import frozen
 
-from ganlab.data.batch import Batch
+from ganlab.protocols import Batch, Move
 from ganlab.training.ema import EMA
 from ganlab.training.game import Game
 
 
 @frozen
 class Phase:
-    """One player's phase of the train step: `repeats` updates, in every `every`-th step.
+    """A move of the game in the train step: `repeats` updates, in every `every`-th step from `start` on.
 
-    With `new_images` each update takes the next batch of real images; otherwise it takes the batch of the phase before.
+    With `new_batch` each update takes the next batch; otherwise it takes the batch of the phase before.
     In steps without the phase its batches are still taken, for the phases after it.
-    `update(real, updates)` makes one update on a batch of real images; `updates` counts this phase's earlier ones.
+    `update(batch, updates)` makes one update on a batch; `updates` counts this phase's earlier ones.
     `terms(updates)` returns the names of the penalties that are part of that update's loss.
     """
 
@@ -26,46 +26,46 @@ class Phase:
     terms: Callable[[int], tuple[str, ...]]
     repeats: int = 1
     every: int = 1
-    new_images: bool = False
+    start: int = 0
+    new_batch: bool = False
 
     def updates_before(self, step: int) -> list[int | None]:
         """Returns, for each update of this phase in a train step, how many came earlier; None for a skipped one."""
-        if step % self.every:
+        steps = step - self.start
+        if steps < 0 or steps % self.every:
             return [None] * self.repeats
-        return [step // self.every * self.repeats + repeat for repeat in range(self.repeats)]
+        return [steps // self.every * self.repeats + repeat for repeat in range(self.repeats)]
 
 
-def two_player_phases(game: Game, discriminator_steps: int, discriminator_every: int) -> list[Phase]:
-    """Returns the phases of a GAN's train step: the discriminator's updates on new images, then the generator's.
+def build_phases(game: Game) -> list[Phase]:
+    """Returns the phases of a game's train step: one for each of its moves, of which the first takes new batches."""
+    return [_phase(game, move, index == 0) for index, move in enumerate(game.rules.moves)]
 
-    The discriminator makes `discriminator_steps` updates in every `discriminator_every`-th step; the generator makes
-    one in each step, on the last batch of the discriminator.
-    """
-    g, d = game.players
-    return [
-        Phase(
-            d.name,
-            game.discriminator_phase,
-            d.due_penalties,
-            discriminator_steps,
-            discriminator_every,
-            new_images=True,
-        ),
-        Phase(g.name, game.generator_phase, g.due_penalties),
-    ]
+
+def _phase(game: Game, move: Move, first: bool) -> Phase:
+    players = [game.players[name] for name in move.players]
+
+    def update(batch: Batch, updates: int) -> None:
+        game.make_update(move, batch, updates)
+
+    def due(updates: int) -> tuple[str, ...]:
+        return tuple(name for player in players for name in player.due_penalties(updates))
+
+    return Phase(move.name, update, due, move.repeats, move.every, move.start, first or move.new_batch)
 
 
 @frozen
 class TrainStep:
-    """The eager train step: runs all phases on a step's batches, then updates the EMA of the generator's weights."""
+    """The eager train step: runs all phases on a step's batches, then updates the EMA of the sampled networks."""
 
+    game: Game
     phases: Sequence[Phase]
     ema: EMA | None
 
     @property
     def batches_per_step(self) -> int:
-        """How many real batches it takes."""
-        return sum(phase.repeats for phase in self.phases if phase.new_images)
+        """How many batches it takes."""
+        return sum(phase.repeats for phase in self.phases if phase.new_batch)
 
     def signature(self, step: int) -> Hashable:
         """Returns the signature of a train step: steps of one signature do the same operations on other values."""
@@ -75,12 +75,13 @@ class TrainStep:
             for updates in phase.updates_before(step)
         )
 
-    def __call__(self, real: Sequence[Batch], step: int) -> None:
-        batches = iter(real)
+    def __call__(self, batches: Sequence[Batch], step: int) -> None:
+        self.game.start_step()
+        following = iter(batches)
         for phase in self.phases:
             for updates in phase.updates_before(step):
-                if phase.new_images:
-                    batch = next(batches)
+                if phase.new_batch:
+                    batch = next(following)
                 if updates is not None:
                     phase.update(batch, updates)
         if self.ema is not None:

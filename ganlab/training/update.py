@@ -1,4 +1,4 @@
-"""One update of a player: gradient of loss and penalties, accumulation, all-reduce, clipping, optimiser step.
+"""One update of a move's players: gradient of loss and penalties, accumulation, all-reduce, clipping, optimiser step.
 
 Decisions:
 - With gradient accumulation a batch passes in parts, so that it needs the memory of one part. Their gradients are
@@ -11,7 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,25 +20,23 @@ from torch import Tensor, nn
 
 from ganlab.protocols import Penalty, Step
 from ganlab.utils import distributed
+from ganlab.utils.errors import ComponentError
 
 
 @frozen
 class Player:
     """A player as its update needs it: a network, its optimiser, and the loss's penalties by their names in the log.
 
-    `clip_norm` is the maximum norm of the gradient. An update whose loss is under `stop_under` is stopped.
+    `table` is the table of the experiment file that its optimiser may be in. `clip_norm` is the maximum norm of the
+    gradient.
     """
 
     name: str
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    table: str = ""
     penalties: Sequence[tuple[str, Penalty]] = ()
     clip_norm: float | None = None
-    stop_under: float | None = None
-
-    @property
-    def loss_name(self) -> str:
-        return f"loss_{self.name}"
 
     def due_penalties(self, updates: int) -> tuple[str, ...]:
         """Names of the penalties that are due."""
@@ -47,49 +45,62 @@ class Player:
 
 @define
 class Update:
-    """One update of a player, after `updates` earlier ones, of a batch in `parts`; `report` receives each loss term."""
+    """One update of a move's players, after `updates` earlier ones, of a batch in `parts`.
 
-    player: Player
+    `report` receives each term of the loss. An update whose loss is under `stop_under` is stopped.
+    """
+
+    move: str
+    players: Sequence[Player]
     updates: int
     parts: int
     report: Callable[[str, Tensor], None]
+    stop_under: float | None = None
     _loss: Tensor | None = field(default=None, init=False)
     _gradients_zeroed: bool = field(default=False, init=False)
 
-    def add(self, loss: Tensor, step: Step) -> None:
-        """Adds to the update one part's gradient: of its loss and of the penalties that are due, which get `step`."""
-        player = self.player
-        self.report(player.loss_name, loss)
-        if player.stop_under is not None:
+    def add(self, loss: Tensor, steps: Mapping[str, Step]) -> None:
+        """Adds to the update one part's gradient: of its loss and of the penalties that are due.
+
+        `steps` is what the penalties are given, by the player's name.
+        """
+        self.report(f"loss_{self.move}", loss)
+        if self.stop_under is not None:
             share = loss.detach() / self.parts
             self._loss = share if self._loss is None else self._loss + share
         total = loss
-        due = player.due_penalties(self.updates)
-        for name, penalty in player.penalties:
-            if name in due:
-                term = penalty.penalty(step)
-                self.report(name, term)
-                weight = penalty.every / distributed.world_size()
-                total = total + (term if weight == 1 else weight * term)
+        for player in self.players:
+            due = player.due_penalties(self.updates)
+            for name, penalty in player.penalties:
+                if name in due:
+                    if player.name not in steps:
+                        raise ComponentError(f"{name}: the game shows the penalties of {player.name!r} nothing")
+                    term = penalty.penalty(steps[player.name])
+                    self.report(name, term)
+                    total = total + (term if penalty.every == 1 else penalty.every * term)
         if not self._gradients_zeroed:
-            player.optimizer.zero_grad(set_to_none=True)
+            for player in self.players:
+                player.optimizer.zero_grad(set_to_none=True)
             self._gradients_zeroed = True
         (total if self.parts == 1 else total / self.parts).backward()
 
     def finish(self) -> None:
-        """Finishes a player's update after its last part: all-reduces and clips the gradient, steps the optimiser."""
-        player = self.player
-        distributed.all_reduce_gradients(player.network.parameters())
-        if player.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip_norm)
-            self.report(f"grad_norm_{player.name}", norm)
-        if player.stop_under is None or self._loss is None:
-            player.optimizer.step()
-        else:
+        """Finishes an update after its last part: averages and clips the gradients, steps the players' optimisers."""
+        for player in self.players:
+            distributed.all_reduce_mean_gradients(player.network.parameters())
+            if player.clip_norm is not None:
+                norm = nn.utils.clip_grad_norm_(player.network.parameters(), player.clip_norm)
+                self.report(f"grad_norm_{player.name}", norm)
+        stopped = None
+        if self.stop_under is not None and self._loss is not None:
             # Every process has the loss of the whole batch, but perhaps with other last bits: all must decide the same.
-            stopped = distributed.all_reduce_mean(self._loss) < player.stop_under
-            self.report(f"stopped_{player.name}", stopped.float())
-            step_unless_stopped(stopped, player.optimizer)
+            stopped = distributed.all_reduce_mean(self._loss) < self.stop_under
+            self.report(f"stopped_{self.move}", stopped.float())
+        for player in self.players:
+            if stopped is None:
+                player.optimizer.step()
+            else:
+                step_unless_stopped(stopped, player.optimizer)
 
 
 @torch.no_grad()

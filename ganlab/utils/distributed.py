@@ -119,22 +119,29 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 
 
 def all_gather_with_grad(rows: Tensor) -> Tensor:
-    """All-gathers rows (n, …) with equal n; the gradient flows back only into this process's own rows."""
-    if world_size() == 1:
+    """All-gathers rows (n, …) with equal n; the gradient flows back only into this process's own rows.
+
+    It is multiplied by the number of processes, since gradients are averaged over them: so the average is the gradient
+    of the whole batch, where each process computes the same value of all rows.
+    """
+    world = world_size()
+    if world == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    parts = [torch.empty_like(rows) for _ in range(world)]
     distributed.all_gather(parts, rows.detach().contiguous())
-    parts[rank()] = rows
+    own = rows.view_as(rows)
+    if own.requires_grad:
+        own.register_hook(lambda gradient: gradient * world)
+    parts[rank()] = own
     return torch.cat(parts)
 
 
-def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
-    """All-reduces gradients in distributed training: to their sums over processes, flattened into one tensor."""
+def all_reduce_mean_gradients(parameters: Iterable[Tensor]) -> None:
+    """All-reduces gradients in distributed training: to their means over processes, flattened into one tensor."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(flat)
+    flat = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
     start = 0
     for gradient in gradients:
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))

@@ -58,7 +58,5 @@ def is_due(training: Training, interval: Any, step: int) -> bool:
 
 def broadcast_buffers(training: Training) -> None:
     """Base of callbacks that use networks: broadcasts the first process's buffers; each has batch norm's of its own."""
-    networks = [player.network for player in training.game.players]
-    if training.ema is not None:
-        networks.append(training.ema.network)
+    networks = [*training.game.networks.values(), *(training.ema.networks.values() if training.ema else ())]
     distributed.broadcast_from_first(buffer for network in networks for buffer in network.buffers())

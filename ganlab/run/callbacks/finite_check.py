@@ -7,6 +7,7 @@ from typing import Any
 from attrs import define, field
 
 from ganlab.training.loop import Training
+from ganlab.training.state import ema_parts
 from ganlab.training.state_tree import find_non_finite
 from ganlab.utils.errors import Diverged
 
@@ -25,12 +26,10 @@ class FiniteCheck:
         """The finite check: raises Diverged where weights, EMA, optimizer state or meters are NaN or infinite."""
         if self._checked == step:
             return
-        game, average = self.training.game, self.training.ema
-        networks = {player.name: player.network for player in game.players}
-        if average is not None:
-            networks["ema"] = average.network
+        game = self.training.game
+        networks = {**game.networks, **ema_parts(self.training)}
         state: dict[str, Any] = {name: dict(network.named_parameters()) for name, network in networks.items()}
-        state["optimizers"] = {player.name: player.optimizer.state_dict() for player in game.players}
+        state["optimizers"] = {name: player.optimizer.state_dict() for name, player in game.players.items()}
         state["meters"] = game.meters.sums
         if where := find_non_finite(state):
             raise Diverged(f"diverged: {where} is not finite after step {step:,}")

@@ -41,7 +41,11 @@ class LogCallback(Callback):
     @_alarms.default
     def _new_alarms(self) -> Alarms:
         average = self.run.training.ema
-        return Alarms(optimal_gap(self.run.training.game.loss), average.decay if average else 0.0)
+        rules = self.run.training.game.rules
+        gap = None if rules.loss is None else optimal_gap(rules.loss)
+        bounded = [move.name for move in rules.moves if move.stop_under is not None]
+        stoppable = bounded if len(bounded) == len(rules.moves) else []
+        return Alarms(gap, average.decay if average else 0.0, stoppable)
 
     def started(self, step: int) -> None:
         """Log callback: reads the records of a resumed run, so that its last tick and its alarms are known."""
@@ -120,7 +124,7 @@ class LogCallback(Callback):
             return None
         count, seed, device = sample_spread.SPREAD_OF, run.experiment.seed, training.game.device
         with preserve_random_state():
-            drawn = sample(training.evaluated_generator, count, seed, device, training.conditions)
+            drawn = sample(training.evaluated_networks, count, seed, device, training.conditions)
             labelled = ((images, labels if within else None) for images, labels in drawn)
             return round(sample_spread.spread(labelled) / self._real_spread, 4)
 

@@ -32,7 +32,7 @@ class SamplesCallback(Callback):
         if not run.folder.writes or path.exists():
             return
         count, seed, device = run.experiment.train.sample_count, run.experiment.seed, training.game.device
-        images, columns = sample_grid(training.evaluated_generator, count, seed, device, training.conditions)
+        images, columns = sample_grid(training.evaluated_networks, count, seed, device, training.conditions)
         with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
             save_grid(images, path, columns)
         if guard.error is not None:

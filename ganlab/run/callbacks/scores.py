@@ -45,7 +45,7 @@ class ScoresCallback(Callback):
         known = {index for at, index in records if at == step}
         self._scored |= {index for _, index in records}
         broadcast_buffers(training)
-        scoring = run.evaluator.for_generator(training.evaluated_generator, training.weights, training.conditions)
+        scoring = run.evaluator.for_network(training.evaluated_networks, training.weights, training.conditions)
         for index, metric in enumerate(run.experiment.metric):
             if due[index] and index not in known:
                 self._score(step, index, metric, scoring)

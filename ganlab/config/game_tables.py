@@ -1,0 +1,159 @@
+"""The tables of a game in the experiment file: its components are top-level tables, its options lie in `[game]`.
+
+Decisions:
+- In the file the parts of a game lie flat, since that is what users write: `[generator]`, `[loss]`. In an `Experiment`
+  they are the fields of its `game`. This file alone knows both.
+- Where a network's table holds the table `optimizer`, it is that of the networks of this table.
+- A default game without options of its own is not written, so files and runs from before there were games are equal to
+  those of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import attrs
+
+from ganlab.config.converter import InvalidTable, Problem, TableConverter
+from ganlab.config.schema import DEFAULT_GAME, Experiment, Train
+from ganlab.plugin.component import MissingComponent
+from ganlab.plugin.fields import COMPONENT, TABLE
+from ganlab.plugin.kinds import NETWORK_KINDS
+from ganlab.plugin.registry import Registry
+from ganlab.utils.errors import UserError
+
+OPTIMIZER = "optimizer"
+
+
+def game_fields(game: Any) -> tuple[Any, ...]:
+    """Returns the attrs fields of a game, or of its class, that are written in the tables of the experiment file."""
+    return tuple(f for f in attrs.fields(game if isinstance(game, type) else type(game)) if f.init)
+
+
+def component_fields(game: Any) -> dict[str, str]:
+    """Returns the components of a game's class: the kind of each by the name of its table in the file."""
+    return {f.alias: f.metadata[COMPONENT] for f in game_fields(game) if COMPONENT in f.metadata}
+
+
+def network_tables(game: Any) -> list[str]:
+    """Returns the tables in the file of a game's networks, such as "generator"."""
+    if isinstance(game, MissingComponent):
+        return []
+    return [name for name, kind in component_fields(game).items() if kind in NETWORK_KINDS]
+
+
+def file_path(experiment_path: tuple[str, ...], game: Any) -> tuple[str, ...]:
+    """Returns where the file has an option of an `Experiment`, for a game: its components are top-level tables."""
+    head, *rest = experiment_path
+    if head != "game" or not rest:
+        return experiment_path
+    if rest[0] in component_fields(game):
+        return tuple(rest)
+    table = {f.alias: f.metadata.get(TABLE, "game") for f in game_fields(game)}.get(rest[0], "game")
+    return (table, *rest)
+
+
+def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Collection[str] = ()) -> Experiment:
+    """Reads an experiment from the table of its file, which has the tables of its game; raises InvalidTable."""
+    given = table.get("game", DEFAULT_GAME)
+    name = given.get("name") if isinstance(given, Mapping) else given
+    if not isinstance(name, str):
+        TableConverter(registry).component("game", given)  # raises, and says what is wrong
+    assert isinstance(name, str)
+    try:
+        game: Any = registry.find("game", name).cls
+    except UserError as error:
+        if "game" not in optional:
+            path = "game.name" if isinstance(given, Mapping) else "game"
+            raise InvalidTable([Problem(path, line) for line in error.problems]) from None
+        return _without_game(table, name, registry, optional)
+    flat, own, problems = dict(table), {}, []
+    optimizers = _take_optimizers(flat, game)
+    for f in game_fields(game):
+        source = flat.get(f.metadata.get(TABLE, "game"))
+        if COMPONENT in f.metadata:
+            if isinstance(given, Mapping) and f.alias in given:
+                problems.append(Problem(f"game.{f.alias}", f"is a table of its own: [{f.alias}]"))
+            source = flat
+        if isinstance(source, Mapping) and f.alias in source:
+            own[f.alias] = source[f.alias]
+    taken = {f.alias for f in game_fields(game) if f.metadata.get(TABLE) == "train"}
+    if isinstance(flat.get("train"), Mapping):
+        flat["train"] = {key: value for key, value in flat["train"].items() if key not in taken}
+    rest = {k: v for k, v in given.items() if k not in component_fields(game)} if isinstance(given, Mapping) else {}
+    flat = {key: value for key, value in flat.items() if key not in component_fields(game)}
+    flat["game"] = {**rest, **own, "name": name}
+    converter = TableConverter(registry, optional, {Train: sorted(taken), Experiment: list(component_fields(game))})
+    made = {}
+    for key, value in optimizers.items():
+        try:
+            made[key] = converter.component(OPTIMIZER, value)
+        except InvalidTable as error:
+            problems += [problem.under(f"{key}.{OPTIMIZER}") for problem in error.problems]
+        except ValueError as error:
+            problems.append(Problem(f"{key}.{OPTIMIZER}", str(error)))
+    try:
+        experiment: Experiment = converter.read(flat, Experiment)
+    except InvalidTable as error:
+        problems = [_in_file(problem, game) for problem in error.problems] + problems
+    if problems:
+        raise InvalidTable(problems)
+    return attrs.evolve(experiment, optimizers=made)
+
+
+def _in_file(problem: Problem, game: type[Any]) -> Problem:
+    """The problem with the path that the file has."""
+    head, _, rest = problem.path.partition(".")
+    if head != "game" or not rest:
+        return problem
+    option, *more = rest.split(".", 1)
+    name, bracket, index = option.partition("[")
+    return Problem(".".join([".".join(file_path(("game", name), game)) + bracket + index, *more]), problem.message)
+
+
+def _take_optimizers(flat: dict[str, Any], game: type[Any]) -> dict[str, Any]:
+    """Takes the table `optimizer` out of those of a game's networks; without a name it changes the common one."""
+    found = {}
+    for name, kind in component_fields(game).items():
+        network = flat.get(name)
+        if kind in NETWORK_KINDS and isinstance(network, Mapping) and OPTIMIZER in network:
+            common, own = flat.get(OPTIMIZER, "adam"), network[OPTIMIZER]
+            if isinstance(own, Mapping) and "name" not in own:
+                own = {**(common if isinstance(common, Mapping) else {"name": common}), **own}
+            found[name] = own
+            flat[name] = {key: value for key, value in network.items() if key != OPTIMIZER}
+    return found
+
+
+def _without_game(table: Mapping[str, Any], name: str, registry: Registry, optional: Collection[str]) -> Experiment:
+    """An experiment whose game is missing, for a command that does not need it."""
+    fields = {f.alias for f in attrs.fields(Experiment)}
+    own = {key: value for key, value in table.items() if key not in fields}
+    train = {f.alias for f in attrs.fields(Train)}
+    flat = {key: value for key, value in table.items() if key in fields}
+    if isinstance(flat.get("train"), Mapping):
+        flat["train"] = {key: value for key, value in flat["train"].items() if key in train}
+    flat["game"] = {"name": name, **own}
+    experiment: Experiment = TableConverter(registry, optional).read(flat, Experiment)
+    return experiment
+
+
+def write_experiment(experiment: Experiment, registry: Registry) -> dict[str, Any]:
+    """Returns the table of an experiment's resolved file, with the tables of its game."""
+    converter = TableConverter(registry)
+    table = converter.write(experiment)
+    game = table.pop("game")
+    if not isinstance(experiment.game, MissingComponent):
+        parts = component_fields(experiment.game)
+        table |= {name: game.pop(name) for name in parts if name in game}
+        for f in game_fields(experiment.game):
+            if f.alias in game and f.metadata.get(TABLE) == "train":
+                table["train"][f.alias] = game.pop(f.alias)
+    if game != {"name": DEFAULT_GAME}:
+        table["game"] = game
+    for name, optimizer in experiment.optimizers.items():
+        written = {"name": registry.component_of(OPTIMIZER, optimizer).name, **converter.write(optimizer)}
+        table[name] = {**table[name], OPTIMIZER: written}
+    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    return {key: value for key, value in table.items() if key not in tables} | tables

@@ -1,0 +1,50 @@
+"""The data loader of a game: batches of `[dataset]` together with those of the game's other data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from ganlab.data.loader import BatchLoader
+from ganlab.protocols import Batch
+
+
+@frozen(eq=False)
+class GameLoader:
+    """Returns training batches by index, of several data sets: each has its own order and its own length.
+
+    `main` is the loader of `[dataset]`, by which epochs are counted. `streams` are the others, by name.
+    """
+
+    main: BatchLoader
+    streams: Mapping[str, BatchLoader] = field(factory=dict)
+
+    @property
+    def images(self) -> Tensor:
+        return self.main.images
+
+    @property
+    def condition(self) -> Tensor | None:
+        return self.main.condition
+
+    @property
+    def batch_size(self) -> int:
+        return self.main.batch_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.main.batches_per_epoch
+
+    def batch(self, number: int) -> Batch:
+        """Loads a game's training batch by its index in the whole run; this rank's share under torchrun."""
+        batch = self.main.batch(number)
+        if not self.streams:
+            return batch
+        return evolve(batch, streams={name: loader.batch(number) for name, loader in self.streams.items()})
+
+    def close(self) -> None:
+        """Stops reading ahead in all of a game's data sets."""
+        for loader in (self.main, *self.streams.values()):
+            loader.close()

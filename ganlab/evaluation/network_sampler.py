@@ -1,0 +1,34 @@
+"""The networks of a game that are sampled, as one module: latents and conditions in, images out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ganlab.evaluation.latents import latents
+from ganlab.protocols import Sampler
+
+
+class NetworkSampler(nn.Module):
+    """A game's sampler with its networks, such as the running averages: called with latents and conditions."""
+
+    def __init__(self, sampler: Sampler, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.sampler = sampler
+        self.networks = nn.ModuleDict({name: networks[name] for name in sampler.networks})
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.sampler.images(self.networks, z, condition)  # type: ignore[arg-type]
+
+    def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+        """Draws a sampler's latents (count, …) on the CPU."""
+        return self.sampler.latents(self.networks, count, generator, truncation)  # type: ignore[arg-type]
+
+
+def draw_latents(network: nn.Module, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
+    """Draws latents (count, …) on the CPU for a sampler, or for a network alone, whose latents are normal."""
+    if isinstance(network, NetworkSampler):
+        return network.latents(count, generator, truncation)
+    return latents(count, network.latent_dim, generator, truncation)  # type: ignore[arg-type]

@@ -1,0 +1,136 @@
+"""The protocol of a game: which networks there are, which of them move together, and what each move's loss is made of.
+
+@frozen
+class Pair:
+    generator: NetworkConfig = component("generator")       # the table [generator] of the experiment file
+    discriminator: NetworkConfig = component("discriminator")
+    weight: float = 1.0                                     # an option in the table [game]
+
+    def build(self, data: DataSpec) -> Rules: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from ganlab.protocols.loss import Loss
+from ganlab.protocols.network import ImageSpec, NetworkConfig
+from ganlab.protocols.turn import Turn
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Terms = Mapping[str, Any]
+"""A move's terms: scalar tensors by name, which are added. Any stands for `Tensor`."""
+
+
+@frozen
+class DataSpec:
+    """A game's protocol, what it is built for: the shape of the images of `[dataset]`, and of its other data sets.
+
+    `streams` are the data sets of the game's own component fields, by the field's name.
+    """
+
+    images: ImageSpec
+    streams: Mapping[str, ImageSpec] = field(factory=dict)
+
+
+@frozen
+class Network:
+    """A game's protocol, one of its networks: what builds it, and which options are its own.
+
+    config: a network's configuration, or a function that returns the network.
+    images: the shape that the configuration builds it for; None for that of `[dataset]`.
+    table: the component field of the game whose `optimizer` table it has; by default the field of the network's name.
+    frozen: it is never trained, and stays in eval mode.
+    """
+
+    config: NetworkConfig | Callable[[], nn.Module]
+    images: ImageSpec | None = None
+    table: str = ""
+    frozen: bool = False
+
+
+@frozen
+class Move:
+    """A game's protocol, one of its moves: an update of one or several players on one objective.
+
+    name: the move's name; its loss is logged as "loss_NAME".
+    players: the names of the networks that it trains, all in one update. All other networks are frozen in it.
+    terms: returns the objective's terms of a turn, a scalar or scalars by name, which are added and logged.
+    repeats: updates in a step. every: the move is made in every k-th step only. start: the first step that has it.
+    new_batch: each update takes the next batch of data; otherwise that of the move before. The first move always does.
+    stop_under: an update whose loss is under this bound is undone (None for no bound).
+    unfrozen: names of networks that the move does not train, and that keep their gradients, since a later move uses
+        what they made (`Turn.kept`).
+    """
+
+    name: str
+    players: tuple[str, ...]
+    terms: Callable[[Turn], Tensor | Terms]
+    repeats: int = 1
+    every: int = 1
+    start: int = 0
+    new_batch: bool = False
+    stop_under: float | None = None
+    unfrozen: tuple[str, ...] = ()
+
+
+@frozen
+class Sampler:
+    """A game's protocol, what is sampled and scored: images of a few of its networks.
+
+    networks: their names. The running average (`train.ema`) is of these.
+    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None.
+    latents: returns latents (count, …) on the CPU. It is called as `latents(networks, count, generator, truncation)`
+        with a random generator and the truncation that the user asked for, or None.
+    source: the game's data set whose images are the conditions of samples, by its field; empty for the conditions of
+        `[dataset]`.
+    """
+
+    networks: tuple[str, ...]
+    images: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor]
+    latents: Callable[[Mapping[str, nn.Module], int, torch.Generator, float | None], Tensor]
+    source: str = ""
+
+
+@frozen
+class Rules:
+    """A game's protocol, what it builds: its networks, its moves in their order in a step, and its sampler.
+
+    networks: by name, in the order in which they are built. A configuration alone stands for `Network(configuration)`.
+    judge: returns logits of images by the networks and the conditions, for the plot of D(real) and D(fake), or None.
+    loss: the loss that says how far D(real) and D(fake), which the game logs as "d_real" and "d_fake", lie apart once
+        the discriminator has won, for the alarm; None for no such alarm.
+    state: what the game itself keeps from step to step, by name, each with `state_dict` and `load_state_dict`.
+    levers: returns what a move does depending on the networks that changes the last bits, for run.json.
+    """
+
+    networks: Mapping[str, Network | NetworkConfig]
+    moves: Sequence[Move]
+    sampler: Sampler
+    judge: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor] | None = None
+    loss: Loss | None = None
+    state: Mapping[str, Any] = field(factory=dict)
+    levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None
+
+    def network(self, name: str) -> Network:
+        """A game's protocol: returns one of its networks by name, as a `Network`."""
+        found = self.networks[name]
+        return found if isinstance(found, Network) else Network(found)
+
+
+@runtime_checkable
+class GameConfig(Protocol):
+    """A game's protocol: its components and options, and `build`.
+
+    Its component fields are top-level tables of the experiment file; its other fields are options in `[game]`.
+    """
+
+    def build(self, data: DataSpec, /) -> Rules:
+        """A game's protocol: returns its rules for data of this shape; `ComponentError` for data that do not fit."""
+        ...

@@ -1,0 +1,100 @@
+"""The conformance suite's own tiny game, of a generator and a discriminator, in which their components are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from ganlab.evaluation.latents import latents
+from ganlab.nn.discriminator_output import logits
+from ganlab.plugin.fields import component
+from ganlab.protocols import (
+    DataSpec,
+    Loss,
+    Move,
+    NetworkConfig,
+    Rules,
+    Sampler,
+    Turn,
+    batch_independent,
+    generator_uses_real,
+)
+
+
+@frozen
+class TinyGame:
+    """The suite's tiny game: one update of each of two networks in a step."""
+
+    generator: NetworkConfig = component("generator", default="tiny_generator")
+    discriminator: NetworkConfig = component("discriminator", default="tiny_discriminator")
+    loss: Loss = component("loss", default="tiny_loss")
+
+    def build(self, data: DataSpec) -> Rules:
+        return Rules(
+            networks={"generator": self.generator, "discriminator": self.discriminator},
+            moves=[
+                Move("discriminator", ("discriminator",), self._judge),
+                Move("generator", ("generator",), self._generate),
+            ],
+            sampler=Sampler(("generator",), images=_images, latents=_latents),
+            loss=self.loss,
+        )
+
+    def _fake(self, turn: Turn) -> tuple[Tensor, Tensor]:
+        latent_dim: int = turn.networks["generator"].latent_dim  # type: ignore[assignment]
+        z = turn.normal(latent_dim)
+        fake: Tensor = turn.forward("generator", z, turn.condition)
+        return fake.float(), z
+
+    def _judge(self, turn: Turn) -> Tensor:
+        with torch.no_grad():
+            fake, z = self._fake(turn)
+        if batch_independent(turn.networks["discriminator"]):
+            twice = None if turn.condition is None else torch.cat([turn.condition, turn.condition])
+            both = turn.forward("discriminator", turn.augment(torch.cat([turn.real, fake])), twice)
+            real_output, fake_output = both.chunk(2)
+        else:
+            real_output, fake_output = (
+                turn.forward("discriminator", turn.augment(images), turn.condition) for images in (turn.real, fake)
+            )
+        real = turn.gather(logits(real_output))
+        turn.observe(real)
+        self._show(turn, "discriminator", fake, z, real_output, fake_output)
+        return self.loss.discriminator(real, turn.gather(logits(fake_output)))
+
+    def _generate(self, turn: Turn) -> Tensor:
+        fake, z = self._fake(turn)
+        fake_output = turn.forward("discriminator", turn.augment(fake), turn.condition)
+        made = turn.gather(logits(fake_output))
+        real_output = None
+        if generator_uses_real(self.loss):
+            with torch.no_grad():
+                real_output = turn.forward("discriminator", turn.augment(turn.real), turn.condition)
+        self._show(turn, "generator", fake, z, real_output, fake_output)
+        real = torch.zeros_like(made) if real_output is None else turn.gather(logits(real_output))
+        return self.loss.generator(real, made)
+
+    def _show(self, turn: Turn, player: str, fake: Tensor, z: Tensor, real_output: object, fake_output: object) -> None:
+        turn.show(
+            player,
+            fake=fake,
+            real_logits=real_output,
+            fake_logits=fake_output,
+            latents=z,
+            judge="discriminator",
+            generator="generator",
+        )
+
+
+def _images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+    images: Tensor = networks["generator"](z, condition)
+    return images
+
+
+def _latents(
+    networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
+) -> Tensor:
+    return latents(count, networks["generator"].latent_dim, generator, truncation)  # type: ignore[arg-type]
