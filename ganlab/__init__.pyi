@@ -22,6 +22,7 @@ from .evaluation.features import random_subset as random_subset
 from .evaluation.features import reference_features as reference_features
 from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
+from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.score_protocol import about_features as about_features
 from .evaluation.score_protocol import about_generated as about_generated
 from .evaluation.score_protocol import about_reference as about_reference
@@ -81,6 +82,7 @@ from .protocols import Turn as Turn
 from .protocols import all_logits as all_logits
 from .protocols import batch_independent as batch_independent
 from .protocols import generator_uses_real as generator_uses_real
+from .protocols import latent_dim_of as latent_dim_of
 from .protocols import logits_per_image as logits_per_image
 from .run.load_run import load_run as load_run
 from .run.records import is_score as is_score

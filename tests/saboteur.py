@@ -117,14 +117,14 @@ class AtUpdate:
     def __call__(self) -> None:
         from ganlab.training.game import Game
 
-        plain = Game.generator_phase
+        plain = Game.make_update
 
-        def phase(game: Any, real: Any, updates: int) -> None:
-            if updates == self.updates:
+        def make_update(game: Any, move: Any, batch: Any, updates: int) -> None:
+            if move.name == "generator" and updates == self.updates:
                 die()
-            plain(game, real, updates)
+            plain(game, move, batch, updates)
 
-        Game.generator_phase = phase  # type: ignore[method-assign]
+        Game.make_update = make_update  # type: ignore[method-assign]
 
 
 def ignore_hangup() -> None:

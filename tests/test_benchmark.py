@@ -66,7 +66,10 @@ def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[s
         step()
     _, training = trained(table, case, tmp_path)  # which seeds the streams again
     train(training, 0, lambda step: None)
-    for ours, theirs in ((training.game.generator, parts.g), (training.game.discriminator, parts.d)):
+    for ours, theirs in (
+        (training.game.players["generator"], parts.g),
+        (training.game.players["discriminator"], parts.d),
+    ):
         for (name, value), other in zip(ours.network.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert torch.allclose(value, other, rtol=1e-3, atol=1e-5), f"{case}: {ours.name} {name} differs"
 

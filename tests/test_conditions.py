@@ -23,7 +23,7 @@ from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
-from ganlab.training.probes import uses_condition
+from ganlab.training.probes import TaggedCondition, uses_condition
 
 CPU = torch.device("cpu")
 Write = Callable[..., Path]
@@ -140,7 +140,7 @@ def test_both_networks_are_given_the_labels_of_the_real_batch(
     experiment = convert_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), CPU)
     game, given = training.game, []
-    for player in game.players:
+    for player in game.players.values():
         player.network.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
     batches = [training.loader.batch(number) for number in range(repeats)]
     training.train_step(batches, 0)
@@ -169,8 +169,10 @@ def test_only_networks_that_look_at_the_condition_are_conditional(table: dict[st
         def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
             return z
 
-    assert uses_condition(Embeds(), z, labels)
-    assert not uses_condition(Ignores(), z, labels)
+    tagged = labels.as_subclass(TaggedCondition)
+    assert uses_condition(Embeds(), (z, tagged))
+    assert not uses_condition(Ignores(), (z, tagged))
+    assert uses_condition(Embeds(), (z, torch.cat([tagged, tagged])[:2])), "what a game makes of a condition is one"
     plugins = load_plugins()
     training = build(convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
     assert training.dataset.condition is not None

@@ -30,8 +30,8 @@ def problems(path: Path, *overrides: str, **options: Any) -> list[str]:
 def test_a_good_file_is_read(write: Write, table: dict[str, Any]) -> None:
     experiment, plugins = load_experiment(write(table))
     assert experiment.train.steps == 4
-    assert experiment.loss.reduction == "sum"  # type: ignore[attr-defined]
-    assert experiment.generator.hidden == (16,)  # type: ignore[attr-defined]
+    assert experiment.game.loss.reduction == "sum"  # type: ignore[attr-defined]
+    assert experiment.game.generator.hidden == (16,)  # type: ignore[attr-defined]
     assert not plugins.failures
 
 
@@ -137,8 +137,8 @@ def test_overrides(table: dict[str, Any], write: Write) -> None:
     experiment, _ = load_experiment(path, settings)
     assert experiment.train.steps == 9
     assert experiment.optimizer.betas == (0.9, 0.99)  # type: ignore[attr-defined]
-    assert experiment.loss.reduction == "mean"  # type: ignore[attr-defined]
-    assert type(experiment.generator_optimizer).__name__ == "SGD"
+    assert experiment.game.loss.reduction == "mean"  # type: ignore[attr-defined]
+    assert type(experiment.optimizers["generator"]).__name__ == "SGD"
 
 
 def test_overrides_of_lists_and_tables(table: dict[str, Any], write: Write) -> None:
@@ -162,9 +162,9 @@ def test_a_players_optimizer_changes_the_common_one(table: dict[str, Any], write
     table["optimizer"] = {"name": "adam", "lr": 0.5, "betas": [0.0, 0.9]}
     table["discriminator"]["optimizer"] = {"lr": 0.25}
     experiment, _ = load_experiment(write(table))
-    assert attrs.asdict(experiment.discriminator_optimizer)["lr"] == 0.25  # type: ignore[arg-type]
-    assert attrs.asdict(experiment.discriminator_optimizer)["betas"] == (0.0, 0.9)  # type: ignore[arg-type]
-    assert experiment.generator_optimizer is None
+    assert attrs.asdict(experiment.optimizers["discriminator"])["lr"] == 0.25  # type: ignore[arg-type]
+    assert attrs.asdict(experiment.optimizers["discriminator"])["betas"] == (0.0, 0.9)  # type: ignore[arg-type]
+    assert "generator" not in experiment.optimizers
 
 
 def test_steps_replace_epochs() -> None:
@@ -207,7 +207,8 @@ def test_the_resolved_file_reads_back_as_the_same_experiment(write: Write, table
     text = experiment_to_toml(experiment, plugins)
     again, other = load_experiment(write(tomllib.loads(text), "resolved.toml"))
     assert experiment_to_toml(again, other) == text
-    assert attrs.evolve(again, loss=experiment.loss, plugins=()) == attrs.evolve(experiment, plugins=())
+    game = attrs.evolve(again.game, loss=experiment.game.loss)  # type: ignore[misc, attr-defined]
+    assert attrs.evolve(again, game=game, plugins=()) == attrs.evolve(experiment, plugins=())
     resolved = tomllib.loads(text)
     assert resolved["plugins"] == [str(wedge.resolve())]
     assert resolved["generator"]["optimizer"]["lr"] == 0.25

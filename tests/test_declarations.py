@@ -76,17 +76,17 @@ def test_a_loss_that_compares_is_given_the_real_logits(table: dict[str, Any], pl
     plugins.registry.register("loss", "comparing", Comparing, ORIGIN)
     training = training_of(table | {"loss": "comparing"}, plugins, tmp_path)
     game = training.game
-    generator, discriminator = (copy.deepcopy(player.network) for player in game.players)
+    generator, discriminator = (copy.deepcopy(player.network) for player in game.players.values())
     with torch.no_grad():  # real images like fake ones, so that their mean logit is among the fake logits
-        batch = Batch(generator(torch.randn(game.batch_size, game.latent_dim), None), None)
+        batch = Batch(generator(torch.randn(game.batch_size, generator.latent_dim), None), None)
     torch.manual_seed(5)
     with torch.no_grad():
-        fake = discriminator(generator(torch.randn(game.batch_size, game.latent_dim), None), None)
+        fake = discriminator(generator(torch.randn(game.batch_size, generator.latent_dim), None), None)
         real = discriminator(batch.images, None)
     expected = sum(x for x in fake.tolist() if x < real.mean()) / len(fake)
     assert expected != sum(x for x in fake.tolist() if x < 0) / len(fake), "real logits of zero give another loss"
     torch.manual_seed(5)
-    game.generator_phase(batch, 0)
+    game.make_update(game.rules.moves[1], batch, 0)
     assert game.meters.means()["loss_generator"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -110,7 +110,12 @@ class DeclaresByProperty(Comparing):
 @pytest.mark.parametrize("cls", [Declares, DeclaresUntyped, DeclaresByProperty])
 def test_a_loss_may_declare_it_in_each_way(cls: type, table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
     plugins.registry.register("loss", "declares", cls, ORIGIN)
-    assert not training_of(table | {"loss": "declares"}, plugins, tmp_path).game.uses_real
+    training = training_of(table | {"loss": "declares"}, plugins, tmp_path)
+    game, batch = training.game, training.loader.batch(0)
+    passes: list[int] = []
+    game.networks["discriminator"].register_forward_hook(lambda network, inputs, output: passes.append(len(output)))
+    game.make_update(game.rules.moves[1], batch, 0)
+    assert passes == [game.batch_size], "real images are not judged for a loss that does not use them"
 
 
 def test_a_declaration_that_is_no_bool_is_refused(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
@@ -302,7 +307,7 @@ def test_what_build_makes_of_the_declaration(
     plugins.registry.register("discriminator", "mean", Config, ORIGIN)
     table["discriminator"] = {"name": "mean"}
     if line is None:
-        assert not training_of(table, plugins, tmp_path).game.joint_pass
+        assert training_of(table, plugins, tmp_path).step_optimizations["joined"] is False
     else:
         with pytest.raises(UserError) as refused:
             training_of(table, plugins, tmp_path)

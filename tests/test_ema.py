@@ -39,12 +39,12 @@ def trained(training: Training) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[
     def flat(network: torch.nn.Module) -> np.ndarray[Any, Any]:
         return torch.cat([p.detach().flatten() for p in network.parameters()]).double().numpy()
 
-    weights = [flat(training.game.generator.network)]
+    weights = [flat(training.game.players["generator"].network)]
     for step in range(STEPS):
         take_step(training, step)
-        weights.append(flat(training.game.generator.network))
+        weights.append(flat(training.game.players["generator"].network))
     assert training.ema is not None
-    return weights, flat(training.ema.network)
+    return weights, flat(training.ema.networks["generator"])
 
 
 HALF, WARMUP = 200.0, 0.25
@@ -84,13 +84,15 @@ def test_after_a_half_life_the_old_weights_are_halved(table: dict[str, Any], tmp
     assert training.ema is not None
     with torch.no_grad():
         for average, weight in zip(
-            training.ema.network.parameters(), training.game.generator.network.parameters(), strict=True
+            training.ema.networks["generator"].parameters(),
+            training.game.players["generator"].network.parameters(),
+            strict=True,
         ):
             average.fill_(1)
             weight.fill_(0)
     for _ in range(4):
         training.ema.update()
-    assert all(p.allclose(torch.tensor(0.5)) for p in training.ema.network.parameters())
+    assert all(p.allclose(torch.tensor(0.5)) for p in training.ema.networks["generator"].parameters())
 
 
 def test_running_statistics_are_copied(table: dict[str, Any], tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_running_statistics_are_copied(table: dict[str, Any], tmp_path: Path) ->
     table["generator"] = {"name": "dcgan", "latent_dim": 8, "channels": 4}
     training = built(table, tmp_path, ema=0.9)
     assert training.ema is not None
-    average, network = training.ema.network, training.game.generator.network
+    average, network = training.ema.networks["generator"], training.game.players["generator"].network
     before = [buffer.clone() for buffer in average.buffers()]
     take_step(training, 0)
     pairs = list(zip(before, average.buffers(), network.buffers(), strict=True))

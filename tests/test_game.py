@@ -51,8 +51,7 @@ class Recording:
 
     def penalty(self, step: Step) -> Tensor:
         Recording.seen.append(step)
-        network = step.generator if self.player == "generator" else step.discriminator
-        return self.weight * sum(p.sum() for p in network.parameters())
+        return self.weight * sum(p.sum() for p in step.trained.parameters())
 
 
 @pytest.fixture(autouse=True)
@@ -64,15 +63,15 @@ def test_each_phase_moves_only_its_player(table: dict[str, Any], plugins: Plugin
     training = training_of(table, plugins, tmp_path)
     game = training.game
     trained: dict[str, set[bool]] = {}  # whether the weights of a player required gradients as it was called
-    for player in game.players:
+    for player in game.players.values():
         player.network.register_forward_pre_hook(
             lambda network, inputs, name=player.name: trained.setdefault(name, set()).update(
                 torch.is_grad_enabled() and p.requires_grad for p in network.parameters()
             )
         )
     for phase, mover, still in (
-        (training.train_step.phases[0], game.discriminator, game.generator),
-        (training.train_step.phases[1], game.generator, game.discriminator),
+        (training.train_step.phases[0], game.players["discriminator"], game.players["generator"]),
+        (training.train_step.phases[1], game.players["generator"], game.players["discriminator"]),
     ):
         before = {p.name: [w.clone() for w in p.network.parameters()] for p in (mover, still)}
         trained.clear()
@@ -81,7 +80,7 @@ def test_each_phase_moves_only_its_player(table: dict[str, Any], plugins: Plugin
         assert all(torch.equal(a, b) for a, b in zip(before[still.name], still.network.parameters(), strict=True))
         assert trained == {mover.name: {True}, still.name: {False}}, "gradients of a frozen player are wasted work"
         assert all(p.requires_grad for p in still.network.parameters()), "the frozen player was not freed again"
-    assert all(p.grad is not None for p in game.generator.network.parameters())
+    assert all(p.grad is not None for p in game.players["generator"].network.parameters())
 
 
 def test_what_a_penalty_is_shown(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
@@ -96,8 +95,8 @@ def test_what_a_penalty_is_shown(table: dict[str, Any], plugins: Plugins, tmp_pa
     assert not discriminator.fake.requires_grad
     assert generator.fake.requires_grad
     assert discriminator.real is not None
-    assert generator.real is None, "bce does not look at real logits, so the generator's phase must not compute them"
-    assert generator.real_logits is None
+    assert generator.real is not None
+    assert generator.real_logits is None, "bce does not use real logits, so the generator's move must not compute them"
     assert generator.images_seen.shape == ()
 
 
@@ -117,7 +116,7 @@ def test_a_lazy_penalty_counts_every_k_updates_times_k(table: dict[str, Any], pl
     table |= {"loss": {"name": "nothing"}, "optimizer": {"name": "sgd", "lr": 0.5}}
     table["penalty"] = [{"name": "recording", "every": 3, "weight": 0.1}]
     training = training_of(table, plugins, tmp_path)
-    weight = next(training.game.generator.network.parameters())
+    weight = next(training.game.players["generator"].network.parameters())
     for step in range(7):
         before = weight.clone()
         training.train_step.phases[1].update(training.loader.batch(0), step)
@@ -156,7 +155,7 @@ def test_augmentation_is_applied_to_real_and_fake_and_carries_the_gradient(
     training.train_step.phases[0].update(training.loader.batch(0), 0)
     assert [len(images) for images in seen] == [32], "real and fake, together"
     training.train_step.phases[1].update(training.loader.batch(0), 0)
-    gradients = [p.grad for p in training.game.generator.network.parameters()]
+    gradients = [p.grad for p in training.game.players["generator"].network.parameters()]
     assert all(g is not None and not g.any() for g in gradients), "black images tell the generator nothing"
 
 
@@ -207,7 +206,7 @@ def test_meters_give_means_and_bfloat16_runs(table: dict[str, Any], plugins: Plu
     assert set(means) == {"d_real", "d_fake", "loss_discriminator", "loss_generator"}
     assert 0 < means["d_real"] < 1
     assert means["loss_generator"] == pytest.approx(0.69, abs=0.2)
-    weight = next(training.game.generator.network.parameters())
+    weight = next(training.game.players["generator"].network.parameters())
     assert weight.dtype == torch.float32
 
 
@@ -216,8 +215,11 @@ def test_joined_and_separate_passes_agree(table: dict[str, Any], plugins: Plugin
     weights = []
     for joined in (True, False):
         training = training_of(table, plugins, tmp_path)
-        assert training.game.joint_pass
-        training.game.joint_pass = joined
+        discriminator: Any = training.game.networks["discriminator"]
+        assert discriminator.batch_independent
+        discriminator.batch_independent = joined
         training.train_step.phases[0].update(training.loader.batch(0), 0)
-        weights.append(torch.cat([p.detach().flatten() for p in training.game.discriminator.network.parameters()]))
+        weights.append(
+            torch.cat([p.detach().flatten() for p in training.game.players["discriminator"].network.parameters()])
+        )
     assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)

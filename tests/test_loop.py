@@ -124,9 +124,9 @@ def with_ganlab(table: dict[str, Any], tmp_path: Path) -> tuple[dict[str, torch.
     experiment = convert_experiment(table, plugins)
     training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
     train(training, 0, lambda step: None)
-    names = {"g": training.game.generator.network, "d": training.game.discriminator.network}
+    names = {"g": training.game.players["generator"].network, "d": training.game.players["discriminator"].network}
     if training.ema:
-        names["average"] = training.ema.network
+        names["average"] = training.ema.networks["generator"]
     parameters = {f"{name}.{key}": v for name, net in names.items() for key, v in net.layers.state_dict().items()}  # type: ignore[union-attr]
     return parameters, training.dataset.images
 

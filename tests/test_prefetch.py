@@ -153,7 +153,7 @@ def trained(table: dict[str, Any], places: Path, device: torch.device) -> dict[s
     training.loader.close()
     return {
         f"{player.name}.{name}": value
-        for player in training.game.players
+        for player in training.game.players.values()
         for name, value in player.network.state_dict().items()
     }
 

@@ -73,7 +73,7 @@ def test_a_rate_that_moves_against_one_set_by_hand(optimizer: dict[str, Any], bu
     train(moved, 0, lambda step: None)
     by_hand = built(optimizer=optimizer)
     for step in range(STEPS):
-        for player in by_hand.game.players:
+        for player in by_hand.game.players.values():
             player.optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / STEPS) + 1e-3 * (step / STEPS)
         take_step(by_hand, step)
     assert first_difference(weights(training_state(moved, STEPS)), weights(training_state(by_hand, STEPS))) is None
@@ -93,8 +93,8 @@ def test_options_of_one_player_and_in_a_list(built: Callable[..., Training]) -> 
     for step in range(STEPS):
         share = step / STEPS
         game = by_hand.game
-        game.discriminator.optimizer.param_groups[0]["betas"] = (0.5, 0.999 * (1 - share) + 0.9 * share)
-        game.generator.optimizer.param_groups[0]["lr"] = 1e-3 * (1 - share) + 1e-4 * share
+        game.players["discriminator"].optimizer.param_groups[0]["betas"] = (0.5, 0.999 * (1 - share) + 0.9 * share)
+        game.players["generator"].optimizer.param_groups[0]["lr"] = 1e-3 * (1 - share) + 1e-4 * share
         take_step(by_hand, step)
     assert first_difference(weights(training_state(moved, STEPS)), weights(training_state(by_hand, STEPS))) is None
     unfit = moved.schedules.eager_reason
@@ -127,7 +127,7 @@ def test_an_optimiser_that_takes_no_tensor_gets_numbers(table: dict[str, Any], t
     table |= {"optimizer": "loud", "schedule": ["linear"]}
     training = build(convert_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
     train(training, 0, lambda step: None)
-    assert training.game.generator.optimizer.param_groups[0]["lr"] == 1e-3 * 0.25
+    assert training.game.players["generator"].optimizer.param_groups[0]["lr"] == 1e-3 * 0.25
     assert training.schedules.eager_reason is not None
 
 

@@ -173,7 +173,9 @@ def trained(table: dict[str, Any], tmp_path: Path, steps: int = 6, **train: Any)
 
 
 def weights(training: Training) -> Tensor:
-    return torch.cat([w.detach().flatten() for player in training.game.players for w in player.network.parameters()])
+    return torch.cat(
+        [w.detach().flatten() for player in training.game.players.values() for w in player.network.parameters()]
+    )
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -223,7 +225,7 @@ def test_a_clipped_gradient_has_the_norm_that_is_given(table: dict[str, Any], tm
     """Plain SGD moves the weights by its rate times the gradient, whose norm is far above the bound here."""
     table |= {"discriminator": {"name": "mlp", "hidden": [16]}, "optimizer": {"name": "sgd", "lr": 0.5}}
     training = built(table, tmp_path, steps=1, clip_norm=0.01)
-    players = training.game.players
+    players = training.game.players.values()
     before = [[w.detach().clone() for w in player.network.parameters()] for player in players]
     take_step(training, 0)
     for player, old in zip(players, before, strict=True):
@@ -243,8 +245,8 @@ def test_a_player_that_is_always_stopped_stands_still(table: dict[str, Any], tmp
         [
             torch.equal(a, b)
             for a, b in zip(
-                getattr(one.game, player).network.parameters(),
-                getattr(other.game, player).network.parameters(),
+                one.game.networks[player].parameters(),
+                other.game.networks[player].parameters(),
                 strict=True,
             )
         ]

@@ -90,12 +90,12 @@ def penalty_step(
     return Step(
         player,
         networks,
-        real,
-        fake,
-        on_real,
-        on_fake,
-        condition,
-        seen,
+        real=real,
+        fake=fake,
+        real_logits=on_real,
+        fake_logits=on_fake,
+        condition=condition,
+        images_seen=seen,
         judged_by="discriminator",
         generated_by="generator",
     )

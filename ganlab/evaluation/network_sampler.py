@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.evaluation.latents import latents
-from ganlab.protocols import Sampler
+from ganlab.protocols import Sampler, latent_dim_of
 
 
 class NetworkSampler(nn.Module):
@@ -31,4 +31,19 @@ def draw_latents(network: nn.Module, count: int, generator: torch.Generator, tru
     """Draws latents (count, …) on the CPU for a sampler, or for a network alone, whose latents are normal."""
     if isinstance(network, NetworkSampler):
         return network.latents(count, generator, truncation)
-    return latents(count, network.latent_dim, generator, truncation)  # type: ignore[arg-type]
+    return latents(count, latent_dim_of(network), generator, truncation)
+
+
+def sampler_of(name: str) -> Sampler:
+    """Returns the sampler of a game that samples one network, by its name: a generator with normal latents."""
+
+    def draw(
+        networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
+    ) -> Tensor:
+        return draw_latents(networks[name], count, generator, truncation)
+
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+        made: Tensor = networks[name](z, condition)
+        return made
+
+    return Sampler((name,), images, draw)

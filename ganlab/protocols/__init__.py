@@ -50,6 +50,7 @@ from ganlab.protocols.network import Generator as Generator
 from ganlab.protocols.network import ImageSpec as ImageSpec
 from ganlab.protocols.network import NetworkConfig as NetworkConfig
 from ganlab.protocols.network import batch_independent as batch_independent
+from ganlab.protocols.network import latent_dim_of as latent_dim_of
 from ganlab.protocols.optimizer import OptimizerConfig as OptimizerConfig
 from ganlab.protocols.penalty import Penalty as Penalty
 from ganlab.protocols.penalty import Step as Step

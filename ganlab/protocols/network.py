@@ -57,6 +57,14 @@ class NetworkConfig(Protocol):
         ...
 
 
+def latent_dim_of(generator: nn.Module) -> int:
+    """A network's protocol: its `latent_dim`; raises `ComponentError` if it has none that is a whole number."""
+    latent_dim: object = getattr(generator, "latent_dim", None)
+    if not isinstance(latent_dim, int):
+        raise ComponentError(f"{type(generator).__name__} has no whole number 'latent_dim'")
+    return latent_dim
+
+
 def batch_independent(discriminator: nn.Module) -> bool:
     """A network's protocol: its `batch_independent`, False where absent; raises `ComponentError` if it is no bool."""
     declared = getattr(discriminator, "batch_independent", False)

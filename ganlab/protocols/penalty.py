@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@frozen
+@frozen(init=False)
 class Step:
     """A penalty's protocol, what it is given: one update, or one part of its batch (`train.accumulate`).
 
@@ -40,6 +40,44 @@ class Step:
     judged_by: str = ""
     generated_by: str = ""
     streams: Mapping[str, Batch] = field(factory=dict)
+
+    def __init__(
+        self,
+        player: str,
+        networks: Mapping[str, nn.Module] | None = None,
+        *,
+        real: Tensor,
+        fake: Tensor,
+        real_logits: Any,
+        fake_logits: Any,
+        condition: Tensor | None,
+        images_seen: Tensor,
+        latents: Tensor | None = None,
+        judged_by: str = "",
+        generated_by: str = "",
+        streams: Mapping[str, Batch] | None = None,
+        **named: nn.Module,
+    ) -> None:
+        """A penalty's protocol: makes a step, for tests; networks may also be given as keywords of their names.
+
+        Unless `generated_by` and `judged_by` say otherwise, the first network generates and the last one judges.
+        """
+        every: dict[str, Any] = {**(networks or {}), **named}
+        names = list(every) or [""]
+        self.__attrs_init__(
+            player,
+            every,
+            real,
+            fake,
+            real_logits,
+            fake_logits,
+            condition,
+            images_seen,
+            latents,
+            judged_by or names[-1],
+            generated_by or names[0],
+            streams or {},
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name != "networks" and name in self.networks:

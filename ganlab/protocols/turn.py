@@ -151,7 +151,7 @@ class Turn:
             condition=self.condition if condition is None else condition,
             images_seen=self.images_seen,
             latents=latents,
-            judged_by=judge,
-            generated_by=generator,
+            judged_by=judge or player,
+            generated_by=generator or player,
             streams=self.batch.streams,
         )

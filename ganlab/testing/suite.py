@@ -18,6 +18,7 @@ from ganlab.testing.check_result import Check
 from ganlab.testing.dataset import check_dataset
 from ganlab.testing.declaration import check_declaration
 from ganlab.testing.features import check_features
+from ganlab.testing.game import check_game
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.launcher import check_launcher
 from ganlab.testing.loss import check_loss
@@ -36,6 +37,7 @@ from ganlab.utils.rng import preserve_random_state
 CHECKS: dict[str, Callable[[Inspection, TinyTraining], None]] = {
     "generator": check_network,
     "discriminator": check_network,
+    "game": check_game,
     "loss": check_loss,
     "loss_wrapper": check_loss_wrapper,
     "penalty": check_penalty,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor
 
-from ganlab.evaluation.latents import latents
+from ganlab.evaluation.network_sampler import sampler_of
 from ganlab.nn.discriminator_output import logits
 from ganlab.plugin.fields import component
 from ganlab.protocols import (
@@ -17,10 +15,10 @@ from ganlab.protocols import (
     Move,
     NetworkConfig,
     Rules,
-    Sampler,
     Turn,
     batch_independent,
     generator_uses_real,
+    latent_dim_of,
 )
 
 
@@ -39,13 +37,12 @@ class TinyGame:
                 Move("discriminator", ("discriminator",), self._judge),
                 Move("generator", ("generator",), self._generate),
             ],
-            sampler=Sampler(("generator",), images=_images, latents=_latents),
+            sampler=sampler_of("generator"),
             loss=self.loss,
         )
 
     def _fake(self, turn: Turn) -> tuple[Tensor, Tensor]:
-        latent_dim: int = turn.networks["generator"].latent_dim  # type: ignore[assignment]
-        z = turn.normal(latent_dim)
+        z = turn.normal(latent_dim_of(turn.networks["generator"]))
         fake: Tensor = turn.forward("generator", z, turn.condition)
         return fake.float(), z
 
@@ -87,14 +84,3 @@ class TinyGame:
             judge="discriminator",
             generator="generator",
         )
-
-
-def _images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
-    images: Tensor = networks["generator"](z, condition)
-    return images
-
-
-def _latents(
-    networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
-) -> Tensor:
-    return latents(count, networks["generator"].latent_dim, generator, truncation)  # type: ignore[arg-type]

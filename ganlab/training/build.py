@@ -38,6 +38,7 @@ from ganlab.protocols import (
     batch_independent,
     build_dataset,
 )
+from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
@@ -45,7 +46,6 @@ from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
 from ganlab.training.loop import Training
 from ganlab.training.probes import GameTrial, check_sampled_images
-from ganlab.training.rules_check import rules_problems, shared_networks
 from ganlab.training.step_components import StepComponents, penalties_by_player, resolve_step_components
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player

@@ -43,16 +43,16 @@ class _ProbeTensor(Tensor):
         raise _ConditionUsed
 
 
-class _TaggedCondition(Tensor):
+class TaggedCondition(Tensor):
     """A condition in the trial of a game: what a move makes of it, such as the condition twice, is tagged too."""
 
 
 def uses_condition(network: nn.Module, inputs: Sequence[Any]) -> bool:
     """Probe of a network: whether it uses the conditions among its inputs, even if its output does not depend on them.
 
-    A condition is a `_TaggedCondition`.
+    A condition is a `TaggedCondition`.
     """
-    probed = [value.as_subclass(_ProbeTensor) if isinstance(value, _TaggedCondition) else value for value in inputs]
+    probed = [value.as_subclass(_ProbeTensor) if isinstance(value, TaggedCondition) else value for value in inputs]
     try:
         with torch.no_grad():
             copy.deepcopy(network)(*probed)
@@ -105,7 +105,7 @@ class GameTrial:
             autocast=game.autocast,
         )
         condition = batch.condition
-        tagged = batch if condition is None else evolve(batch, condition=condition.as_subclass(_TaggedCondition))
+        tagged = batch if condition is None else evolve(batch, condition=condition.as_subclass(TaggedCondition))
         return cls(copied, tagged)
 
     def try_moves(self, penalties: Sequence[Penalty], problems: list[str]) -> None:
@@ -124,9 +124,9 @@ class GameTrial:
             hook.remove()
 
     def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self.conditional and any(isinstance(value, _TaggedCondition) for value in inputs):
+        if not self.conditional and any(isinstance(value, TaggedCondition) for value in inputs):
             self.conditional = uses_condition(network, inputs)
-        return tuple(value.as_subclass(Tensor) if isinstance(value, _TaggedCondition) else value for value in inputs)
+        return tuple(value.as_subclass(Tensor) if isinstance(value, TaggedCondition) else value for value in inputs)
 
     def _try_penalties(self, move: Move, turn: Turn, penalties: Sequence[Penalty], problems: list[str]) -> None:
         """In a game's trial, calls each penalty of the move's players once."""

@@ -142,7 +142,7 @@ def test_what_a_command_does_not_need_does_not_fail_it(
     metric = "metric=[{name='fid', samples=16, features={name='classifier', updates=20}}]"
     assert ganlab("eval", "r", "--set", metric)[0] == 0
     run = load_run("r")
-    assert run.experiment.loss == MissingComponent("loss", "wedge", {"margin": 1.0})
+    assert run.experiment.game.loss == MissingComponent("loss", "wedge", {"margin": 1.0})
     code, _, err = ganlab("run", "r", "--resume", "--set", "train.steps=9")
     assert code == 2, "a training needs its loss"
     assert "wedge.py': no such file" in err

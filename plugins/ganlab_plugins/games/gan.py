@@ -28,15 +28,15 @@ from ganlab import (
     NetworkConfig,
     Register,
     Rules,
-    Sampler,
     Turn,
     all_logits,
     batch_independent,
     component,
     generator_uses_real,
     hookimpl,
-    latents,
+    latent_dim_of,
     logits_per_image,
+    sampler_of,
     train_option,
 )
 
@@ -96,7 +96,7 @@ class GAN:
         return Rules(
             networks={"generator": self.generator, "discriminator": self.discriminator},
             moves=[discriminator, generator],
-            sampler=Sampler(("generator",), images=_sample, latents=_sample_latents),
+            sampler=sampler_of("generator"),
             judge=_judge,
             loss=self.loss,
             levers=lambda networks: {"joined": batch_independent(networks["discriminator"])},
@@ -115,7 +115,7 @@ class _Play:
 
     def generated(self, turn: Turn) -> tuple[Tensor, Tensor]:
         """Fake images and their latents."""
-        z = turn.normal(_latent_dim(turn.networks["generator"]))
+        z = turn.normal(latent_dim_of(turn.networks["generator"]))
         images = turn.forward("generator", z, turn.condition)
         if not isinstance(images, Tensor):
             raise ComponentError(f"generator: returned {type(images).__name__}; expected images, a tensor")
@@ -211,24 +211,6 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     first, *others = terms
     total: Tensor = sum(others, start=first)
     return total
-
-
-def _latent_dim(generator: nn.Module) -> int:
-    latent_dim = getattr(generator, "latent_dim", None)
-    if not isinstance(latent_dim, int):
-        raise ComponentError(f"generator: {type(generator).__name__} has no whole number 'latent_dim'")
-    return latent_dim
-
-
-def _sample_latents(
-    networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
-) -> Tensor:
-    return latents(count, _latent_dim(networks["generator"]), generator, truncation)
-
-
-def _sample(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
-    images: Tensor = networks["generator"](z, condition)
-    return images
 
 
 def _judge(networks: Mapping[str, nn.Module], images: Tensor, condition: Tensor | None) -> Tensor:

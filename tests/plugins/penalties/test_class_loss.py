@@ -26,7 +26,17 @@ def step(player: str) -> Step:
     images, bare = torch.zeros(4, 1, 2, 2), torch.zeros(4)
     none = torch.zeros((), dtype=torch.int64)
     judged = (Judged(bare, REAL), Judged(bare, FAKE))
-    return Step(player, nn.Identity(), nn.Identity(), images, images, *judged, LABELS, none)
+    return Step(
+        player,
+        generator=nn.Identity(),
+        discriminator=nn.Identity(),
+        real=images,
+        fake=images,
+        real_logits=judged[0],
+        fake_logits=judged[1],
+        condition=LABELS,
+        images_seen=none,
+    )
 
 
 def test_the_cross_entropies() -> None:

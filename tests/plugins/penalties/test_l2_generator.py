@@ -13,7 +13,16 @@ from ganlab_plugins.penalties.l2_generator import L2Generator
 
 def step_with(generator: nn.Module) -> Step:
     nothing = torch.zeros(1)
-    return Step("generator", generator, nn.Identity(), None, nothing, None, nothing, None, torch.zeros(()))
+    return Step(
+        "generator",
+        {"generator": generator, "discriminator": nn.Identity()},
+        real=nothing,
+        fake=nothing,
+        real_logits=None,
+        fake_logits=nothing,
+        condition=None,
+        images_seen=torch.zeros(()),
+    )
 
 
 @pytest.mark.parametrize("squared", [False, True])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from ganlab.protocols import Move, Rules
+from ganlab.protocols.game import Move, Rules
 from ganlab.utils.errors import did_you_mean, one_line, quote
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RESERVED = ("ema", "optimizers", "meters", "random", "components", "progress")
 """Names of other parts of a checkpoint, which no network may have."""

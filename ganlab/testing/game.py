@@ -1,0 +1,66 @@
+"""The conformance checks of a game: its rules, what it samples, and the trainings that all kinds in the step share."""
+
+from __future__ import annotations
+
+import torch
+
+from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.sampling import sample
+from ganlab.protocols import DataSpec, ImageSpec
+from ganlab.protocols.rules_check import rules_problems
+from ganlab.testing.check_result import Fault, summarize_refusals
+from ganlab.testing.fixed_inputs import IMAGE_SHAPES, shape_text
+from ganlab.testing.inspection import Inspection
+from ganlab.testing.scheduled_options import check_scheduled_options
+from ganlab.testing.tiny_components import CLASSES
+from ganlab.testing.tiny_training import CPU, TinyTraining
+from ganlab.testing.training_checks import run_training_checks
+from ganlab.utils.errors import ComponentError, one_line
+
+
+def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Runs all conformance checks of a game."""
+    run_check = inspection.run_check
+    rules = run_check(
+        "rules: every network is trained or declared frozen, and all names are those of networks",
+        lambda: _check_rules(inspection, tiny),
+    )
+    trains = run_training_checks(inspection, tiny, rules, stateful=True)
+    run_check(
+        "samples: the same for the same seed, and the training is not changed",
+        lambda: _check_samples(inspection, tiny),
+        trains,
+    )
+    check_scheduled_options(inspection, tiny, trains)
+
+
+def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
+    """Checks a game's rules for several shapes of images."""
+    refusals = []
+    streams = tiny.build().data.streams
+    for channels, height, width in IMAGE_SHAPES:
+        images = ImageSpec(channels, height, width, CLASSES)
+        data = DataSpec(images, dict.fromkeys(streams, images))
+        try:
+            rules = inspection.fresh().build(data)
+        except ComponentError as error:
+            refusals.append(f"refuses {shape_text((channels, height, width))}: {one_line(error, limit=200)}")
+            continue
+        if problems := list(rules_problems(rules, streams)):
+            raise Fault("; ".join(problems), inspection.line_of("build"))
+    return summarize_refusals(refusals, len(IMAGE_SHAPES))
+
+
+def _check_samples(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that a game's samples repeat, and leave the weights and modes of its networks as they are."""
+    training = tiny.build()
+    at = inspection.line_of("build")
+    network = NetworkSampler(training.game.rules.sampler, training.game.networks)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    one, other = (
+        torch.cat([images for images, _ in sample(network, 5, 0, CPU, training.conditions)]) for _ in range(2)
+    )
+    if not torch.equal(one, other):
+        raise Fault("two samplings with one seed gave other images; draw nothing in eval mode", at)
+    if any(not torch.equal(value, before[name]) for name, value in network.state_dict().items()):
+        raise Fault("sampling changes the weights or the state of a network", at)
