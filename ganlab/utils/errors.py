@@ -7,6 +7,7 @@ component that cannot work with its options raises `ComponentError`; the core ad
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 from collections.abc import Iterable
 
@@ -100,6 +101,29 @@ def quote(value: object) -> str:
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def counted(count: int, noun: str) -> str:
+    """For messages: a number with its noun, as in "1 image" and "2,000 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def whole_number(name: str, value: object, low: int, high: int = 2**63 - 1) -> int:
+    """Raises a UserError unless the value of an option is a whole number in this range, of Python, NumPy or torch.
+
+    True and False are none, and 1.0 is none either: a text is made of some of these values, such as a seed.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise UserError(f"{name} {quote(value)}: expected a whole number")
+    if not low <= number <= high:
+        most = f" and at most {high:,}" if number > high else ""
+        shown = number if abs(number) < 10**30 else "…"
+        raise UserError(f"{name} {shown}: expected at least {low}{most}")
+    return number
 
 
 def quote_key(key: str) -> str:
