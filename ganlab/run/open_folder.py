@@ -36,13 +36,20 @@ def choose_folder(request: RunRequest, experiment: Experiment) -> Path:
         return next(path for path in _numbered_paths(base) if not path.exists())
     if (request.experiment.parent / "run.json").is_file():
         return request.experiment.parent
-    for path in sorted((Path("runs") / experiment.name).glob("*/run.json"), reverse=True):
-        if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{experiment.seed}"):
-            return path.parent
+    if latest := latest_unfinished(experiment.name, experiment.seed):
+        return latest
     raise UserError(
         f"--resume: no unfinished run of {experiment.name!r} with seed {experiment.seed} in "
         f"{Path('runs') / experiment.name}; name its folder with --out"
     )
+
+
+def latest_unfinished(name: str, seed: int) -> Path | None:
+    """The run folder to open where a resume names none: the latest unfinished one of this name and seed in `runs/`."""
+    for path in sorted((Path("runs") / name).glob("*/run.json"), reverse=True):
+        if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{seed}"):
+            return path.parent
+    return None
 
 
 def _numbered_paths(base: Path) -> Iterable[Path]:
