@@ -25,6 +25,9 @@ from ganlab.run.records import read_records, record_line, to_json, truncate_to_w
 from ganlab.utils.errors import UserError, did_you_mean, one_line
 from ganlab.utils.files import raise_cannot_write, remove_path, write_whole
 
+SWEEP_FILE = "sweep.json"
+"""The file of a sweep's folder, whose run folders are VARIANT/seed-N in it."""
+
 HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
 """Temporary names of files in a run folder while they are written."""
 
@@ -146,6 +149,12 @@ class RunFolder:
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]
             write_whole(self.path / file, "".join(map(record_line, kept)))
+
+
+def variant_of(path: Path, info: Mapping[str, Any]) -> str:
+    """The variant that a run folder is of: that of its sweep, or the experiment's name. `info` is run.json."""
+    folder = path.resolve()
+    return folder.parent.name if (folder.parent.parent / SWEEP_FILE).is_file() else str(info["name"])
 
 
 def is_unstarted(path: Path) -> bool:
