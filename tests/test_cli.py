@@ -194,7 +194,9 @@ def test_a_metric_that_the_run_lacks_takes_options(table: dict[str, Any], write:
 
     code, _, err = ganlab("eval", "bare", "--set", "metric.0.features=pixels")
     assert code == 2
-    assert err.startswith("--set metric.0.features: expected a place in a list, which is empty; fill it, as in [{ name")
+    assert err.startswith(
+        "--set metric.0.features: expected a place in a list, counted from 0, got '0', but the list is empty"
+    )
     code, _, err = ganlab("eval", "bare", "--metric", "fid", "--set", "metric.0.features=pixel")
     assert code == 2
     assert "metric[0].features.name: unknown features 'pixel'; did you mean 'pixels'?" in err

@@ -68,8 +68,6 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
 def _list_index(items: list[Any], part: str, where: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
         return int(part)
-    if not items:
-        raise UserError(
-            f"--set {where}: expected a place in a list, which is empty; fill it, as in [{{ name = 'NAME' }}]"
-        )
-    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {quote(part)}")
+    many = f" of {len(items)}" if items else ""
+    empty = "" if items else ", but the list is empty; fill it, as in [{ name = 'NAME' }]"
+    raise UserError(f"--set {where}: expected a place in a list{many}, counted from 0, got {quote(part)}{empty}")
