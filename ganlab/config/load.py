@@ -155,12 +155,12 @@ def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, A
 def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
     """Writes a loaded experiment as its resolved file: every option, and the plugin files it needs by absolute path.
 
-    Raises UserError for a path with bytes that are no UTF-8: TOML has no way to write them.
+    Raises UserError for a path with bytes that are not UTF-8: TOML has no way to write them.
     """
     table = experiment_to_table(experiment, plugins)
     table["plugins"] = used_plugin_files(experiment, plugins)
     problems = [
-        f"{key}: '{printable(text)}' is no UTF-8, so that the run's experiment.toml cannot hold it; rename it"
+        f"{key}: '{printable(text)}' is not UTF-8, so the run's experiment.toml cannot hold it; rename it"
         for key, text in _texts(table, "")
         if printable(text) != text
     ]
