@@ -71,14 +71,14 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     with progress_bar() as progress_of:
         if out.suffix == ".npz":
             write_npz(out, count, inputs, generate, run.conditions.names, progress_of(str(out)))
-            return f"{count:,} images{of}"
+            return f"{_images(count)}{of}"
         classes = file_names_of_classes(len(run.conditions.counts), run.conditions.names)
         folder = SampleFolder(out, _about(run, request, label, device), count, classes, request.by_class)
         try:
             there = folder.write(inputs, generate, progress_of(str(out)))
         except KeyboardInterrupt:
             raise Interrupted(f"{out}: not all of {count:,} images are written; the same command goes on") from None
-        return f"{count:,} images{of}" + (f", {there:,} of which were there," if there else "")
+        return f"{_images(count)}{of}" + (f", {there:,} of which were there," if there else "")
 
 
 def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
@@ -98,6 +98,11 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
         raise UserError(f"--out {out}: a PNG file cannot hold images of {channels} channels; use FILE.npz")
     if request.by_class and not run.conditions.counts:
         raise UserError("--by-class: the networks of this run know no classes")
+
+
+def _images(count: int) -> str:
+    """A number of sample images in words."""
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _name(conditions: ConditionSampler, label: int) -> str:
@@ -155,8 +160,11 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
         images = run.sample(count, request.seed, label, request.truncation)
     save_grid(images, out, columns)
     if labels is None:
-        return f"{len(images):,} images"
+        return _images(len(images))
     rows, columns = labels.shape
+    if rows == 1:
+        label = int(labels[0, 0])
+        return f"{_images(len(images))} of class {label}{_name(run.conditions, label)}"
     of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
     return f"{len(images):,} images ({columns:,} of each of {of}{asked})"
