@@ -221,7 +221,7 @@ class Plugin:
 
 def register_metrics(register): ...
 
-def run_finished(path): "A helper, which is no hook."
+def run_finished(path): "A helper, which is not a hook."
 
 @hookimpl
 def register_losses(register):

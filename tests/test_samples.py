@@ -354,7 +354,7 @@ def test_a_hundred_classes_without_names_sort_by_number() -> None:
         (9, "9 images (3 of each of 3 classes) from"),
         (10, "9 images (3 of each of 3 classes; 10 cannot be shared equally) from"),
         (2, "2 images (1 of each of the first 2 of 3 classes) from"),
-        (1, "1 image (of the first of 3 classes) from"),
+        (1, "1 image of class 0 ('ant') from"),
     ],
 )
 def test_a_grid_says_how_many_images_it_has(named: Path, ganlab: Ganlab, count: int, said: str) -> None:

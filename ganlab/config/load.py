@@ -195,13 +195,13 @@ def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
     """Writes a loaded experiment as its resolved file: every option, and the plugin files it needs by absolute path.
 
     Where a copy was loaded in place of a file that is gone, the file is named and not the copy. Raises UserError for a
-    path with bytes that are no UTF-8: TOML has no way to write them.
+    path with bytes that are not UTF-8: TOML has no way to write them.
     """
     table = experiment_to_table(experiment, plugins)
     files = map(Path, used_plugin_files(experiment, plugins))
     table["plugins"] = sorted(str(plugins.originals.get(file, file)) for file in files)
     problems = [
-        f"{key}: '{printable(text)}' is no UTF-8, so that the run's experiment.toml cannot hold it; rename it"
+        f"{key}: '{printable(text)}' is not UTF-8, so the run's experiment.toml cannot hold it; rename it"
         for key, text in _texts(table, "")
         if printable(text) != text
     ]

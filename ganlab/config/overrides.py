@@ -19,7 +19,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     parts = key.split(".")
-    shown = text if text.isprintable() else repr(text)
+    shown = text if text.isprintable() else quote(text)
     shown = shown if len(shown) <= LONGEST_PATH else f"{shown[:LONGEST_PATH]}…"
     if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
         raise UserError(f"--set {shown}: expected KEY=VALUE, such as train.steps=100")

@@ -37,7 +37,7 @@ def read_npz(path: Path, reference: Sequence[int] | None = None) -> Tensor:
     """
     try:
         if not zipfile.is_zipfile(path) and path.is_file():
-            raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")
+            raise UserError(f"{path}: is not a whole .npz file; write one with numpy.savez")
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays)
             if not names:
@@ -48,8 +48,8 @@ def read_npz(path: Path, reference: Sequence[int] | None = None) -> Tensor:
         raise UserError(f"{path}: no such file") from None
     except _NO_ARRAYS as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
-    if not isinstance(array, np.ndarray):  # what lies in the archive is no .npy file
-        raise UserError(f"{path}: {one_line(name, 60)} is no array; write the file with numpy.savez")
+    if not isinstance(array, np.ndarray):  # what lies in the archive is not an .npy file
+        raise UserError(f"{path}: {one_line(name, 60)} is not an array; write the file with numpy.savez")
     if array.dtype != np.uint8 or array.ndim != 4:
         values = _range_of(array)
         raise UserError(

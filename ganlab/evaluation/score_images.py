@@ -30,7 +30,7 @@ from ganlab.plugin.registry import Registry
 from ganlab.protocols import Dataset, DatasetConfig, Metric, Places, build_dataset
 from ganlab.utils import distributed
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import ComponentError, UserError, counted, did_you_mean
+from ganlab.utils.errors import ComponentError, UserError, did_you_mean
 from ganlab.utils.paths import places
 from ganlab.utils.progress import Progress
 from ganlab.viz.progress import progress_bar
@@ -154,7 +154,7 @@ def _load_images(
     else:
         raise UserError(f"{path}: expected a folder of images or an .npz file")
     if len(images) < 2:
-        raise UserError(f"{path}: {counted(len(images), 'image')}; a score needs at least 2")
+        raise UserError(f"{path}: a score needs at least 2 images, and this has {len(images)}")
     if tuple(images.shape[1:]) != (channels, height, width):
         own, its = ("x".join(map(str, shape[1:])) for shape in (images.shape, reference.images.shape))
         advice = _advice(images.shape, reference, chosen, registry)

@@ -33,7 +33,7 @@ from ganlab.plugin.failures import CatchPluginErrors, PluginFailure, describe_er
 from ganlab.plugin.hook_checks import find_hooks
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import RegistrationError, Registry
-from ganlab.utils.errors import did_you_mean, quote
+from ganlab.utils.errors import did_you_mean, printable, quote
 
 BUNDLED = "ganlab_plugins"
 ENTRY_POINT_GROUP = "ganlab"
@@ -84,7 +84,8 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     plugins = Plugins()
     files = [file.expanduser().resolve() for file in files]
     plugins.problems += [
-        f"plugin file {str(file)!r}: {'a folder; expected a Python file' if os.path.isdir(file) else 'no such file'}"
+        f"plugin file '{printable(file)}': "
+        + ("a folder; expected a Python file" if os.path.isdir(file) else "no such file")
         for file in files
         if not os.path.isfile(file)  # which is False, and raises nothing, for a name that is too long
     ]

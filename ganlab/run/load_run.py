@@ -138,7 +138,7 @@ def load_run(
 
     `plugins` are plugin files to load besides those that the run names. A plugin file that is gone is replaced by the
     copy in the run folder. Components other than the generator may be missing: the experiment has a `MissingComponent`
-    for each. Raises UserError where the folder is no run or has no checkpoint of that step.
+    for each. Raises UserError where the folder is not a run or has no checkpoint of that step.
     """
     for name, given in (("overrides", overrides), ("plugins", plugins)):
         if isinstance(given, (str, bytes, Path)):  # whose letters would be taken one by one

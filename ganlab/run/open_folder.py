@@ -86,8 +86,11 @@ def open_folder(folder: RunFolder, request: RunRequest, training: Training) -> N
     """
     must_be_new = request.out is None and not request.resume
     folder.path = Path(distributed.broadcast_json(lambda: str(_make_run_folder(folder.path, must_be_new))))
-    if not folder.writes:
-        return
+    distributed.broadcast_json(lambda: _lock_folder(folder, request, training))
+
+
+def _lock_folder(folder: RunFolder, request: RunRequest, training: Training) -> None:
+    """Locks the folder to open, in the process that writes, and checks that a checkpoint fits."""
     try:
         folder.lock()
         # Another process may have had the folder between the first look and the lock.

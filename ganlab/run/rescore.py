@@ -80,6 +80,7 @@ def rescore(
             records = run_metrics_with_progress(whole, metrics, str(run.path))
         if distributed.rank() != 0:
             return []
+        _say_if_images_differ(run, evaluator)
         records = [{"step": run.step, **record} for record in records]
         for record in records:
             folder.append("metrics.jsonl", {"eval": True, **record})
@@ -113,6 +114,18 @@ def _locked_by_writer(folder: RunFolder) -> Iterator[RunFolder]:
         yield folder
     finally:
         folder.unlock()
+
+
+def _say_if_images_differ(run: Run, evaluator: Evaluator) -> None:
+    """Says that a run was rescored against other images than those that it was trained on."""
+    before = run.info.get("dataset")
+    had = before if isinstance(before, dict) else {}
+    now = evaluator.loaded("train")
+    if now is not None and had.get("fingerprint") not in (None, now.fingerprint):
+        PlainView(Console(stderr=True)).line(
+            f"{run.path}: the images are not those that it was trained on: {had.get('name')} with {had.get('count')} "
+            f"images then, {now.name} with {len(now.images)} now"
+        )
 
 
 def _chosen_metrics(run: Run, names: Collection[str]) -> list[tuple[str, str, Metric]]:

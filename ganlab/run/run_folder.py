@@ -99,7 +99,7 @@ class RunFolder:
             return
         for folder in (self.checkpoints, self.plots, self.samples, self.plugins):
             if folder.exists() and not folder.is_dir():
-                raise UserError(f"{folder}: is no folder; remove it")
+                raise UserError(f"{folder}: is not a folder; remove it")
         if links := [item for item in self._items() if item.is_symlink()]:
             raise UserError(f"{links[0]}: is a link; a run's files lie in its own folder")
         self._lock = filelock.FileLock(str(self.path / ".lock"))
@@ -171,7 +171,7 @@ NEEDED: dict[str, type] = {"status": str, "name": str, "seed": int, "images": di
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Reads run.json of a run folder; raises UserError where the folder is no run, or run.json is damaged."""
+    """Reads run.json of a run folder; raises UserError where the folder is not a run, or run.json is damaged."""
     file = path / "run.json"
     if not file.is_file():
         siblings = {p.name for p in path.parent.iterdir()} - {path.name} if path.parent.is_dir() else set()

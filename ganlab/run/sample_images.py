@@ -173,9 +173,10 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
     if labels is None:
         return counted(len(images), "image")
     rows, columns = labels.shape
-    of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     if rows == 1:
-        return counted(len(images), "image") + (f" (of the first of {classes} classes)" if classes > 1 else "")
+        label = int(labels[0, 0])
+        return f"{counted(len(images), 'image')} of class {label}{_name(run.conditions, label)}"
+    of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
     return f"{counted(len(images), 'image')} ({columns:,} of each of {of}{asked})"
 

@@ -168,7 +168,7 @@ def _build_networks(
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
             if name == "discriminator":
-                batch_independent(network)  # raises for a declaration that is no bool
+                batch_independent(network)  # raises for a declaration that is not a bool
             networks[name] = network.train()
     return networks
 

@@ -61,6 +61,18 @@ class NotDeterministic(GanlabError):
     """The error class for an operation without a deterministic implementation while `train.deterministic` is set."""
 
 
+class RaisedElsewhere(GanlabError):
+    """The error class for an error of another process of a distributed job: it has its text and its exit code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class LostProcess(GanlabError):
+    """The error class for another process of a distributed job that has ended, which says why itself."""
+
+
 class Diverged(GanlabError):
     """The error class for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
 
@@ -80,7 +92,7 @@ def one_line(error: object, limit: int = 300) -> str:
 
 
 def printable(text: object) -> str:
-    """For messages and pages: a text whose bytes of a file name that are no UTF-8 are written as `\\xe9`.
+    """For messages and pages: a text whose bytes of a file name that are not UTF-8 are written as `\\xe9`.
 
     Python holds such bytes as lone surrogates, which no encoding of a text has.
     """
@@ -96,10 +108,18 @@ LONGEST_NAME = 100
 """The longest name, in characters, that an error message repeats in full or compares with the known names."""
 
 
+_REPR_OF_BYTE = re.compile(r"((?<!\\)(?:\\\\)*)\\udc([89a-f][0-9a-f])")
+"""How `repr` writes a byte that is not UTF-8, after whole pairs of backslashes, each of which stands for one."""
+
+
 def quote(value: object) -> str:
-    """In an error line: formats any value on one line of at most 60 characters, as in TOML."""
+    """In an error line: formats any value on one line of at most 60 characters, as in TOML.
+
+    Bytes that are not UTF-8 are written as `\\xe9`, as `printable` does.
+    """
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = _REPR_OF_BYTE.sub(r"\1\\x\2", text)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

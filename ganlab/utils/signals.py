@@ -35,6 +35,12 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def terminate_as_interrupt() -> None:
+    """Makes the signal SIGTERM end a command as SIGINT does: by KeyboardInterrupt, so temporary files are removed."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def ignore_signals_at_exit() -> None:
     """Lets signals be ignored in the last part of Python's shutdown. Must be called before anything uses `atexit`.
 

@@ -97,6 +97,34 @@ def test_other_images_are_refused_and_anyway_says_what_differs(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("more", [[], ["--per-class"]], ids=["whole", "per class"])
+def test_scoring_says_whether_the_images_are_the_run_s_own(
+    photographs: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path, more: list[str]
+) -> None:
+    """The same images elsewhere are; fewer, or others of the same number, are not."""
+    photographs["metric"] = [{"name": "fid", "samples": 16, "features": "pixels"}]
+    if more:
+        shutil.move(tmp_path / "here", tmp_path / "a")
+        shutil.copytree(tmp_path / "a", tmp_path / "here" / "a")
+        shutil.copytree(tmp_path / "a", tmp_path / "here" / "b")
+        for player in ("generator", "discriminator"):
+            photographs[player] = {"name": "conditional", "network": photographs[player]}
+    assert ganlab("run", write(photographs), "--out", "r")[0] == 0
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    command = ["eval", "r", "--set", f"dataset.path={tmp_path / 'there'}", *more]
+    said = "r: the images are not those that it was trained on: image_folder:here with "
+    code, _, err = ganlab(*command)
+    assert (code, said in err) == (0, False), err
+    first = min((tmp_path / "there").rglob("*.png"))
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(first)
+    count = 80 if more else 40
+    for left in (count, count - 1):
+        code, _, err = ganlab(*command)
+        assert code == 0, err
+        assert f"{said}{count} images then, image_folder:there with {left} now\n" in err
+        first.unlink(missing_ok=True)
+
+
 @pytest.fixture
 def wedged(table: dict[str, Any], write: Write, wedge: Path) -> Path:
     """An experiment with a loss of its own file, in several steps."""

@@ -151,7 +151,7 @@ def slow(write=os.write, sleep=time.sleep):
 
 
 def once_there_is_a_result():
-    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    while signal.getsignal(signal.SIGTERM) == signal.default_int_handler:
         time.sleep(0.01)
     slow()
 
