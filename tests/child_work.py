@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,8 +28,10 @@ def sample_unpickled(source: str, target: str) -> int:
     return 0
 
 
-def call_main(arguments: list[str]) -> int:
-    """The entry point of the command, which wraps standard output."""
+def call_main(arguments: list[str], before: Callable[[], object] | None = None) -> int:
+    """The entry point of the command, which wraps standard output and handles signals; `before` it, a function."""
+    if before is not None:
+        before()
     sys.argv = ["ganlab", *arguments]
     try:
         main()

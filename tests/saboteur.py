@@ -131,6 +131,11 @@ def ignore_hangup() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
+def ignore_interrupt() -> None:
+    """As of a process that a shell script started with `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def slow_disk() -> None:
     """Every flush takes a tenth of a second."""
     plain = os.fsync

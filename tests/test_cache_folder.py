@@ -96,7 +96,7 @@ def listed(ganlab: Ganlab, *options: object) -> list[str]:
 
 
 def test_everything_is_listed(cache: Path, ganlab: Ganlab) -> None:
-    assert ganlab("cache")[1].startswith("listed 0 entries, 0 GB")
+    assert ganlab("cache")[1].startswith("listed 0 entries, 0 B")
     keep(cache, "floor", 1)
     age(cache, 3)
     keep_images(cache, 2)
@@ -106,7 +106,7 @@ def test_everything_is_listed(cache: Path, ganlab: Ganlab) -> None:
     *lines, total = out.splitlines()
     assert [line.split()[0] for line in lines] == ["floor", "decoded", "weights"]
     assert "3 days ago" in lines[0]
-    assert "0.002 GB" in lines[2]
+    assert "2 MB" in lines[2]
     assert total.startswith("listed 3 entries, ")
     assert "no bound (GANLAB_CACHE_GB)" in total
     entries = json.loads(ganlab("cache", "--json")[1])["entries"]
@@ -139,7 +139,7 @@ def test_downloads_are_removed_only_by_their_name(cache: Path, ganlab: Ganlab) -
     file = download(cache, 2_000_000)
     code, out, err = ganlab("cache", "--clear")
     assert (code, out.startswith("floor ")) == (0, True)
-    assert err.strip() == "not removed: 0.002 GB that cannot be recomputed; add --kind weights"
+    assert err.strip() == "not removed: 2 MB that cannot be recomputed; add --kind weights"
     assert file.exists()
     assert taken(cache) == 2_000_000
     assert listed(ganlab, "--clear", "--kind", "weights") == ["weights"]
@@ -261,7 +261,7 @@ def test_what_this_command_uses_and_what_is_locked_stays_and_a_line_says_so(
             keep(cache, "floor", number)
     assert len(warned) == 1
     assert "over GANLAB_CACHE_GB = 0.00015: " in str(warned[0].message)
-    assert "and 0.0001 GB that cannot be recomputed; `ganlab cache` lists it" in str(warned[0].message)
+    assert "nor 100 kB that cannot be recomputed; `ganlab cache` lists it" in str(warned[0].message)
     assert [keep(cache, "floor", number) for number in range(4)] == [False] * 4
     assert file.exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -77,6 +78,7 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Gan
         (["run", good, "--device", "cuda"], ["no CUDA device"]),
         (["run", good, "--anyway"], ["--anyway: only goes with --resume"]),
         (["run", good, "--plugin", "none.py"], ["none.py", "no such file"]),
+        (["run", good, "--plugin", "n" * 300], ["no such file"]),
         (["run", good, "--plugin", wedge], ["wedge", "nothing_of_that_name"]),
         (["run", good, "--no-plugin", "losses.bcd"], ["did you mean 'losses.bce'"]),
         (["run", good, "--no-plugin", "losses.bce"], ["unknown loss 'bce'"]),
@@ -161,9 +163,75 @@ def test_eval_scores_again_and_agrees(run: Path, ganlab: Ganlab) -> None:
 def test_eval_refusals(run: Path, ganlab: Ganlab) -> None:
     code, _, err = ganlab("eval", run, "--metric", "fdi")
     assert (code, err.strip()) == (2, "--metric fdi: unknown metric 'fdi'; did you mean 'fid'?")
+    code, _, err = ganlab("eval", run, "--metric", "kid", "--set", "metric.1.samples=40")
+    assert (code, err.strip()) == (
+        2,
+        "--set metric.1.samples: expected a place in a list of 1, counted from 0, got '1'",
+    )
     code, _, err = ganlab("eval", run, "--step", 3)
     assert code == 2
     assert "--step 3: r has no such checkpoint; there are: 2, 4" in err
+
+
+def test_a_metric_that_the_run_lacks_takes_options(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
+    assert ganlab("run", write(table), "--out", "bare")[0] == 0
+    kid = {"name": "kid", "samples": 20, "subset_size": 12, "features": "pixels"}
+    own = [{"name": "fid", "samples": 30, "features": "pixels"}, kid]
+    assert ganlab("run", write(table | {"metric": own}), "--out", "scored")[0] == 0
+    code, _, err = ganlab(
+        *("eval", "bare", "--metric", "fid", "--metric", "inception_score", "--set", "metric.0.features=pixels"),
+        *("--set", "metric.0.samples=20", "--set", "metric.1.features={name='classifier', updates=20}"),
+        *("--set", "metric.1.samples=24"),
+    )
+    assert code == 0, err
+    fid, score, *_ = read_records(Path("bare/metrics.jsonl"))
+    assert (fid["name"], fid["protocol"]["features"]["name"], fid["protocol"]["generated"]) == ("fid", "pixels", 20)
+    assert (score["name"], score["protocol"]["features"]["name"]) == ("inception_score", "classifier")
+    assert score["protocol"]["generated"] == 24
+    assert ganlab("eval", "scored", "--metric", "kid", "--set", "metric.0.subset_size=10")[0] == 0
+    found = next(record for record in read_records(Path("scored/metrics.jsonl")) if record.get("eval"))
+    assert (found["name"], found["protocol"]["generated"], found["protocol"]["subset_size"]) == ("kid", 20, 10)
+
+    code, _, err = ganlab("eval", "bare", "--set", "metric.0.features=pixels")
+    assert code == 2
+    assert err.startswith(
+        "--set metric.0.features: expected a place in a list, counted from 0, got '0', but the list is empty"
+    )
+    code, _, err = ganlab("eval", "bare", "--metric", "fid", "--set", "metric.0.features=pixel")
+    assert code == 2
+    assert "metric[0].features.name: unknown features 'pixel'; did you mean 'pixels'?" in err
+    code, _, err = ganlab("eval", "bare")
+    assert (code, err) == (2, "bare: its experiment has no metric; name one with --metric\n")
+
+
+OWN_METRIC = """
+from attrs import frozen
+from ganlab import Interval, Scores, hookimpl
+
+@frozen
+class Own:
+    every: Interval = Interval.parse("1 epoch")
+    def evaluate(self, evaluation): return Scores({"own": 1.0}, {"metric": "own"}, {})
+
+@hookimpl
+def register_metrics(register): register("own", Own)
+"""
+
+
+def test_a_metric_whose_plugin_is_gone_is_not_needed_for_another(
+    table: dict[str, Any], write: Write, ganlab: Ganlab
+) -> None:
+    Path("own.py").write_text(OWN_METRIC)
+    code, _, err = ganlab("run", write(table | {"metric": [{"name": "own"}], "plugins": ["own.py"]}), "--out", "r")
+    assert code == 0, err
+    Path("own.py").unlink()
+    shutil.rmtree("r/plugins")
+    code, _, err = ganlab("eval", "r")
+    assert code == 2
+    assert err.startswith("r: metric[0]: unknown metric 'own'; ")
+    assert "the run had the metric 'own' from own" in err
+    options = ("--set", "metric.0.features=pixels", "--set", "metric.0.samples=20")
+    assert ganlab("eval", "r", "--metric", "fid", *options)[0] == 0
 
 
 def test_sample_as_grid_array_and_folder(run: Path, ganlab: Ganlab) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from children import Child, Command, set_environment
@@ -24,6 +25,7 @@ from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.errors import PluginFailed
+from image_files import save
 from support import until
 
 Write = Callable[..., Path]
@@ -43,14 +45,19 @@ def torchrun(processes: int, *arguments: object, **options: Any) -> subprocess.P
     )
 
 
-def started(processes: int, folder: Path, *arguments: object) -> list[Child]:
-    """Starts `ganlab` on several processes with the environment that torchrun gives them, without its own start."""
+def started(processes: int, folder: Path, *arguments: object, first: dict[str, str] | None = None) -> list[Child]:
+    """Starts `ganlab` on several processes with the environment that torchrun gives them, without its own start.
+
+    `first`: what the first process's environment has besides.
+    """
     with socket.create_server(("localhost", 0)) as found:
         port = found.getsockname()[1]
     rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     children = []
     for rank in range(processes):
         environment = rendezvous | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
+        if rank == 0 and first is not None:
+            environment |= first
         command = Command(*arguments, "--device", "cpu", before=partial(set_environment, environment))
         children.append(Child(command, folder / f"rank{rank}.log"))
     return children
@@ -265,6 +272,44 @@ def test_every_error_that_ends_a_command_is_left_for_torchrun(
     assert code != 0
     assert said in json.loads((tmp_path / "error.json").read_text())["message"]["message"]
     assert err == ""
+
+
+@pytest.mark.torchrun
+def test_what_only_the_first_process_refuses_ends_all_with_its_error(
+    table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path
+) -> None:
+    """A folder that holds a run, one that cannot be made, one that another process has locked."""
+    file = write(table)
+    assert ganlab("run", file, "--out", "there")[0] == 0
+    Path("file").write_text("")
+    Path("locked").mkdir()
+    with FileLock("locked/.lock"):
+        for out, said in (
+            ("there", "--out there: holds an earlier run (finished); go on with it by --resume"),
+            ("file/inside", "file/inside: "),
+            ("locked", "locked: "),
+        ):
+            for log in tmp_path.glob("rank*.log"):
+                log.unlink()
+            forked(2, tmp_path, "run", file, "--out", out, code=2)
+            for rank in range(2):
+                (line,) = (tmp_path / f"rank{rank}.log").read_text().splitlines()
+                assert line.startswith(said), line
+
+
+@pytest.mark.torchrun
+def test_a_process_that_loses_another_one_says_only_that(
+    table: dict[str, Any], write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
+    for number in range(16):
+        save(tmp_path / "data" / "set" / f"{number}.png")
+    table["dataset"] = {"name": "image_folder", "path": "set", "size": 8}
+    table["metric"] = []
+    children = started(2, tmp_path, "run", write(table), "--out", "r", first={"GANLAB_DATA": str(tmp_path / "none")})
+    assert [child.ended() for child in children] == [2, 1]
+    assert "set': no such folder" in children[0].said
+    assert children[1].said == "another process of this job has ended, as its own message says\n"
 
 
 @pytest.mark.extended

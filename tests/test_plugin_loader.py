@@ -103,7 +103,8 @@ def test_a_blocked_plugin_is_not_even_imported(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert load_plugins([tmp_path / "none.py"]).problems == [f"plugin file '{tmp_path / 'none.py'}': no such file"]
+    for name in ("none.py", "n" * 300):
+        assert load_plugins([tmp_path / name]).problems == [f"plugin file '{tmp_path / name}': no such file"]
 
 
 ADAM = "from attrs import frozen\nfrom ganlab import hookimpl\n"
@@ -220,7 +221,7 @@ class Plugin:
 
 def register_metrics(register): ...
 
-def run_finished(path): "A helper, which is no hook."
+def run_finished(path): "A helper, which is not a hook."
 
 @hookimpl
 def register_losses(register):

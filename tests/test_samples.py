@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -167,8 +168,9 @@ def test_what_does_not_fit_is_refused_at_once(run: Path, ganlab: Ganlab, out: st
     began = time.monotonic()
     code, said, err = ganlab("sample", run, "--count", 10**16, "--out", out)
     assert time.monotonic() - began < 20
-    assert (code, said) == (2 if out == "d.png" else 1, "")
+    assert (code, said) == (2, "")
     assert err.count("\n") == 1
+    assert err.startswith(f"--count {10**16}: ")
     assert ("too many for one picture" if out == "d.png" else "bytes are free on its disk") in err
     assert not Path(out).exists()
 
@@ -226,9 +228,43 @@ def test_a_class_by_name_and_by_number(named: Path, ganlab: Ganlab) -> None:
     assert torch.equal(load_run(named).sample(9, label="bee"), load_run(named).sample(9, label=1))
     code, _, err = ganlab("sample", named, "--label", "whitehorse", "--out", "x.png")
     assert code == 2
-    assert err.strip() == "--label whitehorse: no class of this run has that name; did you mean 'white horse'?"
+    assert err.strip() == (
+        "--label whitehorse: no class of this run has that name; the classes are 0 to 2 (ant, bee, white horse); "
+        "did you mean 'white horse'?"
+    )
+    code, _, err = ganlab("sample", named, "--label", "zebra", "--out", "x.png")
+    assert (code, err.strip()) == (
+        2,
+        "--label zebra: no class of this run has that name; the classes are 0 to 2 (ant, bee, white horse)",
+    )
     code, _, err = ganlab("sample", named, "--label", "3", "--out", "x.png")
-    assert (code, err.strip()) == (2, "--label 3: expected one of the 3 classes, 0 to 2")
+    assert (code, err.strip()) == (2, "--label 3: expected one of the 3 classes, 0 to 2 (ant, bee, white horse)")
+
+
+def test_a_class_of_many_is_looked_for_among_the_nearest_names() -> None:
+    names = [f"{kind} {number}" for kind in ("Zebra", "okapi", "tapir") for number in range(40)]
+    conditions = ConditionSampler.counted([1] * len(names), names)
+    with pytest.raises(UserError) as refused:
+        conditions.label_of("ZEBRA 7x")
+    said = str(refused.value)
+    assert said.startswith(
+        "--label ZEBRA 7x: no class of this run has that name; the classes are 0 to 119; did you mean "
+    )
+    assert said.count("'Zebra ") == 3
+    assert "'Zebra 7'" in said
+    with pytest.raises(UserError, match=r"--label 1e3: no class of this run has that name; the classes are 0 to 1$"):
+        ConditionSampler.counted([1, 1]).label_of("1e3")
+
+
+@pytest.mark.parametrize("label", [1.5, 1.0, True, None, [1], b"bee", float("nan"), torch.tensor([0, 1])])
+def test_a_label_that_is_neither_a_name_nor_a_number_is_refused(label: Any) -> None:
+    with pytest.raises(UserError, match=r"--label .*: expected a whole number"):
+        ConditionSampler.counted([1, 1], ["ant", "bee"]).label_of(label)
+
+
+@pytest.mark.parametrize("label", [np.int64(1), np.uint8(1), torch.tensor(1)])
+def test_a_label_may_be_a_number_of_another_library(label: Any) -> None:
+    assert ConditionSampler.counted([1, 1]).label_of(label) == 1
 
 
 def test_names_that_are_numbers_come_before_numbers() -> None:
@@ -257,6 +293,29 @@ def test_files_and_folders_name_the_class(named: Path, ganlab: Ganlab) -> None:
     assert "20 of which were there" in out
     code, _, err = ganlab("sample", named, "--by-class", "--out", "d.npz")
     assert (code, err.strip()) == (2, "--by-class: makes a folder for each class; d.npz is a file")
+
+
+def test_only_classes_with_images_have_folders(named: Path, ganlab: Ganlab) -> None:
+    """Also where few images are drawn, and where a folder is gone on with whose pictures are gone."""
+
+    def folders(out: str) -> list[str]:
+        return sorted(path.name for path in Path(out).iterdir() if path.is_dir())
+
+    command = ("sample", named, "--by-class", "--label", "white horse", "--count", 3, "--out", "one")
+    assert ganlab(*command)[0] == 0
+    assert folders("one") == ["white horse"]
+    shutil.rmtree("one/white horse")
+    assert ganlab(*command)[0] == 0
+    assert sorted(pixels(Path("one"))) == [f"white horse/{index:05}.png" for index in range(3)]
+    labels = load_run(named).sample_with_condition(2)[1]
+    assert labels is not None
+    assert ganlab("sample", named, "--by-class", "--count", 2, "--out", "few")[0] == 0
+    assert folders("few") == sorted({("ant", "bee", "white horse")[label] for label in labels})
+    assert ganlab("sample", named, "--by-class", "--interpolate", "--count", 8, "--out", "row")[0] == 0
+    assert len(folders("row")) == 1
+    code, out, _ = ganlab("sample", named, "--label", "bee", "--count", 1, "--out", "flat")
+    assert code == 0
+    assert out.startswith("1 image of class 1 ('bee') from")
 
 
 def test_a_run_without_classes_has_no_folders_of_them(run: Path, ganlab: Ganlab) -> None:
@@ -295,6 +354,7 @@ def test_a_hundred_classes_without_names_sort_by_number() -> None:
         (9, "9 images (3 of each of 3 classes) from"),
         (10, "9 images (3 of each of 3 classes; 10 cannot be shared equally) from"),
         (2, "2 images (1 of each of the first 2 of 3 classes) from"),
+        (1, "1 image of class 0 ('ant') from"),
     ],
 )
 def test_a_grid_says_how_many_images_it_has(named: Path, ganlab: Ganlab, count: int, said: str) -> None:

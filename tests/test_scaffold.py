@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,14 +89,21 @@ def test_out_names_the_file(ganlab: Ganlab, tmp_path: Path) -> None:
     assert 'register("mine", Mine)' in Path("plugins/other.py").read_text()
 
 
+WANTED = "expected ASCII letters, digits and '_', starting with a letter, and not a keyword of Python"
+
 REFUSED = {
     ("los", "mine"): "unknown kind 'los'; did you mean 'loss'?",
     ("shoe", "mine"): "unknown kind 'shoe'; there are: generator, discriminator, loss, loss_wrapper, penalty,",
-    ("loss", "my-loss"): "name 'my-loss': expected letters, digits and '_', a letter first, no word of Python's",
-    ("loss", "class"): "name 'class': expected letters",
-    ("loss", "_mine"): "name '_mine': expected letters",
-    ("loss", "2nd"): "name '2nd': expected letters",
-    ("loss", "größe"): "name 'größe': expected letters",
+    ("loss", "my-loss"): f"name 'my-loss': {WANTED}; did you mean 'my_loss'?\n",
+    ("loss", "my loss"): f"name 'my loss': {WANTED}; did you mean 'my_loss'?\n",
+    ("loss", "class"): f"name 'class': {WANTED}\n",
+    ("loss", "_mine"): f"name '_mine': {WANTED}; did you mean 'mine'?\n",
+    ("loss", "2nd"): f"name '2nd': {WANTED}\n",
+    ("loss", "émile"): f"name 'émile': {WANTED}; did you mean 'emile'?\n",
+    ("loss", "größe"): f"name 'größe': {WANTED}\n",
+    ("loss", "損失"): f"name '損失': {WANTED}\n",
+    ("loss", os.fsdecode(b"l\xe9")): rf"name 'l\xe9': {WANTED}" + "\n",
+    ("loss", ""): f"name '': {WANTED}\n",
     ("loss", "x" * 41): f"name '{'x' * 41}': expected at most 40 characters",
     ("loss", "bce"): "name 'bce': the loss 'bce' is already registered by losses.bce (ganlab ",
 }

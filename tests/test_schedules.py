@@ -277,10 +277,10 @@ class Fixed:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "misspelt": ([{"key": "penalty.0.gama"}], "schedule[0].key: 'penalty.0.gama' is no option that can be moved"),
+    "misspelt": ([{"key": "penalty.0.gama"}], "schedule[0].key: 'penalty.0.gama' is not an option that can be moved"),
     "nearest": ([{"key": "penalty.0.gama"}], "; did you mean 'penalty.0.gamma'?"),
-    "a whole number": ([{"key": "penalty.0.every"}], "schedule[0].key: 'penalty.0.every' is no option"),
-    "a network's": ([{"key": "generator.latent_dim"}], "'generator.latent_dim' is no option"),
+    "a whole number": ([{"key": "penalty.0.every"}], "schedule[0].key: 'penalty.0.every' is not an option"),
+    "a network's": ([{"key": "generator.latent_dim"}], "'generator.latent_dim' is not an option"),
     "no half-life": ([{"key": "train.ema_half_life"}], "'train.ema_half_life': train.ema_half_life is not set"),
     "replaced": (
         [{"key": "loss.real_target", "to": 0.5}],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,9 @@ import torch
 
 from ganlab import load_run
 from ganlab.data.npz import read_npz
+from ganlab.report.collect_runs import SCORES
 from ganlab.run.records import read_records
+from ganlab.utils.errors import UserError
 from ganlab.viz.image_grid import encode_png
 
 Write = Callable[..., Path]
@@ -84,7 +87,7 @@ def test_given_images_stand_in_a_table_with_runs(run: Path, ganlab: Command, tmp
     assert code == 0, err
     assert "tiny" in out
     assert "stylegan" in out
-    assert "given images, whose weights made them is not known: stylegan" in out
+    assert "whether EMA or plain weights generated these images is not recorded: stylegan" in out
     assert "floor, what real images score" in out
     assert "stylegan" in Path("page.html").read_text()
     rows = json.loads(ganlab("compare", "stylegan.json", run, "--json")[1])[0]["rows"]
@@ -103,7 +106,7 @@ def test_given_images_stand_in_a_table_with_runs(run: Path, ganlab: Command, tmp
     for wrong in ("[1]", "[]", "{}", '[{"name": "fid", "value": null, "protocol": {}}]'):
         Path("other.json").write_text(wrong)
         code, _, err = ganlab("compare", run, "other.json")
-        assert (code, err.strip()) == (2, "other.json: expected the list of records that `ganlab score --json` prints")
+        assert (code, err.strip()) == (2, f"other.json: expected the list of records that {SCORES} writes")
     Path("tiny.json").write_text(Path("stylegan.json").read_text())
     code, _, err = ganlab("compare", run, "tiny.json")
     assert (code, err.strip()) == (2, "r and tiny.json: a file and runs are both called 'tiny'; rename it")
@@ -156,10 +159,10 @@ def test_lines_for_people(ganlab: Command) -> None:
         (["a.npz", "--against", "digit"], "--against digit: neither a data set nor a folder; did you mean 'digits'?"),
         (["nothing", "--against", "digits"], "nothing: expected a folder of images or an .npz file"),
         (["nothing.npz", "--against", "digits"], "nothing.npz: no such file"),
-        (["broken.npz", "--against", "digits"], "broken.npz: is no whole .npz file"),
-        (["text.npz", "--against", "digits"], "text.npz: is no whole .npz file; write one with numpy.savez"),
+        (["broken.npz", "--against", "digits"], "broken.npz: is not a whole .npz file"),
+        (["text.npz", "--against", "digits"], "text.npz: is not a whole .npz file; write one with numpy.savez"),
         (["floats.npz", "--against", "digits"], "floats.npz: images is float64 (4, 8, 8, 1) from 0 to 25"),
-        (["one.npz", "--against", "digits"], "one.npz: 1 images; a score needs at least 2"),
+        (["one.npz", "--against", "digits"], "one.npz: a score needs at least 2 images, and this has 1"),
         (["empty", "--against", "digits"], "contains no images"),
         (["mixed", "--against", "digits"], "1.png: 9x9 pixels, but 0.png has 8x8"),
         (["a.npz", "--against", "digits", "--metric", "fidd"], "unknown metric 'fidd'; did you mean 'fid'?"),
@@ -241,30 +244,54 @@ def test_an_archive_with_channels_first_is_understood(ganlab: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "wanted"),
+    ("shape", "reference", "wanted"),
     [
-        ((4, 3, 8, 8), (4, 3, 8, 8)),
-        ((4, 1, 8, 9), (4, 1, 8, 9)),
-        ((4, 8, 9, 3), (4, 3, 8, 9)),
-        ((4, 3, 8, 1), (4, 1, 3, 8)),  # both could be; the last axis is the usual one
-        ((4, 3, 3, 3), (4, 3, 3, 3)),
-        ((4, 2, 1, 1), (4, 1, 2, 1)),
-        ((4, 8, 8, 4), (4, 4, 8, 8)),
-        ((4, 4, 8, 8), (4, 8, 4, 8)),
+        ((4, 3, 8, 8), None, (3, 8, 8)),
+        ((4, 1, 8, 9), None, (1, 8, 9)),
+        ((4, 2, 8, 9), None, (2, 8, 9)),
+        ((4, 4, 8, 8), None, (4, 8, 8)),
+        ((4, 8, 9, 3), None, (3, 8, 9)),
+        ((4, 8, 8, 4), None, (4, 8, 8)),
+        ((4, 4, 8, 8), (3, 8, 8), (4, 8, 8)),
+        ((4, 1, 1, 1), None, (1, 1, 1)),
+        ((4, 2, 1, 1), (2, 1, 1), (2, 1, 1)),  # points
+        ((4, 1, 1, 2), (2, 1, 1), (2, 1, 1)),
+        ((4, 3, 8, 1), (1, 3, 8), (1, 3, 8)),
+        ((4, 3, 8, 1), (3, 8, 1), (3, 8, 1)),
+        ((4, 6, 8, 8), (6, 8, 8), (6, 8, 8)),
+        ((4, 8, 8, 6), (6, 8, 8), (6, 8, 8)),
+        ((4, 3, 8, 1), None, "channels first they are 3 channels of 8x1, channels last 1 channels of 3x8; write"),
+        ((4, 3, 8, 4), (3, 8, 8), "channels last 4 channels of 3x8, wanted 3 of 8x8; write them as (N, height, width"),
+        ((4, 4, 8, 4), (4, 9, 9), "(4, 4, 8, 4) can be read in two layouts"),
+        ((4, 5, 8, 7), None, "channels first they are 5 channels of 8x7, channels last 7 channels of 5x8"),
+        ((4, 3, 3, 3), (3, 3, 3), "channels last 3 channels of 3x3; write them as PNG files into a folder"),
     ],
 )
-def test_which_axis_of_an_archive_is_that_of_channels(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    pixels = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
+def test_the_layout_of_an_archive_is_known_or_refused(
+    shape: tuple[int, ...], reference: tuple[int, ...] | None, wanted: tuple[int, ...] | str
+) -> None:
+    """What it is read as is held against the pixels themselves, each of which has a value of its own."""
+    pixels = np.arange(math.prod(shape)).astype(np.uint8).reshape(shape)
     np.savez("a.npz", images=pixels)
-    found = read_npz(Path("a.npz"))
-    assert tuple(found.shape) == wanted
-    is_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
-    assert np.array_equal(found.numpy(), pixels if is_first else pixels.transpose(0, 3, 1, 2))
+    if isinstance(wanted, str):
+        with pytest.raises(UserError, match=re.escape(wanted)):
+            read_npz(Path("a.npz"), reference)
+        return
+    found = read_npz(Path("a.npz"), reference)
+    assert tuple(found.shape[1:]) == wanted
+    assert np.array_equal(found.numpy(), pixels if shape[1:] == wanted else pixels.transpose(0, 3, 1, 2))
 
 
-def test_four_channels_first_are_understood_where_the_reference_has_four() -> None:
-    np.savez("a.npz", images=np.zeros((5, 4, 8, 8), np.uint8))
-    assert tuple(read_npz(Path("a.npz"), 4).shape) == (5, 4, 8, 8)
+def test_four_channels_first_are_no_images_of_eight_channels(ganlab: Command) -> None:
+    write_folder(Path("real"), noise(24, channels=3))
+    np.savez("a.npz", images=noise(30, channels=4).numpy())
+    code, _, err = ganlab("score", "a.npz", "--against", "real", "--metric", "fid", "--features", "pixels")
+    assert code == 2
+    assert err.startswith("a.npz: images of 4x8x8 do not compare with those of 3x8x8 in image_folder:real")
+    np.savez("a.npz", images=np.zeros((30, 4, 8, 4), np.uint8))
+    code, _, err = ganlab("score", "a.npz", "--against", "real", "--metric", "fid", "--features", "pixels")
+    assert code == 2
+    assert err.startswith("a.npz: images of (30, 4, 8, 4) can be read in two layouts: channels first they are 4")
 
 
 @pytest.mark.parametrize(

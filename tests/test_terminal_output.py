@@ -100,7 +100,7 @@ def test_a_pipe_gets_each_line_whole(runs: Path, ganlab: Ganlab, tmp_path: Path)
 @pytest.mark.extended
 @pytest.mark.slow
 def test_no_colour_where_none_is_wanted(runs: Path, tmp_path: Path) -> None:
-    """A terminal is coloured otherwise, so that the test can fail. Bold and dim are no colours."""
+    """A terminal is coloured otherwise, so that the test can fail. Bold and dim are not colours."""
     for arguments in (
         ("plugins", "csv"),
         ("plugins", "--json", "csv"),

@@ -1,4 +1,4 @@
-"""Paths with bytes that are no UTF-8, which Linux allows: every command takes them, or refuses them in one line.
+"""Paths with bytes that are not UTF-8, which Linux allows: every command takes them, or refuses them in one line.
 
 A shell that reads what was printed or written must come to the same path; bash is asked.
 """
@@ -23,7 +23,7 @@ from children import Child
 from ganlab import load_run
 from ganlab.cli import main
 from ganlab.run.run_folder import read_info
-from ganlab.utils.errors import printable
+from ganlab.utils.errors import printable, quote
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import shell_word
 from ganlab.utils.stdio import fail_safe_stream
@@ -102,9 +102,30 @@ def test_plugin_files(table: dict[str, Any], write: Write, ganlab: Ganlab, wedge
         code, out, err = ganlab("run", write(table), "--plugin", odd, "--out", "s", *more)
         assert (code, out) == (2, "")
         assert err.count("\n") == 1
-        assert r"r\xe9.py' is no UTF-8, so that the run's experiment.toml cannot hold it; rename it" in err
+        assert r"r\xe9.py' is not UTF-8, so the run's experiment.toml cannot hold it; rename it" in err
         assert err.startswith("plugins[0]: ")
         assert not Path("s").exists()
+
+
+def test_such_words_on_the_command_line_are_shown_as_bytes(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
+    r"""`\xe9`, as file names are shown, and not Python's `\udce9`; a text of these letters is left as it is."""
+    assert quote([ODD, "\\udce9", f"\\{ODD[1:]}"]) == r"['r\xe9', '\\udce9', '\\\xe9']"
+    file = write(table)
+    for command in (
+        ["plugins", ODD],
+        ["plugins", "--plugin", f"{ODD}.py"],
+        ["new", "loss", ODD],
+        ["new", ODD, "mine"],
+        ["run", file, "--dry-run", "--set", ODD],
+        ["run", file, "--dry-run", "--set", f"loss={ODD}"],
+        ["run", file, "--dry-run", "--set", f"train.steps={ODD}"],
+        ["run", file, "--dry-run", "--plugin", f"{ODD}.py"],
+        ["cache", "--clear", "--kind", ODD],
+    ):
+        code, _, err = ganlab(*command)
+        assert code == 2, command
+        assert r"r\xe9" in err or ODD in err, (command, err)
+        assert "udce9" not in err, (command, err)
 
 
 @pytest.mark.parametrize("key", ["dataset.path", "dataset.test_path", "tracker.0.file"])
@@ -128,7 +149,7 @@ def test_a_sweep_of_a_base_with_such_a_plugin(table: dict[str, Any], write: Writ
     (Path(ODD) / "sweep.toml").write_text('base = "tiny.toml"\n[variants.a]\n[variants.b]\nseed = 1\n')
     code, out, err = ganlab("sweep", Path(ODD) / "sweep.toml", "--out", "s")
     assert (code, out) == (2, "")
-    assert all("is no UTF-8" in line or "same experiment" in line for line in err.splitlines())
+    assert all("is not UTF-8" in line or "same experiment" in line for line in err.splitlines())
     assert not Path("s").exists()
 
 

@@ -15,7 +15,7 @@ from ganlab.cli.completion import (
     complete_with,
 )
 
-Set = Annotated[list[str] | None, Parameter(name="--set", help="KEY=VALUE, any TOML value; can be repeated.")]
+Set = Annotated[list[str] | None, Parameter(name="--set")]
 Device = Literal["auto", "cpu", "cuda"]
 
 CacheKinds = Annotated[list[str] | None, complete_with(complete_cache_kinds)]

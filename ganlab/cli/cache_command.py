@@ -42,7 +42,7 @@ def cache(
     """
     import json as json_
 
-    from ganlab.utils.cache_folder import cache_entries, gigabytes, remove_entry, since
+    from ganlab.utils.cache_folder import cache_entries, remove_entry, since, size_text
     from ganlab.utils.paths import cache_bound, places
 
     for option, value in (("--unused-days", unused_days), ("--larger-gb", larger_gb)):
@@ -71,18 +71,18 @@ def cache(
     else:
         width = max((len(entry.kind) for entry in chosen), default=0)
         for entry in chosen:
-            print(f"{entry.kind:{width}}  {gigabytes(entry.size):>10}  {since(entry.used):>14}  {entry.name}")
-        size = gigabytes(sum(entry.size for entry in chosen))
+            print(f"{entry.kind:{width}}  {size_text(entry.size):>10}  {since(entry.used):>14}  {entry.name}")
+        size = size_text(sum(entry.size for entry in chosen))
         what = "1 entry" if len(chosen) == 1 else f"{len(chosen):,} entries"
         limit = "no bound (GANLAB_CACHE_GB)" if bound is None else f"GANLAB_CACHE_GB = {bound / 1e9:g}"
         did = "removed" if clear else "listed"
         now = total - sum(entry.size for entry in chosen) if clear else total
-        print(f"{did} {what}, {size}; {folder} takes {gigabytes(now)}, {limit}")
+        print(f"{did} {what}, {size}; {folder} takes {size_text(now)}, {limit}")
     if clear and busy:
         print(f"not removed: {len(busy):,} in use or another user's, such as {busy[0].name}", file=sys.stderr)
     if left:
         kinds = " ".join(f"--kind {name}" for name in sorted({entry.kind for entry in left}))
-        size = gigabytes(sum(entry.size for entry in left))
+        size = size_text(sum(entry.size for entry in left))
         print(f"not removed: {size} that cannot be recomputed; add {kinds}", file=sys.stderr)
     return 0
 

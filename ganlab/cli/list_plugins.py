@@ -15,7 +15,7 @@ from ganlab.config.describe import class_description, options_of
 from ganlab.plugin.component import Component, Origin
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins
-from ganlab.utils.errors import UserError, did_you_mean
+from ganlab.utils.errors import UserError, did_you_mean, quote
 
 
 def component_record(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Conso
     if wanted and not found and not failures:
         names = {component.name for kind in KINDS for component in plugins.registry.of_kind(kind)} | set(KINDS)
         raise UserError(
-            f"{wanted!r}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}",
+            f"{quote(wanted)}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}",
             *(f"{failure} (so what it registers is unknown)" for failure in plugins.failures),
         )
     if as_json:

@@ -22,7 +22,7 @@ from ganlab import __version__
 from ganlab.cli import author_commands, cache_command, result_commands, training_commands
 from ganlab.cli.report_error import report_error
 from ganlab.utils.errors import GanlabError, PluginFailed
-from ganlab.utils.signals import ignore_signals_at_exit, keep_exit_code
+from ganlab.utils.signals import ignore_signals_at_exit, keep_exit_code, terminate_as_interrupt
 from ganlab.utils.stdio import fail_safe_stream
 
 ENDED_AT_ONCE = 130
@@ -64,6 +64,7 @@ def main() -> None:
     sys.stdout, sys.stderr = fail_safe_stream(sys.stdout), fail_safe_stream(sys.stderr)
     code = ENDED_AT_ONCE
     with contextlib.suppress(KeyboardInterrupt):  # a second one, while the first is answered
+        terminate_as_interrupt()
         code = call(sys.argv[1:])
     keep_exit_code(code)
     for stream in (sys.stdout, sys.stderr):

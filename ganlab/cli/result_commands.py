@@ -12,9 +12,6 @@ from rich.console import Console
 from ganlab.cli.arguments import DatasetName, Device, FeaturesName, MetricName, MetricNames, Set
 from ganlab.utils.errors import UserError, quote
 
-MOST_IMAGES = 10**16
-"""The highest `--count` of `ganlab sample`; such a number is refused for want of room, and torch can still hold it."""
-
 
 def compare(
     *paths: Path,
@@ -30,7 +27,7 @@ def compare(
     Parameters
     ----------
     paths
-        Sweep folders, run folders, folders of them, or files of `ganlab score --json`.
+        Sweep folders, run folders, folders of them, or files of `ganlab score --json` and `ganlab eval --out`.
     metric
         The metric to compare. Default: the first that the runs recorded.
     baseline
@@ -90,6 +87,8 @@ def evaluate(
         The run folder.
     metric
         A metric of the experiment, or another by name; can be repeated. Default: all of the experiment's.
+    set_
+        KEY=VALUE; can be repeated. metric.0 is the first metric that --metric names: metric.0.features=classifier.
     step
         Which checkpoint. Default: the latest.
     truncation
@@ -128,7 +127,7 @@ def score(
     Parameters
     ----------
     images
-        A folder of images, all of one size, or an .npz file with an array `images`, uint8 (N, H, W, C).
+        A folder of images, all of one size, or an .npz file with an array `images`, uint8 (N, H, W, C) or (N, C, H, W).
     against
         A data set of `ganlab plugins dataset`, or a folder of real images.
     metric
@@ -212,13 +211,11 @@ def sample(
     plugin
         A plugin file to load; can be repeated.
     """
+    from ganlab.evaluation.sampling import check_sampling
     from ganlab.run.load_run import load_run
     from ganlab.run.sample_images import SampleRequest, write_samples
 
-    if not 1 <= count <= MOST_IMAGES:
-        raise UserError(f"--count {count}: expected at least 1 and at most {MOST_IMAGES:,}")
-    if seed < 0:
-        raise UserError(f"--seed {seed}: expected at least 0")
+    check_sampling(count, seed, truncation)
     loaded = load_run(run, step, device, plugins=plugin or [])
     request = SampleRequest(count, seed, interpolate, label, truncation, by_class)
     written = write_samples(loaded, request, out)

@@ -8,6 +8,7 @@ Decisions:
 from __future__ import annotations
 
 import keyword
+import unicodedata
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,7 +25,10 @@ MAX_NAME_LENGTH = 40
 def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
     """Scaffolds a plugin: writes its file and its test; raises UserError with every problem of kind, name and file."""
     test = file.with_name(f"test_{file.name}")
-    if problems := [*_name_problems(kind, name), *_file_problems(file, test)]:
+    problems = _name_problems(kind, name)
+    if not problems or file.stem != name:  # a bad name is not named again as a file's
+        problems += _file_problems(file, test)
+    if problems:
         raise UserError(*problems)
     environment = Environment(
         loader=PackageLoader("ganlab.cli"),
@@ -51,13 +55,28 @@ def _name_problems(kind: str, name: str) -> list[str]:
         problems.append(f"unknown kind {quote(kind)}{did_you_mean(kind, KINDS) or '; there are: ' + ', '.join(KINDS)}")
     if len(name) > MAX_NAME_LENGTH:
         problems.append(f"name {quote(name)}: expected at most {MAX_NAME_LENGTH} characters")
-    elif not name.isidentifier() or not name.isascii() or keyword.iskeyword(name) or not name[0].isalpha():
-        problems.append(f"name {quote(name)}: expected letters, digits and '_', a letter first, no word of Python's")
+    elif not _is_possible(name):
+        near = f"; did you mean {possible!r}?" if (possible := _possible_name(name)) else ""
+        problems.append(
+            f"name {quote(name)}: expected ASCII letters, digits and '_', starting with a letter, and not a keyword of "
+            f"Python{near}"
+        )
     elif kind in KINDS:
         taken = {part.name: part.origin for part in load_plugins().registry.of_kind(kind)}
         if name in taken:
             problems.append(f"name {name!r}: the {kind} {name!r} is already registered by {taken[name]}")
     return problems
+
+
+def _is_possible(name: str) -> bool:
+    return name.isidentifier() and name.isascii() and not keyword.iskeyword(name) and name[0].isalpha()
+
+
+def _possible_name(name: str) -> str | None:
+    """A possible component name that is like a given one: letters without their marks, "_" for "-" and spaces."""
+    letters = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char))
+    near = letters.replace("-", "_").replace(" ", "_").strip("_")
+    return near if near and _is_possible(near) else None
 
 
 def _file_problems(file: Path, test: Path) -> list[str]:

@@ -35,6 +35,8 @@ def run(
     ----------
     experiment
         The experiment file, or with --resume also a run folder.
+    set_
+        KEY=VALUE, any TOML value; can be repeated.
     out
         The run folder, exactly. Default: runs/NAME/TIME-seedSEED.
     resume
@@ -123,6 +125,8 @@ def sweep(
         How many runs at a time.
     launcher
         What starts the runs: a launcher of `ganlab plugins launcher`. Default: the sweep file's, else local.
+    set_
+        KEY=VALUE, any TOML value; can be repeated.
     """
     from ganlab.sweep.launch import launch_runs
     from ganlab.sweep.plan import load_sweep
@@ -163,6 +167,8 @@ def bench(
     ----------
     experiment
         The experiment file.
+    set_
+        KEY=VALUE, any TOML value; can be repeated.
     seconds
         How long the loops are timed, with five rounds at least; timing each plugin in the step takes half as long.
     device

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from ganlab.config.schema import NO_RESULTS
+from ganlab.utils.hashing import sha256
+
+UNCOMPARED = ("seed", *NO_RESULTS)
+"""The options in which runs of one variant may differ."""
 
 
 def differing_options(one: Any, other: Any, at: str = "") -> list[str]:
     """Returns the differences between two experiments: paths of options, without seeds and what changes no result."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
-        compared = {key: path for key, path in paths.items() if path not in ("seed", *NO_RESULTS)}
+        compared = {key: path for key, path in paths.items() if path not in UNCOMPARED}
         return [d for key, path in compared.items() for d in differing_options(one.get(key), other.get(key), path)]
     return [] if one == other else [at]
+
+
+def compared_options_sha256(experiment: Mapping[str, Any]) -> str:
+    """Returns a hash that two experiments share if, and only if, `differing_options` finds none between them."""
+    return sha256(json.dumps(_compared(experiment, ""), sort_keys=True, default=str).encode())
+
+
+def _compared(value: Any, at: str) -> Any:
+    """An experiment's table without the options in which runs of one variant may differ."""
+    if not isinstance(value, Mapping):
+        return value
+    paths = {key: f"{at}.{key}" if at else key for key in value}
+    return {key: _compared(value[key], path) for key, path in paths.items() if path not in UNCOMPARED}

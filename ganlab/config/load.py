@@ -30,21 +30,48 @@ def load_experiment(
     blocked: Iterable[str] = (),
     locate: Callable[[Path], Path] = Path,
     optional: Collection[str] = (),
+    metrics: Iterable[str] = (),
 ) -> tuple[Experiment, Plugins]:
     """Loads an experiment file with `--set` overrides, and all plugins.
 
-    `locate` returns the file to load for a plugin file that the experiment names. Plugins that are missing or fail, and
-    unknown components of the `optional` kinds, are no problem. Raises UserError with a line for every problem.
+    `metrics` are names: the file's metrics are reduced to these, and those that it lacks are added, before `overrides`
+    change them. `locate` returns the file to load for a plugin file that the experiment names. Plugins that are missing
+    or fail, and unknown components of the `optional` kinds, are no problem. Raises UserError with a line for every
+    problem.
     """
+    table, problems = _overridden_table(path, overrides, metrics)
+    return experiment_from_table(table, path, problems, plugin_files, blocked, locate=locate, optional=optional)
+
+
+def name_and_seed(path: Path, overrides: Iterable[str]) -> tuple[str, int]:
+    """Loads an experiment's name and seed, before its plugins are known; raises UserError where they are not valid."""
+    table, problems = _overridden_table(path, overrides)
+    name, seed = table["name"], table.get("seed", 0)
+    if problems or not isinstance(name, str) or not re.fullmatch(NAME, name) or type(seed) is not int:
+        raise UserError(*problems or [f"{path}: its name or its seed is not valid"])
+    return name, seed
+
+
+def _overridden_table(
+    path: Path, overrides: Iterable[str], metrics: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Loads the table of an experiment file, changed by `--metric` and `--set`, and what is wrong with those."""
     table = read_toml(path)
     problems: list[str] = []
+    if wanted := list(dict.fromkeys(metrics)):
+        table["metric"] = _named_metrics(table.get("metric"), wanted)
     for text in overrides:
         try:
             apply_override(table, *parse_override(text))
         except UserError as error:
             problems += error.problems
-    problems += add_name(table, path)
-    return experiment_from_table(table, path, problems, plugin_files, blocked, locate=locate, optional=optional)
+    return table, problems + add_name(table, path)
+
+
+def _named_metrics(own: Any, names: Iterable[str]) -> list[Any]:
+    """On loading a file, its metrics of these names in their order; one that it lacks has its default options."""
+    entries = [entry for entry in own if isinstance(entry, Mapping)] if isinstance(own, list) else []
+    return [entry for name in names for entry in [e for e in entries if e.get("name") == name] or [{"name": name}]]
 
 
 def add_name(table: dict[str, Any], path: Path) -> list[str]:
@@ -74,16 +101,18 @@ def experiment_from_table(
     """Loads an experiment from the table of its file, and all plugins.
 
     `problems` are errors that were found in the file before. `load` replaces `load_plugins`, for a caller with many
-    tables. `locate` and `optional` are those of `load_experiment`. Raises UserError with a line for every problem.
+    tables. `locate` and `optional` are those of `load_experiment`; a file of `plugin_files` is located if it is gone.
+    Raises UserError with a line for every problem.
     """
     problems = list(problems)
     local = table.get("plugins", [])
     written = [file for file in local if isinstance(file, str)][:MOST_VALUES] if isinstance(local, list) else []
     plugin_files = [file.expanduser().resolve() for file in plugin_files]
-    named = []
+    originals: dict[Path, Path] = {}
     for place, file in enumerate(written):
         try:
-            found = locate((path.parent / Path(file).expanduser()).resolve())
+            original = (path.parent / Path(file).expanduser()).resolve()
+            found = locate(original)
             is_given = found.name in {given.name for given in plugin_files}
             if not found.is_file() and (optional or is_given):  # raises where a name is too long
                 continue
@@ -91,9 +120,11 @@ def experiment_from_table(
             reason = error.strerror if isinstance(error, OSError) else one_line(error)
             problems.append(f"{path}: plugins[{place}]: {quote(file)}: {reason}")
         else:
-            named.append(found)
-    named += plugin_files
-    plugins = load(tuple(named), tuple(blocked))
+            originals[found] = original
+    originals |= {file if _is_file_or_invalid(file) else locate(file): file for file in plugin_files}
+    named = tuple(originals)
+    plugins = load(named, tuple(blocked))
+    plugins.originals |= {found: original for found, original in originals.items() if found != original}
     problems += plugins.problems
     if not optional:
         problems += [str(failure) for failure in plugins.failures if failure.origin.file in named]
@@ -109,13 +140,21 @@ def experiment_from_table(
     return experiment, plugins
 
 
+def _is_file_or_invalid(file: Path) -> bool:
+    """Whether a plugin file to load is there, or has a name that no file can have, for which none is kept."""
+    try:
+        return file.is_file()
+    except (OSError, ValueError):
+        return True
+
+
 def convert_experiment(table: Mapping[str, Any], plugins: Plugins, optional: Collection[str] = ()) -> Experiment:
     """Loads an experiment from the table of its file, with plugins loaded before; raises InvalidTable."""
     return read_experiment(table, plugins.registry, optional)
 
 
 def used_plugin_files(experiment: Experiment, plugins: Plugins) -> list[str]:
-    """Returns the plugin files that a loaded experiment's components come from, by absolute path."""
+    """Returns the plugin files that were loaded and that an experiment's components come from, by absolute path."""
     used = TableConverter(plugins.registry).components_in(experiment)
     return sorted({str(part.origin.file) for part in used if part.origin.source == "file"})
 
@@ -128,12 +167,14 @@ def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, A
 def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
     """Writes a loaded experiment as its resolved file: every option, and the plugin files it needs by absolute path.
 
-    Raises UserError for a path with bytes that are no UTF-8: TOML has no way to write them.
+    Where a copy was loaded in place of a file that is gone, the file is named and not the copy. Raises UserError for a
+    path with bytes that are not UTF-8: TOML has no way to write them.
     """
     table = experiment_to_table(experiment, plugins)
-    table["plugins"] = used_plugin_files(experiment, plugins)
+    files = map(Path, used_plugin_files(experiment, plugins))
+    table["plugins"] = sorted(str(plugins.originals.get(file, file)) for file in files)
     problems = [
-        f"{key}: '{printable(text)}' is no UTF-8, so that the run's experiment.toml cannot hold it; rename it"
+        f"{key}: '{printable(text)}' is not UTF-8, so the run's experiment.toml cannot hold it; rename it"
         for key, text in _texts(table, "")
         if printable(text) != text
     ]

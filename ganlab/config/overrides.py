@@ -18,7 +18,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     parts = key.split(".")
-    shown = text if text.isprintable() else repr(text)
+    shown = text if text.isprintable() else quote(text)
     shown = shown if len(shown) <= LONGEST_PATH else f"{shown[:LONGEST_PATH]}…"
     if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
         raise UserError(f"--set {shown}: expected KEY=VALUE, such as train.steps=100")
@@ -68,4 +68,6 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
 def _list_index(items: list[Any], part: str, where: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
         return int(part)
-    raise UserError(f"--set {where}: expected a place in a list of {len(items)}, counted from 0, got {quote(part)}")
+    many = f" of {len(items)}" if items else ""
+    empty = "" if items else ", but the list is empty; fill it, as in [{ name = 'NAME' }]"
+    raise UserError(f"--set {where}: expected a place in a list{many}, counted from 0, got {quote(part)}{empty}")

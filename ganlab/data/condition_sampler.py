@@ -9,6 +9,7 @@ Decisions:
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,10 @@ from torch import Tensor
 from ganlab.data.class_labels import class_names
 from ganlab.data.pixels import condition_as_input
 from ganlab.protocols import Dataset
-from ganlab.utils.errors import UserError, did_you_mean, one_line
+from ganlab.utils.errors import UserError, one_line, printable, quote, whole_number
+
+LONGEST_LIST = 300
+"""The most characters of a list of classes in an error."""
 
 MAX_GRID_ROWS = 32
 """The most classes of a sample grid, one row each."""
@@ -61,8 +65,10 @@ class ConditionSampler:
         """
         count = len(self.counts)
         if not count:
-            raise UserError(f"--label {label}: the networks of this run know no classes")
-        if isinstance(label, str):
+            raise UserError(f"--label {quote(label)}: the networks of this run know no classes")
+        if not isinstance(label, str):
+            label = whole_number("--label", label, -(2**63))
+        else:
             same = [index for index, name in enumerate(self.names) if name == label]
             if len(same) > 1:
                 raise UserError(
@@ -71,12 +77,26 @@ class ConditionSampler:
             if same:
                 return same[0]
             if not re.fullmatch("[0-9]{1,18}", label):
-                near = did_you_mean(label, self.names) or f"; the classes are numbered from 0 to {count - 1}"
-                raise UserError(f"--label {one_line(label, 60)}: no class of this run has that name{near}")
+                raise UserError(
+                    f"--label {one_line(label, 60)}: no class of this run has that name; the classes are "
+                    f"{self._classes_in_words()}{self._nearest_names(label)}"
+                )
             label = int(label)
         if not 0 <= label < count:
-            raise UserError(f"--label {label}: expected one of the {count} classes, 0 to {count - 1}")
+            raise UserError(f"--label {label}: expected one of the {count:,} classes, {self._classes_in_words()}")
         return label
+
+    def _classes_in_words(self) -> str:
+        """The condition sampler's classes for an error: their numbers, and their names where the list is short."""
+        numbers = f"0 to {len(self.counts) - 1}"
+        shown = ", ".join(one_line(printable(name), 40) for name in self.names)
+        return f"{numbers} ({shown})" if self.names and len(shown) <= LONGEST_LIST else numbers
+
+    def _nearest_names(self, label: str) -> str:
+        """For an error: the condition sampler's names of classes that are most similar, in any case of letters."""
+        names = {name.casefold(): name for name in reversed(self.names)}
+        near = difflib.get_close_matches(label.casefold(), list(names), n=3, cutoff=0.55)
+        return f"; did you mean {' or '.join(quote(names[folded]) for folded in near)}?" if near else ""
 
     def of_class(self, label: int | str) -> ConditionSampler:
         """Returns a condition sampler of one class, by number or name. Raises UserError if there is no such class."""

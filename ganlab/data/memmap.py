@@ -202,7 +202,7 @@ _NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryE
 def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
     """Reads the shape of the images to memory-map from an .npy header; leaves the stream at the first pixel."""
     if npy.read_magic(stream) != (1, 0):
-        raise ValueError(f"{path}: is no .npy file of version 1.0")
+        raise ValueError(f"{path}: is not an .npy file of version 1.0")
     try:
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
     except _NO_HEADER as error:

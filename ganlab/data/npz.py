@@ -1,10 +1,15 @@
-"""Reads images from an .npz file, as for `ganlab score`."""
+"""Reads images from an .npz file, as for `ganlab score`, in either layout: which axis is that of channels.
+
+The layout is that in which the images have the reference's shape, or the only one in which they have 1 to 4 channels.
+Where that does not tell the file is refused: images that are read in the wrong layout have a score too.
+"""
 
 from __future__ import annotations
 
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,9 @@ from torch import Tensor
 
 from ganlab.utils.errors import UserError, one_line
 
+CHANNELS = (1, 2, 3, 4)
+"""The numbers of channels that images usually have: grey, grey with alpha, colour, colour with alpha."""
+
 # What numpy and the parsers that it uses raise on a file that is damaged, encrypted or in another format.
 _NO_ARRAYS = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError),
@@ -21,15 +29,15 @@ _NO_ARRAYS = (
 )
 
 
-def read_npz(path: Path, channels: int = 3) -> Tensor:
+def read_npz(path: Path, reference: Sequence[int] | None = None) -> Tensor:
     """Reads the images of an .npz file: its array `images`, or the first, as uint8 (N, C, H, W).
 
-    They are uint8 (N, H, W, C), or (N, C, H, W) if only the second axis can be that of channels: there are 1 or 3 of
-    them, or as many as `channels`. Raises UserError.
+    In the file they are uint8 (N, H, W, C) or (N, C, H, W). `reference` is the shape (C, H, W) of the images that they
+    are to be compared with. Raises UserError, also where the layout cannot be told.
     """
     try:
         if not zipfile.is_zipfile(path) and path.is_file():
-            raise UserError(f"{path}: is no whole .npz file; write one with numpy.savez")
+            raise UserError(f"{path}: is not a whole .npz file; write one with numpy.savez")
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays)
             if not names:
@@ -40,19 +48,38 @@ def read_npz(path: Path, channels: int = 3) -> Tensor:
         raise UserError(f"{path}: no such file") from None
     except _NO_ARRAYS as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
-    if not isinstance(array, np.ndarray):  # what lies in the archive is no .npy file
-        raise UserError(f"{path}: {one_line(name, 60)} is no array; write the file with numpy.savez")
+    if not isinstance(array, np.ndarray):  # what lies in the archive is not an .npy file
+        raise UserError(f"{path}: {one_line(name, 60)} is not an array; write the file with numpy.savez")
     if array.dtype != np.uint8 or array.ndim != 4:
         values = _range_of(array)
         raise UserError(
             f"{path}: {name} is {array.dtype} {array.shape}{values}; wanted uint8, 0 to 255, (N, height, width, "
             "channels) or (N, channels, height, width)"
         )
-    images = torch.from_numpy(array)
-    known = {1, 3, channels}
-    if array.shape[1] in known and array.shape[3] not in known:
-        return images.contiguous()
-    return images.permute(0, 3, 1, 2).contiguous()
+    last = torch.from_numpy(array).permute(0, 3, 1, 2)
+    first = torch.from_numpy(array)
+    return (first if _is_channels_first(path, array.shape, reference) else last).contiguous()
+
+
+def _is_channels_first(path: Path, shape: Sequence[int], reference: Sequence[int] | None) -> bool:
+    """Whether images of this shape in an .npz file are (N, C, H, W), and not (N, H, W, C); UserError if unknown."""
+    first, last = tuple(shape[1:]), (shape[3], *shape[1:3])
+    if first == last == (1, 1, 1):
+        return True
+    wanted = None if reference is None else tuple(reference)
+    for is_likely in (lambda images: images == wanted, lambda images: images[0] in CHANNELS):
+        if is_likely(first) != is_likely(last):
+            return is_likely(first)
+    ways = ", ".join(
+        f"{name} {channels} channels of {height}x{width}"
+        for name, (channels, height, width) in (("channels first they are", first), ("channels last", last))
+    )
+    instead = "" if wanted is None or wanted == first else f", wanted {wanted[0]} of {wanted[1]}x{wanted[2]}"
+    as_array = "" if first == last else "as (N, height, width, channels) of the wanted shape, or "
+    raise UserError(
+        f"{path}: images of {tuple(shape)} can be read in two layouts: {ways}{instead}; write them {as_array}"
+        "as PNG files into a folder"
+    )
 
 
 def _range_of(array: np.ndarray[Any, Any]) -> str:

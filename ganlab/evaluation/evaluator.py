@@ -84,6 +84,10 @@ class Evaluator:
             self._splits[split] = build_dataset(self._config, self.places, split, progress)
         return self._splits[split]
 
+    def loaded(self, split: str) -> Dataset | None:
+        """The evaluator's data set if it has been needed so far."""
+        return self._splits.get(split)
+
     def prepare(self, metric: Metric, progress: Progress = no_progress) -> None:
         """The evaluator prepares a metric, which loads what it needs or raises ComponentError before training."""
         if hasattr(metric, "prepare"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
+import sys
 
 import torch
 from torch import Tensor
 
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import UserError, quote
 
 
 def latents(count: int, latent_dim: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
@@ -28,5 +30,9 @@ def latents(count: int, latent_dim: int, generator: torch.Generator, truncation:
 
 def check_truncation(truncation: float | None) -> None:
     """Checks the truncation of latents (`--truncation`): UserError unless it is a finite number above 0."""
-    if truncation is not None and not 0 < truncation < math.inf:
-        raise UserError(f"--truncation {truncation:g}: expected a finite number above 0, such as 0.5")
+    if truncation is None:
+        return
+    is_number = isinstance(truncation, numbers.Real) and not isinstance(truncation, bool)
+    if not is_number or not 0 < truncation < sys.float_info.max:
+        shown = f"{truncation:g}" if isinstance(truncation, float) else quote(truncation)
+        raise UserError(f"--truncation {shown}: expected a finite number above 0, such as 0.5")

@@ -9,13 +9,25 @@ from torch import Tensor, nn
 
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import to_uint8
+from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.nn.modes import eval_mode
+from ganlab.utils.errors import whole_number
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
 
 BATCH = 128
 """Images generated at a time. Not an option: in eval mode an image does not depend on its batch."""
+
+
+MOST_IMAGES = 10**16
+"""The highest number of images to sample: torch can still hold it, and no disk has room for as many."""
+
+
+def check_sampling(count: int, seed: int, truncation: float | None) -> tuple[int, int]:
+    """Checks a request for samples, and returns count and seed as numbers of Python. Raises UserError."""
+    check_truncation(truncation)
+    return whole_number("--count", count, 1, MOST_IMAGES), whole_number("--seed", seed, 0)
 
 
 def generate_images(

@@ -150,11 +150,11 @@ def _load_images(
         except InvalidTable as error:
             raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
     elif path.suffix == ".npz":
-        images = read_npz(path, channels)
+        images = read_npz(path, (channels, height, width))
     else:
         raise UserError(f"{path}: expected a folder of images or an .npz file")
     if len(images) < 2:
-        raise UserError(f"{path}: {len(images)} images; a score needs at least 2")
+        raise UserError(f"{path}: a score needs at least 2 images, and this has {len(images)}")
     if tuple(images.shape[1:]) != (channels, height, width):
         own, its = ("x".join(map(str, shape[1:])) for shape in (images.shape, reference.images.shape))
         advice = _advice(images.shape, reference, chosen, registry)

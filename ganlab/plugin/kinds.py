@@ -11,7 +11,7 @@ from ganlab import protocols
 class Kind:
     """A kind of component: its table in the experiment file, its hook, and the members that its protocol requires.
 
-    `flags` are optional class attributes that hold True or False and are no options.
+    `flags` are optional class attributes that hold True or False and are not options.
     """
 
     table: str

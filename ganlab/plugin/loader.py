@@ -33,7 +33,7 @@ from ganlab.plugin.failures import CatchPluginErrors, PluginFailure, describe_er
 from ganlab.plugin.hook_checks import find_hooks
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import RegistrationError, Registry
-from ganlab.utils.errors import did_you_mean, quote
+from ganlab.utils.errors import did_you_mean, printable, quote
 
 BUNDLED = "ganlab_plugins"
 ENTRY_POINT_GROUP = "ganlab"
@@ -44,12 +44,14 @@ class Plugins:
     """The loaded plugins of one command: the pluggy manager, the registry of components, and plugins that failed.
 
     `problems` are mistakes in the command's options: a plugin file that does not exist, an unknown name to block.
+    `originals` are plugin files that are gone, by the copy that was loaded in place of each.
     """
 
     registry: Registry = field(factory=Registry)
     failures: list[PluginFailure] = field(factory=list)
     problems: list[str] = field(factory=list)
     origins: dict[str, Origin] = field(factory=dict)
+    originals: dict[Path, Path] = field(factory=dict)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
     def __deepcopy__(self, memo: object) -> Plugins:
@@ -82,11 +84,12 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     plugins = Plugins()
     files = [file.expanduser().resolve() for file in files]
     plugins.problems += [
-        f"plugin file {str(file)!r}: {'a folder; expected a Python file' if file.is_dir() else 'no such file'}"
+        f"plugin file '{printable(file)}': "
+        + ("a folder; expected a Python file" if os.path.isdir(file) else "no such file")
         for file in files
-        if not file.is_file()
+        if not os.path.isfile(file)  # which is False, and raises nothing, for a name that is too long
     ]
-    files = [file for file in files if file.is_file()]
+    files = [file for file in files if os.path.isfile(file)]
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
     seen: set[str] = set()

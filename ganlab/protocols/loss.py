@@ -50,7 +50,7 @@ class LossWrapper(Protocol):
 
 
 def generator_uses_real(loss: Loss) -> bool:
-    """A loss's protocol: its `generator_uses_real`, True where absent; raises `ComponentError` if it is no bool."""
+    """A loss's protocol: its `generator_uses_real`, True where absent; raises `ComponentError` if it is not a bool."""
     declared = getattr(loss, "generator_uses_real", True)
     if not isinstance(declared, bool):
         raise ComponentError(f"generator_uses_real is {one_line(repr(declared), 60)}; expected True or False")

@@ -66,7 +66,7 @@ def latent_dim_of(generator: nn.Module) -> int:
 
 
 def batch_independent(discriminator: nn.Module) -> bool:
-    """A network's protocol: its `batch_independent`, False where absent; raises `ComponentError` if it is no bool."""
+    """A network's protocol: its `batch_independent`, False where absent; `ComponentError` if it is not a bool."""
     declared = getattr(discriminator, "batch_independent", False)
     if not isinstance(declared, bool):
         raise ComponentError(f"batch_independent is {one_line(repr(declared), 60)}; expected True or False")

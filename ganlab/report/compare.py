@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ganlab.config.differing_options import differing_options
+from ganlab.config.differing_options import compared_options_sha256, differing_options
 from ganlab.report.collect_runs import ComparedRun
 from ganlab.report.statistics import Estimate, holm_verdicts, mean_with_interval, p_value, paired_difference
 from ganlab.utils.errors import UserError, did_you_mean, printable
@@ -51,7 +51,10 @@ class ComparisonRow:
 
 @frozen
 class ComparisonTable:
-    """A comparison table of one metric under one score protocol: rows, best first; `given` names the score files."""
+    """A comparison table of one metric under one score protocol: rows, best first.
+
+    `given` names the rows of files of `ganlab score`, `scored` those of `ganlab eval --out`, with the files.
+    """
 
     metric: str
     better: str | None
@@ -59,6 +62,7 @@ class ComparisonTable:
     floor: Mapping[str, Any] | None
     baseline: str
     given: tuple[str, ...]
+    scored: tuple[str, ...]
     rows: tuple[ComparisonRow, ...]
 
 
@@ -75,6 +79,9 @@ def comparison_tables(
     if metric not in names:
         near = did_you_mean(metric, names) or f"; there are {', '.join(names)}"
         raise UserError(f"--metric {metric}: no run has it{near}")
+    # A run that has no such score, and is given with a file of `ganlab eval --out` that has it, has the file's row.
+    scored = {(e.scores["experiment_sha256"], e.seed) for e in entries if e.scores and e.curve(metric)}
+    entries = [e for e in entries if e.curve(metric) or (compared_options_sha256(e.experiment), e.seed) not in scored]
     without = [e for e in entries if e.status == "finished" and not e.curve(metric)]
     if without:
         raise UserError(*(f"{entry.path}: finished without {metric!r}" for entry in without))
@@ -161,7 +168,8 @@ def _build_table(entries: Sequence[ComparedRun], metric: str, baseline: str) -> 
     rows.sort(key=lambda row: (not math.isfinite(row.final.mean), sign * row.final.mean, row.variant))
     floor = next((curve[-1]["floor"] for curve in curves if curve and "floor" in curve[-1]), None)
     names = tuple(entry.variant for entry in given)
-    return ComparisonTable(metric, better, last["protocol"], floor, baseline, names, tuple(rows))
+    scored = tuple(f"{entry.variant} ({printable(entry.path)})" for entry in entries if entry.scores)
+    return ComparisonTable(metric, better, last["protocol"], floor, baseline, names, scored, tuple(rows))
 
 
 def _final_values(entries: Iterable[ComparedRun], metric: str) -> dict[int | None, float]:

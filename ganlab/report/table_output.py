@@ -149,7 +149,9 @@ def table_notes(table: ComparisonTable) -> list[str]:
         )
         lines.append(f"floor, what real images score: {floor}")
     if table.given:
-        lines.append(f"given images, whose weights made them is not known: {', '.join(table.given)}")
+        lines.append(f"whether EMA or plain weights generated these images is not recorded: {', '.join(table.given)}")
+    if table.scored:
+        lines.append(f"checkpoints of runs, scored by `ganlab eval --out`: {', '.join(table.scored)}")
     if any(row.final.count < 2 for row in table.rows):
         lines.append("one seed or none: no interval is possible, so nothing can be told; add seeds")
     if "cifar10-jpeg" in str(table.protocol):

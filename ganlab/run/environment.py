@@ -12,6 +12,7 @@ import torch
 from ganlab import __version__
 from ganlab.config.converter import TableConverter
 from ganlab.config.schema import Experiment
+from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Dataset
 from ganlab.training.loop import Training
@@ -33,6 +34,12 @@ def processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def _origin_record(origin: Origin, plugins: Plugins) -> dict[str, str]:
+    """The run environment's entry for a component's plugin: where it is from, with the hash of its file."""
+    original = plugins.originals.get(origin.file) if origin.file else None
+    return origin.record() | ({"file": str(original)} if original else {})
+
+
 def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device = training.game.device
@@ -44,7 +51,7 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
-        "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
+        "components": {f"{part.kind}.{part.name}": _origin_record(part.origin, plugins) for part in used},
         "dataset": _dataset_record(training.dataset),
         **({"streams_data": streams} if streams else {}),
     }

@@ -5,6 +5,7 @@ The copies are `plugins/HASH/NAME.py`, so that a run that was resumed with a cha
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,8 +14,11 @@ from typing import Any
 
 from ganlab.config.load import used_plugin_files
 from ganlab.config.schema import Experiment
-from ganlab.plugin.loader import Plugins
+from ganlab.config.toml import read_toml
+from ganlab.plugin.loader import Plugins, plugin_sources
+from ganlab.run.request import RunRequest
 from ganlab.run.run_folder import RunFolder
+from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.utils.hashing import file_sha256, sha256
 
@@ -28,6 +32,25 @@ def keep_plugins(folder: RunFolder, experiment: Experiment, plugins: Plugins) ->
         copy = folder.path / "plugins" / sha256(content)[:16] / file.name
         if not copy.is_file():
             write_whole(copy, content)
+
+
+def other_plugin_files(run: Path, request: RunRequest, locate: Callable[[Path], Path]) -> list[Path]:
+    """The plugin files of a run to resume, kept or still there, whose plugins the request does not load.
+
+    They were given by `--plugin` or GANLAB_PLUGINS, or named in the experiment's file, when the run began.
+    """
+    with contextlib.suppress(UserError):  # which is reported when the files are loaded
+        used, named = (_plugin_files(file) for file in (run / "experiment.toml", request.experiment))
+        loaded = {file.stem for file in (*named, *request.plugin_files)}
+        loaded |= {*request.blocked, *(origin.plugin for origin, _ in plugin_sources(()))}
+        return [file for file in used if file.stem not in loaded and locate(file).is_file()]
+    return []
+
+
+def _plugin_files(experiment: Path) -> list[Path]:
+    """The plugin files, kept or not, that an experiment's file names."""
+    files = read_toml(experiment).get("plugins")
+    return [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
 
 
 def kept_plugin_finder(run: Path, info: Mapping[str, Any], instead_of_changed: bool) -> Callable[[Path], Path]:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
-from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import NetworkSampler
-from ganlab.evaluation.sampling import sample
+from ganlab.evaluation.sampling import check_sampling, sample
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
@@ -30,7 +29,7 @@ from ganlab.training.build import build_network
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.training.state import ema_part
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import UserError, one_line
+from ganlab.utils.errors import UserError, one_line, quote, whole_number
 from ganlab.utils.paths import places
 
 NEEDED_TO_SAMPLE = ("game",)
@@ -82,7 +81,8 @@ class Run:
 
         `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
         the normal distribution of latents is cut off: the smaller, the more alike the images. Raises UserError where
-        the run has no such class, for a truncation that is not above 0, or for a count below 1.
+        the run has no such class, for a truncation that is not above 0, a count that is not above 0 or too large for
+        memory, and a seed below 0.
         """
         return self.sample_with_condition(count, seed, label, truncation)[0]
 
@@ -90,15 +90,13 @@ class Run:
         self, count: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, or None."""
-        check_truncation(truncation)
-        if count < 1:
-            raise UserError(f"--count {count}: expected at least 1")
+        count, seed = check_sampling(count, seed, truncation)
         conditions = self.conditions if label is None else self.conditions.of_class(label)
         images = drawn = None
         done = 0
         for part, condition in sample(self.sampler, count, seed, self.device, conditions, truncation=truncation):
             if images is None:  # made once, since parts that are put together at the end take the memory twice
-                images = torch.empty(count, *part.shape[1:], dtype=part.dtype)
+                images = _empty_images(count, part)
                 drawn = None if condition is None else condition.new_empty(count, *condition.shape[1:])
             images[done : done + len(part)] = part
             if drawn is not None and condition is not None:
@@ -125,6 +123,18 @@ class Run:
         return _load_pickled, (arguments, {name: net.state_dict() for name, net in self.networks.items()})
 
 
+def _empty_images(count: int, like: Tensor) -> Tensor:
+    """Makes room for all samples of a run that `load_run` read; UserError where that is more than the memory."""
+    try:
+        return torch.empty(count, *like.shape[1:], dtype=like.dtype)
+    except RuntimeError:
+        size = count * like[0].numel() / 2**30
+        raise UserError(
+            f"--count {count:,}: {size:,.0f} GiB of images do not fit into memory; `ganlab sample` writes any number "
+            "of images to a folder or an .npz file"
+        ) from None
+
+
 def _load_pickled(arguments: tuple[Any, ...], weights: dict[str, dict[str, Tensor]]) -> Run:
     """Loads a run that was pickled from its folder, with the weights that it had."""
     run = load_run(*arguments)
@@ -144,9 +154,12 @@ def load_run(
 
     `plugins` are plugin files to load besides those that the run names. A plugin file that is gone is replaced by the
     copy in the run folder. Components that samples do not need may be missing: the experiment has a `MissingComponent`
-    for each, and `networks` lacks their networks. Raises UserError where the folder is no run or has no checkpoint of
-    that step.
+    for each, and `networks` lacks their networks. Raises UserError where the folder is not a run, or has no checkpoint
+    of that step.
     """
+    for name, given in (("overrides", overrides), ("plugins", plugins)):
+        if isinstance(given, (str, bytes, Path)):  # whose letters would be taken one by one
+            raise UserError(f"load_run: {name}: expected a list, got {quote(given)}; write [{quote(given)}]")
     return load_run_for(NEEDED_TO_SAMPLE, Path(path), step, device, overrides, map(Path, plugins))
 
 
@@ -157,14 +170,18 @@ def load_run_for(
     device: str,
     overrides: Iterable[str] = (),
     plugin_files: Iterable[Path] = (),
+    metrics: Iterable[str] = (),
 ) -> Run:
-    """As `load_run`, for a command that needs the components of these kinds, and the data set for its conditions."""
+    """As `load_run`, for a command that needs the components of these kinds, and the data set for its conditions.
+
+    `metrics` are names of those that the experiment is to have, where any are given.
+    """
     overrides, plugin_files = tuple(overrides), tuple(plugin_files)
     info = read_info(path)
     saved = list_checkpoints(path / "checkpoints")
     if not saved:
         raise UserError(f"{path}: this run has no checkpoint yet")
-    step = max(saved) if step is None else step
+    step = max(saved) if step is None else whole_number("--step", step, 0)
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
@@ -174,7 +191,7 @@ def load_run_for(
 
     def load(optional: Collection[str]) -> tuple[Experiment, Plugins]:
         file = path / "experiment.toml"
-        return load_experiment(file, overrides, plugin_files, locate=locate, optional=optional)
+        return load_experiment(file, overrides, plugin_files, (), locate, optional, metrics)
 
     try:
         experiment, plugins = load(optional)
@@ -185,7 +202,7 @@ def load_run_for(
             needed |= lacking
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
-        raise UserError(*error.problems, *_missing_components(info, needed)) from None
+        raise UserError(*error.problems, *missing_components(info, needed)) from None
     images = ImageSpec(**info["images"])
     networks = {name: build_network(rules.network(name), images) for name in configs if name not in missing}
     sampled = rules.sampler.networks
@@ -247,7 +264,7 @@ def _without_condition(
     return ((*inputs, None), named) if len(inputs) == 1 and not named else (inputs, named)
 
 
-def _missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str]:
+def missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str]:
     """Of a run that `load_run` refuses: the components of these kinds whose plugins are missing, and their origins."""
     registry = load_plugins().registry
     missing = []

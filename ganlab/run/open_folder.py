@@ -36,13 +36,20 @@ def choose_folder(request: RunRequest, experiment: Experiment) -> Path:
         return next(path for path in _numbered_paths(base) if not path.exists())
     if (request.experiment.parent / "run.json").is_file():
         return request.experiment.parent
-    for path in sorted((Path("runs") / experiment.name).glob("*/run.json"), reverse=True):
-        if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{experiment.seed}"):
-            return path.parent
+    if latest := latest_unfinished(experiment.name, experiment.seed):
+        return latest
     raise UserError(
         f"--resume: no unfinished run of {experiment.name!r} with seed {experiment.seed} in "
         f"{Path('runs') / experiment.name}; name its folder with --out"
     )
+
+
+def latest_unfinished(name: str, seed: int) -> Path | None:
+    """The run folder to open where a resume names none: the latest unfinished one of this name and seed in `runs/`."""
+    for path in sorted((Path("runs") / name).glob("*/run.json"), reverse=True):
+        if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{seed}"):
+            return path.parent
+    return None
 
 
 def _numbered_paths(base: Path) -> Iterable[Path]:
@@ -79,8 +86,11 @@ def open_folder(folder: RunFolder, request: RunRequest, training: Training) -> N
     """
     must_be_new = request.out is None and not request.resume
     folder.path = Path(distributed.broadcast_json(lambda: str(_make_run_folder(folder.path, must_be_new))))
-    if not folder.writes:
-        return
+    distributed.broadcast_json(lambda: _lock_folder(folder, request, training))
+
+
+def _lock_folder(folder: RunFolder, request: RunRequest, training: Training) -> None:
+    """Locks the folder to open, in the process that writes, and checks that a checkpoint fits."""
     try:
         folder.lock()
         # Another process may have had the folder between the first look and the lock.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ from typing import Any
 import attrs
 from rich.console import Console
 
-from ganlab.config.converter import InvalidTable, TableConverter
+from ganlab.config.differing_options import compared_options_sha256
+from ganlab.config.toml import read_toml
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
+from ganlab.plugin.component import MissingComponent
 from ganlab.protocols import Metric
-from ganlab.run.load_run import Run, load_run_for
+from ganlab.run.load_run import Run, load_run_for, missing_components
 from ganlab.run.records import to_json
-from ganlab.run.run_folder import RunFolder
+from ganlab.run.run_folder import RunFolder, variant_of
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
@@ -28,13 +30,13 @@ from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.viz.progress import PlainView, progress_bar
 
-NEEDED_TO_SCORE = ("game", "dataset", "metric", "features")
-"""The kinds of components that the scores of a run depend on, when it is rescored."""
+NEEDED_TO_SCORE = ("game", "dataset", "features")
+"""The kinds of components that every score of a run depends on, when it is rescored; the metrics are looked up then."""
 
 
 def rescore(
     path: Path,
-    names: Sequence[str],
+    names: Collection[str],
     step: int | None,
     overrides: Iterable[str],
     device: str,
@@ -45,12 +47,13 @@ def rescore(
 ) -> list[dict[str, Any]]:
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
-    With `out` they are written to that file instead, as JSON, and the run folder is only read. `truncation` is the
+    With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
+    `truncation` is the
     distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
     classes. `plugin_files` are loaded besides those that the run names.
     """
     check_truncation(truncation)
-    run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files)
+    run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files, names)
     metrics = _chosen_metrics(run, names)
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
@@ -77,12 +80,24 @@ def rescore(
             records = run_metrics_with_progress(whole, metrics, str(run.path))
         if distributed.rank() != 0:
             return []
+        _say_if_images_differ(run, evaluator)
         records = [{"step": run.step, **record} for record in records]
         for record in records:
             folder.append("metrics.jsonl", {"eval": True, **record})
         if out is not None:
-            write_whole(out, json.dumps(to_json(records), indent=2) + "\n")
+            write_whole(out, json.dumps(to_json([{"run": _scored_run(run), **r} for r in records]), indent=2) + "\n")
         return records
+
+
+def _scored_run(run: Run) -> dict[str, Any]:
+    """What a file of `ganlab eval --out` says of the run and the checkpoint that were rescored."""
+    return {
+        "name": run.info["name"],
+        "variant": variant_of(run.path, run.info),
+        "seed": run.info["seed"],
+        "step": run.step,
+        "experiment_sha256": compared_options_sha256(read_toml(run.path / "experiment.toml")),
+    }
 
 
 @contextmanager
@@ -101,21 +116,32 @@ def _locked_by_writer(folder: RunFolder) -> Iterator[RunFolder]:
         folder.unlock()
 
 
-def _chosen_metrics(run: Run, names: Sequence[str]) -> list[tuple[str, str, Metric]]:
-    """The metrics to rescore with, each with name and suffix: those of the experiment, or those named by --metric."""
-    own = named_metrics(run.plugins.registry, run.experiment.metric)
-    if not names:
-        if not own:
-            raise UserError(f"{run.path}: its experiment has no metric; name one with --metric")
-        return own
-    chosen: list[tuple[str, str, Metric]] = []
-    for name in dict.fromkeys(names):
-        mine = [entry for entry in own if entry[0] == name]
-        try:
-            chosen += mine or [(name, "", TableConverter(run.plugins.registry).component("metric", name))]
-        except InvalidTable as error:
-            raise UserError(*(f"--metric {name}: {problem.message}" for problem in error.problems)) from None
-    return chosen
+def _say_if_images_differ(run: Run, evaluator: Evaluator) -> None:
+    """Says that a run was rescored against other images than those that it was trained on."""
+    before = run.info.get("dataset")
+    had = before if isinstance(before, dict) else {}
+    now = evaluator.loaded("train")
+    if now is not None and had.get("fingerprint") not in (None, now.fingerprint):
+        PlainView(Console(stderr=True)).line(
+            f"{run.path}: the images are not those that it was trained on: {had.get('name')} with {had.get('count')} "
+            f"images then, {now.name} with {len(now.images)} now"
+        )
+
+
+def _chosen_metrics(run: Run, names: Collection[str]) -> list[tuple[str, str, Metric]]:
+    """The metrics to rescore with, each with name and suffix: those of the experiment, which --metric has reduced."""
+    metrics, registry = run.experiment.metric, run.plugins.registry
+    if not metrics:
+        raise UserError(f"{run.path}: its experiment has no metric; name one with --metric")
+    for index, metric in enumerate(metrics):
+        if isinstance(metric, MissingComponent):
+            where = f"--metric {metric.name}" if metric.name in names else f"{run.path}: metric[{index}]"
+            try:
+                registry.find("metric", metric.name)
+            except UserError as error:
+                lines = (f"{where}: {line}" for line in error.problems)
+                raise UserError(*lines, *missing_components(run.info, {"metric"})) from None
+    return named_metrics(registry, metrics)
 
 
 def _score_each_class(

@@ -25,6 +25,9 @@ from ganlab.run.records import read_records, record_line, to_json, truncate_to_w
 from ganlab.utils.errors import UserError, did_you_mean, one_line
 from ganlab.utils.files import raise_cannot_write, remove_path, write_whole
 
+SWEEP_FILE = "sweep.json"
+"""The file of a sweep's folder, whose run folders are VARIANT/seed-N in it."""
+
 HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
 """Temporary names of files in a run folder while they are written."""
 
@@ -96,7 +99,7 @@ class RunFolder:
             return
         for folder in (self.checkpoints, self.plots, self.samples, self.plugins):
             if folder.exists() and not folder.is_dir():
-                raise UserError(f"{folder}: is no folder; remove it")
+                raise UserError(f"{folder}: is not a folder; remove it")
         if links := [item for item in self._items() if item.is_symlink()]:
             raise UserError(f"{links[0]}: is a link; a run's files lie in its own folder")
         self._lock = filelock.FileLock(str(self.path / ".lock"))
@@ -148,6 +151,12 @@ class RunFolder:
             write_whole(self.path / file, "".join(map(record_line, kept)))
 
 
+def variant_of(path: Path, info: Mapping[str, Any]) -> str:
+    """The variant that a run folder is of: that of its sweep, or the experiment's name. `info` is run.json."""
+    folder = path.resolve()
+    return folder.parent.name if (folder.parent.parent / SWEEP_FILE).is_file() else str(info["name"])
+
+
 def is_unstarted(path: Path) -> bool:
     """Whether a run folder is unstarted: empty, or with what a run left that was killed early."""
     names = {item.name for item in path.iterdir() if not HALF_WRITTEN.fullmatch(item.name)}
@@ -162,7 +171,7 @@ NEEDED: dict[str, type] = {"status": str, "name": str, "seed": int, "images": di
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Reads run.json of a run folder; raises UserError where the folder is no run, or run.json is damaged."""
+    """Reads run.json of a run folder; raises UserError where the folder is not a run, or run.json is damaged."""
     file = path / "run.json"
     if not file.is_file():
         siblings = {p.name for p in path.parent.iterdir()} - {path.name} if path.parent.is_dir() else set()

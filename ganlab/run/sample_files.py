@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ganlab.utils.errors import UserError, quote
+from ganlab.utils.errors import CannotWrite, UserError, quote
 from ganlab.utils.files import check_room, flush_folder, raise_cannot_write, whole_file, write_whole
 from ganlab.viz.image_grid import encode_pixels
 
@@ -72,7 +72,8 @@ class SampleFolder:
     def write(self, inputs: Inputs, generate: Generate, progress: Progress) -> int:
         """Writes a folder's sample files, and returns how many were there before.
 
-        Raises UserError for a folder that holds anything else, and CannotWrite where the files do not fit on its disk.
+        Raises UserError for a folder that holds anything else, or on whose disk the files will not fit, and CannotWrite
+        where one cannot be written.
         """
         resumed, begun = self.is_begun(), False
         done = kept = 0
@@ -90,18 +91,19 @@ class SampleFolder:
                     if not begun:
                         begun = True
                         self._begin([encode_pixels(pixels[index]) for index in missing], self.count - done)
+                    self._make_folders(files[index] for index in missing)
                     # Waited for, since torch's threads would take the processors from these.
                     parts = [missing[first::threads] for first in range(threads)]
                     deque(pool.map(partial(_write_pictures, pixels, files), parts), maxlen=0)
+                self._folders.update(map(os.path.dirname, files))  # an interrupted command did not flush them
                 done += len(files)
                 if done < self.count:
                     progress("images", done, self.count)
         finally:
             pool.shutdown(cancel_futures=True)
         with raise_cannot_write(self.path, 0):
-            for folder in self._folders:
+            for folder in self._folders | {str(self.path)}:
                 flush_folder(Path(folder))
-            flush_folder(self.path)
         return kept
 
     def is_begun(self) -> bool:
@@ -137,14 +139,25 @@ class SampleFolder:
         return [os.path.join(self.path, of, f"{name}.png") for name, of in zip(names, classes, strict=True)]
 
     def _begin(self, encoded: Sequence[bytes], left: int) -> None:
-        """Makes the folders, if as many sample files as are left, of the size of the first, fit on the disk."""
+        """Makes the folder, if as many sample files as are left, of the size of the first, fit on the disk."""
         whole = [-(-len(data) // _BLOCK) * _BLOCK for data in encoded]
-        check_room(self.path, sum(whole) * left // len(whole), left)
+        _refuse_without_room(self.path, sum(whole) * left // len(whole), self.count, left)
         write_whole(self.path / ABOUT, json.dumps(dict(self.about), indent=2) + "\n")
+
+    def _make_folders(self, files: Iterable[str]) -> None:
+        """Makes the folders that these sample files lie in: of classes without an image there is none."""
         with raise_cannot_write(self.path, 0):
-            for name in self.classes if self.by_class else ():
-                os.makedirs(self.path / name, exist_ok=True)
-                self._folders.add(os.path.join(self.path, name))
+            for folder in {os.path.dirname(file) for file in files} - self._folders:
+                os.makedirs(folder, exist_ok=True)
+                self._folders.add(folder)
+
+
+def _refuse_without_room(path: Path, size: int, count: int, files: int = 1) -> None:
+    """Raises UserError if `files` sample files of `size` bytes together, of `count` images, do not fit on the disk."""
+    try:
+        check_room(path, size, files)
+    except CannotWrite as error:
+        raise UserError(f"--count {count}: {error}") from None
 
 
 _BLOCK = 4096
@@ -214,13 +227,13 @@ def write_npz(
 ) -> None:
     """Writes sample images as an .npz file: `images` uint8 (count, H, W, C), and `labels` int64 (count,) of classes.
 
-    `classes`, if there are names, are the names of the classes by label. Raises CannotWrite where the file does not fit
-    on its disk; then nothing is written.
+    `classes`, if there are names, are the names of the classes by label. Raises UserError where the file will not fit
+    on its disk, and CannotWrite where it does not; then nothing is written.
     """
     first, condition = next(batches := _batches(inputs, generate))
     labelled = condition is not None and condition.ndim == 1
     size = len(zlib.compress(first.data)) * count // len(first)
-    check_room(path, size)
+    _refuse_without_room(path, size, count)
     with (
         whole_file(path, size) as stream,
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,

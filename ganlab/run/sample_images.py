@@ -19,14 +19,18 @@ from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
 from ganlab.run.load_run import Run
 from ganlab.run.sample_files import SampleFolder, file_names_of_classes, tensor_record, write_npz
-from ganlab.utils.errors import Interrupted, UserError, quote
+from ganlab.utils.errors import Interrupted, UserError, counted, quote
 from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.rng import derived_seed
+from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.image_grid import PNG_CHANNELS, POINT, grid_size, save_grid
 from ganlab.viz.progress import progress_bar
 
 WALK = 8
 """The number of images in a row of `ganlab sample --interpolate`."""
+
+FILES = (".png", ".npz")
+"""The suffixes of files of samples; a folder has none."""
 
 MOST_POINTS = 1_000_000
 """The most points of a scatter plot of samples."""
@@ -52,9 +56,22 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     """Writes a run's sample images to `out`, for `ganlab sample`; returns how many and which, in words.
 
     `out` is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
-    classes, a grid has a row for each, with its share of the count.
+    classes, a grid has a row for each, with its share of the count. Raises Interrupted where the user, SIGINT or
+    SIGTERM ends it. Only for the main thread.
     """
     _check_out(run, request, out)
+    try:
+        with signals_as_keyboard_interrupt():
+            return _write_images(run, request, out)
+    except KeyboardInterrupt:
+        count = counted(request.count, "image")
+        is_file = out.suffix in FILES
+        said = "nothing is written" if is_file else f"not all of {count} are written"
+        raise Interrupted(f"{out}: {said}; the same command {'starts again' if is_file else 'goes on'}") from None
+
+
+def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
+    """Writes sample images, for `write_samples`."""
     check_truncation(request.truncation)
     label = None if request.label is None else run.conditions.label_of(request.label)
     conditions = run.conditions if label is None else run.conditions.of_class(label)
@@ -71,21 +88,20 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     with progress_bar() as progress_of:
         if out.suffix == ".npz":
             write_npz(out, count, inputs, generate, run.conditions.names, progress_of(str(out)))
-            return f"{count:,} images{of}"
+            return f"{counted(count, 'image')}{of}"
         classes = file_names_of_classes(len(run.conditions.counts), run.conditions.names)
         folder = SampleFolder(out, _about(run, request, label, device), count, classes, request.by_class)
-        try:
-            there = folder.write(inputs, generate, progress_of(str(out)))
-        except KeyboardInterrupt:
-            raise Interrupted(f"{out}: not all of {count:,} images are written; the same command goes on") from None
-        return f"{count:,} images{of}" + (f", {there:,} of which were there," if there else "")
+        there = folder.write(inputs, generate, progress_of(str(out)))
+        return f"{counted(count, 'image')}{of}" + (
+            f", {there:,} of which {'was' if there == 1 else 'were'} there," if there else ""
+        )
 
 
 def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     """Refuses a place that sample images cannot be written to."""
     if out.suffix == "" and out.is_file():
         raise UserError(f"--out {out}: is a file; expected FILE.png, FILE.npz or a folder")
-    if out.suffix in (".png", ".npz"):
+    if out.suffix in FILES:
         if out.is_dir():
             raise UserError(f"--out {out}: is a folder; expected FILE.png, FILE.npz or a folder without a suffix")
         if request.by_class:
@@ -155,11 +171,14 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
         images = run.sample(count, request.seed, label, request.truncation)
     save_grid(images, out, columns)
     if labels is None:
-        return f"{len(images):,} images"
+        return counted(len(images), "image")
     rows, columns = labels.shape
+    if rows == 1:
+        label = int(labels[0, 0])
+        return f"{counted(len(images), 'image')} of class {label}{_name(run.conditions, label)}"
     of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
-    return f"{len(images):,} images ({columns:,} of each of {of}{asked})"
+    return f"{counted(len(images), 'image')} ({columns:,} of each of {of}{asked})"
 
 
 def walk_inputs(

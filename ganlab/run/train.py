@@ -14,6 +14,7 @@ import contextlib
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import attrs
 import torch
 from attrs import frozen
 
-from ganlab.config.load import experiment_to_toml, load_experiment
+from ganlab.config.load import experiment_to_toml, load_experiment, name_and_seed
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
@@ -31,8 +32,8 @@ from ganlab.run.environment import run_environment
 from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
-from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder
-from ganlab.run.open_folder import choose_folder, earlier_run, open_folder
+from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder, other_plugin_files
+from ganlab.run.open_folder import choose_folder, earlier_run, latest_unfinished, open_folder
 from ganlab.run.opened_run import OpenedRun
 from ganlab.run.records import best_and_final, read_records
 from ganlab.run.request import RunRequest
@@ -107,13 +108,29 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
 
 
 def _load(request: RunRequest) -> tuple[Experiment, Plugins]:
-    runs = [folder for folder in (request.out, request.experiment.parent) if folder and (folder / "run.json").is_file()]
-    locate = kept_plugin_finder(runs[0], read_info(runs[0]), instead_of_changed=False) if runs else Path
-    experiment, plugins = load_experiment(
-        request.experiment, request.overrides, request.plugin_files, request.blocked, locate
-    )
+    run = _earlier_run_folder(request)
+    locate = kept_plugin_finder(run, read_info(run), instead_of_changed=False) if run else Path
+    load = partial(load_experiment, request.experiment, request.overrides, blocked=request.blocked, locate=locate)
+    try:
+        experiment, plugins = load(request.plugin_files)
+    except UserError:
+        more = other_plugin_files(run, request, locate) if run and request.resume else []
+        if not more:
+            raise
+        experiment, plugins = load([*request.plugin_files, *more])
     experiment_to_toml(experiment, plugins)  # refuses what no file can hold before data are read
     return experiment, plugins
+
+
+def _earlier_run_folder(request: RunRequest) -> Path | None:
+    """The folder of the request's earlier run, whose plugin files are used where the originals are gone."""
+    for folder in (request.out, request.experiment.parent):
+        if folder is not None and (folder / "run.json").is_file():
+            return folder
+    if request.resume and request.out is None:
+        with contextlib.suppress(UserError):  # which is reported when the experiment is loaded
+            return latest_unfinished(*name_and_seed(request.experiment, request.overrides))
+    return None
 
 
 def _find_folder(request: RunRequest, experiment: Experiment) -> RunFolder:

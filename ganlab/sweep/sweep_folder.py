@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ganlab.config.schema import NAME
+from ganlab.run.run_folder import SWEEP_FILE
 from ganlab.utils.errors import UserError, one_line
 
-FILE = "sweep.json"
+FILE = SWEEP_FILE
 
 
 def wanted_runs(folder: Path) -> list[tuple[str, int]]:

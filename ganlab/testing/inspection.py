@@ -1,8 +1,8 @@
 """One component under conformance check: running a check, recording its result, finding the line at fault.
 
 Decisions:
-- A check that finds a fault raises `Fault`. A component that raises `ComponentError` refuses, which is no fault and is
-  shown.
+- A check that finds a fault raises `Fault`. A component that raises `ComponentError` refuses, which is shown and is
+  not a fault.
 - Any other exception of the component's code is a fault too, at the deepest line of the component's own file.
 - A check that depends on one that did not pass is skipped and says so: one fault is reported once.
 """

@@ -155,7 +155,7 @@ def _check_label_targets(inspection: Inspection) -> None:
     real, fake = fixed_noise(8, seed=1), fixed_noise(8, seed=2)
     plain, other = inspection.fresh(), inspection.fresh().with_targets(real=0.7, fake=0.2)
     if not isinstance(other, TargetedLoss):
-        raise Fault(f"with_targets() returns {type(other).__name__}, which is no loss with label targets", at)
+        raise Fault(f"with_targets() returns {type(other).__name__}, which is not a loss with label targets", at)
     if torch.equal(plain.discriminator(real, fake), other.discriminator(real, fake)):
         raise Fault("with_targets(real=0.7, fake=0.2) leaves the discriminator's loss as it was", at)
     if not torch.equal(plain.generator(real, fake), other.generator(real, fake)):

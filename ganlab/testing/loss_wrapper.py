@@ -31,7 +31,7 @@ def _check_wraps(inspection: Inspection) -> str:
             refusals.append(f"refuses {which}: {one_line(error, limit=200)}")
             continue
         if not isinstance(wrapped, Loss):
-            raise Fault(f"returns {type(wrapped).__name__} for {which}, which is no loss", at)
+            raise Fault(f"returns {type(wrapped).__name__} for {which}, which is not a loss", at)
     if len(refusals) == 2:
         raise ComponentError("; ".join(refusals))
     return "; ".join(refusals)

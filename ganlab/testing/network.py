@@ -226,7 +226,7 @@ def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str 
         logits = first_half(images, count)
         if logits is None:
             if declared:
-                raise Fault("batch_independent is True, and the output is no tensor of bare logits", built.at)
+                raise Fault("batch_independent is True, and the output is not a tensor of bare logits", built.at)
             return None
         others = [-images, built.inputs(2 * count, seed=2), torch.ones_like(images)]
         if declared:

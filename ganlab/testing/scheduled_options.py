@@ -3,7 +3,7 @@
 Decisions:
 - Authors declare nothing: a training in which a schedule sets another value of an option is compared with one whose
   option has that value as a number.
-- What a run reports by itself is no fault and is only shown here: that a schedule is refused, that the step raises,
+- What a run reports by itself is not a fault and is only shown here: that a schedule is refused, that the step raises,
   that steps are eager. That a schedule changes an option without effect is a fault, since no run would report it.
 """
 

@@ -2,7 +2,7 @@
 
 Decisions:
 - They are smooth, so that finite differences show their gradients, and cost next to nothing.
-- They are no bundled plugins: the core knows none, and a suite built on plugins would find their faults in yours.
+- They are not bundled plugins: the core knows none, and a suite built on plugins would find their faults in yours.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, probl
             network = build_network(rules.network(name), images).to(device)
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
-            batch_independent(network)  # raises for a declaration that is no bool
+            batch_independent(network)  # raises for a declaration that is not a bool
             frozen = rules.network(name).frozen
             networks[name] = network.requires_grad_(False).eval() if frozen else network.train()
     problems += shared_networks(networks)

@@ -124,7 +124,7 @@ def _hashes(path: Path, manifest: Any) -> dict[str, str]:
     for name in hashes:
         # Only regular files of this folder are opened: no paths elsewhere, and no pipes, which would block.
         if Path(name).name != name or not (path / name).is_file():
-            raise ValueError(f"manifest.json: {one_line(name, 60)} is no file of this folder")
+            raise ValueError(f"manifest.json: {one_line(name, 60)} is not a file of this folder")
     return hashes
 
 
@@ -176,6 +176,6 @@ def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "dict":
         return {key: _unpack(item, tensors) for key, item in content}
     if kind not in ("list", "tuple") or not isinstance(content, list):
-        raise ValueError(f"state.json: {one_line(kind, 60)} is no kind of value")
+        raise ValueError(f"state.json: {one_line(kind, 60)} is not a kind of value")
     items = [_unpack(item, tensors) for item in content]
     return items if kind == "list" else tuple(items)

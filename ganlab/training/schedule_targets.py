@@ -162,8 +162,8 @@ def _unknown(key: str, known: Mapping[str, ScheduleTarget], tables: Sequence[str
         return f"{quote(key)}: a player has an optimiser of its own; name {' or '.join(map(repr, both))}"
     listed = did_you_mean(key, known) or f"; there are: {', '.join(known)}"
     return (
-        f"{quote(key)} is no option that can be moved, a number with a fraction of a term, of an optimiser or of the "
-        f"average{listed}"
+        f"{quote(key)} is not an option that can be moved, a number with a fraction of a term, of an optimiser or of "
+        f"the average{listed}"
     )
 
 

@@ -6,7 +6,7 @@ Decisions:
 - An entry is removed only while its lock is held, so never while another process writes it. A process that reads it
   without the lock keeps what it has opened, also what it has mapped into memory, or makes the entry again.
 - Over the bound the least recently used entries are removed, before something is stored and when something is used. Not
-  removed are entries that this process has used, and whatever is no entry, such as downloaded weights.
+  removed are entries that this process has used, and whatever is not an entry, such as downloaded weights.
 - Lock files stay: two processes could otherwise hold the lock of one entry. They are empty.
 """
 
@@ -92,7 +92,7 @@ def make_cache_room(path: Path, size: int) -> None:
     """Removes the least recently used cache entries until `size` more bytes, of the file `path`, are within the bound.
 
     Warns once where the bound cannot be kept. Does nothing without `$GANLAB_CACHE_GB`, or outside the cache folder.
-    Raises UserError where that variable is no number above 0.
+    Raises UserError where that variable is not a number above 0.
     """
     cache, bound = places().cache.resolve(), cache_bound()
     path = path.resolve()
@@ -111,17 +111,20 @@ def make_cache_room(path: Path, size: int) -> None:
     if total > bound and cache not in _warned_of:
         _warned_of.add(cache)
         kept = sum(entry.size for entry in entries if not entry.recomputable)
-        downloads = f" and {gigabytes(kept)} that cannot be recomputed" if kept else ""
+        downloads = f", nor {size_text(kept)} that cannot be recomputed" if kept else ""
         warnings.warn(
-            f"{cache} takes {gigabytes(total)}, over GANLAB_CACHE_GB = {bound / GB:g}: with what this command or "
-            f"another one uses{downloads}; `ganlab cache` lists it",
+            f"{cache} takes {size_text(total)}, over GANLAB_CACHE_GB = {bound / GB:g}: what this command or another "
+            f"one uses is not removed{downloads}; `ganlab cache` lists it",
             stacklevel=2,
         )
 
 
-def gigabytes(size: int) -> str:
-    """A size in bytes as text in GB (10^9 bytes) of the cache folder, to three digits: "0.095 GB"."""
-    return f"{size / GB:.3g} GB" if size >= GB / 1000 else f"{size / GB:.1g} GB" if size else "0 GB"
+def size_text(size: int) -> str:
+    """A size in bytes as text, of the cache folder or of a part of it, to three digits: "64.5 kB", "1.2 GB"."""
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= 0.9995 * length:  # what would be rounded to 1,000 of the next smaller unit
+            return f"{size / length:.3g} {unit}"
+    return f"{size} B"
 
 
 def _entries_in(folder: Path, kind: str) -> Iterator[CacheEntry]:

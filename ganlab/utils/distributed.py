@@ -2,6 +2,8 @@
 
 Decisions:
 - Rows are gathered in the order of the ranks, so the result is what one process would have had.
+- What only rank 0 does, and may refuse, is done in `broadcast_json`, so that every process ends with that error. Where
+  a process ends otherwise, the others say only that: their own tracebacks would hide its message.
 - Data that is not on a device (flags, JSON, random states) goes through gloo, so that the host need not wait for the
   device.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,10 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from ganlab.utils.errors import GanlabError, LostProcess, RaisedElsewhere
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Joins the distributed process group if torchrun started this process; yields this process's device."""
+    """Joins the distributed process group if torchrun started this process; yields this process's device.
+
+    Raises `LostProcess` where a collective operation fails because another process has ended.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -37,6 +45,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         _groups.append(distributed.new_group(backend="gloo"))
     try:
         yield device
+    except RuntimeError as error:
+        if _LOST_PROCESS.search(str(error)) is None:
+            raise
+        raise LostProcess("another process of this job has ended, as its own message says") from error
     finally:
         _groups.clear()
         distributed.destroy_process_group()
@@ -77,17 +89,32 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def broadcast_json(compute: Callable[[], Any]) -> Any:
-    """Calls `compute` on the distributed rank 0 only and broadcasts its result, which must be JSON-serialisable."""
+    """Calls `compute` on the distributed rank 0 only and broadcasts its result, which must be JSON-serialisable.
+
+    A `GanlabError` that it raises there is raised by the other processes as `RaisedElsewhere`.
+    """
     if world_size() == 1:
         return compute()
-    text = json.dumps(compute()).encode() if rank() == 0 else b""
+    raised: GanlabError | None = None
+    answer: dict[str, Any] = {}
+    if rank() == 0:
+        try:
+            answer = {"result": compute()}
+        except GanlabError as error:
+            raised, answer = error, {"error": [str(error), error.exit_code]}
+    text = json.dumps(answer).encode()
     length = torch.tensor([len(text)])
     distributed.broadcast(length, 0, group=_host_group())
     data = torch.empty(int(length), dtype=torch.uint8)
     if rank() == 0:
         data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
     distributed.broadcast(data, 0, group=_host_group())
-    return json.loads(data.numpy().tobytes())
+    if raised is not None:
+        raise raised
+    answer = json.loads(data.numpy().tobytes())
+    if "error" in answer:
+        raise RaisedElsewhere(*answer["error"])
+    return answer["result"]
 
 
 def all_gather_bytes(data: bytes) -> list[bytes]:
@@ -153,6 +180,10 @@ def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
     if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor.data, 0)
+
+
+_LOST_PROCESS = re.compile(r"Connection (reset|closed|refused)|Broken pipe")
+"""In messages of gloo and NCCL: the other end of a connection is gone."""
 
 
 def _host_group() -> Any:

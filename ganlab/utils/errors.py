@@ -7,6 +7,7 @@ component that cannot work with its options raises `ComponentError`; the core ad
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 from collections.abc import Iterable
 
@@ -60,6 +61,18 @@ class NotDeterministic(GanlabError):
     """The error class for an operation without a deterministic implementation while `train.deterministic` is set."""
 
 
+class RaisedElsewhere(GanlabError):
+    """The error class for an error of another process of a distributed job: it has its text and its exit code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class LostProcess(GanlabError):
+    """The error class for another process of a distributed job that has ended, which says why itself."""
+
+
 class Diverged(GanlabError):
     """The error class for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
 
@@ -79,7 +92,7 @@ def one_line(error: object, limit: int = 300) -> str:
 
 
 def printable(text: object) -> str:
-    """For messages and pages: a text whose bytes of a file name that are no UTF-8 are written as `\\xe9`.
+    """For messages and pages: a text whose bytes of a file name that are not UTF-8 are written as `\\xe9`.
 
     Python holds such bytes as lone surrogates, which no encoding of a text has.
     """
@@ -95,11 +108,42 @@ LONGEST_NAME = 100
 """The longest name, in characters, that an error message repeats in full or compares with the known names."""
 
 
+_REPR_OF_BYTE = re.compile(r"((?<!\\)(?:\\\\)*)\\udc([89a-f][0-9a-f])")
+"""How `repr` writes a byte that is not UTF-8, after whole pairs of backslashes, each of which stands for one."""
+
+
 def quote(value: object) -> str:
-    """In an error line: formats any value on one line of at most 60 characters, as in TOML."""
+    """In an error line: formats any value on one line of at most 60 characters, as in TOML.
+
+    Bytes that are not UTF-8 are written as `\\xe9`, as `printable` does.
+    """
     value = list(value) if isinstance(value, tuple) else value
     text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = _REPR_OF_BYTE.sub(r"\1\\x\2", text)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def counted(count: int, noun: str) -> str:
+    """For messages: a number with its noun, as in "1 image" and "2,000 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def whole_number(name: str, value: object, low: int, high: int = 2**63 - 1) -> int:
+    """Raises a UserError unless the value of an option is a whole number in this range, of Python, NumPy or torch.
+
+    True and False are none, and 1.0 is none either: a text is made of some of these values, such as a seed.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise UserError(f"{name} {quote(value)}: expected a whole number")
+    if not low <= number <= high:
+        most = f" and at most {high:,}" if number > high else ""
+        shown = number if abs(number) < 10**30 else "…"
+        raise UserError(f"{name} {shown}: expected at least {low}{most}")
+    return number
 
 
 def quote_key(key: str) -> str:

@@ -58,7 +58,7 @@ def cache_bound() -> int | None:
 
 
 def shell_word(path: Path) -> str:
-    """Writes a path so that a shell reads it as one word, in ASCII where it has bytes that are no UTF-8 or no text."""
+    """Writes a path so that a shell reads it as one word, in ASCII where it has bytes that are not printable text."""
     text = str(path)
     if text.isprintable():  # lone surrogates, which stand for such bytes, are not
         return shlex.quote(text)

@@ -1,5 +1,8 @@
 """Signal handlers: the first SIGINT or SIGTERM stops a run between two steps, a second one ends it at once.
 
+A command that can go on where it was stopped (`run`, `sweep`, `sample`) hears SIGINT even where it was ignored, as in
+a process that a shell script put into the background with `&`. Only SIGHUP stays ignored, as under `nohup`.
+
 Once a command has its result, no signal changes the exit code. Python takes a second or more to shut down after torch
 was imported; a handler ends that time early, except for its last part, in which Python calls no handlers any more.
 """
@@ -22,7 +25,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "S
 def signals_as_keyboard_interrupt() -> Iterator[None]:
     """Makes the signals SIGINT and SIGTERM raise KeyboardInterrupt in the body. Only for the main thread.
 
-    SIGINT is included because a process that a shell started in the background ignores it by default.
+    SIGINT is included because a process that a shell script started in the background ignores it by default.
     """
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -30,6 +33,12 @@ def signals_as_keyboard_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def terminate_as_interrupt() -> None:
+    """Makes the signal SIGTERM end a command as SIGINT does: by KeyboardInterrupt, so temporary files are removed."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def ignore_signals_at_exit() -> None:

@@ -14,7 +14,7 @@ from typing import TextIO
 def fail_safe_stream(stream: TextIO) -> TextIO:
     """Wraps stdout or stderr: after a failed write it discards output; characters that it cannot encode become "?".
 
-    Bytes of a file name that are no UTF-8 are written as they are, so that a terminal shows what `ls` does.
+    Bytes of a file name that are not UTF-8 are written as they are, so that a terminal shows what `ls` does.
     """
     if not isinstance(stream, io.TextIOWrapper):  # None, or a replacement by a test
         return stream

@@ -110,10 +110,10 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda m: m.update(step=8), "step is 8, not the folder's"),
         (lambda m: m.pop("step"), "'step'"),
         (lambda m: m.update(sha256=[]), "not a ganlab checkpoint"),
-        (lambda m: m["sha256"].update({"../outside": "0" * 64}), "../outside is no file of this folder"),
-        (lambda m: m["sha256"].update({"/etc/passwd": "0" * 64}), "/etc/passwd is no file of this folder"),
-        (lambda m: m["sha256"].update({"a\0b": "0" * 64}), "is no file of this folder"),
-        (lambda m: m["sha256"].update({"gone.safetensors": "0" * 64}), "gone.safetensors is no file of this folder"),
+        (lambda m: m["sha256"].update({"../outside": "0" * 64}), "../outside is not a file of this folder"),
+        (lambda m: m["sha256"].update({"/etc/passwd": "0" * 64}), "/etc/passwd is not a file of this folder"),
+        (lambda m: m["sha256"].update({"a\0b": "0" * 64}), "is not a file of this folder"),
+        (lambda m: m["sha256"].update({"gone.safetensors": "0" * 64}), "gone.safetensors is not a file of this folder"),
     ],
 )
 def test_a_manifest_that_is_not_ours(change: Callable[[dict[str, Any]], object], said: str, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 7, STATE)
     (path / "generator.safetensors").unlink()
     os.mkfifo(path / "generator.safetensors")
-    with pytest.raises(DamagedCheckpoint, match=r"generator\.safetensors is no file of this folder"):
+    with pytest.raises(DamagedCheckpoint, match=r"generator\.safetensors is not a file of this folder"):
         load_checkpoint(path)
 
 

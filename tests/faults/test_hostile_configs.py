@@ -283,7 +283,7 @@ SWEEPS = {
     "a base that is a date": ("base = 1979-05-27\n" + VARIANT, "base: expected the path"),
     "deep": ("x = " + "[" * 1000, "brackets nested 1000 deep"),
     "dotted": (f"variants.a.{dotted(5000)} = 1\n", "a dotted key of more than 32 parts"),
-    "a place that is no digit": ("[variants.a.metric]\n'²' = 1\n", "counted from 0, got '²'"),
+    "a place that is not a digit": ("[variants.a.metric]\n'²' = 1\n", "counted from 0, got '²'"),
     "a 10 MB file": ("#" * 10_000_000, "has more than 262,144 bytes"),
 }
 
@@ -366,7 +366,7 @@ def test_every_whole_number_has_an_upper_limit(kind: str, name: str, option: str
 
 @pytest.mark.parametrize(("kind", "name", "option"), options((float,)))
 def test_every_other_number_has_limits_too(kind: str, name: str, option: str) -> None:
-    """torch refuses numbers that are no float32, in the middle of a step."""
+    """torch refuses numbers that are not float32, in the middle of a step."""
     for value in (1e308, -1e308, float("inf"), float("nan"), 10**30, 10**400):
         said = says_of(kind, name, option, value)
         assert said or (option in UNBOUNDED and value == 1e308), value

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ganlab import load_run
+from ganlab.config.toml import read_toml
 from ganlab.plugin.component import MissingComponent
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
@@ -96,6 +97,34 @@ def test_other_images_are_refused_and_anyway_says_what_differs(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("more", [[], ["--per-class"]], ids=["whole", "per class"])
+def test_scoring_says_whether_the_images_are_the_run_s_own(
+    photographs: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path, more: list[str]
+) -> None:
+    """The same images elsewhere are; fewer, or others of the same number, are not."""
+    photographs["metric"] = [{"name": "fid", "samples": 16, "features": "pixels"}]
+    if more:
+        shutil.move(tmp_path / "here", tmp_path / "a")
+        shutil.copytree(tmp_path / "a", tmp_path / "here" / "a")
+        shutil.copytree(tmp_path / "a", tmp_path / "here" / "b")
+        for player in ("generator", "discriminator"):
+            photographs[player] = {"name": "conditional", "network": photographs[player]}
+    assert ganlab("run", write(photographs), "--out", "r")[0] == 0
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    command = ["eval", "r", "--set", f"dataset.path={tmp_path / 'there'}", *more]
+    said = "r: the images are not those that it was trained on: image_folder:here with "
+    code, _, err = ganlab(*command)
+    assert (code, said in err) == (0, False), err
+    first = min((tmp_path / "there").rglob("*.png"))
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(first)
+    count = 80 if more else 40
+    for left in (count, count - 1):
+        code, _, err = ganlab(*command)
+        assert code == 0, err
+        assert f"{said}{count} images then, image_folder:there with {left} now\n" in err
+        first.unlink(missing_ok=True)
+
+
 @pytest.fixture
 def wedged(table: dict[str, Any], write: Write, wedge: Path) -> Path:
     """An experiment with a loss of its own file, in several steps."""
@@ -117,6 +146,72 @@ def test_a_run_is_resumed_without_the_original(wedged: Path, wedge: Path, ganlab
     code, out, err = ganlab("run", "moved", "--resume", "--set", "train.steps=6")
     assert (code, err) == (0, ""), out
     assert same_weights(Path("whole"), Path("moved"))
+
+
+def test_the_original_is_named_after_a_resume_without_it(wedged: Path, wedge: Path, ganlab: Ganlab) -> None:
+    """In experiment.toml, in run.json, and in the file of a new run that is made from either."""
+    assert ganlab("run", wedged, "--out", "r", "--set", "train.steps=3")[0] == 0
+    wedge.unlink()
+    for steps in (6, 9):
+        assert ganlab("run", "r", "--resume", "--set", f"train.steps={steps}")[0] == 0
+    assert ganlab("run", "r/experiment.toml", "--out", "again")[0] == 0
+    for run in ("r", "again"):
+        assert read_toml(Path(run, "experiment.toml"))["plugins"] == [str(wedge)]
+        assert read_info(Path(run))["components"]["loss.wedge"]["file"] == str(wedge)
+        assert len(list(Path(run, "plugins").glob("*/*"))) == 1
+    shutil.move("again", "moved")
+    shutil.rmtree("r")
+    assert ganlab("run", "moved", "--resume", "--set", "train.steps=12")[0] == 0
+    assert ganlab("sample", "moved", "--count", 4, "--out", "a.npz")[0] == 0
+
+
+@pytest.mark.parametrize("given", ["--plugin", "GANLAB_PLUGINS", "plugins"])
+@pytest.mark.parametrize("command", ["the same", "without the file", "without the folder"])
+def test_the_same_command_resumes_without_the_original(
+    table: dict[str, Any],
+    write: Write,
+    wedge: Path,
+    ganlab: Ganlab,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    command: str,
+) -> None:
+    """The run's own copy is used, whichever way the file was named when the run began, and if it is named no more."""
+    table["train"] |= {"steps": 6}
+    file = write(table | ({"plugins": ["wedge.py"]} if given == "plugins" else {}))
+    named = [] if command == "without the folder" else ["--out", "r"]
+    more = ["--plugin", wedge] if given == "--plugin" else []
+    if given == "GANLAB_PLUGINS":
+        Path("own").mkdir()
+        wedge = Path(shutil.move(wedge, "own")).resolve()
+        monkeypatch.setenv("GANLAB_PLUGINS", "own")
+    code, _, err = ganlab("run", file, "--set", "loss=wedge", *named, *more, "--set", "train.steps=3")
+    assert code == 0, err
+    (run,) = (path.parent for path in Path.cwd().rglob("run.json"))
+    info = read_info(run)
+    (run / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    wedge.unlink()
+    if command == "without the file":
+        more = []
+    code, out, err = ganlab("run", file, "--set", "loss=wedge", *named, *more, "--resume")
+    assert (code, err) == (0, ""), out
+    assert read_info(run)["step"] == 6
+    assert read_toml(run / "experiment.toml")["plugins"] == [str(wedge)]
+
+
+def test_a_file_that_was_changed_is_not_loaded_unnamed(
+    table: dict[str, Any], write: Write, wedge: Path, ganlab: Ganlab
+) -> None:
+    file = write(table | {"train": table["train"] | {"steps": 6}})
+    first = ("run", file, "--set", "loss=wedge", "--out", "r")
+    assert ganlab(*first, "--plugin", wedge, "--set", "train.steps=3")[0] == 0
+    wedge.write_text(wedge.read_text() + "\n# other\n")
+    code, _, err = ganlab(*first, "--resume")
+    assert code == 2
+    assert "components.loss.wedge.sha256: was" in err
+    code, _, err = ganlab(*first, "--resume", "--no-plugin", "wedge")
+    assert code == 2
+    assert "unknown loss 'wedge'" in err
 
 
 def test_a_kept_file_that_was_changed_is_not_used(wedged: Path, wedge: Path, ganlab: Ganlab) -> None:

@@ -70,6 +70,34 @@ def test_a_hangup_is_ignored_where_it_was_ignored_before(long: Path, tmp_path: P
     assert child.ended() == 75, child.said
 
 
+def test_an_interrupt_is_heard_in_the_background_of_a_script(long: Path, tmp_path: Path) -> None:
+    child = Child(Command("run", long, "--out", "r", before=saboteur.ignore_interrupt), tmp_path / "log")
+    until(lambda: len(read_records(Path("r/log.jsonl"))) > 3)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.ended() == 75, child.said
+    assert "go on with --resume" in child.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=attrgetter("name"))
+def test_samples_that_are_stopped(number: signal.Signals, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    """In the background of a script too, and of a file as of a folder."""
+    assert Child(Command("run", write(table), "--out", "r"), tmp_path / "log").ended() == 0
+    before = saboteur.ignore_interrupt
+    child = Child(Command("sample", "r", "--count", 10**6, "--out", "d", before=before), tmp_path / "folder.log")
+    until(lambda: Path("d/00300.png").exists() or Path("d/000300.png").exists())
+    os.kill(child.pid, number)
+    assert child.ended() == 75, child.said
+    said = "d: not all of 1,000,000 images are written; the same command goes on"
+    assert child.said.splitlines()[-1] == said
+    assert not list(Path("d").glob(".*.part"))
+    child = Child(Command("sample", "r", "--count", 10**7, "--out", "d.npz", before=before), tmp_path / "file.log")
+    until(lambda: list(Path.cwd().glob(".d.npz.*")))
+    os.kill(child.pid, number)
+    assert child.ended() == 75, child.said
+    assert child.said.splitlines()[-1] == "d.npz: nothing is written; the same command starts again"
+    assert not list(Path.cwd().glob("*d.npz*"))
+
+
 def saving(run: Path) -> bool:
     return any(run.glob("checkpoints/.step-*/*.safetensors"))
 
@@ -123,7 +151,7 @@ def slow(write=os.write, sleep=time.sleep):
 
 
 def once_there_is_a_result():
-    while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    while signal.getsignal(signal.SIGTERM) == signal.default_int_handler:
         time.sleep(0.01)
     slow()
 

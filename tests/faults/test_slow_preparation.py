@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from attrs import define
 
+from child_work import call_main
 from children import Child, Command
 from ganlab import ImageDataset, Places, Progress, no_progress
 from ganlab.data import memmap
@@ -62,6 +63,18 @@ def test_while_images_are_decoded(number: signal.Signals, file: Path, tmp_path: 
     assert time.monotonic() - began < FIRST + 1
     assert ended_in(child, number) < PER_IMAGE + 2
     assert not Path("r").exists()
+    assert list((tmp_path / "cache").glob("decoded/.*")) == [], "nothing half decoded is left"
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("number", SIGNALS, ids=attrgetter("name"))
+@pytest.mark.parametrize("command", ["dry run", "score"])
+def test_of_a_command_that_does_not_train(command: str, number: signal.Signals, file: Path, tmp_path: Path) -> None:
+    score = ["score", str(tmp_path / "set"), "--against", "digits", "--features", "pixels"]
+    arguments = ["run", str(file), "--dry-run"] if command == "dry run" else score
+    child = Child(partial(call_main, arguments, partial(slow_decoding, PER_IMAGE)), tmp_path / "log")
+    until(lambda: "images decoded: " in child.said)
+    assert ended_in(child, number) < PER_IMAGE + 2
     assert list((tmp_path / "cache").glob("decoded/.*")) == [], "nothing half decoded is left"
 
 

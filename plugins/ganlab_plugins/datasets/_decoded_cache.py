@@ -43,8 +43,9 @@ from ganlab_plugins.datasets._image_decoding import Encoded, Unreadable
 
 __all__ = ["NAMED", "decode_embedded", "decode_files", "decode_readable_files"]
 
-# To be incremented when a file decodes to other pixels than before, so that older cache entries are not used.
-_VERSION = 1
+# To be incremented when a file decodes to other pixels than before, or an entry's note gets another form, so that older
+# cache entries are not used.
+_VERSION = 2
 
 
 def decode_files(
@@ -61,7 +62,7 @@ def decode_files(
 
     `decode_image` describes cropping and resizing. Without a size the images are (N, channels, H, W), and all must have
     the size of the first. Raises `ComponentError` that names the files which are missing, unreadable or decompression
-    bombs, or whose 16 bits are so dark that they must be fewer bits. What `progress` raises ends the decoding.
+    bombs, or that half of them hold fewer bits in 16, by their small values. What `progress` raises ends the decoding.
     """
     options = Options(size, channels, crop, skips=False)
     key = _key(folder, names, options, progress)
@@ -149,7 +150,7 @@ def _cached(
     note_cache_use(path)
     images, skipped, deep = entry
     if deep is not None:
-        warnings.warn(f"{deep}: they are rounded to 8 bits, levels 0 to {deep.levels} of 255", stacklevel=4)
+        warnings.warn(str(deep), stacklevel=4)
     return images, skipped
 
 

@@ -14,7 +14,7 @@ import math
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -33,9 +33,9 @@ SHARE = 64
 PAUSE = 0.1
 """Seconds between two looks at what the threads have done."""
 
-DARKEST = 2**14 + 2**8
-"""Samples of 16 bits that are all below this are refused: they are 14 bits or fewer (values of colour are known to the
-next multiple of 256), and would become almost black."""
+DARK = 2**14 + 2**8
+"""An image whose samples of 16 bits are all below this holds 14 bits or fewer (values of colour are known to the next
+multiple of 256), and would become almost black."""
 
 
 @frozen
@@ -50,28 +50,72 @@ class Options:
 
 @frozen
 class HighBitDepth:
-    """Decoded image files with 16 bits a sample: how many, of how many, the largest value, and the first one's name."""
+    """Decoded image files with 16 bits a sample: how many, of how many, the largest value, and the first one's name.
+
+    `dark` is the number of those whose values are all below `DARK`, `dark_largest` the largest value in them and
+    `dark_first` the first one's name. A file of zeros is not one: it is black with any number of bits.
+    """
 
     count: int
     files: int
     largest: int
     first: str
+    dark: int = 0
+    dark_largest: int = 0
+    dark_first: str = ""
 
     def __str__(self) -> str:
-        many = f" (and so {self.count:,} of {self.files:,} files)" if self.files > 1 else ""
-        return f"{self.first}: has 16 bits a sample{many}, with values up to {self.largest:,} of {MAX_16_BIT:,}"
+        rounded = (
+            f"{_and_others(self.first, self.count, self.files)} 16 bits a sample, with values up to {self.largest:,} "
+            f"of {MAX_16_BIT:,}: rounded to 8 bits, levels 0 to {_level(self.largest)} of 255"
+        )
+        if not self.dark:
+            return rounded
+        return f"{rounded}; {_and_others(self.dark_first, self.dark, self.count)} {self._dark_range}"
 
     def check(self) -> None:
-        """Raises `ComponentError` if the values would become only the darkest of the 256 levels."""
-        if self.largest < DARKEST:
+        """Raises `ComponentError` if values of half the files or more would become only the darkest of 256 levels.
+
+        Each file is judged by itself, because one bright file says nothing of the others. Fewer dark files may be
+        photographs of the night, of which the warning tells.
+        """
+        if 2 * self.dark >= self.count and self.dark:
             raise ComponentError(
-                f"{self}: they would become levels 0 to {self.levels} of 255; spread them over 0 to {MAX_16_BIT:,}, or "
-                "write 8 bits a sample"
+                f"{_and_others(self.dark_first, self.dark, self.files)} 16 bits a sample, but {self._dark_range}; "
+                f"spread the values over 0 to {MAX_16_BIT:,}, or write 8 bits a sample"
             )
 
     @property
-    def levels(self) -> int:
-        return (self.largest + 128) // 257
+    def _dark_range(self) -> str:
+        return f"no value above {self.dark_largest:,}, which becomes level {_level(self.dark_largest)} of 255"
+
+
+def _level(value: int) -> int:
+    """The level, of 8 bits, of a sample of 16 bits."""
+    return (value + 128) // 257
+
+
+def _and_others(first: str, count: int, files: int) -> str:
+    """The beginning of a line about `count` of `files` image files, up to its verb "to have"."""
+    if count == 1:
+        return f"{first} has"
+    return f"{first} and {count - 1:,} more of {files:,} files have"
+
+
+def _high_bit_depth(largest: Mapping[int, int], files: Sequence[Path | Encoded], decoded: int) -> HighBitDepth | None:
+    """What the largest values of the files with 16 bits a sample, by index, say; None where there is no such file."""
+    if not largest:
+        return None
+    dark = {index: value for index, value in largest.items() if 0 < value < DARK}
+    return HighBitDepth(
+        len(largest),
+        decoded,
+        max(largest.values()),
+        str(files[min(largest)]),
+        len(dark),
+        max(dark.values(), default=0),
+        str(files[min(dark)]) if dark else "",
+    )
 
 
 def decode_into(
@@ -94,6 +138,7 @@ def decode_into(
         os.posix_fallocate(descriptor, 0, start + len(files) * step)
     problems: dict[int, ComponentError] = {}
     deep: dict[int, int] = {}
+    done = [0] * math.ceil(len(files) / SHARE)
     stopped = threading.Event()
 
     def decode_share(begin: int) -> None:
@@ -109,16 +154,17 @@ def decode_into(
                     deep[index] = image.largest
             except ComponentError as error:
                 problems[index] = error
+            done[begin // SHARE] += 1
 
     report = paced(progress)
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
     try:
         shares = [pool.submit(decode_share, begin) for begin in range(0, len(files), SHARE)]
-        for number, share in enumerate(shares):
+        for share in shares:
             while not wait([share], timeout=PAUSE).done:
-                report("images decoded", number * SHARE, len(files))
+                report("images decoded", sum(done), len(files))
             share.result()
-            report("images decoded", min((number + 1) * SHARE, len(files)), len(files))
+            report("images decoded", sum(done), len(files))
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
@@ -126,9 +172,8 @@ def decode_into(
     _raise_refused(problems, skipped)
     if len(skipped) == len(files):
         raise ComponentError(_none_readable(files, problems[0]))
-    found = None
-    if deep:
-        found = HighBitDepth(len(deep), len(files) - len(skipped), max(deep.values()), str(files[min(deep)]))
+    found = _high_bit_depth(deep, files, len(files) - len(skipped))
+    if found is not None:
         found.check()
     _close_gaps(descriptor, len(files), skipped, start, step)
     _write_at(descriptor, _header(len(files) - len(skipped), shape), 0)
@@ -166,6 +211,10 @@ def stat_file(path: Path) -> os.stat_result:
     """`os.stat` of an image file to decode. Raises `Unreadable` if it does not exist or is not a regular file."""
     try:
         found = path.stat()
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            raise Unreadable(f"{path}: there is no such file") from error
+        raise Unreadable(f"{path}: is a link to {os.readlink(path)}, which does not exist; remove it") from error
     except OSError as error:
         raise Unreadable(f"{path}: cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(found.st_mode):  # reading a pipe would block forever

@@ -70,6 +70,10 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, struct.error, zlib.error)
 
 
+class _NoRange(ValueError):
+    """The samples of an image file are numbers whose largest value the format does not fix."""
+
+
 class Unreadable(ComponentError):
     """An image file cannot be decoded: it is missing, damaged, not an image or a decompression bomb."""
 
@@ -118,6 +122,8 @@ def decode_image(file: Path | Encoded, size: int | None, channels: int, crop: in
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise Unreadable(f"{file}: refused as a decompression bomb; wanted at most {limit} pixels") from error
+    except _NoRange as error:
+        raise Unreadable(f"{file}: {error}; convert it to 8 or 16 bits a sample") from error
     except _UNREADABLE as error:
         raise Unreadable(f"{file}: cannot be read as an image ({one_line(error)}); repair or remove it") from error
     return Decoded(np.asarray(square).reshape(square.height, square.width, channels).transpose(2, 0, 1), largest)
@@ -135,7 +141,8 @@ def _plain(image: Image.Image, mode: str) -> tuple[Image.Image, int | None]:
         # 65535 = 255 * 257, so this rounds to the nearest level; Pillow's own conversion would clip at 255.
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; wanted 8 or 16 bits")
+        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise _NoRange(f"its samples are {kind}, for which no value stands for white")
     elif deep_colour:
         colours = len(image.getbands()) - ("A" in image.getbands())  # opacity says nothing of the colours' range
         level = int(np.asarray(image)[..., :colours].max())

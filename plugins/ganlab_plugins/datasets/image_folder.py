@@ -34,7 +34,10 @@ COMMON = (".bmp", ".gif", ".jpg", ".png", ".tif", ".webp")
 """Extensions that an error names as examples of images."""
 
 ENDINGS = 8
-"""How many endings of files that are no images are named."""
+"""How many endings of files that are left out are named."""
+
+NO_ENDING = "no ending"
+"""What files whose names have no ending are counted under."""
 
 
 def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str) -> None:
@@ -51,11 +54,12 @@ class ImageFolder:
     If every image is in a subfolder, the top-level subfolders are the classes, labelled in the order of their names. If
     images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, AVIF,
     BMP, TIFF, GIF (its first frame) or PPM, by any extension that Pillow knows for these, or by their content if the
-    name has no extension. A warning and `dataset.left_out_files` in run.json have the numbers of other files.
+    name has no extension. A warning and `dataset.left_out_files` in run.json have the numbers of other files, by
+    extension.
 
     Each image is rotated upright by its EXIF orientation, composited on white if it is transparent, resized (Lanczos,
     antialiased) so that its shorter side is `size` pixels, and cropped to its central square. 16 bits are rounded to 8,
-    with a warning, and refused if all values are so small that they must be fewer bits.
+    with a warning; fewer bits stored in 16, recognized by their small values, are refused in half the files or more.
 
     path: the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
     test_path: the folder of the test split; its classes have the same labels as in `path`.
@@ -120,8 +124,8 @@ def _warn_of_left_out(folder: Path, listed: _Listed) -> None:
     """Warns of the files of an image folder that are not taken for images, by the endings of their names."""
     count = sum(listed.left_out.values())
     warnings.warn(
-        f"image_folder: left out {count:,} of {count + len(listed.names):,} files in {folder}, which are no images by "
-        f"their names' endings: {_by_ending(listed.left_out)}",
+        f"image_folder: left out {count:,} of {count + len(listed.names):,} files in {folder}, which are not in a "
+        f"supported image format: {_by_ending(listed.left_out)}",
         stacklevel=3,
     )
 
@@ -200,7 +204,7 @@ def _listed(folder: Path, progress: Progress) -> _Listed:
                     if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
                         names.append(f"{below}{entry.name}")
                     else:
-                        left_out[ending] += 1
+                        left_out[ending or NO_ENDING] += 1
         except OSError as error:
             problems.append(f"{here}: cannot be listed ({error.strerror})")
     if problems:
@@ -215,7 +219,8 @@ def _listed(folder: Path, progress: Progress) -> _Listed:
 def _by_ending(left_out: Mapping[str, int]) -> str:
     """The numbers of files of each ending that an image folder leaves out, in words, the most frequent first."""
     by_number = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{count:,} {one_line(ending, 20) if ending else 'without ending'}" for ending, count in by_number]
+    shown = {NO_ENDING: f"with {NO_ENDING}"}
+    named = [f"{count:,} {shown.get(ending, one_line(ending, 20))}" for ending, count in by_number]
     more = f" and {len(named) - ENDINGS:,} more endings" if len(named) > ENDINGS else ""
     return ", ".join(named[:ENDINGS]) + more
 

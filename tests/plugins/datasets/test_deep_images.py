@@ -108,9 +108,8 @@ def test_fewer_bits_stored_in_sixteen_are_refused(bits: int, write: Write, place
         with pytest.raises(ComponentError) as caught:
             built(places, **options)
         assert str(caught.value) == (
-            f"{first}: has 16 bits a sample (and so 2 of 2 files), with values up to {largest:,} of 65,535: they would "
-            f"become levels 0 to {(largest + 128) // 257} of 255; spread them over 0 to 65,535, or write 8 bits a "
-            "sample"
+            f"{first} and 1 more of 2 files have 16 bits a sample, but no value above {largest:,}, which becomes level "
+            f"{(largest + 128) // 257} of 255; spread the values over 0 to 65,535, or write 8 bits a sample"
         )
     assert list(places.cache.rglob("*.npy*")) == []
 
@@ -124,11 +123,46 @@ def test_sixteen_bits_are_rounded_and_a_line_says_so(write: Write, places: Place
             warnings.simplefilter("always")
             found = built(places)
         assert [str(warning.message) for warning in caught] == [
-            f"{first}: has 16 bits a sample (and so 1 of 2 files), with values up to 65,535 of 65,535: they are "
-            "rounded to 8 bits, levels 0 to 255 of 255"
+            f"{first} has 16 bits a sample, with values up to 65,535 of 65,535: rounded to 8 bits, levels 0 to 255 of "
+            "255"
         ]
     exact = ramp(65535) / 257
     assert np.abs(found[0].astype(float) - exact).max() <= (0.5 if write in GREY else 1)
+
+
+@pytest.mark.parametrize("write", [*GREY, *COLOUR])
+def test_a_bright_file_does_not_hide_dark_ones(write: Write, places: Places, folder: Path) -> None:
+    """Each file is judged by itself: half of them dark is refused, fewer are named in the warning."""
+    write(folder / "a", ramp(65535))
+    dark = write(folder / "b", ramp(4095))
+    write(folder / "c", ramp(2000))
+    largest = 257 * round(4095 / 257) if write is colour_ppm else 4095
+    with pytest.raises(ComponentError) as caught:
+        built(places)
+    assert str(caught.value) == (
+        f"{dark} and 1 more of 3 files have 16 bits a sample, but no value above {largest:,}, which becomes level 16 "
+        "of 255; spread the values over 0 to 65,535, or write 8 bits a sample"
+    )
+    write(folder / "c", ramp(30_000))
+    for _ in range(2):  # decoded, and then from the cache
+        with pytest.warns(UserWarning, match="rounded to 8 bits") as warned:
+            built(places)
+        assert str(warned[0].message).endswith(
+            f"levels 0 to 255 of 255; {dark} has no value above {largest:,}, which becomes level 16 of 255"
+        )
+
+
+@pytest.mark.parametrize("write", GREY)
+def test_black_files_are_not_taken_for_dark_ones(write: Write, places: Places, folder: Path) -> None:
+    first = write(folder / "a", ramp(0))
+    write(folder / "b", ramp(0))
+    write(folder / "c", ramp(65535))
+    with pytest.warns(UserWarning, match="rounded") as warned:
+        assert built(places)[:2].max() == 0
+    assert str(warned[0].message) == (
+        f"{first} and 2 more of 3 files have 16 bits a sample, with values up to 65,535 of 65,535: rounded to 8 bits, "
+        "levels 0 to 255 of 255"
+    )
 
 
 def test_eight_bits_are_taken_without_a_word(places: Places, folder: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -157,8 +191,10 @@ def test_numbers_without_a_range_are_refused(kind: str, places: Places, folder: 
     Image.fromarray(np.linspace(0, 1000, 64).reshape(8, 8).astype("i4" if mode == "I" else "f4")).save(bad)
     with pytest.raises(ComponentError) as caught:
         built(places)
-    assert str(caught.value).startswith(f"{bad}: ")
-    assert f"pixels of mode '{mode}' have no fixed range" in str(caught.value)
+    kind = "integers of 32 bits" if kind == "I" else "floating-point numbers"
+    assert str(caught.value) == (
+        f"{bad}: its samples are {kind}, for which no value stands for white; convert it to 8 or 16 bits a sample"
+    )
 
 
 def test_training_and_scoring_refuse_them_in_one_line(
@@ -171,11 +207,11 @@ def test_training_and_scoring_refuse_them_in_one_line(
     code, _, said = ganlab("run", write(table), "--out", tmp_path / "r")
     assert code == 2
     (line,) = said.splitlines()
-    assert "0.png: has 16 bits a sample (and so 8 of 8 files), with values up to 4,095 of 65,535" in line
+    assert "0.png and 7 more of 8 files have 16 bits a sample, but no value above 4,095, which becomes" in line
     code, _, said = ganlab("score", tmp_path / "set", "--against", "digits", "--features", "classifier")
     assert code == 2
     (line,) = said.splitlines()
-    assert "levels 0 to 16 of 255" in line
+    assert "level 16 of 255" in line
 
 
 @pytest.mark.parametrize(
@@ -204,4 +240,7 @@ def test_deep_values_are_kept_with_the_cache_entry(places: Places, folder: Path)
         built(places)
     (note,) = (places.cache / "decoded").glob("*.json")
     found = json.loads(note.read_text())["found"]
-    assert found["deep"] == {"count": 1, "files": 1, "largest": 60_000, "first": str(folder / "a.png")}
+    assert found["deep"] == {
+        **{"count": 1, "files": 1, "largest": 60_000, "first": str(folder / "a.png")},
+        **{"dark": 0, "dark_largest": 0, "dark_first": ""},
+    }

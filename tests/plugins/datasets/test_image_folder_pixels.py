@@ -68,7 +68,7 @@ def test_16_bit_grey_is_scaled(extension: str, places: Places, folder: Path) -> 
 
 def test_pixels_without_a_range_are_refused(places: Places, folder: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "a.tif")
-    with pytest.raises(ComponentError, match=r"a\.tif: .*no fixed range"):
+    with pytest.raises(ComponentError, match=r"a\.tif: .*no value stands for white"):
         built(places)
 
 

@@ -41,7 +41,7 @@ def test_a_pickle_that_runs_code_is_refused(
         reader(str(path)).build(an_evaluation(tmp_path))
     assert not touched.exists()
     # What was refused would have run: the test's own pickle is a live one. (It runs before torch finds that a plain
-    # pickle is no file of torch's.)
+    # pickle is not a file of torch's.)
     with contextlib.suppress(RuntimeError):
         torch.load(path, weights_only=False)
     assert touched.exists()

@@ -132,7 +132,7 @@ def test_fresh_points_of_the_data_reach_every_mode(config: Ring | Grid, tmp_path
 
 @pytest.mark.parametrize("missing", [{3}, {0, 2, 4, 6}, {1, 2, 3, 4, 5, 6, 7}])
 def test_a_ring_with_missing_modes(missing: set[int], tmp_path: Path) -> None:
-    """Without `missing` of 8 even modes the divergence is log(8 / there), and points in the middle are no mode."""
+    """Without `missing` of 8 even modes the divergence is log(8 / there), and points in the middle are not a mode."""
     train, test = (Ring().build(NOWHERE, split) for split in ("train", "test"))
     there = 8 - len(missing)
     kept = test.images[~torch.isin(test.condition, torch.tensor(sorted(missing)))][:2000]
