@@ -23,7 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import ganlab
 from ganlab.config.describe import Option, class_description, option_docs, options_of
-from ganlab.config.schema import NESTED
+
 from ganlab.plugin.fields import DEFAULT
 from ganlab.plugin.loader import load_plugins
 
@@ -53,13 +53,13 @@ def number(text: str) -> str:
 def options_as_markdown(cls: type, anchor: str = "", nested: bool = False) -> str:
     """The options of a class as a Markdown definition list; `anchor` is the prefix of each option's anchor.
 
-    `nested` writes options that the file has inside another table with their path, such as `generator.optimizer`.
+    An option that the file has inside other tables is written as `TABLE.optimizer`.
     """
     fields = {f.alias: f for f in attrs.fields(cls) if f.init}
     lines = []
     for option in options_of(cls):
         f = fields[option.name]
-        name = ".".join(NESTED.get(option.name, (option.name,))) if nested else option.name
+        name = f"TABLE.{f.metadata[NESTED]}" if NESTED in f.metadata else option.name
         type_text = ", ".join([option.type, *bounds(f)])
         doc = option.doc[:1].upper() + option.doc[1:]
         lines += [f"[`{name}`]{{#{anchor}{name.replace('.', '-')}}}: {type_text}; {default(option, f)}", f": {doc}", ""]
@@ -100,7 +100,7 @@ class Keys(MarkdownDirective):
     def markdown(self, argument: str) -> str:
         module, _, name = argument.rpartition(".")
         cls = getattr(import_module(module), name)
-        return options_as_markdown(cls, self.options.get("at", ""), nested=True)
+        return options_as_markdown(cls, self.options.get("at", ""))
 
 
 class Components(MarkdownDirective):

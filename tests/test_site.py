@@ -72,7 +72,7 @@ def anchor(*parts: str) -> str:
 def assert_has(page: Page, cls: type, *at: str) -> None:
     """Each option has its term, with its default where that is a number or a truth value."""
     for f in (f for f in attrs.fields(cls) if f.init):
-        name = f.alias.replace("_optimizer", ".optimizer") if cls is Experiment else f.alias
+        name = f"TABLE.{f.metadata[NESTED]}" if NESTED in f.metadata else f.alias
         term = page.terms[anchor(*at, name)]
         assert term.startswith(f"{name}: "), term
         if f.default is attrs.NOTHING and not f.metadata.get("ganlab.default"):

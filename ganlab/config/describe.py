@@ -17,7 +17,7 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
-from ganlab.plugin.fields import COMPONENT
+from ganlab.plugin.fields import COMPONENT, NESTED, TABLE
 from ganlab.utils.errors import quote
 from ganlab.utils.interval import INTERVAL_SYNTAX, Interval
 
@@ -51,14 +51,21 @@ def options_of(cls: type) -> list[Option]:
     hints = typing.get_type_hints(cls)
     docs = option_docs(cls)
     return [
-        Option(f.alias, describe_option_type(f, hints[f.name]), _default(f), docs.get(f.alias, ""))
+        Option(f.alias, describe_option_type(f, hints[f.name]), _default(f), docs.get(f.alias, "") + _where(f))
         for f in attrs.fields(cls)
         if f.init
     ]
 
 
+def _where(f: attrs.Attribute[Any]) -> str:
+    """Describes where an option is written, unless it is where its component is."""
+    return f" It is written in `[{f.metadata[TABLE]}]`." if TABLE in f.metadata else ""
+
+
 def describe_option_type(f: attrs.Attribute[Any], kind: Any) -> str:
     """Describes what an option accepts, such as "a whole number" or "the name of a loss or a table"."""
+    if NESTED in f.metadata:
+        return describe_component(f.metadata[NESTED])
     if COMPONENT not in f.metadata:
         return describe_type(kind)
     name = f.metadata[COMPONENT]
