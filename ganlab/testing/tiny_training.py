@@ -8,6 +8,7 @@ Decisions:
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from attrs import define, field, frozen
 
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
-from ganlab.testing.fixed_inputs import Shape
+from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
-from ganlab.testing.tiny_components import TINY, TinyClassifier, TinyImages
+from ganlab.testing.tiny_components import TINY, TinyDiscriminator, TinyGenerator, TinyImages
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import training_state
@@ -45,25 +46,26 @@ class CompletedTraining:
 class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
-    A check may set `shape`, (C, H, W) of the images, before the first training. With `classifies` the discriminator has
-    class logits too, for a component that needs them.
+    A check may set `shape`, (C, H, W) of the images, before the first training, and the networks, for a component that
+    needs others. `conditions` has the form of the condition for images of each shape, class labels where it has none.
+    `own` are the networks' configurations, by kind, of the file that the component is from.
     """
 
     inspection: Inspection
     registry: Registry
+    own: Mapping[str, Sequence[Any]] = field(factory=dict)
     shape: Shape = (3, 8, 8)
-    classifies: bool = False
+    generator: Any = field(factory=TinyGenerator)
+    discriminator: Any = field(factory=TinyDiscriminator)
+    conditions: dict[Shape, ConditionShape] = field(factory=dict)
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
-        parts: dict[str, Any] = {
-            name: TINY[name]() for name in ("generator", "discriminator", "loss", "optimizer") if name in TINY
-        }
-        if self.classifies:
-            parts["discriminator"] = TinyClassifier()
-        parts["dataset"] = TinyImages(*self.shape)
+        parts: dict[str, Any] = {name: TINY[name]() for name in ("loss", "optimizer")}
+        parts |= {"generator": self.generator, "discriminator": self.discriminator}
+        parts["dataset"] = TinyImages(*self.shape, condition=self.conditions.get(self.shape, ()))
         if not without:
             fresh = self.inspection.fresh()
             parts[kind] = (fresh,) if kind in LISTED else fresh
