@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,14 +22,13 @@ from ganlab.config.load import convert_experiment, experiment_to_table
 from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.loader import Plugins
-from ganlab.plugin.registry import Registry
 from ganlab.run.finite_hooks import NotFinite, add_finite_checks
 from ganlab.training.build import build
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
+from ganlab.training.component_names import component_names
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import restore_training
 from ganlab.training.state_tree import find_non_finite
-from ganlab.training.step_components import PLAYERS, penalty_names
 from ganlab.utils import distributed
 from ganlab.utils.paths import places
 
@@ -71,28 +69,6 @@ def find_cause(
             training.loader.close()
         return f"{seen}; {NOT_REPEATED.format(start)}"
     return str(guard.error) if isinstance(guard.error, NotFinite) else seen
-
-
-def component_names(experiment: Experiment, registry: Registry) -> dict[str, str]:
-    """To name a divergence's cause: the component and plugin behind each term, network, optimizer and augmentation."""
-
-    def words(kind: str, part: Any) -> str:
-        component = registry.component_of(kind, part)
-        return f"{kind} {component.name!r} of plugin {component.origin}"
-
-    loss = ", in ".join(
-        [words("loss", experiment.loss), *(words("loss_wrapper", wrapper) for wrapper in experiment.loss_wrapper)]
-    )
-    names = {f"loss_{player}": loss for player in PLAYERS}
-    for name, penalty in zip(penalty_names(experiment, registry), experiment.penalty, strict=True):
-        names[name] = words("penalty", penalty)
-    for index, augmentation in enumerate(experiment.augmentation):
-        names[f"augmentation[{index}]"] = words("augmentation", augmentation)
-    for player in PLAYERS:
-        names[player] = words(player, getattr(experiment, player))
-        optimizer = getattr(experiment, f"{player}_optimizer") or experiment.optimizer
-        names[f"{player}.optimizer"] = words("optimizer", optimizer)
-    return names | {"d_real": names["discriminator"], "d_fake": names["discriminator"]}
 
 
 def _restore_latest_whole(training: Training, checkpoints: Path) -> int:

@@ -40,11 +40,11 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
     for player, makes in ((game.generator, "images"), (game.discriminator, "logits")):
         _check_output(player.network, f"what the {player.name} makes, {makes}, is", names[player.name])
     game.augmentations = [
-        _replacing(part, augment=_checked_augment(part, f"augmentation[{index}]", names, trace))
+        replacing(part, augment=_checked_augment(part, f"augmentation[{index}]", names, trace))
         for index, part in enumerate(game.augmentations)
     ]
     loss = game.loss
-    game.loss = _replacing(
+    game.loss = replacing(
         loss,
         discriminator=checks["discriminator"].wrap("loss_discriminator", loss.discriminator),
         generator=checks["generator"].wrap("loss_generator", loss.generator),
@@ -53,7 +53,7 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
         attrs.evolve(
             player,
             penalties=[
-                (name, _replacing(part, penalty=checks[player.name].wrap(name, part.penalty)))
+                (name, replacing(part, penalty=checks[player.name].wrap(name, part.penalty)))
                 for name, part in player.penalties
             ],
         )
@@ -69,10 +69,10 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Replacing:
+class Replacing:
     """A component with finite hooks: some methods are replaced by checked ones; all else is the component's own."""
 
-    def __init__(self, component: Any, methods: Mapping[str, Callable[..., Tensor]]) -> None:
+    def __init__(self, component: Any, methods: Mapping[str, Callable[..., Any]]) -> None:
         self._component = component
         vars(self).update(methods)
 
@@ -80,8 +80,9 @@ class _Replacing:
         return getattr(self._component, name)
 
 
-def _replacing(component: Any, **methods: Callable[..., Tensor]) -> Any:
-    return _Replacing(component, methods)
+def replacing(component: Any, **methods: Callable[..., Any]) -> Any:
+    """Puts hooks around a component: some methods are replaced, all else is the component's own."""
+    return Replacing(component, methods)
 
 
 def _check_output(network: nn.Module, what: str, owner: str) -> None:

@@ -23,6 +23,7 @@ from ganlab.plugin.registry import Registry
 from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent, build_dataset
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.component_errors import collect_component_errors
+from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
@@ -62,7 +63,7 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(experiment, images, device, problems)
     _raise(problems)
-    trial = probes.TrialInputs.of(networks, dataset, images, device)
+    trial = probes.TrialInputs.of(networks, dataset, images, device, component_names(experiment, registry))
     probes.try_augmentations(components, trial, device, problems)
 
     # Construct the players, and the game between them.

@@ -74,14 +74,11 @@ class _ProbeTensor(Tensor):
 def uses_condition(network: nn.Module, inputs: Tensor, condition: Tensor) -> bool:
     """Probe of a network: whether it uses its condition at all, even if its output does not depend on it at first.
 
-    `inputs` are latents or images.
+    `inputs` are latents or images. A network that cannot be copied or called is taken to use it.
     """
-    try:
-        with torch.no_grad():
-            copy.deepcopy(network)(inputs, condition.as_subclass(_ProbeTensor))
-    except _ConditionUsed:
-        return True
-    return False
+    with CatchPluginErrors() as caught, torch.no_grad():
+        copy.deepcopy(network)(inputs, condition.as_subclass(_ProbeTensor))
+    return caught.error is not None
 
 
 def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
@@ -104,13 +101,29 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+def check_output_type(player: str, output: Any, names: Mapping[str, str]) -> None:
+    """Probe of a network's output: raises UserError where it is no tensor, nor an object with a tensor of logits."""
+    wanted = "a tensor of images"
+    if player == "discriminator":
+        wanted = "a tensor of logits, or an object that has them as 'logits'"
+        output = output if isinstance(output, Tensor) else getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise UserError(f"{player}: returns {type(output).__name__}; expected {wanted} ({names[player]})")
+
+
 def check_network_shapes(
-    generator: nn.Module, discriminator: nn.Module, z: Tensor, images: ImageSpec, condition: Tensor | None
+    networks: Mapping[str, nn.Module],
+    z: Tensor,
+    images: ImageSpec,
+    condition: Tensor | None,
+    names: Mapping[str, str],
 ) -> Tensor:
     """Probe of shapes: passes a few latents through both networks; returns the images, or raises UserError."""
     wanted = (len(z), images.channels, images.height, images.width)
+    generator, discriminator = (networks[name] for name in PLAYERS)
     with eval_mode(generator), eval_mode(discriminator):
         fake: Tensor = generator(z, condition)
+        check_output_type("generator", fake, names)
         if tuple(fake.shape) != wanted:
             raise UserError(f"generator: makes images of shape {tuple(fake.shape)}; the data set's are {wanted}")
         output = discriminator(fake, condition)
@@ -119,6 +132,7 @@ def check_network_shapes(
                 f"discriminator: batch_independent is True, and it returns {type(output).__name__}; expected a tensor "
                 "of logits"
             )
+        check_output_type("discriminator", output, names)
         logits_ = logits(output)
         if logits_.shape != (len(z),):
             raise UserError(
@@ -140,9 +154,17 @@ class TrialInputs:
 
     @classmethod
     def of(
-        cls, networks: Mapping[str, nn.Module], dataset: Dataset, images: ImageSpec, device: torch.device
+        cls,
+        networks: Mapping[str, nn.Module],
+        dataset: Dataset,
+        images: ImageSpec,
+        device: torch.device,
+        names: Mapping[str, str],
     ) -> TrialInputs:
-        """Probe of the networks: passes zeros as latents through them; raises UserError for wrong shapes."""
+        """Probe of the networks: passes zeros as latents through them; raises UserError for wrong shapes.
+
+        `names` are the components behind the networks, for messages.
+        """
         generator, discriminator = (networks[name] for name in PLAYERS)
         latent_dim = getattr(generator, "latent_dim", None)
         if not isinstance(latent_dim, int):
@@ -151,7 +173,7 @@ class TrialInputs:
         if dataset.condition is not None:
             condition = condition_as_input(dataset.condition[:2].to(device))
         z = torch.zeros(2, latent_dim, device=device)
-        fake = check_network_shapes(generator, discriminator, z, images, condition)
+        fake = check_network_shapes(networks, z, images, condition, names)
         conditional = condition is not None and any(
             uses_condition(network, inputs, condition) for network, inputs in ((generator, z), (discriminator, fake))
         )
@@ -168,12 +190,15 @@ def try_augmentations(
 
 
 def try_penalties(components: StepComponents, game: Game, real: Batch, problems: list[str]) -> None:
-    """Probes penalties: calls each once, and adds those that refuse networks or data to `problems`."""
-    for step in first_penalty_steps(game, real):
-        for index, penalty in enumerate(components.experiment.penalty):
-            if penalty.player == step.player:
-                # Other errors are reported by the first step of the training, with all that is known there.
-                with CatchPluginErrors() as caught:
-                    copy.deepcopy(penalty).penalty(step)
-                if isinstance(caught.error, ComponentError):
-                    problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]
+    """Probes penalties: calls each once, and adds those that refuse networks or data to `problems`.
+
+    All other errors, also of what comes before the penalties, are found where a first update is tried or made.
+    """
+    with CatchPluginErrors():
+        for step in first_penalty_steps(game, real):
+            for index, penalty in enumerate(components.experiment.penalty):
+                if penalty.player == step.player:
+                    with CatchPluginErrors() as caught:
+                        copy.deepcopy(penalty).penalty(step)
+                    if isinstance(caught.error, ComponentError):
+                        problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]

@@ -1,0 +1,266 @@
+"""A trial of each player's first update, before the run folder exists: what fails in the first step fails here.
+
+Decisions:
+- The trial works on a deep copy of the game, and random states are restored: no bit of the run changes. What cannot be
+  copied is not tried, and the first step will tell.
+- It takes a few images, so that it costs little. A component that fails with few may need more, so it is tried again
+  with a whole batch before it is refused.
+- The step itself checks nothing. The trial puts checks around each component: what is returned, and what is changed in
+  place, which torch reports in the backward pass, far from the line that did it.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+from attrs import define, field
+from torch import Tensor, nn
+
+from ganlab.config.schema import Experiment
+from ganlab.data.batch import Batch
+from ganlab.data.pixels import condition_as_input, to_float
+from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
+from ganlab.plugin.registry import Registry
+from ganlab.protocols import Step
+from ganlab.run.finite_hooks import replacing
+from ganlab.training.component_names import component_names
+from ganlab.training.game import Game
+from ganlab.training.loop import Training
+from ganlab.training.meters import Meters
+from ganlab.training.probes import check_output_type
+from ganlab.training.step_components import penalty_names
+from ganlab.training.train_step import Phase
+from ganlab.utils import distributed
+from ganlab.utils.determinism import deterministic
+from ganlab.utils.errors import ComponentError, GanlabError, PluginFailed, UserError, one_line
+from ganlab.utils.memory import is_out_of_memory
+from ganlab.utils.rng import preserve_random_state
+
+FEW = 4
+"""How many images the trial takes at first."""
+
+BEFORE = "before the first step"
+
+
+def try_first_updates(training: Training, experiment: Experiment, registry: Registry) -> None:
+    """Tries the first update of each player on copies; raises UserError or PluginFailed for what would fail in it."""
+    share = training.game.batch_size // distributed.world_size()
+    names = component_names(experiment, registry)
+    tables = {name: f"penalty[{index}]" for index, name in enumerate(penalty_names(experiment, registry))}
+    error: BaseException | None = None
+    with preserve_random_state():
+        for count in sorted({min(FEW, share), share}):
+            checks = _Checks(names, tables)
+            with CatchPluginErrors() as copied:
+                game, phases = _copies(training)
+            if copied.error is not None:
+                return
+            with CatchPluginErrors() as caught, deterministic(experiment.train.deterministic):  # names the operation
+                _try(game, phases, _first_images(training, count), checks)
+            error = caught.error
+            if error is None or is_out_of_memory(error):  # the run tells what to do about its memory
+                return
+    if error is not None and not isinstance(error, GanlabError) and checks.failed:
+        failure = attribute_to_plugin(error, registry, BEFORE)
+        if not isinstance(failure, PluginFailed):  # torch alone, as in a network that is made of its modules
+            text = "".join(traceback.format_exception(error))
+            failure = PluginFailed(f"{names[checks.failed]} raised {BEFORE}: {_in_words(error)}", text)
+        raise failure from error
+    if error is not None:
+        raise error
+
+
+def _copies(training: Training) -> tuple[Game, list[Phase]]:
+    """Copies of the game and its phases for the trial, which share nothing with the training."""
+    noise = training.game.noise
+    memo = {} if noise is None else {id(noise): noise.clone_state()}
+    game, phases = copy.deepcopy((training.game, list(training.train_step.phases)), memo)
+    return game, [attrs.evolve(phase, repeats=1) for phase in phases]
+
+
+def _first_images(training: Training, count: int) -> Batch:
+    dataset, device = training.dataset, training.game.device
+    condition = None if dataset.condition is None else dataset.condition[:count].to(device)
+    images = to_float(dataset.images[:count].to(device))
+    return Batch(images, None if condition is None else condition_as_input(condition))
+
+
+def _try(game: Game, phases: Sequence[Phase], real: Batch, checks: _Checks) -> None:
+    """Makes one update of each player in the trial, with checks around every component."""
+    share = game.batch_size // distributed.world_size()
+    if len(real.images) < share:
+        game.batch_size, game.accumulate = len(real.images) * distributed.world_size(), 1
+    checks.put_around(game)
+    for phase in phases:
+        with checks.explained(phase.name):
+            phase.update(real, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks around the components
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@define
+class _CheckedMeters(Meters):
+    """The trial's meters: every term of the first update is added to them, and must be a scalar."""
+
+    check: Callable[[str, Any], None] = field(kw_only=True)
+
+    def add(self, name: str, value: Any) -> None:
+        self.check(name, value)
+        super().add(name, value)
+
+
+@define
+class _Checks:
+    """The trial's checks around the components of a game.
+
+    `names` are the components behind the parts, and `tables` the tables of penalties, by their names in the log.
+    """
+
+    names: Mapping[str, str]
+    tables: Mapping[str, str]
+    _inside: list[str] = field(factory=list)
+    _watched: dict[str, Tensor] = field(factory=dict)
+    _changes: list[tuple[str, str, Tensor, int]] = field(factory=list)
+
+    def put_around(self, game: Game) -> None:
+        """Puts the trial's checks around the components of a game, which is a copy."""
+        for player in game.players:
+            for kind, tensors in (
+                ("parameter", player.network.named_parameters()),
+                ("buffer", player.network.named_buffers()),
+            ):
+                self._watched |= {f"the {kind} {name!r} of the {player.name}": tensor for name, tensor in tensors}
+            self._check_network(player.name, player.network)
+        game.augmentations = [
+            replacing(part, augment=self._around(f"augmentation[{index}]", part.augment))
+            for index, part in enumerate(game.augmentations)
+        ]
+        loss = game.loss
+        methods = {p.name: self._around(p.loss_name, getattr(loss, p.name)) for p in game.players}
+        game.loss = replacing(loss, **methods)
+        game.generator, game.discriminator = (
+            attrs.evolve(
+                player,
+                penalties=[
+                    (name, replacing(part, penalty=self._around(name, part.penalty))) for name, part in player.penalties
+                ],
+            )
+            for player in game.players
+        )
+        game.meters = _CheckedMeters(check=self._check_scalar)
+
+    def _check_network(self, name: str, network: nn.Module) -> None:
+        """Puts a check around the forward pass of a network in the trial."""
+        entered: list[tuple[int, dict[str, tuple[Tensor, int]]]] = []
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            entered.append((len(self._inside), self._versions(inputs)))
+            self._inside.append(name)
+
+        def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            depth, versions = entered.pop()
+            self._left(name, depth, versions)
+            check_output_type(name, output, self.names)
+
+        network.register_forward_pre_hook(enter)
+        network.register_forward_hook(leave)
+
+    def _around(self, part: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """A component's function in the trial: notes what it changes in place, and where an exception is raised."""
+
+        def checked(*inputs: Any, **more: Any) -> Any:
+            depth, versions = len(self._inside), self._versions(inputs)
+            self._inside.append(part)
+            result = compute(*inputs, **more)
+            self._left(part, depth, versions)
+            return result
+
+        return checked
+
+    def _versions(self, inputs: Sequence[Any]) -> dict[str, tuple[Tensor, int]]:
+        """The tensors that a part of the trial may change in place, each with the count of its changes so far."""
+        return {name: (t, t._version) for name, t in [*self._watched.items(), *_inputs(inputs)]}
+
+    def _left(self, part: str, depth: int, versions: Mapping[str, tuple[Tensor, int]]) -> None:
+        """Notes that a part of the trial has returned, and what it has changed in place."""
+        del self._inside[depth:]
+        for name, (tensor, version) in versions.items():
+            if tensor._version != version:
+                self._changes.append((part, name, tensor, tensor._version))
+
+    def _check_scalar(self, name: str, value: Any) -> None:
+        """Check of a term in the trial: raises UserError where it is no scalar."""
+        is_term = name.startswith("loss_") or name in self.tables
+        if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
+            return
+        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        player = name.removeprefix("loss_")
+        what = (
+            f"the {player}'s loss" if name.startswith("loss_") else "the term" if is_term else f"the measure {name!r}"
+        )
+        owner = f" ({self.names[name]})" if name in self.names else ""
+        table = self._table(name) if is_term else "loss or augmentation"
+        raise UserError(f"{table}: {what} is {got}; expected a scalar of floats, such as the mean over a batch{owner}")
+
+    @contextmanager
+    def explained(self, player: str) -> Iterator[None]:
+        """Explains errors of the body, an update of the trial, that do not name their cause."""
+        try:
+            yield
+        except ComponentError as error:
+            table = self._table(self.failed)
+            raise UserError(*(f"{table}: {line}" for line in str(error).splitlines())) from error
+        except RuntimeError as error:
+            explanation = None if self.failed else self._explanation(error, player)
+            if explanation is None:
+                raise
+            raise UserError(explanation) from error
+
+    @property
+    def failed(self) -> str:
+        """The part of the trial in which an exception was raised."""
+        return self._inside[-1] if self._inside else ""
+
+    def _explanation(self, error: RuntimeError, player: str) -> str | None:
+        if "does not require grad and does not have a grad_fn" in str(error):
+            owner = self.names[f"loss_{player}"]
+            return f"loss: the {player}'s loss has no gradient with respect to the {player}'s weights ({owner})"
+        match = re.search(r"modified by an inplace operation: \[\S+ \[([\d, ]*)\]\].*? is at version (\d+)", str(error))
+        if match is None:
+            return None
+        shape, version = [int(side) for side in match[1].split(",") if side.strip()], int(match[2])
+        # The tensor that torch names may be a view, such as a transposed weight, and has the version of the whole.
+        alike = [change for change in self._changes if [*change[2].shape] == shape and change[3] == version]
+        for part, name, *_ in alike or [change for change in self._changes if change[3] == version]:
+            return (
+                f"{self._table(part)}: changes {name} in place, after the forward pass has used it, so that it has no "
+                f"gradient; change a copy ({self.names[part]})"
+            )
+        return None
+
+    def _table(self, part: str) -> str:
+        """The table of a part that the trial has checked, in the experiment file."""
+        return "loss" if part.startswith("loss_") else self.tables.get(part, part)
+
+
+def _inputs(inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors that a component is given in the trial, each with its name in a message."""
+    for number, value in enumerate(inputs):
+        if isinstance(value, Step):
+            parts = {f.name: getattr(value, f.name) for f in attrs.fields(Step)}
+            yield from ((f"its step's {name}", part) for name, part in parts.items() if isinstance(part, Tensor))
+        elif isinstance(value, Tensor):
+            yield f"its input {number + 1}", value
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
