@@ -535,7 +535,7 @@ KEPT = {
     "a cache filled at first use": "self.cache = self.cache if self.cache is not None else torch.ones_like(images[:1])",
     # These look at values on the CPU only.
     "one_hot": "images = images * torch.nn.functional.one_hot(torch.zeros(len(images), dtype=torch.int64), 4).sum()",
-    "repeat_interleave": "images = images.repeat_interleave(torch.ones(len(images)).long(), 0, output_size=16)",
+    "repeat_interleave": "n = len(images); images = images.repeat_interleave(torch.ones(n).long(), 0, output_size=n)",
     "a power iteration": "images = images * (self.weight @ self.vector).norm()",
 }
 

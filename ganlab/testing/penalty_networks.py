@@ -1,7 +1,8 @@
 """The networks that a penalty is checked with: the suite's own tiny ones, or those of the penalty's own file.
 
 A penalty may need what only some networks have: class logits, or a method such as an encoder's. The first networks are
-taken with which it does not fail: the tiny ones, then the generators and discriminators that the same file registers.
+taken with which it does not fail: the tiny ones, with class labels and with images as the condition, then the
+generators and discriminators that the same file registers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
+import attrs
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
@@ -81,9 +83,11 @@ def choose_networks(fresh: Callable[[], Any], player: str, tiny: TinyTraining) -
     that none of them has.
     """
     tiny_networks = PenaltyNetworks(TinyGenerator(), TinyDiscriminator())
+    classifying = PenaltyNetworks(TinyGenerator(), TinyClassifier())
+    of_images = attrs.evolve(tiny_networks, conditions={shape: shape for shape in tiny_networks.shapes})
     found: PenaltyNetworks | None = None
     errors: list[BaseException] = []
-    for networks in (tiny_networks, PenaltyNetworks(TinyGenerator(), TinyClassifier()), *_own_networks(tiny)):
+    for networks in (tiny_networks, classifying, of_images, *_own_networks(tiny)):
         step = None
         with CatchPluginErrors() as caught:
             step = networks.step(player, networks.largest, 2)

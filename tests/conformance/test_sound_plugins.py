@@ -221,6 +221,14 @@ def test_a_penalty_that_needs_a_network_of_its_own_file(case: str, tmp_path: Pat
     )
 
 
+def test_a_penalty_that_needs_images_as_the_condition(tmp_path: Path) -> None:
+    """The reconstruction term of pix2pix (Isola et al. 2017, arXiv:1611.07004), whose condition is an image."""
+    source = penalty("(step.fake - step.condition).abs().mean()", player="generator")
+    assert_sound(source, tmp_path)
+    (fault,) = faults(checked(source.replace("step.fake -", "step.fake.detach() -"), tmp_path))
+    assert "reaches no weight of the generator" in fault.detail
+
+
 def test_a_penalty_with_a_mistyped_name_is_at_fault(tmp_path: Path) -> None:
     (fault,) = faults(checked(penalty("step.fkae.mean()"), tmp_path))
     assert "'Step' object has no attribute 'fkae'" in fault.detail
