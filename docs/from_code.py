@@ -23,8 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import ganlab
 from ganlab.config.describe import Option, class_description, option_docs, options_of
-
-from ganlab.plugin.fields import DEFAULT
+from ganlab.plugin.fields import DEFAULT, NESTED
 from ganlab.plugin.loader import load_plugins
 
 BOUND = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
@@ -50,7 +49,7 @@ def number(text: str) -> str:
     return f"{value:,.15g}"
 
 
-def options_as_markdown(cls: type, anchor: str = "", nested: bool = False) -> str:
+def options_as_markdown(cls: type, anchor: str = "") -> str:
     """The options of a class as a Markdown definition list; `anchor` is the prefix of each option's anchor.
 
     An option that the file has inside other tables is written as `TABLE.optimizer`.

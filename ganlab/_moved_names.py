@@ -137,7 +137,7 @@ RENAMED: dict[str, str] = {
     "diagnosis.Found": "run.finite_hooks.NotFinite",
     "diagnosis.NOT_AGAIN": "run.divergence.NOT_REPEATED",
     "diagnosis.cause": "run.divergence.find_cause",
-    "diagnosis.owners": "run.divergence.component_names",
+    "diagnosis.owners": "training.component_names.component_names",
     "ending.explained": "run.failure.explain_failure",
     "errors.shown": "utils.errors.quote",
     "errors.shown_key": "utils.errors.quote_key",

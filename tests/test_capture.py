@@ -406,6 +406,14 @@ class Counts:
         return images.mean() if Counts.calls % 2 else images.square().mean()
 
 
+def one_hot_of_unknown_classes(images: Tensor) -> Tensor:
+    return images.mean() * nn.functional.one_hot(torch.zeros(2, dtype=torch.int64)).sum()
+
+
+def repeated_by_values(images: Tensor) -> Tensor:
+    return images.repeat_interleave(torch.ones(len(images), dtype=torch.int64), 0).mean()
+
+
 FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "item": (item, "reads a value back from the device"),
     "branch": (branch, "reads a value back from the device"),
@@ -414,6 +422,8 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "mask": (chosen_by_mask, "takes a shape from values (index)"),
     "nonzero": (counted, "takes a shape from values (nonzero)"),
     "equal": (compared, "reads a value back from the device (equal)"),
+    "one_hot without a number of classes": (one_hot_of_unknown_classes, "reads a value back from the device"),
+    "repeat_interleave": (repeated_by_values, "takes a shape from values (repeat_interleave)"),
     "a number that changes": (by_a_python_number, "draws Python's random numbers"),
     "a coin that falls the same way": (by_a_coin, "draws Python's random numbers"),
     "a whole number that is always the same": (by_a_whole_number, "draws Python's random numbers"),
@@ -523,6 +533,9 @@ KEPT = {
     "random numbers of the device": "images = images + 0.1 * torch.rand(len(images), 1, 1, 1, device=images.device)",
     "torch.where": "images = torch.where(images > 0, images, -images)",
     "a cache filled at first use": "self.cache = self.cache if self.cache is not None else torch.ones_like(images[:1])",
+    # These look at values on the CPU only.
+    "one_hot": "images = images * torch.nn.functional.one_hot(torch.zeros(len(images), dtype=torch.int64), 4).sum()",
+    "repeat_interleave": "n = len(images); images = images.repeat_interleave(torch.ones(n).long(), 0, output_size=n)",
     "a power iteration": "images = images * (self.weight @ self.vector).norm()",
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ganlab.plugin.kinds import KINDS
+from ganlab.testing import conformance
 from support import REPOSITORY, WEDGE
 
 Ganlab = Callable[..., tuple[int, str, str]]
@@ -82,6 +83,59 @@ def test_options_and_what_is_left_out(ganlab: Ganlab, tmp_path: Path) -> None:
         2,
         "--set margin=0.5: expected NAME.OPTION=VALUE, such as wedge.margin=0.5\n",
     )
+
+
+TWO = """
+import attrs, ganlab
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, images):
+        super().__init__()
+        self.latent_dim, self.shape = 4, (images.channels, images.height, images.width)
+    def forward(self, x, condition): ...
+
+@attrs.frozen
+class Up:
+    width: int
+    def build(self, images): raise ganlab.ComponentError(f"a generator of {self.width}")
+@attrs.frozen
+class Down:
+    width: int
+    depth: int = 1
+    def build(self, images): raise ganlab.ComponentError(f"a discriminator of {self.width}")
+@attrs.frozen
+class Deep(Down): ...
+
+@ganlab.hookimpl
+def register_generators(register): register("two", Up)
+@ganlab.hookimpl
+def register_discriminators(register): register("two", Down); register("three", Deep)
+"""
+
+
+@pytest.mark.usefixtures("wide")
+def test_options_of_two_kinds_with_one_name(ganlab: Ganlab, tmp_path: Path) -> None:
+    """What is asked must reach the component that is meant, and no other; where that is not said, it is asked for."""
+    file = tmp_path / "two.py"
+    file.write_text(TWO)
+    asked = ["--set", "generator.two.width=3", "--set", "discriminator.two.width=5", "--set", "three.width=7"]
+    _, out, _ = ganlab("check", file, *asked)
+    assert re.findall(r"a \w+ of \d", out) == ["a generator of 3", "a discriminator of 7", "a discriminator of 5"]
+    for setting, line in (
+        (
+            "two.width=3",
+            "two: the file registers a generator and a discriminator of that name; write generator.two or "
+            "discriminator.two",
+        ),
+        ("generator.tow.width=3", "generator.tow: the file registers no such generator; did you mean 'two'?"),
+        ("generator.two=3", "generator.two: expected options of the generator, got 3"),
+        ("generator.two.width=x", "generator.two.width: expected a whole number, got 'x'"),
+        ("loss.two.width=3", "loss: the file registers no such component; it registers: two, three"),
+    ):
+        assert ganlab("check", file, "--set", setting)[::2] == (2, f"{line}\n")
+    (given,) = [s for s in conformance(file, {"discriminator": {"two": {"width": 2}}}) if s.instance is not None]
+    assert (str(given), given.instance.width) == ("discriminator two", 2)
 
 
 def test_json(ganlab: Ganlab, tmp_path: Path) -> None:

@@ -361,3 +361,100 @@ def test_optimiser_options_that_are_none_of_torch(table: dict[str, Any], tmp_pat
     table |= {"optimizer": "odd", "schedule": [{"name": "linear", "key": "optimizer.speed"}]}
     with pytest.raises(UserError, match="cannot be moved: what the optimiser builds has no 'speed' of 0"):
         build(convert_experiment(table, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
+
+
+@frozen
+class Grouped:
+    """SGD with groups: biases have a share of the rate, and the first matrix a rate of its own, equal at first."""
+
+    lr: float = 0.25
+    share: float = 0.1
+    first_lr: float = 0.25
+    weight_decay: float = 0.0
+    form: str = ""
+
+    def build(self, parameters: Any) -> torch.optim.Optimizer:
+        first, *rest = parameters
+        groups = [
+            {"params": [first], "lr": self.first_lr},
+            {"params": [p for p in rest if p.ndim > 1]},
+            {"params": [p for p in rest if p.ndim == 1], "lr": self.lr * self.share, "weight_decay": 0.0},
+        ]
+        if self.form == "root":
+            groups[2]["lr"] = self.lr**0.5
+        if self.form == "count" and self.lr < 0.25:
+            groups.pop()
+        return torch.optim.SGD(groups, self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+@pytest.fixture
+def built_grouped(table: dict[str, Any], tmp_path: Path) -> Callable[..., Training]:
+    loaded = load_plugins()
+    loaded.registry._frozen = False
+    loaded.registry.register("optimizer", "grouped", Grouped, Origin("test", "file", "", "", None))
+
+    def built(schedule: list[dict[str, Any]], **options: Any) -> Training:
+        changed = copy.deepcopy(table) | {"optimizer": {"name": "grouped", **options}, "schedule": schedule}
+        return build(convert_experiment(changed, loaded), loaded.registry, Places(tmp_path, tmp_path), CPU)
+
+    return built
+
+
+@pytest.mark.parametrize(
+    ("option", "to", "expected"),
+    [
+        ("lr", 0.125, [("lr", 0.25), ("lr", 0.125), ("lr", 0.125 * 0.1)]),
+        ("first_lr", 0.125, [("lr", 0.125), ("lr", 0.25), ("lr", 0.25 * 0.1)]),
+        ("weight_decay", 0.5, [("weight_decay", 0.5), ("weight_decay", 0.5), ("weight_decay", 0.0)]),
+    ],
+)
+def test_the_groups_that_have_the_option_are_moved(
+    option: str, to: float, expected: list[tuple[str, float]], built_grouped: Callable[..., Training]
+) -> None:
+    """Against an optimiser that is built with the same number: a multiple moves along, an equal value does not."""
+    schedule = [{"name": "linear", "key": f"optimizer.{option}", "to": to, "end": 1}]
+    if option == "first_lr":
+        with pytest.raises(UserError, match=r"no 'first_lr' of 0\.25 in its param_groups"):
+            built_grouped(schedule)
+        return
+    training = built_grouped(schedule)
+    take_step(training, 0)
+    take_step(training, 1)
+    for player in training.game.players:
+        groups = zip(player.optimizer.param_groups, expected, strict=True)
+        assert [(name, float(group[name])) for group, (name, _) in groups] == expected
+    constant = [{"name": "constant", "key": f"optimizer.{option}"}]
+    scheduled = weights(state_after(built_grouped(constant, **{option: to}), end=4))
+    by_number = weights(state_after(built_grouped([], **{option: to}), end=4))
+    assert first_difference(scheduled, by_number) is None
+
+
+def test_a_schedule_of_groups_trains_and_resumes_as_one_by_hand(built_grouped: Callable[..., Training]) -> None:
+    schedule = [{"name": "linear", "key": "optimizer.lr", "to": 0.0625}]
+    moved = built_grouped(schedule)
+    train(moved, 0, lambda step: None)
+    by_hand = built_grouped([])
+    for step in range(4):
+        for player in by_hand.game.players:
+            rate = 0.25 * (1 - step / 4) + 0.0625 * (step / 4)
+            player.optimizer.param_groups[1]["lr"] = rate
+            player.optimizer.param_groups[2]["lr"] = rate * 0.1
+        take_step(by_hand, step)
+    whole = weights(training_state(moved, 4))
+    assert first_difference(whole, weights(training_state(by_hand, 4))) is None
+    half = state_after(built_grouped(schedule), 0, 2)
+    resumed = built_grouped(schedule)
+    restore_training(resumed, half)
+    assert first_difference(whole, weights(state_after(resumed, 2, 4))) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("root", "the value in param_groups[2] is no multiple of it"),
+        ("count", "the number of its param_groups depends on it"),
+    ],
+)
+def test_groups_that_cannot_be_moved(form: str, line: str, built_grouped: Callable[..., Training]) -> None:
+    with pytest.raises(UserError, match=re.escape(f"schedule[0].key: 'optimizer.lr' cannot be moved: {line}")):
+        built_grouped([{"name": "linear", "key": "optimizer.lr", "to": 0.125}], form=form)

@@ -14,6 +14,7 @@ import pytest
 import ganlab
 from ganlab import testing
 from ganlab.config.schema import Experiment, Train
+from ganlab.plugin.fields import NESTED
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from ganlab.sweep.plan import SweepFile

@@ -49,7 +49,8 @@ def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
     file
         The plugin file; bundled plugins too.
     set_
-        NAME.OPTION=VALUE: an option of the component of that name; can be repeated. Default: its own defaults.
+        NAME.OPTION=VALUE, or KIND.NAME.OPTION=VALUE where two kinds have one name: an option of that component; can be
+        repeated. Default: its own defaults.
     json
         Print JSON instead of text.
     """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from ganlab.data.loader import BatchLoader
-from ganlab.protocols import Batch
+from ganlab.data.pixels import condition_as_input, to_float
+from ganlab.protocols import Batch, Dataset
 
 
 @frozen(eq=False)
@@ -48,3 +50,13 @@ class GameLoader:
         """Stops reading ahead in all of a game's data sets."""
         for loader in (self.main, *self.streams.values()):
             loader.close()
+
+
+def first_rows(dataset: Dataset, streams: Mapping[str, Dataset], count: int, device: torch.device) -> Batch:
+    """The first rows of a game's data sets, as a batch for a trial of what comes with the first one."""
+    condition = dataset.condition
+    return Batch(
+        to_float(dataset.images[:count].to(device)),
+        None if condition is None else condition_as_input(condition[:count].to(device)),
+        {name: first_rows(stream, {}, count, device) for name, stream in streams.items()},
+    )

@@ -25,7 +25,8 @@ def all_logits(output: Any) -> tuple[Tensor, ...]:
         return all_logits(found)
     if not isinstance(found, torch.Tensor):
         raise ComponentError(
-            f"returned {type(output).__name__}; expected logits: a tensor, an object with `logits`, or a list of these"
+            f"returns {type(output).__name__}; expected a tensor of logits, an object that has them as 'logits', or a "
+            "list of these"
         )
     return (found,)
 

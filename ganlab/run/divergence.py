@@ -15,19 +15,17 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ganlab.config.game_tables import component_fields
 from ganlab.config.load import convert_experiment, experiment_to_table
 from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.loader import Plugins
-from ganlab.plugin.registry import Registry
 from ganlab.run.finite_hooks import NotFinite, add_finite_checks
 from ganlab.training.build import build
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
+from ganlab.training.component_names import component_names
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import restore_training
 from ganlab.training.state_tree import find_non_finite
@@ -66,40 +64,11 @@ def find_cause(
         training = build(fresh, plugins.registry, places(), device)
         try:
             start = _restore_latest_whole(training, checkpoints)
-            _repeat_steps(training, component_names(fresh, plugins.registry, training), start, until, progress)
+            _repeat_steps(training, component_names(fresh, plugins.registry, training.game), start, until, progress)
         finally:
             training.loader.close()
         return f"{seen}; {NOT_REPEATED.format(start)}"
     return str(guard.error) if isinstance(guard.error, NotFinite) else seen
-
-
-def component_names(experiment: Experiment, registry: Registry, training: Training) -> dict[str, str]:
-    """To name a divergence's cause: the component and plugin behind each term, network, optimizer and augmentation."""
-
-    def words(kind: str, part: Any) -> str:
-        component = registry.component_of(kind, part)
-        return f"{kind} {component.name!r} of plugin {component.origin}"
-
-    game = training.game
-    fields = component_fields(experiment.game)
-    losses = [words("loss", getattr(experiment.game, name)) for name, kind in fields.items() if kind == "loss"]
-    wrappers = [words("loss_wrapper", wrapper) for wrapper in experiment.loss_wrapper]
-    loss = ", in ".join([*(losses or [words("game", experiment.game)]), *wrappers])
-    names = {f"loss_{move.name}": loss for move in game.rules.moves}
-    of_penalty = {id(penalty): words("penalty", penalty) for penalty in experiment.penalty}
-    for player in game.players.values():
-        names |= {name: of_penalty[id(penalty)] for name, penalty in player.penalties if id(penalty) in of_penalty}
-    for index, augmentation in enumerate(experiment.augmentation):
-        names[f"augmentation[{index}]"] = words("augmentation", augmentation)
-    configs = {id(getattr(experiment.game, name)): kind for name, kind in fields.items()}
-    for name in game.networks:
-        config = game.rules.network(name).config
-        kind = configs.get(id(config))
-        names[name] = words(kind, config) if kind else words("game", experiment.game)
-    for name, player in game.players.items():
-        optimizer = experiment.optimizers.get(player.table, experiment.optimizer)
-        names[f"{name}.optimizer"] = words("optimizer", optimizer)
-    return names
 
 
 def _restore_latest_whole(training: Training, checkpoints: Path) -> int:

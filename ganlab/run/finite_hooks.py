@@ -39,7 +39,7 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
         trace.add_hooks(name, network)
         _check_output(network, f"what the {name} returns is", names[name])
     augmentations = [
-        _replacing(part, augment=_checked_augment(part, f"augmentation[{index}]", names, trace))
+        replacing(part, augment=_checked_augment(part, f"augmentation[{index}]", names, trace))
         for index, part in enumerate(game.augmentations)
     ]
     for move in rules.moves:
@@ -49,7 +49,7 @@ def add_finite_checks(training: Training, names: Mapping[str, str]) -> Training:
         player.name: attrs.evolve(
             player,
             penalties=[
-                (name, _replacing(part, penalty=of_player[player.name].wrap(name, part.penalty)))
+                (name, replacing(part, penalty=of_player[player.name].wrap(name, part.penalty)))
                 for name, part in player.penalties
             ],
         )
@@ -79,10 +79,10 @@ def _checked_terms(move: Move, check: TermCheck) -> Callable[[Turn], Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Replacing:
+class Replacing:
     """A component with finite hooks: some methods are replaced by checked ones; all else is the component's own."""
 
-    def __init__(self, component: Any, methods: Mapping[str, Callable[..., Tensor]]) -> None:
+    def __init__(self, component: Any, methods: Mapping[str, Callable[..., Any]]) -> None:
         self._component = component
         vars(self).update(methods)
 
@@ -90,8 +90,9 @@ class _Replacing:
         return getattr(self._component, name)
 
 
-def _replacing(component: Any, **methods: Callable[..., Tensor]) -> Any:
-    return _Replacing(component, methods)
+def replacing(component: Any, **methods: Callable[..., Any]) -> Any:
+    """Puts hooks around a component: some methods are replaced, all else is the component's own."""
+    return Replacing(component, methods)
 
 
 def _check_output(network: nn.Module, what: str, owner: str) -> None:

@@ -32,6 +32,7 @@ from ganlab.run.environment import run_environment
 from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
+from ganlab.run.first_updates import BEFORE, try_first_updates
 from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder, other_plugin_files
 from ganlab.run.open_folder import choose_folder, earlier_run, latest_unfinished, open_folder
 from ganlab.run.opened_run import OpenedRun
@@ -52,7 +53,7 @@ from ganlab.training.loop import Training, train
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import CannotWrite, ComponentError, UserError, one_line
+from ganlab.utils.errors import CannotWrite, ComponentError, NotDeterministic, PluginFailed, UserError, one_line
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.utils.progress import Progress, no_progress
@@ -226,6 +227,7 @@ def build_run(
     where = places()
     with CatchPluginErrors() as guard:
         training = build(experiment, plugins.registry, where, device, progress)
+        try_first_updates(training, experiment, plugins.registry)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:
@@ -239,8 +241,10 @@ def build_run(
                 raise UserError(f"tracker[{index}]: {error}") from None
     if isinstance(guard.error, UserError):
         raise UserError(*(f"{request.experiment}: {line}" for line in guard.error.problems)) from None
+    if isinstance(guard.error, NotDeterministic | PluginFailed):
+        raise guard.error
     if guard.error is not None:
-        raise attribute_to_plugin(guard.error, plugins.registry, "before the first step") from guard.error
+        raise attribute_to_plugin(guard.error, plugins.registry, BEFORE) from guard.error
     return training, evaluator
 
 

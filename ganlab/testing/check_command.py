@@ -29,7 +29,7 @@ MARKS = {
 def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console, errors: Console) -> int:
     """Runs `ganlab check`: prints every check with its result; returns the exit code, 1 where there is a fault.
 
-    `settings` are NAME.OPTION=VALUE.
+    `settings` are NAME.OPTION=VALUE, or KIND.NAME.OPTION=VALUE.
     """
     if not out.is_terminal:
         out.width = 10_000  # no line is wrapped, for grep

@@ -9,10 +9,9 @@ from ganlab.evaluation.sampling import sample
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.protocols.rules_check import rules_problems
 from ganlab.testing.check_result import Fault, summarize_refusals
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, shape_text
+from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, shape_text
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
-from ganlab.testing.tiny_components import CLASSES
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.utils.errors import ComponentError, one_line

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -21,6 +22,9 @@ from ganlab.testing.training_checks import run_training_checks
 
 BATCH_SIZES = (1, 2, 7, 64)
 SPREADS = (0.0, 1.0, 10.0, 100.0)
+
+MOVING_CALLS = 20
+"""How often a loss is called to move its state, if it has one."""
 
 
 def check_loss(inspection: Inspection, tiny: TinyTraining) -> None:
@@ -81,23 +85,46 @@ def _check_finite(inspection: Inspection, make: Callable[[], Loss]) -> None:
                     raise Fault(f"the {player}'s loss of {of} is {value.item():g}", lines.not_finite or at)
 
 
+def _in_several_states(make: Callable[[], Loss]) -> Iterator[Loss]:
+    """Yields a new loss, and losses whose state has moved, by logits that differ in either direction.
+
+    A state may begin at 0, as BEGAN's weight of the fake images does, and a part of the loss with it.
+    """
+    yield make()
+    for sign in (-1, 1):
+        loss = make()
+        for call in range(MOVING_CALLS):
+            real, fake = fixed_noise(16, seed=2 * call) + 3 * sign, fixed_noise(16, seed=2 * call + 1) - 3 * sign
+            with torch.no_grad():
+                for player in PLAYERS:
+                    getattr(loss, player)(real, fake)
+        yield loss
+
+
 def _check_gradient_reaches(inspection: Inspection, make: Callable[[], Loss]) -> None:
     """Checks that each player's loss has a finite gradient with respect to the logits that it must depend on."""
     for player, needed in (("discriminator", ("real", "fake")), ("generator", ("fake",))):
-        loss = make()
-        at = inspection.line_of(player, loss)
-        logits = {name: fixed_noise(16, seed=seed).requires_grad_() for seed, name in enumerate(("real", "fake"), 1)}
-        value = getattr(loss, player)(logits["real"], logits["fake"])
-        if not value.requires_grad:
+        at = inspection.line_of(player, make())
+        attached, reached = False, set()
+        for loss in _in_several_states(make):
+            logits = {n: fixed_noise(16, seed=seed).requires_grad_() for seed, n in enumerate(("real", "fake"), 1)}
+            value = getattr(loss, player)(logits["real"], logits["fake"])
+            if not value.requires_grad:
+                continue
+            attached = True
+            gradients = torch.autograd.grad(value, list(logits.values()), allow_unused=True)
+            for name, gradient in zip(logits, gradients, strict=True):
+                if gradient is not None and not is_finite(gradient):
+                    of = f"with respect to the logits of {name} images"
+                    raise Fault(f"the gradient of the {player}'s loss {of} is not finite", at)
+                if gradient is not None and gradient.any():
+                    reached.add(name)
+            if reached.issuperset(needed):
+                break
+        if not attached:
             raise Fault(f"the {player}'s loss has no gradient: it is detached from the logits", at)
-        gradients = torch.autograd.grad(value, list(logits.values()), allow_unused=True)
-        for name, gradient in zip(logits, gradients, strict=True):
-            if name in needed and (gradient is None or not gradient.any()):
-                raise Fault(f"the {player}'s loss has no gradient with respect to the logits of {name} images", at)
-            if gradient is not None and not is_finite(gradient):
-                raise Fault(
-                    f"the gradient of the {player}'s loss with respect to the logits of {name} images is not finite", at
-                )
+        if lacking := [name for name in needed if name not in reached]:
+            raise Fault(f"the {player}'s loss has no gradient with respect to the logits of {lacking[0]} images", at)
 
 
 def _check_gradient_value(inspection: Inspection, make: Callable[[], Loss]) -> str | None:
@@ -134,7 +161,8 @@ def _check_generator_uses_real(inspection: Inspection, make: Callable[[], Loss])
     others = (torch.zeros(16), plain + 3, plain - 3, 10 * plain, 0.1 * plain, -plain, plain.flip(0), 1e4 * plain)
     uses_real = generator_uses_real(make())
     changes = any(
-        not torch.equal(make().generator(real, fake), make().generator(plain, fake))
+        not torch.equal(copy.deepcopy(loss).generator(real, fake), copy.deepcopy(loss).generator(plain, fake))
+        for loss in _in_several_states(make)
         for fake in (fixed_noise(16, seed=2), 5 * fixed_noise(16, seed=3))
         for real in others
     )

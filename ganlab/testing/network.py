@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.nn.modes import eval_mode
-from ganlab.protocols import ImageSpec, batch_independent
+from ganlab.protocols import batch_independent
 from ganlab.testing.check_result import Fault
 from ganlab.testing.finite_differences import check_gradient
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_noise, shape_text
+from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_condition, fixed_noise, shape_text
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection, error_text
 from ganlab.testing.line_tracer import LineTracer
+from ganlab.testing.network_conditions import find_condition, image_spec_of, network_inputs
 from ganlab.testing.state_comparison import first_difference
-from ganlab.testing.tensor_checks import is_finite
-from ganlab.testing.tiny_components import CLASSES
+from ganlab.testing.tensor_checks import float_tensors, is_finite
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
@@ -32,11 +32,14 @@ BATCH_SIZES = (2, 7)
 class _BuiltNetwork:
     """A generator or discriminator under check, built for one shape of images, with inputs for it."""
 
-    def __init__(self, inspection: Inspection, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, inspection: Inspection, tiny: TinyTraining, shape: Shape, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.generates = inspection.kind == "generator"
         self.shape, self.dtype = shape, dtype
+        self.condition_shape = tiny.conditions.get(shape, ())
         seed_everything(0)
-        self.network: nn.Module = inspection.fresh().build(ImageSpec(*shape, classes=CLASSES))
+        self.network: nn.Module = inspection.fresh().build(image_spec_of(shape, self.condition_shape))
         if not isinstance(self.network, nn.Module):
             at = inspection.line_of("build")
             raise Fault(f"build returns {type(self.network).__name__}, expected a torch.nn.Module", at)
@@ -45,21 +48,34 @@ class _BuiltNetwork:
         if self.generates and type(latent_dim) is not int:
             at = inspection.line_of("__init__", self.network)
             raise Fault(f"{type(self.network).__name__} has no whole number latent_dim, but {latent_dim!r}", at)
-        self.input_shape = (latent_dim,) if self.generates else shape
         self.network.to(dtype)
 
     def inputs(self, count: int, seed: int = 1) -> Tensor:
         """Returns inputs of the network under check: latents or images."""
-        noise = fixed_noise(count, *self.input_shape, seed=seed, dtype=self.dtype)
-        return noise if self.generates else torch.tanh(noise)
+        return network_inputs(self.network if self.generates else None, self.shape, count, self.dtype, seed)
+
+    def condition(self, count: int) -> Tensor | None:
+        """Returns the condition of inputs of the network under check, in the form that it takes."""
+        return fixed_condition(self.condition_shape, count, self.dtype)
+
+    def output(self, inputs: Tensor) -> Any:
+        """Returns all that the network under check returns."""
+        return self.network(inputs, self.condition(len(inputs)))
+
+    def results(self, inputs: Tensor) -> list[Tensor]:
+        """Returns every tensor of floats in the network's output: images or logits, and what a penalty may use."""
+        return float_tensors(self.output(inputs))
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        output = self.network(inputs, torch.arange(len(inputs)) % CLASSES)
-        if self.generates:
+        return self.main_result(self.output(inputs))
+
+    def main_result(self, output: Any) -> Tensor:
+        """Returns the images or logits in an output of the network, in the precision that they have."""
+        if self.generates or isinstance(output, Tensor):
             images: Tensor = output
             return images
-        # In the precision that it has: the core takes float32.
-        return output if isinstance(output, Tensor) else getattr(output, "logits", output)
+        logits: Tensor = getattr(output, "logits", output)
+        return logits
 
 
 def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
@@ -108,8 +124,9 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     refused, accepted, outside = [], [], 0.0
     for shape in SHAPES:
         by = shape_text(shape)
+        tiny.conditions[shape] = find_condition(inspection.fresh(), shape, inspection.kind == "generator")
         try:
-            built = _BuiltNetwork(inspection, shape)
+            built = _BuiltNetwork(inspection, tiny, shape)
         except ComponentError as error:
             refused.append(f"refuses {by}: {one_line(error, limit=200)}")
             continue
@@ -123,22 +140,28 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
         for count in BATCH_SIZES:
             try:
                 with LineTracer(inspection.file) as lines, torch.no_grad():
-                    output = built(built.inputs(count))
+                    everything = built.output(built.inputs(count))
             except RuntimeError as error:
                 at = inspection.line_that_raised(error) or built.at
                 raise Fault(f"fails for {count} images of {by}: {error_text(error)}", at) from error
+            output = built.main_result(everything)
             expected = (count, *shape) if built.generates else (count,)
             if not isinstance(output, Tensor) or tuple(output.shape) != expected:
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 what = "images" if built.generates else "logits"
                 raise Fault(f"returns {what} of shape {got} for {count} images of {by}, expected {expected}", built.at)
-            if not is_finite(output):
+            if not all(map(is_finite, float_tensors(everything))):
                 raise Fault(f"returns NaN or infinity for {count} images of {by}", lines.not_finite or built.at)
             outside = max(outside, float((output.abs() > 1.001).float().mean()))
     if not accepted:
         raise ComponentError(refused[0])
     if tiny.shape not in accepted:
         tiny.shape = accepted[0]
+    condition = tiny.conditions[tiny.shape]
+    if condition is None:
+        refused.append("it takes no condition")
+    elif condition:
+        refused.append(f"its condition is images {condition} for images {tiny.shape}")
     if inspection.kind == "generator" and outside:
         refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)
@@ -146,11 +169,11 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
 
 def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks that a network built with the same seed has the same weights, and that its state dict is complete."""
-    one, other = (_BuiltNetwork(inspection, tiny.shape).network for _ in range(2))
+    one, other = (_BuiltNetwork(inspection, tiny, tiny.shape).network for _ in range(2))
     at = inspection.line_of("__init__", one)
     if where := first_difference(dict(one.state_dict()), dict(other.state_dict())):
         raise Fault(f"two networks built after torch.manual_seed(0) differ in {where}", at)
-    built = _BuiltNetwork(inspection, tiny.shape)
+    built = _BuiltNetwork(inspection, tiny, tiny.shape)
     with torch.no_grad():
         for parameter in built.network.parameters():
             parameter.add_(0.01)
@@ -161,10 +184,10 @@ def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:
             network.eval()
         inputs = built.inputs(7, seed=2)
         seed_everything(0)
-        output = built(inputs)
+        output = built.results(inputs)
         built.network = other
         seed_everything(0)
-        if first_difference(output, built(inputs)) is not None:
+        if first_difference(output, built.results(inputs)) is not None:
             raise Fault(
                 "after load_state_dict(state_dict()) of another it returns other results: a buffer is missing", at
             )
@@ -172,27 +195,51 @@ def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:
 
 
 def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
-    """Checks that a finite gradient reaches every weight of a network, and a discriminator's images."""
-    built = _BuiltNetwork(inspection, tiny.shape)
+    """Checks that a finite gradient reaches every weight of a network, and a discriminator's images.
+
+    Weights may be reached by anything that it returns: a head of class logits is trained by a penalty alone.
+    """
+    built = _BuiltNetwork(inspection, tiny, tiny.shape)
+    fault = _gradient_fault(built)
+    if fault is not None:
+        # A layer that begins at 0 lets no gradient through at first.
+        with torch.no_grad():
+            for number, weight in enumerate(built.network.parameters()):
+                weight.add_(fixed_noise(*weight.shape, seed=20 + number, dtype=weight.dtype), alpha=0.1)
+        fault = _gradient_fault(built)
+    if fault is not None:
+        raise Fault(fault, built.at)
+
+
+def _gradient_fault(built: _BuiltNetwork) -> str | None:
+    """Returns what is wrong with a network's gradient by its weights and, of a discriminator, its images, or None."""
     inputs = built.inputs(7).requires_grad_()
-    output = built(inputs * 1)
-    if not output.requires_grad:
-        raise Fault("its output has no gradient: it is detached", built.at)
-    (output * fixed_noise(*output.shape, seed=6)).sum().backward()
+    output = built.output(inputs * 1)
+    main = built.main_result(output)
+    if not main.requires_grad:
+        return "its output has no gradient: it is detached"
+    (by_inputs,) = torch.autograd.grad(
+        (main * fixed_noise(*main.shape, seed=6)).sum(), inputs, retain_graph=True, allow_unused=True
+    )
+    parts = [part for part in float_tensors(output) if part.requires_grad]
+    terms = [(part * fixed_noise(*part.shape, seed=6 + number)).sum() for number, part in enumerate(parts)]
     named = [(name, weight) for name, weight in built.network.named_parameters() if weight.requires_grad]
-    if lacking := [name for name, weight in named if weight.grad is None]:
-        raise Fault(f"no gradient reaches {', '.join(lacking[:3])}{', …' * (len(lacking) > 3)}", built.at)
-    if odd := [name for name, weight in named if weight.grad is not None and not is_finite(weight.grad)]:
-        raise Fault(f"the gradient with respect to {odd[0]} is not finite", built.at)
-    if named and not any(bool(weight.grad.any()) for _, weight in named if weight.grad is not None):
-        raise Fault("the gradient is 0 for every weight", built.at)
-    if not built.generates and (inputs.grad is None or not inputs.grad.any()):
-        raise Fault("no gradient reaches the images, so that no generator could learn from it", built.at)
+    found = torch.autograd.grad(terms, [weight for _, weight in named], allow_unused=True) if named else ()
+    gradients = {name: gradient for (name, _), gradient in zip(named, found, strict=True)}
+    if lacking := [name for name, gradient in gradients.items() if gradient is None]:
+        return f"no gradient reaches {', '.join(lacking[:3])}{', …' * (len(lacking) > 3)}"
+    if odd := [name for name, gradient in gradients.items() if not is_finite(gradient)]:
+        return f"the gradient with respect to {odd[0]} is not finite"
+    if named and not any(bool(gradient.any()) for gradient in found if gradient is not None):
+        return "the gradient is 0 for every weight"
+    if not built.generates and (by_inputs is None or not by_inputs.any()):
+        return "no gradient reaches the images, so that no generator could learn from it"
+    return None
 
 
 def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | None:
     """Checks a network's gradient with respect to weights and inputs against finite differences."""
-    built = _BuiltNetwork(inspection, tiny.shape, torch.float64)
+    built = _BuiltNetwork(inspection, tiny, tiny.shape, torch.float64)
     inputs = built.inputs(4)
     plain = copy.deepcopy(built.network)
     leaves = [*(p for p in built.network.parameters() if p.requires_grad), inputs]
@@ -202,22 +249,23 @@ def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | N
         with torch.no_grad():  # batch norm's running statistics change with each call
             for name, buffer in built.network.named_buffers():
                 buffer.copy_(buffers[name])
-        output = built(inputs * 1)
-        return (output * fixed_noise(*output.shape, seed=6, dtype=torch.float64)).sum()
+        results = enumerate(built.results(inputs * 1))
+        terms = [(part * fixed_noise(*part.shape, seed=6 + number, dtype=part.dtype)).sum() for number, part in results]
+        return torch.stack(terms).sum()
 
     return check_gradient(value, leaves, "its output", built.at)
 
 
 def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str | None:
     """Checks a discriminator's `batch_independent`: compares logits with other images in the batch."""
-    built = _BuiltNetwork(inspection, tiny.shape)
+    built = _BuiltNetwork(inspection, tiny, tiny.shape)
     declared = batch_independent(built.network)
 
     def first_half(images: Tensor, count: int) -> Tensor | None:
         network = copy.deepcopy(built.network).train()
         seed_everything(0)
         with torch.no_grad():
-            output = network(images, torch.arange(len(images)) % CLASSES)
+            output = network(images, built.condition(len(images)))
         return output[:count] if isinstance(output, Tensor) else None
 
     independent = True
@@ -247,7 +295,7 @@ def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str 
 
 def _check_eval_mode(inspection: Inspection, tiny: TinyTraining) -> None:
     """Checks that a network in eval mode draws no random numbers, and a generator treats each latent by itself."""
-    built = _BuiltNetwork(inspection, tiny.shape)
+    built = _BuiltNetwork(inspection, tiny, tiny.shape)
     inputs = built.inputs(7)
     with eval_mode(built.network), LineTracer(inspection.file) as lines:
         whose = global_generators_used(lambda: built(inputs))

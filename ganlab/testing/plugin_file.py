@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,21 +12,25 @@ from attrs import field, frozen
 
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.plugin.component import Component
-from ganlab.plugin.failures import PluginFailure
+from ganlab.plugin.failures import CatchPluginErrors, PluginFailure
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
 from ganlab.testing.check_result import Check
 from ganlab.testing.suite import check
 from ganlab.testing.tiny_components import tiny_options
-from ganlab.utils.errors import UserError, did_you_mean
+from ganlab.utils.errors import UserError, did_you_mean, quote
+
+NETWORKS = ("generator", "discriminator")
+"""The kinds of a plugin file's components that a penalty may need."""
 
 
 @frozen
 class Subject:
     """A component of a plugin file, to be checked for conformance: its kind, name, class, and an instance with options.
 
-    `instance` is None where the component has its defaults.
+    `instance` is None where the component has its defaults. `networks` are the configurations of the file's own
+    networks, by kind, for a penalty that needs them.
     """
 
     kind: str
@@ -34,10 +38,11 @@ class Subject:
     cls: type
     location: str = field(repr=False)
     instance: Any = field(default=None, repr=False)
+    networks: Mapping[str, Sequence[Any]] = field(factory=dict, repr=False)
 
     def check(self) -> list[Check]:
         """Runs all checks; returns the results."""
-        return check(self.cls if self.instance is None else self.instance, self.kind)
+        return check(self.cls if self.instance is None else self.instance, self.kind, self.networks)
 
     def hold(self) -> None:
         """In a plugin file's own tests: checks this component; raises AssertionError with a line for every fault."""
@@ -53,8 +58,9 @@ def conformance(
 ) -> list[Subject]:
     """Returns the components that a plugin file registers, as parameters of a conformance test; a module is one too.
 
-    `options` are those of components by name, as in the experiment file: `{"wedge": {"margin": 0.5}}`. Raises UserError
-    with the cause where the file cannot be loaded.
+    `options` are those of components by name, as in the experiment file: `{"wedge": {"margin": 0.5}}`, or by kind and
+    name where two kinds have one name: `{"generator": {"mlp": {"slope": 0.1}}}`. Raises UserError with the cause where
+    the file cannot be loaded.
     """
     path = Path(plugin.__file__ or "") if isinstance(plugin, ModuleType) else Path(plugin)
     plugins, failures = load_with_file(path)
@@ -84,22 +90,58 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
     """
     path = path.expanduser().resolve()
     mine = [part for kind in KINDS for part in plugins.registry.of_kind(kind) if part.origin.file == path]
-    names = [part.name for part in mine]
-    problems = [
-        f"{name}: the file registers no such component{_near(name, names)}" for name in options if name not in names
-    ]
-    subjects = []
-    for part in mine:
-        instance = None
-        if part.name in options:
-            try:
-                instance = _with_options(part, plugins.registry, options[part.name])
-            except InvalidTable as error:
-                problems += [f"{part.name}.{problem}" for problem in error.problems]
-        subjects.append(Subject(part.kind, part.name, part.cls, part.location, instance))
+    chosen, problems = _options_by_component(mine, options)
+    instances: dict[Component, Any] = {}
+    for part, given in chosen.items():
+        try:
+            instances[part] = _with_options(part, plugins.registry, given)
+        except InvalidTable as error:
+            shared = sum(other.name == part.name for other in mine) > 1
+            key = f"{part.kind}.{part.name}" if shared else part.name
+            problems += [f"{key}.{problem}" for problem in error.problems]
     if problems:
         raise UserError(*problems)
-    return subjects
+    networks = {kind: _networks(mine, kind, instances) for kind in NETWORKS}
+    return [Subject(part.kind, part.name, part.cls, part.location, instances.get(part), networks) for part in mine]
+
+
+def _options_by_component(
+    mine: Sequence[Component], options: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[Component, dict[str, Any]], list[str]]:
+    """Finds the component of a plugin file for the options under each NAME or KIND.NAME; returns problems too."""
+    chosen: dict[Component, dict[str, Any]] = {}
+    problems = []
+    for name, given in options.items():
+        of_kind = [part for part in mine if part.kind == name]
+        named = [part for part in mine if part.name == name]
+        if of_kind and not (named and not any(part.name in given for part in of_kind)):
+            by_name = {part.name: part for part in of_kind}
+            for inner, values in given.items():
+                if inner in by_name and isinstance(values, Mapping):
+                    chosen.setdefault(by_name[inner], {}).update(values)
+                elif inner in by_name:
+                    problems.append(f"{name}.{inner}: expected options of the {name}, got {quote(values)}")
+                else:
+                    problems.append(f"{name}.{inner}: the file registers no such {name}{_near(inner, by_name)}")
+        elif len(named) > 1:
+            kinds = [part.kind for part in named]
+            ways = " or ".join(f"{kind}.{name}" for kind in kinds)
+            problems.append(f"{name}: the file registers a {' and a '.join(kinds)} of that name; write {ways}")
+        elif named:
+            chosen.setdefault(named[0], {}).update(given)
+        else:
+            names = list(dict.fromkeys(part.name for part in mine))
+            problems.append(f"{name}: the file registers no such component{_near(name, names)}")
+    return chosen, problems
+
+
+def _networks(mine: Sequence[Component], kind: str, instances: Mapping[Component, Any]) -> list[Any]:
+    """A plugin file's own networks of a kind, those left out that need an option that is not given."""
+    found = []
+    for part in (part for part in mine if part.kind == kind):
+        with CatchPluginErrors():  # it has a check of its own that reports it
+            found.append(instances[part] if part in instances else part.cls(**tiny_options(part.cls)))
+    return found
 
 
 def _with_options(part: Component, registry: Registry, options: Mapping[str, Any]) -> Any:

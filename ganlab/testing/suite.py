@@ -9,7 +9,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ganlab.plugin.kinds import KINDS
@@ -53,10 +53,12 @@ CHECKS: dict[str, Callable[[Inspection, TinyTraining], None]] = {
 """The conformance checks of each kind."""
 
 
-def check(component: Any, kind: str) -> list[Check]:
+def check(component: Any, kind: str, networks: Mapping[str, Sequence[Any]] | None = None) -> list[Check]:
     """Runs the conformance suite on a component: a class, with its defaults, or an instance, with its options.
 
-    Returns every check with its result. Raises UserError for an unknown kind.
+    `networks` are configurations by kind, {"generator": [MyGenerator()]}, that a penalty is checked with where the
+    suite's own tiny networks lack what it needs. Returns every check with its result. Raises UserError for an unknown
+    kind.
     """
     if kind not in KINDS:
         raise UserError(unknown_kind(kind))
@@ -66,7 +68,7 @@ def check(component: Any, kind: str) -> list[Check]:
         registry = tiny_registry()
         needed = check_declaration(inspection, registry)
         if all(found.result == "passed" for found in needed):
-            CHECKS[kind](inspection, TinyTraining(inspection, registry))
+            CHECKS[kind](inspection, TinyTraining(inspection, registry, networks or {}))
     return inspection.checks
 
 

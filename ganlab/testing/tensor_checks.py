@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import attrs
 from torch import Tensor
 
 from ganlab.testing.check_result import Fault
@@ -12,6 +14,21 @@ from ganlab.testing.check_result import Fault
 def is_finite(value: Any) -> bool:
     """Checks that a returned tensor has no NaN or infinity; a value that is not a tensor of floats has none."""
     return not isinstance(value, Tensor) or not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def float_tensors(value: Any) -> list[Tensor]:
+    """The tensors of floats to check in a returned value: itself, or what a tuple, dict or object of results holds."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple)):
+        parts = list(value)
+    elif attrs.has(type(value)):
+        parts = [getattr(value, f.name) for f in attrs.fields(type(value))]
+    else:
+        parts = list(getattr(value, "__dict__", {}).values())
+    return [tensor for part in parts for tensor in float_tensors(part)]
 
 
 def check_scalar(value: Any, at: str) -> None:

@@ -18,15 +18,13 @@ from ganlab.config.game_tables import game_fields, network_tables
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
-from ganlab.data.game_loader import GameLoader
+from ganlab.data.game_loader import GameLoader, first_rows
 from ganlab.data.loader import BatchLoader
-from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import (
-    Batch,
     Dataset,
     DataSpec,
     GameConfig,
@@ -41,6 +39,7 @@ from ganlab.protocols import (
 from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.component_errors import collect_component_errors
+from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
@@ -93,7 +92,7 @@ def build(
     game = _build_game(train, rules, networks, players, components, device)
 
     # Try everything once, on copies.
-    trial = _try_game(game, components, data, _first_part(game, dataset, streams), problems)
+    trial = _try_game(game, components, registry, data, (dataset, streams), problems)
     _raise(problems)
 
     # Construct the train step and what feeds it: batches of data, and the values of scheduled options.
@@ -121,6 +120,7 @@ def build(
     captured = train.capture and device.type == "cuda" and distributed.world_size() == 1
     return Training(
         game=game,
+        game_config=components.game,
         train_step=train_step,
         capture=captured_train_step(game, train_step, registry, CudaGraphs(device), scheduled_options.eager_reason)
         if captured
@@ -338,24 +338,28 @@ def _build_game(
     )
 
 
-def _first_part(game: Game, dataset: Dataset, streams: Mapping[str, Dataset]) -> Batch:
-    """Part of `build`: a batch of the size of one part, of the first rows of each data set."""
-    size = game.batch_size // distributed.world_size() // game.accumulate
-    condition = dataset.condition
-    return Batch(
-        to_float(dataset.images[:size].to(game.device)),
-        None if condition is None else condition_as_input(condition[:size].to(game.device)),
-        {name: _first_part(game, stream, {}) for name, stream in streams.items()},
-    )
-
-
-def _try_game(game: Game, components: StepComponents, data: DataSpec, batch: Batch, problems: list[str]) -> GameTrial:
+def _try_game(
+    game: Game,
+    components: StepComponents,
+    registry: Registry,
+    data: DataSpec,
+    datasets: tuple[Dataset, Mapping[str, Dataset]],
+    problems: list[str],
+) -> GameTrial:
     """Part of `build`: each augmentation, move and penalty once, and a few samples, on copies of everything."""
-    probes.try_augmentations(components, batch.images, game.device, problems)
-    trial = GameTrial.of(game, components.game, data, batch)
-    trial.try_moves(components.experiment.penalty, problems)
-    if not problems:
-        sampler = game.rules.sampler
+    names = component_names(components.experiment, registry, game)
+    share = game.batch_size // distributed.world_size() // game.accumulate
+    for count in sorted({min(probes.FEW, share), share}):
+        batch = first_rows(*datasets, count, game.device)
+        trial = GameTrial.of(game, components.game, data, batch)
+        found: list[str] = []
+        probes.try_augmentations(components, batch.images, game.device, found)
+        trial.try_moves(components.experiment.penalty, names, found)
+        if not found and trial.complete:
+            break  # else what fails with a few images may need a whole batch
+    problems += found
+    sampler = game.rules.sampler
+    if not found and trial.complete:
         condition = batch.streams[sampler.source].images if sampler.source else batch.condition
         given = condition if trial.conditional or sampler.source else None
         check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)

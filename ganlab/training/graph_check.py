@@ -9,6 +9,8 @@ Decisions:
 - Two layers are traced: operations below autograd, which include backward passes and optimisers, and calls of tensor
   methods above it, because on the CPU some of them read memory without an operation.
 - The line at fault is the innermost one that belongs neither to torch nor to the core.
+- A check on the CPU must say what is true on CUDA: a function of torch that looks at values on the CPU only is no fault
+  (`utils/fake_cuda.py`).
 - torch's optimisers count their updates on the device where they are `capturable`, which they cannot be on the CPU:
   operations of such an optimiser on the CPU are ignored.
 """
@@ -23,6 +25,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from attrs import define, field, frozen
@@ -32,8 +35,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ganlab.utils.fake_cuda import needs_values_on_cuda
 from ganlab.utils.paths import PACKAGE
 
+_READS, _TAKES_SHAPE = "reads a value back from the device", "takes a shape from values"
 _READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
 _CORE = f"{PACKAGE}{os.sep}"
 _TORCH = str(Path(torch.__file__).parent)  # also matches torchvision and other packages installed next to it
@@ -186,13 +191,13 @@ class _OperationTracer(TorchDispatchMode):
     def _fault(self, func: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> str | None:
         aten = torch.ops.aten
         if torch.Tag.data_dependent_output in func.tags:
-            return f"reads a value back from the device ({_WORDS.get(func, func.overloadpacket.__name__)})"
+            return f"{_READS} ({_WORDS.get(func, func.overloadpacket.__name__)})"
         if func is aten.lift_fresh.default and given[0].device.type == self.trace.device.type:
             return "makes a tensor from Python values, which the device must wait for; make it once, or use torch.full"
         if torch.Tag.dynamic_output_shape in func.tags and (
             func is not aten.index.Tensor or any(tensor.dtype in (torch.bool, torch.uint8) for tensor in given[1:])
         ):
-            return f"takes a shape from values ({func.overloadpacket.__name__})"
+            return f"{_TAKES_SHAPE} ({func.overloadpacket.__name__})"
         if func in (aten._to_copy.default, aten.copy_.default):
             devices = {tensor.device.type for tensor in (*given, *made)}
             if len(devices) > 1:
@@ -218,7 +223,14 @@ class _MethodTracer(TorchFunctionMode):
         if func in _READING and not self.trace._own_call:
             fault = f"reads values back from the device (Tensor.{func.__name__})"
             self.trace.add_fault(func.__name__, _plugin_line(sys._getframe(1)), fault)
-        return func(*args, **(kwargs or {}))
+        before = len(self.trace.operations)
+        result = func(*args, **(kwargs or {}))
+        made = self.trace.operations[before:]
+        reading = [operation for operation in made if (operation.fault or "").startswith((_READS, _TAKES_SHAPE))]
+        if self.trace.device.type == "cpu" and reading and not needs_values_on_cuda(func, args, kwargs or {}):
+            fit = [attrs.evolve(operation, fault=None) if operation in reading else operation for operation in made]
+            self.trace.operations[before:] = fit
+        return result
 
 
 def _argument_text(value: Any) -> str:

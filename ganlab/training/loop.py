@@ -12,7 +12,7 @@ from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.game_loader import GameLoader
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
-from ganlab.protocols import Dataset, DataSpec, ImageSpec
+from ganlab.protocols import Dataset, DataSpec, GameConfig, ImageSpec
 from ganlab.training import schedules
 from ganlab.training.cuda_graphs import CapturedTrainStep
 from ganlab.training.ema import EMA
@@ -24,11 +24,13 @@ from ganlab.training.train_step import TrainStep
 class Training:
     """The objects that the training loop needs: the game, its train step, the batches, the schedules and all else.
 
-    `capture` is the captured train step, None where steps are eager. `stateful` holds the components with a state of
-    their own, by their name in a checkpoint.
+    `game_config` is what built the rules of the game, with the losses in their wrappers. `capture` is the captured
+    train step, None where steps are eager. `stateful` holds the components with a state of their own, by their name in
+    a checkpoint.
     """
 
     game: Game
+    game_config: GameConfig
     train_step: TrainStep
     capture: CapturedTrainStep | None
     loader: GameLoader

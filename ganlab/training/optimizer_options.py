@@ -1,41 +1,105 @@
-"""Scheduled options of optimisers, such as the learning rate: finding and setting them in `param_groups`."""
+"""Scheduled options of optimisers, such as the learning rate: finding and setting them in `param_groups`.
+
+An optimiser with several groups is built again with other values of the option, to see which groups it reaches: one may
+have the option itself, one a multiple of it, one an option of its own that only happens to have the same value.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
 from ganlab.protocols import OptimizerConfig
 from ganlab.training import cuda_graphs
+from ganlab.training.schedule_targets import ScheduleTarget, with_option
 
 
-def has_option(optimizer: torch.optim.Optimizer, name: str, index: int | None, value: float) -> bool:
-    """Whether an optimiser has this option with that value in all its `param_groups`; `index` is one in betas."""
-    for group in optimizer.param_groups:
-        found = group.get(name)
-        if index is not None:
-            found = found[index] if isinstance(found, tuple | list) and index < len(found) else None
-        if found != value:
-            return False
-    return True
+@frozen
+class GroupOption:
+    """An option of an optimiser in one of its `param_groups`: `factor` times the option's value; `index` in betas."""
+
+    optimizer: torch.optim.Optimizer
+    group: int
+    name: str
+    index: int | None = None
+    factor: float = 1.0
+
+    def set(self, value: float | Tensor) -> None:
+        # Not on a group that was looked up before, because `load_state_dict` replaces these groups.
+        group = self.optimizer.param_groups[self.group]
+        if self.index is None:
+            group[self.name] = value
+        else:
+            group[self.name] = (*group[self.name][: self.index], value, *group[self.name][self.index + 1 :])
 
 
-def option_setter(
-    optimizers: Sequence[torch.optim.Optimizer], name: str, index: int | None, tensor: Tensor | None
-) -> Callable[[float], None]:
-    """Optimiser options: returns a setter of one in `param_groups`; with `tensor`, the option is that tensor."""
+def find_in_groups(
+    target: ScheduleTarget,
+    config: OptimizerConfig,
+    path: Sequence[str],
+    optimizer: torch.optim.Optimizer,
+    network: nn.Module,
+    others: Sequence[float],
+) -> list[GroupOption]:
+    """Finds the groups that a scheduled option of an optimiser reaches; none where it has no such option.
+
+    `config`, which has the option at `path`, built `optimizer` for the parameters of `network`; `others` are other
+    values that the option will have.
+    Raises ValueError where a group's value is no multiple of the option's.
+    """
+    name = path[0]
+    index = int(path[1]) if len(path) > 1 else None
+    found = [_option(group, name, index) for group in optimizer.param_groups]
+    if found == [target.first]:
+        return [GroupOption(optimizer, 0, name, index)]
+    by_value = {target.first: found}
+    for value in {*others} - {target.first}:
+        again = with_option(config, path, value).build(copy.deepcopy(network).parameters())
+        by_value[value] = [_option(group, name, index) for group in again.param_groups]
+        if len(by_value[value]) != len(found):
+            raise ValueError("the number of its param_groups depends on it")
+    if len(by_value) == 1:  # the schedule changes nothing
+        return [GroupOption(optimizer, n, name, index) for n, value in enumerate(found) if value == target.first]
+    options = []
+    for number in range(len(found)):
+        values = {value: groups[number] for value, groups in by_value.items()}
+        if len(set(values.values())) > 1:
+            options.append(GroupOption(optimizer, number, name, index, _factor(values, number)))
+    return options
+
+
+def _option(group: dict[str, Any], name: str, index: int | None) -> Any:
+    found = group.get(name)
+    if index is None:
+        return found
+    return found[index] if isinstance(found, tuple | list) and index < len(found) else None
+
+
+def _factor(values: dict[float, Any], number: int) -> float:
+    """The factor of an option in one of an optimiser's groups, from the group's value for each of the option's."""
+    value = max(values, key=abs)
+    if all(isinstance(of_group, int | float) for of_group in values.values()):
+        ratio = values[value] / value
+        for factor in (float(f"{ratio:.12g}"), ratio):  # 0.1 gives the bits of the author's own product
+            if all(abs(factor * one - of_group) <= 1e-9 * abs(of_group) for one, of_group in values.items()):
+                return factor
+    raise ValueError(f"the value in param_groups[{number}] is no multiple of it")
+
+
+def option_setter(options: Sequence[GroupOption], tensor: Callable[[], Tensor] | None) -> Callable[[float], None]:
+    """Optimiser options: returns a setter of one in its groups; with `tensor`, which makes one, they are tensors."""
+    tensors = {option.factor: tensor() for option in options} if tensor is not None else {}
 
     def set_option(value: float) -> None:
-        if tensor is not None:
-            tensor.fill_(value)
-        # Each time, because `load_state_dict` replaces these groups.
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            if index is None:
-                group[name] = value if tensor is None else tensor
-            else:
-                group[name] = (*group[name][:index], value, *group[name][index + 1 :])
+        for factor, held in tensors.items():
+            held.fill_(factor * value)
+        for option in options:
+            option.set(tensors[option.factor] if tensors else option.factor * value)
 
     return set_option
 

@@ -11,8 +11,7 @@ Decisions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +28,9 @@ from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
 from ganlab.utils.errors import ComponentError, UserError
+
+FEW = 4
+"""How many images the trial of a game takes at first."""
 
 
 class _ConditionUsed(Exception):
@@ -50,15 +52,12 @@ class TaggedCondition(Tensor):
 def uses_condition(network: nn.Module, inputs: Sequence[Any]) -> bool:
     """Probe of a network: whether it uses the conditions among its inputs, even if its output does not depend on them.
 
-    A condition is a `TaggedCondition`.
+    A condition is a `TaggedCondition`. A network that cannot be copied or called is taken to use it.
     """
     probed = [value.as_subclass(_ProbeTensor) if isinstance(value, TaggedCondition) else value for value in inputs]
-    try:
-        with torch.no_grad():
-            copy.deepcopy(network)(*probed)
-    except _ConditionUsed:
-        return True
-    return False
+    with CatchPluginErrors() as caught, torch.no_grad():
+        copy.deepcopy(network)(*probed)
+    return caught.error is not None
 
 
 def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
@@ -85,11 +84,13 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
 class GameTrial:
     """A trial of a game, on copies of everything: each move's terms of one batch, without an update.
 
-    `conditional` says, after the moves, whether any network uses the conditions of the data set.
+    `conditional` says, after the moves, whether any network uses the conditions of the data set, and `complete` whether
+    all moves could be tried.
     """
 
     game: Game
     batch: Batch
+    complete: bool = field(default=True, init=False)
     conditional: bool = field(default=False, init=False)
 
     @classmethod
@@ -108,52 +109,51 @@ class GameTrial:
         tagged = batch if condition is None else evolve(batch, condition=condition.as_subclass(TaggedCondition))
         return cls(copied, tagged)
 
-    def try_moves(self, penalties: Sequence[Penalty], problems: list[str]) -> None:
-        """Tries each move of the game and the penalties of its players; adds those that do not fit to `problems`."""
+    def try_moves(self, penalties: Sequence[Penalty], names: Mapping[str, str], problems: list[str]) -> None:
+        """Tries each move of the game and the penalties of its players; adds what they refuse to `problems`.
+
+        `names` are the components behind networks, for messages. Other errors only make the trial incomplete: the trial
+        of first updates, which follows, reports them.
+        """
         # A function, which a copy of a network shares; a method would be copied with the whole trial.
-        hooks = [
+        for network in self.game.networks.values():
             network.register_forward_pre_hook(lambda network, inputs: self._note_condition(network, inputs))  # noqa: PLW0108
-            for network in self.game.networks.values()
-        ]
         for move in self.game.rules.moves:
-            with _errors_of_moves(problems, self.game.device), self.game.frozen_in(move):
+            with CatchPluginErrors() as caught, self.game.frozen_in(move):
                 turn = self.game.turn(move, self.batch)
                 self.game.sum_terms(move, move.terms(turn))
-                self._try_penalties(move, turn, penalties, problems)
-        for hook in hooks:
-            hook.remove()
+                problems += self._try_penalties(move, turn, penalties)
+            if isinstance(caught.error, ComponentError):
+                problems += [with_owner(line, names) for line in str(caught.error).splitlines()]
+            self.complete &= caught.error is None
 
     def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self.conditional and any(isinstance(value, TaggedCondition) for value in inputs):
             self.conditional = uses_condition(network, inputs)
         return tuple(value.as_subclass(Tensor) if isinstance(value, TaggedCondition) else value for value in inputs)
 
-    def _try_penalties(self, move: Move, turn: Turn, penalties: Sequence[Penalty], problems: list[str]) -> None:
-        """In a game's trial, calls each penalty of the move's players once."""
+    def _try_penalties(self, move: Move, turn: Turn, penalties: Sequence[Penalty]) -> Iterator[str]:
+        """In a game's trial, calls each penalty of the move's players once; yields what they refuse."""
         for name in move.players:
             used = [penalty for _, penalty in self.game.players[name].penalties]
             if used and name not in turn.shown:
-                problems.append(f"penalty: the game shows the penalties of {name!r} nothing")
+                yield f"penalty: the game shows the penalties of {name!r} nothing"
                 continue
             for index, penalty in enumerate(penalties):
                 if any(penalty is one for one in used):
                     step = turn.shown[name]
                     if step.condition is not None:
                         step = evolve(step, condition=step.condition.as_subclass(Tensor))
-                    # Other errors are reported by the first step of the training, with all that is known there.
                     with CatchPluginErrors() as caught:
                         copy.deepcopy(penalty).penalty(step)
                     if isinstance(caught.error, ComponentError):
-                        problems += [f"penalty[{index}]: {line}" for line in str(caught.error).splitlines()]
+                        yield from (f"penalty[{index}]: {line}" for line in str(caught.error).splitlines())
 
 
-@contextmanager
-def _errors_of_moves(problems: list[str], device: torch.device) -> Iterator[None]:
-    """Adds the `ComponentError` of a trial's move to `problems`: it names what is at fault."""
-    found: list[str] = []
-    with collect_component_errors(found, "game", device):
-        yield
-    problems += [line.removeprefix("game: ") if line.split(": ", 2)[1:2] else line for line in found]
+def with_owner(line: str, names: Mapping[str, str]) -> str:
+    """A refusal in the trial of a game, with the component behind the network that it begins with, if any."""
+    part, colon, _ = line.partition(": ")
+    return f"{line} ({names[part]})" if colon and part in names else line if colon else f"game: {line}"
 
 
 def try_augmentations(components: StepComponents, images: Tensor, device: torch.device, problems: list[str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -22,7 +23,7 @@ from torch import Tensor
 from ganlab.config.schema import Experiment
 from ganlab.protocols import Schedule
 from ganlab.training.ema import EMA, ema_decay
-from ganlab.training.optimizer_options import accepts_tensor, has_option, learning_rate_tensor, option_setter
+from ganlab.training.optimizer_options import accepts_tensor, find_in_groups, learning_rate_tensor, option_setter
 from ganlab.training.schedule_targets import EMA_HALF_LIFE, ScheduleTarget, optimizer_option, with_option
 from ganlab.training.update import Player
 from ganlab.utils.errors import UserError, one_line, quote
@@ -97,20 +98,28 @@ def build_schedules(
             options.append(ScheduledOption(target.key, value, _tensor_setter(target.tensor)))
         else:
             of_all = target.key.startswith("optimizer.")
-            optimizers = [p.optimizer for p in players.values() if of_all or p.table in target.tables]
+            moved = [player for player in players.values() if of_all or player.table in target.tables]
             config, option = optimizer_option(experiment, target)
             name = option[0]
-            index_in_option = int(option[1]) if len(option) > 1 else None
-            if not all(has_option(optimizer, name, index_in_option, target.first) for optimizer in optimizers):
+            extremes = [value(step, total) for step in _spread_steps(total)]
+            reached = []
+            try:
+                for player in moved:
+                    others = min(extremes), max(extremes)
+                    reached.append(find_in_groups(target, config, option, player.optimizer, player.network, others))
+            except (TypeError, ValueError) as error:
+                problems.append(f"{at}.key: {quote(target.key)} cannot be moved: {one_line(error)}")
+                continue
+            if not all(reached):
                 problems.append(
                     f"{at}.key: {quote(target.key)} cannot be moved: what the optimiser builds has no {name!r} "
                     f"of {target.first:g} in its param_groups"
                 )
                 continue
-            tensor = learning_rate_tensor(device) if name == "lr" and accepts_tensor(config, device) else None
+            tensor = partial(learning_rate_tensor, device) if name == "lr" and accepts_tensor(config, device) else None
             if tensor is None:
                 plain_numbers.append(target.key)
-            set_option = option_setter(optimizers, name, index_in_option, tensor)
+            set_option = option_setter([option for found in reached for option in found], tensor)
             options.append(ScheduledOption(target.key, value, set_option))
     if problems:
         raise UserError(*problems)

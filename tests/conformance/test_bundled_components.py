@@ -49,17 +49,25 @@ BUNDLED = {f"{part.kind} {part.name}": part for kind in KINDS for part in load_p
 del BUNDLED["features dinov2"]
 
 
-SMALL = {
-    "generator resnet": {"channels": 8},
-    "discriminator resnet": {"channels": 8},
-    "generator r3gan": {"widths": [16, 16, 16, 16]},
-    "discriminator r3gan": {"widths": [16, 16, 16, 16]},
-}
+SMALL: list[tuple[str, dict[str, Any]]] = [
+    ("generator resnet", {"channels": 8}),
+    ("discriminator resnet", {"channels": 8}),
+    ("generator r3gan", {"widths": [16, 16, 16, 16]}),
+    ("discriminator r3gan", {"widths": [16, 16, 16, 16]}),
+    # The gain of self-attention is a parameter without dimensions.
+    ("discriminator dcgan", {"channels": 4, "attention": [8]}),
+    # Only a penalty trains the head.
+    ("discriminator mlp", {"hidden": [8], "head": "class_logits"}),
+]
+"""Networks with few channels, and with options that the defaults leave out."""
+
+
+LARGE = ["generator resnet", "discriminator resnet", "generator r3gan", "discriminator r3gan"]
 """Networks that take long with their default widths, which are checked too, but not in the default run."""
 
 
 SLOW = {
-    **dict.fromkeys([*SMALL, "features inception"], pytest.mark.large),
+    **dict.fromkeys([*LARGE, "features inception"], pytest.mark.large),
     "launcher ray": pytest.mark.ray,
     "tracker mlflow": pytest.mark.slow,
 }
@@ -83,9 +91,23 @@ def test_a_bundled_component_passes(component: str, tmp_path: Path) -> None:
     passes(component, options)
 
 
-@pytest.mark.parametrize("component", SMALL)
-def test_a_bundled_network_passes_with_few_channels(component: str) -> None:
-    passes(component, SMALL[component])
+MORE: list[tuple[str, dict[str, Any]]] = [
+    ("generator dcgan", {"channels": 4, "attention": [8]}),
+    ("generator resnet", {"channels": 8, "attention": [8]}),
+    # Only a penalty trains the head.
+    ("discriminator dcgan", {"channels": 4, "head": "class_logits"}),
+    ("discriminator resnet", {"channels": 8, "head": "class_logits"}),
+]
+"""More of them, in the extended tier."""
+
+
+@pytest.mark.parametrize(
+    ("component", "options"),
+    [*SMALL, *(pytest.param(*case, marks=[pytest.mark.extended, pytest.mark.slow]) for case in MORE)],
+    ids=str,
+)
+def test_a_bundled_network_passes_with_few_channels(component: str, options: dict[str, Any]) -> None:
+    passes(component, options)
 
 
 def passes(component: str, options: dict[str, Any]) -> None:
@@ -93,7 +115,7 @@ def passes(component: str, options: dict[str, Any]) -> None:
     part = BUNDLED[component]
     (subject,) = [
         subject
-        for subject in conformance(str(part.origin.file), {part.name: options} if options else None)
+        for subject in conformance(str(part.origin.file), {part.kind: {part.name: options}} if options else None)
         if (subject.kind, subject.name) == (part.kind, part.name)
     ]
     checks = subject.check()

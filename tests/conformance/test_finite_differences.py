@@ -29,3 +29,20 @@ def test_differences_against_a_closed_form() -> None:
     with pytest.raises(Fault, match="the gradient of it is wrong"):
         check_gradient(wrong, [x], "it", "here")
     assert "the code does not support float64" in (check_gradient(float32_only, [x], "it", "here") or "")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 3)])
+def test_leaves_of_any_shape(shape: tuple[int, ...]) -> None:
+    """A gain is a number: a parameter without dimensions. An empty one has nothing that could be wrong."""
+    gain = torch.full(shape, 0.5, dtype=torch.float64)
+
+    def right() -> torch.Tensor:
+        return (gain**3).sum()
+
+    def wrong() -> torch.Tensor:
+        return (gain * gain.detach()).sum()
+
+    assert check_gradient(right, [gain], "it", "here") is None
+    if gain.numel():
+        with pytest.raises(Fault, match="the gradient of it is wrong"):
+            check_gradient(wrong, [gain], "it", "here")

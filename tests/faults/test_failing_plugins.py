@@ -149,8 +149,8 @@ def register_losses(register): register("tired", Tired)
 def test_what_raises_in_the_step_is_named_with_its_line_and_the_run_can_go_on(
     error: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    """Build does not call the loss, and each step calls it once; so the seventh call is in the step after step 6."""
-    (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "7"))
+    """It is tried once before there is a folder, and called once in each step; the eighth call comes after step 6."""
+    (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "8"))
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": error}}
     table["train"] |= {"steps": 9, "checkpoint_every": 2}
     code, _, err = ganlab("run", write(table), "--out", "r")
@@ -166,7 +166,7 @@ def test_what_raises_in_the_step_is_named_with_its_line_and_the_run_can_go_on(
     assert info["status"] == "failed"
     assert info["error"].startswith("PluginFailed: plugin tired")
     assert max(list_checkpoints(Path("r/checkpoints"))) == 6
-    # In another process, or here where it was imported anew, it has called itself but twice when the run is over.
+    # In another process, or here where it was imported anew, it has been called but four times when the run is over.
     assert ganlab("run", write(table), "--out", "r", "--resume")[0] == 0
     (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "100"))
     assert ganlab("run", write(table), "--out", "alone")[0] == 0
@@ -308,7 +308,7 @@ def test_what_raises_while_it_is_built_is_named(
 def test_a_refusal_in_the_step_is_named_too(
     table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    source = IN_THE_STEP.replace("CALLS", "3").replace("import hookimpl", "import ComponentError, hookimpl")
+    source = IN_THE_STEP.replace("CALLS", "4").replace("import hookimpl", "import ComponentError, hookimpl")
     (tmp_path / "tired.py").write_text(source)
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": "ComponentError('not so')"}}
     code, _, err = ganlab("run", write(table), "--out", "r")

@@ -118,7 +118,7 @@ class _Play:
         z = turn.normal(latent_dim_of(turn.networks["generator"]))
         images = turn.forward("generator", z, turn.condition)
         if not isinstance(images, Tensor):
-            raise ComponentError(f"generator: returned {type(images).__name__}; expected images, a tensor")
+            raise ComponentError(f"generator: returns {type(images).__name__}; expected a tensor of images")
         if images.shape[1:] != self.shape:
             shapes = (len(z), *images.shape[1:]), (len(z), *self.shape)
             raise ComponentError(f"generator: makes images of shape {shapes[0]}; the data set's are {shapes[1]}")
