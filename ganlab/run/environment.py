@@ -36,7 +36,8 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device, dataset = training.game.device, training.dataset
     condition = dataset.condition
-    used = TableConverter(plugins.registry).components_in(experiment)
+    used = list(TableConverter(plugins.registry).components_in(experiment))
+    imports = {part.origin: part.origin.imports() for part in used}
     return {
         "versions": versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -44,6 +45,7 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
         "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
+        "imports": {origin.plugin: files for origin, files in imports.items() if files},
         "dataset": {
             "name": dataset.name,
             "split": dataset.split,

@@ -173,7 +173,7 @@ def open_run(
         start = restore_latest(folder, training, view, identities, request.anyway) if earlier else 0
         if folder.writes:
             write_whole(folder.experiment_file, toml)
-        keep_plugins(folder, experiment, plugins)
+        keep_plugins(folder, experiment, plugins, environment["imports"])
         folder.write_info(
             status="running",
             name=experiment.name,
