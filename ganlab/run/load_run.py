@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.sampling import sample
 from ganlab.plugin.kinds import KINDS
@@ -227,6 +228,6 @@ def _conditions(experiment: Experiment, info: dict[str, Any]) -> ConditionSample
     """
     known = info.get("condition")
     if known == "images":
-        return ConditionSampler.of(experiment.dataset.build(places(), "train"))
+        return ConditionSampler.of(load_dataset(experiment.dataset, places(), "train"))
     names = info.get("classes")
     return ConditionSampler.counted(known or (), tuple(map(str, names)) if isinstance(names, list) else ())

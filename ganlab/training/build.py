@@ -17,10 +17,11 @@ from torch import nn
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
+from ganlab.data.load_dataset import load_dataset
 from ganlab.data.loader import BatchLoader
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent, build_dataset
+from ganlab.protocols import Dataset, ImageSpec, OptimizerConfig, Places, batch_independent
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
@@ -52,7 +53,7 @@ def build(
 
     # Load the data set, and resolve the components of the train step.
     with collect_component_errors(problems, "dataset"):
-        dataset = build_dataset(experiment.dataset, places, "train", progress)
+        dataset = load_dataset(experiment.dataset, places, "train", progress)
     components = resolve_step_components(experiment, registry, device, problems)
     _raise(problems)
     images = image_spec(dataset)
