@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ganlab.config.schema import Experiment
 from ganlab.nn import dropout, memory_format
 from ganlab.protocols import Step
+from ganlab.training.initialise import initialise_networks
 from ganlab.training.loop import Training
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -45,6 +46,7 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
     seed_everything(experiment.seed)
     g = experiment.generator.build(training.images).to(device).train()
     d = experiment.discriminator.build(training.images).to(device).train()
+    initialise_networks(experiment, {"generator": g, "discriminator": d})
     if prepared:
         for network in (g, d):
             memory_format.use_channels_last(network)

@@ -19,6 +19,7 @@ from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.sampling import sample
+from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import ImageSpec
@@ -164,8 +165,10 @@ def load_run_for(
     network = experiment.generator.build(ImageSpec(**info["images"]))
     state = load_checkpoint(saved[step], {"generator", "ema"})
     weights = "ema" if "ema" in state else "plain"
+    part = "ema" if "ema" in state else "generator"
+    note_weights(saved[step] / f"{part}.safetensors")  # where another run is initialised by these
     try:
-        network.load_state_dict(state["ema" if "ema" in state else "generator"])
+        network.load_state_dict(state[part])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{saved[step]}: does not fit the experiment: {one_line(error)}") from None
     return Run(

@@ -27,6 +27,7 @@ from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
+from ganlab.training.initialise import initialise_networks
 from ganlab.training.loop import Training
 from ganlab.training.step_components import PLAYERS, StepComponents, resolve_step_components
 from ganlab.training.train_step import TrainStep, two_player_phases
@@ -43,9 +44,11 @@ def build(
     places: Places,
     device: torch.device,
     progress: Progress = no_progress,
+    new: bool = True,
 ) -> Training:
     """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit.
 
+    `new` is False where the training is then restored from a checkpoint: networks are not initialised (`initialise`).
     While the data set loads, `progress` is called, and may raise KeyboardInterrupt to end it.
     """
     problems: list[str] = []
@@ -63,6 +66,7 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(experiment, images, device, problems)
     _raise(problems)
+    initialised = initialise_networks(experiment, networks) if new else {}
     trial = probes.TrialInputs.of(networks, dataset, images, device)
     probes.try_augmentations(components, trial, device, problems)
 
@@ -110,6 +114,7 @@ def build(
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful,
+        initialised=initialised,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from torch import nn
 
 from ganlab.data.condition_sampler import ConditionSampler
@@ -24,7 +24,8 @@ class Training:
     """The objects that the training loop needs: the game, its train step, the batches, the schedules and all else.
 
     `capture` is the captured train step, None where steps are eager. `stateful` holds the components with a state of
-    their own, by their name in a checkpoint.
+    their own, by their name in a checkpoint. `initialised` has the hashes of weights files that a warm start has read,
+    by network and path.
     """
 
     game: Game
@@ -37,6 +38,7 @@ class Training:
     schedules: schedules.Schedules
     total_steps: int
     stateful: dict[str, Any]
+    initialised: dict[str, dict[str, str]] = field(factory=dict)
 
     @property
     def ema(self) -> EMA | None:
