@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ganlab import ComponentError, initialise_network, load_run
@@ -242,3 +242,35 @@ def register_generators(register): register("inner", Inner)
 @ganlab.hookimpl
 def register_discriminators(register): register("inner", Inner)
 """
+
+
+READS = COUNTING.replace(
+    "def build(self, images): return Network(images)\n    def initialise",
+    "weights: str = ganlab.location(default='')\n"
+    "    def build(self, images):\n"
+    "        ganlab.read_weights(Path(self.weights))\n"
+    "        return Network(images)\n"
+    "    def initialise",
+    1,
+)
+
+
+def test_weights_that_are_read_whenever_a_component_is_built_bind_the_run(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    """Such as those of a network that a loss compares with: exchanged, they would be another training."""
+    (tmp_path / "counting.py").write_text(READS)
+    save_file({"a": torch.zeros(2)}, "w.safetensors")
+    generator = {"name": "counting", "weights": str(tmp_path / "w.safetensors")}
+    table |= {"plugins": ["counting.py"], "generator": generator, "train": table["train"] | {"steps": 1}}
+    file = write(table)
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    assert read_info(Path("r"))["weights_files"] == {"w.safetensors": file_sha256(Path("w.safetensors"))}
+    Path("elsewhere").mkdir()
+    Path("w.safetensors").rename("elsewhere/w.safetensors")
+    moved = ("--set", f"generator.weights={tmp_path / 'elsewhere' / 'w.safetensors'}")
+    assert ganlab("run", file, "--out", "r", "--resume", "--set", "train.steps=2", *moved)[0] == 0
+    save_file({"a": torch.ones(2)}, "elsewhere/w.safetensors")
+    code, _, err = ganlab("run", file, "--out", "r", "--resume", "--set", "train.steps=3", *moved)
+    assert code == 2
+    assert "r: weights_files.w.safetensors: was" in err

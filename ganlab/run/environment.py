@@ -46,6 +46,8 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
         "world_size": distributed.world_size(),
         "components": {f"{part.kind}.{part.name}": part.origin.record() for part in used},
         "imports": {origin.plugin: files for origin, files in imports.items() if files},
+        # By name, since a file may lie elsewhere; what a network is initialised by is read once, and not among them.
+        "weights_files": {Path(file).name: sha256 for file, sha256 in training.weights_files.items()},
         "dataset": {
             "name": dataset.name,
             "split": dataset.split,

@@ -131,9 +131,10 @@ def _differences(
     """Why a resume would not repeat the run: a line for each difference of the experiment and the environment."""
     path, earlier = folder.path, {key: folder.info.get(key) for key in environment}
     environment = dict(environment)
-    changed = list(
-        _changed_imports(path, earlier.pop("imports"), environment.pop("imports"), environment["components"])
-    )
+    if earlier["weights_files"] is None:  # of a run that began before they were recorded
+        del environment["weights_files"]
+    imports = earlier.pop("imports"), environment.pop("imports")
+    changed = _changed_imports(path, *imports, environment["components"])
     earlier["components"], environment["components"] = _binding(earlier["components"], environment["components"])
     for values in (earlier, environment):  # a data set may be called after its folder; its fingerprint is compared
         if isinstance(of := values.get("dataset"), Mapping):
@@ -149,9 +150,9 @@ def _differences(
     keys = filter(_is_bound, (had.keys() | wanted.keys()) - locations)
     differing = sorted(key for key in keys if had.get(key) != wanted.get(key))
     was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (had, wanted))
-    left_out = len(differing) - MOST_DIFFERENCES
-    lines = [f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]]
-    return changed + lines + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
+    lines = [*changed, *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing)]
+    left_out = len(lines) - MOST_DIFFERENCES
+    return lines[:MOST_DIFFERENCES] + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
 
 
 def _changed_imports(run: Path, before: Any, now: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from attrs import frozen
 from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
+from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
 from ganlab.run.callbacks.callback_list import CallbackList
@@ -222,7 +223,9 @@ def build_run(
     """
     where = places()
     with CatchPluginErrors() as guard:
-        training = build(experiment, plugins.registry, where, device, progress, new)
+        with noted_weights() as read:
+            training = build(experiment, plugins.registry, where, device, progress, new)
+        training = attrs.evolve(training, weights_files=read)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):
             try:

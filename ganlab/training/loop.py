@@ -25,7 +25,7 @@ class Training:
 
     `capture` is the captured train step, None where steps are eager. `stateful` holds the components with a state of
     their own, by their name in a checkpoint. `initialised` has the hashes of weights files that a warm start has read,
-    by network and path.
+    by network and path; `weights_files` those of files that the components read whenever they are built.
     """
 
     game: Game
@@ -39,6 +39,7 @@ class Training:
     total_steps: int
     stateful: dict[str, Any]
     initialised: dict[str, dict[str, str]] = field(factory=dict)
+    weights_files: dict[str, str] = field(factory=dict)
 
     @property
     def ema(self) -> EMA | None:
