@@ -387,3 +387,28 @@ def test_a_run_of_an_earlier_release_has_no_imports(importing_in: Importing, gan
     Path("r/run.json").write_text(json.dumps(info))
     assert ganlab("run", "r", *MORE)[0] == 0
     assert "importing" in read_info(Path("r"))["imports"]
+
+
+def test_the_modules_of_an_installed_plugin_bind_the_run(
+    table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own package, as where it is installed to be edited; they are not kept, nor is its file."""
+    site = tmp_path / "site-packages"
+    package, metadata = site / "margins_i", site / "margins_i-1.0.dist-info"
+    package.mkdir(parents=True)
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: margins-i\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ganlab]\nloss = margins_i.loss\n")
+    (package / "__init__.py").touch()
+    (package / "values.py").write_text("margin = 1.0\n")
+    source = WEDGE_OF.format(imports="from .values import margin", lazy="", name="importing")
+    (package / "loss.py").write_text(source)
+    monkeypatch.syspath_prepend(site)
+    file = write(table | {"loss": {"name": "importing"}, "train": table["train"] | {"steps": 1}})
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    assert read_info(Path("r"))["imports"]["margins-i:loss"].keys() == {"margins_i", "margins_i.values"}
+    assert not Path("r/plugins").exists()
+    (package / "values.py").write_text("margin = 2.0\n")
+    code, _, err = ganlab("run", "r", *MORE)
+    assert code == 2
+    assert f"{package / 'values.py'}, which plugin margins-i:loss imports: has changed" in err
