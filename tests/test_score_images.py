@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from ganlab import load_run
+from ganlab import UserError, load_run
 from ganlab.data.npz import read_npz
 from ganlab.report.collect_runs import SCORES
 from ganlab.run.records import read_records
-from ganlab.utils.errors import UserError
 from ganlab.viz.image_grid import encode_png
 
 Write = Callable[..., Path]
@@ -277,7 +276,7 @@ def test_the_layout_of_an_archive_is_known_or_refused(
         with pytest.raises(UserError, match=re.escape(wanted)):
             read_npz(Path("a.npz"), reference)
         return
-    found = read_npz(Path("a.npz"), reference)
+    found, _ = read_npz(Path("a.npz"), reference)
     assert tuple(found.shape[1:]) == wanted
     assert np.array_equal(found.numpy(), pixels if shape[1:] == wanted else pixels.transpose(0, 3, 1, 2))
 
@@ -333,3 +332,31 @@ def test_a_score_file_as_powershell_redirects_it_can_be_compared(encoding: str, 
     code, out, said = ganlab("compare", "a.json", "--json")
     assert code == 0, said
     assert f"{records[0]['value']}" in out
+
+
+def test_an_archive_is_read_with_its_conditions() -> None:
+    """What `ganlab sample` writes beside the images; a metric is given it, and what is no condition is refused."""
+    images, labels = noise(4), np.array([3, 0, 1, 2], np.int32)
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    np.savez("labels.npz", images=pixels, labels=labels)
+    read, condition = read_npz(Path("labels.npz"))
+    assert torch.equal(read, images)
+    assert condition is not None
+    assert (condition.dtype, condition.tolist()) == (torch.int64, labels.tolist())
+    np.savez("pairs.npz", images=pixels, condition=pixels[:, ::2])
+    _, condition = read_npz(Path("pairs.npz"))
+    assert condition is not None
+    assert torch.equal(condition, images[:, :, ::2])
+    bad = {
+        "float64 (4,) from 0 to 3": {"labels": labels.astype(float)},
+        "3 entries for 4 images": {"labels": labels[:3]},
+        "class labels from -1": {"labels": labels - 1},
+        "float32 (4, 8, 8, 1) from": {"condition": pixels.astype(np.float32)},
+        "wanted integers (N,)": {"labels": np.array(list("abcd"))},
+    }
+    for line, arrays in bad.items():
+        np.savez("bad.npz", images=pixels, **arrays)
+        with pytest.raises(UserError) as caught:
+            read_npz(Path("bad.npz"))
+        assert str(caught.value).startswith(f"bad.npz: {next(iter(arrays))} is no")
+        assert line in str(caught.value)

@@ -46,6 +46,9 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
     seed_everything(experiment.seed)
     g = own.generator.build(training.images).to(device).train()
     d = own.discriminator.build(training.images).to(device).train()
+    initialise_networks(
+        {"generator": own.generator, "discriminator": own.discriminator}, {"generator": g, "discriminator": d}
+    )
     if prepared:
         for network in (g, d):
             memory_format.use_channels_last(network)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
 from attrs import define, field
-from torch import Tensor
 
+from ganlab.data.load_dataset import check_data
 from ganlab.data.memmap import MappedImages
 from ganlab.protocols import Dataset, ImageSpec
+from ganlab.utils.errors import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @define(slots=False)
 class ImageDataset:
-    """A data set in one tensor: images uint8 (N, C, H, W), and class labels int64 (N,) or None.
+    """A data set in one tensor: images uint8 (N, C, H, W), and a condition for each: None, class labels, or images.
+
+    Class labels are int64 (N,) from 0, condition images uint8 (N, C, H, W). Raises ComponentError for other types.
 
     `classes` are the names of the classes in the order of their labels. `skipped` is the number of images whose files
     could not be read. `left_out` counts the files that were not taken for images, by the endings of their names.
@@ -35,10 +37,7 @@ class ImageDataset:
     left_out: Mapping[str, int] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise TypeError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
-        if self.condition is not None and len(self.condition) != len(self.images):
-            raise ValueError(f"{len(self.images)} images but {len(self.condition)} conditions")
+        check_data(self.images, self.condition, f"ImageDataset {one_line(self.name, 60)!r}, split {self.split!r}")
 
     @property
     def fingerprint(self) -> str:

@@ -109,7 +109,7 @@ def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float
 
 def copy_to_device(images: Tensor, device: torch.device) -> Tensor:
     """Copies the data loader's images to the device in parts, so that a memory map's pages are not all in memory."""
-    copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    copy = torch.empty(images.shape, dtype=images.dtype, device=device)
     rows = max(1, WINDOW // max(1, images[:1].nbytes))
     for target, part in zip(copy.split(rows), images.split(rows), strict=True):
         target.copy_(part)

@@ -1,4 +1,4 @@
-"""Reads images from an .npz file, as for `ganlab score`, in either layout: which axis is that of channels.
+"""Reads images and their conditions from an .npz file, as `ganlab sample` writes it and for `ganlab score`.
 
 The layout is that in which the images have the reference's shape, or the only one in which they have 1 to 4 channels.
 Where that does not tell the file is refused: images that are read in the wrong layout have a score too.
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganlab.data.load_dataset import condition_problem
 from ganlab.utils.errors import UserError, one_line
 
 CHANNELS = (1, 2, 3, 4)
@@ -29,11 +30,12 @@ _NO_ARRAYS = (
 )
 
 
-def read_npz(path: Path, reference: Sequence[int] | None = None) -> Tensor:
-    """Reads the images of an .npz file: its array `images`, or the first, as uint8 (N, C, H, W).
+def read_npz(path: Path, reference: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
+    """Reads the images of an .npz file, its array `images` or the first, as uint8 (N, C, H, W), and their conditions.
 
     In the file they are uint8 (N, H, W, C) or (N, C, H, W). `reference` is the shape (C, H, W) of the images that they
-    are to be compared with. Raises UserError, also where the layout cannot be told.
+    are to be compared with. Conditions are class labels int64 (N,), of an array `labels` of integers, or images like
+    the others, of an array `condition`; None without either. Raises UserError, also where the layout cannot be told.
     """
     try:
         if not zipfile.is_zipfile(path) and path.is_file():
@@ -44,6 +46,8 @@ def read_npz(path: Path, reference: Sequence[int] | None = None) -> Tensor:
                 raise UserError(f"{path}: holds no array")
             name = "images" if "images" in names else names[0]
             array = arrays[name]
+            given = next((key for key in ("labels", "condition") if key in names and key != name), None)
+            condition = None if given is None else arrays[given]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except _NO_ARRAYS as error:
@@ -56,9 +60,14 @@ def read_npz(path: Path, reference: Sequence[int] | None = None) -> Tensor:
             f"{path}: {name} is {array.dtype} {array.shape}{values}; wanted uint8, 0 to 255, (N, height, width, "
             "channels) or (N, channels, height, width)"
         )
-    last = torch.from_numpy(array).permute(0, 3, 1, 2)
-    first = torch.from_numpy(array)
-    return (first if _is_channels_first(path, array.shape, reference) else last).contiguous()
+    images = _channels_first(path, array, reference)
+    return images, None if given is None else _read_condition(path, given, condition, len(images))
+
+
+def _channels_first(path: Path, array: np.ndarray[Any, Any], reference: Sequence[int] | None) -> Tensor:
+    """The images of an .npz file as (N, C, H, W); UserError where their layout cannot be told."""
+    images = torch.from_numpy(array)
+    return (images if _is_channels_first(path, array.shape, reference) else images.permute(0, 3, 1, 2)).contiguous()
 
 
 def _is_channels_first(path: Path, shape: Sequence[int], reference: Sequence[int] | None) -> bool:
@@ -80,6 +89,24 @@ def _is_channels_first(path: Path, shape: Sequence[int], reference: Sequence[int
         f"{path}: images of {tuple(shape)} can be read in two layouts: {ways}{instead}; write them {as_array}"
         "as PNG files into a folder"
     )
+
+
+def _read_condition(path: Path, name: str, array: Any, count: int) -> Tensor:
+    """The conditions of an .npz file's images; raises UserError for what is no condition."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
+        kind = array.dtype if isinstance(array, np.ndarray) else "no array"
+        raise UserError(
+            f"{path}: {name} is no condition: {kind}; wanted integers (N,), or uint8 (N, height, width, channels)"
+        )
+    if array.dtype.kind in "ui" and array.ndim == 1:
+        condition = torch.from_numpy(array.astype(np.int64))
+    elif array.dtype == np.uint8 and array.ndim == 4:
+        condition = _channels_first(path, array, None)
+    else:
+        condition = torch.from_numpy(array)
+    if problem := condition_problem(condition, count):
+        raise UserError(f"{path}: {name} is no {problem}")
+    return condition
 
 
 def _range_of(array: np.ndarray[Any, Any]) -> str:

@@ -28,7 +28,7 @@ class Prefetcher:
         self._images, self._device = images, device
         on_cuda = device.type == "cuda"
         shape = (batch_size, *images.shape[1:])
-        self._buffers = [torch.empty(shape, dtype=torch.uint8, pin_memory=on_cuda) for _ in range(2)]
+        self._buffers = [torch.empty(shape, dtype=images.dtype, pin_memory=on_cuda) for _ in range(2)]
         self._copied = [torch.cuda.Event(blocking=True) for _ in self._buffers] if on_cuda else []
         self._reader: ThreadPoolExecutor | None = None
         self._last = 0

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
+from ganlab.data.load_dataset import UnsupportedData, load_dataset
 from ganlab.data.pixels import condition_as_input
 from ganlab.evaluation.sampling import BATCH, sample
-from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores, build_dataset
+from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
@@ -81,7 +82,7 @@ class Evaluator:
 
     def dataset(self, split: str, progress: Progress = no_progress) -> Dataset:
         if split not in self._splits:
-            self._splits[split] = build_dataset(self._config, self.places, split, progress)
+            self._splits[split] = load_dataset(self._config, self.places, split, progress)
         return self._splits[split]
 
     def loaded(self, split: str) -> Dataset | None:
@@ -100,10 +101,12 @@ class Evaluator:
         weights: str,
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> MetricRunner:
         """The evaluator's `MetricRunner` for the images of a network or a `NetworkSampler`.
 
-        Protocols name `weights` ("ema" or "plain").
+        Protocols name `weights` ("ema" or "plain"). `about` are more entries of every score's protocol: what these
+        images depend on besides.
         """
 
         def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -111,14 +114,15 @@ class Evaluator:
                 network, count, seed, self.device, conditions, "metric", distributed.local_share(count), truncation
             )
 
-        return MetricRunner(self, images, weights, {} if truncation is None else {"truncation": truncation})
+        truncated = {} if truncation is None else {"truncation": truncation}
+        return MetricRunner(self, images, weights, {**truncated, **(about or {})})
 
-    def for_images(self, images: Tensor) -> MetricRunner:
-        """The evaluator's `MetricRunner` for uint8 images (N, C, H, W) of unknown origin."""
+    def for_images(self, images: Tensor, condition: Tensor | None = None) -> MetricRunner:
+        """The evaluator's `MetricRunner` for uint8 images (N, C, H, W) of unknown origin, and their conditions."""
 
         def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
             share = distributed.local_share(min(count, len(images)))
-            return subset_batches(images, count, seed, share)
+            return subset_batches(images, count, seed, share, condition)
 
         return MetricRunner(self, batches, "given")
 
@@ -152,7 +156,9 @@ class Evaluator:
             return None
         try:
             real = self.dataset(split, progress)
-        except ComponentError:
+        except ComponentError as error:
+            if isinstance(error, UnsupportedData):
+                warnings.warn(f"{protocol.get('metric')}: no floor from real images: {error}", stacklevel=2)
             self._missing.add(split)
             return None
         # A protocol has everything that a score depends on except the images. The metric's options are in the key too,

@@ -49,7 +49,12 @@ def random_subset(count: int, size: int, seed: int) -> Tensor:
 
 
 def features_of(features: Features, images: Tensor) -> Tensor:
-    """Extracts a metric's features (N, dim) of images; raises `ComponentError` if the network returns another shape."""
+    """Extracts a metric's features (N, dim) of images; raises `ComponentError` if the network returns another shape.
+
+    The images are uint8 (N, C, H, W): pixels of another type, whose range is unknown, are refused with the same error.
+    """
+    if str(images.dtype) != "torch.uint8":  # without importing torch here
+        raise ComponentError(f"features are of uint8 images, 0 to 255; got {images.dtype} {tuple(images.shape)}")
     found = features(images)
     if found.shape != (len(images), features.dim):
         wanted = f"{(len(images), features.dim)}"

@@ -21,13 +21,14 @@ from attrs import frozen
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.data.dataset import ImageDataset
+from ganlab.data.load_dataset import load_dataset
 from ganlab.data.npz import read_npz
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
 from ganlab.plugin.fields import component, components
 from ganlab.plugin.loader import load_plugins
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, DatasetConfig, Metric, Places, build_dataset
+from ganlab.protocols import Dataset, DatasetConfig, Metric, Places
 from ganlab.utils import distributed
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean
@@ -81,7 +82,7 @@ def score_images(
     where = places()
     with progress_bar() as progress_of:
         try:
-            reference = build_dataset(wanted.dataset, where, "train", progress_of(against))
+            reference = load_dataset(wanted.dataset, where, "train", progress_of(against))
         except ComponentError as error:
             raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
         made = _load_images(images, reference, chosen, registry, where, progress_of(str(images)))
@@ -97,7 +98,7 @@ def score_images(
     with distributed.process_group(pick_device(device)) as own_device:
         evaluator = Evaluator(wanted.dataset, reference, where, own_device, floor)
         records = run_metrics_with_progress(
-            evaluator.for_images(made.images), named_metrics(registry, metrics), str(images)
+            evaluator.for_images(made.images, made.condition), named_metrics(registry, metrics), str(images)
         )
         if distributed.rank() != 0:
             return []
@@ -144,13 +145,14 @@ def _load_images(
         table = {"name": IMAGE_FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
         try:
             config: DatasetConfig = TableConverter(registry).component("dataset", table)
-            images = build_dataset(config, where, "train", progress).images
+            # Subfolders are no conditions: they are numbered by their names, and the reference's classes may not be.
+            images, condition = load_dataset(config, where, "train", progress).images, None
         except ComponentError as error:
             raise UserError(*str(error).splitlines()) from None
         except InvalidTable as error:
             raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
     elif path.suffix == ".npz":
-        images = read_npz(path, (channels, height, width))
+        images, condition = read_npz(path, (channels, height, width))
     else:
         raise UserError(f"{path}: expected a folder of images or an .npz file")
     if len(images) < 2:
@@ -159,7 +161,7 @@ def _load_images(
         own, its = ("x".join(map(str, shape[1:])) for shape in (images.shape, reference.images.shape))
         advice = _advice(images.shape, reference, chosen, registry)
         raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{advice}")
-    return ImageDataset(images, path.name)
+    return ImageDataset(images, path.name, condition=condition)
 
 
 def _advice(shape: Sequence[int], reference: Dataset, chosen: Mapping[str, Any], registry: Registry) -> str:

@@ -9,10 +9,12 @@ import contextlib
 import pickle
 import struct
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.hashing import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +27,32 @@ UNREADABLE = (
 """Errors that torch.load raises, or may, for truncated or damaged files."""
 
 
+_noted: ContextVar[dict[str, str] | None] = ContextVar("weights files that were read", default=None)
+
+
+@contextlib.contextmanager
+def noted_weights() -> Iterator[dict[str, str]]:
+    """Notes which weights files of pretrained networks are read in the body: their hashes by absolute path."""
+    files: dict[str, str] = {}
+    token = _noted.set(files)
+    try:
+        yield files
+    finally:
+        _noted.reset(token)
+
+
+def note_weights(path: Path) -> None:
+    """Notes a weights file that is read, where `noted_weights` asks for it."""
+    files = _noted.get()
+    if files is not None:
+        files[str(path.absolute())] = file_sha256(path)
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the named tensors of a pretrained network's weights file, at least one, without running any code in it."""
+    """Reads the named tensors of a pretrained network's weights file, at least one, without running any code in it.
+
+    The hash of a file that is read to initialise a network is in run.json (`initialised`).
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -52,6 +78,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items())
     ):
         raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
+    note_weights(path)
     return dict(found)
 
 

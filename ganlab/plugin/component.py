@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ganlab.plugin.local_imports import local_imports
 from ganlab.utils.hashing import file_sha256
 
 
@@ -30,6 +31,13 @@ class Origin:
         if self.file is not None:
             note |= {"file": str(self.file), "sha256": file_sha256(self.file)}
         return note
+
+    def imports(self) -> dict[str, dict[str, str]]:
+        """Returns the local files that the plugin imports, as run.json records them: by module, each with its hash."""
+        if self.file is None or self.source == "bundled":
+            return {}
+        found = sorted(local_imports(self.file).items())
+        return {name: {"file": str(file), "sha256": file_sha256(file)} for name, file in found}
 
     def __str__(self) -> str:
         package = f"{self.distribution} {self.version}".strip()

@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pluggy
@@ -32,6 +32,7 @@ from ganlab.plugin.component_checks import name_or_repr
 from ganlab.plugin.failures import CatchPluginErrors, PluginFailure, describe_error, line_in_plugin
 from ganlab.plugin.hook_checks import find_hooks
 from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.local_imports import SourceLoader, forget_local_imports, watched_imports
 from ganlab.plugin.registry import RegistrationError, Registry
 from ganlab.utils.errors import did_you_mean, printable, quote
 
@@ -92,6 +93,7 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     files = [file for file in files if os.path.isfile(file)]
     plugins.manager.add_hookspecs(hookspecs)
     blocked = set(blocked)
+    forget_local_imports()
     seen: set[str] = set()
     for origin, load in plugin_sources(files):
         seen.add(origin.plugin)
@@ -157,18 +159,6 @@ def _module_file(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin else None
 
 
-class _SourceLoader(importlib.machinery.SourceFileLoader):
-    """A loader of plugin files that compiles the source each time.
-
-    Python's own bytecode cache looks only at a file's length and modification time, in seconds, so after a small change
-    it could run the old code.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
-        return code
-
-
 def _import_file(file: Path) -> ModuleType:
     """Imports a plugin file under a unique module name, so that it shadows no other module."""
     name = f"ganlab_file_plugin_{file.stem}_{abs(hash(str(file))):x}"
@@ -176,10 +166,11 @@ def _import_file(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python file")
     if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-        spec.loader = _SourceLoader(name, str(file))
+        spec.loader = SourceLoader(name, str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # decorators such as attrs.frozen look up the module of a class
-    spec.loader.exec_module(module)
+    with watched_imports(file):
+        spec.loader.exec_module(module)
     return module
 
 

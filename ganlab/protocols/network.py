@@ -50,10 +50,25 @@ class Discriminator(Protocol):
 
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """A network's protocol, the configuration of a generator or discriminator: its options, and `build`."""
+    """A network's protocol, the configuration of a generator or discriminator: its options, and `build`.
+
+    Optional method `initialise(network)`, as in `InitialisingNetworkConfig`: what is done once, where a run begins.
+    """
 
     def build(self, images: ImageSpec, /) -> nn.Module:
         """A network's protocol: returns it for images of this shape; `ComponentError` for an unsupported shape."""
+        ...
+
+
+class InitialisingNetworkConfig(NetworkConfig, Protocol):
+    """A network's protocol, its configuration, where it initialises the networks of a new run: optional."""
+
+    def initialise(self, network: nn.Module, /) -> None:
+        """A network's protocol: changes weights and buffers of a network that was built, in place, without gradients.
+
+        It is called once, where a run begins, after all networks were built; not where a checkpoint is loaded into the
+        network. So `build` reads no file that may be gone later. Raises `ComponentError` for what cannot be read.
+        """
         ...
 
 

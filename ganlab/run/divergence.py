@@ -61,7 +61,7 @@ def find_cause(
         warnings.simplefilter("ignore")  # what the data set warns of it has warned of before
         # Components are made again, too: a loss or a penalty may have kept something of the steps that diverged.
         fresh = convert_experiment(experiment_to_table(experiment, plugins), plugins)
-        training = build(fresh, plugins.registry, places(), device)
+        training = build(fresh, plugins.registry, places(), device, new=not list_checkpoints(checkpoints))
         try:
             start = _restore_latest_whole(training, checkpoints)
             _repeat_steps(training, component_names(fresh, plugins.registry, training.game), start, until, progress)

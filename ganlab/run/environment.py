@@ -43,7 +43,8 @@ def _origin_record(origin: Origin, plugins: Plugins) -> dict[str, str]:
 def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device = training.game.device
-    used = TableConverter(plugins.registry).components_in(experiment)
+    used = list(TableConverter(plugins.registry).components_in(experiment))
+    imports = {part.origin: part.origin.imports() for part in used}
     streams = {name: _dataset_record(stream) for name, stream in training.streams.items()}
     return {
         "versions": versions(),
@@ -52,6 +53,9 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
         "components": {f"{part.kind}.{part.name}": _origin_record(part.origin, plugins) for part in used},
+        "imports": {origin.plugin: files for origin, files in imports.items() if files},
+        # By name, since a file may lie elsewhere; what a network is initialised by is read once, and not among them.
+        "weights_files": {Path(file).name: sha256 for file, sha256 in training.weights_files.items()},
         "dataset": _dataset_record(training.dataset),
         **({"streams_data": streams} if streams else {}),
     }

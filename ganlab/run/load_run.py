@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import check_sampling, sample
+from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
@@ -210,6 +212,8 @@ def load_run_for(
     state = load_checkpoint(saved[step], {*networks, *averages})
     weights = "ema" if next(iter(averages)) in state else "plain"
     whose = {name: part for part, name in averages.items()} if weights == "ema" else {}
+    for name in sampled:
+        note_weights(saved[step] / f"{whose.get(name, name)}.safetensors")  # where another run is initialised by these
     try:
         for name, network in networks.items():
             network.load_state_dict(state[whose.get(name, name)])
@@ -285,9 +289,9 @@ def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> Co
     Runs of earlier releases have no names of classes in run.json.
     """
     if source:
-        return ConditionSampler(getattr(experiment.game, source).build(places(), "train").images)
+        return ConditionSampler(load_dataset(getattr(experiment.game, source), places(), "train").images)
     known = info.get("condition")
     if known == "images":
-        return ConditionSampler.of(experiment.dataset.build(places(), "train"))
+        return ConditionSampler.of(load_dataset(experiment.dataset, places(), "train"))
     names = info.get("classes")
     return ConditionSampler.counted(known or (), tuple(map(str, names)) if isinstance(names, list) else ())

@@ -22,6 +22,7 @@ from ganlab.protocols import Metric
 from ganlab.run.load_run import Run, load_run_for, missing_components
 from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder, variant_of
+from ganlab.run.sampling_changes import sampling_changes
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
@@ -50,7 +51,8 @@ def rescore(
     With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
     `truncation` is the
     distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
-    classes. `plugin_files` are loaded besides those that the run names.
+    classes. `plugin_files` are loaded besides those that the run names. What `overrides` and `plugin_files` change of
+    what is sampled is in the protocol of each score.
     """
     check_truncation(truncation)
     run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files, names)
@@ -65,11 +67,12 @@ def rescore(
     ):
         evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         network = run.sampler.to(own_device)
-        whole = evaluator.for_network(network, run.weights, run.conditions, truncation)
+        about = sampling_changes(run)
+        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about)
 
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = class_evaluator(label, whole).for_network(network, run.weights, conditions, truncation)
+            scoring = class_evaluator(label, whole).for_network(network, run.weights, conditions, truncation, about)
             names = run.conditions.names
             named = {"class_name": names[label]} if names else {}
             return attrs.evolve(scoring, about={**scoring.about, "class": label, **named})

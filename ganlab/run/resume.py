@@ -4,7 +4,7 @@ Decisions:
 - A run is resumed only where it will be bitwise identical to an uninterrupted one, or where `--anyway` says that it
   need not be. What the bits depend on is written into run.json and compared, one line for each difference.
 - Of a bundled plugin the release counts, as it does for the core: its file may be elsewhere or have changed. Of an
-  installed or local plugin the content of its file counts, wherever it lies.
+  installed or local plugin the content of its file counts, wherever it lies, and that of the local files it imports.
 - Records and samples of steps after the checkpoint are dropped, since those steps are repeated.
 """
 
@@ -28,7 +28,7 @@ from ganlab.training.state import restore_training
 from ganlab.utils import distributed
 from ganlab.utils.errors import UserError, one_line
 from ganlab.utils.files import remove_path
-from ganlab.utils.hashing import sha256
+from ganlab.utils.hashing import file_sha256, sha256
 from ganlab.viz.progress import ProgressView
 
 MOST_DIFFERENCES = 20
@@ -131,6 +131,10 @@ def _differences(
     """Why a resume would not repeat the run: a line for each difference of the experiment and the environment."""
     path, earlier = folder.path, {key: folder.info.get(key) for key in environment}
     environment = dict(environment)
+    if earlier["weights_files"] is None:  # of a run that began before they were recorded
+        del environment["weights_files"]
+    imports = earlier.pop("imports"), environment.pop("imports")
+    changed = _changed_imports(path, *imports, environment["components"])
     earlier["components"], environment["components"] = _binding(earlier["components"], environment["components"])
     for values in (earlier, environment):  # a data set may be called after its folder; its fingerprint is compared
         if isinstance(of := values.get("dataset"), Mapping):
@@ -146,9 +150,29 @@ def _differences(
     keys = filter(_is_bound, (had.keys() | wanted.keys()) - locations)
     differing = sorted(key for key in keys if had.get(key) != wanted.get(key))
     was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (had, wanted))
-    left_out = len(differing) - MOST_DIFFERENCES
-    lines = [f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing[:MOST_DIFFERENCES]]
-    return lines + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
+    lines = [*changed, *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing)]
+    left_out = len(lines) - MOST_DIFFERENCES
+    return lines[:MOST_DIFFERENCES] + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
+
+
+def _changed_imports(run: Path, before: Any, now: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for each local file that a plugin of the run to resume imports, and that has changed.
+
+    `before` and `now` are the imports of each plugin, by module. Runs of earlier releases have none. One that is not
+    found now, since it is imported by a name that is computed, is looked for where it was.
+    """
+    bound = {origin.get("plugin") for label, origin in components.items() if _is_bound(f"components.{label}")}
+    for plugin, files in (before if isinstance(before, Mapping) else {}).items():
+        for module, was in files.items() if plugin in bound else ():
+            file = was["file"]
+            here = now.get(plugin, {}).get(module)
+            if here is None and Path(file).is_file():
+                here = {"file": file, "sha256": file_sha256(Path(file))}
+            if here is None:
+                yield f"{run}: {one_line(file, LONGEST_PATH)}, which plugin {plugin} imports: is gone"
+            elif here["sha256"] != was["sha256"]:
+                file = one_line(here["file"], LONGEST_PATH)
+                yield f"{run}: {file}, which plugin {plugin} imports: has changed since the run began"
 
 
 def _binding(before: Any, now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -219,9 +243,10 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
 
 def restore_latest(
     folder: RunFolder, training: Training, view: ProgressView, identities: Collection[str], anyway: bool
-) -> int:
+) -> int | None:
     """Resumes a run from its latest whole checkpoint and drops later records; returns the step to resume at.
 
+    None where there is no checkpoint, or with `anyway` no whole one: the run begins again.
     `identities` are those that a checkpoint of this experiment may have. A damaged checkpoint is reported and renamed.
     """
     damaged: dict[Path, str] = {}
@@ -254,7 +279,7 @@ def restore_latest(
     _rename_damaged(folder, damaged)
     folder.forget_after(-1)
     view.line(f"{folder.path}: no checkpoint to resume from; starting at step 0")
-    return 0
+    return None
 
 
 def _rename_damaged(folder: RunFolder, damaged: Iterable[Path]) -> None:

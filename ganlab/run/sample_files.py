@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ganlab.data.pixels import to_uint8
 from ganlab.utils.errors import CannotWrite, UserError, quote
 from ganlab.utils.files import check_room, flush_folder, raise_cannot_write, whole_file, write_whole
 from ganlab.viz.image_grid import encode_pixels
@@ -225,46 +226,53 @@ def write_npz(
     classes: Sequence[str],
     progress: Progress,
 ) -> None:
-    """Writes sample images as an .npz file: `images` uint8 (count, H, W, C), and `labels` int64 (count,) of classes.
+    """Writes sample images as an .npz file: `images` uint8 (count, H, W, C), and their conditions where there are any.
 
-    `classes`, if there are names, are the names of the classes by label. Raises UserError where the file will not fit
-    on its disk, and CannotWrite where it does not; then nothing is written.
+    Those are `labels` int64 (count,), or `condition` uint8 (count, H, W, C) where they are images. `classes`, if there
+    are names, are the names of the classes by label. Raises UserError where the file will not fit on its disk, and
+    CannotWrite where it does not; then nothing is written.
     """
     first, condition = next(batches := _batches(inputs, generate))
-    labelled = condition is not None and condition.ndim == 1
+    kind = None if condition is None else (condition.dtype, condition.shape[1:])
     size = len(zlib.compress(first.data)) * count // len(first)
+    if condition is not None:
+        size += len(zlib.compress(condition.data)) * count // len(first)
     _refuse_without_room(path, size, count)
     with (
         whole_file(path, size) as stream,
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
-        tempfile.TemporaryFile() as labels,
+        tempfile.TemporaryFile() as conditions,
     ):
         done = 0
         with archive.open("images.npy", "w", force_zip64=True) as member:
             _write_header(member, np.dtype(np.uint8), (count, *first.shape[1:]))
             while True:
                 member.write(first.data)
-                if labelled and condition is not None:
-                    labels.write(condition.numpy().data)
+                if condition is not None:
+                    conditions.write(condition.data)
                 done += len(first)
                 if done == count:
                     break
                 progress("images", done, count)
                 first, condition = next(batches)
-        if labelled:
-            labels.seek(0)
-            with archive.open("labels.npy", "w", force_zip64=True) as member:
-                _write_header(member, np.dtype(np.int64), (count,))
-                shutil.copyfileobj(labels, member)
-            if classes:
+        if kind is not None:
+            conditions.seek(0)
+            labelled = not kind[1]
+            with archive.open("labels.npy" if labelled else "condition.npy", "w", force_zip64=True) as member:
+                _write_header(member, kind[0], (count, *kind[1]))
+                shutil.copyfileobj(conditions, member)
+            if labelled and classes:
                 with archive.open("classes.npy", "w") as member:
                     np.lib.format.write_array(member, np.array(classes), allow_pickle=False)
 
 
-def _batches(inputs: Inputs, generate: Generate) -> Iterator[tuple[NDArray[np.uint8], Tensor | None]]:
-    """Yields sample images as an array holds them, uint8 (n, H, W, C), with their conditions."""
+def _batches(inputs: Inputs, generate: Generate) -> Iterator[tuple[NDArray[np.uint8], NDArray[Any] | None]]:
+    """Yields sample images as an array holds them, uint8 (n, H, W, C), with their labels int64 (n,) or images."""
     for z, condition in inputs:
-        yield _as_pixels(generate(z, condition)), condition
+        given: NDArray[Any] | None = None
+        if condition is not None:  # an image is a network's input, float in [-1, 1], of which uint8 is exact
+            given = condition.contiguous().numpy() if condition.ndim == 1 else _as_pixels(to_uint8(condition))
+        yield _as_pixels(generate(z, condition)), given
 
 
 def _write_header(stream: Any, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:

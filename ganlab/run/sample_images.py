@@ -19,6 +19,7 @@ from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
 from ganlab.run.load_run import Run
 from ganlab.run.sample_files import SampleFolder, file_names_of_classes, tensor_record, write_npz
+from ganlab.run.sampling_changes import sampling_changes
 from ganlab.utils.errors import Interrupted, UserError, counted, quote
 from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.rng import derived_seed
@@ -55,9 +56,9 @@ class SampleRequest:
 def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     """Writes a run's sample images to `out`, for `ganlab sample`; returns how many and which, in words.
 
-    `out` is a grid (.png), an array (.npz) with the class labels where there are any, or a folder. Where there are
-    classes, a grid has a row for each, with its share of the count. Raises Interrupted where the user, SIGINT or
-    SIGTERM ends it. Only for the main thread.
+    `out` is a grid (.png), an array (.npz) with the class labels or images that are conditions, or a folder. Where
+    there are classes, a grid has a row for each, with its share of the count. Raises Interrupted where the user, SIGINT
+    or SIGTERM ends it. Only for the main thread.
     """
     _check_out(run, request, out)
     try:
@@ -142,6 +143,7 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "by_class": request.by_class,
         "classes": list(run.conditions.names),
         "conditions_crc32": tensor_record(run.conditions.known),
+        "changes": sampling_changes(run),
         "device": device.type,
         "ganlab": __version__,
         "torch": torch.__version__,

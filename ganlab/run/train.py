@@ -25,6 +25,7 @@ from attrs import frozen
 from ganlab.config.load import experiment_to_toml, load_experiment, name_and_seed
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
+from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
 from ganlab.run.callbacks.callback_list import CallbackList
@@ -78,7 +79,8 @@ def dry_run(request: RunRequest) -> str:
     experiment, plugins = _load(request)
     # What metrics need is loaded or trained too, which may take minutes and fails as it would in the run.
     with deterministic(experiment.train.deterministic), progress_bar() as progress_of:
-        build_run(request, experiment, plugins, pick_device(request.device), progress_of(experiment.name))
+        progress, new = progress_of(experiment.name), not request.resume
+        build_run(request, experiment, plugins, pick_device(request.device), progress, new)
     return experiment_to_toml(experiment, plugins)
 
 
@@ -174,7 +176,8 @@ def open_run(
             raise KeyboardInterrupt
 
     earlier = dict(folder.info)
-    training, evaluator = build_run(request, experiment, plugins, device, progress)
+    new = not distributed.broadcast_json(lambda: bool(earlier and list_checkpoints(folder.checkpoints)))
+    training, evaluator = build_run(request, experiment, plugins, device, progress, new)
     view.progress("", 0, 0)
     environment = run_environment(experiment, plugins, training)
     toml = experiment_to_toml(experiment, plugins)
@@ -186,12 +189,28 @@ def open_run(
         before = earlier_experiment(folder, view, request.anyway)
         check_resumable(folder, before, table, environment, training, view, locations, request.anyway)
         identities.add(experiment_identity(before))  # that of a checkpoint of an earlier release
+    facts = {  # before the folder is made: what fails here leaves none behind
+        "images": attrs.asdict(training.images),
+        "streams": {name: attrs.asdict(images) for name, images in training.data.streams.items()},
+        "condition": training.conditions.record(),
+        "classes": list(training.conditions.names) or None,
+        "resident": not training.loader.main.prefetches,
+        "total_steps": training.total_steps,
+        "weights": training.weights,
+        "step_levers": training.step_optimizations,
+        **environment,
+    }
     open_folder(folder, request, training)
     try:
-        start = restore_latest(folder, training, view, identities, request.anyway) if earlier else 0
+        start = restore_latest(folder, training, view, identities, request.anyway) if earlier else None
+        if start is None and not new:  # no checkpoint is whole: the networks are to be initialised after all
+            training.loader.close()
+            new = True
+            training, evaluator = build_run(request, experiment, plugins, device, progress, new)
+        start = start or 0
         if folder.writes:
             write_whole(folder.experiment_file, toml)
-        keep_plugins(folder, experiment, plugins)
+        keep_plugins(folder, experiment, plugins, environment["imports"])
         folder.write_info(
             status="running",
             name=experiment.name,
@@ -199,15 +218,8 @@ def open_run(
             identity=identity,
             started=earlier.get("started", now()),
             resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
-            images=attrs.asdict(training.images),
-            streams={name: attrs.asdict(images) for name, images in training.data.streams.items()},
-            condition=training.conditions.record(),
-            classes=list(training.conditions.names) or None,
-            resident=not training.loader.main.prefetches,
-            total_steps=training.total_steps,
-            weights=training.weights,
-            step_levers=training.step_optimizations,
-            **environment,
+            **facts,
+            initialised=training.initialised if new else earlier.get("initialised", {}),
         )
         events = EventDispatcher(plugins, folder, view)
         yield OpenedRun(experiment, plugins, training, evaluator, folder, earlier, start, view, stop, events)
@@ -222,11 +234,17 @@ def build_run(
     plugins: Plugins,
     device: torch.device,
     progress: Progress = no_progress,
+    new: bool = True,
 ) -> tuple[Training, Evaluator]:
-    """Before a run trains, builds what trains and what scores; an error names the experiment's file or the plugin."""
+    """Before a run trains, builds what trains and what scores; an error names the experiment's file or the plugin.
+
+    `new` is False where a checkpoint is to be restored.
+    """
     where = places()
     with CatchPluginErrors() as guard:
-        training = build(experiment, plugins.registry, where, device, progress)
+        with noted_weights() as read:
+            training = build(experiment, plugins.registry, where, device, progress, new)
+        training = attrs.evolve(training, weights_files=read)
         try_first_updates(training, experiment, plugins.registry)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         for index, metric in enumerate(experiment.metric):

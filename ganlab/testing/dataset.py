@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganlab.data.dataset import image_spec
+from ganlab.data.load_dataset import condition_problem
 from ganlab.protocols import Dataset
 from ganlab.testing.check_result import Fault
 from ganlab.testing.global_randomness import global_generators_used
@@ -62,10 +63,8 @@ def _check_split(inspection: Inspection, split: str, splits: dict[str, Dataset])
         raise Fault(f"its images are {describe_value(images)}, expected uint8 (N, C, H, W) and at least one", at)
     if images.device.type != "cpu":
         raise Fault(f"its images are on {images.device}, expected the CPU", at)
-    if condition is not None and len(condition) != len(images):
-        raise Fault(f"{len(images):,} images have {len(condition):,} conditions", at)
-    if condition is not None and condition.ndim == 1 and (condition.dtype != torch.int64 or int(condition.min()) < 0):
-        raise Fault(f"class labels are {condition.dtype} from {condition.min()}, expected int64 from 0", at)
+    if problem := condition_problem(condition, len(images)):
+        raise Fault(f"its {problem}", at)
     if not isinstance(dataset.name, str) or dataset.split != split:
         raise Fault(f"its name is {dataset.name!r} and its split {dataset.split!r}, expected a text and {split!r}", at)
     splits[split] = dataset

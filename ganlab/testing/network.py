@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganlab.nn.initialise import initialise_network
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import batch_independent
 from ganlab.testing.check_result import Fault
@@ -116,6 +117,9 @@ def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
                 shaped,
             )
         )
+    if hasattr(inspection.fresh(), "initialise"):
+        title = "initialise: changes weights and buffers in place, to finite values"
+        before.append(run_check(title, lambda: _check_initialise(inspection, tiny), shaped))
     run_training_checks(inspection, tiny, *before)
 
 
@@ -291,6 +295,18 @@ def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str 
     if independent and not declared:
         return "no logit changes with other images: with self.batch_independent = True a step is faster"
     return None
+
+
+def _check_initialise(inspection: Inspection, tiny: TinyTraining) -> None:
+    """Checks that a network's configuration initialises it such that a checkpoint holds what was done."""
+    built = _BuiltNetwork(inspection, tiny, tiny.shape)
+    at = inspection.line_of("initialise")
+    try:
+        initialise_network(inspection.fresh(), built.network)
+    except ComponentError as error:
+        raise Fault(f"cannot initialise a network that it has built: {one_line(error)}", at) from None
+    if bad := next((name for name, value in built.network.state_dict().items() if not is_finite(value)), None):
+        raise Fault(f"{bad!r} is not finite after initialise", at)
 
 
 def _check_eval_mode(inspection: Inspection, tiny: TinyTraining) -> None:

@@ -19,6 +19,7 @@ from ganlab.config.schema import Experiment, Train
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.game_loader import GameLoader, first_rows
+from ganlab.data.load_dataset import load_dataset
 from ganlab.data.loader import BatchLoader
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
@@ -34,7 +35,6 @@ from ganlab.protocols import (
     Places,
     Rules,
     batch_independent,
-    build_dataset,
 )
 from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
@@ -43,6 +43,7 @@ from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
+from ganlab.training.initialise import initialise_networks
 from ganlab.training.loop import Training
 from ganlab.training.probes import GameTrial, check_sampled_images
 from ganlab.training.step_components import StepComponents, penalties_by_player, resolve_step_components
@@ -60,9 +61,11 @@ def build(
     places: Places,
     device: torch.device,
     progress: Progress = no_progress,
+    new: bool = True,
 ) -> Training:
     """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit.
 
+    `new` is False where the training is then restored from a checkpoint: networks are not initialised (`initialise`).
     While the data set loads, `progress` is called, and may raise KeyboardInterrupt to end it.
     """
     problems: list[str] = []
@@ -70,7 +73,7 @@ def build(
 
     # Load the data sets, and resolve the components of the train step.
     with collect_component_errors(problems, "dataset"):
-        dataset = build_dataset(experiment.dataset, places, "train", progress)
+        dataset = load_dataset(experiment.dataset, places, "train", progress)
     streams = _load_streams(experiment, places, progress, problems)
     components = resolve_step_components(experiment, registry, device, problems)
     _raise(problems)
@@ -84,6 +87,8 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(rules, data.images, device, problems)
     _raise(problems)
+    configs = {name: rules.network(name).config for name in networks}
+    initialised = initialise_networks(configs, networks) if new else {}
 
     # Construct the players, each with its optimiser and penalties, and the game between them.
     players = _build_players(components.experiment, registry, rules, networks, device, problems)
@@ -133,6 +138,7 @@ def build(
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
+        initialised=initialised,
     )
 
 
@@ -154,7 +160,7 @@ def _load_streams(
     for f in game_fields(experiment.game):
         if f.metadata.get(COMPONENT) == "dataset" and getattr(experiment.game, f.name) is not None:
             with collect_component_errors(problems, f.alias):
-                streams[f.alias] = build_dataset(getattr(experiment.game, f.name), places, "train", progress)
+                streams[f.alias] = load_dataset(getattr(experiment.game, f.name), places, "train", progress)
     return streams
 
 

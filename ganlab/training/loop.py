@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from torch import nn
 
 from ganlab.data.condition_sampler import ConditionSampler
@@ -26,7 +26,8 @@ class Training:
 
     `game_config` is what built the rules of the game, with the losses in their wrappers. `capture` is the captured
     train step, None where steps are eager. `stateful` holds the components with a state of their own, by their name in
-    a checkpoint.
+    a checkpoint. `initialised` has the hashes of weights files that a warm start has read, by network and path;
+    `weights_files` those of files that the components read whenever they are built.
     """
 
     game: Game
@@ -41,6 +42,8 @@ class Training:
     schedules: schedules.Schedules
     total_steps: int
     stateful: dict[str, Any]
+    initialised: dict[str, dict[str, str]] = field(factory=dict)
+    weights_files: dict[str, str] = field(factory=dict)
 
     @property
     def images(self) -> ImageSpec:

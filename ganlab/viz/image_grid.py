@@ -36,6 +36,8 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 
     If PNG does not support the number of channels, the grid is grey and shows an image's channels side by side.
     """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"a grid is of images of type uint8, 0 to 255; got {images.dtype} {tuple(images.shape)}")
     if images.shape[1] not in PNG_CHANNELS:
         images = images.movedim(1, 2).flatten(2)[:, None]
     count, channels, height, width = images.shape

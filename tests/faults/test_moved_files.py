@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ganlab.plugin.component import MissingComponent
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.hashing import file_sha256
+from run_folders import records
 
 Ganlab = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -315,3 +317,193 @@ def test_an_installed_plugin_counts_by_its_content(wedged: Path, ganlab: Ganlab)
     info["components"]["loss.wedge"]["file"] = "/another/environment/wedge.py"
     Path("r/run.json").write_text(json.dumps(info))
     assert ganlab("run", wedged, "--out", "r", "--resume")[0] == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a plugin file imports
+# ---------------------------------------------------------------------------------------------------------------------
+
+WEDGE_OF = """
+import ganlab, sys
+from pathlib import Path
+from attrs import frozen
+{imports}
+@frozen
+class {name}:
+    "|margin - D(x)| + |margin + D(G(z))|."
+    def discriminator(self, real, fake):
+        {lazy}
+        return abs(margin - real).mean() + abs(margin + fake).mean()
+    def generator(self, real, fake): return -fake.mean()
+
+@ganlab.hookimpl
+def register_losses(register): register("{name}", {name})
+"""
+
+BESIDE = "sys.path.insert(0, str(Path(__file__).parent))\n"
+WAYS = {
+    "a module beside the file": (BESIDE + "from near_a import margin", "", "near_a.py"),
+    "inside a function": (BESIDE, "from near_b import margin", "near_b.py"),
+    "a module of a package": (BESIDE + "from far_c.values import margin", "", "far_c/values.py"),
+    "a relative import in a package": (BESIDE + "from far_d import margin", "", "far_d/values.py"),
+    "by name": (BESIDE + "import importlib", "margin = importlib.import_module('near_e').margin", "near_e.py"),
+    "from another folder": ("from other_f import margin", "", "lib/other_f.py"),
+    "by path": (
+        "import importlib.util as u\nspec = u.spec_from_file_location('near_g', Path(__file__).parent / 'near_g.py')\n"
+        "near = u.module_from_spec(spec)\nspec.loader.exec_module(near)\nmargin = near.margin",
+        "",
+        "near_g.py",
+    ),
+    "of what it imports": (BESIDE + "from middle_h import margin", "", "near_h.py"),
+}
+
+
+def importing(tmp_path: Path, way: str) -> tuple[Path, Path]:
+    """A plugin file in a folder, and the file of its margin, which it imports in that way."""
+    imports, lazy, name = WAYS[way]
+    folder = tmp_path / "project"
+    helper = folder / name
+    helper.parent.mkdir(parents=True)
+    helper.write_text("margin = 1.0\n")
+    if helper.parent.name == "far_c":
+        (helper.parent / "__init__.py").touch()
+    if helper.parent.name == "far_d":
+        (helper.parent / "__init__.py").write_text("from .values import margin\n")
+    if way == "of what it imports":
+        (folder / "middle_h.py").write_text("from near_h import margin\n")
+    plugin = folder / "importing.py"
+    plugin.write_text(WEDGE_OF.format(imports=imports, lazy=lazy, name="importing"))
+    return plugin, helper
+
+
+@pytest.fixture
+def importing_in(
+    table: dict[str, Any], write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], tuple[Path, Path, Path]]:
+    """Makes an experiment whose loss imports its margin so; returns it, the plugin file and the imported file."""
+
+    def make(way: str) -> tuple[Path, Path, Path]:
+        monkeypatch.setattr("sys.path", list(sys.path))
+        monkeypatch.syspath_prepend(tmp_path / "project" / "lib")
+        plugin, helper = importing(tmp_path, way)
+        train = table["train"] | {"steps": 1}
+        return write(table | {"plugins": [str(plugin)], "loss": {"name": "importing"}, "train": train}), plugin, helper
+
+    return make
+
+
+Importing = Callable[[str], tuple[Path, Path, Path]]
+MORE = ("--resume", "--set", "train.steps=2")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_a_plugin_imports_binds_the_run(way: str, importing_in: Importing, ganlab: Ganlab) -> None:
+    file, plugin, helper = importing_in(way)
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    (recorded,) = (of for of in read_info(Path("r"))["imports"]["importing"].values() if of["file"] == str(helper))
+    assert recorded["sha256"] == file_sha256(helper)
+    helper.write_text("margin = 200.0\n")
+    code, _, err = ganlab("run", "r", *MORE)
+    assert code == 2
+    assert f"r: {helper}, which plugin importing imports: has changed since the run began" in err
+    with pytest.warns(UserWarning, match="has changed since the run used it; the copy in r is used"):
+        assert load_run("r").experiment.loss.discriminator(torch.ones(2), -torch.ones(2)) == 0
+    shutil.rmtree(plugin.parent)
+    assert load_run("r").experiment.loss.discriminator(torch.ones(2), -torch.ones(2)) == 0
+
+
+def test_a_run_stands_alone_with_what_its_plugin_imports(importing_in: Importing, ganlab: Ganlab) -> None:
+    file, plugin, helper = importing_in("a relative import in a package")
+    assert ganlab("run", file, "--out", "whole", "--set", "train.steps=2")[0] == 0
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    shutil.copytree("r", "s")
+    helper.write_text("margin = 200.0\n")
+    code, out, _ = ganlab("run", file, "--out", "s", *MORE, "--anyway")
+    assert code == 0
+    assert f"{helper}, which plugin importing imports: has changed" in out
+    assert records(Path("s"))[-1]["loss_discriminator"] > 100, "the new code has run"
+    assert len(list(Path("s/plugins").iterdir())) == 2
+    shutil.rmtree(plugin.parent)
+    code, _, err = ganlab("run", "r", *MORE)
+    assert (code, err) == (0, "")
+    assert same_weights(Path("whole"), Path("r"))
+
+
+def test_a_file_that_is_imported_and_gone_is_replaced_by_the_copy(importing_in: Importing, ganlab: Ganlab) -> None:
+    file, plugin, helper = importing_in("a module beside the file")
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    helper.unlink()
+    code, _, err = ganlab("run", "r", *MORE)
+    assert code == 0
+    assert f"{helper}, which {plugin} imports, is gone since the run used it; the copy in r is used" in err
+
+
+def test_two_plugin_files_that_import_one_file(
+    table: dict[str, Any], write: Write, importing_in: Importing, ganlab: Ganlab
+) -> None:
+    """Both record it, whichever imports it first; a plugin that the run does not use does not bind it."""
+    _, plugin, helper = importing_in("a module beside the file")
+    second, unused = plugin.with_name("a_second.py"), plugin.with_name("unused.py")
+    second.write_text(plugin.read_text().replace('"importing"', '"second"'))
+    unused.write_text(plugin.read_text().replace('"importing"', '"unused"').replace("near_a", "near_z"))
+    helper.with_name("near_z.py").write_text("margin = 3.0\n")
+    files = [str(second), str(unused), str(plugin)]
+    file = write(table | {"plugins": files, "loss": {"name": "importing"}, "train": table["train"] | {"steps": 1}})
+    runs = {"r": "importing", "s": "second"}
+    for run, loss in runs.items():
+        assert ganlab("run", file, "--out", run, "--set", f"loss={loss}")[0] == 0
+    assert read_info(Path("r"))["imports"]["importing"]["near_a"]["sha256"] == file_sha256(helper)
+    assert read_info(Path("s"))["imports"].keys() == {"a_second"}
+    helper.with_name("near_z.py").write_text("margin = 30.0\n")
+    assert ganlab("run", file, "--out", "r", *MORE)[0] == 0
+    helper.write_text("margin = 30.0\n")
+    for run, loss in runs.items():
+        code, _, err = ganlab("run", file, "--out", run, "--set", f"loss={loss}", "--resume", "--set", "train.steps=3")
+        assert code == 2
+        assert err.count(f"{helper}, which plugin") == 1
+
+
+def test_copies_with_other_contents_are_told_apart(importing_in: Importing, ganlab: Ganlab) -> None:
+    """Two runs whose plugin file imported two states of one module, read in one process."""
+    file, plugin, helper = importing_in("a module beside the file")
+    for run, margin in (("r", 2), ("s", 3)):
+        helper.write_text(f"margin = {margin}.0\n")
+        assert ganlab("run", file, "--out", run)[0] == 0
+    shutil.rmtree(plugin.parent)
+    for run, margin in (("r", 2), ("s", 3), ("r", 2)):
+        assert load_run(run).experiment.loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2 * margin
+
+
+def test_a_run_of_an_earlier_release_has_no_imports(importing_in: Importing, ganlab: Ganlab) -> None:
+    file, _, _ = importing_in("a module beside the file")
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    info = json.loads(Path("r/run.json").read_text())
+    del info["imports"]
+    Path("r/run.json").write_text(json.dumps(info))
+    assert ganlab("run", "r", *MORE)[0] == 0
+    assert "importing" in read_info(Path("r"))["imports"]
+
+
+def test_the_modules_of_an_installed_plugin_bind_the_run(
+    table: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own package, as where it is installed to be edited; they are not kept, nor is its file."""
+    site = tmp_path / "site-packages"
+    package, metadata = site / "margins_i", site / "margins_i-1.0.dist-info"
+    package.mkdir(parents=True)
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: margins-i\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ganlab]\nloss = margins_i.loss\n")
+    (package / "__init__.py").touch()
+    (package / "values.py").write_text("margin = 1.0\n")
+    source = WEDGE_OF.format(imports="from .values import margin", lazy="", name="importing")
+    (package / "loss.py").write_text(source)
+    monkeypatch.syspath_prepend(site)
+    file = write(table | {"loss": {"name": "importing"}, "train": table["train"] | {"steps": 1}})
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    assert read_info(Path("r"))["imports"]["margins-i:loss"].keys() == {"margins_i", "margins_i.values"}
+    assert not Path("r/plugins").exists()
+    (package / "values.py").write_text("margin = 2.0\n")
+    code, _, err = ganlab("run", "r", *MORE)
+    assert code == 2
+    assert f"{package / 'values.py'}, which plugin margins-i:loss imports: has changed" in err

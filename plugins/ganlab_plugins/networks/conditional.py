@@ -14,7 +14,17 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, Judged, NetworkConfig, Register, classes_of, component, hookimpl
+from ganlab import (
+    ComponentError,
+    ImageSpec,
+    Judged,
+    NetworkConfig,
+    Register,
+    classes_of,
+    component,
+    hookimpl,
+    initialise_network,
+)
 
 
 class _Generator(nn.Module):
@@ -64,6 +74,9 @@ class ConditionalGenerator:
         wider: NetworkConfig = attrs.evolve(inner, latent_dim=inner.latent_dim + self.label_dim)
         return _Generator(wider.build(images), self.label_dim, classes)
 
+    def initialise(self, network: nn.Module) -> None:
+        initialise_network(self.network, network.get_submodule("network"))
+
 
 @frozen
 class ConditionalDiscriminator:
@@ -77,6 +90,9 @@ class ConditionalDiscriminator:
     def build(self, images: ImageSpec) -> nn.Module:
         classes = classes_of(images, "a conditional discriminator")
         return _Discriminator(self.network.build(attrs.evolve(images, channels=images.channels + 1)), images, classes)
+
+    def initialise(self, network: nn.Module) -> None:
+        initialise_network(self.network, network.get_submodule("network"))
 
 
 @hookimpl

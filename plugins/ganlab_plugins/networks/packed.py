@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, component, hookimpl
+from ganlab import ComponentError, ImageSpec, NetworkConfig, Register, component, hookimpl, initialise_network
 
 
 class _Packed(nn.Module):
@@ -53,6 +53,9 @@ class Packed:
         # A pack has no class, so a network that needs class labels is refused.
         packs = attrs.evolve(images, channels=images.channels * self.size, classes=None)
         return _Packed(self.network.build(packs), self.size)
+
+    def initialise(self, network: nn.Module) -> None:
+        initialise_network(self.network, network.get_submodule("network"))
 
 
 @hookimpl
