@@ -12,6 +12,7 @@ import pytest
 import torch
 from attrs import field, frozen
 
+from ganlab.config import schedule_targets
 from ganlab.config.converter import InvalidTable
 from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Component, Origin
@@ -20,7 +21,6 @@ from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.testing.state_comparison import first_difference
-from ganlab.training import schedule_targets
 from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step, train

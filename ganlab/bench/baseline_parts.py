@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ganlab.config.schema import DEFAULT_GAME, Experiment
 from ganlab.nn import dropout, memory_format
+from ganlab.nn.initialise import initialise_network
 from ganlab.protocols import Step
 from ganlab.training.loop import Training
 from ganlab.utils.errors import UserError
@@ -46,9 +47,8 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
     seed_everything(experiment.seed)
     g = own.generator.build(training.images).to(device).train()
     d = own.discriminator.build(training.images).to(device).train()
-    initialise_networks(
-        {"generator": own.generator, "discriminator": own.discriminator}, {"generator": g, "discriminator": d}
-    )
+    for config, network in ((own.generator, g), (own.discriminator, d)):
+        initialise_network(config, network)
     if prepared:
         for network in (g, d):
             memory_format.use_channels_last(network)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import condition_as_input, to_float
 from ganlab.protocols import Batch, Dataset
+from ganlab.utils.rng import derived_seed
 
 
 @frozen(eq=False)
@@ -22,6 +23,24 @@ class GameLoader:
 
     main: BatchLoader
     streams: Mapping[str, BatchLoader] = field(factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        streams: Mapping[str, Dataset],
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        resident_gb: float | None,
+    ) -> GameLoader:
+        """Makes the loaders of a game's data sets, each with a shuffled order of its own."""
+
+        def load(data: Dataset, seed: int) -> BatchLoader:
+            return BatchLoader.for_dataset(data, batch_size, seed, device, resident_gb)
+
+        own = {name: load(stream, derived_seed(seed, "stream", name)) for name, stream in streams.items()}
+        return cls(load(dataset, seed), own)
 
     @property
     def images(self) -> Tensor:

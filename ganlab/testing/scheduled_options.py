@@ -17,6 +17,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ganlab.config.schedule_targets import ScheduleTarget, schedulable_options, with_option
 from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.testing.check_result import Check, Fault
@@ -24,7 +25,6 @@ from ganlab.testing.inspection import Inspection, error_text
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import why_not_capturable
 from ganlab.training.loop import Training
-from ganlab.training.schedule_targets import ScheduleTarget, schedulable_options, with_option
 from ganlab.utils.errors import UserError, one_line
 
 MIN_EFFECT = 1e-5

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from ganlab.config.game_tables import game_fields, network_tables
+from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.game_loader import GameLoader, first_rows
 from ganlab.data.load_dataset import load_dataset
-from ganlab.data.loader import BatchLoader
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.fields import COMPONENT
@@ -37,7 +37,7 @@ from ganlab.protocols import (
     batch_independent,
 )
 from ganlab.protocols.rules_check import rules_problems, shared_networks
-from ganlab.training import cuda_graphs, probes, schedule_targets, schedules
+from ganlab.training import cuda_graphs, probes, schedules
 from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
@@ -101,7 +101,7 @@ def build(
     _raise(problems)
 
     # Construct the train step and what feeds it: batches of data, and the values of scheduled options.
-    loader = _build_loader(experiment, dataset, streams, device)
+    loader = GameLoader.of(dataset, streams, train.batch_size, experiment.seed, device, train.resident_gb)
     phases = build_phases(game)
     images_per_step = train.batch_size * TrainStep(game, phases, None).batches_per_step
     ema = _build_ema(experiment, rules, networks, images_per_step)
@@ -162,19 +162,6 @@ def _load_streams(
             with collect_component_errors(problems, f.alias):
                 streams[f.alias] = load_dataset(getattr(experiment.game, f.name), places, "train", progress)
     return streams
-
-
-def _build_loader(
-    experiment: Experiment, dataset: Dataset, streams: Mapping[str, Dataset], device: torch.device
-) -> GameLoader:
-    """Part of `build`: the loaders of all data sets. Each but the first has a shuffled order of its own."""
-    train = experiment.train
-
-    def load(data: Dataset, seed: int) -> BatchLoader:
-        return BatchLoader.for_dataset(data, train.batch_size, seed, device, train.resident_gb)
-
-    own = {name: load(stream, derived_seed(experiment.seed, "stream", name)) for name, stream in streams.items()}
-    return GameLoader(load(dataset, experiment.seed), own)
 
 
 def _sampled_conditions(
@@ -265,9 +252,7 @@ def _build_ema(
     if not (train.ema or train.ema_half_life):
         return None
     decay = train.ema or ema_decay(train.ema_half_life, images_per_step)
-    changes = bool(train.ema_warmup) or any(
-        schedule.key == schedule_targets.EMA_HALF_LIFE for schedule in experiment.schedule
-    )
+    changes = bool(train.ema_warmup) or any(schedule.key == EMA_HALF_LIFE for schedule in experiment.schedule)
     averaged = {name: networks[name] for name in rules.sampler.networks}
     return EMA(averaged, {name: copy.deepcopy(network) for name, network in averaged.items()}, decay, changes)
 

@@ -14,9 +14,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from ganlab.config.schedule_targets import ScheduleTarget, with_option
 from ganlab.protocols import OptimizerConfig
 from ganlab.training import cuda_graphs
-from ganlab.training.schedule_targets import ScheduleTarget, with_option
 
 
 @frozen

@@ -20,11 +20,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ganlab.config.schedule_targets import EMA_HALF_LIFE, ScheduleTarget, optimizer_option, with_option
 from ganlab.config.schema import Experiment
 from ganlab.protocols import Schedule
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.optimizer_options import accepts_tensor, find_in_groups, learning_rate_tensor, option_setter
-from ganlab.training.schedule_targets import EMA_HALF_LIFE, ScheduleTarget, optimizer_option, with_option
 from ganlab.training.update import Player
 from ganlab.utils.errors import UserError, one_line, quote
 from ganlab.utils.interval import Interval
