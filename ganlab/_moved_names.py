@@ -285,9 +285,7 @@ RENAMED: dict[str, str] = {
     "testing.subjects.loaded_from": "testing.plugin_file.load_with_file",
     "testing.terms.BATCHES": "testing.loss.BATCH_SIZES",
     "testing.terms.OBSERVED": "testing.augmentation.OBSERVED_BATCHES",
-    "testing.terms.PLAYERS": "training.step_components.PLAYERS",
     "testing.terms.look_at_loss": "testing.loss.check_arithmetic",
-    "trial.first_steps": "training.probes.first_penalty_steps",
     "updating.leaves_no_trace": "training.probes.can_undo_updates",
     "updating.step_unless": "training.update.step_unless_stopped",
     "view.View": "viz.progress.ProgressView",
@@ -312,6 +310,10 @@ GONE: dict[str, str] = {
         "a discriminator declares `batch_independent`, which ganlab.protocols.batch_independent reads"
     ),
     "levers.uses_real": "a loss declares `generator_uses_real`, which ganlab.protocols.generator_uses_real reads",
+    "build.PLAYERS": "a game names its networks: experiment.game.build(data).networks",
+    "phases.two_player_phases": "a game says its moves; ganlab.training.train_step.build_phases makes phases of them",
+    "testing.terms.PLAYERS": "the players are in ganlab.testing.fixed_inputs",
+    "trial.first_steps": "ganlab.training.probes.GameTrial tries each move of a game",
     "opening.refuse_bent": "ganlab.run.resume.check_resumable checks the schedules of a resumed run",
     "opening.refuse_other": "ganlab.run.resume.check_resumable checks whether a run can be resumed",
 }

@@ -203,11 +203,14 @@ def test_an_average_is_given_the_time_to_forget_its_first_weights() -> None:
     assert min(on_at(Alarms(1.0, ema=0.999), records)) == 4000
 
 
+MOVES = ("discriminator", "generator")
+
+
 def test_neither_player_is_trained_where_every_update_of_both_is_stopped() -> None:
     shares = {0: (1.0, 1.0), 500: (1.0, 0.9), 600: (1.0, 1.0), 1500: (1.0, 1.0), 1600: (0.99, 1.0), 2600: (1.0, 1.0)}
     records = [{"step": at, "stopped_generator": g, "stopped_discriminator": d} for at, (g, d) in shares.items()]
-    assert on_at(Alarms(None), records) == {1500: [STOPPED], 2600: [STOPPED]}
-    assert on_at(Alarms(None), [{"step": at, "stopped_generator": 1.0} for at in (1, 2000)]) == {}
+    assert on_at(Alarms(None, moves=MOVES), records) == {1500: [STOPPED], 2600: [STOPPED]}
+    assert on_at(Alarms(None, moves=MOVES), [{"step": at, "stopped_generator": 1.0} for at in (1, 2000)]) == {}
 
 
 def test_the_spans_of_alarms() -> None:

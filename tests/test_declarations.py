@@ -287,7 +287,8 @@ class WithLogits:
         (
             True,
             WithLogits,
-            "discriminator: batch_independent is True, and it returns WithLogits; expected a tensor of logits",
+            "discriminator: batch_independent is True, and it returns WithLogits; expected a tensor of logits "
+            "(discriminator 'mean' of plugin test)",
         ),
     ],
 )

@@ -23,6 +23,7 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
+    "game": {"gan"},
     "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional"},
     "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed"},
     "loss": {

@@ -62,7 +62,7 @@ def test_what_fits_is_resident(mapped: ImageDataset) -> None:
         assert not loader.prefetches
         assert type(loader.images) is Tensor
         assert torch.equal(loader.images, IMAGES)
-    assert BatchLoader.for_dataset(mapped, 10, 3, CPU, (size - 1) / 1e9).streams
+    assert BatchLoader.for_dataset(mapped, 10, 3, CPU, (size - 1) / 1e9).prefetches
 
 
 def test_a_tensor_in_memory_stays_where_it_is() -> None:
@@ -360,7 +360,7 @@ def test_a_machine_shares_its_free_memory_among_its_processes(
     monkeypatch.setattr("ganlab.data.loader.free_memory", lambda device: 8 * size)
     for processes, streams in ((1, False), (4, False), (5, True)):
         monkeypatch.setattr(distributed, "local_world_size", lambda processes=processes: processes)
-        assert BatchLoader.for_dataset(mapped, 10, 3, CPU).streams is streams
+        assert BatchLoader.for_dataset(mapped, 10, 3, CPU).prefetches is streams
 
 
 MEASURED = """

@@ -85,7 +85,7 @@ def test_all_are_tried_and_nothing_is_touched(table: dict[str, Any], tmp_path: P
     assert [step.player for step in Touching.seen] == ["discriminator", "generator"]
     for step in Touching.seen:
         assert step.real is not None
-        assert step.real.shape == step.fake.shape == (16, 1, 16, 16)
+        assert step.real.shape == step.fake.shape == (4, 1, 16, 16)
         assert -1 <= step.real.min() < step.real.max() <= 1
     first, second = Touching.seen
     assert not first.fake.requires_grad

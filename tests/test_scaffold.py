@@ -93,7 +93,7 @@ WANTED = "expected ASCII letters, digits and '_', starting with a letter, and no
 
 REFUSED = {
     ("los", "mine"): "unknown kind 'los'; did you mean 'loss'?",
-    ("shoe", "mine"): "unknown kind 'shoe'; there are: generator, discriminator, loss, loss_wrapper, penalty,",
+    ("shoe", "mine"): "unknown kind 'shoe'; there are: generator, discriminator, game, loss, loss_wrapper, penalty,",
     ("loss", "my-loss"): f"name 'my-loss': {WANTED}; did you mean 'my_loss'?\n",
     ("loss", "my loss"): f"name 'my loss': {WANTED}; did you mean 'my_loss'?\n",
     ("loss", "class"): f"name 'class': {WANTED}\n",

@@ -420,7 +420,7 @@ def test_the_groups_that_have_the_option_are_moved(
     training = built_grouped(schedule)
     take_step(training, 0)
     take_step(training, 1)
-    for player in training.game.players:
+    for player in training.game.players.values():
         groups = zip(player.optimizer.param_groups, expected, strict=True)
         assert [(name, float(group[name])) for group, (name, _) in groups] == expected
     constant = [{"name": "constant", "key": f"optimizer.{option}"}]
@@ -435,7 +435,7 @@ def test_a_schedule_of_groups_trains_and_resumes_as_one_by_hand(built_grouped: C
     train(moved, 0, lambda step: None)
     by_hand = built_grouped([])
     for step in range(4):
-        for player in by_hand.game.players:
+        for player in by_hand.game.players.values():
             rate = 0.25 * (1 - step / 4) + 0.0625 * (step / 4)
             player.optimizer.param_groups[1]["lr"] = rate
             player.optimizer.param_groups[2]["lr"] = rate * 0.1

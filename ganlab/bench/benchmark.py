@@ -67,7 +67,7 @@ def run_benchmark(
     """
     experiment, plugins = load_experiment(path, overrides, plugin_files)
     for key, wanted in NOT_IN_BASELINES.items():
-        if (value := getattr(experiment.train, key)) != wanted:
+        if (value := getattr(experiment.train, key, getattr(experiment.game, key, wanted))) != wanted:
             how = "leave it out" if wanted is None else f"use {wanted}"
             raise UserError(f"{path}: train.{key}: the plain loops of bench do without it, got {value}; {how}")
     on = pick_device(device)

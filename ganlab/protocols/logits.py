@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 def all_logits(output: Any) -> tuple[Tensor, ...]:
     """Returns the logits of a discriminator's output: (N,), or (N, …) such as maps of patches; a list has several.
 
-    The output is a tensor, an object that has them as `logits`, or a list or tuple of these.
+    The output is a tensor, an object that has them as `logits`, or a list of these.
     Raises `ComponentError` for anything else.
     """
     import torch
 
-    if isinstance(output, list | tuple) and output:
+    if isinstance(output, list) and output:
         return tuple(tensor for part in output for tensor in all_logits(part))
     found = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
-    if isinstance(found, list | tuple):
+    if isinstance(found, list):
         return all_logits(found)
     if not isinstance(found, torch.Tensor):
         raise ComponentError(

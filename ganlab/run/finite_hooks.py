@@ -143,12 +143,13 @@ def _refuse(wrong: object, what: str, owner: str) -> None:
 class BackwardTrace:
     """Finite hooks on the backward pass of a loss term: is the gradient finite where it leaves each component?"""
 
-    left: list[tuple[str, bool]] = field(factory=list)
+    left: list[tuple[str, bool, int]] = field(factory=list)
 
     def note(self, name: str, tensor: Tensor) -> None:
         """Adds a finite hook: notes whether the gradient with respect to a component's input, or a term, is finite."""
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self.left.append((name, find_non_finite([gradient]) is None)))
+            which = id(tensor)
+            tensor.register_hook(lambda gradient: self.left.append((name, find_non_finite([gradient]) is None, which)))
 
     def add_hooks(self, name: str, network: nn.Module) -> None:
         """Adds finite hooks that note the gradient where it enters and leaves a network."""
@@ -169,7 +170,11 @@ class BackwardTrace:
         """By the finite hooks, the component that made a gradient NaN or infinite; empty for the term itself."""
         if not self.left:
             return ""
-        return next((name for name, finite in self.left if not finite), player)
+        bad = [(name, tensor) for name, finite, tensor in self.left if not finite]
+        if not bad:
+            return player
+        # What one network returns may be what the next is given: then that one made it so.
+        return next((name for name, tensor in bad if tensor == bad[0][1] and name), "")
 
 
 @define

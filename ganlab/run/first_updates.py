@@ -68,7 +68,9 @@ def try_first_updates(training: Training, experiment: Experiment, registry: Regi
                 return
     if error is not None and not isinstance(error, GanlabError) and checks.failed:
         failure = attribute_to_plugin(error, registry, BEFORE)
-        if not isinstance(failure, PluginFailed):  # torch alone, as in a network that is made of its modules
+        of_game = f"plugin {registry.component_of('game', experiment.game).origin} raised"
+        # Code of no plugin, such as torch's, in a network that is made of its modules.
+        if not isinstance(failure, PluginFailed) or str(failure).startswith(of_game):
             text = "".join(traceback.format_exception(error))
             failure = PluginFailed(f"{names[checks.failed]} raised {BEFORE}: {_in_words(error)}", text)
         raise failure from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import DataSpec, ImageSpec
+from ganlab.protocols import DataSpec, ImageSpec, Rules
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
@@ -36,6 +36,51 @@ from ganlab.utils.paths import places
 
 NEEDED_TO_SAMPLE = ("game",)
 """The kinds of components that a run's samples depend on, besides networks; with images as conditions, data sets."""
+
+
+class CheckpointNetworks(Mapping[str, nn.Module]):
+    """The networks of a run that `load_run` reads, by name, in eval mode: each is read when it is first asked for.
+
+    Those that are sampled have averaged weights where the checkpoint has an average; `weights` is then "ema".
+    """
+
+    def __init__(self, rules: Rules, images: ImageSpec, checkpoint: Path, device: torch.device) -> None:
+        configs = {name: rules.network(name).config for name in rules.networks}
+        self._names = [name for name, config in configs.items() if not isinstance(config, MissingComponent)]
+        self._rules, self._images, self._checkpoint, self._device = rules, images, checkpoint, device
+        sampled = rules.sampler.networks
+        parts = {name: ema_part(name, sampled) for name in sampled}
+        averaged = any((checkpoint / f"{part}.safetensors").is_file() for part in parts.values())
+        self.weights = "ema" if averaged else "plain"
+        self._parts = parts if averaged else {}
+        self.loaded: dict[str, nn.Module] = {}
+
+    def __getitem__(self, name: str) -> nn.Module:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self.loaded:
+            part = self._parts.get(name, name)
+            network = build_network(self._rules.network(name), self._images)
+            state = load_checkpoint(self._checkpoint, {part})
+            note_weights(self._checkpoint / f"{part}.safetensors")  # where another run is initialised by these
+            try:
+                network.load_state_dict(state[part])
+            except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+                raise UserError(f"{self._checkpoint}: does not fit the experiment: {one_line(error)}") from None
+            self.loaded[name] = network.requires_grad_(False).eval().to(self._device)
+        return self.loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
+        """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
+        same = copy.copy(self)
+        same.loaded = copy.deepcopy(self.loaded, memo)
+        return same
 
 
 @frozen
@@ -53,7 +98,7 @@ class Run:
     info: dict[str, Any]
     log: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
-    networks: Mapping[str, nn.Module]
+    networks: CheckpointNetworks
     sampler: NetworkSampler
     weights: str
     plugins: Plugins
@@ -122,7 +167,7 @@ class Run:
         """
         files = tuple(str(file.absolute()) for file in self.plugin_files)
         arguments = (str(self.path.absolute()), self.step, str(self.device), self.overrides, files)
-        return _load_pickled, (arguments, {name: net.state_dict() for name, net in self.networks.items()})
+        return _load_pickled, (arguments, {name: net.state_dict() for name, net in self.networks.loaded.items()})
 
 
 def _empty_images(count: int, like: Tensor) -> Tensor:
@@ -205,23 +250,8 @@ def load_run_for(
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
-    images = ImageSpec(**info["images"])
-    networks = {name: build_network(rules.network(name), images) for name in configs if name not in missing}
-    sampled = rules.sampler.networks
-    averages = {ema_part(name, sampled): name for name in sampled}
-    state = load_checkpoint(saved[step], {*networks, *averages})
-    weights = "ema" if next(iter(averages)) in state else "plain"
-    whose = {name: part for part, name in averages.items()} if weights == "ema" else {}
-    for name in sampled:
-        note_weights(saved[step] / f"{whose.get(name, name)}.safetensors")  # where another run is initialised by these
-    try:
-        for name, network in networks.items():
-            network.load_state_dict(state[whose.get(name, name)])
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise UserError(f"{saved[step]}: does not fit the experiment: {one_line(error)}") from None
-    on = pick_device(device)
-    networks = {name: net.requires_grad_(False).eval().to(on) for name, net in networks.items()}
-    for name in sampled:
+    networks = CheckpointNetworks(rules, ImageSpec(**info["images"]), saved[step], pick_device(device))
+    for name in rules.sampler.networks:
         _callable_with_latents(networks[name], info)
     return Run(
         path=path,
@@ -232,7 +262,7 @@ def load_run_for(
         metrics=read_records(path / "metrics.jsonl"),
         networks=networks,
         sampler=NetworkSampler(rules.sampler, networks),
-        weights=weights,
+        weights=networks.weights,
         plugins=plugins,
         conditions=_conditions(experiment, info, rules.sampler.source),
         overrides=overrides,

@@ -59,7 +59,7 @@ def _check_options(inspection: Inspection, tiny: TinyTraining) -> str:
     experiment = tiny.experiment()
     trial = _Trial(inspection, tiny, experiment, _weights(tiny.completed().training))
     own = [target for key, target in schedulable_options(experiment).items() if key.startswith(f"{inspection.kind}.")]
-    skipped = 1 if inspection.kind == "game" else 2  # a loss lies in the game, and others in lists
+    skipped = 1 if inspection.kind in ("game", "optimizer") else 2  # a loss lies in the game, and others in lists
     notes = []
     for target in own:
         option = ".".join(target.path[skipped:])

@@ -23,6 +23,7 @@ from ganlab.data.game_loader import GameLoader, first_rows
 from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
+from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import (
@@ -97,7 +98,7 @@ def build(
     game = _build_game(train, rules, networks, players, components, device)
 
     # Try everything once, on copies.
-    trial = _try_game(game, components, registry, data, (dataset, streams), problems)
+    conditional = _try_game(game, components, registry, data, (dataset, streams), problems)
     _raise(problems)
 
     # Construct the train step and what feeds it: batches of data, and the values of scheduled options.
@@ -134,7 +135,7 @@ def build(
         dataset=dataset,
         streams=streams,
         data=data,
-        conditions=_sampled_conditions(rules, dataset, streams, trial.conditional),
+        conditions=_sampled_conditions(rules, dataset, streams, conditional),
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
@@ -336,14 +337,20 @@ def _try_game(
     data: DataSpec,
     datasets: tuple[Dataset, Mapping[str, Dataset]],
     problems: list[str],
-) -> GameTrial:
-    """Part of `build`: each augmentation, move and penalty once, and a few samples, on copies of everything."""
+) -> bool:
+    """Part of `build`: each augmentation, move and penalty once, and a few samples, on copies of everything.
+
+    Returns whether any network uses the conditions of the data set.
+    """
     names = component_names(components.experiment, registry, game)
     share = game.batch_size // distributed.world_size() // game.accumulate
     for count in sorted({min(probes.FEW, share), share}):
         batch = first_rows(*datasets, count, game.device)
-        trial = GameTrial.of(game, components.game, data, batch)
         found: list[str] = []
+        with CatchPluginErrors() as copied:
+            trial = GameTrial.of(game, components.game, data, batch)
+        if copied.error is not None:  # what cannot be copied is not tried; the first step will tell
+            return batch.condition is not None
         probes.try_augmentations(components, batch.images, game.device, found)
         trial.try_moves(components.experiment.penalty, names, found)
         if not found and trial.complete:
@@ -354,7 +361,7 @@ def _try_game(
         condition = batch.streams[sampler.source].images if sampler.source else batch.condition
         given = condition if trial.conditional or sampler.source else None
         check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
-    return trial
+    return trial.conditional
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -112,8 +112,8 @@ class GameTrial:
     def try_moves(self, penalties: Sequence[Penalty], names: Mapping[str, str], problems: list[str]) -> None:
         """Tries each move of the game and the penalties of its players; adds what they refuse to `problems`.
 
-        `names` are the components behind networks, for messages. Other errors only make the trial incomplete: the trial
-        of first updates, which follows, reports them.
+        `names` are the components behind networks, for messages. What is refused of a network is reported; other errors
+        only make the trial incomplete, and the trial of first updates, which follows, reports them.
         """
         # A function, which a copy of a network shares; a method would be copied with the whole trial.
         for network in self.game.networks.values():
@@ -121,10 +121,11 @@ class GameTrial:
         for move in self.game.rules.moves:
             with CatchPluginErrors() as caught, self.game.frozen_in(move):
                 turn = self.game.turn(move, self.batch)
-                self.game.sum_terms(move, move.terms(turn))
+                move.terms(turn)
                 problems += self._try_penalties(move, turn, penalties)
             if isinstance(caught.error, ComponentError):
-                problems += [with_owner(line, names) for line in str(caught.error).splitlines()]
+                lines = str(caught.error).splitlines()
+                problems += [with_owner(line, names) for line in lines if line.partition(": ")[0] in self.game.networks]
             self.complete &= caught.error is None
 
     def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -177,7 +177,7 @@ FAULTS = {
     ),
     "network": (
         {"generator": {"name": "odd_maker"}},
-        "what the generator makes, images, is not finite",
+        "what the generator returns is not finite",
         "generator 'odd_maker' of plugin odd",
     ),
 }
@@ -239,9 +239,7 @@ def test_steps_that_are_too_long_are_seen_in_what_overflows_first(
     table["train"] |= {"steps": 50, "log_every": 5}
     code, _, err = ganlab("run", write(table), "--out", "r")
     assert code == 3
-    assert re.match(
-        r"diverged in step \d: what the discriminator makes, logits, is not finite \(discriminator 'mlp'", err
-    )
+    assert re.match(r"diverged in step \d: what the discriminator returns is not finite \(discriminator 'mlp'", err)
 
 
 def test_a_state_that_no_checkpoint_holds_is_told_of(

@@ -37,7 +37,7 @@ def large_features(**table: Any) -> dict[str, Any]:
 
 
 CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
-    "generator mlp, discriminator mlp, loss bce, optimizer adam, dataset digits": ({}, None),
+    "game gan, generator mlp, discriminator mlp, loss bce, optimizer adam, dataset digits": ({}, None),
     "generator dcgan, discriminator dcgan": (
         {"dataset": SIXTEEN, "generator": {**DCGAN, "latent_dim": 8}, "discriminator": DCGAN},
         None,

@@ -173,8 +173,8 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "a discriminator that gives a dict": (
         {"JUDGED": "{'logits': logits}"},
-        r"discriminator: returns dict; expected a tensor of logits, or an object that has them as 'logits' "
-        rf"\({of('discriminator')}\)",
+        r"discriminator: returns dict; expected a tensor of logits, an object that has them as 'logits', or a list of "
+        rf"these \({of('discriminator')}\)",
     ),
     "a discriminator that gives a tuple": (
         {"JUDGED": "logits, images"},

@@ -173,6 +173,44 @@ def register_discriminators(register: Register[ganlab.NetworkConfig]) -> None:
     register("good", Judge)
 
 
+@frozen
+class Game:
+    """A game of one network that tells real images from noise, and of one that is frozen.
+
+    discriminator: the network.
+    loss: its loss.
+    """
+
+    discriminator: ganlab.NetworkConfig = ganlab.component("discriminator")
+    loss: ganlab.Loss = ganlab.component("loss")
+
+    def build(self, data: ganlab.DataSpec) -> ganlab.Rules:
+        sampler = ganlab.Sampler(("maker",), images=self.images, latents=self.latents)
+        return ganlab.Rules(
+            networks={"discriminator": self.discriminator, "maker": ganlab.Network(nn.Identity, frozen=True)},
+            moves=[ganlab.Move("discriminator", ("discriminator",), self.judge)],
+            sampler=sampler,
+        )
+
+    def judge(self, turn: ganlab.Turn) -> dict[str, Tensor]:
+        real, fake = (turn.forward("discriminator", images, None) for images in (turn.real, torch.rand_like(turn.real)))
+        return {"both": self.loss.discriminator(real, fake)}
+
+    def latents(
+        self, networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
+    ) -> Tensor:
+        return ganlab.latents(count, 2, generator, truncation)
+
+    def images(self, networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+        made: Tensor = networks["maker"](z)
+        return made
+
+
+@ganlab.hookimpl
+def register_games(register: Register[ganlab.GameConfig]) -> None:
+    register("good", Game)
+
+
 @ganlab.hookimpl
 def register_losses(register: Register[ganlab.Loss]) -> None:
     register("good", Loss)
