@@ -56,7 +56,7 @@ def test_a_warm_start_reads_its_weights_once(warm: Path, ganlab: Command) -> Non
     recorded = read_info(Path("r"))["initialised"]
     weights.write_bytes(b"other")
     with pytest.raises(ComponentError, match="cannot be read as a weights file"):
-        initialise_network(load_run("r").experiment.generator, nn.Linear(1, 1))
+        initialise_network(load_run("r").experiment.game.generator, nn.Linear(1, 1))
     weights.unlink()
     assert ganlab("run", "r", "--resume", "--set", "train.steps=2")[0] == 0
     assert_same_bits(Path("whole"), Path("r"))
@@ -79,7 +79,7 @@ def test_a_warm_start_begins_with_these_weights(warm: Path) -> None:
     for weights in ("weights.safetensors", ""):
         experiment, plugins = load_experiment(warm, [f"generator.weights='{weights}'"])
         training = build(experiment, plugins.registry, places(), CPU)
-        networks = [player.network.state_dict() for player in training.game.players]
+        networks = [player.network.state_dict() for player in training.game.players.values()]
         states.append((*networks, torch.rand(3)))
     (generator, discriminator, drawn), (cold, other, as_cold) = states
     held = load_file("weights.safetensors")

@@ -22,8 +22,8 @@ def initialise_network(config: NetworkConfig, network: nn.Module) -> None:
     """
     import torch
 
-    method, options = getattr(config, "initialise", None), attrs.fields_dict(cast("Any", type(config)))
-    if method is None or "initialise" in options:  # an option may have that name
+    method = getattr(config, "initialise", None)
+    if method is None or "initialise" in attrs.fields_dict(cast("Any", type(config))):  # an option may have that name
         return
     try:
         inspect.signature(method).bind(network)

@@ -72,7 +72,8 @@ def attribute_to_plugin(error: BaseException, registry: Registry, when: str) -> 
     found = [(trace, origin) for trace, origin in traces if origin is not None]
     if not found:
         return error
-    (first, _), (_, origin) = found[0], found[-1]
+    _, origin = found[-1]
+    first = next(trace for trace, of in found if of == origin)  # without the frames of the game that called it
     text = ""
     with CatchPluginErrors():
         text = "".join(traceback.format_exception(type(error), error, first))

@@ -265,10 +265,9 @@ class _Checks:
             yield
         except ComponentError as error:
             lines = str(error).splitlines()
-            if self.failed and self.failed not in self.names.keys() - self.tables.keys():
+            if self.failed:
                 raise UserError(*(f"{self._table(self.failed)}: {line}" for line in lines)) from error
-            table = f"{self._table(self.failed)}: " if self.failed else ""
-            raise UserError(*(with_owner(f"{table}{line}", self.names) for line in lines)) from error
+            raise UserError(*(with_owner(line, self.names) for line in lines)) from error
         except RuntimeError as error:
             explanation = None if self.failed else self._explanation(error, player)
             if explanation is None:

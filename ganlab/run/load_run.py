@@ -100,6 +100,7 @@ class Run:
     metrics: list[dict[str, Any]]
     networks: CheckpointNetworks
     sampler: NetworkSampler
+    rules: Rules
     weights: str
     plugins: Plugins
     conditions: ConditionSampler
@@ -262,6 +263,7 @@ def load_run_for(
         metrics=read_records(path / "metrics.jsonl"),
         networks=networks,
         sampler=NetworkSampler(rules.sampler, networks),
+        rules=rules,
         weights=networks.weights,
         plugins=plugins,
         conditions=_conditions(experiment, info, rules.sampler.source),

@@ -17,8 +17,10 @@ from typing import Any
 
 import attrs
 
+from ganlab.config.game_tables import file_path
 from ganlab.config.schema import NO_RESULTS, Experiment
 from ganlab.config.toml import LONGEST_PATH, read_toml
+from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.fields import COMPONENT, LOCATION
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import RunFolder
@@ -59,17 +61,23 @@ def experiment_identity(table: Mapping[str, Any], locations: Collection[str] = (
     return sha256(json.dumps(flat, sort_keys=True).encode())
 
 
-def location_keys(instance: Any, at: str = "") -> Iterator[str]:
+def location_keys(experiment: Experiment) -> Iterator[str]:
     """What may change on resume of an experiment: the keys of its options that are paths (`ganlab.location`)."""
+    game = experiment.game
+    for path in _location_paths(experiment):
+        yield ".".join(file_path(path, game)).replace(".[", "[")
+
+
+def _location_paths(instance: Any) -> Iterator[tuple[str, ...]]:
+    """Where an experiment to resume has options that are paths, as names of fields and indices of lists."""
     for f in attrs.fields(type(instance)):
-        value, key = getattr(instance, f.name), f"{at}{f.alias}"
+        value = getattr(instance, f.name)
         if LOCATION in f.metadata:
-            yield key
-        elif COMPONENT in f.metadata and isinstance(value, tuple):
-            for index, item in enumerate(value):
-                yield from location_keys(item, f"{key}[{index}].")
-        elif COMPONENT in f.metadata and value is not None:
-            yield from location_keys(value, f"{key}.")
+            yield (f.alias,)
+        elif COMPONENT in f.metadata and value is not None and not isinstance(value, MissingComponent):
+            for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
+                for path in _location_paths(item):
+                    yield (f.alias, *((f"[{index}]",) if isinstance(value, tuple) else ()), *path)
 
 
 def earlier_experiment(folder: RunFolder, view: ProgressView, anyway: bool) -> dict[str, Any]:

@@ -6,14 +6,16 @@ It belongs in the protocol of a score: otherwise scores of other images would co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ganlab.config.converter import InvalidTable, TableConverter
+from ganlab.config.game_tables import component_fields, file_path, game_fields
 from ganlab.config.load import convert_experiment
 from ganlab.config.toml import read_toml
-from ganlab.plugin.kinds import KINDS
-from ganlab.run.load_run import NEEDED_TO_SAMPLE, Run
+from ganlab.plugin.fields import TABLE
+from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
+from ganlab.run.load_run import Run
 from ganlab.utils.hashing import tensors_sha256
 
 
@@ -32,20 +34,37 @@ def _changed_options(run: Run) -> dict[str, Any]:
     if not run.overrides:
         return {}
     converter = TableConverter(run.plugins.registry, KINDS.keys())
-    own: Mapping[str, Any] = read_toml(run.path / "experiment.toml")
+    before: Any = run.experiment
     with contextlib.suppress(InvalidTable):  # with the defaults of options that are newer than the run
-        own = converter.write(convert_experiment(own, run.plugins, KINDS.keys()))
-    now = converter.write(run.experiment)
-    first, second = ({key: table.get(key) for key in NEEDED_TO_SAMPLE} for table in (own, now))
-    return _differences(first, second)
+        own: Mapping[str, Any] = read_toml(run.path / "experiment.toml")
+        before = convert_experiment(own, run.plugins, KINDS.keys())
+    first, second = (converter.write(experiment.game) for experiment in (before, run.experiment))
+    if type(before.game) is not type(run.experiment.game):
+        return {"game": second}
+    game = run.experiment.game
+    return {
+        ".".join(file_path(("game", option, *more), game)): value
+        for option in _sampled_options(run)
+        for more, value in _differences(first.get(option), second.get(option))
+    }
 
 
-def _differences(before: Any, now: Any, at: str = "") -> dict[str, Any]:
+def _sampled_options(run: Run) -> list[str]:
+    """The options of a loaded run's game that its samples depend on: the sampled networks, and what is no component."""
+    game, sampled = run.experiment.game, run.sampler.sampler.networks
+    own = component_fields(game)
+    tables = {run.rules.network(name).table or name for name in sampled}
+    if not tables <= own.keys():  # a network that the game makes by itself may depend on any component of networks
+        tables |= {name for name, kind in own.items() if kind in NETWORK_KINDS}
+    return [f.alias for f in game_fields(game) if f.alias in tables or (f.alias not in own and TABLE not in f.metadata)]
+
+
+def _differences(before: Any, now: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = sorted({*before, *now})
-        paths = {key: f"{at}.{key}" if at else str(key) for key in keys}
-        return {p: v for key in keys for p, v in _differences(before.get(key), now.get(key), paths[key]).items()}
-    return {} if before == now else {at: now}
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), (*at, str(key)))
+    elif before != now:
+        yield at, now
 
 
 def _changed_code(run: Run) -> dict[str, Any]:
@@ -53,9 +72,15 @@ def _changed_code(run: Run) -> dict[str, Any]:
     converter, before = TableConverter(run.plugins.registry), run.info.get("components", {})
     imports = run.info.get("imports")  # runs of earlier releases have none
     changed: dict[str, Any] = {}
-    for part in converter.components_in(run.experiment):
+    game, own_kinds = run.experiment.game, component_fields(run.experiment.game)
+    sampled = [run.plugins.registry.component_of("game", game)]
+    for name in _sampled_options(run):
+        if name in own_kinds:
+            part = getattr(game, name)
+            sampled += [run.plugins.registry.component_of(own_kinds[name], part), *converter.components_in(part)]
+    for part in sampled:
         label, record = f"{part.kind}.{part.name}", part.origin.record()
-        if part.kind not in NEEDED_TO_SAMPLE or part.origin.source == "bundled":  # the release is in each protocol
+        if part.origin.source == "bundled":  # the release is in each protocol
             continue
         own = {name: of["sha256"] for name, of in part.origin.imports().items()}
         then = own if imports is None else {n: of["sha256"] for n, of in imports.get(part.origin.plugin, {}).items()}

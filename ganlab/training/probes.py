@@ -125,7 +125,8 @@ class GameTrial:
                 problems += self._try_penalties(move, turn, penalties)
             if isinstance(caught.error, ComponentError):
                 lines = str(caught.error).splitlines()
-                problems += [with_owner(line, names) for line in lines if line.partition(": ")[0] in self.game.networks]
+                found = [with_owner(line, names) for line in lines if line.partition(": ")[0] in self.game.networks]
+                problems += [line for line in found if line not in problems]
             self.complete &= caught.error is None
 
     def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -407,9 +407,9 @@ def test_a_file_that_a_plugin_imports_binds_the_run(way: str, importing_in: Impo
     assert code == 2
     assert f"r: {helper}, which plugin importing imports: has changed since the run began" in err
     with pytest.warns(UserWarning, match="has changed since the run used it; the copy in r is used"):
-        assert load_run("r").experiment.loss.discriminator(torch.ones(2), -torch.ones(2)) == 0
+        assert load_run("r").experiment.game.loss.discriminator(torch.ones(2), -torch.ones(2)) == 0
     shutil.rmtree(plugin.parent)
-    assert load_run("r").experiment.loss.discriminator(torch.ones(2), -torch.ones(2)) == 0
+    assert load_run("r").experiment.game.loss.discriminator(torch.ones(2), -torch.ones(2)) == 0
 
 
 def test_a_run_stands_alone_with_what_its_plugin_imports(importing_in: Importing, ganlab: Ganlab) -> None:
@@ -471,7 +471,7 @@ def test_copies_with_other_contents_are_told_apart(importing_in: Importing, ganl
         assert ganlab("run", file, "--out", run)[0] == 0
     shutil.rmtree(plugin.parent)
     for run, margin in (("r", 2), ("s", 3), ("r", 2)):
-        assert load_run(run).experiment.loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2 * margin
+        assert load_run(run).experiment.game.loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2 * margin
 
 
 def test_a_run_of_an_earlier_release_has_no_imports(importing_in: Importing, ganlab: Ganlab) -> None:
