@@ -60,14 +60,15 @@ def read_npz(path: Path, reference: Sequence[int] | None = None) -> tuple[Tensor
             f"{path}: {name} is {array.dtype} {array.shape}{values}; wanted uint8, 0 to 255, (N, height, width, "
             "channels) or (N, channels, height, width)"
         )
-    images = _channels_first(path, array, reference)
-    return images, None if given is None else _read_condition(path, given, condition, len(images))
+    is_first = _is_channels_first(path, array.shape, reference)
+    images = _channels_first(array, is_first)
+    return images, None if given is None else _read_condition(path, given, condition, len(images), is_first)
 
 
-def _channels_first(path: Path, array: np.ndarray[Any, Any], reference: Sequence[int] | None) -> Tensor:
-    """The images of an .npz file as (N, C, H, W); UserError where their layout cannot be told."""
+def _channels_first(array: np.ndarray[Any, Any], is_first: bool) -> Tensor:
+    """The images of an .npz file as (N, C, H, W), where they are that already, or (N, H, W, C)."""
     images = torch.from_numpy(array)
-    return (images if _is_channels_first(path, array.shape, reference) else images.permute(0, 3, 1, 2)).contiguous()
+    return (images if is_first else images.permute(0, 3, 1, 2)).contiguous()
 
 
 def _is_channels_first(path: Path, shape: Sequence[int], reference: Sequence[int] | None) -> bool:
@@ -91,8 +92,8 @@ def _is_channels_first(path: Path, shape: Sequence[int], reference: Sequence[int
     )
 
 
-def _read_condition(path: Path, name: str, array: Any, count: int) -> Tensor:
-    """The conditions of an .npz file's images; raises UserError for what is no condition."""
+def _read_condition(path: Path, name: str, array: Any, count: int, is_first: bool) -> Tensor:
+    """The conditions of an .npz file's images, in the layout of those; raises UserError for what is no condition."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
         kind = array.dtype if isinstance(array, np.ndarray) else "no array"
         raise UserError(
@@ -101,7 +102,7 @@ def _read_condition(path: Path, name: str, array: Any, count: int) -> Tensor:
     if array.dtype.kind in "ui" and array.ndim == 1:
         condition = torch.from_numpy(array.astype(np.int64))
     elif array.dtype == np.uint8 and array.ndim == 4:
-        condition = _channels_first(path, array, None)
+        condition = _channels_first(array, is_first)
     else:
         condition = torch.from_numpy(array)
     if problem := condition_problem(condition, count):

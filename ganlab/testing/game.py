@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ganlab.config.game_tables import component_fields
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
 from ganlab.protocols import DataSpec, ImageSpec
@@ -22,7 +23,7 @@ def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     run_check = inspection.run_check
     rules = run_check(
         "rules: every network is trained or declared frozen, and all names are those of networks",
-        lambda: _check_rules(inspection, tiny),
+        lambda: _check_rules(inspection),
     )
     trains = run_training_checks(inspection, tiny, rules, stateful=True)
     run_check(
@@ -33,10 +34,10 @@ def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     check_scheduled_options(inspection, tiny, trains)
 
 
-def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
+def _check_rules(inspection: Inspection) -> str:
     """Checks a game's rules for several shapes of images."""
     refusals = []
-    streams = tiny.build().data.streams
+    streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
     for channels, height, width in IMAGE_SHAPES:
         images = ImageSpec(channels, height, width, CLASSES)
         data = DataSpec(images, dict.fromkeys(streams, images))
@@ -45,7 +46,7 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
         except ComponentError as error:
             refusals.append(f"refuses {shape_text((channels, height, width))}: {one_line(error, limit=200)}")
             continue
-        if problems := list(rules_problems(rules, streams)):
+        if problems := list(rules_problems(rules, data.streams)):
             raise Fault("; ".join(problems), inspection.line_of("build"))
     return summarize_refusals(refusals, len(IMAGE_SHAPES))
 

@@ -86,7 +86,7 @@ BAD: dict[str, BadPlugin] = {
     ),
     "state that is not saved": (
         game(STATE="", JUDGED="kept.mean.add_(0.1); real = real + kept.mean"),
-        "class Bad",
+        "@frozen",
         "resumes",
         "differs in",
     ),
