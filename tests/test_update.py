@@ -254,3 +254,45 @@ def test_a_player_that_is_always_stopped_stands_still(table: dict[str, Any], tmp
     )
     assert all(still)
     assert not any(moved)
+
+
+BEGAN = """
+import torch
+from attrs import field, frozen
+import ganlab
+
+@frozen
+class Began:
+    k: torch.Tensor = field(factory=lambda: torch.zeros(()), init=False)
+    calls: torch.Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64), init=False)
+    def discriminator(self, real, fake):
+        with torch.no_grad():
+            self.calls.add_(1)
+            self.k.add_(0.5 * real.square().mean()).clamp_(0, 1)
+        return real.square().mean() - self.k * fake.square().mean()
+    def generator(self, real, fake): return fake.square().mean()
+    def state_dict(self): return {"k": self.k, "calls": self.calls}
+    def load_state_dict(self, state): self.k.copy_(state["k"]); self.calls.copy_(state["calls"])
+
+@ganlab.hookimpl
+def register_losses(register): register("began", Began)
+"""
+
+
+def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
+    """Of one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
+    (tmp_path / "began.py").write_text(BEGAN)
+    table["loss"] = "began"
+    states = []
+    for accumulate in (1, 2, 4):
+        plugins = load_plugins([tmp_path / "began.py"])
+        table["train"] |= {"accumulate": accumulate}
+        training = build(
+            convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
+        )
+        training.game.make_update(training.game.rules.moves[0], training.loader.batch(0), 0)
+        states.append(training.stateful["loss"].state_dict())
+    assert [int(state["calls"]) for state in states] == [1, 1, 1]
+    for state in states[1:]:
+        torch.testing.assert_close(state["k"], states[0]["k"])
+    assert states[0]["k"] > 0

@@ -41,7 +41,8 @@ def rules_problems(rules: Any, streams: Mapping[str, Any]) -> Iterator[str]:
         yield "game: its sampler names no networks; nothing could be sampled or scored"
     yield from _unknown(sampler.networks, networks, "the sampler's networks")
     if sampler.source and sampler.source not in streams:
-        yield f"game: the sampler's source is {sampler.source!r}; the game's other data sets are: {', '.join(streams)}"
+        known = ", ".join(streams) or "none"
+        yield f"game: the sampler's source is {sampler.source!r}; the game's other data sets are: {known}"
 
 
 def _move_problems(move: Move, rules: Rules) -> Iterator[str]:

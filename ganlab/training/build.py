@@ -327,6 +327,7 @@ def _build_game(
         device=device,
         accumulate=train.accumulate,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
+        stateful_losses=components.stateful_losses,
     )
 
 

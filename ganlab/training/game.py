@@ -13,7 +13,7 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ganlab.protocols import Augmentation, Batch, Move, Rules, Turn
 from ganlab.training.meters import Meters
+from ganlab.training.part_states import PartStates
 from ganlab.training.update import Player, Update
 from ganlab.utils.errors import ComponentError
 
@@ -31,7 +32,8 @@ class Game:
     """A game as it is trained: its rules, its networks by name, and the players, the networks that are trained.
 
     `batch_size` is that of all processes together; it passes in `accumulate` parts.
-    `noise` is the random generator of what moves draw, None for torch's default one.
+    `noise` is the random generator of what moves draw, None for torch's default one. `stateful_losses` are the losses
+    with a state of their own.
     """
 
     rules: Rules
@@ -43,6 +45,7 @@ class Game:
     accumulate: int = 1
     autocast: torch.dtype | None = None
     noise: torch.Generator | None = None
+    stateful_losses: Sequence[Any] = ()
     meters: Meters = field(factory=Meters)
     images_seen: Tensor = field(init=False)
     _kept: list[dict[str, Any]] = field(init=False)
@@ -81,11 +84,15 @@ class Game:
         players = [self.players[name] for name in move.players]
         update = Update(move.name, players, updates, len(parts), self.meters.add, move.stop_under)
         draws: list[Sequence[Tensor]] = []
+        states = PartStates.of(self.stateful_losses) if len(parts) > 1 and self.stateful_losses else None
         with self.frozen_in(move):
             for index, part in enumerate(parts):
                 turn = self.turn(move, part, index, draws)
-                update.add(self.sum_terms(move, move.terms(turn)), turn.shown)
+                with nullcontext() if states is None else states.part():
+                    update.add(self.sum_terms(move, move.terms(turn)), turn.shown)
             update.finish()
+        if states is not None:
+            states.finish(len(parts))
 
     def turn(self, move: Move, part: Batch, index: int = 0, draws: list[Sequence[Tensor]] | None = None) -> Turn:
         """A turn of a move of the game, for one part of a batch; `draws` is what earlier parts have drawn."""

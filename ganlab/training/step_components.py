@@ -32,6 +32,12 @@ class StepComponents:
     game: Any
 
     @property
+    def stateful_losses(self) -> list[Any]:
+        """The losses among the step components that have a `state_dict`."""
+        losses = [getattr(self.game, f.name) for _, f in _losses(self.game)]
+        return [loss for loss in losses if hasattr(loss, "state_dict")]
+
+    @property
     def stateful(self) -> dict[str, Any]:
         """The step components that have a `state_dict`, by their name in a checkpoint."""
         found = {name: getattr(self.game, f.name) for name, f in _losses(self.game)}
