@@ -282,7 +282,7 @@ def register_losses(register): register("began", Began)
 def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
     """Of one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
     (tmp_path / "began.py").write_text(BEGAN)
-    table["loss"] = "began"
+    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}}
     states = []
     for accumulate in (1, 2, 4):
         plugins = load_plugins([tmp_path / "began.py"])

@@ -23,6 +23,7 @@ from ganlab.data.game_loader import GameLoader, first_rows
 from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
+from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
@@ -39,7 +40,6 @@ from ganlab.protocols import (
 )
 from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedules
-from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay

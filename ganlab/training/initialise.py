@@ -16,7 +16,7 @@ from torch import nn
 
 from ganlab.nn.initialise import initialise_network
 from ganlab.nn.pretrained import noted_weights
-from ganlab.training.component_errors import collect_component_errors
+from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.utils.errors import UserError
 
 Files = dict[str, dict[str, str]]

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.nn.modes import eval_mode
+from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import Batch, DataSpec, GameConfig, ImageSpec, Move, Penalty, Turn
-from ganlab.training.component_errors import collect_component_errors
 from ganlab.training.game import Game
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped

@@ -13,10 +13,10 @@ from ganlab.config import schedule_targets
 from ganlab.config.game_tables import game_fields
 from ganlab.config.schedule_targets import ScheduleTarget
 from ganlab.config.schema import Experiment
+from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Loss, generator_uses_real
-from ganlab.training.component_errors import collect_component_errors
 
 
 @frozen
