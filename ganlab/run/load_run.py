@@ -198,13 +198,18 @@ def load_run_for(
         rules = experiment.game.build(_data_spec(info))
         configs: dict[str, Any] = {name: rules.network(name).config for name in rules.networks}
         missing = {name: config for name, config in configs.items() if isinstance(config, MissingComponent)}
+        for name in configs:  # a network that is made of a missing one is missing too
+            missing.update((name, missing[given]) for given in rules.network(name).given if given in missing)
         if lacking := {missing[name].kind for name in rules.sampler.networks if name in missing}:
             needed |= lacking
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
     images = ImageSpec(**info["images"])
-    networks = {name: build_network(rules.network(name), images) for name in configs if name not in missing}
+    networks: dict[str, nn.Module] = {}
+    for name in configs:
+        if name not in missing:
+            networks[name] = build_network(rules.network(name), images, networks)
     sampled = rules.sampler.networks
     averages = {ema_part(name, sampled): name for name in sampled}
     state = load_checkpoint(saved[step], {*networks, *averages})
@@ -285,7 +290,8 @@ def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> Co
     Runs of earlier releases have no names of classes in run.json.
     """
     if source:
-        return ConditionSampler(getattr(experiment.game, source).build(places(), "train").images)
+        of = experiment.dataset if source == "dataset" else getattr(experiment.game, source)
+        return ConditionSampler(of.build(places(), "train").images)
     known = info.get("condition")
     if known == "images":
         return ConditionSampler.of(experiment.dataset.build(places(), "train"))

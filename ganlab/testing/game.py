@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ganlab.config.game_tables import component_fields
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
+from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.protocols.rules_check import rules_problems
 from ganlab.testing.check_result import Fault, summarize_refusals
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, shape_text
+from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, shape_text
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tiny_components import CLASSES
@@ -21,6 +23,7 @@ from ganlab.utils.errors import ComponentError, one_line
 def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a game."""
     run_check = inspection.run_check
+    tiny.paired = _needs_paired_images(inspection)
     rules = run_check(
         "rules: every network is trained or declared frozen, and all names are those of networks",
         lambda: _check_rules(inspection, tiny),
@@ -34,21 +37,37 @@ def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     check_scheduled_options(inspection, tiny, trains)
 
 
+def _data(inspection: Inspection, shape: Shape, paired: bool) -> DataSpec:
+    """What a game under check is built for: images of a shape, with class labels or, `paired`, images as conditions."""
+    images = ImageSpec(*shape, None if paired else CLASSES, shape if paired else None)
+    streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
+    return DataSpec(images, dict.fromkeys(streams, images))
+
+
+def _needs_paired_images(inspection: Inspection) -> bool:
+    """Whether a game refuses class labels as conditions and takes images, with which it is then checked."""
+    errors = []
+    for paired in (False, True):
+        with CatchPluginErrors() as caught:
+            inspection.fresh().build(_data(inspection, IMAGE_SHAPES[1], paired))
+        errors.append(caught.error)
+    return isinstance(errors[0], ComponentError) and errors[1] is None
+
+
 def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks a game's rules for several shapes of images."""
     refusals = []
-    streams = tiny.build().data.streams
-    for channels, height, width in IMAGE_SHAPES:
-        images = ImageSpec(channels, height, width, CLASSES)
-        data = DataSpec(images, dict.fromkeys(streams, images))
+    for shape in IMAGE_SHAPES:
+        data = _data(inspection, shape, tiny.paired)
         try:
             rules = inspection.fresh().build(data)
         except ComponentError as error:
-            refusals.append(f"refuses {shape_text((channels, height, width))}: {one_line(error, limit=200)}")
+            refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
             continue
-        if problems := list(rules_problems(rules, streams)):
+        if problems := list(rules_problems(rules, data.streams)):
             raise Fault("; ".join(problems), inspection.line_of("build"))
-    return summarize_refusals(refusals, len(IMAGE_SHAPES))
+    paired = "with images as conditions, since it refuses class labels" if tiny.paired else ""
+    return "; ".join(note for note in (summarize_refusals(refusals, len(IMAGE_SHAPES)), paired) if note)
 
 
 def _check_samples(inspection: Inspection, tiny: TinyTraining) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.nn.modes import eval_mode
-from ganlab.protocols import ImageSpec, batch_independent
+from ganlab.protocols import ImageSpec, all_logits, batch_independent
 from ganlab.testing.check_result import Fault
 from ganlab.testing.finite_differences import check_gradient
 from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_noise, shape_text
@@ -53,20 +53,23 @@ class _BuiltNetwork:
         noise = fixed_noise(count, *self.input_shape, seed=seed, dtype=self.dtype)
         return noise if self.generates else torch.tanh(noise)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Any:
         output = self.network(inputs, torch.arange(len(inputs)) % CLASSES)
         if self.generates:
-            images: Tensor = output
-            return images
+            return output
         # In the precision that it has: the core takes float32.
-        return output if isinstance(output, Tensor) else getattr(output, "logits", output)
+        try:
+            parts = all_logits(output)
+        except ComponentError:  # the check of shapes says what it is
+            return getattr(output, "logits", output)
+        return parts[0] if len(parts) == 1 else torch.cat([part.reshape(len(part), -1) for part in parts], 1)
 
 
 def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a generator or discriminator."""
     run_check = inspection.run_check
     generates = inspection.kind == "generator"
-    wanted = "images of the requested shape" if generates else "one logit per image"
+    wanted = "images of the requested shape" if generates else "logits of each image"
     shapes = ", ".join(map(shape_text, SHAPES))
     shaped = run_check(f"shape: finite, {wanted}, for {shapes}", lambda: _check_shapes(inspection, tiny))
     seeded = run_check(
@@ -128,7 +131,7 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
                 at = inspection.line_that_raised(error) or built.at
                 raise Fault(f"fails for {count} images of {by}: {error_text(error)}", at) from error
             expected = (count, *shape) if built.generates else (count,)
-            if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+            if not _has_shape(output, expected, built.generates):
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 what = "images" if built.generates else "logits"
                 raise Fault(f"returns {what} of shape {got} for {count} images of {by}, expected {expected}", built.at)
@@ -142,6 +145,13 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     if inspection.kind == "generator" and outside:
         refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)
+
+
+def _has_shape(output: Any, expected: tuple[int, ...], exactly: bool) -> bool:
+    """Whether a network's output is a tensor of this shape; logits may be several of each image, as of its patches."""
+    if not isinstance(output, Tensor) or exactly or output.ndim < 2:
+        return isinstance(output, Tensor) and tuple(output.shape) == expected
+    return output.shape[:1] == expected and output.shape[1:] != (1,)  # (N, 1) is a forgotten squeeze
 
 
 def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:

@@ -158,12 +158,16 @@ class TinyOptimizer:
 
 @frozen
 class TinyImages:
-    """The suite's tiny data set: smooth random images of a few classes, the same each time."""
+    """The suite's tiny data set: smooth random images of a few classes, the same each time.
+
+    With `paired` their conditions are images, their own negatives, instead of class labels.
+    """
 
     channels: int = 3
     height: int = 8
     width: int = 8
     count: int = 256
+    paired: bool = False
 
     def build(self, places: Places, split: str) -> ImageDataset:
         if split not in ("train", "test"):
@@ -173,6 +177,8 @@ class TinyImages:
         coarse = torch.rand(self.count, self.channels, 2, 2, generator=generator) + labels[:, None, None, None]
         smooth = nn.functional.interpolate(coarse, (self.height, self.width), mode="bilinear") / (CLASSES + 1)
         images = (255 * smooth.clamp(0, 1)).to(torch.uint8)
+        if self.paired:
+            return ImageDataset(images, "tiny", split, 255 - images)
         return ImageDataset(images, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
 
 

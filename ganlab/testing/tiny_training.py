@@ -48,13 +48,14 @@ class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
     A check may set `shape`, (C, H, W) of the images, before the first training. With `classifies` the discriminator has
-    class logits too, for a component that needs them.
+    class logits too, for a component that needs them. With `paired` the conditions of images are images.
     """
 
     inspection: Inspection
     registry: Registry
     shape: Shape = (3, 8, 8)
     classifies: bool = False
+    paired: bool = False
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
@@ -63,7 +64,10 @@ class TinyTraining:
         own: dict[str, Any] = {name: TINY[name]() for name in component_fields(TinyGame)}
         if self.classifies:
             own["discriminator"] = TinyClassifier()
-        parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": TinyImages(*self.shape)}
+        parts: dict[str, Any] = {
+            "optimizer": TINY["optimizer"](),
+            "dataset": TinyImages(*self.shape, paired=self.paired),
+        }
         fresh = None if without else self.inspection.fresh()
         if fresh is not None and kind in own:
             own[kind] = fresh
