@@ -49,3 +49,22 @@ def sampler_of(name: str) -> Sampler:
         return made
 
     return Sampler((name,), images, draw)
+
+
+def translator_of(name: str, source: str = "") -> Sampler:
+    """Returns the sampler of a game that translates images by one network, by its name: conditions in, no latents.
+
+    `source` is the game's data set whose images are translated, by its field, or "dataset"; empty for the images that
+    are conditions in `[dataset]`.
+    """
+
+    def draw(
+        networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
+    ) -> Tensor:
+        return torch.zeros(count, 0)
+
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+        made: Tensor = networks[name](condition)
+        return made
+
+    return Sampler((name,), images, draw, source)

@@ -212,7 +212,7 @@ def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | N
         with torch.no_grad():  # batch norm's running statistics change with each call
             for name, buffer in built.network.named_buffers():
                 buffer.copy_(buffers[name])
-        output = built(inputs * 1)
+        output: Tensor = built(inputs * 1)
         return (output * fixed_noise(*output.shape, seed=6, dtype=torch.float64)).sum()
 
     return check_gradient(value, leaves, "its output", built.at)

@@ -34,7 +34,7 @@ class Translator(nn.Module):
 
 
 class Heads(nn.Module):
-    """For each layer, a head from features of patches (N, patches, width) to vectors of length 1."""
+    """For each layer, a head from features of some patches to vectors of length 1, (N, patches, dim)."""
 
     def __init__(self, layers: int, width: int, dim: int) -> None:
         super().__init__()
@@ -42,9 +42,10 @@ class Heads(nn.Module):
             [nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(layers)]
         )
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        pairs = zip(self.heads, features, strict=True)
-        return [nn.functional.normalize(head(part), dim=-1) for head, part in pairs]
+    def forward(self, layers: list[Tensor], places: Tensor) -> list[Tensor]:
+        """Takes the output of each layer, (N, width, H, W), and the places of patches in it, (N, patches)."""
+        rows = [layer.flatten(2).transpose(1, 2).take_along_dim(places[:, :, None], 1) for layer in layers]
+        return [nn.functional.normalize(head(part), dim=-1) for head, part in zip(self.heads, rows, strict=True)]
 
 
 class Patches(nn.Module):
@@ -97,12 +98,7 @@ class CUT:
                 ganlab.Move("discriminator", players=("discriminator",), terms=self.judge),
                 ganlab.Move("generator", players=("generator", "heads"), terms=self.translate),
             ],
-            sampler=ganlab.Sampler(
-                networks=("generator",),
-                images=lambda networks, z, condition: networks["generator"](condition),
-                latents=lambda networks, count, random, truncation: torch.zeros(count, 0),
-                source="source",
-            ),
+            sampler=ganlab.translator_of("generator", source="source"),
         )
 
     def logits(self, turn: ganlab.Turn, images: Tensor) -> Tensor:
@@ -129,13 +125,11 @@ class CUT:
             lambda count, random: torch.rand(count, pixels, device=before.device, generator=random).argsort(1)
         )[:, : self.patches]
 
-        def vectors(images: Tensor) -> list[Tensor]:
-            layers = turn.forward("generator", images, True)
-            at = [layer.flatten(2).transpose(1, 2).take_along_dim(places[:, :, None], 1) for layer in layers]
-            return turn.forward("heads", at)
-
+        of_after, of_before = (
+            turn.forward("heads", turn.forward("generator", images, True), places) for images in (after, before)
+        )
         errors = []
-        for found, wanted in zip(vectors(after), vectors(before), strict=True):
+        for found, wanted in zip(of_after, of_before, strict=True):
             similar = (found.float() @ wanted.float().detach().transpose(1, 2) / self.temperature).log_softmax(-1)
             errors.append(-similar.diagonal(dim1=1, dim2=2).mean())
         return torch.stack(errors).mean()

@@ -1,6 +1,6 @@
 """InfoGAN: latent codes that a head of the discriminator recovers from images (Chen et al. 2016, arXiv:1606.03657)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from attrs import field, frozen
@@ -68,8 +68,10 @@ class InfoGAN:
                 "head": ganlab.Network(lambda: nn.Linear(self.width, recovered)),
             },
             moves=[
-                ganlab.Move("discriminator", players=("discriminator", "head"), terms=self.judge),
-                ganlab.Move("generator", players=("generator",), terms=self.generate),
+                ganlab.Move(
+                    "discriminator", ("discriminator", "head"), lambda turn: self.play(turn, self.loss.discriminator)
+                ),
+                ganlab.Move("generator", ("generator",), lambda turn: self.play(turn, self.loss.generator)),
             ],
             sampler=ganlab.Sampler(("generator",), lambda networks, z, _: networks["generator"](z), self.sample),
         )
@@ -91,19 +93,12 @@ class InfoGAN:
         device = turn.real.device
         return turn.draw(lambda n, r: self.coded(torch.randn(n, self.noise, device=device, generator=r), r))
 
-    def judge(self, turn: ganlab.Turn) -> dict[str, Tensor]:
-        z = self.latents(turn)
-        with torch.no_grad():
-            fake = turn.forward("generator", z).float()
-        (real_logits, _), (logits, features) = (turn.forward("discriminator", images) for images in (turn.real, fake))
-        adversarial = self.loss.discriminator(turn.gather(real_logits.float()), turn.gather(logits.float()))
-        return {"adversarial": adversarial, **self.information(turn, features, z)}
-
-    def generate(self, turn: ganlab.Turn) -> dict[str, Tensor]:
+    def play(self, turn: ganlab.Turn, loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        """A player's loss, and the information that it maximises; the networks of the other player are frozen."""
         z = self.latents(turn)
         fake = turn.forward("generator", z).float()
         (real_logits, _), (logits, features) = (turn.forward("discriminator", images) for images in (turn.real, fake))
-        adversarial = self.loss.generator(turn.gather(real_logits.float()), turn.gather(logits.float()))
+        adversarial = loss(turn.gather(real_logits.float()), turn.gather(logits.float()))
         return {"adversarial": adversarial, **self.information(turn, features, z)}
 
     def information(self, turn: ganlab.Turn, features: Tensor, z: Tensor) -> dict[str, Tensor]:

@@ -66,11 +66,7 @@ class Pix2Pix:
                 ganlab.Move("discriminator", players=("discriminator",), terms=self.judge),
                 ganlab.Move("generator", players=("generator",), terms=self.translate),
             ],
-            sampler=ganlab.Sampler(
-                networks=("generator",),
-                images=lambda networks, z, condition: networks["generator"](condition),
-                latents=lambda networks, count, random, truncation: torch.zeros(count, 0),
-            ),
+            sampler=ganlab.translator_of("generator"),
         )
 
     def logits(self, turn: ganlab.Turn, images: Tensor) -> Tensor:
