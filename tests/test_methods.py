@@ -50,7 +50,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 """What the experiment file of each method has besides the method and what all have."""
 
-CONFORMS_BY_DEFAULT = ("feature_matching", "pix2pix")
+CONFORMS_BY_DEFAULT = ("gman", "pix2pix")
 RUNS_BY_DEFAULT = ("stylegan2", "vqgan")
 
 
@@ -118,7 +118,8 @@ def test_the_table_of_methods_is_true() -> None:
 @pytest.mark.parametrize("name", some(FILES, CONFORMS_BY_DEFAULT))
 def test_a_method_conforms(name: str, quick_timing: None) -> None:
     for component in conformance(FILES[name]):
-        component.hold()
+        not_passed = [str(found) for found in component.check() if found.result != "passed"]
+        assert not_passed == []
 
 
 @pytest.mark.parametrize("name", some(FILES, RUNS_BY_DEFAULT))
