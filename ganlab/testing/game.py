@@ -11,10 +11,9 @@ from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.protocols.rules_check import rules_problems
 from ganlab.testing.check_result import Fault, summarize_refusals
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, shape_text
+from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, ConditionShape, Shape, condition_shapes, shape_text
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
-from ganlab.testing.tiny_components import CLASSES
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.utils.errors import ComponentError, one_line
@@ -23,7 +22,7 @@ from ganlab.utils.errors import ComponentError, one_line
 def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a game."""
     run_check = inspection.run_check
-    tiny.paired = _needs_paired_images(inspection)
+    tiny.conditions[tiny.shape] = _find_condition(inspection, tiny.shape)
     rules = run_check(
         "rules: every network is trained or declared frozen, and all names are those of networks",
         lambda: _check_rules(inspection, tiny),
@@ -37,28 +36,28 @@ def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     check_scheduled_options(inspection, tiny, trains)
 
 
-def _data(inspection: Inspection, shape: Shape, paired: bool) -> DataSpec:
-    """What a game under check is built for: images of a shape, with class labels or, `paired`, images as conditions."""
-    images = ImageSpec(*shape, None if paired else CLASSES, shape if paired else None)
+def _data(inspection: Inspection, shape: Shape, condition: ConditionShape) -> DataSpec:
+    """What a game under check is built for: images of a shape, in all its data sets, with conditions of a form."""
+    images = ImageSpec(*shape, CLASSES if condition == () else None, condition or None)
     streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
     return DataSpec(images, dict.fromkeys(streams, images))
 
 
-def _needs_paired_images(inspection: Inspection) -> bool:
-    """Whether a game refuses class labels as conditions and takes images, with which it is then checked."""
-    errors = []
-    for paired in (False, True):
+def _find_condition(inspection: Inspection, shape: Shape) -> ConditionShape:
+    """Finds the condition that a game takes with images of `shape`: the first that it does not refuse, or a label."""
+    for condition in condition_shapes(shape):
         with CatchPluginErrors() as caught:
-            inspection.fresh().build(_data(inspection, IMAGE_SHAPES[1], paired))
-        errors.append(caught.error)
-    return isinstance(errors[0], ComponentError) and errors[1] is None
+            inspection.fresh().build(_data(inspection, shape, condition))
+        if not isinstance(caught.error, ComponentError):
+            return condition
+    return ()
 
 
 def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks a game's rules for several shapes of images."""
     refusals = []
     for shape in IMAGE_SHAPES:
-        data = _data(inspection, shape, tiny.paired)
+        data = _data(inspection, shape, _find_condition(inspection, shape))
         try:
             rules = inspection.fresh().build(data)
         except ComponentError as error:
@@ -66,8 +65,9 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
             continue
         if problems := list(rules_problems(rules, data.streams)):
             raise Fault("; ".join(problems), inspection.line_of("build"))
-    paired = "with images as conditions, since it refuses class labels" if tiny.paired else ""
-    return "; ".join(note for note in (summarize_refusals(refusals, len(IMAGE_SHAPES)), paired) if note)
+    words: dict[ConditionShape, str] = {(): "", None: "without conditions"}
+    condition = words.get(tiny.conditions[tiny.shape], "with images as conditions")
+    return "; ".join(note for note in (summarize_refusals(refusals, len(IMAGE_SHAPES)), condition) if note)
 
 
 def _check_samples(inspection: Inspection, tiny: TinyTraining) -> None:

@@ -15,9 +15,9 @@ from ganlab.evaluation import evaluator
 from ganlab.protocols import ImageSpec
 from ganlab.run.records import to_json
 from ganlab.testing.check_result import Fault
-from ganlab.testing.fixed_inputs import CHANNELS
+from ganlab.testing.fixed_inputs import CHANNELS, CLASSES
 from ganlab.testing.inspection import Inspection, temporary_folder
-from ganlab.testing.tiny_components import CLASSES, TinyGenerator
+from ganlab.testing.tiny_components import TinyGenerator
 from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.utils.errors import ComponentError, one_line

@@ -12,13 +12,12 @@ from ganlab.nn.modes import eval_mode
 from ganlab.protocols import ImageSpec, all_logits, batch_independent
 from ganlab.testing.check_result import Fault
 from ganlab.testing.finite_differences import check_gradient
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_noise, shape_text
+from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, Shape, fixed_noise, shape_text
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection, error_text
 from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.state_comparison import first_difference
 from ganlab.testing.tensor_checks import is_finite
-from ganlab.testing.tiny_components import CLASSES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
@@ -54,7 +53,10 @@ class _BuiltNetwork:
         return noise if self.generates else torch.tanh(noise)
 
     def __call__(self, inputs: Tensor) -> Any:
-        output = self.network(inputs, torch.arange(len(inputs)) % CLASSES)
+        return self.main_result(self.network(inputs, torch.arange(len(inputs)) % CLASSES))
+
+    def main_result(self, output: Any) -> Any:
+        """Returns the images in an output of the network, or the logits, those of several tensors in one."""
         if self.generates:
             return output
         # In the precision that it has: the core takes float32.

@@ -11,12 +11,12 @@ from torch import Tensor
 from ganlab.protocols import ImageSpec, Step
 from ganlab.testing.check_result import Fault, summarize_refusals
 from ganlab.testing.finite_differences import check_gradient
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, PLAYERS, Shape, fixed_noise, shape_text
+from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, PLAYERS, Shape, fixed_noise, shape_text
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tensor_checks import check_scalar, is_finite
-from ganlab.testing.tiny_components import CLASSES, TinyClassifier, TinyDiscriminator, TinyGenerator
+from ganlab.testing.tiny_components import TinyClassifier, TinyDiscriminator, TinyGenerator
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.utils.errors import ComponentError, one_line

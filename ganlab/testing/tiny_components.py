@@ -23,11 +23,10 @@ from ganlab.plugin.component import Origin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Evaluation, ImageSpec, Places, Scores, Step
+from ganlab.testing.fixed_inputs import CLASSES
 from ganlab.testing.tiny_game import TinyGame
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
-
-CLASSES = 4
 
 
 class _Generator(nn.Module):
@@ -160,14 +159,18 @@ class TinyOptimizer:
 class TinyImages:
     """The suite's tiny data set: smooth random images of a few classes, the same each time.
 
-    With `paired` their conditions are images, their own negatives, instead of class labels.
+    channels: of the images.
+    height: of the images.
+    width: of the images.
+    count: how many there are.
+    condition: the shape (C, H, W) of condition images; empty for class labels, None for no condition.
     """
 
     channels: int = 3
     height: int = 8
     width: int = 8
     count: int = 256
-    paired: bool = False
+    condition: tuple[int, ...] | None = ()
 
     def build(self, places: Places, split: str) -> ImageDataset:
         if split not in ("train", "test"):
@@ -177,8 +180,11 @@ class TinyImages:
         coarse = torch.rand(self.count, self.channels, 2, 2, generator=generator) + labels[:, None, None, None]
         smooth = nn.functional.interpolate(coarse, (self.height, self.width), mode="bilinear") / (CLASSES + 1)
         images = (255 * smooth.clamp(0, 1)).to(torch.uint8)
-        if self.paired:
-            return ImageDataset(images, "tiny", split, 255 - images)
+        if self.condition != ():
+            pixels: Tensor | None = None
+            if self.condition is not None:
+                pixels = torch.randint(256, (self.count, *self.condition), generator=generator, dtype=torch.uint8)
+            return ImageDataset(images, "tiny", split, pixels)
         return ImageDataset(images, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
 
 

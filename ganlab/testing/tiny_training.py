@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from ganlab.config.game_tables import component_fields
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
-from ganlab.testing.fixed_inputs import Shape
+from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.tiny_components import TINY, TinyClassifier, TinyImages
 from ganlab.testing.tiny_game import TinyGame
@@ -48,14 +48,15 @@ class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
     A check may set `shape`, (C, H, W) of the images, before the first training. With `classifies` the discriminator has
-    class logits too, for a component that needs them. With `paired` the conditions of images are images.
+    class logits too, for a component that needs them. `conditions` has the form of the condition for images of each
+    shape, class labels where it has none.
     """
 
     inspection: Inspection
     registry: Registry
     shape: Shape = (3, 8, 8)
     classifies: bool = False
-    paired: bool = False
+    conditions: dict[Shape, ConditionShape] = field(factory=dict)
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
@@ -64,10 +65,8 @@ class TinyTraining:
         own: dict[str, Any] = {name: TINY[name]() for name in component_fields(TinyGame)}
         if self.classifies:
             own["discriminator"] = TinyClassifier()
-        parts: dict[str, Any] = {
-            "optimizer": TINY["optimizer"](),
-            "dataset": TinyImages(*self.shape, paired=self.paired),
-        }
+        dataset = TinyImages(*self.shape, condition=self.conditions.get(self.shape, ()))
+        parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()
         if fresh is not None and kind in own:
             own[kind] = fresh

@@ -243,10 +243,7 @@ def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, probl
 
 
 def build_network(network: Network, images: ImageSpec, networks: Mapping[str, nn.Module]) -> nn.Module:
-    """Part of `build`: one network of a game, for `[dataset]`'s images or those that the game says.
-
-    `networks` are those that are built already.
-    """
+    """Part of `build`: one network of a game, for `[dataset]`'s images or its own; `networks` are those before it."""
     config: Any = network.config
     if hasattr(config, "build"):
         built = config.build(network.images or images)

@@ -68,7 +68,7 @@ class StyleGAN2:
     discriminator: the network that tells real from generated images; the penalty `r1` is for it.
     loss: the adversarial loss.
     mixing: how often an image is made of the styles of two latents, exchanged at a random layer.
-    mean_decay: the decay of the running mean of styles, in each step.
+    mean_decay: the decay of the running mean of styles, each time that images are generated.
     dim: size of latents and styles.
     layers: convolutions of the synthesis network.
     width: its channels.
