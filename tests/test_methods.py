@@ -41,7 +41,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "feature_matching": GENERATOR,
     "gman": GENERATOR | DISCRIMINATOR | {"game": {"harshness": 0.5}},
     "infogan": {"game": {"categories": 4, "noise": 6}},
-    "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16}},
+    "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
     "pix2pix": {"plugins": [paired_images.__file__], "dataset": {"name": "paired"}},
     "stylegan2": DISCRIMINATOR | {"game": {"dim": 8}, "penalty": [{"name": "r1"}]},
     "topk": GENERATOR | DISCRIMINATOR,
