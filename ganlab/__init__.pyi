@@ -23,6 +23,7 @@ from .evaluation.features import reference_features as reference_features
 from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
 from .evaluation.network_sampler import sampler_of as sampler_of
+from .evaluation.network_sampler import translator_of as translator_of
 from .evaluation.score_protocol import about_features as about_features
 from .evaluation.score_protocol import about_generated as about_generated
 from .evaluation.score_protocol import about_reference as about_reference

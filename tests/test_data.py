@@ -34,7 +34,9 @@ def test_a_dataset_knows_its_shape_and_its_pixels() -> None:
     images = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
     data = ImageDataset(images, "some", condition=torch.tensor([0, 2, 1, 0, 2]))
     spec = image_spec(data)
-    assert (spec.channels, spec.height, spec.width, spec.classes) == (3, 4, 6, 3)
+    assert (spec.channels, spec.height, spec.width, spec.classes, spec.condition_shape) == (3, 4, 6, 3, None)
+    paired = image_spec(ImageDataset(images, "paired", condition=images[:, :1, ::2]))
+    assert (paired.channels, paired.classes, paired.condition_shape) == (3, None, (1, 2, 6))
     other = images.clone()
     other[4, 2, 3, 5] ^= 1
     assert data.fingerprint == ImageDataset(images.clone(), "other").fingerprint

@@ -48,7 +48,7 @@ def test_celeba_on_a_folder_of_its_shape(ganlab: Command, tmp_path: Path) -> Non
     code, _, err = ganlab("run", EXPERIMENTS / "celeba_dcgan_l2.toml", *small, *channels, "--out", "r")
     assert code == 0, err
     info = json.loads(Path("r/run.json").read_text())
-    assert info["images"] == {"channels": 3, "height": 64, "width": 64, "classes": None}
+    assert info["images"] == {"channels": 3, "height": 64, "width": 64, "classes": None, "condition_shape": None}
     assert info["dataset"]["count"] == 36
     (record,) = read_records(Path("r/log.jsonl"))
     assert record["images_seen"] == 2 * 2 * 8, "two discriminator updates a step"

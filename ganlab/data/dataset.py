@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
@@ -55,8 +55,9 @@ class ImageDataset:
 
 
 def image_spec(dataset: Dataset) -> ImageSpec:
-    """Returns the shape of a data set's images, and the number of classes if it has class labels."""
+    """Returns the shape of a data set's images, and its number of classes or the shape of its conditions, if any."""
     _, channels, height, width = dataset.images.shape
     labels = dataset.condition
     classes = int(labels.max()) + 1 if labels is not None and labels.ndim == 1 else None
-    return ImageSpec(channels, height, width, classes)
+    shape: Any = labels.shape[1:] if labels is not None and labels.ndim == 4 else None
+    return ImageSpec(channels, height, width, classes, shape)

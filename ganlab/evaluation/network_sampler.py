@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.evaluation.latents import latents
+from ganlab.nn.modes import eval_mode
 from ganlab.protocols import Sampler, latent_dim_of
 
 
@@ -23,8 +24,9 @@ class NetworkSampler(nn.Module):
         return self.sampler.images(self.networks, z, condition)  # type: ignore[arg-type]
 
     def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
-        """Draws a sampler's latents (count, …) on the CPU."""
-        return self.sampler.latents(self.networks, count, generator, truncation)  # type: ignore[arg-type]
+        """Draws a sampler's latents (count, …) on the CPU, which its networks may have made."""
+        with eval_mode(self):
+            return self.sampler.latents(self.networks, count, generator, truncation)  # type: ignore[arg-type]
 
 
 def draw_latents(network: nn.Module, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
@@ -47,3 +49,22 @@ def sampler_of(name: str) -> Sampler:
         return made
 
     return Sampler((name,), images, draw)
+
+
+def translator_of(name: str, source: str = "") -> Sampler:
+    """Returns the sampler of a game that translates images by one network, by its name: conditions in, no latents.
+
+    `source` is the game's data set whose images are translated, by its field, or "dataset"; empty for the images that
+    are conditions in `[dataset]`.
+    """
+
+    def draw(
+        networks: Mapping[str, nn.Module], count: int, generator: torch.Generator, truncation: float | None
+    ) -> Tensor:
+        return torch.zeros(count, 0)
+
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+        made: Tensor = networks[name](condition)
+        return made
+
+    return Sampler((name,), images, draw, source)

@@ -44,15 +44,18 @@ class Network:
     """A game's protocol, one of its networks: what builds it, and which options are its own.
 
     config: a network's configuration, or a function that returns the network.
+    given: names of networks listed before it, with which the function is called, such as a generator whose latents an
+        encoder returns.
     images: the shape that the configuration builds it for; None for that of `[dataset]`.
     table: the component field of the game whose `optimizer` table it has; by default the field of the network's name.
     frozen: it is never trained, and stays in eval mode.
     """
 
-    config: NetworkConfig | Callable[[], nn.Module]
+    config: NetworkConfig | Callable[..., nn.Module]
     images: ImageSpec | None = None
     table: str = ""
     frozen: bool = False
+    given: tuple[str, ...] = ()
 
 
 @frozen
@@ -87,9 +90,10 @@ class Sampler:
     networks: their names. The running average (`train.ema`) is of these.
     images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None.
     latents: returns latents (count, …) on the CPU. It is called as `latents(networks, count, generator, truncation)`
-        with a random generator and the truncation that the user asked for, or None.
-    source: the game's data set whose images are the conditions of samples, by its field; empty for the conditions of
-        `[dataset]`.
+        with a random generator and the truncation that the user asked for, or None. The networks are in eval mode, and
+        no gradient is recorded.
+    source: the game's data set whose images are the conditions of samples, by its field, or "dataset" for the images of
+        `[dataset]`, as for reconstructions; empty for the conditions of `[dataset]`.
     """
 
     networks: tuple[str, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ganlab.utils.errors import ComponentError, one_line
 
@@ -12,14 +12,24 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+def _tuple(shape: Any) -> Any:
+    """A shape as a tuple, which JSON reads as a list."""
+    return None if shape is None else tuple(shape)
+
+
 @frozen
 class ImageSpec:
-    """A network's protocol: the image shape it is built for. `classes` is how many, None without class labels."""
+    """A network's protocol: the image shape it is built for.
+
+    `classes` is how many there are, None without class labels. `condition_shape` is (C, H, W) of the images that are
+    conditions, None where conditions are no images.
+    """
 
     channels: int
     height: int
     width: int
     classes: int | None = None
+    condition_shape: tuple[int, int, int] | None = field(default=None, converter=_tuple)
 
 
 class Generator(Protocol):
@@ -36,8 +46,9 @@ class Generator(Protocol):
 class Discriminator(Protocol):
     """A network's protocol, a discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
 
-    It returns logits of shape (N,), where larger means more real, or an object that has them as `logits`. It never
-    applies a sigmoid: the loss owns it.
+    It returns logits, where larger means more real: of shape (N,), or (N, …) such as maps for the patches of images; an
+    object that has them as `logits`; or a list of these, as of several discriminators. It never applies a sigmoid: the
+    loss owns it.
 
     Optional attribute `batch_independent: bool`: True declares that in training mode each image's output depends on
     that image (and its condition) alone, and that the output is a tensor of bare logits. Real and fake images then

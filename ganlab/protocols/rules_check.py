@@ -25,6 +25,11 @@ def rules_problems(rules: Any, streams: Mapping[str, Any]) -> Iterator[str]:
     for name in networks:
         if not (isinstance(name, str) and name.isidentifier()) or name in RESERVED:
             yield f"game: a network is named {one_line(repr(name), 60)}; expected a Python name that is not taken"
+    for index, name in enumerate(networks):
+        given = rules.network(name).given
+        yield from _unknown(given, networks[:index], f"what the network {name!r} is given, before it,")
+        if given and hasattr(rules.network(name).config, "build"):
+            yield f"game: the network {name!r} is given others, and is a configuration; expected a function"
     if not rules.moves:
         yield "game: it has no moves"
     for name, count in Counter(move.name for move in rules.moves).items():
@@ -40,9 +45,8 @@ def rules_problems(rules: Any, streams: Mapping[str, Any]) -> Iterator[str]:
     if not sampler.networks:
         yield "game: its sampler names no networks; nothing could be sampled or scored"
     yield from _unknown(sampler.networks, networks, "the sampler's networks")
-    if sampler.source and sampler.source not in streams:
-        known = ", ".join(streams) or "none"
-        yield f"game: the sampler's source is {sampler.source!r}; the game's other data sets are: {known}"
+    if sampler.source and sampler.source not in (sources := ["dataset", *streams]):
+        yield f"game: the sampler's source is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
 
 
 def _move_problems(move: Move, rules: Rules) -> Iterator[str]:

@@ -60,7 +60,7 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
             raise KeyError(name)
         if name not in self.loaded:
             part = self._parts.get(name, name)
-            network = build_network(self._rules.network(name), self._images)
+            network = build_network(self._rules.network(name), self._images, self)
             state = load_checkpoint(self._checkpoint, {part})
             note_weights(self._checkpoint / f"{part}.safetensors")  # where another run is initialised by these
             try:
@@ -246,6 +246,8 @@ def load_run_for(
         rules = experiment.game.build(_data_spec(info))
         configs: dict[str, Any] = {name: rules.network(name).config for name in rules.networks}
         missing = {name: config for name, config in configs.items() if isinstance(config, MissingComponent)}
+        for name in configs:  # a network that is made of a missing one is missing too
+            missing.update((name, missing[given]) for given in rules.network(name).given if given in missing)
         if lacking := {missing[name].kind for name in rules.sampler.networks if name in missing}:
             needed |= lacking
             load(optional - lacking)  # raises, and says what is missing
@@ -321,7 +323,8 @@ def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> Co
     Runs of earlier releases have no names of classes in run.json.
     """
     if source:
-        return ConditionSampler(load_dataset(getattr(experiment.game, source), places(), "train").images)
+        of = experiment.dataset if source == "dataset" else getattr(experiment.game, source)
+        return ConditionSampler(load_dataset(of, places(), "train").images)
     known = info.get("condition")
     if known == "images":
         return ConditionSampler.of(load_dataset(experiment.dataset, places(), "train"))

@@ -7,10 +7,11 @@ import torch
 from ganlab.config.game_tables import component_fields
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
+from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.protocols.rules_check import rules_problems
 from ganlab.testing.check_result import Fault, summarize_refusals
-from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, shape_text
+from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, ConditionShape, Shape, condition_shapes, shape_text
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tiny_training import CPU, TinyTraining
@@ -21,9 +22,10 @@ from ganlab.utils.errors import ComponentError, one_line
 def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a game."""
     run_check = inspection.run_check
+    tiny.conditions[tiny.shape] = _find_condition(inspection, tiny.shape)
     rules = run_check(
         "rules: every network is trained or declared frozen, and all names are those of networks",
-        lambda: _check_rules(inspection),
+        lambda: _check_rules(inspection, tiny),
     )
     trains = run_training_checks(inspection, tiny, rules, stateful=True)
     run_check(
@@ -34,21 +36,38 @@ def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     check_scheduled_options(inspection, tiny, trains)
 
 
-def _check_rules(inspection: Inspection) -> str:
+def _data(inspection: Inspection, shape: Shape, condition: ConditionShape) -> DataSpec:
+    """What a game under check is built for: images of a shape, in all its data sets, with conditions of a form."""
+    images = ImageSpec(*shape, CLASSES if condition == () else None, condition or None)
+    streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
+    return DataSpec(images, dict.fromkeys(streams, images))
+
+
+def _find_condition(inspection: Inspection, shape: Shape) -> ConditionShape:
+    """Finds the condition that a game takes with images of `shape`: the first that it does not refuse, or a label."""
+    for condition in condition_shapes(shape):
+        with CatchPluginErrors() as caught:
+            inspection.fresh().build(_data(inspection, shape, condition))
+        if not isinstance(caught.error, ComponentError):
+            return condition
+    return ()
+
+
+def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks a game's rules for several shapes of images."""
     refusals = []
-    streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
-    for channels, height, width in IMAGE_SHAPES:
-        images = ImageSpec(channels, height, width, CLASSES)
-        data = DataSpec(images, dict.fromkeys(streams, images))
+    for shape in IMAGE_SHAPES:
+        data = _data(inspection, shape, _find_condition(inspection, shape))
         try:
             rules = inspection.fresh().build(data)
         except ComponentError as error:
-            refusals.append(f"refuses {shape_text((channels, height, width))}: {one_line(error, limit=200)}")
+            refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
             continue
         if problems := list(rules_problems(rules, data.streams)):
             raise Fault("; ".join(problems), inspection.line_of("build"))
-    return summarize_refusals(refusals, len(IMAGE_SHAPES))
+    words: dict[ConditionShape, str] = {(): "", None: "without conditions"}
+    condition = words.get(tiny.conditions[tiny.shape], "with images as conditions")
+    return "; ".join(note for note in (summarize_refusals(refusals, len(IMAGE_SHAPES)), condition) if note)
 
 
 def _check_samples(inspection: Inspection, tiny: TinyTraining) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganlab.nn.initialise import initialise_network
 from ganlab.nn.modes import eval_mode
-from ganlab.protocols import batch_independent
+from ganlab.protocols import all_logits, batch_independent
 from ganlab.testing.check_result import Fault
 from ganlab.testing.finite_differences import check_gradient
 from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_condition, fixed_noise, shape_text
@@ -67,23 +67,26 @@ class _BuiltNetwork:
         """Returns every tensor of floats in the network's output: images or logits, and what a penalty may use."""
         return float_tensors(self.output(inputs))
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Any:
         return self.main_result(self.output(inputs))
 
-    def main_result(self, output: Any) -> Tensor:
-        """Returns the images or logits in an output of the network, in the precision that they have."""
-        if self.generates or isinstance(output, Tensor):
-            images: Tensor = output
-            return images
-        logits: Tensor = getattr(output, "logits", output)
-        return logits
+    def main_result(self, output: Any) -> Any:
+        """Returns the images in an output of the network, or the logits, those of several tensors in one."""
+        if self.generates:
+            return output
+        # In the precision that it has: the core takes float32.
+        try:
+            parts = all_logits(output)
+        except ComponentError:  # the check of shapes says what it is
+            return getattr(output, "logits", output)
+        return parts[0] if len(parts) == 1 else torch.cat([part.reshape(len(part), -1) for part in parts], 1)
 
 
 def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a generator or discriminator."""
     run_check = inspection.run_check
     generates = inspection.kind == "generator"
-    wanted = "images of the requested shape" if generates else "one logit per image"
+    wanted = "images of the requested shape" if generates else "logits of each image"
     shapes = ", ".join(map(shape_text, SHAPES))
     shaped = run_check(f"shape: finite, {wanted}, for {shapes}", lambda: _check_shapes(inspection, tiny))
     seeded = run_check(
@@ -150,7 +153,7 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
                 raise Fault(f"fails for {count} images of {by}: {error_text(error)}", at) from error
             output = built.main_result(everything)
             expected = (count, *shape) if built.generates else (count,)
-            if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+            if not _has_shape(output, expected, built.generates):
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 what = "images" if built.generates else "logits"
                 raise Fault(f"returns {what} of shape {got} for {count} images of {by}, expected {expected}", built.at)
@@ -169,6 +172,13 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     if inspection.kind == "generator" and outside:
         refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)
+
+
+def _has_shape(output: Any, expected: tuple[int, ...], exactly: bool) -> bool:
+    """Whether a network's output is a tensor of this shape; logits may be several of each image, as of its patches."""
+    if not isinstance(output, Tensor) or exactly or output.ndim < 2:
+        return isinstance(output, Tensor) and tuple(output.shape) == expected
+    return output.shape[:1] == expected and output.shape[1:] != (1,)  # (N, 1) is a forgotten squeeze
 
 
 def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:

@@ -20,7 +20,7 @@ from ganlab.utils.rng import seed_everything
 
 def image_spec_of(shape: Shape, condition: ConditionShape) -> ImageSpec:
     """Returns what a network is built for in its check: it has classes where its condition is class labels."""
-    return ImageSpec(*shape, classes=CLASSES if condition == () else None)
+    return ImageSpec(*shape, CLASSES if condition == () else None, condition or None)
 
 
 def network_inputs(network: Any, shape: Shape, count: int, dtype: torch.dtype, seed: int = 1) -> Tensor:

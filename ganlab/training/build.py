@@ -170,7 +170,7 @@ def _sampled_conditions(
 ) -> ConditionSampler:
     """Part of `build`: the conditions of samples, from the data set or from the game's source; none if unused."""
     if rules.sampler.source:
-        return ConditionSampler(streams[rules.sampler.source].images)
+        return ConditionSampler({"dataset": dataset, **streams}[rules.sampler.source].images)
     return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL
 
 
@@ -226,7 +226,7 @@ def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, probl
     networks: dict[str, nn.Module] = {}
     for name in rules.networks:
         with collect_component_errors(problems, name, device):
-            network = build_network(rules.network(name), images).to(device)
+            network = build_network(rules.network(name), images, networks).to(device)
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
             batch_independent(network)  # raises for a declaration that is not a bool
@@ -236,10 +236,15 @@ def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, probl
     return networks
 
 
-def build_network(network: Network, images: ImageSpec) -> nn.Module:
-    """Part of `build`: one network of a game, for `[dataset]`'s images or those that the game says."""
+def build_network(network: Network, images: ImageSpec, networks: Mapping[str, nn.Module]) -> nn.Module:
+    """Part of `build`: one network of a game, for `[dataset]`'s images or its own; `networks` are those before it."""
     config: Any = network.config
-    built = config.build(network.images or images) if hasattr(config, "build") else config()
+    if hasattr(config, "build"):
+        built = config.build(network.images or images)
+    elif missing := [name for name in network.given if name not in networks]:
+        raise ComponentError(f"is given {', '.join(missing)}, which could not be built")
+    else:
+        built = config(*(networks[name] for name in network.given))
     if not isinstance(built, nn.Module):
         raise ComponentError(f"build returned {type(built).__name__}; expected a torch.nn.Module")
     return built
@@ -359,7 +364,7 @@ def _try_game(
     problems += found
     sampler = game.rules.sampler
     if not found and trial.complete:
-        condition = batch.streams[sampler.source].images if sampler.source else batch.condition
+        condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if trial.conditional or sampler.source else None
         check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
     return trial.conditional

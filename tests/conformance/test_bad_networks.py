@@ -31,6 +31,22 @@ def test_a_component_that_refuses_a_shape_is_not_at_fault(tmp_path: Path) -> Non
     assert refused.detail == "refuses 1x8x8: only grey"
 
 
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "self.down(x.flatten(1)).squeeze(1)",
+        "self.down(x.flatten(1))[:, :, None].expand(-1, 2, 3)",
+        "(self.down(x.flatten(1)).squeeze(1), self.down(x.flatten(1).sin())[:, :, None])",
+    ],
+)
+def test_a_discriminator_may_return_several_logits_of_each_image(returned: str, tmp_path: Path) -> None:
+    """One, a map of them, and a list."""
+    file = tmp_path / "several.py"
+    file.write_text(network("discriminator", f"return {returned}"))
+    (subject,) = conformance(file)
+    assert {found.result for found in subject.check()} == {"passed"}
+
+
 BAD: dict[str, BadPlugin] = {
     "generator shape": (
         network("generator", "return torch.tanh(self.up(x))"),

@@ -65,12 +65,7 @@ class CycleGAN:
             "discriminator_a": ganlab.Network(lambda: Patches(a, self.width)),
             "discriminator_b": ganlab.Network(lambda: Patches(b, self.width)),
         }
-        sampler = ganlab.Sampler(
-            networks=("generator_ab",),
-            latents=lambda networks, count, generator, truncation: torch.zeros(count, 0),
-            images=lambda networks, z, condition: networks["generator_ab"](condition),
-            source="source",
-        )
+        sampler = ganlab.translator_of("generator_ab", source="source")
         moves = [
             ganlab.Move("generators", players=("generator_ab", "generator_ba"), terms=self.translate),
             ganlab.Move(
