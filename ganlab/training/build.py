@@ -95,7 +95,17 @@ def build(
     players = _build_players(components.experiment, registry, rules, networks, device, problems)
     _raise(problems)
     _set_precision(train)
-    game = _build_game(train, rules, networks, players, components, device)
+    game = Game(
+        rules=rules,
+        networks=networks,
+        players=players,
+        augmentations=components.experiment.augmentation,
+        batch_size=train.batch_size,
+        device=device,
+        accumulate=train.accumulate,
+        autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
+        stateful_losses=components.stateful_losses,
+    )
 
     # Try everything once, on copies.
     conditional = _try_game(game, components, registry, data, (dataset, streams), problems)
@@ -313,27 +323,6 @@ def _set_precision(train: Train) -> None:
     backends.cuda.matmul.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
     # By its older name, which also sets that of recurrent layers: torch.export fails in a process where they differ.
     backends.cudnn.allow_tf32 = train.precision == "tf32"
-
-
-def _build_game(
-    train: Train,
-    rules: Rules,
-    networks: Mapping[str, nn.Module],
-    players: Mapping[str, Player],
-    components: StepComponents,
-    device: torch.device,
-) -> Game:
-    return Game(
-        rules=rules,
-        networks=networks,
-        players=players,
-        augmentations=components.experiment.augmentation,
-        batch_size=train.batch_size,
-        device=device,
-        accumulate=train.accumulate,
-        autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
-        stateful_losses=components.stateful_losses,
-    )
 
 
 def _try_game(
