@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     ),
     "a source that is none": (
         rules(sampler=ganlab.Sampler(("maker",), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1), source="faces")),
-        ["game: the sampler's source is 'faces'; the game's other data sets are: none"],
+        ["game: the sampler's source is 'faces'; the game's data sets are: dataset"],
     ),
 }
 

@@ -36,7 +36,7 @@ def test_a_component_that_refuses_a_shape_is_not_at_fault(tmp_path: Path) -> Non
     [
         "self.down(x.flatten(1)).squeeze(1)",
         "self.down(x.flatten(1))[:, :, None].expand(-1, 2, 3)",
-        "(self.down(x.flatten(1)).squeeze(1), self.down(x.flatten(1).sin())[:, :, None])",
+        "[self.down(x.flatten(1)).squeeze(1), self.down(x.flatten(1).sin())[:, :, None]]",
     ],
 )
 def test_a_discriminator_may_return_several_logits_of_each_image(returned: str, tmp_path: Path) -> None:
