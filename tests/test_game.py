@@ -223,3 +223,26 @@ def test_joined_and_separate_passes_agree(table: dict[str, Any], plugins: Plugin
             torch.cat([p.detach().flatten() for p in training.game.players["discriminator"].network.parameters()])
         )
     assert torch.allclose(*weights, rtol=1e-4, atol=1e-6)
+
+
+def test_the_name_of_a_term_says_whose_it_is(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
+    register(plugins.registry, "penalty", "recording", Recording)
+    names = []
+    for players in (
+        ["generator"],
+        ["generator", "discriminator"],
+        ["generator", "generator"],
+        ["generator"] * 2 + ["discriminator"],
+    ):
+        table["penalty"] = [{"name": "recording", "player": player} for player in players]
+        game = training_of(table, plugins, tmp_path).game
+        names.append({name: [part for part, _ in player.penalties] for name, player in game.players.items()})
+    assert names == [
+        {"generator": ["penalty_recording"], "discriminator": []},
+        {"generator": ["penalty_recording_generator"], "discriminator": ["penalty_recording_discriminator"]},
+        {"generator": ["penalty_recording", "penalty_recording_2"], "discriminator": []},
+        {
+            "generator": ["penalty_recording_generator", "penalty_recording_generator_2"],
+            "discriminator": ["penalty_recording_discriminator"],
+        },
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -104,7 +105,19 @@ def penalties_by_player(
 
 
 def penalty_names(experiment: Experiment, registry: Registry) -> list[str]:
-    """Returns the name that each penalty among the step components is logged under, such as "penalty_r1"."""
-    suffixes = registry.suffixes("penalty", experiment.penalty)
-    names = (registry.component_of("penalty", penalty).name for penalty in experiment.penalty)
-    return [f"penalty_{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]
+    """Returns the name that each penalty among the step components is logged under, such as "penalty_r1".
+
+    Where penalties of one name are for different players, the name says whose it is: "penalty_orthogonal_generator".
+    """
+    names = [f"penalty_{registry.component_of('penalty', penalty).name}" for penalty in experiment.penalty]
+    players: dict[str, set[str]] = {}
+    for name, penalty in zip(names, experiment.penalty, strict=True):
+        players.setdefault(name, set()).add(penalty.player)
+    shared = {name for name, of in players.items() if len(of) > 1}
+    counts: Counter[str] = Counter()
+    logged = []
+    for name, penalty in zip(names, experiment.penalty, strict=True):
+        own = f"{name}_{penalty.player}" if name in shared else name
+        counts[own] += 1
+        logged.append(own if counts[own] == 1 else f"{own}_{counts[own]}")
+    return logged
