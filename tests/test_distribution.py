@@ -67,12 +67,12 @@ def wheel(project: Path, to: Path) -> Path:
     return made
 
 
-def third_party(folder: Path, name: str = "ganlab-wedge", version: str = "0.1.0") -> Path:
-    """The wheel of the page's distribution, which registers the loss `wedge`, under another name or version."""
+def third_party(folder: Path, name: str = "ganlab-wedge", version: str = "0.1.0", source: str = WEDGE) -> Path:
+    """The wheel of the page's distribution, with its loss `wedge` or another plugin, under another name or version."""
     module = name.replace("-", "_")
     project = PAGE["pyproject.toml"].replace("ganlab-wedge", name).replace("ganlab_wedge", module)
     folder.mkdir()
-    (folder / f"{module}.py").write_text(WEDGE)
+    (folder / f"{module}.py").write_text(source)
     (folder / "pyproject.toml").write_text(project.replace("0.1.0", version))
     return wheel(folder, folder / "dist")
 
@@ -157,6 +157,49 @@ def test_a_distribution_of_its_own(
     assert line.startswith(f"{again}: loss.name: unknown loss 'wedge'")
     code, out, err = fresh.ganlab("sample", runs[0], cwd=tmp_path)
     assert code == 0, out + err  # samples need no loss
+
+
+@pytest.mark.extended
+@pytest.mark.packaging
+def test_a_game_of_a_distribution(fresh: Fresh, tmp_path: Path, write: Callable[..., Path]) -> None:
+    """CycleGAN from a package: trained, resumed to the bit, sampled, scored, compared, and removed."""
+    source = (REPOSITORY / "tests" / "methods" / "cyclegan.py").read_text()
+    fresh.pip("install", "--no-index", third_party(tmp_path / "game", "ganlab-cycle", source=source))
+    table = {
+        "game": {"name": "cyclegan", "width": 4, "pool": 16},
+        "dataset": "digits",
+        "source": "digits",
+        "train": {"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2},
+        "metric": [{"name": "fid", "samples": 16, "features": "pixels"}],
+        "floor": False,
+    }
+    file = write(table, "cycle.toml")
+
+    def done(*arguments: object) -> str:
+        code, out, err = fresh.ganlab(*arguments, cwd=tmp_path)
+        assert code == 0, out + err
+        return out
+
+    done("run", file, "--out", "whole/a")
+    done("run", file, "--out", "whole/b", "--set", "seed=1")
+    done("run", file, "--out", "parts", "--set", "train.steps=2")
+    done("run", file, "--out", "parts", "--resume")
+    one, other = (
+        sorted((tmp_path / run / "checkpoints" / "step-00000004").glob("*.safetensors")) for run in ("whole/a", "parts")
+    )
+    assert {file.name: file.read_bytes() for file in one} == {file.name: file.read_bytes() for file in other}
+    origin = json.loads((tmp_path / "whole" / "a" / "run.json").read_text())["components"]["game.cyclegan"]
+    assert (origin["distribution"], origin["version"]) == ("ganlab-cycle", "0.1.0")
+    done("sample", "parts", "--count", 4, "--out", "grid.png")
+    assert "fid" in done("eval", "parts")
+    (compared,) = json.loads(done("compare", "whole", "--metric", "fid", "--json"))
+    assert [row["final"]["count"] for row in compared["rows"]] == [2]
+    fresh.pip("uninstall", "-y", "ganlab-cycle")
+    code, _, err = fresh.ganlab("run", file, "--dry-run", cwd=tmp_path)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"{file}: game.name: unknown game 'cyclegan'")
+    done("report", "parts", "--html", "page.html")
 
 
 @pytest.mark.extended
