@@ -41,6 +41,8 @@ nitpick_ignore = [
             "ganlab.data.condition_sampler.ConditionSampler",
             "ganlab.config.schema.Experiment",
             "ganlab.plugin.loader.Plugins",
+            "ganlab.run.load_run.CheckpointNetworks",
+            "ganlab.evaluation.network_sampler.NetworkSampler",
         )
     ),
     ("py:class", "ganlab.plugin.hookspecs.Part_contra"),  # a type variable

@@ -387,7 +387,7 @@ for name, folder, limit in json.loads(sys.argv[1]):
     for number in range(training.loader.batches_per_epoch):
         training.loader.batch(number).images
     evaluator = Evaluator(experiment.dataset, training.dataset, places(), torch.device("cpu"), floors=False)
-    scores = evaluator.for_network(training.evaluated_generator, "plain").score(experiment.metric[0])
+    scores = evaluator.for_network(training.evaluated_networks, "plain").score(experiment.metric[0])
     found = training.dataset.fingerprint, len(training.dataset.images), scores[0]["value"]
     print(json.dumps({"name": name, "found": found, "streams": training.loader.main.prefetches, "peak": peak()}))
     del training, evaluator

@@ -79,7 +79,7 @@ class Turn:
         return rows
 
     def normal(self, *shape: int) -> Tensor:
-        """A turn's standard normal noise (n, *shape), as latents."""
+        """A turn's standard normal noise (n, …) of this shape, as latents."""
         import torch
 
         device = self.images_seen.device

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ganlab.nn.initialise import initialise_network
 from ganlab.nn.modes import eval_mode
@@ -28,6 +29,10 @@ from ganlab.utils.rng import seed_everything
 
 SHAPES: tuple[Shape, ...] = (*IMAGE_SHAPES, (3, 64, 64))
 BATCH_SIZES = (2, 7)
+
+
+POWER_ITERATIONS = 50
+"""How often a network with spectral norm is called before its gradient is held against finite differences."""
 
 
 class _BuiltNetwork:
@@ -255,6 +260,12 @@ def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | N
     """Checks a network's gradient with respect to weights and inputs against finite differences."""
     built = _BuiltNetwork(inspection, tiny, tiny.shape, torch.float64)
     inputs = built.inputs(4)
+    if any(parametrize.is_parametrized(module) for module in built.network.modules()):
+        # Until the power iteration of spectral norm has converged, its estimate depends on the weights beyond what the
+        # gradient has.
+        with torch.no_grad():
+            for _ in range(POWER_ITERATIONS):
+                built.output(inputs)
     plain = copy.deepcopy(built.network)
     leaves = [*(p for p in built.network.parameters() if p.requires_grad), inputs]
     buffers = dict(plain.named_buffers())
