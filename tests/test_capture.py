@@ -34,6 +34,7 @@ from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, EagerReco
 from ganlab.training.graph_check import OperationTrace
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
+from tiers import spread
 
 CPU = torch.device("cpu")
 STEPS = 24
@@ -214,7 +215,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", spread(11, DEVICES))
 @pytest.mark.parametrize("case", CASES)
 def test_captured_steps_have_the_bits_of_eager_ones(
     case: str, device: str, table: dict[str, Any], plugins: Plugins, tmp_path: Path
@@ -445,7 +446,7 @@ def penalised(term: Callable[[Tensor], Tensor], table: dict[str, Any], plugins: 
     return table | {"penalty": [{"name": "blamed"}]}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", spread(8, FAULTS))
 def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
     fault: str, table: dict[str, Any], plugins: Plugins, tmp_path: Path
 ) -> None:

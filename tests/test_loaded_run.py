@@ -24,6 +24,7 @@ from ganlab.config.converter import TableConverter
 from ganlab.plugin.loader import load_plugins
 from ganlab.utils.errors import ComponentError, GanlabError, UserError
 from support import REPOSITORY
+from tiers import spread
 
 Ganlab = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -130,28 +131,31 @@ def test_the_generator_is_called_with_latents_alone(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [
-        ({"count": 0}, "--count 0: expected at least 1"),
-        ({"count": -1}, "--count -1: expected at least 1"),
-        ({"count": 2.0}, "--count 2.0: expected a whole number"),
-        ({"count": True}, "--count true: expected a whole number"),
-        ({"count": "4"}, "--count '4': expected a whole number"),
-        ({"count": None}, "--count None: expected a whole number"),
-        ({"count": 10**15}, "--count 1,000,000,000,000,000: 59,604,645 GiB of images do not fit into memory"),
-        ({"count": 10**40}, "--count …: expected at least 1 and at most 10,000,000,000,000,000"),
-        ({"seed": -1}, "--seed -1: expected at least 0"),
-        ({"seed": 1.0}, "--seed 1.0: expected a whole number"),
-        ({"seed": True}, "--seed true: expected a whole number"),
-        ({"seed": None}, "--seed None: expected a whole number"),
-        ({"seed": 2**64}, "--seed 18446744073709551616: expected at least 0 and at most 9,223,372,036,854,775,807"),
-        ({"truncation": 0}, "--truncation 0: expected a finite number above 0"),
-        ({"truncation": "0.5"}, "--truncation '0.5': expected a finite number above 0"),
-        ({"truncation": True}, "--truncation true: expected a finite number above 0"),
-        ({"truncation": float("nan")}, "--truncation nan: expected a finite number above 0"),
-        ({"truncation": 10**400}, "expected a finite number above 0"),
-        ({"label": 0}, "--label 0: the networks of this run know no classes"),
-        ({"label": 1.5}, "--label 1.5: the networks of this run know no classes"),
-    ],
+    spread(
+        5,
+        [
+            ({"count": 0}, "--count 0: expected at least 1"),
+            ({"count": -1}, "--count -1: expected at least 1"),
+            ({"count": 2.0}, "--count 2.0: expected a whole number"),
+            ({"count": True}, "--count true: expected a whole number"),
+            ({"count": "4"}, "--count '4': expected a whole number"),
+            ({"count": None}, "--count None: expected a whole number"),
+            ({"count": 10**15}, "--count 1,000,000,000,000,000: 59,604,645 GiB of images do not fit into memory"),
+            ({"count": 10**40}, "--count …: expected at least 1 and at most 10,000,000,000,000,000"),
+            ({"seed": -1}, "--seed -1: expected at least 0"),
+            ({"seed": 1.0}, "--seed 1.0: expected a whole number"),
+            ({"seed": True}, "--seed true: expected a whole number"),
+            ({"seed": None}, "--seed None: expected a whole number"),
+            ({"seed": 2**64}, "--seed 18446744073709551616: expected at least 0 and at most 9,223,372,036,854,775,807"),
+            ({"truncation": 0}, "--truncation 0: expected a finite number above 0"),
+            ({"truncation": "0.5"}, "--truncation '0.5': expected a finite number above 0"),
+            ({"truncation": True}, "--truncation true: expected a finite number above 0"),
+            ({"truncation": float("nan")}, "--truncation nan: expected a finite number above 0"),
+            ({"truncation": 10**400}, "expected a finite number above 0"),
+            ({"label": 0}, "--label 0: the networks of this run know no classes"),
+            ({"label": 1.5}, "--label 1.5: the networks of this run know no classes"),
+        ],
+    ),
     ids=str,
 )
 @pytest.mark.parametrize("run", ["bundled"], indirect=True)
@@ -175,18 +179,21 @@ def test_numbers_of_other_libraries_are_arguments_of_sample(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [
-        ({"step": "4"}, "--step '4': expected a whole number"),
-        ({"step": 4.0}, "--step 4.0: expected a whole number"),
-        ({"step": True}, "--step true: expected a whole number"),
-        ({"step": -1}, "--step -1: expected at least 0"),
-        ({"step": 3}, "--step 3: r has no such checkpoint; there are: 4"),
-        ({"device": "gpu"}, "--device 'gpu': expected auto, cpu or cuda"),
-        ({"device": None}, "--device None: expected auto, cpu or cuda"),
-        ({"device": "cuda:99"}, "--device cuda:99: torch finds "),
-        ({"overrides": "seed=5"}, "load_run: overrides: expected a list, got 'seed=5'; write ['seed=5']"),
-        ({"plugins": "bare.py"}, "load_run: plugins: expected a list, got 'bare.py'; write ['bare.py']"),
-    ],
+    spread(
+        3,
+        [
+            ({"step": "4"}, "--step '4': expected a whole number"),
+            ({"step": 4.0}, "--step 4.0: expected a whole number"),
+            ({"step": True}, "--step true: expected a whole number"),
+            ({"step": -1}, "--step -1: expected at least 0"),
+            ({"step": 3}, "--step 3: r has no such checkpoint; there are: 4"),
+            ({"device": "gpu"}, "--device 'gpu': expected auto, cpu or cuda"),
+            ({"device": None}, "--device None: expected auto, cpu or cuda"),
+            ({"device": "cuda:99"}, "--device cuda:99: torch finds "),
+            ({"overrides": "seed=5"}, "load_run: overrides: expected a list, got 'seed=5'; write ['seed=5']"),
+            ({"plugins": "bare.py"}, "load_run: plugins: expected a list, got 'bare.py'; write ['bare.py']"),
+        ],
+    ),
     ids=str,
 )
 @pytest.mark.parametrize("run", ["bundled"], indirect=True)

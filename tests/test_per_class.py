@@ -107,6 +107,8 @@ def test_a_class_scores_what_its_images_alone_score(run: Path, ganlab: Command, 
             assert mean["floor"]["value"] == pytest.approx(np.mean([record["floor"]["value"] for record in of_classes]))
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_features_that_learn_from_labels_learn_from_all_classes(run: Path, ganlab: Command) -> None:
     """The share of a class's images that the classifier of the whole data set puts into it."""
     features = "{name='classifier', updates=60, dim=8}"

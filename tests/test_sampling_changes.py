@@ -15,6 +15,7 @@ from ganlab import UserError, load_run, to_uint8
 from ganlab.data.npz import read_npz
 from ganlab.run.records import read_records
 from ganlab.run.sample_images import SampleRequest, write_samples
+from tiers import spread
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -69,7 +70,8 @@ def test_an_override_of_what_is_sampled_is_in_the_protocol(run: Path, ganlab: Co
 
 
 @pytest.mark.parametrize(
-    "override", ["generator.psi=1.0", "generator.optimizer.lr=0.1", "train.batch_size=7", "loss.name=wasserstein"]
+    "override",
+    spread(1, ["generator.psi=1.0", "generator.optimizer.lr=0.1", "train.batch_size=7", "loss.name=wasserstein"]),
 )
 def test_an_override_that_changes_no_image_leaves_the_protocol(run: Path, ganlab: Command, override: str) -> None:
     own = read_records(run / "metrics.jsonl")[-1]

@@ -187,6 +187,8 @@ def test_a_score_file_is_a_variant(table: dict[str, Any], write: Write, ganlab: 
     assert r"r\xe9" in Path("c.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_mlflow_names_the_folder(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     pytest.importorskip("mlflow")
     table["tracker"] = ["mlflow", "tensorboard", "csv"]

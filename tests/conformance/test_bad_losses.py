@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bad_plugins import MEMORY, MOVES, STATE, WRONG, BadPlugin, assert_one_fault, loss, of
+from tiers import spread
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
@@ -111,6 +112,6 @@ BAD: dict[str, BadPlugin] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", spread(9, BAD))
 def test_a_bad_plugin_fails_one_check_at_its_line(case: str, tmp_path: Path) -> None:
     assert_one_fault(BAD[case], tmp_path)

@@ -12,6 +12,7 @@ from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_t
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from ganlab.testing import conformance
+from tiers import spread
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
@@ -103,7 +104,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(
     ("component", "options"),
-    [*SMALL, *(pytest.param(*case, marks=[pytest.mark.extended, pytest.mark.slow]) for case in MORE)],
+    spread(2, [*SMALL, *(pytest.param(*case, marks=[pytest.mark.extended, pytest.mark.slow]) for case in MORE)]),
     ids=str,
 )
 def test_a_bundled_network_passes_with_few_channels(component: str, options: dict[str, Any]) -> None:

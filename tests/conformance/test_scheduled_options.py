@@ -9,38 +9,42 @@ import pytest
 from bad_plugins import MEMORY, MOVES, STATE, G, faults, loss, of
 from ganlab.testing import conformance
 from ganlab_plugins import optimizers
+from tiers import spread
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
 
 @pytest.mark.parametrize(
     ("options", "generator", "said"),
-    [
-        ("scale: float = 1.0", f"self.scale * {G}", "scale"),
-        ("scale: float = 0.1", f"2 * self.scale * {G}", "scale"),
-        (
-            "scale: float = 1.0",
-            f"{G} if self.scale > 0 else -{G}  # here",
-            "scale (no other value that was tried changes anything here)",
-        ),
-        (
-            "scale: float = 1.0",
-            f"self.scale * {G} if self.scale > 0 else {G}  # here",
-            "scale (steps are eager under it: line LINE reads a value back from the device (item, bool, float or int "
-            "of a tensor))",
-        ),
-        (
-            "scale: float = field(default=1.0, converter=float)",
-            f"self.scale * {G}",
-            "scale (cannot be scheduled: 'loss.scale' cannot be moved: its class makes a number of a tensor)",
-        ),
-        (
-            "scale: float = 1.0",
-            f"float.__add__(self.scale, 1.0) * {G}",
-            "scale (cannot be scheduled, the step raises: TypeError: ",
-        ),
-        ("scale: int = 1", f"self.scale * {G}", "it has none that a schedule could change"),
-    ],
+    spread(
+        3,
+        [
+            ("scale: float = 1.0", f"self.scale * {G}", "scale"),
+            ("scale: float = 0.1", f"2 * self.scale * {G}", "scale"),
+            (
+                "scale: float = 1.0",
+                f"{G} if self.scale > 0 else -{G}  # here",
+                "scale (no other value that was tried changes anything here)",
+            ),
+            (
+                "scale: float = 1.0",
+                f"self.scale * {G} if self.scale > 0 else {G}  # here",
+                "scale (steps are eager under it: line LINE reads a value back from the device (item, bool, float or "
+                "int of a tensor))",
+            ),
+            (
+                "scale: float = field(default=1.0, converter=float)",
+                f"self.scale * {G}",
+                "scale (cannot be scheduled: 'loss.scale' cannot be moved: its class makes a number of a tensor)",
+            ),
+            (
+                "scale: float = 1.0",
+                f"float.__add__(self.scale, 1.0) * {G}",
+                "scale (cannot be scheduled, the step raises: TypeError: ",
+            ),
+            ("scale: int = 1", f"self.scale * {G}", "it has none that a schedule could change"),
+        ],
+    ),
 )
 def test_what_a_schedule_may_do_with_an_option(options: str, generator: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "scaled.py"

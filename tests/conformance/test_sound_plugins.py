@@ -8,6 +8,7 @@ import pytest
 
 from bad_plugins import HEAD, faults, loss, network, penalty
 from ganlab.testing import Check, conformance
+from tiers import spread
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
@@ -165,7 +166,7 @@ CONDITIONED: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CONDITIONED)
+@pytest.mark.parametrize("case", spread(1, CONDITIONED))
 def test_a_network_whose_condition_is_no_label(case: str, tmp_path: Path) -> None:
     kind, body, init, note = CONDITIONED[case]
     checks = assert_sound(network(kind, body, init), tmp_path)

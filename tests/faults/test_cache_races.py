@@ -27,6 +27,7 @@ from children import Child
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.hashing import tensors_sha256
 from support import until
+from tiers import spread
 
 WRITERS = 8
 
@@ -91,7 +92,7 @@ def said(root: Path, limit: str, times: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("limit", "cause"),
-    [("no rights", "Permission denied"), ("no room", "File too large"), ("no folder", "File exists")],
+    spread(1, [("no rights", "Permission denied"), ("no room", "File too large"), ("no folder", "File exists")]),
 )
 def test_what_cannot_be_kept_is_computed_and_a_line_says_so(limit: str, cause: str, open_folder: Path) -> None:
     if limit == "no rights":

@@ -231,6 +231,8 @@ def folder_of_images(folder: Path) -> list[str]:
     return names
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(file=st.sampled_from(["*.npy", "*.json", "*.lock"]), damage=damages(), skips=st.booleans())
 def test_a_damaged_cache_of_images_gives_the_right_images(file: str, damage: Damage, skips: bool) -> None:

@@ -17,6 +17,7 @@ from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.errors import CannotWrite
 from ganlab.utils.files import check_disk_space, write_whole
 from run_folders import assert_same_run
+from tiers import spread
 
 Write = Callable[..., Path]
 
@@ -49,7 +50,7 @@ def test_too_little_room_for_a_checkpoint_is_refused_before_the_first_step(
     assert again.ended() == 0, again.said
 
 
-@pytest.mark.parametrize("most", [9_000, 900], ids=["checkpoint", "run.json"])
+@pytest.mark.parametrize("most", spread(1, [9_000, 900]), ids=["checkpoint", "run.json"])
 def test_a_disk_that_gets_full_names_path_and_size_and_keeps_the_last_save(
     most: int, table: dict[str, Any], write: Write, tmp_path: Path
 ) -> None:

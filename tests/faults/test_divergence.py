@@ -13,6 +13,7 @@ import pytest
 from ganlab.run.records import read_records
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.training.state_tree import find_non_finite
+from tiers import spread
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -190,7 +191,7 @@ def odd(table: dict[str, Any], tmp_path: Path) -> None:
     table["train"] |= {"steps": 50, "log_every": 5, "ema": 0.9}
 
 
-@pytest.mark.parametrize("saved", [0, 4])
+@pytest.mark.parametrize("saved", spread(8, [0, 4]))
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_went_wrong_first_is_named(
     fault: str, saved: int, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path

@@ -17,6 +17,7 @@ from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints
 from run_folders import assert_same_bits, records
+from tiers import spread
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -39,7 +40,7 @@ def hooks(name: str, fails: str = "", error: str = "") -> str:
     return HOOKS.replace("NAME", name).replace("FAILS", fails).replace("ERROR", error or "ValueError()")
 
 
-@pytest.mark.parametrize("error", ["RuntimeError('plugin trouble')", "SystemExit(0)"])
+@pytest.mark.parametrize("error", spread(4, ["RuntimeError('plugin trouble')", "SystemExit(0)"]))
 @pytest.mark.parametrize("event", EVENTS)
 def test_a_hook_that_raises_is_named_and_the_rest_goes_on(
     event: str, error: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path

@@ -33,6 +33,7 @@ from ganlab.training.checkpoint import save_checkpoint
 from ganlab.utils.errors import UserError, did_you_mean
 from ganlab.utils.interval import Interval
 from run_folders import HELD
+from tiers import spread
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -103,7 +104,10 @@ EXPERIMENTS = {
         experiment(dataset='{ name = "image_folder", path = "a\\u0000b" }'),
         r"dataset.path: a text cannot hold a zero byte, got 'a\x00b'",
     ),
-    "a zero byte in a plugin": (experiment(first='plugins = ["a\\u0000b"]'), "plugins[0]: 'a\\x00b': embedded null"),
+    "a zero byte in a plugin": (
+        experiment(first='plugins = ["a\\u0000b"]'),
+        "plugins[0]: a text cannot hold a zero byte",
+    ),
     "no such home": (experiment(first='plugins = ["~nobody-at-all/x.py"]'), "plugins[0]: '~nobody-at-all/x.py': Could"),
     "a plugin of 4,000 letters": (experiment(first=f'plugins = ["{"a" * 4000}"]'), "File name too long"),
     "a text of 200 KB": (
@@ -144,10 +148,13 @@ LONG = ("90,000 layers", "90,000 plugins", "24,000 keys", "20,000 metrics", "40 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.extended, pytest.mark.large] if name in LONG else [])
-        for name in EXPERIMENTS
-    ],
+    spread(
+        14,
+        [
+            pytest.param(name, marks=[pytest.mark.extended, pytest.mark.large] if name in LONG else [])
+            for name in EXPERIMENTS
+        ],
+    ),
 )
 def test_bombs_are_refused_by_every_command_that_reads_an_experiment(
     name: str, ganlab: Command, tmp_path: Path, table: dict[str, Any], write: Write

@@ -21,6 +21,7 @@ from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.hashing import file_sha256
 from run_folders import records
+from tiers import spread
 
 Ganlab = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -167,7 +168,7 @@ def test_the_original_is_named_after_a_resume_without_it(wedged: Path, wedge: Pa
     assert ganlab("sample", "moved", "--count", 4, "--out", "a.npz")[0] == 0
 
 
-@pytest.mark.parametrize("given", ["--plugin", "GANLAB_PLUGINS", "plugins"])
+@pytest.mark.parametrize("given", spread(3, ["--plugin", "GANLAB_PLUGINS", "plugins"]))
 @pytest.mark.parametrize("command", ["the same", "without the file", "without the folder"])
 def test_the_same_command_resumes_without_the_original(
     table: dict[str, Any],
@@ -396,7 +397,7 @@ Importing = Callable[[str], tuple[Path, Path, Path]]
 MORE = ("--resume", "--set", "train.steps=2")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", spread(2, WAYS))
 def test_a_file_that_a_plugin_imports_binds_the_run(way: str, importing_in: Importing, ganlab: Ganlab) -> None:
     file, plugin, helper = importing_in(way)
     assert ganlab("run", file, "--out", "r")[0] == 0

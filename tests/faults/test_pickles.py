@@ -25,6 +25,7 @@ from ganlab_plugins.datasets._decoded_cache import decode_files
 from ganlab_plugins.datasets.cifar10 import CIFAR10
 from image_files import noise, save
 from pickles import Malicious, live_pickle
+from tiers import spread
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -50,7 +51,7 @@ def is_one_line(said: str) -> bool:
 # Checkpoints ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", [0, 5])
+@pytest.mark.parametrize("protocol", spread(1, [0, 5]))
 def test_no_file_of_a_checkpoint_is_unpickled(protocol: int, run: Path, ganlab: Command, touched: Path) -> None:
     (checkpoint,) = (run / "checkpoints").iterdir()
     good = run.with_name("good")

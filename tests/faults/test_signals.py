@@ -22,6 +22,7 @@ from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from run_folders import assert_same_run
 from support import REPOSITORY, until
+from tiers import spread
 
 Write = Callable[..., Path]
 SIGNALS = [
@@ -177,7 +178,7 @@ main.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=attrgetter("name"))
+@pytest.mark.parametrize("number", spread(3, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]), ids=attrgetter("name"))
 @pytest.mark.parametrize(("where", "seconds"), [("a thread", 60), ("atexit", 60), ("the end", 1)])
 def test_a_signal_while_python_shuts_down_leaves_the_exit_code(
     where: str, seconds: int, number: signal.Signals

@@ -26,6 +26,7 @@ from ganlab_plugins.datasets.image_folder import ImageFolder
 from image_files import save
 from saboteur import hold_lock, slow_decoding
 from support import until
+from tiers import spread
 
 Write = Callable[..., Path]
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -67,7 +68,7 @@ def test_while_images_are_decoded(number: signal.Signals, file: Path, tmp_path: 
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("number", SIGNALS, ids=attrgetter("name"))
+@pytest.mark.parametrize("number", spread(1, SIGNALS), ids=attrgetter("name"))
 @pytest.mark.parametrize("command", ["dry run", "score"])
 def test_of_a_command_that_does_not_train(command: str, number: signal.Signals, file: Path, tmp_path: Path) -> None:
     score = ["score", str(tmp_path / "set"), "--against", "digits", "--features", "pixels"]

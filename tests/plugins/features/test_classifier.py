@@ -61,6 +61,8 @@ def accuracy(features: ClassifierFeatures, dataset: ImageDataset) -> float:
     return float((features.logits(dataset.images).argmax(1) == dataset.condition).float().mean())
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_it_learns_digits_it_has_not_seen(trained, digits):
     assert accuracy(trained, digits["test"]) > 0.93
 
