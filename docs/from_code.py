@@ -61,7 +61,11 @@ def options_as_markdown(cls: type, anchor: str = "") -> str:
         name = f"TABLE.{f.metadata[NESTED]}" if NESTED in f.metadata else option.name
         type_text = ", ".join([option.type, *bounds(f)])
         doc = option.doc[:1].upper() + option.doc[1:]
-        lines += [f"[`{name}`]{{#{anchor}{name.replace('.', '-')}}}: {type_text}; {default(option, f)}", f": {doc}", ""]
+        lines += [
+            f"[`{name}`]{{#{anchor}{name.replace('.', '-').lower()}}}: {type_text}; {default(option, f)}",
+            f": {doc}",
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -67,7 +67,7 @@ class Page(HTMLParser):
 
 
 def anchor(*parts: str) -> str:
-    return "-".join(parts).replace("_", "-").replace(".", "-")
+    return "-".join(parts).replace("_", "-").replace(".", "-").lower()
 
 
 def assert_has(page: Page, cls: type, *at: str) -> None:
