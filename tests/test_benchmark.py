@@ -18,6 +18,7 @@ from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.training.build import build
 from ganlab.training.loop import Training, train
+from tiers import spread
 
 STEPS = 6
 CASES: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ def trained(table: dict[str, Any], case: str, tmp_path: Path) -> tuple[Experimen
     return experiment, training
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(8, CASES))
 @pytest.mark.parametrize("baseline", ["tutorial", "by hand"])
 def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[str, Any], tmp_path: Path) -> None:
     experiment, training = trained(table, case, tmp_path)

@@ -475,6 +475,8 @@ def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
     assert_same(flat(training), wanted)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_bundled_components_are_fit(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
     """Every loss, penalty and network that comes with ganlab; no false alarm."""
     networks: list[dict[str, Any]] = [{}, DCGAN]

@@ -145,6 +145,8 @@ def test_verdicts_on_many_are_holms(values: Sequence[float], told: set[int]) -> 
     assert all(said[f"v{number}"] == ("better" if number % 2 else "worse") for number in told)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_where_nothing_differs_one_table_in_20_says_that_something_does() -> None:
     """By simulation, of eight variants with three seeds against one baseline; 400 have a standard error of 1.1%."""
     draws = np.random.default_rng(0).normal(10, 2, (400, 9, 3))

@@ -22,6 +22,7 @@ from ganlab.protocols import Places
 from ganlab.training.build import build
 from ganlab.training.loop import train
 from ganlab.utils.rng import derived_seed
+from tiers import spread
 
 STEPS, BATCH = 20, 16
 
@@ -178,7 +179,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(8, CASES))
 def test_twenty_steps_equal_the_plain_loop(case: str, table: dict[str, Any], tmp_path: Path) -> None:
     changes, plain = CASES[case]
     table["train"] |= {"steps": STEPS, "batch_size": BATCH, **changes.get("train", {})}

@@ -179,6 +179,8 @@ def loss_case(part: Component) -> Any:
     return part.name if part.name == "bce" else pytest.param(part.name, marks=[pytest.mark.extended, pytest.mark.large])
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [loss_case(part) for part in load_plugins().registry.of_kind("loss")])
 def test_every_option_of_every_term_may_be_a_tensor(
     loss: str, built: Callable[..., Training], plugins: Plugins, table: dict[str, Any]

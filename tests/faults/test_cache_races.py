@@ -90,6 +90,8 @@ def said(root: Path, limit: str, times: int) -> list[str]:
     return child.said.splitlines()
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "cause"),
     spread(1, [("no rights", "Permission denied"), ("no room", "File too large"), ("no folder", "File exists")]),

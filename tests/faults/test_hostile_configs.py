@@ -256,7 +256,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", spread(8, SETTINGS))
 def test_bombs_in_settings_are_refused(name: str, ganlab: Command, tmp_path: Path) -> None:
     text, wanted = SETTINGS[name]
     path = tmp_path / "good.toml"
@@ -295,7 +295,7 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", spread(8, SWEEPS))
 def test_bombs_in_sweep_files_are_refused(name: str, ganlab: Command, tmp_path: Path) -> None:
     text, wanted = SWEEPS[name]
     (tmp_path / "good.toml").write_text(experiment(first="metric = []"))

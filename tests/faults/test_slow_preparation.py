@@ -79,6 +79,8 @@ def test_of_a_command_that_does_not_train(command: str, number: signal.Signals, 
     assert list((tmp_path / "cache").glob("decoded/.*")) == [], "nothing half decoded is left"
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.kill
 @pytest.mark.parametrize("number", SIGNALS, ids=attrgetter("name"))
 def test_while_another_process_decodes_them(number: signal.Signals, file: Path, tmp_path: Path) -> None:

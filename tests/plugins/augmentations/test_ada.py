@@ -76,6 +76,8 @@ def blits(before: np.ndarray) -> dict[tuple[bool, int, int, int], np.ndarray]:
     return results
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.4, 1.0])
 def test_blits_are_numpys_and_come_as_often(p: float) -> None:
     images = IMAGES[:400]
