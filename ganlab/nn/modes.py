@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,9 +10,8 @@ from torch import nn
 
 
 @contextmanager
-def frozen_parameters(network: nn.Module) -> Iterator[None]:
-    """Freezes a network's parameters in the body: they require no gradient; afterwards `requires_grad` is restored."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+def frozen_parameters(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Freezes parameters of networks, which require gradients, in the body; afterwards they require them again."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

@@ -13,13 +13,14 @@ Decisions:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from attrs import define, field
 from torch import Tensor, nn
 
+from ganlab.nn.modes import frozen_parameters
 from ganlab.protocols import Augmentation, Batch, Move, Rules, Turn
 from ganlab.training.meters import Meters
 from ganlab.training.part_states import PartStates
@@ -62,17 +63,9 @@ class Game:
         for network in self.networks.values():
             yield from (p for p in network.parameters() if p.requires_grad and p not in kept)
 
-    @contextmanager
-    def frozen_in(self, move: Move) -> Iterator[None]:
+    def frozen_in(self, move: Move) -> AbstractContextManager[None]:
         """Freezes the game's parameters that a move does not train, in the body."""
-        parameters = self._frozen[move.name]
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_(True)
+        return frozen_parameters(self._frozen[move.name])
 
     def start_step(self) -> None:
         """Begins a step of the game: its moves share nothing with those of the step before."""

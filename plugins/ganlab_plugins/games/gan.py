@@ -136,9 +136,9 @@ class _Play:
         turn.log("d_fake", _mean_probability(fake_logits))
         if self.measures is not None:
             with torch.no_grad():
-                for name, value in self.measures(_one(real), _one(fake_logits)).items():
+                for name, value in self.measures(logits_per_image(real), logits_per_image(fake_logits)).items():
                     turn.log(name, value)
-        turn.observe(_one(real))
+        turn.observe(logits_per_image(real))
         self._show(turn, "discriminator", fake, real_output, fake_output, z)
         return _sum(self.loss.discriminator(*pair) for pair in zip(real, fake_logits, strict=True))
 
@@ -198,13 +198,8 @@ def _gathered(turn: Turn, output: Any) -> list[Tensor]:
     return [turn.gather(part.float()) for part in found]
 
 
-def _one(logits: Sequence[Tensor]) -> Tensor:
-    """Logits as one number for each image."""
-    return logits_per_image(logits)
-
-
 def _mean_probability(logits: Sequence[Tensor]) -> Tensor:
-    return _one(logits).detach().sigmoid().mean()
+    return logits_per_image(logits).detach().sigmoid().mean()
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
