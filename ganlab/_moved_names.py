@@ -132,7 +132,7 @@ RENAMED: dict[str, str] = {
     "config.used_files": "config.load.used_plugin_files",
     "data.Feeder": "data.loader.BatchLoader",
     "data.allowed_bytes": "data.loader.max_resident_bytes",
-    "data.as_input": "data.pixels.condition_as_input",
+    "data.as_input": "data.pixels.as_input",
     "data.resident": "data.loader.copy_to_device",
     "diagnosis.Found": "run.finite_hooks.NotFinite",
     "diagnosis.NOT_AGAIN": "run.divergence.NOT_REPEATED",

@@ -44,6 +44,10 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
     prepared: use the channels-last format and the quick dropout, as ganlab does.
     """
     device, own = training.game.device, two_network_game(experiment)
+    data = training.images
+    if not data.is_image or data.dtype != "uint8" or data.conditions:
+        what = f"several conditions: {', '.join(data.conditions)}" if data.conditions else data.in_words
+        raise UserError(f"dataset: ganlab bench has hand-written loops of uint8 images with one condition; got {what}")
     seed_everything(experiment.seed)
     g = own.generator.build(training.images).to(device).train()
     d = own.discriminator.build(training.images).to(device).train()

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from ganlab.protocols.image_spec import ImageSpec
 from ganlab.protocols.loss import Loss
-from ganlab.protocols.network import ImageSpec, NetworkConfig
+from ganlab.protocols.network import NetworkConfig
 from ganlab.protocols.turn import Turn
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Sampler:
     """A game's protocol, what is sampled and scored: images of a few of its networks.
 
     networks: their names. The running average (`train.ema`) is of these.
-    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None.
+    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None; other
+        data in their own shape, and float32 data with their own values.
     latents: returns latents (count, …) on the CPU. It is called as `latents(networks, count, generator, truncation)`
         with a random generator and the truncation that the user asked for, or None. The networks are in eval mode, and
         no gradient is recorded.
@@ -97,7 +99,7 @@ class Sampler:
     """
 
     networks: tuple[str, ...]
-    images: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor]
+    images: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor]
     latents: Callable[[Mapping[str, nn.Module], int, torch.Generator, float | None], Tensor]
     source: str = ""
 
@@ -117,7 +119,7 @@ class Rules:
     networks: Mapping[str, Network | NetworkConfig]
     moves: Sequence[Move]
     sampler: Sampler
-    judge: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor] | None = None
+    judge: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor] | None = None
     loss: Loss | None = None
     state: Mapping[str, Any] = field(factory=dict)
     levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None

@@ -17,8 +17,9 @@ from ganlab.evaluation.evaluator import Evaluator, MetricRunner
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
+from ganlab.evaluation.taken_data import refused_data
 from ganlab.plugin.component import MissingComponent
-from ganlab.protocols import Metric
+from ganlab.protocols import ImageSpec, Metric
 from ganlab.run.load_run import Run, load_run_for, missing_components
 from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder, variant_of
@@ -57,6 +58,10 @@ def rescore(
     check_truncation(truncation)
     run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files, names)
     metrics = _chosen_metrics(run, names)
+    data = ImageSpec.recorded(run.info["images"])
+    scored = str(run.info.get("dataset", {}).get("name", ""))
+    if lines := refused_data(run.plugins.registry, [metric for _, _, metric in metrics], scored, data):
+        raise UserError(*(f"{path}: {line}" for line in lines))
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
         raise UserError(f"--per-class: the networks of this run know no classes: {path}")
