@@ -24,8 +24,10 @@ from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
 from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.network_sampler import translator_of as translator_of
+from .evaluation.output_scores import output_scores as output_scores
 from .evaluation.score_protocol import about_features as about_features
 from .evaluation.score_protocol import about_generated as about_generated
+from .evaluation.score_protocol import about_output as about_output
 from .evaluation.score_protocol import about_reference as about_reference
 from .nn.class_head import ClassHead as ClassHead
 from .nn.class_head import HeadName as HeadName
