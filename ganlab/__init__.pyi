@@ -7,6 +7,7 @@ from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
 from .data.download import downloading as downloading
+from .data.load_dataset import load_dataset as load_dataset
 from .data.memmap import MappedImages as MappedImages
 from .data.pixels import to_float as to_float
 from .data.pixels import to_uint8 as to_uint8
