@@ -46,6 +46,7 @@ from .nn.layers import classes_of as classes_of
 from .nn.layers import norm_layer as norm_layer
 from .nn.layers import spectrally_normed as spectrally_normed
 from .nn.pretrained import full_precision as full_precision
+from .nn.pretrained import load_weights as load_weights
 from .nn.pretrained import read_weights as read_weights
 from .plugin.fields import component as component
 from .plugin.fields import components as components

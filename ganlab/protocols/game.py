@@ -52,6 +52,8 @@ class Network:
     images: the shape that the configuration builds it for; None for that of `[dataset]`.
     table: the component field of the game whose `optimizer` table it has; by default the field of the network's name.
     frozen: it is never trained, and stays in eval mode.
+    initialise: called once, where a run begins, after a configuration's own: changes weights and buffers in place, as a
+        warm start does (`ganlab.load_weights`).
     """
 
     config: NetworkConfig | Callable[..., nn.Module]
@@ -59,6 +61,7 @@ class Network:
     table: str = ""
     frozen: bool = False
     given: tuple[str, ...] = ()
+    initialise: Callable[[nn.Module], None] | None = None
 
 
 @frozen

@@ -250,9 +250,9 @@ def tiny_networks() -> dict[str, Any]:
     return {name: TINY[name]() for name in network_tables(TinyGame)}
 
 
-def tiny_registry() -> Registry:
-    """Returns a registry with the suite's own tiny components."""
-    registry = Registry()
+def tiny_registry(others: Registry | None = None) -> Registry:
+    """Returns a registry with the suite's own tiny components, "tiny_KIND", and others."""
+    registry = Registry() if others is None else others.copy()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
     return registry
