@@ -246,7 +246,7 @@ def test_a_run_goes_through(
     else:
         assert (code, "holds rows of a table" in err) == (2, True)
     assert ganlab("eval", "whole")[0] == 0
-    assert ganlab("report", "whole", "--out", "page.html")[0] == 0
+    assert ganlab("report", "whole", "--html", "page.html")[0] == 0
     records = read_records(Path("whole/metrics.jsonl"))
     assert records[-1]["value"] == records[-2]["value"] > records[-1]["floor"]["value"]
     assert records[-1]["protocol"]["images"] == (dtype if dtype == "float32" else f"{dtype}, rounded")
