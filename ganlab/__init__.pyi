@@ -7,6 +7,7 @@ from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
 from .data.download import downloading as downloading
+from .data.load_dataset import load_dataset as load_dataset
 from .data.memmap import MappedImages as MappedImages
 from .data.pixels import to_float as to_float
 from .data.pixels import to_uint8 as to_uint8
@@ -24,14 +25,16 @@ from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
 from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.network_sampler import translator_of as translator_of
+from .evaluation.output_scores import output_scores as output_scores
 from .evaluation.score_protocol import about_features as about_features
 from .evaluation.score_protocol import about_generated as about_generated
+from .evaluation.score_protocol import about_output as about_output
 from .evaluation.score_protocol import about_reference as about_reference
 from .nn.class_head import ClassHead as ClassHead
 from .nn.class_head import HeadName as HeadName
-from .nn.discriminator_output import Judged as Judged
 from .nn.image_pool import ImagePool as ImagePool
 from .nn.initialise import initialise_network as initialise_network
+from .nn.judged_output import Judged as Judged
 from .nn.layers import ConditionalBatchNorm2d as ConditionalBatchNorm2d
 from .nn.layers import ConditionalNormName as ConditionalNormName
 from .nn.layers import Layers as Layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import io
 import math
 import re
@@ -122,7 +123,7 @@ def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
 
     def experiment(name: str) -> dict[str, Any]:
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
-        own = dict(TABLES[name])
+        own = copy.deepcopy(TABLES[name])
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
         options = own.pop("game", {})
         game = options if isinstance(options, str) else {"name": name, **options}
