@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import io
 import math
 import re
@@ -21,6 +22,7 @@ from torchvision.transforms.functional import normalize
 import paired_images
 from children import Child
 from ganlab.config.load import load_experiment
+from ganlab.data.pixels import to_uint8
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.run.load_run import load_run
 from ganlab.run.records import read_records
@@ -122,7 +124,7 @@ def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
 
     def experiment(name: str) -> dict[str, Any]:
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
-        own = dict(TABLES[name])
+        own = copy.deepcopy(TABLES[name])
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
         options = own.pop("game", {})
         game = options if isinstance(options, str) else {"name": name, **options}
@@ -231,6 +233,38 @@ def test_several_discriminators_in_the_default_game(table: dict[str, Any], write
     assert ganlab("run", write(table), "--out", "one", "--device", "cpu")[0] == 0
     one, *_ = read_records(Path("one/log.jsonl"))
     assert one["loss_discriminator"] == pytest.approx(2 * math.log(2), abs=0.5)
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_the_classifier_is_scored_on_the_targets_test_split(
+    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab
+) -> None:
+    """PixelDA's figure: the share of test images of [dataset] whose class it finds, and has not seen."""
+    table = experiment("pixelda") | {"metric": [{"name": "target_accuracy"}]}
+    table["train"] |= {"steps": 20}
+    assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
+    score = read_records(Path("run/metrics.jsonl"))[-1]["value"]
+    test = load_run("run").experiment.dataset.build(places(), "test")
+    logits = load_run("run").networks["classifier"](test.images / 127.5 - 1)
+    assert score == pytest.approx((logits.argmax(1) == test.condition).double().mean().item())
+    assert score > 0.2  # source and target are the same digits
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_enlarged_images_are_scored_on_the_test_split(
+    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab
+) -> None:
+    """SRGAN's figure, PSNR in closed form, of what the generator makes of the test split's conditions."""
+    table = experiment("srgan") | {"metric": [{"name": "psnr"}]}
+    assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
+    score = read_records(Path("run/metrics.jsonl"))[-1]["value"]
+    run = load_run("run")
+    test = run.experiment.dataset.build(places(), "test")
+    made = to_uint8(run.networks["generator"](test.condition / 127.5 - 1))
+    errors = (test.images.double() - made.double()).square().flatten(1).mean(1)
+    assert score == pytest.approx((10 * (255**2 / errors).log10()).mean().item())
 
 
 def built(table: dict[str, Any], write: Write) -> Training:

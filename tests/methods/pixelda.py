@@ -86,6 +86,7 @@ class PixelDA:
                 latents=lambda networks, count, random, cut: ganlab.latents(count, self.latent_dim, random, cut),
                 source="source",
             ),
+            outputs={"class_logits": lambda networks, images, _: networks["classifier"](images)},
         )
 
     def source_of(self, turn: ganlab.Turn) -> tuple[Tensor, Tensor]:
