@@ -78,7 +78,7 @@ def rescore(
             run.plugins.registry,
             run.experiment.game,
             run.rules,
-            ImageSpec.recorded(run.info["images"]),
+            data,
             run.networks.to(own_device),
             truncation,
             sampling_changes(run, of_all_networks=True),

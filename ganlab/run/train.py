@@ -248,7 +248,7 @@ def build_run(
             training = build(experiment, plugins.registry, where, device, progress, new)
         training = attrs.evolve(training, weights_files=read)
         try_first_updates(training, experiment, plugins.registry)
-        check_taken(plugins.registry, experiment.metric, training.dataset, training.images)
+        check_taken(plugins.registry, experiment.metric, training.dataset, training.images, experiment.augmentation)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         outputs = game_outputs(plugins.registry, experiment.game, training.game.rules, training.images)
         for index, metric in enumerate(experiment.metric):
