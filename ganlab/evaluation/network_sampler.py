@@ -10,17 +10,21 @@ from torch import Tensor, nn
 from ganlab.evaluation.latents import latents
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import Sampler, latent_dim_of
+from ganlab.protocols.condition import Condition
 
 
 class NetworkSampler(nn.Module):
-    """A game's sampler with its networks, such as the running averages: called with latents and conditions."""
+    """A game's sampler with its networks, such as the running averages: called with latents and conditions.
 
-    def __init__(self, sampler: Sampler, networks: Mapping[str, nn.Module]) -> None:
+    `dtype` is the type of the data set, which samples are stored in.
+    """
+
+    def __init__(self, sampler: Sampler, networks: Mapping[str, nn.Module], dtype: str = "uint8") -> None:
         super().__init__()
-        self.sampler = sampler
+        self.sampler, self.dtype = sampler, dtype
         self.networks = nn.ModuleDict({name: networks[name] for name in sampler.networks})
 
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
         return self.sampler.images(self.networks, z, condition)  # type: ignore[arg-type]
 
     def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
@@ -44,7 +48,7 @@ def sampler_of(name: str) -> Sampler:
     ) -> Tensor:
         return draw_latents(networks[name], count, generator, truncation)
 
-    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Condition) -> Tensor:
         made: Tensor = networks[name](z, condition)
         return made
 
@@ -63,7 +67,7 @@ def translator_of(name: str, source: str = "") -> Sampler:
     ) -> Tensor:
         return torch.zeros(count, 0)
 
-    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Condition) -> Tensor:
         made: Tensor = networks[name](condition)
         return made
 

@@ -23,7 +23,7 @@ from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import DataSpec, ImageSpec, Rules
+from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, map_condition, named_conditions
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
@@ -76,6 +76,13 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def to(self, device: torch.device) -> CheckpointNetworks:
+        """Moves the networks of a run that `load_run` read, and those that it reads from now on."""
+        self._device = device
+        for network in self.loaded.values():
+            network.to(device)
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
         """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
         same = copy.copy(self)
@@ -89,7 +96,8 @@ class Run:
 
     `networks` are all networks of the game by name, in eval mode; each is also an attribute of its name, such as
     `run.generator`. `weights` says which weights the sampled ones have: "ema" where the run has an EMA, else "plain".
-    `sampler` makes images of latents and conditions.
+    `sampler` makes images of latents and conditions. `condition_data` is the data set that conditions are drawn from,
+    None where run.json has what is needed of it.
     """
 
     path: Path
@@ -106,6 +114,7 @@ class Run:
     conditions: ConditionSampler
     overrides: tuple[str, ...] = ()
     plugin_files: tuple[Path, ...] = ()
+    condition_data: Dataset | None = None
 
     def __getattr__(self, name: str) -> nn.Module:
         if name != "networks" and name in self.networks:
@@ -127,6 +136,8 @@ class Run:
     ) -> Tensor:
         """Samples a run that `load_run` read: uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
 
+        Of other data the samples have the data's own type and shape.
+
         `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
         the normal distribution of latents is cut off: the smaller, the more alike the images. Raises UserError where
         the run has no such class, for a truncation that is not above 0, a count that is not above 0 or too large for
@@ -136,19 +147,20 @@ class Run:
 
     def sample_with_condition(
         self, count: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, or None."""
+    ) -> tuple[Tensor, Any]:
+        """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, … or None."""
         count, seed = check_sampling(count, seed, truncation)
         conditions = self.conditions if label is None else self.conditions.of_class(label)
-        images = drawn = None
+        images: Tensor | None = None
+        drawn: Any = None
         done = 0
         for part, condition in sample(self.sampler, count, seed, self.device, conditions, truncation=truncation):
             if images is None:  # made once, since parts that are put together at the end take the memory twice
                 images = _empty_images(count, part)
-                drawn = None if condition is None else condition.new_empty(count, *condition.shape[1:])
+                drawn = map_condition(lambda of: of.new_empty(count, *of.shape[1:]), condition)
             images[done : done + len(part)] = part
-            if drawn is not None and condition is not None:
-                drawn[done : done + len(part)] = condition
+            for room, given in zip(named_conditions(drawn).values(), named_conditions(condition).values(), strict=True):
+                room[done : done + len(part)] = given
             done += len(part)
         assert images is not None
         return images, drawn
@@ -159,7 +171,9 @@ class Run:
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """Copies a run that `load_run` read: its networks and records; experiment and plugins are fixed, and shared."""
         own = {name: copy.deepcopy(getattr(self, name), memo) for name in ("info", "log", "metrics", "networks")}
-        return attrs.evolve(self, **own, sampler=NetworkSampler(self.sampler.sampler, own["networks"]))
+        return attrs.evolve(
+            self, **own, sampler=NetworkSampler(self.sampler.sampler, own["networks"], self.sampler.dtype)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles a run that `load_run` read: where its folder is, by which it is loaded again, and its weights.
@@ -233,7 +247,7 @@ def load_run_for(
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
-    needed = {*kinds, "dataset"} if info.get("condition") == "images" else set(kinds)
+    needed = {*kinds, "dataset"} if isinstance(info.get("condition"), str) else set(kinds)
     optional = KINDS.keys() - needed
     locate = kept_plugin_finder(path, info, instead_of_changed=True)
 
@@ -253,9 +267,11 @@ def load_run_for(
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
-    networks = CheckpointNetworks(rules, ImageSpec(**info["images"]), saved[step], pick_device(device))
+    data = ImageSpec.recorded(info["images"])
+    networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks:
         _callable_with_latents(networks[name], info)
+    conditions, condition_data = _conditions(experiment, info, rules.sampler.source)
     return Run(
         path=path,
         step=step,
@@ -264,20 +280,21 @@ def load_run_for(
         log=read_records(path / "log.jsonl"),
         metrics=read_records(path / "metrics.jsonl"),
         networks=networks,
-        sampler=NetworkSampler(rules.sampler, networks),
+        sampler=NetworkSampler(rules.sampler, networks, data.dtype),
         rules=rules,
         weights=networks.weights,
         plugins=plugins,
-        conditions=_conditions(experiment, info, rules.sampler.source),
+        conditions=conditions,
         overrides=overrides,
         plugin_files=plugin_files,
+        condition_data=condition_data,
     )
 
 
 def _data_spec(info: Mapping[str, Any]) -> DataSpec:
     """Of a run that `load_run` read: the shapes of the images that its game was built for."""
-    streams = {name: ImageSpec(**images) for name, images in info.get("streams", {}).items()}
-    return DataSpec(ImageSpec(**info["images"]), streams)
+    streams = {name: ImageSpec.recorded(images) for name, images in info.get("streams", {}).items()}
+    return DataSpec(ImageSpec.recorded(info["images"]), streams)
 
 
 def _callable_with_latents(network: nn.Module, info: dict[str, Any]) -> nn.Module:
@@ -317,16 +334,21 @@ def missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str
     return missing
 
 
-def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> ConditionSampler:
+def _conditions(
+    experiment: Experiment, info: Mapping[str, Any], source: str
+) -> tuple[ConditionSampler, Dataset | None]:
     """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images.
 
-    Runs of earlier releases have no names of classes in run.json.
+    Images come with the data set that has them. Runs of earlier releases have no names of classes in run.json.
     """
     if source:
         of = experiment.dataset if source == "dataset" else getattr(experiment.game, source)
-        return ConditionSampler(load_dataset(of, places(), "train").images)
+        data = load_dataset(of, places(), "train")
+        return ConditionSampler(data.images), data
     known = info.get("condition")
-    if known == "images":
-        return ConditionSampler.of(load_dataset(experiment.dataset, places(), "train"))
+    if isinstance(known, str):
+        data = load_dataset(experiment.dataset, places(), "train")
+        return ConditionSampler.of(data), data
     names = info.get("classes")
-    return ConditionSampler.counted(known or (), tuple(map(str, names)) if isinstance(names, list) else ())
+    names = tuple(map(str, names)) if isinstance(names, list) else ()
+    return ConditionSampler.counted(known or (), names), None

@@ -15,11 +15,13 @@ from rich.console import Console
 from ganlab.config.differing_options import compared_options_sha256
 from ganlab.config.toml import read_toml
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
+from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
+from ganlab.evaluation.taken_data import refused_data
 from ganlab.plugin.component import MissingComponent
-from ganlab.protocols import Metric
+from ganlab.protocols import ImageSpec, Metric
 from ganlab.run.load_run import Run, load_run_for, missing_components
 from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder, variant_of
@@ -63,9 +65,18 @@ def rescore(
 
 
 def _rescore(
-    run: Run, metrics: Any, device: torch.device, truncation: float | None, per_class: bool, out: Path | None
+    run: Run,
+    metrics: list[tuple[str, str, Metric]],
+    device: torch.device,
+    truncation: float | None,
+    per_class: bool,
+    out: Path | None,
 ) -> list[dict[str, Any]]:
     """Rescores a run that is loaded onto this process's device."""
+    data = ImageSpec.recorded(run.info["images"])
+    scored = str(run.info.get("dataset", {}).get("name", ""))
+    if lines := refused_data(run.plugins.registry, [metric for _, _, metric in metrics], scored, data):
+        raise UserError(*(f"{run.path}: {line}" for line in lines))
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
         raise UserError(f"--per-class: the networks of this run know no classes: {run.path}")
@@ -76,11 +87,22 @@ def _rescore(
         evaluator = Evaluator(run.experiment.dataset, None, places(), device, run.experiment.floor)
         network = run.sampler
         about = sampling_changes(run)
-        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about)
+        outputs = game_outputs(
+            run.plugins.registry,
+            run.experiment.game,
+            run.rules,
+            ImageSpec(**run.info["images"]),
+            run.networks,
+            truncation,
+            sampling_changes(run, of_all_networks=True),
+        )
+        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about, outputs)
 
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = class_evaluator(label, whole).for_network(network, run.weights, conditions, truncation, about)
+            scoring = class_evaluator(label, whole).for_network(
+                network, run.weights, conditions, truncation, about, outputs
+            )
             names = run.conditions.names
             named = {"class_name": names[label]} if names else {}
             return attrs.evolve(scoring, about={**scoring.about, "class": label, **named})

@@ -1,13 +1,14 @@
 """Trainings of a component under check in a tiny experiment, built and run by the core's own build and loop.
 
 Decisions:
-- The device is the CPU, where a step is watched for what a CUDA graph could not hold.
+- The device is the CPU, where a step is watched for what a CUDA graph could not hold, but in the check of a device.
 - One uninterrupted training is shared by all the checks that look at its end: it is deterministic where they pass.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
 from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
-from ganlab.testing.tiny_components import TINY, TinyDiscriminator, TinyGenerator, TinyImages
+from ganlab.testing.tiny_components import TINY, TinyImages, tiny_networks
 from ganlab.testing.tiny_game import TinyGame
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
@@ -47,8 +48,9 @@ class CompletedTraining:
 class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
-    A check may set `shape`, (C, H, W) of the images, before the first training, and the networks, for a component that
-    needs others. `conditions` has the form of the condition for images of each shape, class labels where it has none.
+    A check may set `shape`, (C, H, W) of the images, before the first training, and the configurations of the tiny
+    game's networks, for a component that needs others. `conditions` has the form of the condition for images of each
+    shape, class labels where it has none.
     `own` are the networks' configurations, by kind, of the file that the component is from.
     """
 
@@ -56,16 +58,18 @@ class TinyTraining:
     registry: Registry
     own: Mapping[str, Sequence[Any]] = field(factory=dict)
     shape: Shape = (3, 8, 8)
-    generator: Any = field(factory=TinyGenerator)
-    discriminator: Any = field(factory=TinyDiscriminator)
+    networks: dict[str, Any] = field(factory=tiny_networks)
     conditions: dict[Shape, ConditionShape] = field(factory=dict)
+    device: torch.device = CPU
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
-        own: dict[str, Any] = {"generator": self.generator, "discriminator": self.discriminator, "loss": TINY["loss"]()}
-        dataset = TinyImages(*self.shape, condition=self.conditions.get(self.shape, ()))
+        own: dict[str, Any] = {**self.networks, "loss": TINY["loss"]()}
+        # Images of as many values where the data set under check has signals or rows of a table.
+        shape = self.shape if len(self.shape) == 3 else (1, 1, math.prod(self.shape))
+        dataset = TinyImages(*shape, condition=self.conditions.get(self.shape, ()))
         parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()
         if fresh is not None and kind in own:
@@ -78,7 +82,7 @@ class TinyTraining:
 
     def build_experiment(self, experiment: Experiment) -> Training:
         """Builds a tiny training of an experiment, by the core's own build."""
-        return build(experiment, self.registry, places(), CPU)
+        return build(experiment, self.registry, places(), self.device)
 
     def build(self, without: bool = False) -> Training:
         """Builds a new tiny training of an unused component under check."""

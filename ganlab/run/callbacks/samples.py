@@ -9,7 +9,7 @@ from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
 from ganlab.run.opened_run import OpenedRun
 from ganlab.utils.errors import one_line
-from ganlab.viz.image_grid import save_grid
+from ganlab.viz.data_picture import save_picture
 
 
 @define
@@ -34,7 +34,7 @@ class SamplesCallback(Callback):
         count, seed, device = run.experiment.train.sample_count, run.experiment.seed, training.game.device
         images, columns = sample_grid(training.evaluated_networks, count, seed, device, training.conditions)
         with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
-            save_grid(images, path, columns)
+            save_picture(images, path, columns, training.images.range)
         if guard.error is not None:
             run.view.line(f"{path}: {type(guard.error).__name__}: {one_line(guard.error)}; going on without it")
             return

@@ -28,7 +28,7 @@ NAME = "pretend"
 
 
 class DeviceMismatch(RuntimeError):
-    """Raised by the pretend device where tensors, indices or generators of two devices meet, with the line."""
+    """Raised by the pretend device where two devices meet, or a train step copies to the CPU; with the line."""
 
 
 class PretendTensor(Tensor):
@@ -250,7 +250,7 @@ class _Call:
             if self.target.type == NAME:
                 self.index = self.target.index or current_index()
             elif source is not None and kind.copies:
-                add_event(TO_CPU, kind.name)
+                _copied_to_cpu(kind.name)
                 self.index = None
         elif kind.copies and source is not None:
             if isinstance(args[0], PretendTensor):
@@ -258,7 +258,7 @@ class _Call:
                     add_event(FROM_CPU, kind.name)
                 self.index = args[0].device_index
             elif self.on_cpu:
-                add_event(TO_CPU, kind.name)
+                _copied_to_cpu(kind.name)
         elif source is not None:
             for tensor in self.on_cpu:
                 if tensor.ndim or not kind.takes_scalars:
@@ -292,6 +292,13 @@ class _Call:
         if type(result) in (list, tuple):
             return type(result)([self.wrap(one) for one in result])
         return result
+
+
+def _copied_to_cpu(name: str) -> None:
+    """Notes a copy to the CPU, and refuses it in a train step, which would wait for the device."""
+    event = add_event(TO_CPU, name)
+    if event.in_step:
+        raise DeviceMismatch(f"{event.place}: {name} of a tensor on {NAME} to cpu inside the train step")
 
 
 _current = [0]
