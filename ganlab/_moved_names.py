@@ -109,7 +109,7 @@ RENAMED: dict[str, str] = {
     "capture.CapturedTurns": "training.cuda_graphs.CapturedTrainStep",
     "capture.Rehearsal": "training.cuda_graphs.EagerRecorder",
     "capture.rehearse": "training.cuda_graphs.dry_run_capture",
-    "checkpoint.not_finite": "training.state_tree.find_non_finite",
+    "checkpoint.not_finite": "utils.state_tree.find_non_finite",
     "compare.Entry": "report.collect_runs.ComparedRun",
     "compare.Row": "report.compare.ComparisonRow",
     "compare.Table": "report.compare.ComparisonTable",

@@ -21,8 +21,8 @@ from ganlab.testing.pretend.events import FROM_CPU
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import training_state
-from ganlab.training.state_tree import tensors_with_paths
 from ganlab.utils.paths import places
+from ganlab.utils.state_tree import tensors_with_paths
 
 Work = Callable[..., Any]
 
