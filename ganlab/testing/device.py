@@ -31,15 +31,15 @@ NOT_ON_DEVICES = ("dataset", "tracker", "launcher")
 
 
 def check_on_device(inspection: Inspection, tiny: TinyTraining, device: torch.device) -> None:
-    """Runs the conformance check of a component on a device, unless it is the CPU or an earlier check failed."""
+    """Runs the conformance check of a component on a device, unless it does not even work on the CPU."""
     if device.type == "cpu" or inspection.kind in NOT_ON_DEVICES:
         return
-    faults = [found for found in inspection.checks if found.result == "fault"]
+    works = [found for found in inspection.checks if found.what.startswith(("trains", "scores", "builds"))]
     if inspection.kind in ("metric", "features"):
         what, work = "gives a result", partial(_check_evaluation, inspection, device)
     else:
         what, work = "trains, and a step reads no value back and copies nothing", partial(_check_steps, tiny, device)
-    inspection.run_check(f"device: on {device} it {what}", partial(_with_place, work), *faults)
+    inspection.run_check(f"device: on {device} it {what}", partial(_with_place, work), *works)
 
 
 def _with_place(work: Callable[[], None]) -> None:
