@@ -49,6 +49,7 @@ from ganlab.training.step_components import penalties_by_player, penalty_tables,
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
+from ganlab.utils.device import can_capture, counts_updates
 from ganlab.utils.errors import ComponentError, UserError
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
@@ -134,7 +135,7 @@ def build(
     _seed_training(experiment.seed, game)
 
     # Collectives between processes are not captured.
-    captured = train.capture and device.type == "cuda" and distributed.world_size() == 1
+    captured = train.capture and can_capture(device) and distributed.world_size() == 1
     return Training(
         game=game,
         game_config=components.game,
@@ -313,7 +314,7 @@ def _build_optimizer(
     config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     optimizer = config.build(parameters)
-    if device.type == "cuda":
+    if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer
 
