@@ -279,15 +279,30 @@ class Began:
     def state_dict(self): return {"k": self.k, "calls": self.calls}
     def load_state_dict(self, state): self.k.copy_(state["k"]); self.calls.copy_(state["calls"])
 
+@frozen
+class Average:
+    player: str = "discriminator"
+    every: int = 1
+    a: torch.Tensor = field(factory=lambda: torch.zeros(()), init=False, eq=False)
+    calls: torch.Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64), init=False, eq=False)
+    def penalty(self, step):
+        self.calls.add_(1)
+        self.a.lerp_(step.real.square().mean(), 0.25)
+        return (self.a - step.fake_logits).square().mean()
+    def state_dict(self): return {"a": self.a, "calls": self.calls}
+    def load_state_dict(self, state): self.a.copy_(state["a"]); self.calls.copy_(state["calls"])
+
 @ganlab.hookimpl
 def register_losses(register): register("began", Began)
+@ganlab.hookimpl
+def register_penalties(register): register("average", Average)
 """
 
 
-def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
-    """Of one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
+def test_a_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
+    """That of a loss and that of a penalty, by one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
     (tmp_path / "began.py").write_text(BEGAN)
-    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}}
+    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}, "penalty": ["average"]}
     states = []
     for accumulate in (1, 2, 4):
         plugins = load_plugins([tmp_path / "began.py"])
@@ -296,11 +311,12 @@ def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, 
             convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
         )
         training.game.make_update(training.game.rules.moves[0], training.loader.batch(0), 0)
-        states.append(training.stateful["loss"].state_dict())
-    assert [int(state["calls"]) for state in states] == [1, 1, 1]
-    for state in states[1:]:
-        torch.testing.assert_close(state["k"], states[0]["k"])
-    assert states[0]["k"] > 0
+        states.append([training.stateful[name].state_dict() for name in ("loss", "penalty.0")])
+    for loss, penalty in states:
+        assert int(loss["calls"]) == int(penalty["calls"]) == 1
+        torch.testing.assert_close(loss["k"], states[0][0]["k"])
+        torch.testing.assert_close(penalty["a"], states[0][1]["a"])
+        assert min(loss["k"], penalty["a"]) > 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
