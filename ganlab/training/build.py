@@ -316,13 +316,8 @@ def _build_players(
 def _build_optimizer(
     config: OptimizerConfig, device: torch.device, player: str, network: nn.Module
 ) -> torch.optim.Optimizer:
-<<<<<<< HEAD
-    optimizer = config.build(parameters)
-    if counts_updates(device):
-=======
     optimizer = build_optimizer(config, parameters_of(player, network))
-    if device.type == "cuda":
->>>>>>> core
+    if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer
 

@@ -17,11 +17,8 @@ from torch import Tensor, nn
 from ganlab.config.schedule_targets import ScheduleTarget, with_option
 from ganlab.protocols import OptimizerConfig, build_optimizer, parameters_of
 from ganlab.training import cuda_graphs
-<<<<<<< HEAD
-from ganlab.utils.device import counts_updates
-=======
 from ganlab.training.update import Player
->>>>>>> core
+from ganlab.utils.device import counts_updates
 
 
 @frozen
@@ -120,13 +117,8 @@ def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
     after = []
     for lr in (learning_rate_tensor(device).fill_(0.5), 0.5):
         weight = nn.Parameter(torch.ones(2, device=device))
-<<<<<<< HEAD
-        optimizer = config.build([weight])
-        if counts_updates(device):
-=======
         optimizer = build_optimizer(config, [("weight", weight)])
-        if device.type == "cuda":
->>>>>>> core
+        if counts_updates(device):
             cuda_graphs.make_capturable(optimizer)
         for group in optimizer.param_groups:
             group["lr"] = lr
