@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ganlab.config.game_tables import component_fields
+from ganlab.config.game_tables import component_fields, network_tables
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
 from ganlab.plugin.failures import CatchPluginErrors
@@ -63,7 +63,7 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
         except ComponentError as error:
             refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
             continue
-        if problems := list(rules_problems(rules, data.streams)):
+        if problems := list(rules_problems(rules, data.streams, network_tables(inspection.cls))):
             raise Fault("; ".join(problems), inspection.line_of("build"))
     words: dict[ConditionShape, str] = {(): "", None: "without conditions"}
     condition = words.get(tiny.conditions[tiny.shape], "with images as conditions")

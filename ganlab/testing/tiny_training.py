@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from attrs import define, field, frozen
 
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
+from ganlab.run.first_updates import FirstUpdates
 from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.tiny_components import TINY, TinyImages, tiny_networks
@@ -82,7 +84,10 @@ class TinyTraining:
 
     def build_experiment(self, experiment: Experiment) -> Training:
         """Builds a tiny training of an experiment, by the core's own build."""
-        return build(experiment, self.registry, places(), self.device)
+        if self.inspection.kind != "game":
+            return build(experiment, self.registry, places(), self.device)
+        trial = partial(FirstUpdates, experiment=experiment, registry=self.registry)
+        return build(experiment, self.registry, places(), self.device, make_trial=trial)
 
     def build(self, without: bool = False) -> Training:
         """Builds a new tiny training of an unused component under check."""

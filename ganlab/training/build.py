@@ -38,7 +38,7 @@ from ganlab.protocols import (
     build_optimizer,
     parameters_of,
 )
-from ganlab.protocols.rules_check import rules_problems, shared_networks
+from ganlab.protocols.rules_check import built_network_problems, rules_problems
 from ganlab.training import cuda_graphs, probes, schedules
 from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
@@ -52,7 +52,8 @@ from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
 from ganlab.utils.device import can_capture, counts_updates
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import ComponentError, InvalidRules, UserError
+from ganlab.utils.named import Named
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -99,7 +100,7 @@ def build(
     _set_precision(train)
     game = Game(
         rules=rules,
-        networks=networks,
+        networks=Named("network of the game", networks),
         players=players,
         augmentations=components.experiment.augmentation,
         batch_size=train.batch_size,
@@ -231,7 +232,8 @@ def _build_rules(config: GameConfig, data: DataSpec, problems: list[str]) -> Rul
     rules: Any = None
     with collect_component_errors(problems, "game"):
         rules = config.build(data)
-        problems += rules_problems(rules, data.streams)
+        if invalid := list(rules_problems(rules, data.streams, network_tables(config))):
+            raise InvalidRules(*problems, *invalid)
     return rules  # type: ignore[no-any-return]
 
 
@@ -246,7 +248,8 @@ def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, probl
             batch_independent(network)  # raises for a declaration that is not a bool
             frozen = rules.network(name).frozen
             networks[name] = network.requires_grad_(False).eval() if frozen else network.train()
-    problems += shared_networks(networks)
+    if invalid := list(built_network_problems(rules, networks)):
+        raise InvalidRules(*problems, *invalid)
     return networks
 
 
@@ -259,6 +262,10 @@ def build_network(network: Network, images: ImageSpec, networks: Mapping[str, nn
         raise ComponentError(f"is given {', '.join(missing)}, which could not be built")
     else:
         built = config(*(networks[name] for name in network.given))
+        if not isinstance(built, nn.Module):
+            raise InvalidRules(
+                f"game: a network's function returned {type(built).__name__}; expected a torch.nn.Module"
+            )
     if not isinstance(built, nn.Module):
         raise ComponentError(f"build returned {type(built).__name__}; expected a torch.nn.Module")
     return built
