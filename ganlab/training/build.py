@@ -7,7 +7,7 @@ smoothing of a loss without labels) is refused here, all at once, before the run
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ from ganlab.protocols import (
     Places,
     Rules,
     batch_independent,
+    build_optimizer,
+    parameters_of,
 )
 from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedules
@@ -299,8 +301,9 @@ def _build_players(
         config: OptimizerConfig = experiment.optimizers.get(table, experiment.optimizer)
         network = networks[name]
         with collect_component_errors(problems, f"{table or name}.optimizer"):
-            optimizer = _build_optimizer(config, device, network.parameters())
-            if name in bounds and not probes.can_undo_updates(partial(_build_optimizer, config, device), network):
+            make = partial(_build_optimizer, config, device, name)
+            optimizer = make(network)
+            if name in bounds and not probes.can_undo_updates(make, network):
                 used = registry.component_of("optimizer", config).name
                 problems.append(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
@@ -311,9 +314,9 @@ def _build_players(
 
 
 def _build_optimizer(
-    config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
+    config: OptimizerConfig, device: torch.device, player: str, network: nn.Module
 ) -> torch.optim.Optimizer:
-    optimizer = config.build(parameters)
+    optimizer = build_optimizer(config, parameters_of(player, network))
     if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer
