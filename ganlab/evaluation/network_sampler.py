@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,21 @@ from ganlab.protocols import Sampler, latent_dim_of
 
 
 class NetworkSampler(nn.Module):
-    """A game's sampler with its networks, such as the running averages: called with latents and conditions."""
+    """A game's sampler with its networks, such as the running averages: called with latents and conditions.
 
-    def __init__(self, sampler: Sampler, networks: Mapping[str, nn.Module]) -> None:
+    `options` are the values of the sampler's options, by default its own.
+    """
+
+    def __init__(
+        self, sampler: Sampler, networks: Mapping[str, nn.Module], options: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.sampler = sampler
+        self.options = dict(sampler.options if options is None else options)
         self.networks = nn.ModuleDict({name: networks[name] for name in sampler.networks})
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.sampler.images(self.networks, z, condition)  # type: ignore[arg-type]
+        return self.sampler.images(self.networks, z, condition, **self.options)
 
     def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
         """Draws a sampler's latents (count, …) on the CPU, which its networks may have made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,17 +46,20 @@ def rescore(
     per_class: bool = False,
     out: Path | None = None,
     plugin_files: Iterable[Path] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
     With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
     `truncation` is the
     distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
-    classes. `plugin_files` are loaded besides those that the run names. What `overrides` and `plugin_files` change of
-    what is sampled is in the protocol of each score.
+    classes. `plugin_files` are loaded besides those that the run names. `options` are those of the sampler. They, and
+    what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
     """
     check_truncation(truncation)
     run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files, names)
+    if options:
+        run = run.with_sampler(options=options)
     metrics = _chosen_metrics(run, names)
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
@@ -77,6 +80,7 @@ def rescore(
             run.networks.to(own_device),
             truncation,
             sampling_changes(run, of_all_networks=True),
+            run.sampler.options,
         )
         whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about, outputs)
 

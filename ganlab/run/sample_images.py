@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.game_samplers import GameSampler
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
-from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
+from ganlab.evaluation.sampling import BATCH, generate_images, sample_inputs
 from ganlab.run.load_run import Run
 from ganlab.run.sample_files import SampleFolder, file_names_of_classes, tensor_record, write_npz
 from ganlab.run.sampling_changes import sampling_changes
@@ -110,7 +111,7 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
         return
     if out.suffix and not out.is_dir():
         raise UserError(f"--out {out}: expected FILE.png, FILE.npz or a folder without a suffix")
-    channels = run.info["images"]["channels"]
+    channels = run.image_shape[0]
     if channels not in PNG_CHANNELS:
         raise UserError(f"--out {out}: a PNG file cannot hold images of {channels} channels; use FILE.npz")
     if request.by_class and not run.conditions.counts:
@@ -141,6 +142,8 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "truncation": request.truncation,
         "interpolate": request.interpolate,
         "by_class": request.by_class,
+        **({"sampler": run.sampler_name} if run.sampler_name else {}),
+        **({"options": run.sampler.options} if run.sampler.options else {}),
         "classes": list(run.conditions.names),
         "conditions_crc32": tensor_record(run.conditions.known),
         "changes": sampling_changes(run),
@@ -153,22 +156,21 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
     count, classes = request.count, len(run.conditions.counts)
-    channels, height, width = (run.info["images"][key] for key in ("channels", "height", "width"))
+    channels, height, width = shape = run.image_shape
     labels = None if request.interpolate or label is not None else run.conditions.rows(count)
+    drawn = GameSampler(run.sampler, conditions, run.condition_data)
+    parts = 1 if request.interpolate else drawn.parts
     columns = WALK if request.interpolate else None if labels is None else labels.shape[1]
-    most = MOST_POINTS if (channels, height, width) == POINT else Image.MAX_IMAGE_PIXELS or 2**31
-    pixels = (
-        count if (channels, height, width) == POINT else math.prod(grid_size(count, channels, height, width, columns))
-    )
+    most = MOST_POINTS if shape == POINT else Image.MAX_IMAGE_PIXELS or 2**31
+    pixels = count if shape == POINT else math.prod(grid_size(count, channels, height, width * parts, columns))
     if pixels > most:
         raise UserError(
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
-    if labels is not None:
-        device = next(run.sampler.parameters()).device
-        images, _ = sample_grid(run.sampler, count, request.seed, device, conditions, request.truncation)
-    elif request.interpolate:
+    if request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
+    elif labels is not None or parts > 1:
+        images, columns = drawn.grid(count, request.seed, run.device, request.truncation)
     else:
         images = run.sample(count, request.seed, label, request.truncation)
     save_grid(images, out, columns)

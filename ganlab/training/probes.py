@@ -165,12 +165,16 @@ def try_augmentations(components: StepComponents, images: Tensor, device: torch.
             copy.deepcopy(augmentation).augment(images)
 
 
-def check_sampled_images(sampler: NetworkSampler, images: ImageSpec, device: torch.device, condition: Any) -> None:
-    """Probe of a sampler: whether its images have the shape of the data set's; raises UserError where not."""
+def check_sampled_images(
+    sampler: NetworkSampler, name: str, images: ImageSpec, device: torch.device, condition: Any
+) -> None:
+    """Probe of a sampler: UserError unless it makes images; those of the main one have the shape of the data set's."""
     with eval_mode(sampler):
         z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
         made = sampler(z, None if condition is None else condition[:2])
     wanted = (2, images.channels, images.height, images.width)
-    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    if not name and shape != wanted:
         raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")
+    if len(shape) != 4 or shape[0] != 2:
+        raise UserError(f"game: the sampler {name!r} makes {shape} for 2 images; wanted (2, C, H, W)")
