@@ -13,16 +13,13 @@ from attrs import field, frozen
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.plugin.component import Component
 from ganlab.plugin.failures import CatchPluginErrors, PluginFailure
-from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
 from ganlab.testing.check_result import Check
 from ganlab.testing.suite import check
 from ganlab.testing.tiny_components import tiny_options
 from ganlab.utils.errors import UserError, did_you_mean, quote
-
-NETWORKS = ("generator", "discriminator")
-"""The kinds of a plugin file's components that a penalty may need."""
 
 
 @frozen
@@ -101,7 +98,7 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
             problems += [f"{key}.{problem}" for problem in error.problems]
     if problems:
         raise UserError(*problems)
-    networks = {kind: _networks(mine, kind, instances) for kind in NETWORKS}
+    networks = {kind: _networks(mine, kind, instances) for kind in NETWORK_KINDS}
     return [Subject(part.kind, part.name, part.cls, part.location, instances.get(part), networks) for part in mine]
 
 
