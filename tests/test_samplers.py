@@ -1,4 +1,4 @@
-"""Further samplers of a game, pairs in sample grids, and options of samplers: held against the networks called by hand."""
+"""Further samplers of a game, pairs in sample grids, options of samplers: held against the networks called by hand."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import ganlab as public
-from ganlab import UserError, load_run, to_float, to_uint8
+from ganlab import load_run, to_float, to_uint8
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.utils.paths import places
-from ganlab.viz.pairs import columns_of_pairs, side_by_side, stacked
+from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
 
 Write = Callable[..., Path]
@@ -30,6 +29,9 @@ GAME = """
 import ganlab, torch
 from attrs import frozen
 from torch import nn
+
+class OfClass(nn.Conv2d):
+    def forward(self, images, labels): return super().forward(images + labels[:, None, None, None] / 10)
 
 @frozen
 class Both:
@@ -44,23 +46,23 @@ class Both:
         options = {"gain": 1.0, "invert": False, "levels": 100, "tint": "plain"}
         return ganlab.Rules(
             networks={
-                name: ganlab.Network(lambda: nn.Conv2d(1, count, 3, padding=1)) for name, count in
-                (("there", 1), ("back", 3), ("classes", 1))
+                "there": ganlab.Network(lambda: nn.Conv2d(1, 1, 3, padding=1)),
+                "back": ganlab.Network(lambda: nn.Conv2d(1, 3, 3, padding=1)),
+                "classes": ganlab.Network(lambda: OfClass(1, 1, 3, padding=1)),
             },
             moves=[ganlab.Move("all", players=("there", "back", "classes"), terms=self.terms)],
             sampler=ganlab.Sampler(("there",), images, there.latents, "source", options),
             samplers={"to_source": ganlab.translator_of("back", source="dataset"), "of_class": ganlab.Sampler(
-                ("classes",), lambda networks, z, labels: networks["classes"](z + labels[:, None, None, None] / 10),
+                ("classes",), lambda networks, z, labels: networks["classes"](z, labels),
                 lambda networks, count, generator, truncation: torch.randn(count, 1, 8, 8, generator=generator),
             )},
         )
 
     def terms(self, turn):
         given = turn.batch.streams["source"].images
-        return sum(
-            (turn.forward(name, given) - turn.real).square().mean() + 0 * turn.condition.sum()
-            for name in ("there", "back", "classes")
-        )
+        made = [turn.forward(name, given) for name in ("there", "back")]
+        made.append(turn.forward("classes", given, turn.condition))
+        return sum((images - turn.real).square().mean() for images in made)
 
 @ganlab.hookimpl
 def register_games(register): register("both", Both)
@@ -88,7 +90,7 @@ def grid_cells(path: Path, width: int, height: int, padding: int = 2) -> Tensor:
     """The cells of a picture of a grid, uint8 (rows, columns, C, height, width), and that gaps are white."""
     with Image.open(path) as picture:
         pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-    rows, columns = ((size - padding) // (cell + padding) for size, cell in zip(pixels.shape[1:], (height, width), strict=True))
+    rows, columns = (pixels.shape[1] - padding) // (height + padding), (pixels.shape[2] - padding) // (width + padding)
     at = [
         pixels[:, top : top + height, left : left + width]
         for top in range(padding, rows * (height + padding), height + padding)
@@ -98,7 +100,7 @@ def grid_cells(path: Path, width: int, height: int, padding: int = 2) -> Tensor:
 
 
 def test_every_sampler_of_a_run(run: Path, ganlab: Ganlab) -> None:
-    """By `load_run` and the command line; all sampled networks are averaged, and each sampler has its own conditions."""
+    """By `load_run` and the command line; all sampled networks are averaged; each sampler has its conditions."""
     loaded = load_run(run)
     assert {file.name for file in run.glob("checkpoints/*4/ema*")} == {
         f"ema.{name}.safetensors" for name in ("there", "back", "classes")
@@ -209,36 +211,43 @@ def test_options_are_given_to_the_sampler_and_stand_in_the_protocol(run: Path, g
         assert (record["value"] == own["value"]) == (not options)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--sampler", "to_sorce"), "--sampler 'to_sorce': the game of this run has no such sampler; did you mean 'to_source'?"),
-        (("--sampler", "x"), "--sampler 'x': the game of this run has no such sampler; the further samplers are: to_source, of_class"),
-        (("--option", "gian=2"), "--option gian: the sampler has no such option; did you mean 'gain'?"),
-        (("--option", "size=2"), "--option size: the sampler has no such option; its options are: gain, invert, levels, tint"),
-        (("--option", "gain=true"), "--option gain=True: expected a finite number, such as 1.0"),
-        (("--option", "gain=nan"), "--option gain=nan: expected a finite number, such as 1.0"),
-        (("--option", "levels=1.5"), "--option levels=1.5: expected a whole number, such as 100"),
-        (("--option", "invert=1"), "--option invert=1: expected true or false, such as false"),
-        (("--option", "gain"), "--option gain: expected KEY=VALUE, such as psi=0.5"),
-        (("--option", "a.b=1"), "--option a.b: expected NAME=VALUE, such as psi=0.5"),
-        (("--sampler", "to_source", "--option", "gain=2"), "--option gain: the sampler has no such option; it has none"),
-    ],
-)
-def test_samplers_and_options_that_there_are_not(
-    arguments: tuple[str, ...], said: str, run: Path, ganlab: Ganlab
-) -> None:
-    code, _, err = ganlab("sample", run, "--out", "x.png", *arguments)
-    assert (code, err.strip()) == (2, said)
+NO_SAMPLER = "the game of this run has no such sampler"
+NO_OPTION = "the sampler has no such option"
+REFUSED = {
+    ("--sampler", "to_sorce"): f"--sampler 'to_sorce': {NO_SAMPLER}; did you mean 'to_source'?",
+    ("--sampler", "x"): f"--sampler 'x': {NO_SAMPLER}; the further samplers are: to_source, of_class",
+    ("--option", "gian=2"): f"--option gian: {NO_OPTION}; did you mean 'gain'?",
+    ("--option", "size=2"): f"--option size: {NO_OPTION}; its options are: gain, invert, levels, tint",
+    ("--option", "gain=true"): "--option gain=true: expected a finite number, such as 1.0",
+    ("--option", "gain=nan"): "--option gain=nan: expected a finite number, such as 1.0",
+    ("--option", "levels=1.5"): "--option levels=1.5: expected a whole number, such as 100",
+    ("--option", "invert=1"): "--option invert=1: expected true or false, such as false",
+    ("--option", "gain"): "--option gain: expected KEY=VALUE, such as psi=0.5",
+    ("--option", "a.b=1"): "--option a.b: expected NAME=VALUE, such as psi=0.5",
+    ("--sampler", "to_source", "--option", "gain=2"): f"--option gain: {NO_OPTION}; it has none",
+}
+
+
+def test_samplers_and_options_that_there_are_not(run: Path, ganlab: Ganlab) -> None:
+    for arguments, said in REFUSED.items():
+        code, _, err = ganlab("sample", run, "--out", "x.png", *arguments)
+        assert (code, err.strip()) == (2, said)
     assert not Path("x.png").exists()
+    code, _, err = ganlab("eval", run, "--option", "gain=x", "--out", "x.json")
+    assert (code, err.strip()) == (2, "--option gain='x': expected a finite number, such as 1.0")
+    assert not Path("x.json").exists()
 
 
 def test_pairs_of_images_of_other_shapes() -> None:
-    """A small grey input beside a colour output of three times its size, and two channels side by side."""
-    grey = torch.full((2, 1, 20, 30), 7, dtype=torch.uint8)
+    """A small grey input beside colour three times as high, two channels, and colour beside what is a little lower."""
+    shades = torch.arange(2 * 20 * 30, dtype=torch.uint8).reshape(2, 1, 20, 30)
     colour = torch.full((2, 3, 60, 64), 9, dtype=torch.uint8)
-    pair = side_by_side([grey, colour])
-    assert pair.shape == (2, 3, 120, 60 + 64)  # the grey one twice as large, so that it can be seen
-    odd = torch.stack([torch.full((4, 50), 1), torch.full((4, 50), 2)])[None].to(torch.uint8)
-    shown = side_by_side([odd, torch.full((1, 4, 50, 50), 5, dtype=torch.uint8)])
+    pair = side_by_side([shades, colour])
+    assert pair.shape == (2, 3, 60, 90 + 64)
+    assert torch.equal(pair[:, :, ::3, :90:3], shades.expand(-1, 3, -1, -1))
+    assert torch.equal(pair[..., 90:], colour)
+    points = torch.arange(2, dtype=torch.uint8).reshape(1, 2, 1, 1).expand(-1, -1, 50, 50)
+    shown = side_by_side([points, torch.full((1, 4, 40, 50), 5, dtype=torch.uint8)])
     assert shown.shape == (1, 4, 50, 150)
+    assert shown[0, :, 0, [0, 50, 100]].T.tolist() == [[0, 0, 0, 255], [1, 1, 1, 255], [5, 5, 5, 5]]
+    assert (shown[:, :, 40:, 100:] == 255).all()

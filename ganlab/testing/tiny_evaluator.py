@@ -10,6 +10,7 @@ from ganlab.evaluation.network_sampler import sampler_of
 from ganlab.protocols import ImageSpec, Metric, Output, Places, Rules
 from ganlab.testing.fixed_inputs import CLASSES
 from ganlab.testing.tiny_components import TinyImages
+from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import CPU
 from ganlab.utils.paths import places
 
@@ -32,5 +33,5 @@ def tiny_outputs(metric: Metric, channels: int) -> GameOutputs:
     wanted = {"translation", "reconstruction", str(getattr(metric, "output", "translation"))} - {"class_logits"}
     outputs: dict[str, Output] = {name: lambda networks, images, condition: images * 0.9 for name in sorted(wanted)}
     outputs["class_logits"] = lambda networks, images, condition: images.flatten(1)[:, :CLASSES]
-    rules = Rules(networks={}, moves=[], sampler=sampler_of("generator"), outputs=outputs)
+    rules = Rules(networks={}, moves=[], sampler=sampler_of(GENERATES), outputs=outputs)
     return GameOutputs("tiny", rules, ImageSpec(channels, 8, 8), {})

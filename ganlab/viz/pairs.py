@@ -23,10 +23,11 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     Smaller parts are enlarged by an integer factor where it fits, and padded with white; grey parts are made colour
     where others are. Channels that PNG does not support are shown side by side, in grey.
     """
-    shown = [_enlarged(_as_shown(part)) for part in parts]
+    shown = [_as_shown(part) for part in parts]
     height = max(part.shape[2] for part in shown)
     fitted = [_at_height(part, height) for part in shown]
-    return torch.cat(_of_equal_channels(fitted), 3)
+    factor = enlargement(height, max(part.shape[3] for part in fitted))  # by which a grid enlarges small images
+    return _enlarged(torch.cat(_of_equal_channels(fitted), 3), factor)
 
 
 def columns_of_pairs(count: int, parts: int) -> int:
@@ -51,9 +52,8 @@ def _as_shown(images: Tensor) -> Tensor:
     return images if images.shape[1] in PNG_CHANNELS else images.movedim(1, 2).flatten(2)[:, None]
 
 
-def _enlarged(images: Tensor, factor: int | None = None) -> Tensor:
-    """A part of pairs, each pixel repeated; by default as a grid enlarges small images."""
-    factor = factor or enlargement(*images.shape[2:])
+def _enlarged(images: Tensor, factor: int) -> Tensor:
+    """A part of pairs, each pixel repeated."""
     return images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
 
 
