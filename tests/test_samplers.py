@@ -15,10 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganlab import load_run, to_float, to_uint8
+import quick_plots
+from ganlab import UserError, load_run, to_float, to_uint8
+from ganlab.cli import main
+from ganlab.config.overrides import parse_options
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.utils.paths import places
+from ganlab.viz import plots
 from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
 
@@ -69,21 +73,33 @@ def register_games(register): register("both", Both)
 """
 
 
-@pytest.fixture
-def both(table: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """A game of two directions and of classes, between the digits and themselves, whose main sampler has options."""
-    (tmp_path / "both.py").write_text(GAME)
-    common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
-    metric = {"name": "fid", "samples": 64, "features": "pixels"}
-    common["train"] |= {"ema": 0.5, "sample_count": 5}
-    return common | {"plugins": ["both.py"], "source": {"name": "digits"}, "game": "both", "metric": [metric]}
+EXPERIMENT = """
+name = "tiny"
+plugins = ["both.py"]
+game = "both"
+dataset = "digits"
+source = "digits"
+optimizer = "adam"
+metric = [{ name = "fid", samples = 64, features = "pixels" }]
+train = { steps = 4, batch_size = 16, log_every = 2, sample_count = 5, ema = 0.5 }
+"""
 
 
-@pytest.fixture
-def run(both: dict[str, Any], write: Write, ganlab: Ganlab) -> Path:
-    code, _, err = ganlab("run", write(both), "--out", "r")
-    assert code == 0, err
-    return Path("r")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Path:
+    """A run of a game of two directions and of classes, of the digits, whose main sampler has options.
+
+    Tests only read it.
+    """
+    folder = tmp_path_factory.mktemp("both")
+    (folder / "both.py").write_text(GAME)
+    (folder / "both.toml").write_text(EXPERIMENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANLAB_CACHE", str(shared_folder / "cache"))
+        for name, stand_in in quick_plots.STAND_INS.items():
+            patch.setattr(plots, name, stand_in)
+        assert main.call(["run", str(folder / "both.toml"), "--out", str(folder / "r")]) == 0
+    return folder / "r"
 
 
 def grid_cells(path: Path, width: int, height: int, padding: int = 2) -> Tensor:
@@ -134,6 +150,8 @@ def test_every_sampler_of_a_run(run: Path, ganlab: Ganlab) -> None:
     assert "holds other samples" in err
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_copy_and_a_pickle_keep_the_sampler(run: Path) -> None:
     chosen = load_run(run).with_sampler("", {"gain": 0.5})
     other = load_run(run).with_sampler("to_source")
@@ -214,28 +232,31 @@ def test_options_are_given_to_the_sampler_and_stand_in_the_protocol(run: Path, g
 NO_SAMPLER = "the game of this run has no such sampler"
 NO_OPTION = "the sampler has no such option"
 REFUSED = {
-    ("--sampler", "to_sorce"): f"--sampler 'to_sorce': {NO_SAMPLER}; did you mean 'to_source'?",
-    ("--sampler", "x"): f"--sampler 'x': {NO_SAMPLER}; the further samplers are: to_source, of_class",
-    ("--option", "gian=2"): f"--option gian: {NO_OPTION}; did you mean 'gain'?",
-    ("--option", "size=2"): f"--option size: {NO_OPTION}; its options are: gain, invert, levels, tint",
-    ("--option", "gain=true"): "--option gain=true: expected a finite number, such as 1.0",
-    ("--option", "gain=nan"): "--option gain=nan: expected a finite number, such as 1.0",
-    ("--option", "levels=1.5"): "--option levels=1.5: expected a whole number, such as 100",
-    ("--option", "invert=1"): "--option invert=1: expected true or false, such as false",
-    ("--option", "gain"): "--option gain: expected KEY=VALUE, such as psi=0.5",
-    ("--option", "a.b=1"): "--option a.b: expected NAME=VALUE, such as psi=0.5",
-    ("--sampler", "to_source", "--option", "gain=2"): f"--option gain: {NO_OPTION}; it has none",
+    ("to_sorce",): f"--sampler 'to_sorce': {NO_SAMPLER}; did you mean 'to_source'?",
+    ("x",): f"--sampler 'x': {NO_SAMPLER}; the further samplers are: to_source, of_class",
+    ("", "gian=2"): f"--option gian: {NO_OPTION}; did you mean 'gain'?",
+    ("", "size=2"): f"--option size: {NO_OPTION}; its options are: gain, invert, levels, tint",
+    ("", "gain=true"): "--option gain=true: expected a finite number, such as 1.0",
+    ("", "gain=nan"): "--option gain=nan: expected a finite number, such as 1.0",
+    ("", "levels=1.5"): "--option levels=1.5: expected a whole number, such as 100",
+    ("", "invert=1"): "--option invert=1: expected true or false, such as false",
+    ("", "gain"): "--option gain: expected KEY=VALUE, such as psi=0.5",
+    ("", "a.b=1"): "--option a.b: expected NAME=VALUE, such as psi=0.5",
+    ("to_source", "gain=2"): f"--option gain: {NO_OPTION}; it has none",
 }
 
 
 def test_samplers_and_options_that_there_are_not(run: Path, ganlab: Ganlab) -> None:
-    for arguments, said in REFUSED.items():
-        code, _, err = ganlab("sample", run, "--out", "x.png", *arguments)
-        assert (code, err.strip()) == (2, said)
-    assert not Path("x.png").exists()
+    loaded = load_run(run)
+    for (name, *options), said in REFUSED.items():
+        with pytest.raises(UserError) as refused:
+            loaded.with_sampler(name, parse_options(options))
+        assert refused.value.problems == (said,)
+    code, _, err = ganlab("sample", run, "--out", "x.png", "--sampler", "to_source", "--option", "gain=2")
+    assert (code, err.strip()) == (2, f"--option gain: {NO_OPTION}; it has none")
     code, _, err = ganlab("eval", run, "--option", "gain=x", "--out", "x.json")
     assert (code, err.strip()) == (2, "--option gain='x': expected a finite number, such as 1.0")
-    assert not Path("x.json").exists()
+    assert not any(Path(name).exists() for name in ("x.png", "x.json"))
 
 
 def test_pairs_of_images_of_other_shapes() -> None:
