@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ganlab.training import checkpoint
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from ganlab.training.state_tree import find_non_finite
+from ganlab.utils.state_tree import find_non_finite
 
 
 def state() -> dict[str, Any]:

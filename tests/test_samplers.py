@@ -50,26 +50,38 @@ class Both:
         options = {"gain": 1.0, "invert": False, "levels": 100, "tint": "plain"}
         return ganlab.Rules(
             networks={
-                "there": ganlab.Network(lambda: nn.Conv2d(1, 1, 3, padding=1)),
+                "there": ganlab.Network(lambda: nn.Conv2d(3, 1, 3, padding=1)),
                 "back": ganlab.Network(lambda: nn.Conv2d(1, 3, 3, padding=1)),
                 "classes": ganlab.Network(lambda: OfClass(1, 1, 3, padding=1)),
             },
             moves=[ganlab.Move("all", players=("there", "back", "classes"), terms=self.terms)],
             sampler=ganlab.Sampler(("there",), images, there.latents, "source", options),
-            samplers={"to_source": ganlab.translator_of("back", source="dataset"), "of_class": ganlab.Sampler(
-                ("classes",), lambda networks, z, labels: networks["classes"](z, labels),
-                lambda networks, count, generator, truncation: torch.randn(count, 1, 8, 8, generator=generator),
-            )},
+            samplers={
+                "to_source": ganlab.translator_of("back", source="dataset", makes="source"),
+                "of_class": ganlab.Sampler(
+                    ("classes",), lambda networks, z, labels: networks["classes"](z, labels),
+                    lambda networks, count, generator, truncation: torch.randn(count, 1, 8, 8, generator=generator),
+                ),
+            },
         )
 
     def terms(self, turn):
         given = turn.batch.streams["source"].images
-        made = [turn.forward(name, given) for name in ("there", "back")]
-        made.append(turn.forward("classes", given, turn.condition))
-        return sum((images - turn.real).square().mean() for images in made)
+        made = turn.forward("there", given), turn.forward("classes", turn.real, turn.condition)
+        there = sum((images - turn.real).square().mean() for images in made)
+        return there + (turn.forward("back", turn.real) - given).square().mean()
+
+@frozen
+class Colours:
+    def build(self, places, split):
+        random = torch.Generator().manual_seed(0)
+        return ganlab.ImageDataset(torch.randint(0, 256, (64, 3, 8, 8), generator=random).byte(), "colours", split)
 
 @ganlab.hookimpl
 def register_games(register): register("both", Both)
+
+@ganlab.hookimpl
+def register_datasets(register): register("colours", Colours)
 """
 
 
@@ -78,7 +90,7 @@ name = "tiny"
 plugins = ["both.py"]
 game = "both"
 dataset = "digits"
-source = "digits"
+source = "colours"
 optimizer = "adam"
 metric = [{ name = "fid", samples = 64, features = "pixels" }]
 train = { steps = 4, batch_size = 16, log_every = 2, sample_count = 5, ema = 0.5 }

@@ -25,7 +25,7 @@ from ganlab.bench.baseline_parts import (
     penalty_step,
 )
 from ganlab.config.schema import Experiment
-from ganlab.data.pixels import condition_as_input
+from ganlab.data.pixels import as_input
 from ganlab.protocols import batch_independent, generator_uses_real
 from ganlab.training import cuda_graphs
 from ganlab.training.loop import Training
@@ -59,7 +59,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
         number += 1
         rows = order[place * size : (place + 1) * size]
         real = images[rows].to(device).float().div_(127.5).sub_(1.0)
-        return real, None if conditions is None else condition_as_input(conditions[rows].to(device))
+        return real, as_input(conditions[rows].to(device)) if isinstance(conditions, Tensor) else None
 
     def judged(batch: Tensor, condition: Tensor | None) -> Any:
         for augmentation in augmentations:

@@ -1,7 +1,8 @@
 """The evaluator: computes metrics on generated or given images against a data set, with floors from real images.
 
 Decisions:
-- Images come from the evaluation network in eval mode, rounded to uint8, with latents from their own random stream.
+- Images come from the evaluation network in eval mode, in the data's own type, with latents from their own random
+  stream. Pixels are rounded.
 - A record holds one score and its protocol, which is everything that it depends on.
 - The floor of a score is what real images of the other split score. It is computed once and cached on disk.
 - Under torchrun each rank generates its share of the images and metrics gather the features; the images and their
@@ -24,12 +25,22 @@ from torch import Tensor, nn
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
-from ganlab.data.load_dataset import UnsupportedData, load_dataset
-from ganlab.data.pixels import condition_as_input
+from ganlab.data.load_dataset import UnsupportedData, check_same_type, load_dataset
+from ganlab.data.pixels import as_input
 from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import BATCH, sample
-from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
+from ganlab.protocols import (
+    Dataset,
+    DatasetConfig,
+    Evaluation,
+    Metric,
+    Places,
+    Scores,
+    map_condition,
+    named_conditions,
+)
+from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
@@ -40,13 +51,13 @@ from ganlab.utils.rng import derived_seed, preserve_random_state
 FLOOR_FORMAT = 2
 """The cache format of floors; increase it when their computation changes."""
 
-Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]
-"""Yields uint8 batches (n, C, H, W) for a count and a seed, each with its conditions or None."""
+Images = Callable[[int, int], Iterator[tuple[Tensor, Condition]]]
+"""Yields batches (n, C, H, W) of the data's type for a count and a seed, each with its conditions or None."""
 
 
 def subset_batches(
-    images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Tensor | None = None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+    images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Condition = None
+) -> Iterator[tuple[Tensor, Condition]]:
     """The evaluator's batches of given images (N, C, H, W): all in order, or a random subset of `count` if fewer.
 
     `share` is a half-open range of indices: only that part of them.
@@ -59,7 +70,7 @@ def subset_batches(
     for start in range(first, end, BATCH):
         rows = slice(start, min(start + BATCH, end))
         which = rows if order is None else order[rows]
-        yield images[which], None if condition is None else condition_as_input(condition[which])
+        yield images[which], map_condition(lambda part, which=which: as_input(part[which]), condition)
 
 
 class Evaluator:
@@ -79,12 +90,16 @@ class Evaluator:
     ) -> None:
         self._config, self._splits = config, {} if train is None else {"train": train}
         self.places, self.device, self.floors, self._whole = where, device, floors, whole
+        self._trained = train
         self._known: dict[str, dict[str, Any] | None] = {}
         self._missing: set[str] = set()
 
     def dataset(self, split: str, progress: Progress = no_progress) -> Dataset:
         if split not in self._splits:
-            self._splits[split] = load_dataset(self._config, self.places, split, progress)
+            loaded = load_dataset(self._config, self.places, split, progress)
+            if self._trained is not None:
+                check_same_type(loaded, self._trained)
+            self._splits[split] = loaded
         return self._splits[split]
 
     def loaded(self, split: str) -> Dataset | None:
@@ -113,7 +128,7 @@ class Evaluator:
         images depend on besides.
         """
 
-        def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        def images(count: int, seed: int) -> Iterator[tuple[Tensor, Condition]]:
             return sample(
                 network, count, seed, self.device, conditions, "metric", distributed.local_share(count), truncation
             )
@@ -123,10 +138,10 @@ class Evaluator:
             sampled["options"] = network.options
         return MetricRunner(self, images, weights, {**sampled, **(about or {})}, outputs)
 
-    def for_images(self, images: Tensor, condition: Tensor | None = None) -> MetricRunner:
-        """The evaluator's `MetricRunner` for uint8 images (N, C, H, W) of unknown origin, and their conditions."""
+    def for_images(self, images: Tensor, condition: Condition = None) -> MetricRunner:
+        """The evaluator's `MetricRunner` for images (N, C, H, W) of unknown origin, and their conditions."""
 
-        def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Condition]]:
             share = distributed.local_share(min(count, len(images)))
             return subset_batches(images, count, seed, share, condition)
 
@@ -135,9 +150,9 @@ class Evaluator:
     def evaluation(self, images: Images, progress: Progress, **more: Any) -> Evaluation:
         """The evaluator's `Evaluation` of these images, which it gives to a metric."""
 
-        def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Condition]]:
             for batch, condition in images(count, seed):
-                yield batch.to(self.device), None if condition is None else condition.to(self.device)
+                yield batch.to(self.device), map_condition(lambda part: part.to(self.device), condition)
 
         return Evaluation(
             generated=lambda count, seed: (batch for batch, _ in conditioned(count, seed)),
@@ -171,7 +186,7 @@ class Evaluator:
         # since a third-party metric may omit one from its protocol.
         key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
         if real.condition is not None:  # a file that moved to another class's folder may leave the pixels as they are
-            key["condition"] = tensors_sha256({"condition": real.condition})
+            key["condition"] = tensors_sha256(named_conditions(real.condition))
         text = json.dumps(key, sort_keys=True)
         if text not in self._known:
             # Not split between ranks: the ranks that wait for the cache's lock could not take part.
@@ -230,7 +245,7 @@ class MetricRunner:
 
     def _batches_of_output(
         self, outputs: GameOutputs, progress: Progress, name: str, split: str
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Tensor, Tensor, Condition]]:
         outputs.check(name)
         self._uses_outputs = True
         return outputs.batches(name, self.evaluator.dataset(split, progress), self.evaluator.device)

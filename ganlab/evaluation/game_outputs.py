@@ -16,11 +16,12 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from ganlab.data.pixels import condition_as_input, to_float
+from ganlab.data.pixels import as_input
 from ganlab.evaluation.sampling import BATCH
 from ganlab.nn.modes import eval_mode
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, GameConfig, ImageSpec, Rules
+from ganlab.protocols import Dataset, GameConfig, ImageSpec, Rules, map_condition
+from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
 from ganlab.utils.errors import ComponentError, did_you_mean
 from ganlab.utils.memory import FittingBatches
@@ -52,7 +53,8 @@ class GameOutputs:
     def _of_sampler(self) -> list[str]:
         if self.rules.sampler.source == "dataset":
             return ["reconstruction"]
-        translates = not self.rules.sampler.source and self.images.condition_shape is not None
+        condition = self.images.condition_shape or ()
+        translates = not self.rules.sampler.source and len(condition) > 1  # no class label, and no row of attributes
         return ["translation"] if translates else []
 
     def check(self, name: str) -> None:
@@ -62,9 +64,7 @@ class GameOutputs:
             near = did_you_mean(name, self.names)
             raise ComponentError(f"the game {self.game!r} has no output {name!r}; it {there}{near}")
 
-    def batches(
-        self, name: str, dataset: Dataset, device: torch.device
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def batches(self, name: str, dataset: Dataset, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Condition]]:
         """Yields a game's output, the images and their conditions, of this process's share of a split, in order."""
         if self.networks is None:
             return
@@ -76,12 +76,12 @@ class GameOutputs:
             rows = slice(max(first, start), min(start + BATCH, end))
             if rows.start >= rows.stop:
                 continue
-            images = to_float(dataset.images[rows].to(device))
-            condition = None if dataset.condition is None else condition_as_input(dataset.condition[rows].to(device))
+            images = as_input(dataset.images[rows].to(device))
+            condition = map_condition(lambda of, rows=rows: as_input(of[rows].to(device)), dataset.condition)
             z = None if latents is None else latents[rows.start - start : rows.stop - start].to(device)
 
             def made(part: Tensor, images: Any = images, condition: Any = condition, z: Any = z) -> Tensor:
-                given = None if condition is None else condition[part]
+                given = map_condition(lambda of: of[part], condition)
                 return self._output(name, images[part], given, None if z is None else z[part])
 
             fitting = FittingBatches(made, fitting_size)
@@ -98,7 +98,7 @@ class GameOutputs:
         with self._eval_mode():
             return self.rules.sampler.latents(self.networks, BATCH, generator, self.truncation)
 
-    def _output(self, name: str, images: Tensor, condition: Tensor | None, z: Tensor | None) -> Tensor:
+    def _output(self, name: str, images: Tensor, condition: Any, z: Tensor | None) -> Tensor:
         assert self.networks is not None
         try:
             if z is None:

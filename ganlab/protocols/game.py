@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from ganlab.protocols.image_spec import ImageSpec
 from ganlab.protocols.loss import Loss
-from ganlab.protocols.network import ImageSpec, NetworkConfig
+from ganlab.protocols.network import NetworkConfig
 from ganlab.protocols.turn import Turn
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Output = Callable[[Mapping[str, "nn.Module"], "Tensor", "Tensor | None"], "Tensor"]
+Output = Callable[[Mapping[str, "nn.Module"], "Tensor", Any], "Tensor"]
 """What a game makes of real images and their conditions by its networks, by name: a tensor with a row for each."""
 
 Terms = Mapping[str, Any]
@@ -52,6 +53,8 @@ class Network:
     images: the shape that the configuration builds it for; None for that of `[dataset]`.
     table: the component field of the game whose `optimizer` table it has; by default the field of the network's name.
     frozen: it is never trained, and stays in eval mode.
+    initialise: called once, where a run begins, after a configuration's own: changes weights and buffers in place, as a
+        warm start does (`ganlab.load_weights`).
     """
 
     config: NetworkConfig | Callable[..., nn.Module]
@@ -59,6 +62,7 @@ class Network:
     table: str = ""
     frozen: bool = False
     given: tuple[str, ...] = ()
+    initialise: Callable[[nn.Module], None] | None = None
 
 
 @frozen
@@ -91,12 +95,14 @@ class Sampler:
     """A game's protocol, what is sampled and scored: images of a few of its networks.
 
     networks: their names. The running average (`train.ema`) is of these.
-    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None.
+    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None; other
+        data in their own shape, and float32 data with their own values.
     latents: returns latents (count, …) on the CPU. It is called as `latents(networks, count, generator, truncation)`
         with a random generator and the truncation that the user asked for, or None. The networks are in eval mode, and
         no gradient is recorded.
     source: the game's data set whose images are the conditions of samples, by its field, or "dataset" for the images of
         `[dataset]`, as for reconstructions; empty for the conditions of `[dataset]`.
+    makes: the game's data set whose images it makes, by its field, for a further sampler; empty for `[dataset]`.
     options: what a user may choose when sampling, by name, with default values (`ganlab sample --option`); `images` is
         given them by name. They are in the protocol of each score.
     """
@@ -106,6 +112,7 @@ class Sampler:
     latents: Callable[[Mapping[str, nn.Module], int, torch.Generator, float | None], Tensor]
     source: str = ""
     options: Mapping[str, float | int | bool | str] = field(factory=dict)
+    makes: str = ""
 
 
 @frozen
@@ -130,7 +137,7 @@ class Rules:
     networks: Mapping[str, Network | NetworkConfig]
     moves: Sequence[Move]
     sampler: Sampler
-    judge: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor] | None = None
+    judge: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor] | None = None
     loss: Loss | None = None
     state: Mapping[str, Any] = field(factory=dict)
     levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None

@@ -62,6 +62,10 @@ def _sampler_problems(what: str, sampler: Sampler, networks: list[str], streams:
     yield from _unknown(sampler.networks, networks, f"{the}'s networks")
     if sampler.source and sampler.source not in (sources := ["dataset", *streams]):
         yield f"game: {the}'s source is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
+    if sampler.makes and (sampler.makes not in streams or what == "its sampler"):
+        wanted = f"the game's other data sets are: {', '.join(streams) or 'none'}"
+        wanted = "what is scored is like [dataset]" if what == "its sampler" else wanted
+        yield f"game: {the} makes images of {sampler.makes!r}; {wanted}"
     for name, value in sampler.options.items():
         if not (isinstance(name, str) and name.isidentifier()) or type(value) not in (float, int, bool, str):
             shown = f"{one_line(repr(name), 60)} = {one_line(repr(value), 60)}"

@@ -28,9 +28,9 @@ from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load
 from ganlab.training.component_names import component_names
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import restore_training
-from ganlab.training.state_tree import find_non_finite
 from ganlab.utils import distributed
 from ganlab.utils.paths import places
+from ganlab.utils.state_tree import find_non_finite
 
 SECONDS = 600
 """The longest time that the search for the cause of a divergence may take."""

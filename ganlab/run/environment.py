@@ -14,7 +14,7 @@ from ganlab.config.converter import TableConverter
 from ganlab.config.schema import Experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins
-from ganlab.protocols import Dataset
+from ganlab.protocols import Dataset, named_conditions
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
 from ganlab.utils.hashing import tensors_sha256
@@ -72,5 +72,5 @@ def _dataset_record(dataset: Dataset) -> dict[str, Any]:
         "left_out_files": dict(getattr(dataset, "left_out", {})),
         "fingerprint": dataset.fingerprint,
         # Apart from the pixels: a file that moved to another class's folder may leave those as they are.
-        "condition_sha256": None if condition is None else tensors_sha256({"condition": condition}),
+        "condition_sha256": None if condition is None else tensors_sha256(named_conditions(condition)),
     }

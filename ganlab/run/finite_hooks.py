@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from ganlab.protocols import Batch, Move, Turn
 from ganlab.training.loop import Training
-from ganlab.training.state_tree import find_non_finite
 from ganlab.training.train_step import Phase, build_phases
 from ganlab.training.update import Player
 from ganlab.utils.errors import GanlabError
+from ganlab.utils.state_tree import find_non_finite
 
 
 class NotFinite(GanlabError):

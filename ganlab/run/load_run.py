@@ -23,7 +23,7 @@ from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules
+from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, map_condition, named_conditions
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
@@ -133,11 +133,10 @@ class Run:
         return self.conditions.names
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Of a run that `load_run` read: the shape (C, H, W) of the images that it samples."""
-        if not self.sampler_name:
-            return tuple(self.info["images"][key] for key in ("channels", "height", "width"))
-        return tuple(self.sample(1).shape[1:])
+    def sampled(self) -> ImageSpec:
+        """Of a run that `load_run` read: the shape and type of the images that it samples."""
+        makes = self.sampler.sampler.makes
+        return ImageSpec.recorded(self.info["streams"][makes] if makes else self.info["images"])
 
     def with_sampler(self, name: str = "", options: Mapping[str, Any] | None = None) -> Run:
         """Returns a run that `load_run` read with another of its game's samplers, by name, and with these options.
@@ -158,8 +157,9 @@ class Run:
         conditions, data = self.conditions, self.condition_data
         if name != self.sampler_name:
             conditions, data = run_conditions(self.experiment, self.info, sampler, name)
-        network = NetworkSampler(sampler, self.networks, values)
-        return attrs.evolve(self, sampler=network, conditions=conditions, condition_data=data, sampler_name=name)
+        made = attrs.evolve(self, conditions=conditions, condition_data=data, sampler_name=name)
+        made = attrs.evolve(made, sampler=NetworkSampler(sampler, self.networks))
+        return attrs.evolve(made, sampler=NetworkSampler(sampler, self.networks, made.sampled.dtype, values))
 
     def sample(
         self,
@@ -171,6 +171,8 @@ class Run:
         options: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Samples a run that `load_run` read: uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
+
+        Of other data the samples have the data's own type and shape.
 
         `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
         the normal distribution of latents is cut off: the smaller, the more alike the images. `sampler` is a further
@@ -188,22 +190,23 @@ class Run:
         truncation: float | None = None,
         sampler: str | None = None,
         options: Mapping[str, Any] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, or None."""
+    ) -> tuple[Tensor, Any]:
+        """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, … or None."""
         if sampler is not None or options:
             chosen = self.with_sampler(self.sampler_name if sampler is None else sampler, options)
             return chosen.sample_with_condition(count, seed, label, truncation)
         count, seed = check_sampling(count, seed, truncation)
         conditions = self.conditions if label is None else self.conditions.of_class(label)
-        images = drawn = None
+        images: Tensor | None = None
+        drawn: Any = None
         done = 0
         for part, condition in sample(self.sampler, count, seed, self.device, conditions, truncation=truncation):
             if images is None:  # made once, since parts that are put together at the end take the memory twice
                 images = _empty_images(count, part)
-                drawn = None if condition is None else condition.new_empty(count, *condition.shape[1:])
+                drawn = map_condition(lambda of: of.new_empty(count, *of.shape[1:]), condition)
             images[done : done + len(part)] = part
-            if drawn is not None and condition is not None:
-                drawn[done : done + len(part)] = condition
+            for room, given in zip(named_conditions(drawn).values(), named_conditions(condition).values(), strict=True):
+                room[done : done + len(part)] = given
             done += len(part)
         assert images is not None
         return images, drawn
@@ -214,7 +217,7 @@ class Run:
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """Copies a run that `load_run` read: its networks and records; experiment and plugins are fixed, and shared."""
         own = {name: copy.deepcopy(getattr(self, name), memo) for name in ("info", "log", "metrics", "networks")}
-        sampler = NetworkSampler(self.sampler.sampler, own["networks"], self.sampler.options)
+        sampler = NetworkSampler(self.sampler.sampler, own["networks"], self.sampler.dtype, self.sampler.options)
         return attrs.evolve(self, **own, sampler=sampler)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -292,7 +295,7 @@ def load_run_for(
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
-    needed = {*kinds, "dataset"} if info.get("condition") == "images" else set(kinds)
+    needed = {*kinds, "dataset"} if isinstance(info.get("condition"), str) else set(kinds)
     optional = KINDS.keys() - needed
     locate = kept_plugin_finder(path, info, instead_of_changed=True)
 
@@ -312,7 +315,8 @@ def load_run_for(
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
-    networks = CheckpointNetworks(rules, ImageSpec(**info["images"]), saved[step], pick_device(device))
+    data = ImageSpec.recorded(info["images"])
+    networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks:
         _callable_with_latents(networks[name], info)
     conditions, condition_data = run_conditions(experiment, info, rules.sampler)
@@ -324,7 +328,7 @@ def load_run_for(
         log=read_records(path / "log.jsonl"),
         metrics=read_records(path / "metrics.jsonl"),
         networks=networks,
-        sampler=NetworkSampler(rules.sampler, networks),
+        sampler=NetworkSampler(rules.sampler, networks, data.dtype),
         rules=rules,
         weights=networks.weights,
         plugins=plugins,
@@ -337,8 +341,8 @@ def load_run_for(
 
 def _data_spec(info: Mapping[str, Any]) -> DataSpec:
     """Of a run that `load_run` read: the shapes of the images that its game was built for."""
-    streams = {name: ImageSpec(**images) for name, images in info.get("streams", {}).items()}
-    return DataSpec(ImageSpec(**info["images"]), streams)
+    streams = {name: ImageSpec.recorded(images) for name, images in info.get("streams", {}).items()}
+    return DataSpec(ImageSpec.recorded(info["images"]), streams)
 
 
 def _callable_with_latents(network: nn.Module, info: dict[str, Any]) -> nn.Module:

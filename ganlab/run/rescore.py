@@ -18,6 +18,7 @@ from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
+from ganlab.evaluation.taken_data import refused_data
 from ganlab.plugin.component import MissingComponent
 from ganlab.protocols import ImageSpec, Metric
 from ganlab.run.load_run import Run, load_run_for, missing_components
@@ -61,6 +62,10 @@ def rescore(
     if options:
         run = run.with_sampler(options=options)
     metrics = _chosen_metrics(run, names)
+    data = ImageSpec.recorded(run.info["images"])
+    scored = str(run.info.get("dataset", {}).get("name", ""))
+    if lines := refused_data(run.plugins.registry, [metric for _, _, metric in metrics], scored, data):
+        raise UserError(*(f"{path}: {line}" for line in lines))
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
         raise UserError(f"--per-class: the networks of this run know no classes: {path}")
@@ -76,7 +81,7 @@ def rescore(
             run.plugins.registry,
             run.experiment.game,
             run.rules,
-            ImageSpec(**run.info["images"]),
+            data,
             run.networks.to(own_device),
             truncation,
             sampling_changes(run, of_all_networks=True),

@@ -25,7 +25,7 @@ def run_conditions(
         data = _loaded(experiment, sampler.source)
         return ConditionSampler(data.images), data
     known = info.get("samplers", {}).get(name) if name else info.get("condition")
-    if known == "images":
+    if isinstance(known, str):  # in a word what they are
         data = _loaded(experiment, "dataset")
         return ConditionSampler.of(data), data
     names = info.get("classes")

@@ -27,15 +27,22 @@ FEWEST = 8
 
 @define
 class _PixelSums:
-    """For the sample spread: sums of pixels and of their squares over images; integers, so the same on every device."""
+    """For the sample spread: sums of pixels and of their squares over images; integers, so the same on every device.
+
+    Of float data they are sums in float64, of the differences to the first one, since a large mean would hide a spread.
+    """
 
     count: int = 0
+    first: Tensor | None = None
     total: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
     squares: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
 
     def add(self, images: Tensor) -> None:
         for part in images.split(8):  # four bytes a value: not of all at once
-            pixels = part.to(torch.int32)
+            pixels = part.to(torch.int32 if part.dtype == torch.uint8 else torch.int64)
+            if part.dtype == torch.float32:
+                self.first = part[0].double() if self.first is None else self.first
+                pixels = part.double() - self.first
             self.count += len(pixels)
             self.total, self.squares = self.total + pixels.sum(0).cpu(), self.squares + pixels.square().sum(0).cpu()
 
@@ -47,6 +54,8 @@ class _PixelSums:
 
 def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
     """The sample spread, of uint8 images (N, C, H, W): the root of the mean over pixels of their variance, 0 to 255.
+
+    Of other data it is in their own unit.
 
     Each batch is images and their class labels, or None. With labels it is the variance within a class, pooled over the
     classes. There must be at least two images of a class, or at least two without labels.

@@ -15,6 +15,7 @@ from ganlab.config.load import convert_experiment
 from ganlab.config.toml import read_toml
 from ganlab.plugin.fields import TABLE
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
+from ganlab.protocols import named_conditions
 from ganlab.run.load_run import Run
 from ganlab.utils.hashing import tensors_sha256
 
@@ -101,13 +102,13 @@ def _other_conditions(run: Run) -> str | None:
 
     Classes are drawn as often as run.json says, whatever the data are now.
     """
-    if run.info.get("condition") != "images" or run.conditions.known is None:
+    if not isinstance(run.info.get("condition"), str) or run.conditions.known is None:
         return None
     source = run.sampler.sampler.source
     if source and run.condition_data is not None:  # the images themselves of a data set
         had = run.info.get("dataset") if source == "dataset" else run.info.get("streams_data", {}).get(source)
         same = had is None or had.get("fingerprint") in (None, run.condition_data.fingerprint)
         return None if same else run.condition_data.fingerprint
-    now = tensors_sha256({"condition": run.conditions.known})
+    now = tensors_sha256(named_conditions(run.conditions.known))
     before = run.info.get("dataset", {}).get("condition_sha256")
     return None if before in (None, now) else now

@@ -27,6 +27,7 @@ from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.evaluation.game_samplers import sampled_conditions
+from ganlab.evaluation.taken_data import check_taken
 from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
@@ -192,8 +193,8 @@ def open_run(
         check_resumable(folder, before, table, environment, training, view, locations, request.anyway)
         identities.add(experiment_identity(before))  # that of a checkpoint of an earlier release
     facts = {  # before the folder is made: what fails here leaves none behind
-        "images": attrs.asdict(training.images),
-        "streams": {name: attrs.asdict(images) for name, images in training.data.streams.items()},
+        "images": training.images.record(),
+        "streams": {name: images.record() for name, images in training.data.streams.items()},
         "condition": training.conditions.record(),
         **_further_samplers(training),
         "classes": list(training.conditions.names) or None,
@@ -256,6 +257,7 @@ def build_run(
             training = build(experiment, plugins.registry, where, device, progress, new)
         training = attrs.evolve(training, weights_files=read)
         try_first_updates(training, experiment, plugins.registry)
+        check_taken(plugins.registry, experiment.metric, training.dataset, training.images)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         outputs = game_outputs(plugins.registry, experiment.game, training.game.rules, training.images)
         for index, metric in enumerate(experiment.metric):

@@ -91,7 +91,9 @@ def _check_samples(inspection: Inspection, tiny: TinyTraining) -> str:
     training = tiny.build()
     at = inspection.line_of("build")
     game = training.game
-    samplers = game_samplers(game.rules, game.networks, training.dataset, training.streams, training.conditional)
+    samplers = game_samplers(
+        game.rules, game.networks, training.data, training.dataset, training.streams, training.conditional
+    )
     for name, sampler in samplers.items():
         network, of = sampler.network, f" by the sampler {name!r}" if name else ""
         before = {key: value.clone() for key, value in network.state_dict().items()}

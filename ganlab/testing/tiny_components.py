@@ -30,27 +30,33 @@ from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
 
 
+def _scale(images: ImageSpec) -> float | None:
+    """What the suite's tiny networks divide float32 data by, so that none is too large for them; None for pixels."""
+    return None if images.range is None else max(map(abs, images.range)) or 1.0
+
+
 class _Generator(nn.Module):
     def __init__(self, latent_dim: int, images: ImageSpec) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.shape = (images.channels, images.height, images.width)
+        self.shape, self.scale = images.shape, _scale(images)
         self.layers = nn.Sequential(nn.Linear(latent_dim, 8), nn.Tanh(), nn.Linear(8, math.prod(self.shape)), nn.Tanh())
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(z).unflatten(1, self.shape)
-        return images
+        return images if self.scale is None else images * self.scale
 
 
 class _Discriminator(nn.Module):
     def __init__(self, images: ImageSpec) -> None:
         super().__init__()
-        pixels = images.channels * images.height * images.width
-        self.layers = nn.Sequential(nn.Linear(pixels, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.scale = _scale(images)
+        self.layers = nn.Sequential(nn.Linear(images.size, 8), nn.Tanh(), nn.Linear(8, 1))
         self.batch_independent = True
 
     def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.layers(images.flatten(1)).squeeze(1)
+        values = images.flatten(1)
+        logits: Tensor = self.layers(values if self.scale is None else values / self.scale).squeeze(1)
         return logits
 
 
@@ -250,9 +256,9 @@ def tiny_networks() -> dict[str, Any]:
     return {name: TINY[name]() for name in network_tables(TinyGame)}
 
 
-def tiny_registry() -> Registry:
-    """Returns a registry with the suite's own tiny components."""
-    registry = Registry()
+def tiny_registry(others: Registry | None = None) -> Registry:
+    """Returns a registry with the suite's own tiny components, "tiny_KIND", and others."""
+    registry = Registry() if others is None else others.copy()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
     return registry

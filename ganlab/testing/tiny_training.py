@@ -8,6 +8,7 @@ Decisions:
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,9 @@ class TinyTraining:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
         own: dict[str, Any] = {**self.networks, "loss": TINY["loss"]()}
-        dataset = TinyImages(*self.shape, condition=self.conditions.get(self.shape, ()))
+        # Images of as many values where the data set under check has signals or rows of a table.
+        shape = self.shape if len(self.shape) == 3 else (1, 1, math.prod(self.shape))
+        dataset = TinyImages(*shape, condition=self.conditions.get(self.shape, ()))
         parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()
         if fresh is not None and kind in own:

@@ -22,8 +22,8 @@ from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab.training.graph_check import OperationTrace, find_capture_fault
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import restore_training
-from ganlab.training.state_tree import find_non_finite
 from ganlab.utils.rng import seed_everything
+from ganlab.utils.state_tree import find_non_finite
 
 RESUMES = "resumes: a training stopped and resumed is bitwise identical to one that never stopped"
 

@@ -88,8 +88,7 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(rules, data.images, device, problems)
     _raise(problems)
-    configs = {name: rules.network(name).config for name in networks}
-    initialised = initialise_networks(configs, networks) if new else {}
+    initialised = initialise_networks(rules, networks) if new else {}
 
     # Construct the players, each with its optimiser and penalties, and the game between them.
     players = _build_players(components.experiment, registry, rules, networks, device, problems)
@@ -347,7 +346,8 @@ def _try_game(
     for name, sampler in samplers.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if trial.conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, data.images, game.device, given)
+        like = data.streams[sampler.makes] if sampler.makes else data.images
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
     return trial.conditional
 
 

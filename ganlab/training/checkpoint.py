@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganlab.training.state_tree import tensors_with_paths
 from ganlab.utils.errors import GanlabError, one_line
 from ganlab.utils.files import flush_folder, raise_cannot_write, remove_path
 from ganlab.utils.hashing import sha256
+from ganlab.utils.state_tree import tensors_with_paths
 
 PATTERN = re.compile(r"step-(\d{8,})")
 

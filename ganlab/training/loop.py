@@ -77,7 +77,8 @@ class Training:
     @property
     def evaluated_networks(self) -> NetworkSampler:
         """The sampled networks, with EMA weights if there are any."""
-        return NetworkSampler(self.game.rules.sampler, self.ema.networks if self.ema else self.game.networks)
+        rules, networks = self.game.rules, self.ema.networks if self.ema else self.game.networks
+        return NetworkSampler(rules.sampler, networks, self.images.dtype)
 
     @property
     def weights(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from ganlab.training.state_tree import tensors_with_paths
+from ganlab.utils.state_tree import tensors_with_paths
 
 
 @define

@@ -22,7 +22,7 @@ from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.nn.modes import eval_mode
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import Batch, DataSpec, GameConfig, ImageSpec, Move, Penalty, Turn
+from ganlab.protocols import Batch, DataSpec, GameConfig, ImageSpec, Move, Penalty, Turn, map_condition
 from ganlab.training.game import Game
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
@@ -54,10 +54,16 @@ def uses_condition(network: nn.Module, inputs: Sequence[Any]) -> bool:
 
     A condition is a `TaggedCondition`. A network that cannot be copied or called is taken to use it.
     """
-    probed = [value.as_subclass(_ProbeTensor) if isinstance(value, TaggedCondition) else value for value in inputs]
     with CatchPluginErrors() as caught, torch.no_grad():
-        copy.deepcopy(network)(*probed)
+        copy.deepcopy(network)(*(_retagged(value, _ProbeTensor) for value in inputs))
     return caught.error is not None
+
+
+def _retagged(value: Any, kind: type[Tensor]) -> Any:
+    """The probe's input as it is; but a condition that is tagged, or each of several, as a tensor of this kind."""
+    if isinstance(value, Mapping):
+        return map_condition(lambda part: _retagged(part, kind), value)
+    return value.as_subclass(kind) if isinstance(value, TaggedCondition) else value
 
 
 def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
@@ -105,9 +111,8 @@ class GameTrial:
             device=game.device,
             autocast=game.autocast,
         )
-        condition = batch.condition
-        tagged = batch if condition is None else evolve(batch, condition=condition.as_subclass(TaggedCondition))
-        return cls(copied, tagged)
+        condition = map_condition(lambda part: part.as_subclass(TaggedCondition), batch.condition)
+        return cls(copied, evolve(batch, condition=condition))
 
     def try_moves(self, penalties: Sequence[Penalty], names: Mapping[str, str], problems: list[str]) -> None:
         """Tries each move of the game and the penalties of its players; adds what they refuse to `problems`.
@@ -130,9 +135,9 @@ class GameTrial:
             self.complete &= caught.error is None
 
     def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self.conditional and any(isinstance(value, TaggedCondition) for value in inputs):
+        if not self.conditional and any(isinstance(value, TaggedCondition | Mapping) for value in inputs):
             self.conditional = uses_condition(network, inputs)
-        return tuple(value.as_subclass(Tensor) if isinstance(value, TaggedCondition) else value for value in inputs)
+        return tuple(_retagged(value, Tensor) for value in inputs)
 
     def _try_penalties(self, move: Move, turn: Turn, penalties: Sequence[Penalty]) -> Iterator[str]:
         """In a game's trial, calls each penalty of the move's players once; yields what they refuse."""
@@ -144,8 +149,7 @@ class GameTrial:
             for index, penalty in enumerate(penalties):
                 if any(penalty is one for one in used):
                     step = turn.shown[name]
-                    if step.condition is not None:
-                        step = evolve(step, condition=step.condition.as_subclass(Tensor))
+                    step = evolve(step, condition=map_condition(lambda part: part.as_subclass(Tensor), step.condition))
                     with CatchPluginErrors() as caught:
                         copy.deepcopy(penalty).penalty(step)
                     if isinstance(caught.error, ComponentError):
@@ -168,13 +172,12 @@ def try_augmentations(components: StepComponents, images: Tensor, device: torch.
 def check_sampled_images(
     sampler: NetworkSampler, name: str, images: ImageSpec, device: torch.device, condition: Any
 ) -> None:
-    """Probe of a sampler: UserError unless it makes images; those of the main one have the shape of the data set's."""
+    """Probe of a sampler: UserError unless its images have the shape of those of the data set that it says."""
     with eval_mode(sampler):
         z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
-        made = sampler(z, None if condition is None else condition[:2])
-    wanted = (2, images.channels, images.height, images.width)
+        made = sampler(z, map_condition(lambda part: part[:2], condition))
+    wanted = (2, *images.shape)
     shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-    if not name and shape != wanted:
-        raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")
-    if len(shape) != 4 or shape[0] != 2:
-        raise UserError(f"game: the sampler {name!r} makes {shape} for 2 images; wanted (2, C, H, W)")
+    if shape != wanted:
+        of = f"the sampler {name!r} " if name else ""
+        raise UserError(f"game: {of}samples images of shape {shape}; the data set's are {wanted}")

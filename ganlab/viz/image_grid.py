@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -79,8 +79,11 @@ def encode_png(picture: Tensor) -> bytes:
     return encode_pixels(picture.permute(1, 2, 0).cpu().numpy())
 
 
-def encode_pixels(pixels: NDArray[np.uint8]) -> bytes:
-    """Encodes the pixels of an image grid or of one image, uint8 (H, W, C) with `PNG_CHANNELS` channels, as PNG."""
+def encode_pixels(pixels: NDArray[Any]) -> bytes:
+    """Encodes the pixels of an image grid or of one image, uint8 (H, W, C) with `PNG_CHANNELS` channels, as PNG.
+
+    Grey ones, of one channel, may also be uint16: PNG with 16 bits.
+    """
     stream = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
     return stream.getvalue()

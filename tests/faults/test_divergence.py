@@ -12,7 +12,7 @@ import pytest
 
 from ganlab.run.records import read_records
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.training.state_tree import find_non_finite
+from ganlab.utils.state_tree import find_non_finite
 from tiers import spread
 
 Write = Callable[..., Path]

@@ -65,7 +65,7 @@ class CycleGAN:
             "discriminator_a": ganlab.Network(lambda: Patches(a, self.width)),
             "discriminator_b": ganlab.Network(lambda: Patches(b, self.width)),
         }
-        samplers = {"b_to_a": ganlab.translator_of("generator_ba", source="dataset")}
+        samplers = {"b_to_a": ganlab.translator_of("generator_ba", source="dataset", makes="source")}
         moves = [
             ganlab.Move("generators", players=("generator_ab", "generator_ba"), terms=self.translate),
             ganlab.Move(

@@ -8,8 +8,8 @@ from attrs import define, field
 
 from ganlab.training.loop import Training
 from ganlab.training.state import ema_parts
-from ganlab.training.state_tree import find_non_finite
 from ganlab.utils.errors import Diverged
+from ganlab.utils.state_tree import find_non_finite
 
 
 @define

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from attrs import define
 
-from ganlab.evaluation.game_samplers import game_samplers, picture_of_grids
+from ganlab.evaluation.game_samplers import game_samplers, save_grids
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
 from ganlab.run.opened_run import OpenedRun
 from ganlab.utils.errors import one_line
-from ganlab.utils.files import write_whole
-from ganlab.viz.image_grid import encode_png, save_grid
 
 
 @define
@@ -37,15 +35,11 @@ class SamplesCallback(Callback):
             return
         count, seed, device = run.experiment.train.sample_count, run.experiment.seed, training.game.device
         networks = {**training.game.networks, **(training.ema.networks if training.ema else {})}
-        samplers = game_samplers(
-            training.game.rules, networks, training.dataset, training.streams, training.conditional
-        )
-        grids = [sampler.grid(count, seed, device) for sampler in samplers.values()]
+        rules, data = training.game.rules, (training.data, training.dataset, training.streams)
+        samplers = game_samplers(rules, networks, *data, training.conditional).values()
+        grids = [sampler.grid(count, seed, device) for sampler in samplers]
         with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
-            if len(grids) == 1:
-                save_grid(grids[0][0], path, grids[0][1])
-            else:
-                write_whole(path, encode_png(picture_of_grids(grids)))
+            save_grids(grids, [sampler.limits for sampler in samplers], path)
         if guard.error is not None:
             run.view.line(f"{path}: {type(guard.error).__name__}: {one_line(guard.error)}; going on without it")
             return

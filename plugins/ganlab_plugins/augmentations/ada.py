@@ -61,6 +61,10 @@ class Ada:
             raise ValueError("p adapts to the logits; a schedule of p needs adaptive = false")
 
     def augment(self, images: Tensor) -> Tensor:
+        if images.ndim != 4:
+            raise ComponentError(
+                f"ADA is of images (N, C, H, W); got data (N, {', '.join(map(str, images.shape[1:]))})"
+            )
         p = self._on(images.device)["p"] if self.adaptive else self.p
         parts = [draw(images, p) for part, draw in (("blit", _blit), ("geometry", _geometry)) if part in self.policy]
         if parts:

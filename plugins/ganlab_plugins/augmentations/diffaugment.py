@@ -12,7 +12,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le, min_len
 from torch import Tensor
 
-from ganlab import Augmentation, Register, hookimpl
+from ganlab import Augmentation, ComponentError, Register, hookimpl
 
 Part = Literal["color", "translation", "cutout"]
 
@@ -32,6 +32,10 @@ class DiffAugment:
     hole: float = field(default=0.5, validator=[ge(0), le(1)])
 
     def augment(self, images: Tensor) -> Tensor:
+        if images.ndim != 4:
+            raise ComponentError(
+                f"DiffAugment is of images (N, C, H, W); got data (N, {', '.join(map(str, images.shape[1:]))})"
+            )
         for part in self.policy:
             images = {"color": _change_color, "translation": self._translate, "cutout": self._cutout}[part](images)
         return images

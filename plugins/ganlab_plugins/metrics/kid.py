@@ -26,6 +26,7 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_features,
     about_generated,
     about_reference,
@@ -35,6 +36,7 @@ from ganlab import (
     hookimpl,
     random_state,
     reference_features,
+    taken_by,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class KID:
     subset_size: int = field(default=1000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
+    @property
+    def takes(self) -> Takes:
+        """What the features take."""
+        return taken_by(self.features)
+
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features of KID; refuses subsets that are larger than the sets they are drawn from."""
         built_features(self.features, evaluation)
@@ -86,7 +93,7 @@ class KID:
                 "metric": "kid",
                 "features": about_features(features),
                 "reference": about_reference(dataset),
-                **about_generated(len(generated), self.seed),
+                **about_generated(len(generated), self.seed, dataset.images),
                 "subsets": self.subsets,
                 "subset_size": self.subset_size,
                 "kernel": "(x.y / d + 1)^3, unbiased",

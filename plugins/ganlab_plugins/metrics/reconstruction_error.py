@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import field, frozen, validators
 
-from ganlab import Evaluation, Interval, Metric, Register, Scores, about_output, hookimpl, output_scores
+from ganlab import Evaluation, Interval, Metric, Register, Scores, Takes, about_output, hookimpl, output_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 class ReconstructionError:
     """The mean squared or absolute error of what the game makes of a split, of pixels in [-1, 1].
 
+    Of float32 data it is in their own unit.
+
     every: how often it is computed in training, in addition to before and after it.
     output: which of the game's outputs; it must be images of the data's shape.
     split: whose images are reconstructed.
     error: which error of a pixel is averaged.
     """
+
+    takes: ClassVar[Takes] = "any"
 
     every: Interval = Interval()
     output: str = field(default="reconstruction", validator=validators.min_len(1))
@@ -38,15 +42,16 @@ class ReconstructionError:
             difference = (made.double() - images.double()).flatten(1)
             return difference.square().mean(1) if self.error == "squared" else difference.abs().mean(1)
 
+        dataset = evaluation.dataset(self.split)
         values = output_scores(evaluation, self.output, self.split, of_image)
         return Scores(
             values={"reconstruction_error": float(values.mean())},
             better={"reconstruction_error": "lower"},
             protocol={
                 "metric": "reconstruction_error",
-                **about_output(self.output, evaluation.dataset(self.split)),
+                **about_output(self.output, dataset),
                 "error": f"mean {self.error}",
-                "data_range": [-1, 1],
+                "data_range": "float32" if str(dataset.images.dtype) == "torch.float32" else [-1, 1],
             },
         )
 

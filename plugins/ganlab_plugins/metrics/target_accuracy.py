@@ -6,7 +6,7 @@ labels the game never saw.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attrs import field, frozen, validators
 
@@ -17,9 +17,11 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_output,
     class_labels_of,
     hookimpl,
+    labels_in,
 )
 
 
@@ -31,6 +33,8 @@ class TargetAccuracy:
     output: which of the game's outputs; it must be class logits (N, classes).
     split: whose images are classified; they must have class labels.
     """
+
+    takes: ClassVar[Takes] = "any"
 
     every: Interval = Interval()
     output: str = field(default="class_logits", validator=validators.min_len(1))
@@ -54,8 +58,9 @@ class TargetAccuracy:
                 raise ComponentError(
                     f"the output {self.output!r} has the shape {shape}; wanted logits of {most + 1} classes or more"
                 )
-            assert condition is not None  # as the data set has labels
-            right.append(logits.argmax(1).eq(condition).double())
+            labels = labels_in(condition)
+            assert labels is not None  # as the data set has them
+            right.append(logits.argmax(1).eq(labels).double())
             done += len(images)
             evaluation.progress(f"classes of {self.split} images", done, total)
         return Scores(
