@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.pixels import as_input
-from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.evaluation.sampling import generate_images, sample_grid, sample_inputs
-from ganlab.protocols import Dataset, DataSpec, Rules, Sampler, map_condition, named_conditions
+from ganlab.nn.modes import eval_mode
+from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
+from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.viz.data_picture import Limits, as_pixels, save_picture
 from ganlab.viz.image_grid import encode_png, image_grid
@@ -102,6 +105,20 @@ def game_samplers(
         conditions = sampled_conditions(sampler, dataset, streams, conditional)
         found[name] = GameSampler(network, conditions, data[sampler.source], makes.range)
     return found
+
+
+def check_sampled_images(
+    sampler: NetworkSampler, name: str, images: ImageSpec, device: torch.device, condition: Any
+) -> None:
+    """Tries a sampler of a game: UserError unless its images have the shape of those of the data set that it says."""
+    with eval_mode(sampler):
+        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
+        made = sampler(z, map_condition(lambda part: part[:2], condition))
+    wanted = (2, *images.shape)
+    shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    if shape != wanted:
+        of = f"the sampler {name!r} " if name else ""
+        raise UserError(f"game: {of}samples images of shape {shape}; the data set's are {wanted}")
 
 
 def save_grids(grids: Sequence[tuple[Tensor, int | None]], limits: Sequence[Limits], path: Path) -> None:

@@ -76,13 +76,6 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def to(self, device: torch.device) -> CheckpointNetworks:
-        """Moves the networks of a run that `load_run` read, and those that it reads from now on."""
-        self._device = device
-        for network in self.loaded.values():
-            network.to(device)
-        return self
-
     def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
         """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
         same = copy.copy(self)
