@@ -70,8 +70,9 @@ def score_tiny_generator(
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
     evaluator, metric = tiny_evaluator(channels, cache, device), inspection.fresh()
-    evaluator.prepare(metric, outputs=tiny_outputs(metric, channels))
-    network, outputs = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device), tiny_outputs(metric, channels)
+    outputs = tiny_outputs(metric, channels)
+    evaluator.prepare(metric, outputs=outputs)
+    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device)
     return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
 
 

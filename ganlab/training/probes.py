@@ -19,17 +19,17 @@ from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from ganlab.data.game_loader import first_rows
-from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
-from ganlab.nn.modes import eval_mode
+from ganlab.evaluation.game_samplers import check_sampled_images
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, ImageSpec, Move, Step, map_condition
+from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, Move, Step, map_condition
 from ganlab.training.game import Game
 from ganlab.training.meters import Meters
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import ComponentError
 
 FEW = 4
 """How many images the trial of a game takes at first."""
@@ -203,13 +203,14 @@ def try_game(
     problems += found
     if found:
         return conditional
-    sampler = game.rules.sampler
     if trial.error is not None:
         trial.raise_error()
-    else:
+        return conditional
+    for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
+        like = data.streams[sampler.makes] if sampler.makes else data.images
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
     return conditional
 
 
@@ -224,14 +225,3 @@ def try_augmentations(components: StepComponents, images: Tensor, device: torch.
     for index, augmentation in enumerate(components.experiment.augmentation):
         with collect_component_errors(problems, f"augmentation[{index}]", device):
             copy.deepcopy(augmentation).augment(images)
-
-
-def check_sampled_images(sampler: NetworkSampler, images: ImageSpec, device: torch.device, condition: Any) -> None:
-    """Probe of a sampler: whether its images have the shape of the data set's; raises UserError where not."""
-    with eval_mode(sampler):
-        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
-        made = sampler(z, map_condition(lambda part: part[:2], condition))
-    wanted = (2, *images.shape)
-    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")
