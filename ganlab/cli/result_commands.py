@@ -215,8 +215,9 @@ def sample(
     by_class
         In a folder of images, make a folder for each class.
     out
-        FILE.png is a grid, of pairs where images are translated; FILE.npz an array `images`, uint8 NHWC; anything else
-        a folder with one PNG per image. An interrupted command that writes a folder goes on when it is called again.
+        FILE.png is a grid, of pairs where images are translated; FILE.npz an array `images`, uint8 NHWC or the data's
+        own type and shape; FILE.csv the rows of a table; anything else a folder with one PNG per image. An interrupted
+        command that writes a folder goes on when it is called again.
     device
         Where to compute.
     plugin

@@ -71,7 +71,7 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
         with signals_as_keyboard_interrupt():
             return _write_images(run, request, out)
     except KeyboardInterrupt:
-        count = counted(request.count, "image")
+        count = counted(request.count, _noun(run))
         is_file = out.suffix in FILES
         said = "nothing is written" if is_file else f"not all of {count} are written"
         raise Interrupted(f"{out}: {said}; the same command {'starts again' if is_file else 'goes on'}") from None
@@ -86,7 +86,7 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
     if out.suffix == ".png":
         return _write_grid(run, request, conditions, label, out) + of
     device = next(run.sampler.parameters()).device
-    count, seed, truncation = request.count, request.seed, request.truncation
+    count, seed, truncation, noun = request.count, request.seed, request.truncation, _noun(run)
     if request.interpolate:
         inputs = walk_inputs(run.sampler, count, seed, conditions, truncation)
     else:
@@ -96,14 +96,14 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
         if out.suffix == ".npz":
             stored = run.conditions.as_stored
             write_npz(out, count, inputs, generate, stored, run.conditions.names, progress_of(str(out)))
-            return f"{counted(count, 'image')}{of}"
+            return f"{counted(count, noun)}{of}"
         if out.suffix == ".csv":
             write_csv(out, count, inputs, generate, run.conditions.as_stored, progress_of(str(out)))
-            return f"{counted(count, 'row')}{of}"
+            return f"{counted(count, noun)}{of}"
         classes = file_names_of_classes(len(run.conditions.counts), run.conditions.names)
         folder = SampleFolder(out, _about(run, request, label, device), count, classes, request.by_class)
         there = folder.write(inputs, generate, progress_of(str(out)))
-        return f"{counted(count, 'image')}{of}" + (
+        return f"{counted(count, noun)}{of}" + (
             f", {there:,} of which {'was' if there == 1 else 'were'} there," if there else ""
         )
 
@@ -139,6 +139,11 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
         )
     if request.by_class and not run.conditions.counts:
         raise UserError("--by-class: the networks of this run know no classes")
+
+
+def _noun(run: Run) -> str:
+    """What one sample of a run is."""
+    return {1: "row", 2: "signal", 3: "image"}[len(run.sampled.shape)]
 
 
 def _name(conditions: ConditionSampler, label: int) -> str:
@@ -178,7 +183,7 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
 
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
-    count, classes = request.count, len(run.conditions.counts)
+    count, classes, noun = request.count, len(run.conditions.counts), _noun(run)
     data = run.sampled
     has_points = len(data.shape) == 1 or data.shape == POINT
     labels = None if request.interpolate or label is not None else run.conditions.rows(count)
@@ -202,14 +207,14 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
         images = run.sample(count, request.seed, label, request.truncation)
     save_picture(images, out, columns, data.range)
     if labels is None:
-        return counted(len(images), "image")
+        return counted(len(images), noun)
     rows, columns = labels.shape
     if rows == 1:
         label = int(labels[0, 0])
-        return f"{counted(len(images), 'image')} of class {label}{_name(run.conditions, label)}"
+        return f"{counted(len(images), noun)} of class {label}{_name(run.conditions, label)}"
     of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
-    return f"{counted(len(images), 'image')} ({columns:,} of each of {of}{asked})"
+    return f"{counted(len(images), noun)} ({columns:,} of each of {of}{asked})"
 
 
 def walk_inputs(
