@@ -318,6 +318,9 @@ def test_networks_of_images_refuse_other_data(table: dict[str, Any], write: Writ
         code, _, err = ganlab("run", write(table | {"augmentation": [name]}), "--out", "r")
         assert (code, len(err.splitlines())) == (2, 1)
         assert "is of images (N, C, H, W); got data (N, 3)" in err
+    code, _, err = ganlab("run", write(typed(table, "images", "float32") | {"augmentation": ["ada"]}), "--out", "r")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "augmentation[0]: ada is of pixels in [-1, 1]; the data set 'typed' has values from " in err
     with pytest.raises(ComponentError, match=r"dcgan makes values in \[-1, 1\], and the data set's are from 0 to 3"):
         DCGANGenerator().build(ImageSpec(1, 16, 16, dtype="float32", range=(0, 3)))
     DCGANGenerator(channels=1).build(ImageSpec(1, 16, 16, dtype="float32", range=(-1, 0.5)))

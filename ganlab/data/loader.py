@@ -14,12 +14,13 @@ from attrs import define, field
 from torch import Tensor
 
 from ganlab.data.memmap import WINDOW, MappedImages
-from ganlab.data.pixels import as_input
+from ganlab.data.pixels import as_input, rows_of
 from ganlab.data.prefetch import Prefetcher
 from ganlab.protocols import Dataset, map_condition, named_conditions
 from ganlab.protocols.batch import Batch
 from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
+from ganlab.utils.device import has_own_memory
 from ganlab.utils.memory import free_memory
 from ganlab.utils.rng import derived_seed
 
@@ -90,10 +91,10 @@ class BatchLoader:
         if self._stream is not None:
             images = self._stream.batch(number, self.index)
         else:
-            images = self.images[index].to(self.device, non_blocking=True)
+            images = rows_of(self.images, index).to(self.device, non_blocking=True)
 
         def given(part: Tensor) -> Tensor:
-            return as_input(part[index].to(self.device, non_blocking=True))
+            return as_input(rows_of(part, index).to(self.device, non_blocking=True))
 
         return Batch(as_input(images), map_condition(given, self.condition))
 
@@ -107,7 +108,7 @@ def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float
     """Bytes of images a data loader may keep on the device; for None half the free memory, shared by local ranks."""
     if resident_gb is not None:
         return resident_gb * 1e9
-    return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
+    return free_memory(device) / 2 / (1 if has_own_memory(device) else distributed.local_world_size())
 
 
 def copy_to_device(images: Tensor, device: torch.device) -> Tensor:

@@ -35,7 +35,7 @@ from ganlab.run.environment import run_environment
 from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
-from ganlab.run.first_updates import BEFORE, try_first_updates
+from ganlab.run.first_updates import BEFORE, FirstUpdates
 from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder, other_plugin_files
 from ganlab.run.open_folder import choose_folder, earlier_run, latest_unfinished, open_folder
 from ganlab.run.opened_run import OpenedRun
@@ -245,10 +245,10 @@ def build_run(
     where = places()
     with CatchPluginErrors() as guard:
         with noted_weights() as read:
-            training = build(experiment, plugins.registry, where, device, progress, new)
+            trial = partial(FirstUpdates, experiment=experiment, registry=plugins.registry)
+            training = build(experiment, plugins.registry, where, device, progress, new, trial)
         training = attrs.evolve(training, weights_files=read)
-        try_first_updates(training, experiment, plugins.registry)
-        check_taken(plugins.registry, experiment.metric, training.dataset, training.images)
+        check_taken(plugins.registry, experiment.metric, training.dataset, training.images, experiment.augmentation)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         outputs = game_outputs(plugins.registry, experiment.game, training.game.rules, training.images)
         for index, metric in enumerate(experiment.metric):

@@ -199,6 +199,21 @@ class TinyImages:
 
 
 @frozen
+class TinySignals:
+    """The suite's tiny data set of another type and shape: labelled signals, float32 (N, 2, 16), from about 20 to 80.
+
+    count: how many there are.
+    """
+
+    count: int = 256
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        generator = torch.Generator().manual_seed(int(split == "test"))
+        values = 50 + 10 * torch.randn(self.count, 2, 16, generator=generator)
+        return ImageDataset(values, "tiny signals", split, torch.arange(self.count) % CLASSES)
+
+
+@frozen
 class _Features:
     dim: int = 8
     name: str = "tiny"

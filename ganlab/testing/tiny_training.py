@@ -1,7 +1,7 @@
 """Trainings of a component under check in a tiny experiment, built and run by the core's own build and loop.
 
 Decisions:
-- The device is the CPU, where a step is watched for what a CUDA graph could not hold.
+- The device is the CPU, where a step is watched for what a CUDA graph could not hold, but in the check of a device.
 - One uninterrupted training is shared by all the checks that look at its end: it is deterministic where they pass.
 """
 
@@ -59,6 +59,7 @@ class TinyTraining:
     shape: Shape = (3, 8, 8)
     networks: dict[str, Any] = field(factory=tiny_networks)
     conditions: dict[Shape, ConditionShape] = field(factory=dict)
+    device: torch.device = CPU
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
@@ -78,7 +79,7 @@ class TinyTraining:
 
     def build_experiment(self, experiment: Experiment) -> Training:
         """Builds a tiny training of an experiment, by the core's own build."""
-        return build(experiment, self.registry, places(), CPU)
+        return build(experiment, self.registry, places(), self.device)
 
     def build(self, without: bool = False) -> Training:
         """Builds a new tiny training of an unused component under check."""

@@ -7,7 +7,7 @@ smoothing of a loss without labels) is refused here, all at once, before the run
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,10 @@ from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
-from ganlab.data.game_loader import GameLoader, first_rows
+from ganlab.data.game_loader import GameLoader
 from ganlab.data.load_dataset import load_dataset
-from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.component_errors import collect_component_errors
-from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import (
@@ -46,11 +44,12 @@ from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
 from ganlab.training.initialise import initialise_networks
 from ganlab.training.loop import Training
-from ganlab.training.probes import GameTrial, check_sampled_images
-from ganlab.training.step_components import StepComponents, penalties_by_player, resolve_step_components
+from ganlab.training.probes import GameTrial, try_game
+from ganlab.training.step_components import penalties_by_player, penalty_tables, resolve_step_components
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
+from ganlab.utils.device import can_capture, counts_updates
 from ganlab.utils.errors import ComponentError, UserError
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
@@ -63,10 +62,12 @@ def build(
     device: torch.device,
     progress: Progress = no_progress,
     new: bool = True,
+    make_trial: Callable[[Mapping[str, str], Mapping[str, str]], GameTrial] = GameTrial,
 ) -> Training:
     """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit.
 
     `new` is False where the training is then restored from a checkpoint: networks are not initialised (`initialise`).
+    `make_trial` makes the trial of its game, on copies of everything.
     While the data set loads, `progress` is called, and may raise KeyboardInterrupt to end it.
     """
     problems: list[str] = []
@@ -107,7 +108,9 @@ def build(
     )
 
     # Try everything once, on copies.
-    conditional = _try_game(game, components, registry, data, (dataset, streams), problems)
+    names = component_names(components.experiment, registry, game)
+    trial = partial(make_trial, names, penalty_tables(components.experiment, game))
+    conditional = try_game(trial, game, components, data, (dataset, streams), problems)
     _raise(problems)
 
     # Construct the train step and what feeds it: batches of data, and the values of scheduled options.
@@ -132,7 +135,7 @@ def build(
     _seed_training(experiment.seed, game)
 
     # Collectives between processes are not captured.
-    captured = train.capture and device.type == "cuda" and distributed.world_size() == 1
+    captured = train.capture and can_capture(device) and distributed.world_size() == 1
     return Training(
         game=game,
         game_config=components.game,
@@ -311,7 +314,7 @@ def _build_optimizer(
     config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     optimizer = config.build(parameters)
-    if device.type == "cuda":
+    if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer
 
@@ -322,40 +325,6 @@ def _set_precision(train: Train) -> None:
     backends.cuda.matmul.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
     # By its older name, which also sets that of recurrent layers: torch.export fails in a process where they differ.
     backends.cudnn.allow_tf32 = train.precision == "tf32"
-
-
-def _try_game(
-    game: Game,
-    components: StepComponents,
-    registry: Registry,
-    data: DataSpec,
-    datasets: tuple[Dataset, Mapping[str, Dataset]],
-    problems: list[str],
-) -> bool:
-    """Part of `build`: each augmentation, move and penalty once, and a few samples, on copies of everything.
-
-    Returns whether any network uses the conditions of the data set.
-    """
-    names = component_names(components.experiment, registry, game)
-    share = game.batch_size // distributed.world_size() // game.accumulate
-    for count in sorted({min(probes.FEW, share), share}):
-        batch = first_rows(*datasets, count, game.device)
-        found: list[str] = []
-        with CatchPluginErrors() as copied:
-            trial = GameTrial.of(game, components.game, data, batch)
-        if copied.error is not None:  # what cannot be copied is not tried; the first step will tell
-            return batch.condition is not None
-        probes.try_augmentations(components, batch.images, game.device, found)
-        trial.try_moves(components.experiment.penalty, names, found)
-        if not found and trial.complete:
-            break  # else what fails with a few images may need a whole batch
-    problems += found
-    sampler = game.rules.sampler
-    if not found and trial.complete:
-        condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
-        given = condition if trial.conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
-    return trial.conditional
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ganlab.config.schedule_targets import ScheduleTarget, with_option
 from ganlab.protocols import OptimizerConfig
 from ganlab.training import cuda_graphs
+from ganlab.utils.device import counts_updates
 
 
 @frozen
@@ -115,7 +116,7 @@ def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
     for lr in (learning_rate_tensor(device).fill_(0.5), 0.5):
         weight = nn.Parameter(torch.ones(2, device=device))
         optimizer = config.build([weight])
-        if device.type == "cuda":
+        if counts_updates(device):
             cuda_graphs.make_capturable(optimizer)
         for group in optimizer.param_groups:
             group["lr"] = lr
