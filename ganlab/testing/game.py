@@ -11,10 +11,19 @@ from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.game_samplers import game_samplers
 from ganlab.evaluation.sampling import sample
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import DataSpec, ImageSpec
+from ganlab.protocols import DataSpec
 from ganlab.protocols.rules_check import rules_problems
-from ganlab.testing.check_result import Fault, summarize_refusals
-from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, ConditionShape, Shape, condition_shapes, shape_text
+from ganlab.testing.check_result import Fault
+from ganlab.testing.fixed_inputs import (
+    IMAGE_SHAPES,
+    OTHER_FORMS,
+    ConditionShape,
+    Shape,
+    condition_shapes,
+    data_spec,
+    in_words,
+    shape_text,
+)
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tiny_training import CPU, TinyTraining
@@ -26,7 +35,6 @@ from ganlab.utils.rng import preserve_random_state, seed_everything
 def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a game."""
     run_check = inspection.run_check
-    tiny.conditions[tiny.shape] = _find_condition(inspection, tiny.shape)
     rules = run_check(
         "rules: every network is trained or declared frozen, and all names are those of networks",
         lambda: _check_rules(inspection, tiny),
@@ -54,7 +62,7 @@ def _has_outputs(inspection: Inspection, tiny: TinyTraining) -> bool:
 
 def _data(inspection: Inspection, shape: Shape, condition: ConditionShape) -> DataSpec:
     """What a game under check is built for: images of a shape, in all its data sets, with conditions of a form."""
-    images = ImageSpec(*shape, CLASSES if condition == () else None, condition or None)
+    images = data_spec(shape, condition)
     streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
     return DataSpec(images, dict.fromkeys(streams, images))
 
@@ -70,20 +78,33 @@ def _find_condition(inspection: Inspection, shape: Shape) -> ConditionShape:
 
 
 def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
-    """Checks a game's rules for several shapes of images."""
-    refusals = []
-    for shape in IMAGE_SHAPES:
-        data = _data(inspection, shape, _find_condition(inspection, shape))
-        try:
-            rules = inspection.fresh().build(data)
-        except ComponentError as error:
-            refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
-            continue
-        if problems := list(rules_problems(rules, data.streams)):
-            raise Fault("; ".join(problems), inspection.line_of("build"))
+    """Checks a game's rules for several shapes of images, or of other data where it refuses all of these."""
+    refusals: list[str] = []
+    accepted: list[Shape] = []
+    for form in (IMAGE_SHAPES, *OTHER_FORMS):
+        for shape in form:
+            tiny.conditions[shape] = _find_condition(inspection, shape)
+            data = _data(inspection, shape, tiny.conditions[shape])
+            try:
+                rules = inspection.fresh().build(data)
+            except ComponentError as error:
+                refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
+                continue
+            accepted.append(shape)
+            if problems := list(rules_problems(rules, data.streams)):
+                raise Fault("; ".join(problems), inspection.line_of("build"))
+        if accepted:
+            break
+    if not accepted:
+        raise ComponentError(refusals[0])
+    if tiny.shape not in accepted:
+        tiny.shape = accepted[0]
+    if len(tiny.shape) != 3:
+        refusals = [f"for {in_words(accepted)}"]
     words: dict[ConditionShape, str] = {(): "", None: "without conditions"}
-    condition = words.get(tiny.conditions[tiny.shape], "with images as conditions")
-    return "; ".join(note for note in (summarize_refusals(refusals, len(IMAGE_SHAPES)), condition) if note)
+    kind = "images" if len(tiny.shape) == 3 else "attributes"
+    condition = words.get(tiny.conditions[tiny.shape], f"with {kind} as conditions")
+    return "; ".join(note for note in (*dict.fromkeys(refusals), condition) if note)
 
 
 def _check_samples(inspection: Inspection, tiny: TinyTraining) -> str:
