@@ -7,7 +7,10 @@ from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
 from .data.download import downloading as downloading
+from .data.load_dataset import load_dataset as load_dataset
 from .data.memmap import MappedImages as MappedImages
+from .data.pixels import as_input as as_input
+from .data.pixels import as_stored as as_stored
 from .data.pixels import to_float as to_float
 from .data.pixels import to_uint8 as to_uint8
 from .evaluation.features import MOST_SAMPLES as MOST_SAMPLES
@@ -24,8 +27,10 @@ from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
 from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.network_sampler import translator_of as translator_of
+from .evaluation.output_scores import output_scores as output_scores
 from .evaluation.score_protocol import about_features as about_features
 from .evaluation.score_protocol import about_generated as about_generated
+from .evaluation.score_protocol import about_output as about_output
 from .evaluation.score_protocol import about_reference as about_reference
 from .nn.class_head import ClassHead as ClassHead
 from .nn.class_head import HeadName as HeadName
@@ -39,10 +44,12 @@ from .nn.layers import MinibatchStdDev as MinibatchStdDev
 from .nn.layers import NormName as NormName
 from .nn.layers import SelfAttention2d as SelfAttention2d
 from .nn.layers import check_attention as check_attention
+from .nn.layers import check_tanh as check_tanh
 from .nn.layers import classes_of as classes_of
 from .nn.layers import norm_layer as norm_layer
 from .nn.layers import spectrally_normed as spectrally_normed
 from .nn.pretrained import full_precision as full_precision
+from .nn.pretrained import load_weights as load_weights
 from .nn.pretrained import read_weights as read_weights
 from .plugin.fields import component as component
 from .plugin.fields import components as components
@@ -52,6 +59,8 @@ from .plugin.hookspecs import Register as Register
 from .plugin.hookspecs import hookimpl as hookimpl
 from .protocols import Augmentation as Augmentation
 from .protocols import Batch as Batch
+from .protocols import Condition as Condition
+from .protocols import ConditionSpec as ConditionSpec
 from .protocols import Dataset as Dataset
 from .protocols import DatasetConfig as DatasetConfig
 from .protocols import DataSpec as DataSpec
@@ -78,6 +87,7 @@ from .protocols import Sampler as Sampler
 from .protocols import Schedule as Schedule
 from .protocols import Scores as Scores
 from .protocols import Step as Step
+from .protocols import Takes as Takes
 from .protocols import TargetedLoss as TargetedLoss
 from .protocols import Task as Task
 from .protocols import Tracker as Tracker
@@ -86,8 +96,11 @@ from .protocols import Turn as Turn
 from .protocols import all_logits as all_logits
 from .protocols import batch_independent as batch_independent
 from .protocols import generator_uses_real as generator_uses_real
+from .protocols import labels_in as labels_in
 from .protocols import latent_dim_of as latent_dim_of
 from .protocols import logits_per_image as logits_per_image
+from .protocols import map_condition as map_condition
+from .protocols import taken_by as taken_by
 from .run.load_run import load_run as load_run
 from .run.records import is_score as is_score
 from .run.records import numbers_of as numbers_of

@@ -23,6 +23,19 @@ def folder_of_images(data: Path) -> None:
         save(data / "folder" / f"{number}.png", RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8))
 
 
+def pairs_of_images(data: Path) -> None:
+    """20 pictures with both halves in each split."""
+    for split in ("train", "test"):
+        for number in range(20):
+            save(data / "pairs" / split / f"{number}.png", RNG.integers(0, 256, (9, 18, 3), dtype=np.uint8))
+
+
+def two_domains(data: Path) -> None:
+    for folder in ("trainA", "trainB", "testA", "testB"):
+        for number in range(20):
+            save(data / "domains" / folder / f"{number}.png", RNG.integers(0, 256, (9, 8, 3), dtype=np.uint8))
+
+
 def parquet(data: Path) -> None:
     """20 training images and 5 test images of two classes, as the hub's data sets are laid out."""
     datasets = pytest.importorskip("datasets")

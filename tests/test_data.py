@@ -46,7 +46,7 @@ def test_a_dataset_knows_its_shape_and_its_pixels() -> None:
 
 def test_what_is_no_dataset_is_refused() -> None:
     with pytest.raises(ComponentError, match="wanted uint8"):
-        ImageDataset(torch.zeros(2, 1, 4, 4), "floats")
+        ImageDataset(torch.zeros(2, 1, 4, 4).double(), "floats")
     with pytest.raises(ComponentError, match="condition: 3 entries for 2 images"):
         ImageDataset(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), "x", condition=torch.zeros(3).long())
 

@@ -58,6 +58,10 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
     judging, making = rules.moves
     names = making.players[0], judging.players[0]
     configs: list[Any] = [rules.network(name).config for name in names]
+    data = training.images
+    if not data.is_image or data.dtype != "uint8" or data.conditions:
+        what = f"several conditions: {', '.join(data.conditions)}" if data.conditions else data.in_words
+        raise UserError(f"dataset: ganlab bench has hand-written loops of uint8 images with one condition; got {what}")
     seed_everything(experiment.seed)
     g, d = (config.build(training.images).to(device).train() for config in configs)
     for config, network in zip(configs, (g, d), strict=True):

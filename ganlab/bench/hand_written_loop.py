@@ -25,10 +25,11 @@ from ganlab.bench.baseline_parts import (
     penalty_step,
 )
 from ganlab.config.schema import Experiment
-from ganlab.data.pixels import condition_as_input
+from ganlab.data.pixels import as_input
 from ganlab.protocols import batch_independent, generator_uses_real
 from ganlab.training import cuda_graphs
 from ganlab.training.loop import Training
+from ganlab.utils.device import can_capture
 from ganlab.utils.rng import derived_seed
 
 
@@ -59,7 +60,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
         number += 1
         rows = order[place * size : (place + 1) * size]
         real = images[rows].to(device).float().div_(127.5).sub_(1.0)
-        return real, None if conditions is None else condition_as_input(conditions[rows].to(device))
+        return real, as_input(conditions[rows].to(device)) if isinstance(conditions, Tensor) else None
 
     def judged(batch: Tensor, condition: Tensor | None) -> Any:
         for augmentation in augmentations:
@@ -112,7 +113,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
             with torch.no_grad():
                 torch._foreach_lerp_(kept, weights, 1 - decay)
 
-    turns = capture_cuda_graphs(arithmetic, parts, every) if device.type == "cuda" else arithmetic
+    turns = capture_cuda_graphs(arithmetic, parts, every) if can_capture(device) else arithmetic
 
     def step() -> None:
         nonlocal turn

@@ -24,7 +24,7 @@ from ganlab.bench.baseline_parts import (
     penalty_step,
 )
 from ganlab.config.schema import Experiment
-from ganlab.data.pixels import condition_as_input
+from ganlab.data.pixels import as_input
 from ganlab.protocols import Dataset, generator_uses_real
 from ganlab.training.loop import Training
 
@@ -38,9 +38,8 @@ class PILImageDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         channels = dataset.images.shape[1]
         half = (0.5,) * channels
         self.images = dataset.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = (
-            torch.zeros(len(dataset.images)) if dataset.condition is None else condition_as_input(dataset.condition)
-        )
+        condition = dataset.condition
+        self.labels = as_input(condition) if isinstance(condition, Tensor) else torch.zeros(len(dataset.images))
         self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(half, half)])
 
     def __len__(self) -> int:

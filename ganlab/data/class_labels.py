@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ganlab.protocols import Dataset
+from ganlab.protocols import Dataset, labels_in
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def class_labels_of(dataset: Dataset) -> Tensor | None:
-    """Returns a data set's class labels (N,), or None if its condition is not class labels."""
-    labels = dataset.condition
-    return labels if labels is not None and labels.ndim == 1 and len(labels) else None
+    """Returns a data set's class labels (N,), or None without, or where several conditions are labels."""
+    labels = labels_in(dataset.condition)
+    return labels if labels is not None and len(labels) else None
 
 
 def class_count(dataset: Dataset, labels: Tensor) -> int:

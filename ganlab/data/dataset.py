@@ -1,4 +1,4 @@
-"""`ImageDataset`: a data set held as one uint8 tensor, with its fingerprint, image shape and class labels."""
+"""`ImageDataset`: a data set held as one tensor, with its fingerprint, the shape of its data and its conditions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from ganlab.data.load_dataset import check_data
-from ganlab.data.memmap import MappedImages
-from ganlab.protocols import Dataset, ImageSpec
+from ganlab.data.memmap import MappedImages, fingerprint_head
+from ganlab.data.pixels import type_name, value_range
+from ganlab.protocols import ConditionSpec, Dataset, ImageSpec
+from ganlab.protocols.condition import Condition
 from ganlab.utils.errors import one_line
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 class ImageDataset:
     """A data set in one tensor: images uint8 (N, C, H, W), and a condition for each: None, class labels, or images.
 
-    Class labels are int64 (N,) from 0, condition images uint8 (N, C, H, W). Raises ComponentError for other types.
+    Data may also be uint16 or float32, which is never scaled, and signals (N, C, T) or rows of a table (N, D). Class
+    labels are int64 (N,) from 0, condition images uint8 or uint16 (N, C, H, W), attributes float32 (N, K, …). Several
+    conditions are a mapping of names to these. Raises ComponentError for other types.
 
     `classes` are the names of the classes in the order of their labels. `skipped` is the number of images whose files
     could not be read. `left_out` counts the files that were not taken for images, by the endings of their names.
@@ -31,7 +35,7 @@ class ImageDataset:
     images: Tensor = field(repr=False)
     name: str
     split: str = "train"
-    condition: Tensor | None = field(default=None, repr=False)
+    condition: Condition = field(default=None, repr=False)
     classes: tuple[str, ...] = ()
     skipped: int = 0
     left_out: Mapping[str, int] = field(factory=dict)
@@ -41,23 +45,36 @@ class ImageDataset:
 
     @property
     def fingerprint(self) -> str:
-        """The data set's fingerprint: the SHA-256 of the images' shape and pixels."""
+        """The data set's fingerprint: the SHA-256 of the images' shape and pixels, and of a type that is not uint8."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:  # separate, since pyright does not accept a cached_property as a protocol's property
         if isinstance(self.images, MappedImages):
             return self.images.fingerprint
-        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
+        digest = hashlib.sha256(fingerprint_head(self.images))
         for part in self.images.split(4096):
             digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
 
 def image_spec(dataset: Dataset) -> ImageSpec:
-    """Returns the shape of a data set's images, and its number of classes or the shape of its conditions, if any."""
-    _, channels, height, width = dataset.images.shape
-    labels = dataset.condition
-    classes = int(labels.max()) + 1 if labels is not None and labels.ndim == 1 else None
-    shape: Any = labels.shape[1:] if labels is not None and labels.ndim == 4 else None
-    return ImageSpec(channels, height, width, classes, shape)
+    """Returns the shape and type of a data set's images, signals or rows, and what their conditions are."""
+    images, condition = dataset.images, dataset.condition
+    dtype = type_name(images.dtype)
+    limits = value_range(images) if dtype == "float32" and len(images) else None
+    form: dict[str, Any] = {"shape": tuple(images.shape[1:]), "dtype": dtype, "range": limits}
+    if isinstance(condition, Mapping):
+        return ImageSpec.of(**form, conditions={name: _condition_spec(part) for name, part in condition.items()})
+    if condition is None:
+        return ImageSpec.of(**form)
+    one = _condition_spec(condition)
+    if one.dtype == "int64":
+        return ImageSpec.of(**form, classes=one.classes)
+    return ImageSpec.of(**form, condition_shape=one.shape, condition_dtype=one.dtype)
+
+
+def _condition_spec(condition: Tensor) -> ConditionSpec:
+    """What one condition of a data set is."""
+    classes = int(condition.max()) + 1 if condition.ndim == 1 else None
+    return ConditionSpec(tuple(condition.shape[1:]), type_name(condition.dtype), classes)

@@ -9,8 +9,9 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from ganlab.data.loader import BatchLoader
-from ganlab.data.pixels import condition_as_input, to_float
-from ganlab.protocols import Batch, Dataset
+from ganlab.data.pixels import as_input
+from ganlab.protocols import Batch, Dataset, map_condition
+from ganlab.protocols.condition import Condition
 from ganlab.utils.rng import derived_seed
 
 
@@ -47,7 +48,7 @@ class GameLoader:
         return self.main.images
 
     @property
-    def condition(self) -> Tensor | None:
+    def condition(self) -> Condition:
         return self.main.condition
 
     @property
@@ -73,9 +74,8 @@ class GameLoader:
 
 def first_rows(dataset: Dataset, streams: Mapping[str, Dataset], count: int, device: torch.device) -> Batch:
     """The first rows of a game's data sets, as a batch for a trial of what comes with the first one."""
-    condition = dataset.condition
     return Batch(
-        to_float(dataset.images[:count].to(device)),
-        None if condition is None else condition_as_input(condition[:count].to(device)),
+        as_input(dataset.images[:count].to(device)),
+        map_condition(lambda part: as_input(part[:count].to(device)), dataset.condition),
         {name: first_rows(stream, {}, count, device) for name, stream in streams.items()},
     )

@@ -1,8 +1,8 @@
 """The data loader: training batches by index, from images on the device or prefetched from disk, in shuffled order.
 
 Decisions:
-- A data set is one uint8 tensor. If it fits on the run's device, a batch is a gather by index: no workers, no decoding,
-  no copy per step. Otherwise batches are prefetched. Both give the same batches, converted to float in [-1, 1] on the
+- A data set is one tensor. If it fits on the run's device, a batch is a gather by index: no workers, no decoding,
+  no copy per step. Otherwise batches are prefetched. Both give the same batches, converted to a network's input on the
   device.
 - The order is a function of (seed, epoch) and the position a function of the step, so a checkpoint stores neither.
 """
@@ -14,11 +14,13 @@ from attrs import define, field
 from torch import Tensor
 
 from ganlab.data.memmap import WINDOW, MappedImages
-from ganlab.data.pixels import condition_as_input, to_float
+from ganlab.data.pixels import as_input, rows_of
 from ganlab.data.prefetch import Prefetcher
-from ganlab.protocols import Dataset
+from ganlab.protocols import Dataset, map_condition, named_conditions
 from ganlab.protocols.batch import Batch
+from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
+from ganlab.utils.device import has_own_memory
 from ganlab.utils.memory import free_memory
 from ganlab.utils.rng import derived_seed
 
@@ -34,7 +36,7 @@ class BatchLoader:
     batch_size: int
     seed: int
     device: torch.device
-    condition: Tensor | None = field(default=None, repr=False)
+    condition: Condition = field(default=None, repr=False)
     _order: dict[int, Tensor] = field(factory=dict, repr=False, init=False)
     _stream: Prefetcher | None = field(default=None, repr=False, kw_only=True)
 
@@ -49,9 +51,9 @@ class BatchLoader:
         images, condition = dataset.images, dataset.condition
         if images.device.type == device.type and not isinstance(images, MappedImages):
             return cls(images, batch_size, seed, device, condition)
-        size = images.nbytes + (0 if condition is None else condition.nbytes)
+        size = images.nbytes + sum(part.nbytes for part in named_conditions(condition).values())
         if size <= max_resident_bytes(resident_gb, device):
-            condition = None if condition is None else condition.to(device)
+            condition = map_condition(lambda part: part.to(device), condition)
             return cls(copy_to_device(images, device), batch_size, seed, device, condition)
         return cls(images, batch_size, seed, device, condition, stream=Prefetcher(images, batch_size, device))
 
@@ -89,10 +91,12 @@ class BatchLoader:
         if self._stream is not None:
             images = self._stream.batch(number, self.index)
         else:
-            images = self.images[index].to(self.device, non_blocking=True)
-        if self.condition is None:
-            return Batch(to_float(images))
-        return Batch(to_float(images), condition_as_input(self.condition[index].to(self.device, non_blocking=True)))
+            images = rows_of(self.images, index).to(self.device, non_blocking=True)
+
+        def given(part: Tensor) -> Tensor:
+            return as_input(rows_of(part, index).to(self.device, non_blocking=True))
+
+        return Batch(as_input(images), map_condition(given, self.condition))
 
     def close(self) -> None:
         """Stops the data loader's prefetching; the next batch would restart it."""
@@ -104,7 +108,7 @@ def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float
     """Bytes of images a data loader may keep on the device; for None half the free memory, shared by local ranks."""
     if resident_gb is not None:
         return resident_gb * 1e9
-    return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
+    return free_memory(device) / 2 / (1 if has_own_memory(device) else distributed.local_world_size())
 
 
 def copy_to_device(images: Tensor, device: torch.device) -> Tensor:

@@ -31,6 +31,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ganlab.data.pixels import DATA_TYPES, type_name
 from ganlab.utils.errors import GanlabError, one_line
 from ganlab.utils.progress import Progress, no_progress, paced
 
@@ -41,6 +42,8 @@ WINDOW = 2**24
 class MappedImages(Tensor):
     """Memory-mapped uint8 images (N, C, H, W) of an .npy file, or a view of them; read-only.
 
+    The file may also hold uint16 or float32, and signals (N, C, T) or rows of a table (N, D).
+
     An in-place operation raises TypeError; `clone()` returns an ordinary tensor. (Writing to the array of `numpy()`
     ends the process, although the array is not marked read-only.)
     """
@@ -49,11 +52,11 @@ class MappedImages(Tensor):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Memory-maps an .npy file. Raises OSError, and ValueError unless it holds uint8 (N, C, H, W) with N > 0."""
+        """Memory-maps an .npy file. Raises OSError, and ValueError for other data than those above, or none."""
         file = _File(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given buffer is not writable")  # as intended
-            whole = torch.frombuffer(file.map, dtype=torch.uint8, count=file.count, offset=file.start)
+            whole = torch.frombuffer(file.map, dtype=file.dtype, count=file.count, offset=file.start)
         return cls._over(whole.view(file.shape), file)
 
     @classmethod
@@ -103,7 +106,7 @@ class MappedImages(Tensor):
 
     def fingerprint_with(self, progress: Progress) -> str:
         """The fingerprint of mapped images, which `progress` is told of while the file is read; it is kept."""
-        digest, report, done = hashlib.sha256(str(tuple(self.shape)).encode()), paced(progress), 0
+        digest, report, done = hashlib.sha256(fingerprint_head(self)), paced(progress), 0
         for part in self._pixels():
             digest.update(part)
             done += part.nbytes
@@ -117,7 +120,7 @@ class MappedImages(Tensor):
                 yield image.contiguous().numpy().data
             return
         buffer = memoryview(bytearray(min(WINDOW, self.nbytes)))
-        first = self._file.start + int(self.storage_offset())
+        first = self._file.start + int(self.storage_offset()) * self.itemsize
         for start in range(0, self.nbytes, WINDOW):
             part = buffer[: self.nbytes - start]
             self._file.read(part, first + start)
@@ -128,14 +131,14 @@ class MappedImages(Tensor):
         """Whether each image's pixels are contiguous in the file, as `read_rows` needs."""
         return self[:1].is_contiguous()
 
-    def read_rows(self, index: Tensor, out: NDArray[np.uint8]) -> None:
-        """Reads the mapped images at `index`, int64 (n,), from the file into `out`, uint8 (n, C, H, W).
+    def read_rows(self, index: Tensor, out: NDArray[Any]) -> None:
+        """Reads the mapped images at `index`, int64 (n,), from the file into `out`, (n, C, H, W) of their type.
 
         `out` must be contiguous. Only for a map that `has_whole_rows`. Raises GanlabError.
         """
-        first, step = self._file.start + int(self.storage_offset()), self.stride(0)
+        first, step = self._file.start + int(self.storage_offset()) * self.itemsize, self.stride(0) * self.itemsize
         places = [first + row * step for row in index.tolist()]
-        rows = out.reshape(len(places), -1)
+        rows = out.reshape(len(places), -1).view(np.uint8)
         self._file.will_read(places, rows.shape[1])
         for row, place in zip(rows, places, strict=True):
             self._file.read(row.data, place)
@@ -147,11 +150,12 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as stream:
-            self.shape = _read_header(stream, path)
+            self.shape, self.dtype = _read_header(stream, path)
             self.start = stream.tell()
             self.count = math.prod(self.shape)
-            if os.fstat(stream.fileno()).st_size < self.start + self.count:
-                raise ValueError(f"{path}: is cut short; wanted {self.count} bytes of pixels")
+            self.size = self.count * self.dtype.itemsize
+            if os.fstat(stream.fileno()).st_size < self.start + self.size:
+                raise ValueError(f"{path}: is cut short; wanted {self.size} bytes of pixels")
             self.map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             self.descriptor = os.dup(stream.fileno())
         weakref.finalize(self, os.close, self.descriptor)
@@ -166,7 +170,7 @@ class _File:
 
     def check_length(self) -> None:
         """Raises GanlabError if the mapped file has been truncated: reading the map there would end the process."""
-        if os.fstat(self.descriptor).st_size < self.start + self.count:
+        if os.fstat(self.descriptor).st_size < self.start + self.size:
             raise GanlabError(f"{self.path}: has been cut short since it was opened")
 
     def will_read(self, places: Iterable[int], size: int) -> None:
@@ -199,18 +203,27 @@ def _read_into(descriptor: int, into: memoryview, place: int) -> int:
 _NO_HEADER = (SyntaxError, tokenize.TokenError, TypeError, RuntimeError, MemoryError)
 
 
-def _read_header(stream: BinaryIO, path: Path) -> tuple[int, ...]:
-    """Reads the shape of the images to memory-map from an .npy header; leaves the stream at the first pixel."""
+def _read_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], torch.dtype]:
+    """Reads shape and type of the images to memory-map from an .npy header; leaves the stream at the first pixel."""
     if npy.read_magic(stream) != (1, 0):
         raise ValueError(f"{path}: is not an .npy file of version 1.0")
     try:
         shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
     except _NO_HEADER as error:
         raise ValueError(f"{path}: its header is damaged ({one_line(error)})") from None
-    if dtype != np.uint8 or fortran_order or len(shape) != 4 or min(shape) < 1:
+    found = next((own for own in DATA_TYPES if dtype == np.dtype(type_name(own))), None)
+    if found is None or fortran_order or len(shape) not in (2, 3, 4) or min(shape) < 1:
         order = " in Fortran order" if fortran_order else ""
-        raise ValueError(f"{path}: holds {dtype} {shape}{order}; wanted uint8 (N, C, H, W)")
-    return tuple(shape)
+        raise ValueError(
+            f"{path}: holds {dtype} {shape}{order}; wanted uint8, uint16 or float32, (N, C, H, W), (N, C, T) or (N, D)"
+        )
+    return tuple(shape), found
+
+
+def fingerprint_head(images: Tensor) -> bytes:
+    """What a fingerprint of images, memory-mapped or not, begins with: their shape, and their type if not uint8."""
+    dtype = "" if images.dtype == torch.uint8 else f"{type_name(images.dtype)} "
+    return f"{dtype}{tuple(images.shape)}".encode()
 
 
 def _is_in_place(func: Callable[..., Any]) -> bool:

@@ -1,6 +1,6 @@
 """Reads images and their conditions from an .npz file, as `ganlab sample` writes it and for `ganlab score`.
 
-The layout is that in which the images have the reference's shape, or the only one in which they have 1 to 4 channels.
+Of images the layout is that in which they have the shape of the reference, or the only one with 1 to 4 channels.
 Where that does not tell the file is refused: images that are read in the wrong layout have a score too.
 """
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ganlab.data.load_dataset import condition_problem
+from ganlab.protocols.condition import Condition
 from ganlab.utils.errors import UserError, one_line
 
 CHANNELS = (1, 2, 3, 4)
@@ -30,13 +31,16 @@ _NO_ARRAYS = (
 )
 
 
-def read_npz(path: Path, reference: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
+def read_npz(path: Path, reference: Sequence[int] | None = None, dtype: str = "uint8") -> tuple[Tensor, Condition]:
     """Reads the images of an .npz file, its array `images` or the first, as uint8 (N, C, H, W), and their conditions.
 
     In the file they are uint8 (N, H, W, C) or (N, C, H, W). `reference` is the shape (C, H, W) of the images that they
-    are to be compared with. Conditions are class labels int64 (N,), of an array `labels` of integers, or images like
-    the others, of an array `condition`; None without either. Raises UserError, also where the layout cannot be told.
+    are to be compared with, or that of a signal (C, T) or of a row of a table (D,), and `dtype` the type. Conditions
+    are class labels int64 (N,), of an array `labels` of integers, or images like the others or float32 attributes, of
+    an array `condition`, or of several arrays `condition.NAME`; None without any. Raises UserError, also where the
+    layout cannot be told.
     """
+    sides = 3 if reference is None else len(reference)
     try:
         if not zipfile.is_zipfile(path) and path.is_file():
             raise UserError(f"{path}: is not a whole .npz file; write one with numpy.savez")
@@ -46,23 +50,30 @@ def read_npz(path: Path, reference: Sequence[int] | None = None) -> tuple[Tensor
                 raise UserError(f"{path}: holds no array")
             name = "images" if "images" in names else names[0]
             array = arrays[name]
-            given = next((key for key in ("labels", "condition") if key in names and key != name), None)
-            condition = None if given is None else arrays[given]
+            several = [key for key in names if key.startswith("condition.")]
+            given = several or [key for key in ("labels", "condition") if key in names and key != name][:1]
+            conditions = {key: arrays[key] for key in given}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except _NO_ARRAYS as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
     if not isinstance(array, np.ndarray):  # what lies in the archive is not an .npy file
         raise UserError(f"{path}: {one_line(name, 60)} is not an array; write the file with numpy.savez")
-    if array.dtype != np.uint8 or array.ndim != 4:
+    if array.dtype != np.dtype(dtype) or array.ndim != sides + 1:
         values = _range_of(array)
-        raise UserError(
-            f"{path}: {name} is {array.dtype} {array.shape}{values}; wanted uint8, 0 to 255, (N, height, width, "
-            "channels) or (N, channels, height, width)"
-        )
-    is_first = _is_channels_first(path, array.shape, reference)
-    images = _channels_first(array, is_first)
-    return images, None if given is None else _read_condition(path, given, condition, len(images), is_first)
+        wanted = f"{dtype} (N, {', '.join(map(str, reference or ()))})"
+        if sides == 3:
+            limits = {"uint8": ", 0 to 255", "uint16": ", 0 to 65535"}.get(dtype, "")
+            wanted = f"{dtype}{limits}, (N, height, width, channels) or (N, channels, height, width)"
+        raise UserError(f"{path}: {name} is {array.dtype} {array.shape}{values}; wanted {wanted}")
+    if dtype == "float32" and not np.isfinite(array).all():
+        raise UserError(f"{path}: {name} has values that are NaN or infinite")
+    is_first = _is_channels_first(path, array.shape, reference) if sides == 3 else None
+    images = _channels_first(array, is_first is not False)
+    read = {key: _read_condition(path, key, part, len(images), is_first) for key, part in conditions.items()}
+    if several:
+        return images, {key.removeprefix("condition."): part for key, part in read.items()}
+    return images, next(iter(read.values()), None)
 
 
 def _channels_first(array: np.ndarray[Any, Any], is_first: bool) -> Tensor:
@@ -92,17 +103,21 @@ def _is_channels_first(path: Path, shape: Sequence[int], reference: Sequence[int
     )
 
 
-def _read_condition(path: Path, name: str, array: Any, count: int, is_first: bool) -> Tensor:
-    """The conditions of an .npz file's images, in the layout of those; raises UserError for what is no condition."""
+def _read_condition(path: Path, name: str, array: Any, count: int, is_first: bool | None) -> Tensor:
+    """The conditions of an .npz file's images, in the layout of those; raises UserError for what is no condition.
+
+    Of other data than images, where `is_first` is None, condition images are (N, height, width, channels).
+    """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
         kind = array.dtype if isinstance(array, np.ndarray) else "no array"
         raise UserError(
-            f"{path}: {name} is no condition: {kind}; wanted integers (N,), or uint8 (N, height, width, channels)"
+            f"{path}: {name} is no condition: {kind}; wanted integers (N,), uint8 (N, height, width, channels), or "
+            "float32 (N, K)"
         )
     if array.dtype.kind in "ui" and array.ndim == 1:
         condition = torch.from_numpy(array.astype(np.int64))
-    elif array.dtype == np.uint8 and array.ndim == 4:
-        condition = _channels_first(array, is_first)
+    elif array.dtype in (np.uint8, np.uint16, np.float32) and array.ndim == 4:
+        condition = _channels_first(array, bool(is_first))
     else:
         condition = torch.from_numpy(array)
     if problem := condition_problem(condition, count):

@@ -22,7 +22,7 @@ BatchIndex = Callable[[int], Tensor]
 
 
 class Prefetcher:
-    """Prefetches batches of at most `batch_size` images, uint8 (N, C, H, W), from disk or host memory to the device."""
+    """Prefetches batches of at most `batch_size` images of a data set's type from disk or host memory to the device."""
 
     def __init__(self, images: Tensor, batch_size: int, device: torch.device) -> None:
         self._images, self._device = images, device
@@ -35,7 +35,7 @@ class Prefetcher:
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, number: int, index: BatchIndex) -> Tensor:
-        """Returns a batch's uint8 images on the device and starts prefetching; on the CPU valid until the next call."""
+        """Returns a batch's images on the device, and starts prefetching; on the CPU valid until the next call."""
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] != number:
             ahead = number, self._start(number, index)

@@ -1,7 +1,8 @@
 """The evaluator: computes metrics on generated or given images against a data set, with floors from real images.
 
 Decisions:
-- Images come from the evaluation network in eval mode, rounded to uint8, with latents from their own random stream.
+- Images come from the evaluation network in eval mode, in the data's own type, with latents from their own random
+  stream. Pixels are rounded.
 - A record holds one score and its protocol, which is everything that it depends on.
 - The floor of a score is what real images of the other split score. It is computed once and cached on disk.
 - Under torchrun each rank generates its share of the images and metrics gather the features; the images and their
@@ -24,10 +25,22 @@ from torch import Tensor, nn
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
-from ganlab.data.load_dataset import UnsupportedData, load_dataset
-from ganlab.data.pixels import condition_as_input
+from ganlab.data.load_dataset import UnsupportedData, check_same_type, load_dataset
+from ganlab.data.pixels import as_input
+from ganlab.evaluation.game_outputs import GameOutputs
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import BATCH, sample
-from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
+from ganlab.protocols import (
+    Dataset,
+    DatasetConfig,
+    Evaluation,
+    Metric,
+    Places,
+    Scores,
+    map_condition,
+    named_conditions,
+)
+from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
@@ -38,13 +51,13 @@ from ganlab.utils.rng import derived_seed, preserve_random_state
 FLOOR_FORMAT = 2
 """The cache format of floors; increase it when their computation changes."""
 
-Images = Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]]
-"""Yields uint8 batches (n, C, H, W) for a count and a seed, each with its conditions or None."""
+Images = Callable[[int, int], Iterator[tuple[Tensor, Condition]]]
+"""Yields batches (n, C, H, W) of the data's type for a count and a seed, each with its conditions or None."""
 
 
 def subset_batches(
-    images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Tensor | None = None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+    images: Tensor, count: int, seed: int, share: tuple[int, int] | None = None, condition: Condition = None
+) -> Iterator[tuple[Tensor, Condition]]:
     """The evaluator's batches of given images (N, C, H, W): all in order, or a random subset of `count` if fewer.
 
     `share` is a half-open range of indices: only that part of them.
@@ -57,7 +70,7 @@ def subset_batches(
     for start in range(first, end, BATCH):
         rows = slice(start, min(start + BATCH, end))
         which = rows if order is None else order[rows]
-        yield images[which], None if condition is None else condition_as_input(condition[which])
+        yield images[which], map_condition(lambda part, which=which: as_input(part[which]), condition)
 
 
 class Evaluator:
@@ -77,23 +90,28 @@ class Evaluator:
     ) -> None:
         self._config, self._splits = config, {} if train is None else {"train": train}
         self.places, self.device, self.floors, self._whole = where, device, floors, whole
+        self._trained = train
         self._known: dict[str, dict[str, Any] | None] = {}
         self._missing: set[str] = set()
 
     def dataset(self, split: str, progress: Progress = no_progress) -> Dataset:
         if split not in self._splits:
-            self._splits[split] = load_dataset(self._config, self.places, split, progress)
+            loaded = load_dataset(self._config, self.places, split, progress)
+            if self._trained is not None:
+                check_same_type(loaded, self._trained)
+            self._splits[split] = loaded
         return self._splits[split]
 
     def loaded(self, split: str) -> Dataset | None:
         """The evaluator's data set if it has been needed so far."""
         return self._splits.get(split)
 
-    def prepare(self, metric: Metric, progress: Progress = no_progress) -> None:
+    def prepare(self, metric: Metric, progress: Progress = no_progress, outputs: GameOutputs | None = None) -> None:
         """The evaluator prepares a metric, which loads what it needs or raises ComponentError before training."""
         if hasattr(metric, "prepare"):
+            runner = MetricRunner(self, lambda count, seed: iter(()), "", outputs=outputs)
             with preserve_random_state():
-                metric.prepare(MetricRunner(self, lambda count, seed: iter(()), "").evaluation(progress))
+                metric.prepare(runner.evaluation(progress))
 
     def for_network(
         self,
@@ -102,25 +120,28 @@ class Evaluator:
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
         about: Mapping[str, Any] | None = None,
+        outputs: GameOutputs | None = None,
     ) -> MetricRunner:
-        """The evaluator's `MetricRunner` for the images of a network or a `NetworkSampler`.
+        """The evaluator's `MetricRunner` for the images of a network or a `NetworkSampler`, and a game's outputs.
 
         Protocols name `weights` ("ema" or "plain"). `about` are more entries of every score's protocol: what these
         images depend on besides.
         """
 
-        def images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        def images(count: int, seed: int) -> Iterator[tuple[Tensor, Condition]]:
             return sample(
                 network, count, seed, self.device, conditions, "metric", distributed.local_share(count), truncation
             )
 
-        truncated = {} if truncation is None else {"truncation": truncation}
-        return MetricRunner(self, images, weights, {**truncated, **(about or {})})
+        sampled: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
+        if isinstance(network, NetworkSampler) and network.options:
+            sampled["options"] = network.options
+        return MetricRunner(self, images, weights, {**sampled, **(about or {})}, outputs)
 
-    def for_images(self, images: Tensor, condition: Tensor | None = None) -> MetricRunner:
-        """The evaluator's `MetricRunner` for uint8 images (N, C, H, W) of unknown origin, and their conditions."""
+    def for_images(self, images: Tensor, condition: Condition = None) -> MetricRunner:
+        """The evaluator's `MetricRunner` for images (N, C, H, W) of unknown origin, and their conditions."""
 
-        def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Condition]]:
             share = distributed.local_share(min(count, len(images)))
             return subset_batches(images, count, seed, share, condition)
 
@@ -129,9 +150,9 @@ class Evaluator:
     def evaluation(self, images: Images, progress: Progress, **more: Any) -> Evaluation:
         """The evaluator's `Evaluation` of these images, which it gives to a metric."""
 
-        def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        def conditioned(count: int, seed: int) -> Iterator[tuple[Tensor, Condition]]:
             for batch, condition in images(count, seed):
-                yield batch.to(self.device), None if condition is None else condition.to(self.device)
+                yield batch.to(self.device), map_condition(lambda part: part.to(self.device), condition)
 
         return Evaluation(
             generated=lambda count, seed: (batch for batch, _ in conditioned(count, seed)),
@@ -165,7 +186,7 @@ class Evaluator:
         # since a third-party metric may omit one from its protocol.
         key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
         if real.condition is not None:  # a file that moved to another class's folder may leave the pixels as they are
-            key["condition"] = tensors_sha256({"condition": real.condition})
+            key["condition"] = tensors_sha256(named_conditions(real.condition))
         text = json.dumps(key, sort_keys=True)
         if text not in self._known:
             # Not split between ranks: the ranks that wait for the cache's lock could not take part.
@@ -206,17 +227,28 @@ def _check_scores(scores: Any) -> None:
 class MetricRunner:
     """The evaluator of one set of images: runs metrics on it; shared results such as features are computed once.
 
-    `about` are additional entries of every score's protocol.
+    `about` are additional entries of every score's protocol. `outputs` are those of the game, None for images alone.
     """
 
     evaluator: Evaluator
     images: Images
     weights: str
     about: Mapping[str, Any] = field(factory=dict)
+    outputs: GameOutputs | None = None
     _shared: dict[Hashable, Any] = field(factory=dict, init=False)
+    _uses_outputs: bool = field(default=False, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
-        return self.evaluator.evaluation(self.images, progress, gather=distributed.all_gather_rows, keep=self._share)
+        more = {} if self.outputs is None else {"outputs": partial(self._batches_of_output, self.outputs, progress)}
+        gather = distributed.all_gather_rows
+        return self.evaluator.evaluation(self.images, progress, gather=gather, keep=self._share, **more)
+
+    def _batches_of_output(
+        self, outputs: GameOutputs, progress: Progress, name: str, split: str
+    ) -> Iterator[tuple[Tensor, Tensor, Condition]]:
+        outputs.check(name)
+        self._uses_outputs = True
+        return outputs.batches(name, self.evaluator.dataset(split, progress), self.evaluator.device)
 
     def _share(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         if key not in self._shared:
@@ -229,6 +261,7 @@ class MetricRunner:
         `suffix` is appended to the values' names, to distinguish two metrics of the same name.
         """
         start = time.perf_counter()
+        self._uses_outputs = False
         with preserve_random_state():
             scores = metric.evaluate(self.evaluation(progress))
         seconds = round(time.perf_counter() - start, 3)
@@ -239,12 +272,14 @@ class MetricRunner:
         }
         with preserve_random_state():
             rests_on = {**scores.protocol, "details": scores.details, **machine}
-            floor = self.evaluator.floor(metric, rests_on, progress) if self.evaluator.floors else None
+            wanted = self.evaluator.floors and not self._uses_outputs  # real images by themselves have no outputs
+            floor = self.evaluator.floor(metric, rests_on, progress) if wanted else None
+        about = {**self.about, **(self.outputs.about if self._uses_outputs and self.outputs else {})}
         records = []
         for name, value in scores.values.items():
             record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}
             if floor is not None and name in floor["values"] and name in scores.better:
                 record["floor"] = {"value": floor["values"][name], "split": floor["split"], "count": floor["count"]}
-            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **self.about}
+            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **about}
             records.append({**record, "protocol": protocol | machine, "seconds": seconds})
         return records

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ganlab.evaluation.score_protocol import about_features, about_reference
-from ganlab.protocols import Dataset, Evaluation, Features, FeaturesConfig
+from ganlab.protocols import Dataset, Evaluation, Features, FeaturesConfig, taken_by
 from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
 
@@ -51,9 +51,10 @@ def random_subset(count: int, size: int, seed: int) -> Tensor:
 def features_of(features: Features, images: Tensor) -> Tensor:
     """Extracts a metric's features (N, dim) of images; raises `ComponentError` if the network returns another shape.
 
-    The images are uint8 (N, C, H, W): pixels of another type, whose range is unknown, are refused with the same error.
+    The images are uint8 (N, C, H, W) unless the features take any data: pixels of another type, whose range is unknown,
+    are refused with the same error.
     """
-    if str(images.dtype) != "torch.uint8":  # without importing torch here
+    if taken_by(features) == "uint8 images" and str(images.dtype) != "torch.uint8":  # without importing torch here
         raise ComponentError(f"features are of uint8 images, 0 to 255; got {images.dtype} {tuple(images.shape)}")
     found = features(images)
     if found.shape != (len(images), features.dim):

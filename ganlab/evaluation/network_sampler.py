@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,30 @@ from torch import Tensor, nn
 from ganlab.evaluation.latents import latents
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import Sampler, latent_dim_of
+from ganlab.protocols.condition import Condition
 
 
 class NetworkSampler(nn.Module):
-    """A game's sampler with its networks, such as the running averages: called with latents and conditions."""
+    """A game's sampler with its networks, such as the running averages: called with latents and conditions.
 
-    def __init__(self, sampler: Sampler, networks: Mapping[str, nn.Module]) -> None:
+    `dtype` is the type in which samples are stored, that of the data set that they are like. `options` are the values
+    of the sampler's options, by default its own.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        networks: Mapping[str, nn.Module],
+        dtype: str = "uint8",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.sampler = sampler
+        self.sampler, self.dtype = sampler, dtype
+        self.options = dict(sampler.options if options is None else options)
         self.networks = nn.ModuleDict({name: networks[name] for name in sampler.networks})
 
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.sampler.images(self.networks, z, condition)  # type: ignore[arg-type]
+    def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
+        return self.sampler.images(self.networks, z, condition, **self.options)
 
     def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
         """Draws a sampler's latents (count, …) on the CPU, which its networks may have made."""
@@ -44,18 +57,19 @@ def sampler_of(name: str) -> Sampler:
     ) -> Tensor:
         return draw_latents(networks[name], count, generator, truncation)
 
-    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Condition) -> Tensor:
         made: Tensor = networks[name](z, condition)
         return made
 
     return Sampler((name,), images, draw)
 
 
-def translator_of(name: str, source: str = "") -> Sampler:
+def translator_of(name: str, source: str = "", makes: str = "") -> Sampler:
     """Returns the sampler of a game that translates images by one network, by its name: conditions in, no latents.
 
     `source` is the game's data set whose images are translated, by its field, or "dataset"; empty for the images that
-    are conditions in `[dataset]`.
+    are conditions in `[dataset]`. `makes` is the data set whose images a further sampler makes, by its field; empty for
+    `[dataset]`.
     """
 
     def draw(
@@ -63,8 +77,8 @@ def translator_of(name: str, source: str = "") -> Sampler:
     ) -> Tensor:
         return torch.zeros(count, 0)
 
-    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Tensor | None) -> Tensor:
+    def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Condition) -> Tensor:
         made: Tensor = networks[name](condition)
         return made
 
-    return Sampler((name,), images, draw, source)
+    return Sampler((name,), images, draw, source, makes=makes)

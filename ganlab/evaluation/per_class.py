@@ -20,7 +20,7 @@ from attrs import frozen
 from ganlab.data.class_labels import class_labels_of
 from ganlab.data.dataset import ImageDataset
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
-from ganlab.protocols import Dataset, Places
+from ganlab.protocols import Dataset, Places, map_condition
 from ganlab.utils.errors import ComponentError
 
 MEAN = "mean"
@@ -54,7 +54,8 @@ class _OneClassDataset:
         if len(chosen) == 0:
             raise ComponentError(f"{dataset.name} ({split}) has no image of class {self.label}")
         classes = getattr(dataset, "classes", ())
-        return ImageDataset(dataset.images[chosen], dataset.name, split, labels[chosen], classes)
+        condition = map_condition(lambda part: part[chosen], dataset.condition)
+        return ImageDataset(dataset.images[chosen], dataset.name, split, condition, classes)
 
 
 def mean_over_classes(by_label: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
-from ganlab.data.pixels import to_uint8
+from ganlab.data.pixels import as_stored
 from ganlab.evaluation.latents import check_truncation
-from ganlab.evaluation.network_sampler import draw_latents
+from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.nn.modes import eval_mode
+from ganlab.protocols import map_condition
+from ganlab.protocols.condition import Condition
 from ganlab.utils.errors import whole_number
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
@@ -31,14 +33,18 @@ def check_sampling(count: int, seed: int, truncation: float | None) -> tuple[int
 
 
 def generate_images(
-    network: nn.Module, z: Tensor, device: torch.device, condition: Tensor | None = None
+    network: nn.Module, z: Tensor, device: torch.device, condition: Condition = None
 ) -> Iterator[Tensor]:
-    """Sampling by latents (N, latent_dim) and conditions: uint8 images (n, C, H, W) on the device, in batches."""
+    """Sampling by latents (N, latent_dim) and conditions: images (n, C, H, W) on the device, in batches.
+
+    They are of the type of the data set of a `NetworkSampler`, and of a network alone uint8.
+    """
+    dtype = network.dtype if isinstance(network, NetworkSampler) else "uint8"
 
     def made(part: Tensor) -> Tensor:
         """Generates the images of these rows of latents."""
-        given = None if condition is None else condition[part].to(device)
-        return to_uint8(network(z[part].to(device), given))
+        given = map_condition(lambda of: of[part].to(device), condition)
+        return as_stored(network(z[part].to(device), given), dtype)
 
     fitting = FittingBatches(made, BATCH)
     for part in torch.arange(len(z)).split(BATCH):
@@ -56,8 +62,8 @@ def sample(
     label: str = "samples",
     share: tuple[int, int] | None = None,
     truncation: float | None = None,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Sampling from a network or a `NetworkSampler`: `count` uint8 images with conditions, in batches.
+) -> Iterator[tuple[Tensor, Condition]]:
+    """Sampling from a network or a `NetworkSampler`: `count` images of the data's type with conditions, in batches.
 
     A larger count begins with the same images.
 
@@ -76,7 +82,7 @@ def sample_inputs(
     label: str = "samples",
     share: tuple[int, int] | None = None,
     truncation: float | None = None,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor, Condition]]:
     """Sampling's inputs, which `sample` makes images from: latents (n, latent_dim) and conditions, n up to `BATCH`."""
     first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
@@ -86,7 +92,7 @@ def sample_inputs(
         rows = slice(max(0, first - start), end - start)
         z = draw_latents(network, BATCH, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
-        yield z, None if condition is None else condition[rows]
+        yield z, map_condition(lambda part, rows=rows: part[rows], condition)
 
 
 def sample_grid(
@@ -97,7 +103,7 @@ def sample_grid(
     conditions: ConditionSampler,
     truncation: float | None = None,
 ) -> tuple[Tensor, int | None]:
-    """Sampling for a grid: its uint8 images (N, C, H, W) on the CPU, and the number of columns.
+    """Sampling for a grid: its images (N, C, H, W) on the CPU, as `sample` makes them, and the number of columns.
 
     With classes, each row is a class and each column a latent. Otherwise they are the first `count` images of `sample`.
     """

@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from attrs import frozen
 
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
-from ganlab.data.dataset import ImageDataset
+from ganlab.data.dataset import ImageDataset, image_spec
 from ganlab.data.load_dataset import load_dataset
 from ganlab.data.npz import read_npz
+from ganlab.data.pixels import type_name
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
+from ganlab.evaluation.taken_data import check_taken
 from ganlab.plugin.fields import component, components
 from ganlab.plugin.loader import load_plugins
 from ganlab.plugin.registry import Registry
@@ -86,6 +89,7 @@ def score_images(
         except ComponentError as error:
             raise UserError(*(f"--against {against}: {line}" for line in str(error).splitlines())) from None
         made = _load_images(images, reference, chosen, registry, where, progress_of(str(images)))
+    check_taken(registry, wanted.metric, reference, image_spec(reference))
     metrics = []
     for index, (metric, entry) in enumerate(zip(wanted.metric, table["metric"], strict=True)):
         if hasattr(metric, "samples") and "samples" not in entry:
@@ -140,9 +144,13 @@ def _load_images(
 
     `chosen` is the reference's TOML table.
     """
-    _, channels, height, width = reference.images.shape
+    shape, dtype = tuple(reference.images.shape[1:]), reference.images.dtype
     if path.is_dir():
-        table = {"name": IMAGE_FOLDER, "path": str(path.absolute()), "size": "original", "channels": channels}
+        if dtype != torch.uint8 or len(shape) != 3:
+            raise UserError(
+                f"{path}: a folder of images is uint8, and {reference.name} has {image_spec(reference).in_words}"
+            )
+        table = {"name": IMAGE_FOLDER, "path": str(path.absolute()), "size": "original", "channels": shape[0]}
         try:
             config: DatasetConfig = TableConverter(registry).component("dataset", table)
             # Subfolders are no conditions: they are numbered by their names, and the reference's classes may not be.
@@ -152,12 +160,12 @@ def _load_images(
         except InvalidTable as error:
             raise UserError(*(f"{path}: {problem}" for problem in error.problems)) from None
     elif path.suffix == ".npz":
-        images, condition = read_npz(path, (channels, height, width))
+        images, condition = read_npz(path, shape, type_name(dtype))
     else:
         raise UserError(f"{path}: expected a folder of images or an .npz file")
     if len(images) < 2:
         raise UserError(f"{path}: a score needs at least 2 images, and this has {len(images)}")
-    if tuple(images.shape[1:]) != (channels, height, width):
+    if tuple(images.shape[1:]) != shape:
         own, its = ("x".join(map(str, shape[1:])) for shape in (images.shape, reference.images.shape))
         advice = _advice(images.shape, reference, chosen, registry)
         raise UserError(f"{path}: images of {own} do not compare with those of {its} in {reference.name}{advice}")
@@ -166,6 +174,8 @@ def _load_images(
 
 def _advice(shape: Sequence[int], reference: Dataset, chosen: Mapping[str, Any], registry: Registry) -> str:
     """What would give the reference the shape (N, C, H, W) of the images to score, if its data set has such options."""
+    if len(shape) != 4 or reference.images.ndim != 4:
+        return ""
     _, channels, height, width = shape
     wanted: dict[str, int] = {}
     if channels != reference.images.shape[1]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ganlab.nn.judged_output import Judged
 from ganlab.nn.layers import classes_of, wanted_labels
 from ganlab.protocols import ImageSpec
+from ganlab.protocols.condition import Condition
 
 HeadName = Literal["plain", "projection", "class_logits"]
 
@@ -29,7 +30,7 @@ class ClassHead(nn.Module):
             self.classes = nn.Embedding(classes, width) if name == "projection" else nn.Linear(width, classes)
             nn.init.xavier_uniform_(self.classes.weight)
 
-    def forward(self, features: Tensor, logits: Tensor, condition: Tensor | None) -> Tensor | Judged:
+    def forward(self, features: Tensor, logits: Tensor, condition: Condition) -> Tensor | Judged:
         if self.name == "projection":
             product: Tensor = features * self.classes(wanted_labels(condition, 'head = "projection"'))
             return logits + product.sum(1)

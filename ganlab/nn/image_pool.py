@@ -21,7 +21,7 @@ class ImagePool:
 
     def __init__(self, size: int, images: ImageSpec) -> None:
         """An image pool of `size` images of this shape, at least as many as there are in a batch."""
-        self.images = torch.zeros(size, images.channels, images.height, images.width)
+        self.images = torch.zeros(size, *images.shape)
         self.filled = torch.zeros((), dtype=torch.int64)
 
     def exchange(self, turn: Turn, fake: Tensor) -> Tensor:
@@ -41,10 +41,11 @@ class ImagePool:
         places = torch.where(full, random_places, (self.filled + torch.arange(count, device=device)) % size)
         exchanged = (torch.rand(count, device=device, generator=turn.noise) < 0.5) & full
         old = self.images[places]
-        self.images[places] = torch.where((exchanged | ~full)[:, None, None, None], every, old)
+        each = (len(places), *[1] * (every.ndim - 1))
+        self.images[places] = torch.where((exchanged | ~full).view(each), every, old)
         self.filled.add_(count).clamp_(max=size)
         first, end = distributed.local_share(count)
-        return torch.where(exchanged[:, None, None, None], old, every)[first:end]
+        return torch.where(exchanged.view(each), old, every)[first:end]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"images": self.images, "filled": self.filled}

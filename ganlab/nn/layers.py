@@ -8,7 +8,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from ganlab.protocols import ImageSpec
+from ganlab.protocols.condition import Condition
 from ganlab.utils.errors import ComponentError
 
 NormName = Literal["batch", "layer", "instance", "none"]
@@ -25,24 +26,47 @@ ConditionalNormName = Literal["batch", "conditional_batch", "layer", "instance",
 class Layers(nn.Sequential):
     """`nn.Sequential` whose layers may take the condition (`takes_condition`)."""
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition = None) -> Tensor:
         for layer in self:
             x = layer(x, condition) if getattr(layer, "takes_condition", False) else layer(x)
         return x
 
 
 def classes_of(images: ImageSpec | None, what: str) -> int:
-    """Returns the class count for a layer; raises ComponentError that `what` needs labels where there are none."""
+    """Returns the class count for a layer; raises ComponentError that `what` needs labels where there are none.
+
+    It does so too where class labels are one of several conditions: a layer is given a condition that is labels alone.
+    """
     if images is None or images.classes is None:
-        raise ComponentError(f"{what} needs class labels, and the data set has none")
+        has = "none"
+        if images is not None and images.conditions:
+            has = f"several conditions: {', '.join(images.conditions)}"
+        elif images is not None and images.condition_shape is not None:
+            has = f"conditions that are {images.condition_dtype} (N, {', '.join(map(str, images.condition_shape))})"
+        raise ComponentError(f"{what} needs class labels, and the data set has {has}")
     return images.classes
 
 
-def wanted_labels(condition: Tensor | None, what: str) -> Tensor:
-    """Returns the class labels that a layer was called with; raises ComponentError that `what` needs them for None."""
+def wanted_labels(condition: Condition, what: str) -> Tensor:
+    """Returns the class labels that a layer was called with; raises ComponentError that `what` needs them otherwise."""
     if condition is None:
         raise ComponentError(f"{what} needs class labels, a tensor of shape (N,); the network was called without")
+    if isinstance(condition, Mapping) or condition.ndim != 1:
+        given = (
+            "several conditions" if isinstance(condition, Mapping) else f"{condition.dtype} {tuple(condition.shape)}"
+        )
+        raise ComponentError(f"{what} needs class labels, a tensor of shape (N,); the network was called with {given}")
     return condition
+
+
+def check_tanh(images: ImageSpec, what: str) -> None:
+    """Raises ComponentError for a last layer of tanh, of the generator `what`, where the data are not in [-1, 1]."""
+    low, high = images.range or (-1.0, 1.0)
+    if not -1 <= low <= high <= 1:
+        raise ComponentError(
+            f"{what} makes values in [-1, 1], and the data set's are from {low:.4g} to {high:.4g}; scale these, or "
+            "take a network whose last layer is linear"
+        )
 
 
 def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images: ImageSpec | None = None) -> nn.Module:
@@ -75,7 +99,7 @@ class ConditionalBatchNorm2d(nn.Module):
         self.gain = nn.Embedding.from_pretrained(torch.ones(classes, channels), freeze=False)
         self.bias = nn.Embedding.from_pretrained(torch.zeros(classes, channels), freeze=False)
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
         condition = wanted_labels(condition, 'norm = "conditional_batch"')
         gain, bias = self.gain(condition)[:, :, None, None], self.bias(condition)[:, :, None, None]
         result: Tensor = gain * self.norm(x) + bias

@@ -13,13 +13,19 @@ Decisions:
   existing plugin breaks.
 - Optional features are optional attributes or methods, such as `generator_uses_real` of a loss. Their absence means the
   safe default.
-- Images are float32 in [-1, 1] in the step and uint8 outside it, always (N, C, H, W).
+- In the step all data are float32, outside it of the data set's own type. Images are (N, C, H, W); those of uint8 and
+  uint16 are in [-1, 1] in the step.
 """
 
 from __future__ import annotations
 
 from ganlab.protocols.augmentation import Augmentation as Augmentation
 from ganlab.protocols.batch import Batch as Batch
+from ganlab.protocols.condition import Condition as Condition
+from ganlab.protocols.condition import condition_count as condition_count
+from ganlab.protocols.condition import labels_in as labels_in
+from ganlab.protocols.condition import map_condition as map_condition
+from ganlab.protocols.condition import named_conditions as named_conditions
 from ganlab.protocols.dataset import Dataset as Dataset
 from ganlab.protocols.dataset import DatasetConfig as DatasetConfig
 from ganlab.protocols.dataset import ReportingDatasetConfig as ReportingDatasetConfig
@@ -30,9 +36,12 @@ from ganlab.protocols.game import DataSpec as DataSpec
 from ganlab.protocols.game import GameConfig as GameConfig
 from ganlab.protocols.game import Move as Move
 from ganlab.protocols.game import Network as Network
+from ganlab.protocols.game import Output as Output
 from ganlab.protocols.game import Rules as Rules
 from ganlab.protocols.game import Sampler as Sampler
 from ganlab.protocols.game import Terms as Terms
+from ganlab.protocols.image_spec import ConditionSpec as ConditionSpec
+from ganlab.protocols.image_spec import ImageSpec as ImageSpec
 from ganlab.protocols.launcher import Launcher as Launcher
 from ganlab.protocols.launcher import Task as Task
 from ganlab.protocols.logits import all_logits as all_logits
@@ -45,9 +54,10 @@ from ganlab.protocols.metric import Direction as Direction
 from ganlab.protocols.metric import Evaluation as Evaluation
 from ganlab.protocols.metric import Metric as Metric
 from ganlab.protocols.metric import Scores as Scores
+from ganlab.protocols.metric import Takes as Takes
+from ganlab.protocols.metric import taken_by as taken_by
 from ganlab.protocols.network import Discriminator as Discriminator
 from ganlab.protocols.network import Generator as Generator
-from ganlab.protocols.network import ImageSpec as ImageSpec
 from ganlab.protocols.network import NetworkConfig as NetworkConfig
 from ganlab.protocols.network import batch_independent as batch_independent
 from ganlab.protocols.network import latent_dim_of as latent_dim_of

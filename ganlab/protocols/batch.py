@@ -1,4 +1,4 @@
-"""`Batch`: a training batch of float images and their conditions on the device, and those of a game's other streams."""
+"""`Batch`: a training batch of float data and their conditions on the device, and those of a game's other streams."""
 
 from __future__ import annotations
 
@@ -7,30 +7,37 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from ganlab.protocols.condition import map_condition, named_conditions
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ganlab.protocols.condition import Condition
 
 
 @frozen(eq=False)
 class Batch:
     """A training batch: images, float32 (n, C, H, W) in [-1, 1], and their conditions.
 
-    `condition` is None, class labels int64 (n,) or images, float32 (n, C, H, W) in [-1, 1]. `streams` are the batches
-    of the game's other data sets, by name, of the same size.
+    Where the data are signals it has (n, C, T), and of a table (n, D); float32 data are as they are, of any range.
+
+    `condition` is None, class labels int64 (n,), images float32 (n, C, H, W) in [-1, 1], attributes float32 (n, K, …)
+    as the data set has them, or several of these by name. `streams` are the batches of the game's other data sets, by
+    name, of the same size.
     """
 
     images: Tensor
-    condition: Tensor | None = None
+    condition: Condition = None
     streams: Mapping[str, Batch] = field(factory=dict)
 
     @property
     def tensors(self) -> list[Tensor]:
-        own = [self.images] if self.condition is None else [self.images, self.condition]
+        own = [self.images, *named_conditions(self.condition).values()]
         return own + [tensor for stream in self.streams.values() for tensor in stream.tensors]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Returns the batch with every tensor changed, in every stream."""
-        condition = None if self.condition is None else change(self.condition)
+        condition = map_condition(change, self.condition)
         return Batch(change(self.images), condition, {name: part.map(change) for name, part in self.streams.items()})
 
     def parts(self, count: int) -> list[Batch]:

@@ -11,13 +11,17 @@ from ganlab.utils.progress import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ganlab.protocols.condition import Condition
+
 
 class Dataset(Protocol):
     """A data set's protocol: images as one uint8 tensor (N, C, H, W) on the CPU, as in `ganlab.ImageDataset`.
 
+    They may also be uint16 or float32, and signals (N, C, T) or rows of a table (N, D): `images` all the same.
     The images are read-only. They may be memory-mapped (`ganlab.MappedImages`), so read them in slices.
 
-    `condition` is None or has one entry for each image: class labels (N,) int64, or images (N, C, H, W) uint8.
+    `condition` is None or has one entry for each image: class labels (N,) int64, images (N, C, H, W) uint8 or uint16,
+    or attributes or images float32 (N, K, …); or it is a mapping of several such tensors by name.
     `fingerprint` is a sha256 of the pixels, which a score records as its reference data.
     """
 
@@ -25,7 +29,7 @@ class Dataset(Protocol):
     def images(self) -> Tensor: ...
 
     @property
-    def condition(self) -> Tensor | None: ...
+    def condition(self) -> Condition: ...
 
     @property
     def name(self) -> str: ...

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Features(Protocol):
     """A feature extractor's protocol: maps uint8 images (N, C, H, W) to float32 features (N, dim).
 
+    Optional attribute `takes`, as of a metric: with "any" it maps data of the data set's own type and shape.
+
     `fingerprint` is a hash of its weights, and `preprocessing` describes how images are resized and normalised: both
     are part of a score's protocol.
 
@@ -38,7 +40,10 @@ class Features(Protocol):
 
 @runtime_checkable
 class FeaturesConfig(Protocol):
-    """A feature extractor's protocol, its configuration: its options in the experiment file, and `build`."""
+    """A feature extractor's protocol, its configuration: its options in the experiment file, and `build`.
+
+    Optional attribute `takes`, as of a metric; it says before training what its extractor takes.
+    """
 
     def build(self, evaluation: Evaluation, /) -> Features:
         """A feature extractor's protocol: loads or trains it; raises `ComponentError` where that is impossible."""

@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from ganlab.protocols.image_spec import ImageSpec
 from ganlab.protocols.loss import Loss
-from ganlab.protocols.network import ImageSpec, NetworkConfig
+from ganlab.protocols.network import NetworkConfig
 from ganlab.protocols.turn import Turn
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+Output = Callable[[Mapping[str, "nn.Module"], "Tensor", Any], "Tensor"]
+"""What a game makes of real images and their conditions by its networks, by name: a tensor with a row for each."""
 
 Terms = Mapping[str, Any]
 """A move's terms: scalar tensors by name, which are added. Any stands for `Tensor`."""
@@ -49,6 +53,8 @@ class Network:
     images: the shape that the configuration builds it for; None for that of `[dataset]`.
     table: the component field of the game whose `optimizer` table it has; by default the field of the network's name.
     frozen: it is never trained, and stays in eval mode.
+    initialise: called once, where a run begins, after a configuration's own: changes weights and buffers in place, as a
+        warm start does (`ganlab.load_weights`).
     """
 
     config: NetworkConfig | Callable[..., nn.Module]
@@ -56,6 +62,7 @@ class Network:
     table: str = ""
     frozen: bool = False
     given: tuple[str, ...] = ()
+    initialise: Callable[[nn.Module], None] | None = None
 
 
 @frozen
@@ -88,18 +95,24 @@ class Sampler:
     """A game's protocol, what is sampled and scored: images of a few of its networks.
 
     networks: their names. The running average (`train.ema`) is of these.
-    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None.
+    images: returns images (n, C, H, W) in [-1, 1] of these networks, by name, latents and conditions or None; other
+        data in their own shape, and float32 data with their own values.
     latents: returns latents (count, …) on the CPU. It is called as `latents(networks, count, generator, truncation)`
         with a random generator and the truncation that the user asked for, or None. The networks are in eval mode, and
         no gradient is recorded.
     source: the game's data set whose images are the conditions of samples, by its field, or "dataset" for the images of
         `[dataset]`, as for reconstructions; empty for the conditions of `[dataset]`.
+    makes: the game's data set whose images it makes, by its field, for a further sampler; empty for `[dataset]`.
+    options: what a user may choose when sampling, by name, with default values (`ganlab sample --option`); `images` is
+        given them by name. They are in the protocol of each score.
     """
 
     networks: tuple[str, ...]
-    images: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor]
+    images: Callable[..., Tensor]
     latents: Callable[[Mapping[str, nn.Module], int, torch.Generator, float | None], Tensor]
     source: str = ""
+    options: Mapping[str, float | int | bool | str] = field(factory=dict)
+    makes: str = ""
 
 
 @frozen
@@ -107,20 +120,35 @@ class Rules:
     """A game's protocol, what it builds: its networks, its moves in their order in a step, and its sampler.
 
     networks: by name, in the order in which they are built. A configuration alone stands for `Network(configuration)`.
+    samplers: further samplers by name, such as that of the other direction (`ganlab sample --sampler`). They are
+        averaged and drawn in the run's sample grids; scores are of `sampler`.
     judge: returns logits of images by the networks and the conditions, for the plot of D(real) and D(fake), or None.
     loss: the loss that says how far D(real) and D(fake), which the game logs as "d_real" and "d_fake", lie apart once
         the discriminator has won, for the alarm; None for no such alarm.
     state: what the game itself keeps from step to step, by name, each with `state_dict` and `load_state_dict`.
+    outputs: by name, what the game makes of real images (n, C, H, W) in [-1, 1] and their conditions, for metrics
+        (`Evaluation.outputs`): functions of the networks, averaged where they are sampled, in eval mode; they return a
+        tensor of n rows. "translation" is what a translator makes of the condition, "reconstruction" what an
+        autoencoder makes of the image, "class_logits" (n, classes) what a classifier says of it. Where the conditions
+        of samples are images, the sampler gives the first (conditions of `[dataset]`) or second (`source="dataset"`).
     levers: returns what a move does depending on the networks that changes the last bits, for run.json.
     """
 
     networks: Mapping[str, Network | NetworkConfig]
     moves: Sequence[Move]
     sampler: Sampler
-    judge: Callable[[Mapping[str, nn.Module], Tensor, Tensor | None], Tensor] | None = None
+    judge: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor] | None = None
     loss: Loss | None = None
     state: Mapping[str, Any] = field(factory=dict)
     levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None
+    outputs: Mapping[str, Output] = field(factory=dict)
+    samplers: Mapping[str, Sampler] = field(factory=dict)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """A game's protocol: the names of the networks that any sampler uses, those of `sampler` first."""
+        every = [self.sampler, *self.samplers.values()]
+        return tuple(dict.fromkeys(name for sampler in every for name in sampler.networks))
 
     def network(self, name: str) -> Network:
         """A game's protocol: returns one of its networks by name, as a `Network`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from attrs import field, frozen
 
 from ganlab.protocols.dataset import Dataset
+from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.interval import Interval
 from ganlab.utils.paths import Places
 
@@ -24,9 +25,14 @@ def _gather_of_one_process(rows: Tensor) -> Tensor:
     return rows
 
 
-def _no_conditioned_images(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _no_conditioned_images(count: int, seed: int) -> Iterator[tuple[Tensor, Any]]:
     """Yields nothing: conditions are unknown."""
     return iter(())
+
+
+def _outputs_of_no_game(name: str, split: str) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """Refuses: what is scored is no game."""
+    raise ComponentError(f"only the networks of a run have an output {name!r}; these are images alone")
 
 
 def _compute_without_cache(key: Hashable, compute: Callable[[], Any]) -> Any:
@@ -39,12 +45,19 @@ class Evaluation:
     """A metric's protocol, what it is given: generated images, the reference data set, a cache shared with others.
 
     `generated(count, seed)` yields uint8 batches (n, C, H, W) on the run's device, from the evaluated generator in eval
-    mode, with a random stream of its own; equal seeds give equal images. `conditioned(count, seed)` yields the same
-    batches, each with its condition: class labels (n,), images (n, C, H, W), or None.
+    mode, with a random stream of its own; equal seeds give equal images. For a metric that takes other data (`takes` of
+    `Metric`) they have the type and shape of the data set's. `conditioned(count, seed)` yields the same batches, each
+    with its condition as a network is given it: class labels (n,), another tensor (n, …), several by name, or None.
     `dataset(split)` loads a split of the experiment's data set. `progress(what, done, total)` reports the progress of a
     slow metric; the metric may be interrupted there.
 
-    On many processes `generated` yields this process's share of the count. `gather(rows)` returns the rows (n, …) of
+    `outputs(name, split)` yields what the game makes of a split of the data set, in order: batches (output, images,
+    condition) on the device. `output` is what `Rules.outputs` of that name returned, images are float32 (n, C, H, W) in
+    [-1, 1], and their conditions as networks are given them. It raises `ComponentError` at once, also in `prepare`,
+    where the game has no such output or the data no such split. In `prepare` there are no batches yet. A score that was
+    made of outputs has no floor.
+
+    On many processes `generated` and `outputs` yield this process's share. `gather(rows)` returns the rows (n, …) of
     all processes in the order of the images; every process must call it. `keep(key, compute)` returns the cached value
     of the key, and computes it on first use: metrics that score the same images share their features so.
 
@@ -59,8 +72,9 @@ class Evaluation:
     progress: Callable[[str, int, int], None]
     gather: Callable[[Tensor], Tensor] = _gather_of_one_process
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _compute_without_cache
-    conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _no_conditioned_images
+    conditioned: Callable[[int, int], Iterator[tuple[Tensor, Any]]] = _no_conditioned_images
     whole: Evaluation | None = None
+    outputs: Callable[[str, str], Iterator[tuple[Tensor, Tensor, Any]]] = _outputs_of_no_game
 
 
 @frozen
@@ -77,12 +91,27 @@ class Scores:
     details: Mapping[str, Mapping[str, Any]] = field(factory=dict)
 
 
+Takes = Literal["uint8 images", "any"]
+"""What a metric or a feature extractor takes: images uint8 (N, C, H, W), or data of any type and shape."""
+
+
+def taken_by(part: Any) -> Takes:
+    """What a metric, a feature extractor or its configuration takes (`takes`); ComponentError for an unknown word."""
+    takes: Any = getattr(part, "takes", "uint8 images")
+    if takes not in ("uint8 images", "any"):
+        raise ComponentError(f"takes is {one_line(repr(takes), 60)}; expected 'uint8 images' or 'any'")
+    return takes  # type: ignore[no-any-return]
+
+
 @runtime_checkable
 class Metric(Protocol):
     """A metric's protocol: scores a generator at the interval `every`; 0 means before and after training only.
 
     Optional method `prepare(evaluation)`: called before the run folder exists, without a generator. It loads or trains
     what is expensive, and raises `ComponentError` where that is impossible.
+
+    Optional attribute `takes`: "uint8 images", which is also meant where it is absent, or "any" for data of any type
+    and shape; `prepare` may still refuse what the metric cannot score. Other data are refused before training.
     """
 
     @property

@@ -1,50 +1,34 @@
-"""The protocols of a generator, a discriminator and their configurations, and the image shape they are built for."""
+"""The protocols of a generator, a discriminator and of their configurations: what a network is called with."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from attrs import field, frozen
-
+from ganlab.protocols.image_spec import ImageSpec
 from ganlab.utils.errors import ComponentError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def _tuple(shape: Any) -> Any:
-    """A shape as a tuple, which JSON reads as a list."""
-    return None if shape is None else tuple(shape)
-
-
-@frozen
-class ImageSpec:
-    """A network's protocol: the image shape it is built for.
-
-    `classes` is how many there are, None without class labels. `condition_shape` is (C, H, W) of the images that are
-    conditions, None where conditions are no images.
-    """
-
-    channels: int
-    height: int
-    width: int
-    classes: int | None = None
-    condition_shape: tuple[int, int, int] | None = field(default=None, converter=_tuple)
-
-
 class Generator(Protocol):
     """A network's protocol, a generator: an `nn.Module` from latents (N, latent_dim) to images (N, C, H, W) in [-1, 1].
 
-    `condition` is None, class labels (N,) or images (N, C, H, W).
+    Where the data are signals or rows of a table it makes these, and where they are float32 it makes their own values.
+
+    `condition` is None, class labels (N,), images (N, C, H, W) in [-1, 1], attributes (N, K, …) as the data set has
+    them, or a mapping of several such tensors by name.
     """
 
     latent_dim: int
 
-    def __call__(self, z: Tensor, condition: Tensor | None, /) -> Tensor: ...
+    def __call__(self, z: Tensor, condition: Any, /) -> Tensor: ...
 
 
 class Discriminator(Protocol):
     """A network's protocol, a discriminator: an `nn.Module` from images in [-1, 1], shape (N, C, H, W), to logits.
+
+    Where the data are signals or rows of a table it is given these, and float32 data as they are.
 
     It returns logits, where larger means more real: of shape (N,), or (N, …) such as maps for the patches of images; an
     object that has them as `logits`; or a list of these, as of several discriminators. It never applies a sigmoid: the
@@ -56,7 +40,7 @@ class Discriminator(Protocol):
     norm and minibatch statistics are not batch-independent; layer, instance and spectral norm and dropout are.
     """
 
-    def __call__(self, images: Tensor, condition: Tensor | None, /) -> Any: ...
+    def __call__(self, images: Tensor, condition: Any, /) -> Any: ...
 
 
 @runtime_checkable

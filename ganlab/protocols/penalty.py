@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from attrs import field, frozen
 
 from ganlab.protocols.batch import Batch
+from ganlab.protocols.condition import map_condition
 from ganlab.protocols.logits import logits_per_image
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ganlab.protocols.condition import Condition
 
 
 @frozen(init=False)
 class Step:
     """A penalty's protocol, what it is given: one update, or one part of its batch (`train.accumulate`).
 
-    Tensors are on the run's device; images are (N, C, H, W) in [-1, 1].
+    Tensors are on the run's device; images are (N, C, H, W) in [-1, 1], other data as in `Batch`.
 
     `player` is the network that is updated. `networks` are all networks of the game, by name; each is also an attribute
     of its name, such as `step.generator`. Where the player is a discriminator, `fake` has no gradient. Otherwise all
@@ -34,7 +37,7 @@ class Step:
     fake: Tensor
     real_logits: Any
     fake_logits: Any
-    condition: Tensor | None
+    condition: Condition
     images_seen: Tensor
     latents: Tensor | None = None
     judged_by: str = ""
@@ -50,7 +53,7 @@ class Step:
         fake: Tensor,
         real_logits: Any,
         fake_logits: Any,
-        condition: Tensor | None,
+        condition: Condition,
         images_seen: Tensor,
         latents: Tensor | None = None,
         judged_by: str = "",
@@ -109,7 +112,7 @@ class Step:
         """
         import torch
 
-        condition = None if self.condition is None else self.condition[: len(z)]
+        condition = map_condition(lambda part: part[: len(z)], self.condition)
         with torch.autocast(z.device.type, enabled=False):
             images: Tensor = self.networks[self.generated_by](z, condition)
         return images

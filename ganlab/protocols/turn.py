@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ganlab.protocols.condition import Condition
+
 
 @define(eq=False)
 class Turn:
     """A turn of a game's move: the networks, the batch, and what the core does for a move.
 
-    Tensors are on the run's device; images are float32 (n, C, H, W) in [-1, 1].
+    Tensors are on the run's device; images are float32 (n, C, H, W) in [-1, 1], other data as in `Batch`.
 
     `networks` are those of the game, by name. Only those that the move trains have parameters that require a gradient.
     `batch` has the real images, their condition, and the other data sets (`batch.streams`).
@@ -51,8 +53,8 @@ class Turn:
         return self.batch.images
 
     @property
-    def condition(self) -> Tensor | None:
-        """A turn's conditions of the real images: class labels int64 (n,), images (n, C, H, W), or None."""
+    def condition(self) -> Condition:
+        """A turn's conditions of the real images: class labels int64 (n,), another tensor, several by name, or None."""
         return self.batch.condition
 
     def forward(self, network: str, *inputs: Any) -> Any:
@@ -133,7 +135,7 @@ class Turn:
         real_logits: Any = None,
         fake_logits: Any = None,
         latents: Tensor | None = None,
-        condition: Tensor | None = None,
+        condition: Condition = None,
         judge: str = "",
         generator: str = "",
     ) -> None:

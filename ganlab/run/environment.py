@@ -14,9 +14,10 @@ from ganlab.config.converter import TableConverter
 from ganlab.config.schema import Experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins
-from ganlab.protocols import Dataset
+from ganlab.protocols import Dataset, named_conditions
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
+from ganlab.utils.device import device_name
 from ganlab.utils.hashing import tensors_sha256
 
 
@@ -48,7 +49,7 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
     streams = {name: _dataset_record(stream) for name, stream in training.streams.items()}
     return {
         "versions": versions(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
@@ -72,5 +73,5 @@ def _dataset_record(dataset: Dataset) -> dict[str, Any]:
         "left_out_files": dict(getattr(dataset, "left_out", {})),
         "fingerprint": dataset.fingerprint,
         # Apart from the pixels: a file that moved to another class's folder may leave those as they are.
-        "condition_sha256": None if condition is None else tensors_sha256({"condition": condition}),
+        "condition_sha256": None if condition is None else tensors_sha256(named_conditions(condition)),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from ganlab.data.pixels import to_float
+from ganlab.data.pixels import as_input
 from ganlab.evaluation.evaluator import subset_batches
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
 from ganlab.nn.modes import eval_mode
+from ganlab.protocols import map_condition
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import RunFolder
 from ganlab.training.loop import Training
@@ -38,17 +39,17 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
     real, condition = training.loader.images, training.loader.condition  # in memory already where they are resident
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(real))
-    plain = NetworkSampler(game.rules.sampler, game.networks)
+    plain = NetworkSampler(game.rules.sampler, game.networks, training.images.dtype)
     every_network = nn.ModuleDict(game.networks)
     with preserve_random_state():
         images_of = {
-            "real": subset_batches(real[:count], count, 0, condition=None if condition is None else condition[:count]),
+            "real": subset_batches(real[:count], count, 0, condition=map_condition(lambda of: of[:count], condition)),
             "fake": sample(plain, count, 0, game.device, training.conditions, "scores"),
         }
         for name, batches in images_of.items():
             for images, of in batches:
-                given = None if of is None else of.to(game.device)
+                given = map_condition(lambda part: part.to(game.device), of)
                 with eval_mode(every_network):
-                    output = judge(game.networks, to_float(images.to(game.device)), given).float()
+                    output = judge(game.networks, as_input(images.to(game.device)), given).float()
                 probabilities[name] += output.sigmoid().tolist()
     plots.plot_real_and_fake(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)

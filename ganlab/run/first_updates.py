@@ -274,8 +274,13 @@ def _inputs(inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Step):
             parts = {f.name: getattr(value, f.name) for f in attrs.fields(Step)}
             yield from ((f"its step's {name}", part) for name, part in parts.items() if isinstance(part, Tensor))
+            if isinstance(value.condition, Mapping):
+                yield from ((f"its step's condition {name!r}", part) for name, part in value.condition.items())
         elif isinstance(value, Tensor):
             yield f"its input {number + 1}", value
+        elif isinstance(value, Mapping):  # of several conditions
+            parts = {name: part for name, part in value.items() if isinstance(part, Tensor)}
+            yield from ((f"its input {number + 1} {name!r}", part) for name, part in parts.items())
 
 
 def _in_words(error: BaseException) -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from rich.console import Console
 
 from ganlab.config.differing_options import compared_options_sha256
 from ganlab.config.toml import read_toml
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
+from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
+from ganlab.evaluation.taken_data import refused_data
 from ganlab.plugin.component import MissingComponent
-from ganlab.protocols import Metric
+from ganlab.protocols import ImageSpec, Metric
 from ganlab.run.load_run import Run, load_run_for, missing_components
 from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder, variant_of
@@ -45,34 +48,65 @@ def rescore(
     per_class: bool = False,
     out: Path | None = None,
     plugin_files: Iterable[Path] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
     With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
     `truncation` is the
     distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
-    classes. `plugin_files` are loaded besides those that the run names. What `overrides` and `plugin_files` change of
-    what is sampled is in the protocol of each score.
+    classes. `plugin_files` are loaded besides those that the run names. `options` are those of the sampler. They, and
+    what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
     """
     check_truncation(truncation)
-    run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files, names)
-    metrics = _chosen_metrics(run, names)
+    with distributed.process_group(pick_device(device)) as own_device:
+        # Of many processes each has its own device, and the networks are loaded onto that.
+        run = load_run_for(NEEDED_TO_SCORE, path, step, str(own_device), overrides, plugin_files, names)
+        if options:
+            run = run.with_sampler(options=options)
+        return _rescore(run, _chosen_metrics(run, names), own_device, truncation, per_class, out)
+
+
+def _rescore(
+    run: Run,
+    metrics: list[tuple[str, str, Metric]],
+    device: torch.device,
+    truncation: float | None,
+    per_class: bool,
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """Rescores a run that is loaded onto this process's device."""
+    data = ImageSpec.recorded(run.info["images"])
+    scored = str(run.info.get("dataset", {}).get("name", ""))
+    if lines := refused_data(run.plugins.registry, [metric for _, _, metric in metrics], scored, data):
+        raise UserError(*(f"{run.path}: {line}" for line in lines))
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
-        raise UserError(f"--per-class: the networks of this run know no classes: {path}")
+        raise UserError(f"--per-class: the networks of this run know no classes: {run.path}")
     with (
         deterministic(run.experiment.train.deterministic),
-        distributed.process_group(pick_device(device)) as own_device,
         _locked_by_writer(RunFolder(run.path, run.info, writes=out is None and distributed.rank() == 0)) as folder,
     ):
-        evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
-        network = run.sampler.to(own_device)
+        evaluator = Evaluator(run.experiment.dataset, None, places(), device, run.experiment.floor)
+        network = run.sampler
         about = sampling_changes(run)
-        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about)
+        outputs = game_outputs(
+            run.plugins.registry,
+            run.experiment.game,
+            run.rules,
+            data,
+            run.networks,
+            truncation,
+            sampling_changes(run, of_all_networks=True),
+            run.sampler.options,
+        )
+        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about, outputs)
 
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = class_evaluator(label, whole).for_network(network, run.weights, conditions, truncation, about)
+            scoring = class_evaluator(label, whole).for_network(
+                network, run.weights, conditions, truncation, about, outputs
+            )
             names = run.conditions.names
             named = {"class_name": names[label]} if names else {}
             return attrs.evolve(scoring, about={**scoring.about, "class": label, **named})

@@ -1,4 +1,4 @@
-"""Sample files of `ganlab sample`: a stream of generated images is written to a folder of PNG files or to an .npz file.
+"""Sample files of `ganlab sample`: a stream of generated images is written to a folder of PNG files.
 
 Decisions:
 - Memory does not depend on the number of images: they are generated, encoded and written batch by batch.
@@ -14,9 +14,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import tempfile
-import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,16 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from attrs import define, field
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ganlab.data.pixels import to_uint8
+from ganlab.protocols import labels_in, named_conditions
+from ganlab.protocols.condition import Condition
 from ganlab.utils.errors import CannotWrite, UserError, quote
-from ganlab.utils.files import check_room, flush_folder, raise_cannot_write, whole_file, write_whole
+from ganlab.utils.files import check_room, flush_folder, raise_cannot_write, write_whole
 from ganlab.viz.image_grid import encode_pixels
 
 ABOUT = ".samples.json"
@@ -46,11 +43,11 @@ THREADS = 4
 LONGEST_NAME = 150
 """The most bytes of a class's name that a file name repeats."""
 
-Inputs = Iterator[tuple[Tensor, Tensor | None]]
-"""Latents (n, latent_dim) and conditions (n,), (n, C, H, W) or None of one batch of samples after another."""
+Inputs = Iterator[tuple[Tensor, Condition]]
+"""Latents (n, latent_dim) and conditions (n,), (n, C, H, W), … or None of one batch of samples after another."""
 
-Generate = Callable[[Tensor, Tensor | None], Tensor]
-"""Makes uint8 images (n, C, H, W) on the CPU of latents and conditions."""
+Generate = Callable[[Tensor, Condition], Tensor]
+"""Makes images (n, C, H, W), or other data, on the CPU of latents and conditions."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,7 +85,7 @@ class SampleFolder:
                     missing = [index for index, there in enumerate(pool.map(_is_whole, files)) if not there]
                 kept += len(files) - len(missing)
                 if missing:
-                    pixels = _as_pixels(generate(z, condition))
+                    pixels = as_array(generate(z, condition))
                     if not begun:
                         begun = True
                         self._begin([encode_pixels(pixels[index]) for index in missing], self.count - done)
@@ -128,13 +125,14 @@ class SampleFolder:
                 )
         return True
 
-    def _files(self, first: int, count: int, condition: Tensor | None) -> list[str]:
+    def _files(self, first: int, count: int, condition: Condition) -> list[str]:
         """The sample files of images number `first` on."""
         digits = max(5, len(str(self.count - 1)))
         names = [f"{index:0{digits}}" for index in range(first, first + count)]
-        if condition is None or condition.ndim != 1:
+        labels = labels_in(condition)
+        if labels is None:
             return [os.path.join(self.path, f"{name}.png") for name in names]
-        classes = [self.classes[label] for label in condition.tolist()]
+        classes = [self.classes[label] for label in labels.tolist()]
         if not self.by_class:
             return [os.path.join(self.path, f"{name}-{of}.png") for name, of in zip(names, classes, strict=True)]
         return [os.path.join(self.path, of, f"{name}.png") for name, of in zip(names, classes, strict=True)]
@@ -142,7 +140,7 @@ class SampleFolder:
     def _begin(self, encoded: Sequence[bytes], left: int) -> None:
         """Makes the folder, if as many sample files as are left, of the size of the first, fit on the disk."""
         whole = [-(-len(data) // _BLOCK) * _BLOCK for data in encoded]
-        _refuse_without_room(self.path, sum(whole) * left // len(whole), self.count, left)
+        refuse_without_room(self.path, sum(whole) * left // len(whole), self.count, left)
         write_whole(self.path / ABOUT, json.dumps(dict(self.about), indent=2) + "\n")
 
     def _make_folders(self, files: Iterable[str]) -> None:
@@ -153,7 +151,7 @@ class SampleFolder:
                 self._folders.add(folder)
 
 
-def _refuse_without_room(path: Path, size: int, count: int, files: int = 1) -> None:
+def refuse_without_room(path: Path, size: int, count: int, files: int = 1) -> None:
     """Raises UserError if `files` sample files of `size` bytes together, of `count` images, do not fit on the disk."""
     try:
         check_room(path, size, files)
@@ -165,13 +163,13 @@ _BLOCK = 4096
 """The bytes that file systems round the size of a file up to."""
 
 
-def _as_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Sample images (n, C, H, W) as files hold them, (n, H, W, C)."""
-    pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).contiguous().numpy()
-    return pixels
+def as_array(images: Tensor) -> NDArray[Any]:
+    """Samples as files hold them: images (n, C, H, W) as (n, H, W, C), other data in their own shape."""
+    array: NDArray[Any] = (images.permute(0, 2, 3, 1) if images.ndim == 4 else images).contiguous().numpy()
+    return array
 
 
-def _write_pictures(pixels: NDArray[np.uint8], files: Sequence[str], which: Sequence[int]) -> None:
+def _write_pictures(pixels: NDArray[Any], files: Sequence[str], which: Sequence[int]) -> None:
     """Writes some sample files of a batch."""
     for index in which:
         data = encode_pixels(pixels[index])
@@ -218,74 +216,13 @@ def _as_file_name(name: str) -> str:
     return text.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
-def write_npz(
-    path: Path,
-    count: int,
-    inputs: Inputs,
-    generate: Generate,
-    classes: Sequence[str],
-    progress: Progress,
-) -> None:
-    """Writes sample images as an .npz file: `images` uint8 (count, H, W, C), and their conditions where there are any.
-
-    Those are `labels` int64 (count,), or `condition` uint8 (count, H, W, C) where they are images. `classes`, if there
-    are names, are the names of the classes by label. Raises UserError where the file will not fit on its disk, and
-    CannotWrite where it does not; then nothing is written.
-    """
-    first, condition = next(batches := _batches(inputs, generate))
-    kind = None if condition is None else (condition.dtype, condition.shape[1:])
-    size = len(zlib.compress(first.data)) * count // len(first)
-    if condition is not None:
-        size += len(zlib.compress(condition.data)) * count // len(first)
-    _refuse_without_room(path, size, count)
-    with (
-        whole_file(path, size) as stream,
-        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
-        tempfile.TemporaryFile() as conditions,
-    ):
-        done = 0
-        with archive.open("images.npy", "w", force_zip64=True) as member:
-            _write_header(member, np.dtype(np.uint8), (count, *first.shape[1:]))
-            while True:
-                member.write(first.data)
-                if condition is not None:
-                    conditions.write(condition.data)
-                done += len(first)
-                if done == count:
-                    break
-                progress("images", done, count)
-                first, condition = next(batches)
-        if kind is not None:
-            conditions.seek(0)
-            labelled = not kind[1]
-            with archive.open("labels.npy" if labelled else "condition.npy", "w", force_zip64=True) as member:
-                _write_header(member, kind[0], (count, *kind[1]))
-                shutil.copyfileobj(conditions, member)
-            if labelled and classes:
-                with archive.open("classes.npy", "w") as member:
-                    np.lib.format.write_array(member, np.array(classes), allow_pickle=False)
-
-
-def _batches(inputs: Inputs, generate: Generate) -> Iterator[tuple[NDArray[np.uint8], NDArray[Any] | None]]:
-    """Yields sample images as an array holds them, uint8 (n, H, W, C), with their labels int64 (n,) or images."""
-    for z, condition in inputs:
-        given: NDArray[Any] | None = None
-        if condition is not None:  # an image is a network's input, float in [-1, 1], of which uint8 is exact
-            given = condition.contiguous().numpy() if condition.ndim == 1 else _as_pixels(to_uint8(condition))
-        yield _as_pixels(generate(z, condition)), given
-
-
-def _write_header(stream: Any, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Writes the first bytes of an .npy file, which say what follows."""
-    head = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, head)
-
-
-def tensor_record(tensor: Tensor | None) -> str | None:
-    """What tells the conditions of one folder of samples from another's: the crc32 of a tensor, None for none."""
-    if tensor is None:
+def condition_record(condition: Condition) -> str | None:
+    """What tells the conditions of one folder of samples from another's: the crc32 of their tensors, None for none."""
+    if condition is None:
         return None
-    crc = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    for part in tensor.split(4096):
-        crc = zlib.crc32(part.contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    crc = 0
+    for name, tensor in named_conditions(condition, "").items():  # one alone has no name
+        crc = zlib.crc32(f"{name}{tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        for part in tensor.split(4096):
+            crc = zlib.crc32(part.contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -14,23 +15,28 @@ from torch import Tensor
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.game_samplers import GameSampler
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
-from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
+from ganlab.evaluation.sampling import BATCH, generate_images, sample_inputs
+from ganlab.protocols import map_condition
+from ganlab.protocols.condition import Condition
 from ganlab.run.load_run import Run
-from ganlab.run.sample_files import SampleFolder, file_names_of_classes, tensor_record, write_npz
+from ganlab.run.sample_arrays import write_csv, write_npz
+from ganlab.run.sample_files import SampleFolder, condition_record, file_names_of_classes
 from ganlab.run.sampling_changes import sampling_changes
 from ganlab.utils.errors import Interrupted, UserError, counted, quote
 from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.rng import derived_seed
 from ganlab.utils.signals import signals_as_keyboard_interrupt
-from ganlab.viz.image_grid import PNG_CHANNELS, POINT, grid_size, save_grid
+from ganlab.viz.data_picture import picture_shape, save_picture
+from ganlab.viz.image_grid import PNG_CHANNELS, POINT, grid_size
 from ganlab.viz.progress import progress_bar
 
 WALK = 8
 """The number of images in a row of `ganlab sample --interpolate`."""
 
-FILES = (".png", ".npz")
+FILES = (".png", ".npz", ".csv")
 """The suffixes of files of samples; a folder has none."""
 
 MOST_POINTS = 1_000_000
@@ -56,8 +62,8 @@ class SampleRequest:
 def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     """Writes a run's sample images to `out`, for `ganlab sample`; returns how many and which, in words.
 
-    `out` is a grid (.png), an array (.npz) with the class labels or images that are conditions, or a folder. Where
-    there are classes, a grid has a row for each, with its share of the count. Raises Interrupted where the user, SIGINT
+    `out` is a grid (.png), an array (.npz) with its conditions, rows of a table (.csv), or a folder. Where there are
+    classes, a grid has a row for each, with its share of the count. Raises Interrupted where the user, SIGINT
     or SIGTERM ends it. Only for the main thread.
     """
     _check_out(run, request, out)
@@ -65,7 +71,7 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
         with signals_as_keyboard_interrupt():
             return _write_images(run, request, out)
     except KeyboardInterrupt:
-        count = counted(request.count, "image")
+        count = counted(request.count, _noun(run))
         is_file = out.suffix in FILES
         said = "nothing is written" if is_file else f"not all of {count} are written"
         raise Interrupted(f"{out}: {said}; the same command {'starts again' if is_file else 'goes on'}") from None
@@ -80,7 +86,7 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
     if out.suffix == ".png":
         return _write_grid(run, request, conditions, label, out) + of
     device = next(run.sampler.parameters()).device
-    count, seed, truncation = request.count, request.seed, request.truncation
+    count, seed, truncation, noun = request.count, request.seed, request.truncation, _noun(run)
     if request.interpolate:
         inputs = walk_inputs(run.sampler, count, seed, conditions, truncation)
     else:
@@ -88,18 +94,27 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
     generate = partial(_generate, run.sampler, device)
     with progress_bar() as progress_of:
         if out.suffix == ".npz":
-            write_npz(out, count, inputs, generate, run.conditions.names, progress_of(str(out)))
-            return f"{counted(count, 'image')}{of}"
+            stored = run.conditions.as_stored
+            write_npz(out, count, inputs, generate, stored, run.conditions.names, progress_of(str(out)))
+            return f"{counted(count, noun)}{of}"
+        if out.suffix == ".csv":
+            write_csv(out, count, inputs, generate, run.conditions.as_stored, progress_of(str(out)))
+            return f"{counted(count, noun)}{of}"
         classes = file_names_of_classes(len(run.conditions.counts), run.conditions.names)
         folder = SampleFolder(out, _about(run, request, label, device), count, classes, request.by_class)
         there = folder.write(inputs, generate, progress_of(str(out)))
-        return f"{counted(count, 'image')}{of}" + (
+        return f"{counted(count, noun)}{of}" + (
             f", {there:,} of which {'was' if there == 1 else 'were'} there," if there else ""
         )
 
 
 def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     """Refuses a place that sample images cannot be written to."""
+    data = run.sampled
+    if out.suffix == ".csv" and len(data.shape) > 1:
+        raise UserError(
+            f"--out {out}: a .csv file holds rows of a table, and the run samples {data.in_words}; use FILE.npz"
+        )
     if out.suffix == "" and out.is_file():
         raise UserError(f"--out {out}: is a file; expected FILE.png, FILE.npz or a folder")
     if out.suffix in FILES:
@@ -110,11 +125,25 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
         return
     if out.suffix and not out.is_dir():
         raise UserError(f"--out {out}: expected FILE.png, FILE.npz or a folder without a suffix")
-    channels = run.info["images"]["channels"]
-    if channels not in PNG_CHANNELS:
-        raise UserError(f"--out {out}: a PNG file cannot hold images of {channels} channels; use FILE.npz")
+    if not data.is_image:
+        also = " or FILE.csv" if len(data.shape) == 1 else ""
+        raise UserError(f"--out {out}: a folder holds images, and the run samples {data.in_words}; use FILE.npz{also}")
+    if data.dtype == "float32":
+        raise UserError(f"--out {out}: a PNG file cannot hold float32 images; use FILE.npz")
+    if data.channels not in PNG_CHANNELS:
+        raise UserError(f"--out {out}: a PNG file cannot hold images of {data.channels} channels; use FILE.npz")
+    if data.dtype == "uint16" and data.channels != 1:
+        raise UserError(
+            f"--out {out}: PNG files of uint16 images are written of grey ones, not of {data.channels} channels; use "
+            "FILE.npz"
+        )
     if request.by_class and not run.conditions.counts:
         raise UserError("--by-class: the networks of this run know no classes")
+
+
+def _noun(run: Run) -> str:
+    """What one sample of a run is."""
+    return {1: "row", 2: "signal", 3: "image"}[len(run.sampled.shape)]
 
 
 def _name(conditions: ConditionSampler, label: int) -> str:
@@ -122,7 +151,7 @@ def _name(conditions: ConditionSampler, label: int) -> str:
     return f" ({quote(conditions.names[label])})" if label < len(conditions.names) else ""
 
 
-def _generate(network: torch.nn.Module, device: torch.device, z: Tensor, condition: Tensor | None) -> Tensor:
+def _generate(network: torch.nn.Module, device: torch.device, z: Tensor, condition: Condition) -> Tensor:
     """Makes sample images of one batch of latents."""
     (images,) = generate_images(network, z, device, condition)
     return images.cpu()
@@ -141,8 +170,10 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "truncation": request.truncation,
         "interpolate": request.interpolate,
         "by_class": request.by_class,
+        **({"sampler": run.sampler_name} if run.sampler_name else {}),
+        **({"options": run.sampler.options} if run.sampler.options else {}),
         "classes": list(run.conditions.names),
-        "conditions_crc32": tensor_record(run.conditions.known),
+        "conditions_crc32": condition_record(run.conditions.known),
         "changes": sampling_changes(run),
         "device": device.type,
         "ganlab": __version__,
@@ -152,40 +183,43 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
 
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
-    count, classes = request.count, len(run.conditions.counts)
-    channels, height, width = (run.info["images"][key] for key in ("channels", "height", "width"))
+    count, classes, noun = request.count, len(run.conditions.counts), _noun(run)
+    data = run.sampled
+    has_points = len(data.shape) == 1 or data.shape == POINT
     labels = None if request.interpolate or label is not None else run.conditions.rows(count)
+    drawn = GameSampler(run.sampler, conditions, run.condition_data, data.range)
+    parts = 1 if request.interpolate else drawn.parts
     columns = WALK if request.interpolate else None if labels is None else labels.shape[1]
-    most = MOST_POINTS if (channels, height, width) == POINT else Image.MAX_IMAGE_PIXELS or 2**31
-    pixels = (
-        count if (channels, height, width) == POINT else math.prod(grid_size(count, channels, height, width, columns))
-    )
+    most = MOST_POINTS if has_points else Image.MAX_IMAGE_PIXELS or 2**31
+    pixels = count
+    if not has_points:
+        channels, height, width = picture_shape(data.shape)
+        pixels = math.prod(grid_size(count, channels, height, width * parts, columns))
     if pixels > most:
         raise UserError(
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
-    if labels is not None:
-        device = next(run.sampler.parameters()).device
-        images, _ = sample_grid(run.sampler, count, request.seed, device, conditions, request.truncation)
-    elif request.interpolate:
+    if request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
+    elif labels is not None or parts > 1:
+        images, columns = drawn.grid(count, request.seed, run.device, request.truncation)
     else:
         images = run.sample(count, request.seed, label, request.truncation)
-    save_grid(images, out, columns)
+    save_picture(images, out, columns, data.range)
     if labels is None:
-        return counted(len(images), "image")
+        return counted(len(images), noun)
     rows, columns = labels.shape
     if rows == 1:
         label = int(labels[0, 0])
-        return f"{counted(len(images), 'image')} of class {label}{_name(run.conditions, label)}"
+        return f"{counted(len(images), noun)} of class {label}{_name(run.conditions, label)}"
     of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
-    return f"{counted(len(images), 'image')} ({columns:,} of each of {of}{asked})"
+    return f"{counted(len(images), noun)} ({columns:,} of each of {of}{asked})"
 
 
 def walk_inputs(
     network: torch.nn.Module, count: int, seed: int, conditions: ConditionSampler, truncation: float | None = None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor, Condition]]:
     """Inputs of samples on latent walks, in batches: latents (n, latent_dim), and conditions, one for each row."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
     drawing = torch.Generator().manual_seed(derived_seed(seed, "walk", "condition"))
@@ -199,14 +233,14 @@ def walk_inputs(
         angle = torch.acos(cosine)
         z = (torch.sin((1 - along) * angle) * first + torch.sin(along * angle) * second) / torch.sin(angle)
         condition = conditions.drawn(rows, drawing)
-        if condition is not None:
-            condition = condition.repeat_interleave(WALK, 0)[: count - start]
-        yield z.flatten(0, 1)[: count - start], condition
+        rest = count - start
+        along_row = map_condition(lambda part, rest=rest: part.repeat_interleave(WALK, 0)[:rest], condition)
+        yield z.flatten(0, 1)[:rest], along_row
 
 
 def latent_walk(
     run: Run, count: int, seed: int, label: int | str | None = None, truncation: float | None = None
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Any]:
     """Sample images on a latent walk: spherical interpolation between pairs, 8 in a row (White 2016, arXiv:1609.04468).
 
     Normal latents lie near a sphere; linear interpolation would leave the region that the generator was trained on. A
@@ -217,5 +251,5 @@ def latent_walk(
     conditions = run.conditions if label is None else run.conditions.of_class(label)
     batches = list(walk_inputs(run.sampler, count, seed, conditions, truncation))
     images = torch.cat([_generate(run.sampler, device, z, condition) for z, condition in batches])
-    drawn = [condition for _, condition in batches if condition is not None]
-    return images, torch.cat(drawn) if drawn else None
+    first, *others = (condition for _, condition in batches)
+    return images, map_condition(lambda *parts: torch.cat(parts), first, *others)

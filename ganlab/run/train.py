@@ -25,6 +25,9 @@ from attrs import frozen
 from ganlab.config.load import experiment_to_toml, load_experiment, name_and_seed
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
+from ganlab.evaluation.game_outputs import game_outputs
+from ganlab.evaluation.game_samplers import sampled_conditions
+from ganlab.evaluation.taken_data import check_taken
 from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
@@ -190,9 +193,10 @@ def open_run(
         check_resumable(folder, before, table, environment, training, view, locations, request.anyway)
         identities.add(experiment_identity(before))  # that of a checkpoint of an earlier release
     facts = {  # before the folder is made: what fails here leaves none behind
-        "images": attrs.asdict(training.images),
-        "streams": {name: attrs.asdict(images) for name, images in training.data.streams.items()},
+        "images": training.images.record(),
+        "streams": {name: images.record() for name, images in training.data.streams.items()},
         "condition": training.conditions.record(),
+        **_further_samplers(training),
         "classes": list(training.conditions.names) or None,
         "resident": not training.loader.main.prefetches,
         "total_steps": training.total_steps,
@@ -228,6 +232,13 @@ def open_run(
         folder.unlock()
 
 
+def _further_samplers(training: Training) -> dict[str, Any]:
+    """An opened run's entry in run.json for its game's further samplers: their conditions, as for "condition"."""
+    further, data = training.game.rules.samplers, (training.dataset, training.streams)
+    found = {name: sampled_conditions(of, *data, training.conditional).record() for name, of in further.items()}
+    return {"samplers": found} if found else {}
+
+
 def build_run(
     request: RunRequest,
     experiment: Experiment,
@@ -246,12 +257,15 @@ def build_run(
             trial = partial(FirstUpdates, experiment=experiment, registry=plugins.registry)
             training = build(experiment, plugins.registry, where, device, progress, new, trial)
         training = attrs.evolve(training, weights_files=read)
+        check_taken(plugins.registry, experiment.metric, training.dataset, training.images, experiment.augmentation)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
+        outputs = game_outputs(plugins.registry, experiment.game, training.game.rules, training.images)
         for index, metric in enumerate(experiment.metric):
             try:
-                evaluator.prepare(metric, progress)
+                evaluator.prepare(metric, progress, outputs)
             except ComponentError as error:
-                raise UserError(f"metric[{index}]: {error}") from None
+                name = plugins.registry.component_of("metric", metric).name
+                raise UserError(f"metric[{index}] {name!r}: {error}") from None
         for index, tracker in enumerate(experiment.tracker):
             try:
                 getattr(tracker, "prepare", lambda: None)()

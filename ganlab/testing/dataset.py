@@ -1,16 +1,13 @@
-"""The conformance checks of a data set: its splits, its images and conditions, its fingerprint."""
+"""The conformance checks of a data set: its splits, its images, signals or rows, their conditions, its fingerprint."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ganlab.data.dataset import image_spec
-from ganlab.data.load_dataset import condition_problem
-from ganlab.protocols import Dataset
+from ganlab.data.load_dataset import condition_problems, data_problem, not_finite
+from ganlab.protocols import Dataset, named_conditions
 from ganlab.testing.check_result import Fault
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection
@@ -28,7 +25,7 @@ def check_dataset(inspection: Inspection, tiny: TinyTraining) -> None:
     splits: dict[str, Dataset] = {}
     loaded, _ = (
         run_check(
-            f"{split} split: uint8 images (N, C, H, W), one condition per image, a name",
+            f"{split} split: images of a supported type, one condition per image, a name",
             partial(_check_split, inspection, split, splits),
         )
         for split in ("train", "test")
@@ -59,18 +56,27 @@ def _check_split(inspection: Inspection, split: str, splits: dict[str, Dataset])
                 f"build returns {type(dataset).__name__}, which lacks {name!r}; ganlab.ImageDataset has all", at
             )
     images, condition = dataset.images, dataset.condition
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
-        raise Fault(f"its images are {describe_value(images)}, expected uint8 (N, C, H, W) and at least one", at)
+    if problem := data_problem(images):
+        raise Fault(f"its {problem}", at)
+    if not len(images):
+        raise Fault(f"its images are {describe_value(images)}, expected at least one", at)
     if images.device.type != "cpu":
         raise Fault(f"its images are on {images.device}, expected the CPU", at)
-    if problem := condition_problem(condition, len(images)):
+    for problem in condition_problems(condition, len(images)):
         raise Fault(f"its {problem}", at)
+    for name, part in {"images": images, **named_conditions(condition)}.items():
+        if problem := not_finite(part):
+            raise Fault(f"its {name}: {problem}", at)
     if not isinstance(dataset.name, str) or dataset.split != split:
         raise Fault(f"its name is {dataset.name!r} and its split {dataset.split!r}, expected a text and {split!r}", at)
     splits[split] = dataset
-    classes = image_spec(dataset).classes
-    labels = f", {classes} classes" if classes is not None else ""
-    return f"{len(images):,} images of {'x'.join(map(str, images.shape[1:]))}{labels}"
+    data = image_spec(dataset)
+    labels = f", {data.classes} classes" if data.classes is not None else ""
+    if data.conditions:
+        labels = f", conditions {', '.join(data.conditions)}"
+    if data.is_image and data.dtype == "uint8":
+        return f"{len(images):,} images of {'x'.join(map(str, images.shape[1:]))}{labels}"
+    return f"{len(images):,}: {data.in_words}{labels}"
 
 
 def _check_splits_differ(inspection: Inspection, splits: dict[str, Dataset]) -> None:
@@ -105,5 +111,5 @@ def _check_randomness(inspection: Inspection) -> None:
 
 def _check_trains(splits: dict[str, Dataset], tiny: TinyTraining) -> None:
     """Checks that a tiny training on the data set changes all weights."""
-    tiny.shape = tuple(splits["train"].images.shape[1:])  # type: ignore[assignment]
+    tiny.shape = tuple(splits["train"].images.shape[1:])
     check_trains(tiny)

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.dataset import image_spec
 from ganlab.evaluation import evaluator
-from ganlab.protocols import ImageSpec
+from ganlab.evaluation.network_sampler import NetworkSampler, sampler_of
+from ganlab.protocols import ImageSpec, taken_by
 from ganlab.run.records import to_json
 from ganlab.testing.check_result import Fault
 from ganlab.testing.fixed_inputs import CHANNELS, CLASSES
 from ganlab.testing.inspection import Inspection, temporary_folder
 from ganlab.testing.tiny_components import TINY
-from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator
+from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator, tiny_outputs, tiny_signal_evaluator
 from ganlab.testing.tiny_game import GENERATES
-from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.interval import Interval
 from ganlab.utils.rng import preserve_random_state, seed_everything
@@ -46,6 +49,8 @@ def check_metric(inspection: Inspection, tiny: TinyTraining) -> None:
         lambda: _check_reproducible(inspection, found),
         scored,
     )
+    if getattr(inspection.instance, "takes", "uint8 images") != "uint8 images":
+        run_check("takes: scores signals of float32, or refuses them", lambda: _check_signals(inspection), scored)
     run_check("cost of a score", lambda: _report_cost(found), scored)
 
 
@@ -59,12 +64,16 @@ def _check_interval(inspection: Inspection) -> str:
     return f"every {interval}" if interval.count else "before and after training"
 
 
-def _score(inspection: Inspection, channels: int, cache: Path) -> list[dict[str, Any]]:
+def score_tiny_generator(
+    inspection: Inspection, channels: int, cache: Path, device: torch.device = CPU
+) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
-    evaluator, metric = tiny_evaluator(channels, cache), inspection.fresh()
-    evaluator.prepare(metric)
-    return evaluator.for_network(TINY[GENERATES]().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
+    evaluator, metric = tiny_evaluator(channels, cache, device), inspection.fresh()
+    outputs = tiny_outputs(metric, channels)
+    evaluator.prepare(metric, outputs=outputs)
+    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device)
+    return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
 
 
 def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
@@ -73,7 +82,7 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     for channels in CHANNELS:
         with temporary_folder() as cache:
             try:
-                records = _score(inspection, channels, cache)
+                records = score_tiny_generator(inspection, channels, cache)
             except ComponentError as error:
                 # The core's own check of the scores raises the same error as a metric that refuses the data.
                 if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:
@@ -100,18 +109,39 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     return "; ".join([", ".join(values), *refusals])
 
 
+def _check_signals(inspection: Inspection) -> str:
+    """Checks that a metric which takes any data scores signals, of another type, by finite numbers."""
+    at = inspection.line_of("takes")
+    try:
+        taken_by(inspection.instance)
+    except ComponentError as error:
+        raise Fault(str(error), at) from None
+    seed_everything(0)
+    evaluator, metric = tiny_signal_evaluator(), inspection.fresh()
+    network = TINY[GENERATES]().build(image_spec(evaluator.dataset("train")))
+    outputs = tiny_outputs(metric, 1)
+    evaluator.prepare(metric, outputs=outputs)  # may refuse them
+    sampler = NetworkSampler(sampler_of(GENERATES), {GENERATES: network}, "float32")
+    records = evaluator.for_network(sampler, "plain", CONDITIONS, outputs=outputs).score(metric)
+    for record in records:
+        if not math.isfinite(record["value"]):
+            raise Fault(f"{record['name']} is {record['value']} for signals of float32", at)
+    return ", ".join(f"{record['name']} {record['value']:.4g}" for record in records)
+
+
 def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> None:
     """Checks that a metric scores the same images the same under another global seed."""
     channels, before = next(iter(found.items()))
     metric = inspection.fresh()
     with temporary_folder() as cache:
         evaluator = tiny_evaluator(channels, cache)
-        evaluator.prepare(metric)
+        outputs = tiny_outputs(metric, channels)
+        evaluator.prepare(metric, outputs=outputs)
         with preserve_random_state():
             seed_everything(0)  # the network's weights
             network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8))
         seed_everything(77)
-        after = evaluator.for_network(network, "plain", CONDITIONS).score(metric)
+        after = evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
     for one, other in zip(before, after, strict=True):
         if one["value"] != other["value"] or to_json(one["protocol"]) != to_json(other["protocol"]):
             what = "score" if one["value"] != other["value"] else "protocol"

@@ -13,12 +13,13 @@ from attrs import field, frozen
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.plugin.component import Component
 from ganlab.plugin.failures import CatchPluginErrors, PluginFailure
+from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
 from ganlab.testing.check_result import Check
 from ganlab.testing.suite import check
-from ganlab.testing.tiny_components import tiny_options
+from ganlab.testing.tiny_components import tiny_options, tiny_registry
 from ganlab.utils.errors import UserError, did_you_mean, quote
 
 
@@ -37,13 +38,13 @@ class Subject:
     instance: Any = field(default=None, repr=False)
     networks: Mapping[str, Sequence[Any]] = field(factory=dict, repr=False)
 
-    def check(self) -> list[Check]:
-        """Runs all checks; returns the results."""
-        return check(self.cls if self.instance is None else self.instance, self.kind, self.networks)
+    def check(self, device: str = "cpu") -> list[Check]:
+        """Runs all checks; returns the results. On a `device` other than the CPU the component is tried too."""
+        return check(self.cls if self.instance is None else self.instance, self.kind, self.networks, device)
 
-    def hold(self) -> None:
+    def hold(self, device: str = "cpu") -> None:
         """In a plugin file's own tests: checks this component; raises AssertionError with a line for every fault."""
-        if faults := [str(found) for found in self.check() if not found.passed]:
+        if faults := [str(found) for found in self.check(device) if not found.passed]:
             raise AssertionError("\n".join([f"{self}:", *faults]))
 
     def __str__(self) -> str:
@@ -143,8 +144,10 @@ def _networks(mine: Sequence[Component], kind: str, instances: Mapping[Component
 
 def _with_options(part: Component, registry: Registry, options: Mapping[str, Any]) -> Any:
     """Creates a plugin file's component from the options of `--set`, with the suite's own for those that take one."""
-    instance = TableConverter(registry).component(part.kind, {**options, "name": part.name})
-    return attrs.evolve(instance, **tiny_options(part.cls, options))
+    tiny = tiny_options(part.cls, options)
+    names = {f.alias: f"tiny_{f.metadata[COMPONENT]}" for f in attrs.fields(part.cls) if f.alias in tiny}
+    instance = TableConverter(tiny_registry(registry)).component(part.kind, {**names, **options, "name": part.name})
+    return attrs.evolve(instance, **tiny)
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -30,27 +30,33 @@ from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
 
 
+def _scale(images: ImageSpec) -> float | None:
+    """What the suite's tiny networks divide float32 data by, so that none is too large for them; None for pixels."""
+    return None if images.range is None else max(map(abs, images.range)) or 1.0
+
+
 class _Generator(nn.Module):
     def __init__(self, latent_dim: int, images: ImageSpec) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.shape = (images.channels, images.height, images.width)
+        self.shape, self.scale = images.shape, _scale(images)
         self.layers = nn.Sequential(nn.Linear(latent_dim, 8), nn.Tanh(), nn.Linear(8, math.prod(self.shape)), nn.Tanh())
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         images: Tensor = self.layers(z).unflatten(1, self.shape)
-        return images
+        return images if self.scale is None else images * self.scale
 
 
 class _Discriminator(nn.Module):
     def __init__(self, images: ImageSpec) -> None:
         super().__init__()
-        pixels = images.channels * images.height * images.width
-        self.layers = nn.Sequential(nn.Linear(pixels, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.scale = _scale(images)
+        self.layers = nn.Sequential(nn.Linear(images.size, 8), nn.Tanh(), nn.Linear(8, 1))
         self.batch_independent = True
 
     def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.layers(images.flatten(1)).squeeze(1)
+        values = images.flatten(1)
+        logits: Tensor = self.layers(values if self.scale is None else values / self.scale).squeeze(1)
         return logits
 
 
@@ -160,16 +166,13 @@ class TinyOptimizer:
 class TinyImages:
     """The suite's tiny data set: smooth random images of a few classes, the same each time.
 
-    channels: of the images.
-    height: of the images.
-    width: of the images.
+    shape: (C, H, W) of uint8 images, (C, T) of float32 signals, or (D,) of float32 rows of a table, in [-1, 1].
     count: how many there are.
-    condition: the shape (C, H, W) of condition images; empty for class labels, None for no condition.
+    condition: the shape (C, H, W) of condition images, or of attributes of signals and rows; empty for class labels,
+        None for no condition.
     """
 
-    channels: int = 3
-    height: int = 8
-    width: int = 8
+    shape: tuple[int, ...] = (3, 8, 8)
     count: int = 256
     condition: tuple[int, ...] | None = ()
 
@@ -178,15 +181,36 @@ class TinyImages:
             raise ComponentError(f"no split {split!r}")
         generator = torch.Generator().manual_seed(int(split == "test"))
         labels = torch.arange(self.count) % CLASSES
-        coarse = torch.rand(self.count, self.channels, 2, 2, generator=generator) + labels[:, None, None, None]
-        smooth = nn.functional.interpolate(coarse, (self.height, self.width), mode="bilinear") / (CLASSES + 1)
-        images = (255 * smooth.clamp(0, 1)).to(torch.uint8)
-        if self.condition != ():
-            pixels: Tensor | None = None
-            if self.condition is not None:
-                pixels = torch.randint(256, (self.count, *self.condition), generator=generator, dtype=torch.uint8)
-            return ImageDataset(images, "tiny", split, pixels)
-        return ImageDataset(images, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
+        channels, *sides = self.shape if len(self.shape) > 1 else (1, *self.shape)
+        coarse = torch.rand(self.count, channels, *[2] * len(sides), generator=generator)
+        coarse = coarse + labels.view(-1, *[1] * (coarse.ndim - 1))
+        mode = "bilinear" if len(sides) == 2 else "linear"
+        smooth = (nn.functional.interpolate(coarse, sides, mode=mode) / (CLASSES + 1)).clamp(0, 1)
+        image = len(self.shape) == 3
+        values = (255 * smooth).to(torch.uint8) if image else (2 * smooth - 1).view(self.count, *self.shape)
+        if self.condition == ():
+            return ImageDataset(values, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
+        given: Tensor | None = None
+        if self.condition is not None and image:
+            given = torch.randint(256, (self.count, *self.condition), generator=generator, dtype=torch.uint8)
+        elif self.condition is not None:
+            given = torch.randn(self.count, *self.condition, generator=generator)
+        return ImageDataset(values, "tiny", split, given)
+
+
+@frozen
+class TinySignals:
+    """The suite's tiny data set of another type and shape: labelled signals, float32 (N, 2, 16), from about 20 to 80.
+
+    count: how many there are.
+    """
+
+    count: int = 256
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        generator = torch.Generator().manual_seed(int(split == "test"))
+        values = 50 + 10 * torch.randn(self.count, 2, 16, generator=generator)
+        return ImageDataset(values, "tiny signals", split, torch.arange(self.count) % CLASSES)
 
 
 @frozen
@@ -250,9 +274,9 @@ def tiny_networks() -> dict[str, Any]:
     return {name: TINY[name]() for name in network_tables(TinyGame)}
 
 
-def tiny_registry() -> Registry:
-    """Returns a registry with the suite's own tiny components."""
-    registry = Registry()
+def tiny_registry(others: Registry | None = None) -> Registry:
+    """Returns a registry with the suite's own tiny components, "tiny_KIND", and others."""
+    registry = Registry() if others is None else others.copy()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
     return registry

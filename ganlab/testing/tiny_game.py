@@ -22,6 +22,7 @@ from ganlab.protocols import (
     batch_independent,
     generator_uses_real,
     latent_dim_of,
+    map_condition,
 )
 
 GENERATES = "generator"
@@ -59,7 +60,7 @@ class TinyGame:
         with torch.no_grad():
             fake, z = self._fake(turn)
         if batch_independent(turn.networks[JUDGES]):
-            twice = None if turn.condition is None else torch.cat([turn.condition, turn.condition])
+            twice = map_condition(lambda part: torch.cat([part, part]), turn.condition)
             both = turn.forward(JUDGES, turn.augment(torch.cat([turn.real, fake])), twice)
             real_output, fake_output = both.chunk(2)
         else:

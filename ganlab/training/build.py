@@ -17,10 +17,10 @@ from torch import nn
 from ganlab.config.game_tables import game_fields, network_tables
 from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
-from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.game_loader import GameLoader
 from ganlab.data.load_dataset import load_dataset
+from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
@@ -51,6 +51,7 @@ from ganlab.training.step_components import penalties_by_player, penalty_tables,
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
+from ganlab.utils.device import can_capture, counts_updates
 from ganlab.utils.errors import ComponentError, UserError
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
@@ -90,8 +91,7 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(rules, data.images, device, problems)
     _raise(problems)
-    configs = {name: rules.network(name).config for name in networks}
-    initialised = initialise_networks(configs, networks) if new else {}
+    initialised = initialise_networks(rules, networks) if new else {}
 
     # Construct the players, each with its optimiser and penalties, and the game between them.
     players = _build_players(components.experiment, registry, rules, networks, device, problems)
@@ -137,7 +137,7 @@ def build(
     _seed_training(experiment.seed, game)
 
     # Collectives between processes are not captured.
-    captured = train.capture and device.type == "cuda" and distributed.world_size() == 1
+    captured = train.capture and can_capture(device) and distributed.world_size() == 1
     return Training(
         game=game,
         game_config=components.game,
@@ -149,7 +149,8 @@ def build(
         dataset=dataset,
         streams=streams,
         data=data,
-        conditions=_sampled_conditions(rules, dataset, streams, conditional),
+        conditions=sampled_conditions(rules.sampler, dataset, streams, conditional),
+        conditional=conditional,
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
@@ -177,15 +178,6 @@ def _load_streams(
             with collect_component_errors(problems, f.alias):
                 streams[f.alias] = load_dataset(getattr(experiment.game, f.name), places, "train", progress)
     return streams
-
-
-def _sampled_conditions(
-    rules: Rules, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
-) -> ConditionSampler:
-    """Part of `build`: the conditions of samples, from the data set or from the game's source; none if unused."""
-    if rules.sampler.source:
-        return ConditionSampler({"dataset": dataset, **streams}[rules.sampler.source].images)
-    return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL
 
 
 def _batch_size_problems(train: Train, datasets: Mapping[str, Dataset]) -> Iterator[str]:
@@ -273,7 +265,7 @@ def _build_ema(
         return None
     decay = train.ema or ema_decay(train.ema_half_life, images_per_step)
     changes = bool(train.ema_warmup) or any(schedule.key == EMA_HALF_LIFE for schedule in experiment.schedule)
-    averaged = {name: networks[name] for name in rules.sampler.networks}
+    averaged = {name: networks[name] for name in rules.sampled}
     return EMA(averaged, {name: copy.deepcopy(network) for name, network in averaged.items()}, decay, changes)
 
 
@@ -318,7 +310,7 @@ def _build_optimizer(
     config: OptimizerConfig, device: torch.device, player: str, network: nn.Module
 ) -> torch.optim.Optimizer:
     optimizer = build_optimizer(config, parameters_of(player, network))
-    if device.type == "cuda":
+    if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer
 

@@ -18,6 +18,7 @@ from ganlab.config.schedule_targets import ScheduleTarget, with_option
 from ganlab.protocols import OptimizerConfig, build_optimizer, parameters_of
 from ganlab.training import cuda_graphs
 from ganlab.training.update import Player
+from ganlab.utils.device import counts_updates
 
 
 @frozen
@@ -117,7 +118,7 @@ def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
     for lr in (learning_rate_tensor(device).fill_(0.5), 0.5):
         weight = nn.Parameter(torch.ones(2, device=device))
         optimizer = build_optimizer(config, [("weight", weight)])
-        if device.type == "cuda":
+        if counts_updates(device):
             cuda_graphs.make_capturable(optimizer)
         for group in optimizer.param_groups:
             group["lr"] = lr

@@ -19,17 +19,17 @@ from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from ganlab.data.game_loader import first_rows
-from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
-from ganlab.nn.modes import eval_mode
+from ganlab.evaluation.game_samplers import check_sampled_images
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, ImageSpec, Move, Step
+from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, Move, Step, map_condition
 from ganlab.training.game import Game
 from ganlab.training.meters import Meters
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import ComponentError
 
 FEW = 4
 """How many images the trial of a game takes at first."""
@@ -40,8 +40,8 @@ class TaggedCondition(Tensor):
 
 
 def _tagged(batch: Batch) -> Batch:
-    """A batch for the trial of a game, with a condition that is tagged."""
-    return batch if batch.condition is None else evolve(batch, condition=batch.condition.as_subclass(TaggedCondition))
+    """A batch for the trial of a game, with conditions that are tagged."""
+    return evolve(batch, condition=map_condition(lambda part: part.as_subclass(TaggedCondition), batch.condition))
 
 
 def note_condition(network: nn.Module, note: Callable[[], None]) -> None:
@@ -58,9 +58,16 @@ def note_condition(network: nn.Module, note: Callable[[], None]) -> None:
                 return function(*args, **(kwargs or {}))
 
     def given(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(value.as_subclass(Noting) if isinstance(value, TaggedCondition) else value for value in inputs)
+        return tuple(_retagged(value, Noting) for value in inputs)
 
     network.register_forward_pre_hook(given)
+
+
+def _retagged(value: Any, kind: type[Tensor]) -> Any:
+    """A network's input as it is; but a condition that is tagged, or each of several, as a tensor of this kind."""
+    if isinstance(value, Mapping):
+        return map_condition(lambda part: _retagged(part, kind), value)
+    return value.as_subclass(kind) if isinstance(value, TaggedCondition) else value
 
 
 def can_undo_updates(build: Callable[[nn.Module], torch.optim.Optimizer], network: nn.Module) -> bool:
@@ -152,8 +159,7 @@ class GameTrial:
 
     def try_penalty(self, part: str, penalty: Callable[[Step], Tensor], step: Step, refused: list[str]) -> Any:
         """Tries a penalty of the game; adds what it refuses to `refused`, and returns it, or None."""
-        if step.condition is not None:
-            step = evolve(step, condition=step.condition.as_subclass(Tensor))
+        step = evolve(step, condition=map_condition(lambda part: part.as_subclass(Tensor), step.condition))
         try:
             return penalty(step)
         except ComponentError as error:
@@ -197,13 +203,14 @@ def try_game(
     problems += found
     if found:
         return conditional
-    sampler = game.rules.sampler
     if trial.error is not None:
         trial.raise_error()
-    else:
+        return conditional
+    for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
+        like = data.streams[sampler.makes] if sampler.makes else data.images
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
     return conditional
 
 
@@ -218,14 +225,3 @@ def try_augmentations(components: StepComponents, images: Tensor, device: torch.
     for index, augmentation in enumerate(components.experiment.augmentation):
         with collect_component_errors(problems, f"augmentation[{index}]", device):
             copy.deepcopy(augmentation).augment(images)
-
-
-def check_sampled_images(sampler: NetworkSampler, images: ImageSpec, device: torch.device, condition: Any) -> None:
-    """Probe of a sampler: whether its images have the shape of the data set's; raises UserError where not."""
-    with eval_mode(sampler):
-        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
-        made = sampler(z, None if condition is None else condition[:2])
-    wanted = (2, images.channels, images.height, images.width)
-    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")

@@ -162,14 +162,18 @@ def metric_curves_png(
 
 
 @_default_style()
-def scatter_png(x: Sequence[float], y: Sequence[float]) -> bytes:
+def scatter_png(x: Sequence[float], y: Sequence[float], of_columns: bool = False) -> bytes:
     """Plots 2-D points in [-1, 1] with matplotlib, as PNG; every such plot has the same size and scale.
 
-    Dots are translucent, so that dense regions are darker.
+    Dots are translucent, so that dense regions are darker. Two columns of a table (`of_columns`) are drawn in their own
+    unit.
     """
     figure = _figure(5, 5)
     axes = figure.subplots()
     axes.scatter(x, y, s=9, alpha=0.35, linewidths=0)
-    axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=f"{len(x):,} points")
+    if of_columns:
+        axes.set(xlabel="column 1", ylabel="column 2", title=f"{len(x):,} rows")
+    else:
+        axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", title=f"{len(x):,} points")
     axes.grid(alpha=0.3)
     return _encode_figure(figure)

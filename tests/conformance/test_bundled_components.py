@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from bad_plugins import faults
-from data_files import celeba, cifar10, folder_of_images, inception, mnist, of_timm, parquet
+from data_files import (
+    celeba,
+    cifar10,
+    folder_of_images,
+    inception,
+    mnist,
+    of_timm,
+    pairs_of_images,
+    parquet,
+    two_domains,
+)
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
 from ganlab.testing import conformance
@@ -27,12 +37,17 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset image_folder": ({"path": "folder", "size": 8}, folder_of_images),
     "dataset ring": ({"count": 1000}, None),
     "dataset grid": ({"count": 1000}, None),
+    "dataset photographs": ({"size": 8, "stride": 32}, None),
+    "dataset degraded": ({"smaller": 2, "noise": 5.0}, None),
+    "dataset image_pairs": ({"path": "pairs/train", "test_path": "pairs/test", "size": 8}, pairs_of_images),
+    "dataset unpaired": ({"path": "domains", "size": 8}, two_domains),
     "features classifier": ({"updates": 10, "dim": 8}, None),
     "features inception": ({"weights": "data/inception.pth"}, inception),
     "features timm": ({"model": "test_vit", "weights": "data/timm.safetensors"}, of_timm("test_vit")),
     # Not the cluster of another test, which takes nodes away from it.
     "launcher ray": ({"address": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
+    "metric ssim": ({"window": 7}, None),
 }
 """What a component needs besides its defaults: options, and files in the data folder."""
 

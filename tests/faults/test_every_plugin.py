@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from data_files import celeba, cifar10, inception, mnist, of_timm, parquet
+from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, two_domains
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate
@@ -127,6 +127,19 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "dataset cifar10": ({"dataset": "cifar10"}, cifar10),
     "dataset celeba": ({"dataset": {"name": "celeba", "size": 8}}, celeba),
     "dataset huggingface": ({"dataset": {"name": "huggingface", "path": "hub", "size": 8}}, parquet),
+    "dataset glyphs": ({"dataset": {"name": "glyphs", "size": 8}}, None),
+    "dataset degraded, dataset photographs": (
+        {
+            "dataset": {
+                "name": "degraded",
+                "dataset": {"name": "photographs", "size": 8, "stride": 32},
+                **{"blur": 1.0, "smaller": 2, "grey": True, "hole": 0.2, "noise": 5.0},
+            }
+        },
+        None,
+    ),
+    "dataset image_pairs": ({"dataset": {"name": "image_pairs", "path": "pairs/train", "size": 8}}, pairs_of_images),
+    "dataset unpaired": ({"dataset": {"name": "unpaired", "path": "domains", "size": 8}}, two_domains),
     "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage": (
         {
             "metric": [

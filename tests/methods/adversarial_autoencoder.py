@@ -67,6 +67,11 @@ class AdversarialAutoencoder:
                 images=lambda networks, z, condition: networks["decoder"](self.deviation * z, condition),
                 latents=ganlab.sampler_of("decoder").latents,
             ),
+            outputs={
+                "reconstruction": lambda networks, images, condition: networks["decoder"](
+                    networks["encoder"](images), condition
+                )
+            },
         )
 
     def reconstruct(self, turn: ganlab.Turn) -> Tensor:

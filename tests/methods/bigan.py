@@ -65,6 +65,11 @@ class BiGAN:
                 ganlab.Move("generator", players=("generator", "encoder"), terms=self.fool),
             ],
             sampler=ganlab.sampler_of("generator"),
+            outputs={
+                "reconstruction": lambda networks, images, condition: networks["generator"](
+                    networks["encoder"](images), condition
+                )
+            },
         )
 
     def logits(self, turn: ganlab.Turn) -> tuple[Tensor, Tensor]:

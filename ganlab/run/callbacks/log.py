@@ -14,6 +14,7 @@ from typing import Any
 from attrs import define, field
 
 from ganlab.evaluation.sampling import sample
+from ganlab.protocols import labels_in
 from ganlab.run import sample_spread
 from ganlab.run.alarms import Alarms
 from ganlab.run.callbacks.base import Callback, StepClock, is_due
@@ -42,7 +43,7 @@ class LogCallback(Callback):
     def _new_alarms(self) -> Alarms:
         average = self.run.training.ema
         rules = self.run.training.game.rules
-        gap = None if rules.loss is None else optimal_gap(rules.loss)
+        gap = None if rules.loss is None else optimal_gap(rules.loss, self.run.training.game.device)
         bounded = [move.name for move in rules.moves if move.stop_under is not None]
         stoppable = bounded if len(bounded) == len(rules.moves) else []
         return Alarms(gap, average.decay if average else 0.0, stoppable)
@@ -118,14 +119,14 @@ class LogCallback(Callback):
             return None
         within = 0 < len(training.conditions.counts) <= sample_spread.MOST_CLASSES
         if self._real_spread is None:
-            labels = training.dataset.condition if within else None
+            labels = labels_in(training.dataset.condition) if within else None
             self._real_spread = sample_spread.real_spread(training.loader.images, labels)
         if not self._real_spread:
             return None
         count, seed, device = sample_spread.SPREAD_OF, run.experiment.seed, training.game.device
         with preserve_random_state():
             drawn = sample(training.evaluated_networks, count, seed, device, training.conditions)
-            labelled = ((images, labels if within else None) for images, labels in drawn)
+            labelled = ((images, labels_in(given) if within else None) for images, given in drawn)
             return round(sample_spread.spread(labelled) / self._real_spread, 4)
 
     def _report_uncaptured_steps(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import Factory, field, frozen
@@ -48,6 +48,8 @@ class Ada:
     ramp: the number of real images over which p can rise from 0 to 1.
     """
 
+    of_pixels: ClassVar[bool] = True
+
     policy: tuple[Part, ...] = field(default=("blit", "geometry", "color"), validator=min_len(1))
     p: float = field(default=0.0, validator=[ge(0), le(1)])
     adaptive: bool = True
@@ -61,6 +63,10 @@ class Ada:
             raise ValueError("p adapts to the logits; a schedule of p needs adaptive = false")
 
     def augment(self, images: Tensor) -> Tensor:
+        if images.ndim != 4:
+            raise ComponentError(
+                f"ADA is of images (N, C, H, W); got data (N, {', '.join(map(str, images.shape[1:]))})"
+            )
         p = self._on(images.device)["p"] if self.adaptive else self.p
         parts = [draw(images, p) for part, draw in (("blit", _blit), ("geometry", _geometry)) if part in self.policy]
         if parts:

@@ -5,14 +5,14 @@ Each transform is differentiable, and its random parameters are drawn for each i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, le, min_len
 from torch import Tensor
 
-from ganlab import Augmentation, Register, hookimpl
+from ganlab import Augmentation, ComponentError, Register, hookimpl
 
 Part = Literal["color", "translation", "cutout"]
 
@@ -27,11 +27,17 @@ class DiffAugment:
     hole: the side of the square that is cut out, as a fraction of the image's side.
     """
 
+    of_pixels: ClassVar[bool] = True
+
     policy: tuple[Part, ...] = field(default=("color", "translation", "cutout"), validator=min_len(1))
     shift: float = field(default=0.125, validator=[ge(0), le(1)])
     hole: float = field(default=0.5, validator=[ge(0), le(1)])
 
     def augment(self, images: Tensor) -> Tensor:
+        if images.ndim != 4:
+            raise ComponentError(
+                f"DiffAugment is of images (N, C, H, W); got data (N, {', '.join(map(str, images.shape[1:]))})"
+            )
         for part in self.policy:
             images = {"color": _change_color, "translation": self._translate, "cutout": self._cutout}[part](images)
         return images

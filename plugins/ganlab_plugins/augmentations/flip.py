@@ -7,7 +7,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor
 
-from ganlab import Augmentation, Register, hookimpl
+from ganlab import Augmentation, ComponentError, Register, hookimpl
 
 
 @frozen
@@ -20,6 +20,10 @@ class Flip:
     probability: float = field(default=0.5, validator=[ge(0), le(1)])
 
     def augment(self, images: Tensor) -> Tensor:
+        if images.ndim != 4:
+            raise ComponentError(
+                f"a flip is of images (N, C, H, W); got data (N, {', '.join(map(str, images.shape[1:]))})"
+            )
         mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < self.probability
         return torch.where(mirrored, images.flip(3), images)
 

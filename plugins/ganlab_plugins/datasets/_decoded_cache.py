@@ -39,7 +39,7 @@ from ganlab import (
     write_whole,
 )
 from ganlab_plugins.datasets._decoded_file import NAMED, HighBitDepth, Options, decode_into, stat_file
-from ganlab_plugins.datasets._image_decoding import Encoded, Unreadable
+from ganlab_plugins.datasets._image_decoding import Encoded, Half, Unreadable
 
 __all__ = ["NAMED", "decode_embedded", "decode_files", "decode_readable_files"]
 
@@ -55,16 +55,18 @@ def decode_files(
     size: int | None,
     channels: int = 3,
     crop: int | None = None,
+    half: Half | None = None,
     cache: Path,
     progress: Progress = no_progress,
 ) -> MappedImages:
     """Decodes the image files `names` (paths below `folder`) to uint8 (N, channels, size, size), or reads the cache.
 
-    `decode_image` describes cropping and resizing. Without a size the images are (N, channels, H, W), and all must have
-    the size of the first. Raises `ComponentError` that names the files which are missing, unreadable or decompression
-    bombs, or that half of them hold fewer bits in 16, by their small values. What `progress` raises ends the decoding.
+    `decode_image` describes cropping, halves and resizing. Without a size the images are (N, channels, H, W), and all
+    must have the size of the first. Raises `ComponentError` that names the files which are missing, unreadable or
+    decompression bombs, or that half of them hold fewer bits in 16, by their small values. What `progress` raises ends
+    the decoding.
     """
-    options = Options(size, channels, crop, skips=False)
+    options = Options(size, channels, crop, skips=False, half=half)
     key = _key(folder, names, options, progress)
     return _cached(key, [folder / name for name in names], options, cache, progress)[0]
 
@@ -112,7 +114,8 @@ def decode_embedded(
 def _of(options: Options) -> str:
     """The part of a decoded cache's key that the options are."""
     skips = " skips" if options.skips else ""
-    return f"{_VERSION} {options.size} {options.channels} {options.crop}{skips}"
+    half = "" if options.half is None else f" {options.half}"
+    return f"{_VERSION} {options.size} {options.channels} {options.crop}{skips}{half}"
 
 
 def _key(folder: Path, names: Sequence[str], options: Options, progress: Progress) -> str:

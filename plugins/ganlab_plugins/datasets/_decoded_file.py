@@ -22,7 +22,7 @@ from attrs import frozen
 from numpy.lib import format as npy
 
 from ganlab import ComponentError, Progress, paced
-from ganlab_plugins.datasets._image_decoding import MAX_16_BIT, Decoded, Encoded, Unreadable, decode_image
+from ganlab_plugins.datasets._image_decoding import MAX_16_BIT, Decoded, Encoded, Half, Unreadable, decode_image
 
 NAMED = 10
 """How many unreadable files an error names, one a line."""
@@ -40,12 +40,16 @@ multiple of 256), and would become almost black."""
 
 @frozen
 class Options:
-    """Options of decoding, which are part of the cache key; `skips`: whether unreadable files are skipped."""
+    """Options of decoding, which are part of the cache key; `skips`: whether unreadable files are skipped.
+
+    `half`: which half of each picture is decoded; None for the whole.
+    """
 
     size: int | None
     channels: int
     crop: int | None
     skips: bool
+    half: Half | None = None
 
 
 @frozen
@@ -225,7 +229,7 @@ def stat_file(path: Path) -> os.stat_result:
 def _decode(file: Path | Encoded, options: Options) -> Decoded:
     if isinstance(file, Path):
         stat_file(file)
-    return decode_image(file, options.size, options.channels, options.crop)
+    return decode_image(file, options.size, options.channels, options.crop, options.half)
 
 
 def _header(count: int, shape: tuple[int, ...]) -> bytes:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from ganlab import ComponentError, one_line
+
+Half = Literal["left", "right"]
+"""Half of a picture that has two images of the same size side by side."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
@@ -74,6 +78,10 @@ class _NoRange(ValueError):
     """The samples of an image file are numbers whose largest value the format does not fix."""
 
 
+class _NoHalves(ValueError):
+    """An image file is no picture of two images side by side."""
+
+
 class Unreadable(ComponentError):
     """An image file cannot be decoded: it is missing, damaged, not an image or a decompression bomb."""
 
@@ -108,8 +116,10 @@ class Decoded:
     largest: int | None = None
 
 
-def decode_image(file: Path | Encoded, size: int | None, channels: int, crop: int | None) -> Decoded:
-    """Decodes one image file to uint8 (channels, size, size).
+def decode_image(
+    file: Path | Encoded, size: int | None, channels: int, crop: int | None, half: Half | None = None
+) -> Decoded:
+    """Decodes one image file, or one half of it, to uint8 (channels, size, size).
 
     It is cropped to its central square of `crop` pixels if `crop` is set, resized so that its shorter side is `size`
     pixels (Lanczos, antialiased) and cropped to its central square. Without a size it keeps its own: (channels, H, W).
@@ -118,10 +128,13 @@ def decode_image(file: Path | Encoded, size: int | None, channels: int, crop: in
     try:
         with Image.open(file if isinstance(file, Path) else io.BytesIO(file.read()), formats=known_formats()) as image:
             plain, largest = _plain(image, "L" if channels == 1 else "RGB")
+            plain = plain if half is None else _half(plain, half)
             square = plain if size is None else _square(plain, size, crop)
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise Unreadable(f"{file}: refused as a decompression bomb; wanted at most {limit} pixels") from error
+    except _NoHalves as error:
+        raise Unreadable(f"{file}: {error}") from error
     except _NoRange as error:
         raise Unreadable(f"{file}: {error}; convert it to 8 or 16 bits a sample") from error
     except _UNREADABLE as error:
@@ -167,6 +180,16 @@ def _has_deep_samples(image: Image.Image) -> bool:
         return ";16" in str(arguments)
     # The raw mode and the largest value that the file declares, of which Pillow makes 255.
     return isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255
+
+
+def _half(image: Image.Image, half: Half) -> Image.Image:
+    """Half of a picture of two square images side by side."""
+    if image.width != 2 * image.height:
+        raise _NoHalves(
+            f"{image.width}x{image.height} pixels; wanted a picture of two images side by side, twice as wide as high"
+        )
+    left = 0 if half == "left" else image.height
+    return image.crop((left, 0, left + image.height, image.height))
 
 
 def _square(image: Image.Image, size: int, crop: int | None) -> Image.Image:

@@ -85,11 +85,11 @@ class ImageFolder:
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
         folder = find_folder("path", self.path, places)
-        listed = _listed(folder, progress)
+        listed = list_images(folder, progress)
         classes = _classes(listed.names)
         if split == "test" and self.test_path is not None:
             folder = find_folder("test_path", self.test_path, places)
-            listed = _listed(folder, progress)
+            listed = list_images(folder, progress)
             classes = _test_classes(folder, _classes(listed.names), classes)
         names = listed.names
         if listed.left_out:
@@ -120,7 +120,7 @@ class ImageFolder:
         )
 
 
-def _warn_of_left_out(folder: Path, listed: _Listed) -> None:
+def _warn_of_left_out(folder: Path, listed: Listed) -> None:
     """Warns of the files of an image folder that are not taken for images, by the endings of their names."""
     count = sum(listed.left_out.values())
     warnings.warn(
@@ -163,14 +163,14 @@ def find_folder(option: str, value: str, places: Places) -> Path:
 
 
 @frozen
-class _Listed:
+class Listed:
     """What an image folder holds: its images' sorted relative POSIX paths, and how many other files of each ending."""
 
     names: list[str]
     left_out: dict[str, int]
 
 
-def _listed(folder: Path, progress: Progress) -> _Listed:
+def list_images(folder: Path, progress: Progress) -> Listed:
     """Lists the image files below a folder. Links are followed; a cycle is an error.
 
     A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
@@ -213,7 +213,7 @@ def _listed(folder: Path, progress: Progress) -> _Listed:
     if not names:
         there = f"; there are {_by_ending(left_out)}" if left_out else ""
         raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
-    return _Listed(sorted(names), dict(sorted(left_out.items())))
+    return Listed(sorted(names), dict(sorted(left_out.items())))
 
 
 def _by_ending(left_out: Mapping[str, int]) -> str:

@@ -60,7 +60,7 @@ class StackedMNIST:
 
         check_split("stacked_mnist", split)
         digits = MNIST(size=self.size).build(places, split)
-        assert digits.condition is not None
+        assert isinstance(digits.condition, torch.Tensor)
         chosen = np.random.RandomState(self.seed).randint(
             len(digits.images), size=(self.count, CHANNELS), dtype=np.int64
         )

@@ -37,6 +37,7 @@ from ganlab import (
     Register,
     cached_tensors,
     class_count,
+    class_labels_of,
     full_precision,
     hookimpl,
     tensors_sha256,
@@ -202,8 +203,8 @@ class Classifier:
 
 def class_labels(dataset: Dataset) -> Tensor:
     """The class labels (N,) to train the classifier on. Raises `ComponentError` if the data set has none."""
-    labels = dataset.condition
-    if labels is None or labels.ndim != 1 or len(labels) == 0 or int(labels.max()) < 1:
+    labels = class_labels_of(dataset)
+    if labels is None or int(labels.max()) < 1:
         raise ComponentError(
             f"the features 'classifier' need class labels, of at least 2 classes, and {dataset.name} has none; "
             'set features = "inception"'

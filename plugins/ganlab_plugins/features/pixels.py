@@ -1,4 +1,4 @@
-"""Pixel features: the pixels themselves, for 2D points and for other images of a few pixels.
+"""Pixel features: the pixels themselves, for 2D points, other images of a few pixels, signals and rows of a table.
 
 With them FID, KID, precision and recall compare points by their coordinates. If the data has class labels, the features
 also classify, by a Gaussian for each class, and detect images of no class: by the rule of Srivastava et al. 2017,
@@ -9,7 +9,8 @@ Decisions:
   images, over all pixels. They are estimated from the rounded images, so that the rule's standard deviation includes
   the rounding, which widens both real and generated classes.
 - A variance is at least a twelfth of a squared level, the variance of the rounding alone.
-- Sums are of integer levels, so they are exact and the same on every device.
+- Sums are of integer levels, so they are exact and the same on every device. Of float32 data, which are used as they
+  are, they are of float64 numbers, in two passes; a variance is at least that of rounding to float32.
 - An image's class is its most likely one. If the classes have equal variances, as in those data sets, that is the
   nearest.
 - The rule is meant for points: in d dimensions a Gaussian's own points lie about sqrt(d) standard deviations from its
@@ -19,7 +20,8 @@ Decisions:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
 from attrs.validators import gt, le
@@ -31,6 +33,7 @@ from ganlab import (
     Features,
     FeaturesConfig,
     Register,
+    Takes,
     cached_tensors,
     class_count,
     class_labels_of,
@@ -51,25 +54,33 @@ LEVEL = 1 / 127.5
 
 @frozen
 class PixelFeatures:
-    """Pixel `Features`: uint8 images (N, C, H, W) of one shape to float32 (N, C * H * W) in [-1, 1]."""
+    """Pixel `Features`: uint8 images (N, C, H, W) of one shape to float32 (N, C * H * W) in [-1, 1].
 
-    shape: tuple[int, int, int]
+    Other data are flattened in the same way; those of float32 are not scaled.
+    """
+
+    takes: ClassVar[Takes] = "any"
+
+    shape: tuple[int, ...]
     device: torch.device
     fingerprint: str
     name: str = "pixels"
     preprocessing: str = "uint8 to [-1, 1], flattened"
+    dtype: str = "uint8"
 
     @property
     def dim(self) -> int:
         return math.prod(self.shape)
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        from ganlab import to_float
+        from ganlab import as_input
 
+        if str(images.dtype) != f"torch.{self.dtype}":
+            raise ComponentError(f"the features 'pixels' are of {self.dtype} data here, got {images.dtype}")
         if tuple(images.shape[1:]) != self.shape:
             got, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], self.shape))
             raise ComponentError(f"the features 'pixels' are of images of {wanted}, got {got}")
-        return to_float(images.to(self.device)).flatten(1)
+        return as_input(images.to(self.device)).flatten(1)
 
 
 @frozen(kw_only=True)
@@ -110,6 +121,8 @@ class Pixels:
     sigmas: an image belongs to a class if it is within this many standard deviations of the class's mean.
     """
 
+    takes: ClassVar[Takes] = "any"
+
     sigmas: float = field(default=3.0, validator=[gt(0), le(1e6)])
 
     def build(self, evaluation: Evaluation) -> Features:
@@ -117,12 +130,14 @@ class Pixels:
         import torch
 
         dataset = evaluation.dataset("train")
-        _, *sides = dataset.images.shape
-        channels, height, width = sides
+        shape = tuple(dataset.images.shape[1:])
         labels = class_labels_of(dataset)
-        fingerprinted = {"shape": torch.tensor(sides)}
+        dtype = str(dataset.images.dtype).removeprefix("torch.")
+        fingerprinted = {"shape" if dtype == "uint8" else f"shape {dtype}": torch.tensor(shape)}
+        scaling = "float32, flattened" if dtype == "float32" else f"{dtype} to [-1, 1], flattened"
         if labels is None or not (counts := torch.bincount(labels, minlength=class_count(dataset, labels))).all():
-            return PixelFeatures((channels, height, width), evaluation.device, tensors_sha256(fingerprinted))
+            fingerprint = tensors_sha256(fingerprinted)
+            return PixelFeatures(shape, evaluation.device, fingerprint, preprocessing=scaling, dtype=dtype)
         key = {
             "format": FORMAT,
             "dataset": dataset.fingerprint,
@@ -137,7 +152,9 @@ class Pixels:
             evaluation.progress,
         )
         return ClassifyingPixels(
-            shape=(channels, height, width),
+            shape=shape,
+            preprocessing=scaling,
+            dtype=dtype,
             device=evaluation.device,
             fingerprint=tensors_sha256({**fingerprinted, **found, "sigmas": torch.tensor(self.sigmas).double()}),
             means=found["means"].to(evaluation.device),
@@ -150,6 +167,8 @@ def class_gaussians(dataset: Dataset, labels: Tensor, counts: Tensor) -> dict[st
     """Fits Gaussians to the pixels of each class, in [-1, 1]: `means` (classes, dim) and `variances` (classes,)."""
     import torch
 
+    if dataset.images.dtype == torch.float32:
+        return _float_gaussians(dataset, labels, counts)
     classes, dim = len(counts), dataset.images[0].numel()
     sums = torch.zeros(classes, dim, dtype=torch.int64)
     squares = torch.zeros(classes, dtype=torch.int64)
@@ -159,7 +178,29 @@ def class_gaussians(dataset: Dataset, labels: Tensor, counts: Tensor) -> dict[st
         squares.index_add_(0, of, levels.square().sum(1))
     means = sums.double() / counts[:, None]
     variances = (squares.double() - (sums.double() * means).sum(1)) / (counts * dim)
-    return {"means": means * LEVEL - 1, "variances": variances.clamp_min(1 / 12) * LEVEL**2}
+    level = LEVEL if dataset.images.dtype == torch.uint8 else LEVEL / 257
+    return {"means": means * level - 1, "variances": variances.clamp_min(1 / 12) * level**2}
+
+
+def _float_gaussians(dataset: Dataset, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """Fits Gaussians to each class of float32 data: `means` (classes, dim) and `variances` (classes,), as they are."""
+    import torch
+
+    classes, dim = len(counts), dataset.images[0].numel()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for images, of in zip(dataset.images.split(4096), labels.split(4096), strict=True):
+            yield images.flatten(1).double(), of
+
+    sums = torch.zeros(classes, dim, dtype=torch.float64)
+    for values, of in batches():
+        sums.index_add_(0, of, values)
+    means = sums / counts[:, None]
+    squares = torch.zeros(classes, dtype=torch.float64)
+    for values, of in batches():
+        squares.index_add_(0, of, (values - means[of]).square().sum(1))
+    rounding = (means.abs().amax(1) * 2.0**-24).square() + torch.finfo(torch.float32).tiny
+    return {"means": means, "variances": torch.maximum(squares / (counts * dim), rounding)}
 
 
 @hookimpl

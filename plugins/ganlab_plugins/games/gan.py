@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ganlab import (
     ComponentError,
+    Condition,
     DataSpec,
     GameConfig,
     Loss,
@@ -36,6 +37,7 @@ from ganlab import (
     hookimpl,
     latent_dim_of,
     logits_per_image,
+    map_condition,
     sampler_of,
     train_option,
 )
@@ -77,7 +79,7 @@ class GAN:
         images = data.images
         play = _Play(
             self.loss,
-            (images.channels, images.height, images.width),
+            images.shape,
             generator_uses_real(self.loss),
             self.fresh_noise,
             getattr(self.loss, "measures", None),
@@ -108,7 +110,7 @@ class _Play:
     """The two moves. `uses_real`: the generator's loss uses the logits of real images."""
 
     loss: Loss
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     uses_real: bool
     fresh_noise: bool
     measures: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None
@@ -169,7 +171,7 @@ class _Play:
         )
 
 
-def _discriminated(turn: Turn, images: Tensor, condition: Tensor | None) -> Any:
+def _discriminated(turn: Turn, images: Tensor, condition: Condition) -> Any:
     return turn.forward("discriminator", turn.augment(images), condition)
 
 
@@ -178,7 +180,7 @@ def _discriminated_both(turn: Turn, fake: Tensor) -> tuple[Any, Any]:
     real, condition = turn.real, turn.condition
     if not batch_independent(turn.networks["discriminator"]):
         return _discriminated(turn, real, condition), _discriminated(turn, fake, condition)
-    twice = None if condition is None else torch.cat([condition, condition])
+    twice = map_condition(lambda part: torch.cat([part, part]), condition)
     output = _discriminated(turn, torch.cat([real, fake]), twice)
     if not isinstance(output, Tensor):
         raise ComponentError(
@@ -208,7 +210,7 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def _judge(networks: Mapping[str, nn.Module], images: Tensor, condition: Tensor | None) -> Tensor:
+def _judge(networks: Mapping[str, nn.Module], images: Tensor, condition: Condition) -> Tensor:
     return logits_per_image(networks["discriminator"](images, condition))
 
 

@@ -17,12 +17,15 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_features,
     about_generated,
     built_features,
     classifying,
     component,
     hookimpl,
+    labels_in,
+    taken_by,
 )
 
 NEEDED_BY = "class_accuracy"
@@ -43,6 +46,11 @@ class ClassAccuracy:
     features: FeaturesConfig = component("features", default="classifier")
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
+    @property
+    def takes(self) -> Takes:
+        """What the features take."""
+        return taken_by(self.features)
+
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the classifier of `class_accuracy`; refuses features without class logits."""
         classifying(built_features(self.features, evaluation), NEEDED_BY)
@@ -55,10 +63,12 @@ class ClassAccuracy:
         logits_of = classifying(features, NEEDED_BY)
         right = []
         done = 0
+        images = None
         for images, condition in evaluation.conditioned(self.samples, self.seed):
-            if condition is None or condition.ndim != 1:
+            labels = labels_in(condition)
+            if labels is None:
                 raise ComponentError("class_accuracy needs images that were generated for a class; these were not")
-            right.append(logits_of(images).argmax(1) == condition)
+            right.append(logits_of(images).argmax(1) == labels)
             done += len(images)
             evaluation.progress("classes of generated images", done, self.samples)
         if not right:
@@ -70,7 +80,7 @@ class ClassAccuracy:
             protocol={
                 "metric": "class_accuracy",
                 "features": about_features(features),
-                **about_generated(len(correct), self.seed),
+                **about_generated(len(correct), self.seed, images),
             },
         )
 

@@ -38,6 +38,7 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_features,
     about_generated,
     about_reference,
@@ -49,6 +50,7 @@ from ganlab import (
     hookimpl,
     random_state,
     reference_rows,
+    taken_by,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +86,11 @@ class FID:
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
     infinity: bool = False
 
+    @property
+    def takes(self) -> Takes:
+        """What the features take."""
+        return taken_by(self.features)
+
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features of FID, so that missing files are reported before training."""
         features = built_features(self.features, evaluation)
@@ -118,7 +125,7 @@ class FID:
                 "metric": "fid",
                 "features": about_features(features),
                 "reference": about_reference(dataset),
-                **about_generated(count, self.seed),
+                **about_generated(count, self.seed, dataset.images),
             },
             details=details,
         )

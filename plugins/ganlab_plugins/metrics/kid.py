@@ -26,6 +26,7 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_features,
     about_generated,
     about_reference,
@@ -35,6 +36,7 @@ from ganlab import (
     hookimpl,
     random_state,
     reference_features,
+    taken_by,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class KID:
     subset_size: int = field(default=1000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
+    @property
+    def takes(self) -> Takes:
+        """What the features take."""
+        return taken_by(self.features)
+
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features of KID; refuses subsets that are larger than the sets they are drawn from."""
         built_features(self.features, evaluation)
@@ -86,7 +93,7 @@ class KID:
                 "metric": "kid",
                 "features": about_features(features),
                 "reference": about_reference(dataset),
-                **about_generated(len(generated), self.seed),
+                **about_generated(len(generated), self.seed, dataset.images),
                 "subsets": self.subsets,
                 "subset_size": self.subset_size,
                 "kernel": "(x.y / d + 1)^3, unbiased",
@@ -97,6 +104,10 @@ class KID:
         for count, what in (generated, "generated"), (reference, "reference"):
             if self.subset_size > count:
                 raise ComponentError(f"subset_size = {self.subset_size} is larger than the {count} {what} images")
+
+
+MOST_ROWS = 2**17
+"""How many rows of subsets are drawn at a time, 2 MiB of their numbers."""
 
 
 def kernel_distance(
@@ -110,14 +121,17 @@ def kernel_distance(
         return torch.nan, torch.nan
     random = random_state(seed)
 
-    def subset(features: Tensor) -> Tensor:
-        index = torch.from_numpy(random.choice(len(features), size, replace=False))
-        return features[index.to(features.device)].double()
+    def rows(features: Tensor) -> Tensor:
+        return torch.from_numpy(random.choice(len(features), size, replace=False))
 
-    found = []
-    for done in range(1, subsets + 1):
-        found.append(squared_mmd(subset(generated), subset(reference)))
-        evaluation.progress("KID of subsets", done, subsets)
+    found: list[Tensor] = []
+    while len(found) < subsets:
+        # The rows of some subsets at a time: the host waits for each copy to the device.
+        count = min(subsets - len(found), max(1, MOST_ROWS // size))
+        drawn = torch.stack([rows(features) for _ in range(count) for features in (generated, reference)])
+        for one, other in drawn.to(generated.device).view(count, 2, size):
+            found.append(squared_mmd(generated[one].double(), reference[other].double()))
+            evaluation.progress("KID of subsets", len(found), subsets)
     values = torch.stack(found)
     return float(values.mean()), float(values.std(correction=0))
 

@@ -36,6 +36,7 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_features,
     about_generated,
     about_reference,
@@ -48,6 +49,7 @@ from ganlab import (
     generated_rows,
     hookimpl,
     reference_rows,
+    taken_by,
     tensors_sha256,
 )
 
@@ -76,6 +78,11 @@ class ModeCoverage:
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="classifier")
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
+
+    @property
+    def takes(self) -> Takes:
+        """What the features take."""
+        return taken_by(self.features)
 
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the classifier of mode coverage; refuses data or features whose classes cannot be counted."""
@@ -112,7 +119,7 @@ class ModeCoverage:
                 "metric": "mode_coverage",
                 "features": about_features(features),
                 "reference": of_reference,
-                **about_generated(len(classes), self.seed),
+                **about_generated(len(classes), self.seed, dataset.images),
                 "classes": len(expected),
                 "counted": "all images" if real_quality is None else "images that belong to a class",
             },

@@ -36,6 +36,7 @@ from ganlab import (
     Metric,
     Register,
     Scores,
+    Takes,
     about_features,
     about_generated,
     about_reference,
@@ -44,6 +45,7 @@ from ganlab import (
     generated_features,
     hookimpl,
     reference_features,
+    taken_by,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +78,11 @@ class PrecisionRecall:
     density_neighbours: int = field(default=5, validator=[validators.ge(1), validators.le(MOST_SAMPLES)])
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 
+    @property
+    def takes(self) -> Takes:
+        """What the features take."""
+        return taken_by(self.features)
+
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features of precision and recall; refuses too many samples or neighbours."""
         built_features(self.features, evaluation)
@@ -97,7 +104,7 @@ class PrecisionRecall:
                 "metric": "precision_recall",
                 "features": about_features(features),
                 "reference": {**about_reference(dataset), "subset": len(reference), "subset_seed": self.seed},
-                **about_generated(len(generated), self.seed),
+                **about_generated(len(generated), self.seed, dataset.images),
                 "neighbours": self.neighbours,
                 "density_neighbours": self.density_neighbours,
             },

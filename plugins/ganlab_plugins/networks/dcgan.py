@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ganlab import (
     ClassHead,
     ComponentError,
+    Condition,
     ConditionalNormName,
     HeadName,
     ImageSpec,
@@ -29,6 +30,7 @@ from ganlab import (
     Register,
     SelfAttention2d,
     check_attention,
+    check_tanh,
     hookimpl,
     norm_layer,
     spectrally_normed,
@@ -59,6 +61,7 @@ class _DCGANGenerator(nn.Module):
         super().__init__()
         self.latent_dim = config.latent_dim
         side, doublings = _base_and_doublings(images)
+        check_tanh(images, "dcgan")
         width = config.channels * 2 ** (doublings - 1)
         bias = config.norm == "none"
 
@@ -75,7 +78,7 @@ class _DCGANGenerator(nn.Module):
         self.layers = Layers(*layers)
         self.apply(_initialise)
 
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
         images: Tensor = self.layers(z[:, :, None, None], condition)
         return images
 
@@ -107,7 +110,7 @@ class _DCGANDiscriminator(nn.Module):
             and config.head != "class_logits"
         )
 
-    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Condition = None) -> Tensor | Judged:
         maps = self.layers[:-1](images)
         judged: Tensor | Judged = self.head(maps.sum((2, 3)), self.layers[-1](maps).flatten(), condition)
         return judged

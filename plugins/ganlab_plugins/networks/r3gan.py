@@ -21,7 +21,18 @@ from attrs.validators import and_, deep_iterable, ge, le, min_len
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ganlab import ClassHead, ComponentError, HeadName, ImageSpec, Judged, NetworkConfig, Register, hookimpl
+from ganlab import (
+    ClassHead,
+    ComponentError,
+    Condition,
+    HeadName,
+    ImageSpec,
+    Judged,
+    NetworkConfig,
+    Register,
+    check_tanh,
+    hookimpl,
+)
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
@@ -73,6 +84,7 @@ class _R3GANGenerator(nn.Module):
     def __init__(self, config: R3GANGenerator, images: ImageSpec) -> None:
         super().__init__()
         _check_size(images, len(config.widths))
+        check_tanh(images, "r3gan")
         self.latent_dim = config.latent_dim
         widths, blocks = config.widths, config.blocks * len(config.widths)
         self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
@@ -85,7 +97,7 @@ class _R3GANGenerator(nn.Module):
             layers += [_Block(width, config, blocks) for _ in range(config.blocks)]
         self.layers = nn.Sequential(*layers, _conv(widths[-1], images.channels, 1, 1.0))
 
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
         images: Tensor = self.layers(self.first(z)[:, :, None, None] * self.basis)
         return torch.tanh(images)
 
@@ -108,7 +120,7 @@ class _R3GANDiscriminator(nn.Module):
         self.head = ClassHead(config.head, widths[-1], images)
         self.batch_independent = config.head != "class_logits"
 
-    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Condition = None) -> Tensor | Judged:
         features = self.basis(self.layers(images)).flatten(1)
         judged: Tensor | Judged = self.head(features, self.last(features).squeeze(1), condition)
         return judged

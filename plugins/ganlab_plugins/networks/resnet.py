@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from ganlab import (
     ClassHead,
     ComponentError,
+    Condition,
     ConditionalNormName,
     HeadName,
     ImageSpec,
@@ -28,6 +29,7 @@ from ganlab import (
     Register,
     SelfAttention2d,
     check_attention,
+    check_tanh,
     hookimpl,
     norm_layer,
     spectrally_normed,
@@ -67,7 +69,7 @@ class _UpBlock(nn.Module):
         )
         self.beside = _conv(inputs, outputs, 1, 1.0)
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
         inner = interpolate(self.before(x, condition), scale_factor=2)
         main: Tensor = self.after(self.first(inner), condition)
         # A 1x1 convolution commutes with nearest-neighbour upsampling.
@@ -98,6 +100,7 @@ class _ResNetGenerator(nn.Module):
         super().__init__()
         self.latent_dim = config.latent_dim
         doublings = _doublings(images)
+        check_tanh(images, "resnet")
         # From the block at 4x4 to the block at the images' side.
         widths = [config.channels * (2**number if config.doubling else 1) for number in range(doublings, -1, -1)]
         self.first = nn.Linear(config.latent_dim, widths[0] * 16)
@@ -113,7 +116,7 @@ class _ResNetGenerator(nn.Module):
         layers += [_conv(widths[-1], images.channels, 3, 1.0), nn.Tanh()]
         self.layers = Layers(*layers)
 
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
         images: Tensor = self.layers(self.first(z).unflatten(1, (-1, 4, 4)), condition)
         return images
 
@@ -140,7 +143,7 @@ class _ResNetDiscriminator(nn.Module):
         self.head = ClassHead(config.head, inputs, images)
         self.batch_independent = config.head != "class_logits"
 
-    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Condition = None) -> Tensor | Judged:
         features = self.layers(images).sum((2, 3))
         judged: Tensor | Judged = self.head(features, self.last(features).squeeze(1), condition)
         return judged

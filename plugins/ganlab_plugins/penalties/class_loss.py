@@ -35,9 +35,9 @@ class ClassLoss:
         outputs: list[Any] = [step.fake_logits]
         if self.player == "discriminator":
             outputs = [step.real_logits] if self.real_only else [step.real_logits, step.fake_logits]
-        if step.condition is None or not hasattr(outputs[0], "class_logits"):
-            raise ComponentError('class_loss needs a discriminator with head = "class_logits", and class labels')
         labels = step.condition
+        if not isinstance(labels, Tensor) or labels.ndim != 1 or not hasattr(outputs[0], "class_logits"):
+            raise ComponentError('class_loss needs a discriminator with head = "class_logits", and class labels')
         return self.weight * torch.stack([cross_entropy(o.class_logits.float(), labels) for o in outputs]).sum()
 
 

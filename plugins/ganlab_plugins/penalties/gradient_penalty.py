@@ -41,7 +41,8 @@ class GradientPenalty(_GradientNorm):
 
     def penalty(self, step: Step) -> Tensor:
         assert step.real is not None  # it always is in the discriminator's update
-        share = torch.rand(len(step.real), 1, 1, 1, device=step.real.device, dtype=step.real.dtype)
+        each = [1] * (step.real.ndim - 1)
+        share = torch.rand(len(step.real), *each, device=step.real.device, dtype=step.real.dtype)
         return self._penalty(step, torch.lerp(step.fake, step.real, share))
 
 

@@ -57,7 +57,7 @@ class PathLength:
         # Autocast would also apply to the backward pass, which is computed here.
         with torch.autocast(z.device.type, enabled=False):
             images = step.generate(z)
-            noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+            noise = torch.randn_like(images) / math.sqrt(math.prod(images.shape[2:]))
             (gradient,) = torch.autograd.grad((images * noise).sum(), z, create_graph=True)
         lengths: Tensor = torch.linalg.vector_norm(gradient, dim=1)
         return lengths

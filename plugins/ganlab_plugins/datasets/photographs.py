@@ -1,0 +1,135 @@
+"""Patches of three photographs that scikit-learn and matplotlib ship: available without a download.
+
+china.jpg and flower.jpg (640x427) are by Flickr's users danielbuechele and vultilion, under the Creative Commons
+licence Attribution 2.0, as scikit-learn says; grace_hopper.jpg (512x600) is matplotlib's sample picture.
+
+Decisions:
+- The splits are regions: the rightmost part of each photograph is the test split. No pixel is in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, gt, le, lt, min_len, optional
+
+from ganlab import (
+    ComponentError,
+    DatasetConfig,
+    Places,
+    Register,
+    check_split,
+    hookimpl,
+    one_line,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ganlab import ImageDataset
+
+Photograph = Literal["china", "flower", "grace_hopper"]
+
+MOST = 2 * 10**9
+"""The most bytes of patches, which lie in memory."""
+
+
+@frozen
+class Photographs:
+    """Photographs: square patches of three colour photographs; the label is the photograph.
+
+    photographs: which of them: "china" (a temple), "flower", "grace_hopper" (a portrait).
+    size: height and width of a patch in pixels.
+    stride: pixels from one patch to the next, along and down; by default a quarter of `size`.
+    shrink: the photographs are first made so many times smaller, by averages, so that a patch shows more of them.
+    held_out: the share of each photograph's width, from the right, that is the test split.
+    """
+
+    photographs: tuple[Photograph, ...] = field(default=("china", "flower", "grace_hopper"), validator=min_len(1))
+    size: int = field(default=32, validator=[ge(1), le(256)])
+    stride: int | None = field(default=None, validator=optional([ge(1), le(256)]))
+    shrink: int = field(default=1, validator=[ge(1), le(64)])
+    held_out: float = field(default=0.25, validator=[gt(0), lt(1)])
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        import torch
+
+        from ganlab import ImageDataset
+
+        check_split("photographs", split)
+        regions = [self._region(name, split) for name in self.photographs]
+        stride = self.stride or max(1, self.size // 4)
+        counts = [_count(region, self.size, stride) for region in regions]
+        if (wanted := 3 * self.size**2 * sum(counts)) > MOST:
+            raise ComponentError(
+                f"photographs: stride: {stride} gives {sum(counts):,} patches of {self.size}x{self.size}, "
+                f"{wanted / 1e9:.1f} GB; wanted at most {MOST / 1e9:.0f} GB"
+            )
+        patches = [patch for region in regions for patch in _patches(region, self.size, stride)]
+        return ImageDataset(
+            torch.stack(patches),
+            "photographs",
+            split,
+            torch.arange(len(regions)).repeat_interleave(torch.tensor(counts)),
+            self.photographs,
+        )
+
+    def _region(self, name: str, split: str) -> Tensor:
+        """The part of a photograph (3, H, W) that is a split; ComponentError if no patch fits into it."""
+        import numpy as np
+        import torch
+
+        picture = _opened(name)
+        if self.shrink > 1:
+            picture = picture.reduce(self.shrink)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        border = round((1 - self.held_out) * pixels.shape[2])
+        region = pixels[..., border:] if split == "test" else pixels[..., :border]
+        if min(region.shape[1:]) < self.size:
+            raise ComponentError(
+                f"photographs: the {split} region of {name} has {region.shape[2]}x{region.shape[1]} pixels; wanted at "
+                f"least {self.size}x{self.size} (size, shrink, held_out)"
+            )
+        return region
+
+
+def _opened(name: str) -> Any:
+    """One of the photographs as a Pillow image in colour."""
+    import matplotlib
+    import sklearn
+    from PIL import Image
+
+    folder = Path(sklearn.__file__).parent / "datasets" / "images"
+    if name == "grace_hopper":
+        folder = Path(matplotlib.get_data_path()) / "sample_data"
+    path = folder / f"{name}.jpg"
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:  # some systems' packages leave the pictures out
+        raise ComponentError(
+            f"photographs: {path}: cannot be read ({one_line(error)}); install scikit-learn and matplotlib by pip, or "
+            "leave it out of `photographs`"
+        ) from error
+
+
+def _count(region: Tensor, size: int, stride: int) -> int:
+    """How many patches a photograph's region has."""
+    _, height, width = region.shape
+    return ((height - size) // stride + 1) * ((width - size) // stride + 1)
+
+
+def _patches(region: Tensor, size: int, stride: int) -> Iterator[Tensor]:
+    """The patches (3, size, size) of a photograph's region, row by row."""
+    _, height, width = region.shape
+    for top in range(0, height - size + 1, stride):
+        for left in range(0, width - size + 1, stride):
+            yield region[:, top : top + size, left : left + size]
+
+
+@hookimpl
+def register_datasets(register: Register[DatasetConfig]) -> None:
+    register("photographs", Photographs)
