@@ -28,7 +28,7 @@ from ganlab.testing.network import check_network
 from ganlab.testing.optimizer import check_optimizer
 from ganlab.testing.penalty import check_penalty
 from ganlab.testing.schedule import check_schedule
-from ganlab.testing.tiny_components import tiny_registry
+from ganlab.testing.tiny_components import register_given, tiny_registry
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.tracker import check_tracker
 from ganlab.utils.errors import UserError, did_you_mean
@@ -66,6 +66,8 @@ def check(component: Any, kind: str, networks: Mapping[str, Sequence[Any]] | Non
     inspection = Inspection(kind, cls, None if component is cls else component)
     with preserve_random_state():
         registry = tiny_registry()
+        if inspection.instance is not None:
+            register_given(registry, inspection.instance)
         needed = check_declaration(inspection, registry)
         if all(found.result == "passed" for found in needed):
             CHECKS[kind](inspection, TinyTraining(inspection, registry, networks or {}))
