@@ -25,14 +25,16 @@ from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
 from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.network_sampler import translator_of as translator_of
+from .evaluation.output_scores import output_scores as output_scores
 from .evaluation.score_protocol import about_features as about_features
 from .evaluation.score_protocol import about_generated as about_generated
+from .evaluation.score_protocol import about_output as about_output
 from .evaluation.score_protocol import about_reference as about_reference
 from .nn.class_head import ClassHead as ClassHead
 from .nn.class_head import HeadName as HeadName
-from .nn.discriminator_output import Judged as Judged
 from .nn.image_pool import ImagePool as ImagePool
 from .nn.initialise import initialise_network as initialise_network
+from .nn.judged_output import Judged as Judged
 from .nn.layers import ConditionalBatchNorm2d as ConditionalBatchNorm2d
 from .nn.layers import ConditionalNormName as ConditionalNormName
 from .nn.layers import Layers as Layers
@@ -44,6 +46,7 @@ from .nn.layers import classes_of as classes_of
 from .nn.layers import norm_layer as norm_layer
 from .nn.layers import spectrally_normed as spectrally_normed
 from .nn.pretrained import full_precision as full_precision
+from .nn.pretrained import load_weights as load_weights
 from .nn.pretrained import read_weights as read_weights
 from .plugin.fields import component as component
 from .plugin.fields import components as components

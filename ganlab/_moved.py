@@ -1,7 +1,7 @@
 """Old import paths: names of the flat modules that `ganlab` once had are found, with a warning that says the new line.
 
     >>> from ganlab.phases import logits
-    DeprecationWarning: ganlab.phases.logits has moved; write `from ganlab.nn.discriminator_output import logits`
+    DeprecationWarning: ganlab.phases.logits has moved; write `from ganlab.nn.judged_output import logits`
 
 Decisions:
 - The finder is the last of `sys.meta_path`, so Python asks it only for a module of `ganlab` that does not exist. The

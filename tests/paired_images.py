@@ -14,10 +14,12 @@ class PairedImages:
 
     count: how many images.
     size: their height and width.
+    smaller: by how much the conditions are smaller.
     """
 
     count: int = 64
     size: int = 8
+    smaller: int = 1
 
     def build(self, places: ganlab.Places, split: str) -> ganlab.Dataset:
         if split not in ("train", "test"):
@@ -25,7 +27,7 @@ class PairedImages:
         generator = torch.Generator().manual_seed(int(split == "test"))
         levels = torch.randint(256, (self.count, 1, 1, 1), generator=generator, dtype=torch.uint8)
         images = levels.expand(-1, 1, self.size, self.size).contiguous()
-        return ganlab.ImageDataset(images, "paired", split, 255 - images)
+        return ganlab.ImageDataset(images, "paired", split, 255 - images[:, :, :: self.smaller, :: self.smaller])
 
 
 @ganlab.hookimpl

@@ -36,6 +36,6 @@ STAND_INS = {
     plots.plot_losses.__name__: _writer(1),
     plots.plot_scheduled_options.__name__: _writer(2),
     plots.plot_metrics.__name__: _writer(1),
-    plots.plot_discriminator_outputs.__name__: _writer(2),
+    plots.plot_real_and_fake.__name__: _writer(2),
 }
 """What replaces the functions of `ganlab.viz.plots` of these names. A scatter plot of samples is drawn."""

@@ -384,3 +384,19 @@ def test_the_plain_view_says_it_in_each_line() -> None:
     view.started(0, 1)
     view.tick(TICK | {"alarms": [WON]})
     assert file.getvalue().endswith(f"left  ALARM: {WON}\n")
+
+
+@pytest.mark.parametrize(
+    ("losses", "labels"),
+    [
+        ({"discriminator": 1.0, "generator": 2.0}, "loss D 1.000  loss G 2.000"),
+        ({"generators_cycle": 0.5, "generators": 1.0, "discriminators": 2.0}, "loss G 1.000  loss D 2.000"),
+        ({"encoder": 1.0, "estimator": 2.0}, "loss encoder 1.000  loss estimator 2.000"),
+    ],
+)
+def test_the_live_view_shows_the_losses_of_any_game(losses: dict[str, float], labels: str) -> None:
+    file = io.StringIO()
+    view = PlainView(Console(file=file, width=300))
+    view.started(0, 1)
+    view.tick({"step": 1, "images_per_second": 5.0} | {f"loss_{name}": value for name, value in losses.items()})
+    assert file.getvalue().startswith(f"step 1/1  {labels}  img/s 5  ")

@@ -45,20 +45,24 @@ def torchrun(processes: int, *arguments: object, **options: Any) -> subprocess.P
     )
 
 
+def environments(processes: int) -> list[dict[str, str]]:
+    """What torchrun would give each of several processes of this machine in its environment."""
+    with socket.create_server(("localhost", 0)) as found:
+        port = found.getsockname()[1]
+    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    local = {"LOCAL_WORLD_SIZE": str(processes)}
+    return [rendezvous | local | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
 def started(processes: int, folder: Path, *arguments: object, first: dict[str, str] | None = None) -> list[Child]:
     """Starts `ganlab` on several processes with the environment that torchrun gives them, without its own start.
 
     `first`: what the first process's environment has besides.
     """
-    with socket.create_server(("localhost", 0)) as found:
-        port = found.getsockname()[1]
-    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     children = []
-    for rank in range(processes):
-        environment = rendezvous | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
-        if rank == 0 and first is not None:
-            environment |= first
-        command = Command(*arguments, "--device", "cpu", before=partial(set_environment, environment))
+    for rank, environment in enumerate(environments(processes)):
+        own = environment | (first or {}) if rank == 0 else environment
+        command = Command(*arguments, "--device", "cpu", before=partial(set_environment, own))
         children.append(Child(command, folder / f"rank{rank}.log"))
     return children
 

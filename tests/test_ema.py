@@ -111,7 +111,7 @@ def test_running_statistics_are_copied(table: dict[str, Any], tmp_path: Path) ->
 def test_it_is_said_whose_weights_are_scored(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]]
 ) -> None:
-    said = "of the running average of the generator's weights"
+    said = "of the running average of the weights"
     for name, options, weights in (("plain", {}, "plain"), ("ema", {"ema_half_life": 100.0}, "ema")):
         table["train"] |= options
         code, out, err = ganlab("run", write(table), "--out", name)

@@ -13,14 +13,26 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from scipy.stats import truncnorm
+from torchvision.models.vgg import cfgs, make_layers
+from torchvision.transforms.functional import normalize
 
 import paired_images
+from children import Child
+from ganlab.config.load import load_experiment
+from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.run.load_run import load_run
 from ganlab.run.records import read_records
 from ganlab.testing import conformance
-from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.training.build import build
+from ganlab.training.loop import Training
+from ganlab.utils.errors import UserError
+from ganlab.utils.paths import places
+from stubs import CPU
 from support import REPOSITORY
-from test_distributed import forked
+from test_distributed import environments
+from trainings import Trainings
 
 Write = Callable[..., Path]
 Ganlab = Callable[..., tuple[int, str, str]]
@@ -32,20 +44,33 @@ MOST_LINES = 60
 GENERATOR = {"generator": {"name": "mlp", "latent_dim": 8, "hidden": [16]}}
 DISCRIMINATOR = {"discriminator": {"name": "mlp", "hidden": [16]}}
 
+PAIRS = {"plugins": [paired_images.__file__], "dataset": {"name": "paired"}}
+
 TABLES: dict[str, dict[str, Any]] = {
     "adversarial_autoencoder": GENERATOR,
+    "began": GENERATOR
+    | {"discriminator": {"name": "autoencoder", "code": 4, "width": 16}, "loss": "began", "game": "gan"},
     "bigan": GENERATOR,
     "context_encoder": {},
     "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
     "cyclegan": {"source": {"name": "digits"}, "game": {"name": "small_cyclegan"}},
+    "ebgan": GENERATOR,
+    "esrgan": PAIRS | {"dataset": {"name": "paired", "smaller": 2}, "game": {"blocks": 1, "width": 8}},
     "feature_matching": GENERATOR,
+    "freeze_d": GENERATOR
+    | {"discriminator": {"name": "freeze_d", "network": DISCRIMINATOR["discriminator"]}, "loss": "bce", "game": "gan"},
     "gman": GENERATOR | DISCRIMINATOR | {"game": {"harshness": 0.5}},
     "infogan": {"game": {"categories": 4, "noise": 6}},
+    "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
-    "pix2pix": {
-        "plugins": [paired_images.__file__],
-        "dataset": {"name": "paired"},
-        "game": {"name": "small_pix2pix"},
+    "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
+    "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
+    "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
+    "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
+    "srgan": PAIRS
+    | {
+        "dataset": {"name": "paired", "smaller": 2},
+        "game": {"blocks": 1, "width": 8, "convolutions": 2, "norm": "instance"},
     },
     "stylegan2": DISCRIMINATOR | {"game": {"dim": 8}, "penalty": [{"name": "r1"}]},
     "topk": GENERATOR | DISCRIMINATOR,
@@ -53,6 +78,16 @@ TABLES: dict[str, dict[str, Any]] = {
     "vqgan": {"loss": {"name": "hinge"}, "game": {"start": 3, "codes": 8}},
 }
 """What the experiment file of each method has besides the method and what all have."""
+
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
+    "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
+    "srgan": {
+        "srgan": {"blocks": 1, "width": 8, "convolutions": 2},
+        "srresnet": {"blocks": 1, "width": 8},
+    },
+}
+"""Options with which a file's components conform, where those by default are large."""
 
 CONFORMS_BY_DEFAULT = ("gman", "pix2pix")
 RUNS_BY_DEFAULT = ("stylegan2", "vqgan")
@@ -89,7 +124,9 @@ def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
         own = dict(TABLES[name])
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
-        return {**common, **own, "plugins": plugins, "game": {"name": name, **own.get("game", {})}}
+        options = own.pop("game", {})
+        game = options if isinstance(options, str) else {"name": name, **options}
+        return {**common, **own, "plugins": plugins, "game": game}
 
     return experiment
 
@@ -104,7 +141,7 @@ def test_a_method_uses_public_names_only(name: str) -> None:
     """Of ganlab names without an underscore; from elsewhere only torch, attrs and the standard library."""
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.ImportFrom):
-            assert str(node.module).split(".")[0] in ("torch", "attrs", "collections")
+            assert str(node.module).split(".")[0] in ("torch", "attrs", "collections", "typing")
         elif isinstance(node, ast.Import):
             assert {alias.name for alias in node.names} <= {"torch", "ganlab"}
         elif isinstance(node, ast.Attribute):
@@ -121,9 +158,18 @@ def test_the_table_of_methods_is_true() -> None:
 
 @pytest.mark.parametrize("name", some(FILES, CONFORMS_BY_DEFAULT))
 def test_a_method_conforms(name: str, quick_timing: None) -> None:
-    for component in conformance(FILES[name]):
+    for component in conformance(FILES[name], OPTIONS.get(name)):
         not_passed = [str(found) for found in component.check() if found.result != "passed"]
         assert not_passed == []
+
+
+def test_options_are_given_to_a_game_that_takes_components() -> None:
+    """By `ganlab check FILE --set gman.count=2`, without a word about the components: they are the suite's own."""
+    (instance,) = [part.instance for part in conformance(FILES["gman"], {"gman": {"count": 2}}) if part.kind == "game"]
+    assert instance.count == 2
+    assert type(instance.generator).__name__ == "TinyGenerator"
+    with pytest.raises(UserError, match=r"gman\.count: "):
+        conformance(FILES["gman"], {"gman": {"count": 0}})
 
 
 @pytest.mark.parametrize("name", some(FILES, RUNS_BY_DEFAULT))
@@ -187,29 +233,149 @@ def test_several_discriminators_in_the_default_game(table: dict[str, Any], write
     assert one["loss_discriminator"] == pytest.approx(2 * math.log(2), abs=0.5)
 
 
-def weights(run: Path) -> torch.Tensor:
-    """All weights of the networks of a run's last checkpoint."""
-    state = load_checkpoint(list(list_checkpoints(run / "checkpoints").values())[-1])
-    names = load_run(run).networks
-    return torch.cat([value.double().flatten() for name in names for value in state[name].values()])
+def built(table: dict[str, Any], write: Write) -> Training:
+    """The training of an experiment, before its first step."""
+    experiment, plugins = load_experiment(write(table))
+    return build(experiment, plugins.registry, places(), CPU)
+
+
+@pytest.mark.parametrize(("name", "activated"), [("srgan", True), ("esrgan", False)])
+def test_features_are_those_of_torchvisions_vgg(
+    name: str, activated: bool, experiment: Callable[[str], dict[str, Any]], write: Write
+) -> None:
+    """The first four convolutions, loaded from a file that has more; frozen, and as torchvision computes them."""
+    whole = make_layers(cfgs["E"][:4])
+    save_file({f"features.{key}": value for key, value in whole.state_dict().items()}, "vgg.safetensors")
+    table = experiment(name)
+    table["game"] |= {"convolutions": 3, "features": "vgg.safetensors"}
+    training = built(table, write)
+    vgg = training.game.networks["vgg"]
+    assert "vgg" in training.initialised
+    assert not vgg.training
+    assert not any(weight.requires_grad for weight in vgg.parameters())
+    pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    normalised = normalize(pixels / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    expected = whole[: 7 if activated else 6](normalised)
+    torch.testing.assert_close(vgg(pixels / 127.5 - 1), expected.relu() if activated else expected)
+
+
+def test_super_resolution_begins_with_its_first_stage(
+    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab
+) -> None:
+    table = experiment("srgan")
+    table["game"] |= {"name": "srresnet"}
+    first = {key: value for key, value in table["game"].items() if key != "convolutions"}
+    assert ganlab("run", write(table | {"game": first}), "--out", "first", "--device", "cpu")[0] == 0
+    (file,) = list(Path("first").glob("checkpoints/*4/generator.safetensors"))
+    table["game"] |= {"name": "srgan", "weights": str(file)}
+    state = built(table, write).game.networks["generator"].state_dict()
+    assert all(torch.equal(state[key], value) for key, value in load_file(file).items())
+    table["game"] |= {"blocks": 2}
+    with pytest.raises(UserError, match=r"generator: .* does not fit: .*blocks\.1"):
+        built(table, write)
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_frozen_layers_keep_the_weights_of_an_earlier_run(
+    experiment: Callable[[str], dict[str, Any]], table: dict[str, Any], write: Write, ganlab: Ganlab
+) -> None:
+    assert ganlab("run", write(table | DISCRIMINATOR), "--out", "first", "--device", "cpu")[0] == 0
+    (file,) = list(Path("first").glob("checkpoints/*4/discriminator.safetensors"))
+    later = experiment("freeze_d")
+    later["discriminator"] |= {"weights": str(file)}
+    assert ganlab("run", write(later), "--out", "run", "--device", "cpu")[0] == 0
+    before, after = load_file(file), load_run("run").networks["discriminator"].state_dict()
+    kept = {key for key in before if torch.equal(before[key], after[key])}
+    assert kept == {"layers.0.weight", "layers.0.bias"}
+    later["discriminator"] |= {"layers": 2}
+    code, _, err = ganlab("run", write(later), "--out", "all")
+    assert code == 2
+    assert "discriminator: layers: 2 of 2 layers with weights would be frozen" in err
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_latents_are_found_for_a_trained_generator(
+    experiment: Callable[[str], dict[str, Any]], table: dict[str, Any], write: Write, ganlab: Ganlab
+) -> None:
+    """The generator stays as its run left it, and the images that it makes come nearer to those that are given."""
+    assert ganlab("run", write(table), "--out", "first", "--device", "cpu")[0] == 0
+    (file,) = list(Path("first").glob("checkpoints/*4/generator.safetensors"))
+    later = experiment("inversion")
+    later["game"] |= {"weights": str(file)}
+    later["optimizer"] |= {"lr": 0.1}
+    later["train"] |= {"steps": 60, "batch_size": 32}
+    assert ganlab("run", write(later), "--out", "run", "--device", "cpu")[0] == 0
+    records = read_records(Path("run/log.jsonl"))
+    assert records[-1]["loss_latents_squared"] < 0.9 * records[0]["loss_latents_squared"]
+    run = load_run("run")
+    assert all(
+        torch.equal(run.networks["generator"].state_dict()[key], value) for key, value in load_file(file).items()
+    )
+    assert run.networks["latents"].weight.shape == (32, 8)
+
+
+def test_began_balances_both_errors() -> None:
+    """Equation 5: k moves by rate (gamma L(x) - L(G(z))), and is in [0, 1]; logits are minus the errors L."""
+    (loss,) = [part.cls(gamma=0.5, rate=0.1) for part in conformance(FILES["began"]) if part.kind == "loss"]
+    errors = [(3.0, 1.0), (2.0, 0.5), (0.0, 9.0)]
+    k = 0.0
+    for real, fake in errors:
+        value = loss.discriminator(torch.full((4,), -real), torch.full((4,), -fake))
+        assert value.item() == pytest.approx(real - k * fake)
+        k = min(max(k + 0.1 * (0.5 * real - fake), 0), 1)
+        assert loss.state_dict()["k"].item() == pytest.approx(k)
+    assert k == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "variance", "bound"),
+    [
+        ({"prior": "uniform"}, 1 / 3, 1),
+        ({"prior": "truncated"}, truncnorm(-2, 2).var(), 2),
+        ({"prior": "mixture", "components": 4, "distance": 3.0}, 1 + 9 * 3 / 16, math.inf),
+    ],
+)
+def test_latents_have_the_variance_of_their_prior(options: dict[str, Any], variance: float, bound: float) -> None:
+    """In closed form; a mean of the mixture is 3 with probability 1/4, else 0, along each of four directions."""
+    (game,) = [
+        part.cls(discriminator=None, loss=None, latent_dim=4, **options) for part in conformance(FILES["priors"])
+    ]
+    sampler = game.build(DataSpec(ImageSpec(1, 8, 8))).sampler
+    drawn = sampler.latents({}, 40_000, torch.Generator().manual_seed(0), None)
+    assert drawn.shape == (40_000, 4, 1, 1)
+    torch.testing.assert_close(drawn.var(0).flatten(), torch.full((4,), float(variance)), rtol=0.03, atol=0)
+    assert drawn.abs().max() <= bound
 
 
 @pytest.mark.torchrun
 @pytest.mark.extended
-@pytest.mark.parametrize("name", ["cyclegan", "vae_gan", "mmd_gan", "topk"])
-def test_a_method_is_the_same_on_two_processes(
-    name: str, experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab, tmp_path: Path
+def test_methods_are_the_same_on_two_processes(
+    experiment: Callable[[str], dict[str, Any]], write: Write, tmp_path: Path
 ) -> None:
-    """A pool of images of all processes, two players in one move, and rows that are compared with all others."""
-    table = experiment(name)
-    table["optimizer"] = {"name": "sgd", "lr": 0.01, "momentum": 0.5}
-    table["train"] |= {"steps": 8}
-    file = write(table)
-    assert ganlab("run", file, "--out", "one", "--device", "cpu")[0] == 0
-    forked(2, tmp_path, "run", file, "--out", "two")
-    one, two = weights(Path("one")), weights(Path("two"))
-    assert one.isfinite().all()
-    assert (one - two).abs().max() < 1e-5
+    """In every weight, after four steps of gradient descent; one pair of processes takes them all.
+
+    Batch norm and dropout are off: statistics and random streams of both are each process's own.
+    """
+    files = []
+    for name in FILES:
+        files.append(write(experiment(name) | {"optimizer": {"name": "sgd", "lr": 0.01}}, f"{name}.toml"))
+    folders = {count: tmp_path / str(count) for count in (1, 2)}
+    for folder in folders.values():
+        folder.mkdir()
+    children = [
+        Child(Trainings(files, folders[2], environment), tmp_path / f"{rank}.log")
+        for rank, environment in enumerate(environments(2))
+    ]
+    Trainings(files, folders[1])()
+    assert [child.ended(300) for child in children] == [0, 0], [child.said for child in children]
+    far = {}
+    for name in FILES:
+        one, two = (load_file(folder / f"{name}.safetensors")["weights"] for folder in folders.values())
+        assert one.isfinite().all(), name
+        far[name] = float((one - two).abs().max())
+    assert {name: distance for name, distance in far.items() if distance > 1e-5} == {}
 
 
 def test_a_game_that_needs_pairs_refuses_class_labels(

@@ -80,7 +80,7 @@ def test_every_old_module_is_in_the_table() -> None:
 def test_the_warning_comes_once_and_names_the_line_to_write(line: str) -> None:
     result = subprocess.run([sys.executable, "-W", "always", "-c", line], capture_output=True, text=True, check=True)
     warned = [text for text in result.stderr.splitlines() if "DeprecationWarning" in text]
-    home = "ganlab.nn.discriminator_output"
+    home = "ganlab.nn.judged_output"
     assert warned == [
         f"<string>:1: DeprecationWarning: ganlab.phases.logits has moved; write `from {home} import logits`"
     ]

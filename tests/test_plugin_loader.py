@@ -41,7 +41,10 @@ BUNDLED = {
         *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder", "huggingface"),
         *("ring", "grid", "glyphs", "photographs", "degraded", "image_pairs", "unpaired"),
     },
-    "metric": {"fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"},
+    "metric": {
+        *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
+        *("psnr", "ssim", "target_accuracy", "reconstruction_error"),
+    },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
     "tracker": {"csv", "tensorboard", "mlflow"},
     "launcher": {"local", "ray"},

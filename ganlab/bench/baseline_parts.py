@@ -2,7 +2,8 @@
 
 The parts are built from the experiment in the order in which ganlab builds them, so that the first steps can be
 compared value by value. The loops share no code with `ganlab.training`'s step and follow no schedule: an optimiser's
-options stay as the experiment has them, which costs the same time.
+options stay as the experiment has them, which costs the same time. They play the default game alone, and take the names
+of its networks, and how often each moves, from its rules.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ganlab.config.schema import DEFAULT_GAME, Experiment
 from ganlab.nn import dropout, memory_format
 from ganlab.nn.initialise import initialise_network
+from ganlab.plugin.registry import Registry
 from ganlab.protocols import Step
 from ganlab.training.loop import Training
 from ganlab.utils.errors import UserError
@@ -28,14 +30,22 @@ RealBatch = tuple[Tensor, Tensor | None]
 
 @frozen
 class BaselineParts:
-    """The parts that both baseline loops of the benchmark train with: networks, optimisers, loss and penalties."""
+    """The parts that both baseline loops of the benchmark train with: networks, optimisers, loss and penalties.
 
+    `names` are those that the game gave: of the network that is sampled, and of the one that judges its images. In a
+    step the judge has `repeats` updates, in every `every`-th step only, with `fresh` latents for the other's update.
+    """
+
+    names: tuple[str, str]
     g: nn.Module
     d: nn.Module
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     loss: Any
     penalties: Any
+    repeats: int
+    every: int
+    fresh: bool
 
 
 def build_parts(experiment: Experiment, training: Training, prepared: bool) -> BaselineParts:
@@ -43,30 +53,31 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
 
     prepared: use the channels-last format and the quick dropout, as ganlab does.
     """
-    device, own = training.game.device, two_network_game(experiment)
+    game, rules, device = training.game, training.game.rules, training.game.device
+    judging, making = rules.moves
+    names = making.players[0], judging.players[0]
+    configs: list[Any] = [rules.network(name).config for name in names]
     seed_everything(experiment.seed)
-    g = own.generator.build(training.images).to(device).train()
-    d = own.discriminator.build(training.images).to(device).train()
-    for config, network in ((own.generator, g), (own.discriminator, d)):
+    g, d = (config.build(training.images).to(device).train() for config in configs)
+    for config, network in zip(configs, (g, d), strict=True):
         initialise_network(config, network)
     if prepared:
         for network in (g, d):
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
-    g_config, d_config = (experiment.optimizers.get(name, experiment.optimizer) for name in training.game.players)
-    game = training.game
+    g_config, d_config = (experiment.optimizers.get(name, experiment.optimizer) for name in names)
     penalties = {name: [penalty for _, penalty in player.penalties] for name, player in game.players.items()}
     optimizers = g_config.build(g.parameters()), d_config.build(d.parameters())
     seed_everything(derived_seed(experiment.seed, "training"))
-    return BaselineParts(g, d, *optimizers, copy.deepcopy(game.rules.loss), penalties)
+    loss = copy.deepcopy(rules.loss)
+    fresh = not judging.unfrozen
+    return BaselineParts(names, g, d, *optimizers, loss, penalties, judging.repeats, judging.every, fresh)
 
 
-def two_network_game(experiment: Experiment) -> Any:
-    """Returns the game of an experiment for the baseline loops; raises UserError for one that they do not play."""
-    wanted = ("generator", "discriminator", "loss", "discriminator_steps", "discriminator_every", "fresh_noise")
-    if not all(hasattr(experiment.game, name) for name in wanted):
+def check_game(experiment: Experiment, registry: Registry) -> None:
+    """Raises UserError for an experiment whose game the baseline loops do not play; they play the default one."""
+    if registry.component_of("game", experiment.game).name != DEFAULT_GAME:
         raise UserError(f"game: ganlab bench has hand-written loops of the game {DEFAULT_GAME!r} alone")
-    return experiment.game
 
 
 def clip_gradients(network: nn.Module, experiment: Experiment) -> None:
@@ -89,18 +100,18 @@ def penalty_step(
     condition: Tensor | None,
     seen: Tensor,
 ) -> Step:
-    networks = {"generator": parts.g, "discriminator": parts.d}
+    making, judging = parts.names
     return Step(
         player,
-        networks,
+        {making: parts.g, judging: parts.d},
         real=real,
         fake=fake,
         real_logits=on_real,
         fake_logits=on_fake,
         condition=condition,
         images_seen=seen,
-        judged_by="discriminator",
-        generated_by="generator",
+        judged_by=judging,
+        generated_by=making,
     )
 
 

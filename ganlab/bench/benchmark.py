@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ganlab.bench import hand_written_loop, tutorial_loop
+from ganlab.bench.baseline_parts import check_game
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import Plugins
@@ -41,13 +42,6 @@ TURN_SECONDS = 0.4
 MIN_ROUNDS = 5
 STEP_KINDS = ("loss_wrapper", "penalty", "augmentation")
 """The kinds of component whose cost in the step is measured by leaving them out."""
-
-NOT_IN_BASELINES: dict[str, int | None] = {
-    "accumulate": 1,
-    "stop_discriminator_under": None,
-    "stop_generator_under": None,
-}
-"""The options of `[train]` that the baseline loops do not implement, and the values that they require."""
 
 StepFunction = Callable[[], None]
 Progress = Callable[[str, int, int], None]
@@ -66,12 +60,10 @@ def run_benchmark(
     seconds: how long the three loops are timed in turns, with `MIN_ROUNDS` rounds at least.
     """
     experiment, plugins = load_experiment(path, overrides, plugin_files)
-    for key, wanted in NOT_IN_BASELINES.items():
-        if (value := getattr(experiment.train, key, getattr(experiment.game, key, wanted))) != wanted:
-            how = "leave it out" if wanted is None else f"use {wanted}"
-            raise UserError(f"{path}: train.{key}: the plain loops of bench do without it, got {value}; {how}")
+    check_game(experiment, plugins.registry)
     on = pick_device(device)
     training = _build_training(path, experiment, plugins, on)
+    _check_options(path, training)
     rounds = time_in_turns(timed_loops(experiment, training), seconds, on, partial(progress, "loops"))
     names = ("tutorial", "by hand")
     result: dict[str, Any] = {
@@ -107,6 +99,16 @@ def _build_training(path: Path, experiment: Experiment, plugins: Plugins, device
         return build(experiment, plugins.registry, places(), device)
     except UserError as error:
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
+
+
+def _check_options(path: Path, training: Training) -> None:
+    """Raises UserError for the options of `[train]` that the benchmark's baseline loops do not implement."""
+    without = "the plain loops of bench do without it, got"
+    if training.game.accumulate != 1:
+        raise UserError(f"{path}: train.accumulate: {without} {training.game.accumulate}; use 1")
+    for move in training.game.rules.moves:
+        if move.stop_under is not None:
+            raise UserError(f"{path}: train.stop_{move.name}_under: {without} {move.stop_under}; leave it out")
 
 
 def timed_loops(experiment: Experiment, training: Training) -> dict[str, StepFunction]:

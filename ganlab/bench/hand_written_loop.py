@@ -1,6 +1,6 @@
 """The baseline "by hand" of `ganlab bench`: the fastest loop for the same arithmetic that we know how to write.
 
-uint8 images in memory are gathered by index; the discriminator is frozen in the generator's turn; real and fake are
+uint8 images in memory are gathered by index; the network that judges is frozen in the other's turn; real and fake are
 joined in one pass, and the channels-last format and quick dropout are used where ganlab uses them; nothing is
 recorded. On CUDA the whole step is a captured graph.
 """
@@ -23,7 +23,6 @@ from ganlab.bench.baseline_parts import (
     due_penalties,
     logits_of,
     penalty_step,
-    two_network_game,
 )
 from ganlab.config.schema import Experiment
 from ganlab.data.pixels import condition_as_input
@@ -37,10 +36,10 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
     """Returns a function that takes one step of the hand-written loop, and the parts that it trains."""
     parts = build_parts(experiment, training, prepared=True)
     game, size = training.game, experiment.train.batch_size
-    own = two_network_game(experiment)
+    making, judging = parts.names
     g, d, device, loss, uses_real = parts.g, parts.d, game.device, parts.loss, generator_uses_real(parts.loss)
-    repeats, every = own.discriminator_steps, own.discriminator_every
-    fresh, augmentations = own.fresh_noise, experiment.augmentation
+    repeats, every, fresh = parts.repeats, parts.every, parts.fresh
+    augmentations = experiment.augmentation
     images, conditions = training.loader.images, training.loader.condition
     frozen_with = list(d.parameters())
     joint_pass, latent_dim = batch_independent(d), int(g.latent_dim)  # type: ignore[arg-type]
@@ -83,9 +82,9 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
                     fake = g(torch.randn(size, latent_dim, device=device), condition).float()
                 on_real, on_fake = both(real, fake.detach(), condition)
                 total = loss.discriminator(logits_of(on_real), logits_of(on_fake))
-                if parts.penalties["discriminator"]:
+                if parts.penalties[judging]:
                     state = penalty_step(
-                        "discriminator", parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen
+                        judging, parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen
                     )
                     total = total + due_penalties(parts, state, turn // every * repeats + repeat)
                 parts.d_optimizer.zero_grad()
@@ -100,8 +99,8 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
             with torch.no_grad():
                 on_real = judged(real, condition) if uses_real else torch.zeros_like(logits_of(on_fake))
             total = loss.generator(logits_of(on_real), logits_of(on_fake))
-            if parts.penalties["generator"]:
-                state = penalty_step("generator", parts, real, fake, on_real, on_fake, condition, game.images_seen)
+            if parts.penalties[making]:
+                state = penalty_step(making, parts, real, fake, on_real, on_fake, condition, game.images_seen)
                 total = total + due_penalties(parts, state, turn)
             parts.g_optimizer.zero_grad()
             total.backward()
@@ -128,7 +127,8 @@ StepArithmetic = Callable[[list[RealBatch], int], None]
 
 def capture_cuda_graphs(arithmetic: StepArithmetic, parts: BaselineParts, every: int) -> StepArithmetic:
     """Captures the hand-written step as CUDA graphs; three warm-up steps come first, as torch's notes advise."""
-    own = {"discriminator": every, "generator": 1}
+    making, judging = parts.names
+    own = {judging: every, making: 1}
     period = math.lcm(every, *(own[name] * term.every for name, due in parts.penalties.items() for term in due))
     for optimizer in (parts.g_optimizer, parts.d_optimizer):
         cuda_graphs.make_capturable(optimizer)

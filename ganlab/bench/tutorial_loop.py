@@ -22,7 +22,6 @@ from ganlab.bench.baseline_parts import (
     due_penalties,
     logits_of,
     penalty_step,
-    two_network_game,
 )
 from ganlab.config.schema import Experiment
 from ganlab.data.pixels import condition_as_input
@@ -86,8 +85,8 @@ def tutorial_step(
     decay = training.ema.decay if training.ema else 0.0
     average = copy.deepcopy(g) if decay else None
     batches = cycle_batches(training.dataset, size, order)
-    own = two_network_game(experiment)
-    steps, every = own.discriminator_steps, own.discriminator_every
+    making, judging = parts.names
+    repeats, every = parts.repeats, parts.every
     turn = 0
 
     def noise() -> Tensor:
@@ -105,7 +104,7 @@ def tutorial_step(
 
     def step() -> None:
         nonlocal turn
-        for repeat in range(steps):
+        for repeat in range(repeats):
             real, condition = next(batches)
             real = real.to(device)
             condition = None if condition is None else condition.to(device)
@@ -114,21 +113,19 @@ def tutorial_step(
             fake = made(condition)
             on_real, on_fake = judged(real, condition), judged(fake.detach(), condition)
             loss = parts.loss.discriminator(logits_of(on_real), logits_of(on_fake))
-            state = penalty_step(
-                "discriminator", parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen
-            )
-            loss = loss + due_penalties(parts, state, turn // every * steps + repeat)
+            state = penalty_step(judging, parts, real, fake.detach(), on_real, on_fake, condition, game.images_seen)
+            loss = loss + due_penalties(parts, state, turn // every * repeats + repeat)
             parts.d_optimizer.zero_grad()
             loss.backward()
             clip_gradients(d, experiment)
             parts.d_optimizer.step()
             loss.item()
-        if own.fresh_noise or turn % every:
+        if parts.fresh or turn % every:
             fake = made(condition)
         on_fake = judged(fake, condition)
         on_real = judged(real, condition) if generator_uses_real(parts.loss) else torch.zeros_like(logits_of(on_fake))
         loss = parts.loss.generator(logits_of(on_real), logits_of(on_fake))
-        state = penalty_step("generator", parts, real, fake, on_real, on_fake, condition, game.images_seen)
+        state = penalty_step(making, parts, real, fake, on_real, on_fake, condition, game.images_seen)
         loss = loss + due_penalties(parts, state, turn)
         parts.g_optimizer.zero_grad()
         loss.backward()

@@ -99,7 +99,7 @@ def _print_summary(console: Console, outcome: Outcome) -> None:
         line = f"{name}: final {float(entry['final']['value']):.4g}{note}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if outcome.weights == "ema":
-        said = "samples and scores: of the running average of the generator's weights"
+        said = "samples and scores: of the running average of the weights"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
     console.print(f"run folder: {outcome.path}", markup=False, highlight=False, soft_wrap=True)
 

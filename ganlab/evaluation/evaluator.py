@@ -26,6 +26,7 @@ from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.load_dataset import UnsupportedData, load_dataset
 from ganlab.data.pixels import condition_as_input
+from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.sampling import BATCH, sample
 from ganlab.protocols import Dataset, DatasetConfig, Evaluation, Metric, Places, Scores
 from ganlab.utils import distributed
@@ -89,11 +90,12 @@ class Evaluator:
         """The evaluator's data set if it has been needed so far."""
         return self._splits.get(split)
 
-    def prepare(self, metric: Metric, progress: Progress = no_progress) -> None:
+    def prepare(self, metric: Metric, progress: Progress = no_progress, outputs: GameOutputs | None = None) -> None:
         """The evaluator prepares a metric, which loads what it needs or raises ComponentError before training."""
         if hasattr(metric, "prepare"):
+            runner = MetricRunner(self, lambda count, seed: iter(()), "", outputs=outputs)
             with preserve_random_state():
-                metric.prepare(MetricRunner(self, lambda count, seed: iter(()), "").evaluation(progress))
+                metric.prepare(runner.evaluation(progress))
 
     def for_network(
         self,
@@ -102,8 +104,9 @@ class Evaluator:
         conditions: ConditionSampler = UNCONDITIONAL,
         truncation: float | None = None,
         about: Mapping[str, Any] | None = None,
+        outputs: GameOutputs | None = None,
     ) -> MetricRunner:
-        """The evaluator's `MetricRunner` for the images of a network or a `NetworkSampler`.
+        """The evaluator's `MetricRunner` for the images of a network or a `NetworkSampler`, and a game's outputs.
 
         Protocols name `weights` ("ema" or "plain"). `about` are more entries of every score's protocol: what these
         images depend on besides.
@@ -115,7 +118,7 @@ class Evaluator:
             )
 
         truncated = {} if truncation is None else {"truncation": truncation}
-        return MetricRunner(self, images, weights, {**truncated, **(about or {})})
+        return MetricRunner(self, images, weights, {**truncated, **(about or {})}, outputs)
 
     def for_images(self, images: Tensor, condition: Tensor | None = None) -> MetricRunner:
         """The evaluator's `MetricRunner` for uint8 images (N, C, H, W) of unknown origin, and their conditions."""
@@ -206,17 +209,28 @@ def _check_scores(scores: Any) -> None:
 class MetricRunner:
     """The evaluator of one set of images: runs metrics on it; shared results such as features are computed once.
 
-    `about` are additional entries of every score's protocol.
+    `about` are additional entries of every score's protocol. `outputs` are those of the game, None for images alone.
     """
 
     evaluator: Evaluator
     images: Images
     weights: str
     about: Mapping[str, Any] = field(factory=dict)
+    outputs: GameOutputs | None = None
     _shared: dict[Hashable, Any] = field(factory=dict, init=False)
+    _uses_outputs: bool = field(default=False, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
-        return self.evaluator.evaluation(self.images, progress, gather=distributed.all_gather_rows, keep=self._share)
+        more = {} if self.outputs is None else {"outputs": partial(self._batches_of_output, self.outputs, progress)}
+        gather = distributed.all_gather_rows
+        return self.evaluator.evaluation(self.images, progress, gather=gather, keep=self._share, **more)
+
+    def _batches_of_output(
+        self, outputs: GameOutputs, progress: Progress, name: str, split: str
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        outputs.check(name)
+        self._uses_outputs = True
+        return outputs.batches(name, self.evaluator.dataset(split, progress), self.evaluator.device)
 
     def _share(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         if key not in self._shared:
@@ -229,6 +243,7 @@ class MetricRunner:
         `suffix` is appended to the values' names, to distinguish two metrics of the same name.
         """
         start = time.perf_counter()
+        self._uses_outputs = False
         with preserve_random_state():
             scores = metric.evaluate(self.evaluation(progress))
         seconds = round(time.perf_counter() - start, 3)
@@ -239,12 +254,14 @@ class MetricRunner:
         }
         with preserve_random_state():
             rests_on = {**scores.protocol, "details": scores.details, **machine}
-            floor = self.evaluator.floor(metric, rests_on, progress) if self.evaluator.floors else None
+            wanted = self.evaluator.floors and not self._uses_outputs  # real images by themselves have no outputs
+            floor = self.evaluator.floor(metric, rests_on, progress) if wanted else None
+        about = {**self.about, **(self.outputs.about if self._uses_outputs and self.outputs else {})}
         records = []
         for name, value in scores.values.items():
             record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}
             if floor is not None and name in floor["values"] and name in scores.better:
                 record["floor"] = {"value": floor["values"][name], "split": floor["split"], "count": floor["count"]}
-            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **self.about}
+            protocol = {**scores.protocol, **scores.details.get(name, {}), "weights": self.weights, **about}
             records.append({**record, "protocol": protocol | machine, "seconds": seconds})
         return records

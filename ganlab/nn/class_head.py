@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganlab.nn.discriminator_output import Judged
+from ganlab.nn.judged_output import Judged
 from ganlab.nn.layers import classes_of, wanted_labels
 from ganlab.protocols import ImageSpec
 

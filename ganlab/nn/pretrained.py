@@ -1,6 +1,6 @@
-"""Pretrained networks for feature extractors: reads weights files without running code, and computes in full float32.
+"""Pretrained networks, for feature extractors and warm starts: reads weights files without running code in them.
 
-A score then depends on the weights alone, not on the precision of the training.
+Feature extractors compute in full float32: a score then depends on the weights alone, not on the training's precision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ganlab.utils.hashing import file_sha256
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 UNREADABLE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError),
@@ -80,6 +80,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
     note_weights(path)
     return dict(found)
+
+
+def load_weights(network: nn.Module, weights: str | Path, partly: bool = False) -> None:
+    """Loads a weights file, of an earlier run or pretrained, into a network in place: for `initialise`.
+
+    With `partly` the file may hold more than the network does, such as later layers. Raises `ComponentError` for a file
+    that cannot be read, or that does not fit.
+    """
+    path = Path(weights).expanduser()
+    found = read_weights(path)
+    if partly:
+        own = network.state_dict()
+        found = {name: tensor for name, tensor in found.items() if name in own}
+    try:
+        network.load_state_dict(found)
+    except RuntimeError as error:
+        raise ComponentError(f"{path} does not fit: {one_line(error, limit=300)}") from error
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from ganlab.protocols.game import DataSpec as DataSpec
 from ganlab.protocols.game import GameConfig as GameConfig
 from ganlab.protocols.game import Move as Move
 from ganlab.protocols.game import Network as Network
+from ganlab.protocols.game import Output as Output
 from ganlab.protocols.game import Rules as Rules
 from ganlab.protocols.game import Sampler as Sampler
 from ganlab.protocols.game import Terms as Terms

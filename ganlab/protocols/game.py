@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+Output = Callable[[Mapping[str, "nn.Module"], "Tensor", "Tensor | None"], "Tensor"]
+"""What a game makes of real images and their conditions by its networks, by name: a tensor with a row for each."""
+
 Terms = Mapping[str, Any]
 """A move's terms: scalar tensors by name, which are added. Any stands for `Tensor`."""
 
@@ -49,6 +52,8 @@ class Network:
     images: the shape that the configuration builds it for; None for that of `[dataset]`.
     table: the component field of the game whose `optimizer` table it has; by default the field of the network's name.
     frozen: it is never trained, and stays in eval mode.
+    initialise: called once, where a run begins, after a configuration's own: changes weights and buffers in place, as a
+        warm start does (`ganlab.load_weights`).
     """
 
     config: NetworkConfig | Callable[..., nn.Module]
@@ -56,6 +61,7 @@ class Network:
     table: str = ""
     frozen: bool = False
     given: tuple[str, ...] = ()
+    initialise: Callable[[nn.Module], None] | None = None
 
 
 @frozen
@@ -111,6 +117,11 @@ class Rules:
     loss: the loss that says how far D(real) and D(fake), which the game logs as "d_real" and "d_fake", lie apart once
         the discriminator has won, for the alarm; None for no such alarm.
     state: what the game itself keeps from step to step, by name, each with `state_dict` and `load_state_dict`.
+    outputs: by name, what the game makes of real images (n, C, H, W) in [-1, 1] and their conditions, for metrics
+        (`Evaluation.outputs`): functions of the networks, averaged where they are sampled, in eval mode; they return a
+        tensor of n rows. "translation" is what a translator makes of the condition, "reconstruction" what an
+        autoencoder makes of the image, "class_logits" (n, classes) what a classifier says of it. Where the conditions
+        of samples are images, the sampler gives the first (conditions of `[dataset]`) or second (`source="dataset"`).
     levers: returns what a move does depending on the networks that changes the last bits, for run.json.
     """
 
@@ -121,6 +132,7 @@ class Rules:
     loss: Loss | None = None
     state: Mapping[str, Any] = field(factory=dict)
     levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None
+    outputs: Mapping[str, Output] = field(factory=dict)
 
     def network(self, name: str) -> Network:
         """A game's protocol: returns one of its networks by name, as a `Network`."""

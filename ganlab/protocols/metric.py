@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from attrs import field, frozen
 
 from ganlab.protocols.dataset import Dataset
+from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
 from ganlab.utils.paths import Places
 
@@ -29,6 +30,11 @@ def _no_conditioned_images(count: int, seed: int) -> Iterator[tuple[Tensor, Tens
     return iter(())
 
 
+def _outputs_of_no_game(name: str, split: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Refuses: what is scored is no game."""
+    raise ComponentError(f"only the networks of a run have an output {name!r}; these are images alone")
+
+
 def _compute_without_cache(key: Hashable, compute: Callable[[], Any]) -> Any:
     """Computes the value each time."""
     return compute()
@@ -44,7 +50,13 @@ class Evaluation:
     `dataset(split)` loads a split of the experiment's data set. `progress(what, done, total)` reports the progress of a
     slow metric; the metric may be interrupted there.
 
-    On many processes `generated` yields this process's share of the count. `gather(rows)` returns the rows (n, …) of
+    `outputs(name, split)` yields what the game makes of a split of the data set, in order: batches (output, images,
+    condition) on the device. `output` is what `Rules.outputs` of that name returned, images are float32 (n, C, H, W) in
+    [-1, 1], and their conditions as networks are given them. It raises `ComponentError` at once, also in `prepare`,
+    where the game has no such output or the data no such split. In `prepare` there are no batches yet. A score that was
+    made of outputs has no floor.
+
+    On many processes `generated` and `outputs` yield this process's share. `gather(rows)` returns the rows (n, …) of
     all processes in the order of the images; every process must call it. `keep(key, compute)` returns the cached value
     of the key, and computes it on first use: metrics that score the same images share their features so.
 
@@ -61,6 +73,7 @@ class Evaluation:
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _compute_without_cache
     conditioned: Callable[[int, int], Iterator[tuple[Tensor, Tensor | None]]] = _no_conditioned_images
     whole: Evaluation | None = None
+    outputs: Callable[[str, str], Iterator[tuple[Tensor, Tensor, Tensor | None]]] = _outputs_of_no_game
 
 
 @frozen

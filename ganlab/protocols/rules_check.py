@@ -47,6 +47,9 @@ def rules_problems(rules: Any, streams: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(sampler.networks, networks, "the sampler's networks")
     if sampler.source and sampler.source not in (sources := ["dataset", *streams]):
         yield f"game: the sampler's source is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
+    for name, output in rules.outputs.items():
+        if not (isinstance(name, str) and callable(output)):
+            yield f"game: its output {name!r} is {type(output).__name__}; expected a function, by a name"
 
 
 def _move_problems(move: Move, rules: Rules) -> Iterator[str]:

@@ -83,7 +83,7 @@ class Turn:
         import torch
 
         device = self.images_seen.device
-        return self.draw(lambda count, generator: torch.randn(count, *shape, device=device, generator=generator))
+        return self.draw(lambda count, random: torch.randn(count, *shape, device=device, generator=random))
 
     def augment(self, images: Tensor) -> Tensor:
         """A turn's images (n, C, H, W) after the experiment's augmentations, which are differentiable."""

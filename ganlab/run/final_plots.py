@@ -51,4 +51,4 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
                 with eval_mode(every_network):
                     output = judge(game.networks, to_float(images.to(game.device)), given).float()
                 probabilities[name] += output.sigmoid().tolist()
-    plots.plot_discriminator_outputs(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)
+    plots.plot_real_and_fake(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)

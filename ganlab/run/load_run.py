@@ -23,7 +23,7 @@ from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import DataSpec, ImageSpec, Rules
+from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
@@ -76,6 +76,13 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def to(self, device: torch.device) -> CheckpointNetworks:
+        """Moves the networks of a run that `load_run` read, and those that it reads from now on."""
+        self._device = device
+        for network in self.loaded.values():
+            network.to(device)
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
         """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
         same = copy.copy(self)
@@ -89,7 +96,8 @@ class Run:
 
     `networks` are all networks of the game by name, in eval mode; each is also an attribute of its name, such as
     `run.generator`. `weights` says which weights the sampled ones have: "ema" where the run has an EMA, else "plain".
-    `sampler` makes images of latents and conditions.
+    `sampler` makes images of latents and conditions. `condition_data` is the data set that conditions are drawn from,
+    None where run.json has what is needed of it.
     """
 
     path: Path
@@ -106,6 +114,7 @@ class Run:
     conditions: ConditionSampler
     overrides: tuple[str, ...] = ()
     plugin_files: tuple[Path, ...] = ()
+    condition_data: Dataset | None = None
 
     def __getattr__(self, name: str) -> nn.Module:
         if name != "networks" and name in self.networks:
@@ -256,6 +265,7 @@ def load_run_for(
     networks = CheckpointNetworks(rules, ImageSpec(**info["images"]), saved[step], pick_device(device))
     for name in rules.sampler.networks:
         _callable_with_latents(networks[name], info)
+    conditions, condition_data = _conditions(experiment, info, rules.sampler.source)
     return Run(
         path=path,
         step=step,
@@ -268,9 +278,10 @@ def load_run_for(
         rules=rules,
         weights=networks.weights,
         plugins=plugins,
-        conditions=_conditions(experiment, info, rules.sampler.source),
+        conditions=conditions,
         overrides=overrides,
         plugin_files=plugin_files,
+        condition_data=condition_data,
     )
 
 
@@ -317,16 +328,19 @@ def missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str
     return missing
 
 
-def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> ConditionSampler:
+def _conditions(experiment: Experiment, info: dict[str, Any], source: str) -> tuple[ConditionSampler, Dataset | None]:
     """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images.
 
-    Runs of earlier releases have no names of classes in run.json.
+    Images come with the data set that has them. Runs of earlier releases have no names of classes in run.json.
     """
     if source:
         of = experiment.dataset if source == "dataset" else getattr(experiment.game, source)
-        return ConditionSampler(load_dataset(of, places(), "train").images)
+        data = load_dataset(of, places(), "train")
+        return ConditionSampler(data.images), data
     known = info.get("condition")
     if known == "images":
-        return ConditionSampler.of(load_dataset(experiment.dataset, places(), "train"))
+        data = load_dataset(experiment.dataset, places(), "train")
+        return ConditionSampler.of(data), data
     names = info.get("classes")
-    return ConditionSampler.counted(known or (), tuple(map(str, names)) if isinstance(names, list) else ())
+    names = tuple(map(str, names)) if isinstance(names, list) else ()
+    return ConditionSampler.counted(known or (), names), None

@@ -14,11 +14,12 @@ from rich.console import Console
 from ganlab.config.differing_options import compared_options_sha256
 from ganlab.config.toml import read_toml
 from ganlab.evaluation.evaluator import Evaluator, MetricRunner
+from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.per_class import class_evaluator, mean_over_classes, per_class_name
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
 from ganlab.plugin.component import MissingComponent
-from ganlab.protocols import Metric
+from ganlab.protocols import ImageSpec, Metric
 from ganlab.run.load_run import Run, load_run_for, missing_components
 from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder, variant_of
@@ -68,11 +69,22 @@ def rescore(
         evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
         network = run.sampler.to(own_device)
         about = sampling_changes(run)
-        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about)
+        outputs = game_outputs(
+            run.plugins.registry,
+            run.experiment.game,
+            run.rules,
+            ImageSpec(**run.info["images"]),
+            run.networks.to(own_device),
+            truncation,
+            sampling_changes(run, of_all_networks=True),
+        )
+        whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about, outputs)
 
         def of_class(label: int) -> MetricRunner:
             conditions = run.conditions.of_class(label)
-            scoring = class_evaluator(label, whole).for_network(network, run.weights, conditions, truncation, about)
+            scoring = class_evaluator(label, whole).for_network(
+                network, run.weights, conditions, truncation, about, outputs
+            )
             names = run.conditions.names
             named = {"class_name": names[label]} if names else {}
             return attrs.evolve(scoring, about={**scoring.about, "class": label, **named})

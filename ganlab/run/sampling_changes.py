@@ -6,7 +6,7 @@ It belongs in the protocol of a score: otherwise scores of other images would co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ganlab.config.converter import InvalidTable, TableConverter
@@ -19,18 +19,24 @@ from ganlab.run.load_run import Run
 from ganlab.utils.hashing import tensors_sha256
 
 
-def sampling_changes(run: Run) -> dict[str, Any]:
+def sampling_changes(run: Run, of_all_networks: bool = False) -> dict[str, Any]:
     """Returns what is sampled otherwise than in the run, as entries of a score's protocol; empty where nothing is.
 
     `overrides`: options of the components that are sampled, by their path, None where one is left out. `code`: their
     plugins' files, by hash, where they are not those of run.json. `conditions`: the hash of other condition images.
+    `of_all_networks`: also of networks that are not sampled, which a game's outputs may use.
     """
-    found = {"overrides": _changed_options(run), "code": _changed_code(run), "conditions": _other_conditions(run)}
+    options = _sampled_options(run, of_all_networks)
+    found = {
+        "overrides": _changed_options(run, options),
+        "code": _changed_code(run, options),
+        "conditions": _other_conditions(run),
+    }
     return {key: value for key, value in found.items() if value}
 
 
-def _changed_options(run: Run) -> dict[str, Any]:
-    """The options by which a loaded run samples otherwise, with their values now."""
+def _changed_options(run: Run, options: Sequence[str]) -> dict[str, Any]:
+    """Those of a game's options by which a loaded run samples otherwise, with their values now."""
     if not run.overrides:
         return {}
     converter = TableConverter(run.plugins.registry, KINDS.keys())
@@ -44,17 +50,18 @@ def _changed_options(run: Run) -> dict[str, Any]:
     game = run.experiment.game
     return {
         ".".join(file_path(("game", option, *more), game)): value
-        for option in _sampled_options(run)
+        for option in options
         for more, value in _differences(first.get(option), second.get(option))
     }
 
 
-def _sampled_options(run: Run) -> list[str]:
+def _sampled_options(run: Run, of_all_networks: bool) -> list[str]:
     """The options of a loaded run's game that its samples depend on: the sampled networks, and what is no component."""
     game, sampled = run.experiment.game, run.sampler.sampler.networks
     own = component_fields(game)
     tables = {run.rules.network(name).table or name for name in sampled}
-    if not tables <= own.keys():  # a network that the game makes by itself may depend on any component of networks
+    # A network that the game makes by itself may depend on any component of networks.
+    if of_all_networks or not tables <= own.keys():
         tables |= {name for name, kind in own.items() if kind in NETWORK_KINDS}
     return [f.alias for f in game_fields(game) if f.alias in tables or (f.alias not in own and TABLE not in f.metadata)]
 
@@ -67,14 +74,14 @@ def _differences(before: Any, now: Any, at: tuple[str, ...] = ()) -> Iterator[tu
         yield at, now
 
 
-def _changed_code(run: Run) -> dict[str, Any]:
+def _changed_code(run: Run, options: Sequence[str]) -> dict[str, Any]:
     """The plugin files by which a loaded run samples otherwise: those of other components or with other content."""
     converter, before = TableConverter(run.plugins.registry), run.info.get("components", {})
     imports = run.info.get("imports")  # runs of earlier releases have none
     changed: dict[str, Any] = {}
     game, own_kinds = run.experiment.game, component_fields(run.experiment.game)
     sampled = [run.plugins.registry.component_of("game", game)]
-    for name in _sampled_options(run):
+    for name in options:
         if name in own_kinds:
             part = getattr(game, name)
             sampled += [run.plugins.registry.component_of(own_kinds[name], part), *converter.components_in(part)]
@@ -96,6 +103,11 @@ def _other_conditions(run: Run) -> str | None:
     """
     if run.info.get("condition") != "images" or run.conditions.known is None:
         return None
+    source = run.sampler.sampler.source
+    if source and run.condition_data is not None:  # the images themselves of a data set
+        had = run.info.get("dataset") if source == "dataset" else run.info.get("streams_data", {}).get(source)
+        same = had is None or had.get("fingerprint") in (None, run.condition_data.fingerprint)
+        return None if same else run.condition_data.fingerprint
     now = tensors_sha256({"condition": run.conditions.known})
     before = run.info.get("dataset", {}).get("condition_sha256")
     return None if before in (None, now) else now

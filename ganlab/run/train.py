@@ -25,6 +25,7 @@ from attrs import frozen
 from ganlab.config.load import experiment_to_toml, load_experiment, name_and_seed
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
+from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
@@ -247,11 +248,13 @@ def build_run(
         training = attrs.evolve(training, weights_files=read)
         try_first_updates(training, experiment, plugins.registry)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
+        outputs = game_outputs(plugins.registry, experiment.game, training.game.rules, training.images)
         for index, metric in enumerate(experiment.metric):
             try:
-                evaluator.prepare(metric, progress)
+                evaluator.prepare(metric, progress, outputs)
             except ComponentError as error:
-                raise UserError(f"metric[{index}]: {error}") from None
+                name = plugins.registry.component_of("metric", metric).name
+                raise UserError(f"metric[{index}] {name!r}: {error}") from None
         for index, tracker in enumerate(experiment.tracker):
             try:
                 getattr(tracker, "prepare", lambda: None)()

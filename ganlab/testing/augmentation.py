@@ -115,7 +115,7 @@ def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
     weights = fixed_noise(*output.shape, seed=6)
     (gradient,) = torch.autograd.grad((output * weights).sum(), images, allow_unused=True)
     if gradient is None or not gradient.any():
-        raise Fault("has no gradient: it is 0 for every pixel, so that the generator learns nothing through it", at)
+        raise Fault("has no gradient: it is 0 for every pixel, so that nothing is learned through it", at)
     if not is_finite(gradient):
         raise Fault("its gradient is not finite", at)
 

@@ -17,9 +17,6 @@ CHANNELS = (1, 3)
 CLASSES = 4
 """How many classes the fixed labels are of."""
 
-PLAYERS = ("discriminator", "generator")
-"""The players, in the order in which they are checked."""
-
 
 def shape_text(shape: Shape) -> str:
     """The shape of fixed input images as the results of checks show it: "3x8x8"."""

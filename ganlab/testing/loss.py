@@ -8,10 +8,11 @@ from functools import partial
 
 import torch
 
+from ganlab.plugin.kinds import KINDS
 from ganlab.protocols import Loss, TargetedLoss, generator_uses_real
 from ganlab.testing.check_result import Check, Fault
 from ganlab.testing.finite_differences import check_gradient
-from ganlab.testing.fixed_inputs import PLAYERS, fixed_noise
+from ganlab.testing.fixed_inputs import fixed_noise
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.line_tracer import LineTracer
@@ -22,6 +23,8 @@ from ganlab.testing.training_checks import run_training_checks
 
 BATCH_SIZES = (1, 2, 7, 64)
 SPREADS = (0.0, 1.0, 10.0, 100.0)
+PLAYERS = KINDS["loss"].members
+"""The methods of a loss, each of which is a player's objective."""
 
 MOVING_CALLS = 20
 """How often a loss is called to move its state, if it has one."""
@@ -103,7 +106,7 @@ def _in_several_states(make: Callable[[], Loss]) -> Iterator[Loss]:
 
 def _check_gradient_reaches(inspection: Inspection, make: Callable[[], Loss]) -> None:
     """Checks that each player's loss has a finite gradient with respect to the logits that it must depend on."""
-    for player, needed in (("discriminator", ("real", "fake")), ("generator", ("fake",))):
+    for player, needed in zip(PLAYERS, (("real", "fake"), ("fake",)), strict=True):
         at = inspection.line_of(player, make())
         attached, reached = False, set()
         for loss in _in_several_states(make):

@@ -17,8 +17,9 @@ from ganlab.run.records import to_json
 from ganlab.testing.check_result import Fault
 from ganlab.testing.fixed_inputs import CHANNELS, CLASSES
 from ganlab.testing.inspection import Inspection, temporary_folder
-from ganlab.testing.tiny_components import TinyGenerator
-from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator
+from ganlab.testing.tiny_components import TINY
+from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator, tiny_outputs
+from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.interval import Interval
@@ -62,8 +63,9 @@ def _score(inspection: Inspection, channels: int, cache: Path) -> list[dict[str,
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
     evaluator, metric = tiny_evaluator(channels, cache), inspection.fresh()
-    evaluator.prepare(metric)
-    return evaluator.for_network(TinyGenerator().build(ImageSpec(channels, 8, 8)), "plain", CONDITIONS).score(metric)
+    evaluator.prepare(metric, outputs=tiny_outputs(metric, channels))
+    network, outputs = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)), tiny_outputs(metric, channels)
+    return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
 
 
 def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
@@ -105,12 +107,13 @@ def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, 
     metric = inspection.fresh()
     with temporary_folder() as cache:
         evaluator = tiny_evaluator(channels, cache)
-        evaluator.prepare(metric)
+        outputs = tiny_outputs(metric, channels)
+        evaluator.prepare(metric, outputs=outputs)
         with preserve_random_state():
-            seed_everything(0)  # the generator's weights
-            network = TinyGenerator().build(ImageSpec(channels, 8, 8))
+            seed_everything(0)  # the network's weights
+            network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8))
         seed_everything(77)
-        after = evaluator.for_network(network, "plain", CONDITIONS).score(metric)
+        after = evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
     for one, other in zip(before, after, strict=True):
         if one["value"] != other["value"] or to_json(one["protocol"]) != to_json(other["protocol"]):
             what = "score" if one["value"] != other["value"] else "protocol"
@@ -121,4 +124,4 @@ def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, 
 def _report_cost(found: dict[int, list[dict[str, Any]]]) -> str:
     """Reports the seconds that one score of the checked metric took."""
     channels, (record, *_) = next(iter(found.items()))
-    return f"{record['seconds']:.2f} s (images of {channels}x8x8, the suite's own generator and features, CPU)"
+    return f"{record['seconds']:.2f} s (images of {channels}x8x8, the suite's own network and features, CPU)"

@@ -21,6 +21,7 @@ from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.network_conditions import find_condition, image_spec_of, network_inputs
 from ganlab.testing.state_comparison import first_difference
 from ganlab.testing.tensor_checks import float_tensors, is_finite
+from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
@@ -41,7 +42,7 @@ class _BuiltNetwork:
     def __init__(
         self, inspection: Inspection, tiny: TinyTraining, shape: Shape, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.generates = inspection.kind == "generator"
+        self.generates = inspection.kind == GENERATES
         self.shape, self.dtype = shape, dtype
         self.condition_shape = tiny.conditions.get(shape, ())
         seed_everything(0)
@@ -90,7 +91,7 @@ class _BuiltNetwork:
 def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a generator or discriminator."""
     run_check = inspection.run_check
-    generates = inspection.kind == "generator"
+    generates = inspection.kind == GENERATES
     wanted = "images of the requested shape" if generates else "logits of each image"
     shapes = ", ".join(map(shape_text, SHAPES))
     shaped = run_check(f"shape: finite, {wanted}, for {shapes}", lambda: _check_shapes(inspection, tiny))
@@ -136,7 +137,7 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     refused, accepted, outside = [], [], 0.0
     for shape in SHAPES:
         by = shape_text(shape)
-        tiny.conditions[shape] = find_condition(inspection.fresh(), shape, inspection.kind == "generator")
+        tiny.conditions[shape] = find_condition(inspection.fresh(), shape, inspection.kind == GENERATES)
         try:
             built = _BuiltNetwork(inspection, tiny, shape)
         except ComponentError as error:
@@ -174,7 +175,7 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
         refused.append("it takes no condition")
     elif condition:
         refused.append(f"its condition is images {condition} for images {tiny.shape}")
-    if inspection.kind == "generator" and outside:
+    if inspection.kind == GENERATES and outside:
         refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)
 
@@ -252,7 +253,7 @@ def _gradient_fault(built: _BuiltNetwork) -> str | None:
     if named and not any(bool(gradient.any()) for gradient in found if gradient is not None):
         return "the gradient is 0 for every weight"
     if not built.generates and (by_inputs is None or not by_inputs.any()):
-        return "no gradient reaches the images, so that no generator could learn from it"
+        return "no gradient reaches the images, so that no network that makes images could learn from it"
     return None
 
 

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from ganlab.testing.check_result import Fault, summarize_refusals
 from ganlab.testing.finite_differences import check_gradient
-from ganlab.testing.fixed_inputs import PLAYERS, shape_text
+from ganlab.testing.fixed_inputs import shape_text
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.network_conditions import network_inputs
-from ganlab.testing.penalty_networks import PenaltyNetworks, choose_networks
+from ganlab.testing.penalty_networks import PenaltyNetworks, choose_networks, is_tiny
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tensor_checks import check_scalar, is_finite
-from ganlab.testing.tiny_components import TinyClassifier, TinyDiscriminator, TinyGenerator
+from ganlab.testing.tiny_game import GENERATES, JUDGES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.utils.errors import ComponentError, one_line
 
-TINY_NETWORKS = (TinyGenerator(), TinyDiscriminator(), TinyClassifier())
+PLAYERS = (JUDGES, GENERATES)
+"""The players of the tiny game, in the order in which they are checked."""
 
 IMAGES_SEEN = (0, 64, 10**4, 10**6, 10**9)
 """The `images_seen` of the calls in which a penalty may begin to have a gradient."""
@@ -58,7 +59,8 @@ def _check_declaration(inspection: Inspection) -> str:
     """Checks that a penalty declares a player's name and an interval of at least 1 update."""
     player, every = inspection.instance.player, inspection.instance.every
     if player not in PLAYERS:
-        raise Fault(f"player is {player!r}, expected 'generator' or 'discriminator'", inspection.line_of("player"))
+        expected = f"expected {GENERATES!r} or {JUDGES!r}"
+        raise Fault(f"player is {player!r}, {expected}", inspection.line_of("player"))
     if type(every) is not int or every < 1:
         raise Fault(f"every is {every!r}, expected a whole number of at least 1", inspection.line_of("every"))
     return f"the {player}'s, every {every} updates" if every > 1 else f"the {player}'s, in every update"
@@ -79,7 +81,7 @@ def _check_finite(inspection: Inspection, networks: PenaltyNetworks) -> str:
         check_scalar(value, at)
         if not is_finite(value):
             raise Fault(f"is {value.item():g} for {count} images of {shape_text(shape)}", lines.not_finite or at)
-    own = [type(part).__name__ for part in (networks.generator, networks.discriminator) if part not in TINY_NETWORKS]
+    own = [type(config).__name__ for config in networks.configs.values() if not is_tiny(config)]
     notes = [summarize_refusals(refusals, len(cases)), f"checked with {' and '.join(own)}" if own else ""]
     return "; ".join(filter(None, notes))
 
@@ -94,13 +96,13 @@ def _check_gradient_reaches(inspection: Inspection, networks: PenaltyNetworks) -
     reached = dict.fromkeys(PLAYERS, False)
     for images_seen in IMAGES_SEEN:
         step = networks.step(player, networks.largest, 7, images_seen=images_seen)
-        for network in (step.generator, step.discriminator):
+        for network in step.networks.values():
             network.requires_grad_(True)
         # With a graph that leads to both networks in either turn, so that the fault can name the one that is reached.
         value = penalty.penalty(step)
         if value.requires_grad:
             for name in PLAYERS:
-                weights = list(getattr(step, name).parameters())
+                weights = list(step.networks[name].parameters())
                 gradients = torch.autograd.grad(value, weights, allow_unused=True, retain_graph=True)
                 reached[name] |= any(gradient is not None and bool(gradient.any()) for gradient in gradients)
                 if not all(map(is_finite, gradients)):
@@ -117,15 +119,16 @@ def _check_gradient_value(inspection: Inspection, networks: PenaltyNetworks) -> 
     player, at = inspection.instance.player, inspection.line_of("penalty")
     shape = networks.largest
     step = networks.step(player, shape, 5, torch.float64)
-    z, real = network_inputs(step.generator, shape, 5, torch.float64, seed=4), step.real
+    generate, judge = (step.networks[name] for name in (GENERATES, JUDGES))
+    z, real = network_inputs(generate, shape, 5, torch.float64, seed=4), step.real
 
     def value() -> Tensor:
-        fake = step.generator(z, step.condition)
-        fake = fake if player == "generator" else fake.detach()
-        changed: dict[str, Any] = {"fake": fake, "fake_logits": step.discriminator(fake, step.condition)}
+        fake = generate(z, step.condition)
+        fake = fake.detach() if player == JUDGES else fake
+        changed: dict[str, Any] = {"fake": fake, "fake_logits": judge(fake, step.condition)}
         if step.real_logits is not None:
-            changed["real_logits"] = step.discriminator(real, step.condition)
+            changed["real_logits"] = judge(real, step.condition)
         penalty: Tensor = inspection.fresh().penalty(attrs.evolve(step, **changed))
         return penalty
 
-    return check_gradient(value, list(getattr(step, player).parameters()), "the penalty", at)
+    return check_gradient(value, list(step.networks[player].parameters()), "the penalty", at)

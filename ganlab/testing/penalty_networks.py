@@ -1,13 +1,13 @@
 """The networks that a penalty is checked with: the suite's own tiny ones, or those of the penalty's own file.
 
 A penalty may need what only some networks have: class logits, or a method such as an encoder's. The first networks are
-taken with which it does not fail: the tiny ones, with class labels and with images as the condition, then the
-generators and discriminators that the same file registers.
+taken with which it does not fail: the tiny ones, with class labels and with images as the condition, then those that
+the same file registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,7 +20,8 @@ from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import Step
 from ganlab.testing.fixed_inputs import IMAGE_SHAPES, ConditionShape, Shape, fixed_condition
 from ganlab.testing.network_conditions import find_condition, image_spec_of, network_inputs
-from ganlab.testing.tiny_components import ORIGIN, TinyClassifier, TinyDiscriminator, TinyGenerator
+from ganlab.testing.tiny_components import ORIGIN, TinyClassifier, tiny_networks
+from ganlab.testing.tiny_game import GENERATES, JUDGES
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.rng import seed_everything
@@ -31,13 +32,12 @@ OWN_SHAPES: tuple[Shape, ...] = (*IMAGE_SHAPES, (3, 64, 64))
 
 @frozen
 class PenaltyNetworks:
-    """A generator and a discriminator for the check of a penalty: how they are built, and for which images.
+    """The networks of the tiny game for the check of a penalty: their configurations, and for which images.
 
     `counts` are the sizes of batches. Networks of a file are not called with one image, which batch norm refuses.
     """
 
-    generator: Any
-    discriminator: Any
+    configs: Mapping[str, Any]
     shapes: Sequence[Shape] = IMAGE_SHAPES[:2]
     counts: Sequence[int] = (1, 2, 7)
     conditions: dict[Shape, ConditionShape] = field(factory=dict)
@@ -55,26 +55,33 @@ class PenaltyNetworks:
         images = image_spec_of(shape, condition_shape)
         condition = fixed_condition(condition_shape, count, dtype)
         seed_everything(1)
-        generator: nn.Module = self.generator.build(images).to(dtype)
-        discriminator: nn.Module = self.discriminator.build(images).to(dtype)
-        if player == "generator":
-            discriminator.requires_grad_(False)
+        networks: dict[str, nn.Module] = {name: of.build(images).to(dtype) for name, of in self.configs.items()}
+        judge = networks[JUDGES]
+        judges = player == JUDGES
+        if not judges:
+            judge.requires_grad_(False)
         real = network_inputs(None, shape, count, dtype, seed=3)
-        latents = network_inputs(generator, shape, count, dtype, seed=4)
-        fake: Tensor = generator(latents, condition)
-        fake = fake if player == "generator" else fake.detach()
-        has_real = player == "discriminator"
+        latents = network_inputs(networks[GENERATES], shape, count, dtype, seed=4)
+        fake: Tensor = networks[GENERATES](latents, condition)
+        fake = fake.detach() if judges else fake
         return Step(
             player=player,
-            networks={"generator": generator, "discriminator": discriminator},
+            networks=networks,
             real=real,
             fake=fake,
-            real_logits=discriminator(real, condition) if has_real else None,
-            fake_logits=discriminator(fake, condition),
+            real_logits=judge(real, condition) if judges else None,
+            fake_logits=judge(fake, condition),
             condition=condition,
             images_seen=torch.full((), images_seen, dtype=torch.int64, device=CPU),
             latents=latents,
+            judged_by=JUDGES,
+            generated_by=GENERATES,
         )
+
+
+def is_tiny(config: Any) -> bool:
+    """Whether a network that a penalty is checked with is the suite's own."""
+    return config in (*tiny_networks().values(), TinyClassifier())
 
 
 def choose_networks(fresh: Callable[[], Any], player: str, tiny: TinyTraining) -> PenaltyNetworks:
@@ -83,12 +90,12 @@ def choose_networks(fresh: Callable[[], Any], player: str, tiny: TinyTraining) -
     Where it fails with all of them, raises the first error that is no refusal; ComponentError where it needs something
     that none of them has.
     """
-    tiny_networks = PenaltyNetworks(TinyGenerator(), TinyDiscriminator())
-    classifying = PenaltyNetworks(TinyGenerator(), TinyClassifier())
-    of_images = attrs.evolve(tiny_networks, conditions={shape: shape for shape in tiny_networks.shapes})
+    plain = PenaltyNetworks(tiny_networks())
+    classifying = PenaltyNetworks({**plain.configs, JUDGES: TinyClassifier()})
+    of_images = attrs.evolve(plain, conditions={shape: shape for shape in plain.shapes})
     found: PenaltyNetworks | None = None
     errors: list[BaseException] = []
-    for networks in (tiny_networks, classifying, of_images, *_own_networks(tiny)):
+    for networks in (plain, classifying, of_images, *_own_networks(tiny)):
         step = None
         with CatchPluginErrors() as caught:
             step = networks.step(player, networks.largest, 2)
@@ -101,8 +108,8 @@ def choose_networks(fresh: Callable[[], Any], player: str, tiny: TinyTraining) -
     if found is None:
         error = next((error for error in errors if not isinstance(error, ComponentError)), errors[0])
         raise error
-    tiny.generator, tiny.discriminator = found.generator, found.discriminator
-    for kind, config in (("generator", found.generator), ("discriminator", found.discriminator)):
+    tiny.networks = dict(found.configs)
+    for kind, config in found.configs.items():
         if not any(part.cls is type(config) for part in tiny.registry.of_kind(kind)):
             tiny.registry.register(kind, f"own_{kind}", type(config), ORIGIN)
     if found.conditions:
@@ -112,16 +119,17 @@ def choose_networks(fresh: Callable[[], Any], player: str, tiny: TinyTraining) -
 
 
 def _own_networks(tiny: TinyTraining) -> Iterator[PenaltyNetworks]:
-    """Yields the networks of the penalty's own file, each generator with each discriminator."""
-    generators = [*tiny.own.get("generator", ()), TinyGenerator()]
-    discriminators = [*tiny.own.get("discriminator", ()), TinyDiscriminator(), TinyClassifier()]
-    for generator, discriminator in list(product(generators, discriminators))[:-2]:
+    """Yields the networks of the penalty's own file, each of a kind with each of the other kind."""
+    choices = {name: [*tiny.own.get(name, ()), config] for name, config in tiny_networks().items()}
+    choices[JUDGES].append(TinyClassifier())
+    for chosen in list(product(*choices.values()))[:-2]:
+        configs = dict(zip(choices, chosen, strict=True))
         conditions: dict[Shape, ConditionShape] = {}
         for shape in OWN_SHAPES:
-            for config, generates in ((generator, True), (discriminator, False)):
-                if isinstance(config, TinyGenerator | TinyDiscriminator | TinyClassifier):
+            for name, config in configs.items():
+                if is_tiny(config):
                     continue  # they take any
-                condition = find_condition(config, shape, generates)
+                condition = find_condition(config, shape, name == GENERATES)
                 with CatchPluginErrors() as caught:
                     config.build(image_spec_of(shape, condition))
                 if caught.error is not None:
@@ -131,7 +139,7 @@ def _own_networks(tiny: TinyTraining) -> Iterator[PenaltyNetworks]:
             if len(conditions) == 2:
                 break
         if conditions:
-            yield PenaltyNetworks(generator, discriminator, tuple(conditions), (2, 7), conditions)
+            yield PenaltyNetworks(configs, tuple(conditions), (2, 7), conditions)
 
 
 def _as_refusal(error: BaseException, step: Step | None) -> BaseException:
@@ -142,7 +150,7 @@ def _as_refusal(error: BaseException, step: Step | None) -> BaseException:
         f"{name} with" for name, network in step.networks.items() if any(error.obj is m for m in network.modules())
     ]
     if any(error.obj is output for output in (step.real_logits, step.fake_logits)):
-        needed = ["discriminator whose output has"]
+        needed = [f"{JUDGES} whose output has"]
     if not needed:
         return error
     return ComponentError(

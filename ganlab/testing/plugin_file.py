@@ -13,16 +13,14 @@ from attrs import field, frozen
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.plugin.component import Component
 from ganlab.plugin.failures import CatchPluginErrors, PluginFailure
-from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.fields import COMPONENT
+from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.plugin.registry import Registry
 from ganlab.testing.check_result import Check
 from ganlab.testing.suite import check
-from ganlab.testing.tiny_components import tiny_options
+from ganlab.testing.tiny_components import tiny_options, tiny_registry
 from ganlab.utils.errors import UserError, did_you_mean, quote
-
-NETWORKS = ("generator", "discriminator")
-"""The kinds of a plugin file's components that a penalty may need."""
 
 
 @frozen
@@ -101,7 +99,7 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
             problems += [f"{key}.{problem}" for problem in error.problems]
     if problems:
         raise UserError(*problems)
-    networks = {kind: _networks(mine, kind, instances) for kind in NETWORKS}
+    networks = {kind: _networks(mine, kind, instances) for kind in NETWORK_KINDS}
     return [Subject(part.kind, part.name, part.cls, part.location, instances.get(part), networks) for part in mine]
 
 
@@ -146,8 +144,10 @@ def _networks(mine: Sequence[Component], kind: str, instances: Mapping[Component
 
 def _with_options(part: Component, registry: Registry, options: Mapping[str, Any]) -> Any:
     """Creates a plugin file's component from the options of `--set`, with the suite's own for those that take one."""
-    instance = TableConverter(registry).component(part.kind, {**options, "name": part.name})
-    return attrs.evolve(instance, **tiny_options(part.cls, options))
+    tiny = tiny_options(part.cls, options)
+    names = {f.alias: f"tiny_{f.metadata[COMPONENT]}" for f in attrs.fields(part.cls) if f.alias in tiny}
+    instance = TableConverter(tiny_registry(registry)).component(part.kind, {**names, **options, "name": part.name})
+    return attrs.evolve(instance, **tiny)
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.testing.augmentation import check_augmentation
 from ganlab.testing.check_result import Check
 from ganlab.testing.dataset import check_dataset
@@ -35,8 +35,7 @@ from ganlab.utils.errors import UserError, did_you_mean
 from ganlab.utils.rng import preserve_random_state
 
 CHECKS: dict[str, Callable[[Inspection, TinyTraining], None]] = {
-    "generator": check_network,
-    "discriminator": check_network,
+    **dict.fromkeys(NETWORK_KINDS, check_network),
     "game": check_game,
     "loss": check_loss,
     "loss_wrapper": check_loss_wrapper,

@@ -17,14 +17,15 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ganlab.config.game_tables import network_tables
 from ganlab.data.dataset import ImageDataset
-from ganlab.nn.discriminator_output import Judged
+from ganlab.nn.judged_output import Judged
 from ganlab.plugin.component import Origin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Evaluation, ImageSpec, Places, Scores, Step
 from ganlab.testing.fixed_inputs import CLASSES
-from ganlab.testing.tiny_game import TinyGame
+from ganlab.testing.tiny_game import GENERATES, JUDGES, TinyGame
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
 
@@ -130,11 +131,11 @@ class TinyWrapper:
 class TinyPenalty:
     """The suite's tiny penalty: the mean square of the fake logits."""
 
-    player: str = "discriminator"
+    player: str = JUDGES
     every: int = 1
 
     def penalty(self, step: Step) -> Tensor:
-        return 0.01 * step.networks["discriminator"](step.fake, None).square().mean()  # type: ignore[no-any-return]
+        return 0.01 * step.networks[JUDGES](step.fake, None).square().mean()  # type: ignore[no-any-return]
 
 
 @frozen
@@ -230,8 +231,8 @@ class TinyMetric:
 ORIGIN = Origin("testing", "core", "ganlab", "", None)
 
 TINY: dict[str, type] = {
-    "generator": TinyGenerator,
-    "discriminator": TinyDiscriminator,
+    GENERATES: TinyGenerator,
+    JUDGES: TinyDiscriminator,
     "game": TinyGame,
     "loss": TinyLoss,
     "loss_wrapper": TinyWrapper,
@@ -244,9 +245,14 @@ TINY: dict[str, type] = {
 }
 
 
-def tiny_registry() -> Registry:
-    """Returns a registry with the suite's own tiny components."""
-    registry = Registry()
+def tiny_networks() -> dict[str, Any]:
+    """Returns the configurations of the tiny game's networks, by name."""
+    return {name: TINY[name]() for name in network_tables(TinyGame)}
+
+
+def tiny_registry(others: Registry | None = None) -> Registry:
+    """Returns a registry with the suite's own tiny components, "tiny_KIND", and others."""
+    registry = Registry() if others is None else others.copy()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
     return registry

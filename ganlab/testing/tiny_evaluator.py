@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ganlab.evaluation.evaluator import Evaluator
-from ganlab.protocols import Places
+from ganlab.evaluation.game_outputs import GameOutputs
+from ganlab.evaluation.network_sampler import sampler_of
+from ganlab.protocols import ImageSpec, Metric, Output, Places, Rules
+from ganlab.testing.fixed_inputs import CLASSES
 from ganlab.testing.tiny_components import TinyImages
+from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import CPU
 from ganlab.utils.paths import places
 
@@ -18,3 +22,16 @@ def tiny_evaluator(channels: int, cache: Path | None = None) -> Evaluator:
     """Returns an evaluator on the suite's own 8x8 images, with a cache folder of a check or the user's own."""
     where = places() if cache is None else Places(places().data, cache)
     return Evaluator(TinyImages(channels, count=MAX_SAMPLES), None, where, CPU, floors=False)
+
+
+def tiny_outputs(metric: Metric, channels: int) -> GameOutputs:
+    """Returns what the suite's own game makes of the evaluator's images, for metrics of outputs under check.
+
+    "class_logits" are a few pixels; any other output, such as the one that a metric's option `output` names, is darker
+    images.
+    """
+    wanted = {"translation", "reconstruction", str(getattr(metric, "output", "translation"))} - {"class_logits"}
+    outputs: dict[str, Output] = {name: lambda networks, images, condition: images * 0.9 for name in sorted(wanted)}
+    outputs["class_logits"] = lambda networks, images, condition: images.flatten(1)[:, :CLASSES]
+    rules = Rules(networks={}, moves=[], sampler=sampler_of(GENERATES), outputs=outputs)
+    return GameOutputs("tiny", rules, ImageSpec(channels, 8, 8), {})

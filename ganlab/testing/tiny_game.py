@@ -1,4 +1,7 @@
-"""The conformance suite's own tiny game, of a generator and a discriminator, in which their components are checked."""
+"""The conformance suite's own tiny game, of a generator and a discriminator, in which their components are checked.
+
+The suite takes the names of networks from here: each is also the name of its table and the kind of its component.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from ganlab.evaluation.network_sampler import sampler_of
-from ganlab.nn.discriminator_output import logits
+from ganlab.nn.judged_output import logits
 from ganlab.plugin.fields import component
 from ganlab.protocols import (
     DataSpec,
@@ -21,6 +24,12 @@ from ganlab.protocols import (
     latent_dim_of,
 )
 
+GENERATES = "generator"
+"""The tiny game's network that generates images."""
+
+JUDGES = "discriminator"
+"""The tiny game's network that returns logits of images."""
+
 
 @frozen
 class TinyGame:
@@ -32,45 +41,45 @@ class TinyGame:
 
     def build(self, data: DataSpec) -> Rules:
         return Rules(
-            networks={"generator": self.generator, "discriminator": self.discriminator},
+            networks={GENERATES: self.generator, JUDGES: self.discriminator},
             moves=[
-                Move("discriminator", ("discriminator",), self._judge),
-                Move("generator", ("generator",), self._generate),
+                Move(JUDGES, (JUDGES,), self._judge),
+                Move(GENERATES, (GENERATES,), self._generate),
             ],
-            sampler=sampler_of("generator"),
+            sampler=sampler_of(GENERATES),
             loss=self.loss,
         )
 
     def _fake(self, turn: Turn) -> tuple[Tensor, Tensor]:
-        z = turn.normal(latent_dim_of(turn.networks["generator"]))
-        fake: Tensor = turn.forward("generator", z, turn.condition)
+        z = turn.normal(latent_dim_of(turn.networks[GENERATES]))
+        fake: Tensor = turn.forward(GENERATES, z, turn.condition)
         return fake.float(), z
 
     def _judge(self, turn: Turn) -> Tensor:
         with torch.no_grad():
             fake, z = self._fake(turn)
-        if batch_independent(turn.networks["discriminator"]):
+        if batch_independent(turn.networks[JUDGES]):
             twice = None if turn.condition is None else torch.cat([turn.condition, turn.condition])
-            both = turn.forward("discriminator", turn.augment(torch.cat([turn.real, fake])), twice)
+            both = turn.forward(JUDGES, turn.augment(torch.cat([turn.real, fake])), twice)
             real_output, fake_output = both.chunk(2)
         else:
             real_output, fake_output = (
-                turn.forward("discriminator", turn.augment(images), turn.condition) for images in (turn.real, fake)
+                turn.forward(JUDGES, turn.augment(images), turn.condition) for images in (turn.real, fake)
             )
         real = turn.gather(logits(real_output))
         turn.observe(real)
-        self._show(turn, "discriminator", fake, z, real_output, fake_output)
+        self._show(turn, JUDGES, fake, z, real_output, fake_output)
         return self.loss.discriminator(real, turn.gather(logits(fake_output)))
 
     def _generate(self, turn: Turn) -> Tensor:
         fake, z = self._fake(turn)
-        fake_output = turn.forward("discriminator", turn.augment(fake), turn.condition)
+        fake_output = turn.forward(JUDGES, turn.augment(fake), turn.condition)
         made = turn.gather(logits(fake_output))
         real_output = None
         if generator_uses_real(self.loss):
             with torch.no_grad():
-                real_output = turn.forward("discriminator", turn.augment(turn.real), turn.condition)
-        self._show(turn, "generator", fake, z, real_output, fake_output)
+                real_output = turn.forward(JUDGES, turn.augment(turn.real), turn.condition)
+        self._show(turn, GENERATES, fake, z, real_output, fake_output)
         real = torch.zeros_like(made) if real_output is None else turn.gather(logits(real_output))
         return self.loss.generator(real, made)
 
@@ -81,6 +90,6 @@ class TinyGame:
             real_logits=real_output,
             fake_logits=fake_output,
             latents=z,
-            judge="discriminator",
-            generator="generator",
+            judge=JUDGES,
+            generator=GENERATES,
         )

@@ -18,7 +18,7 @@ from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
 from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
-from ganlab.testing.tiny_components import TINY, TinyDiscriminator, TinyGenerator, TinyImages
+from ganlab.testing.tiny_components import TINY, TinyImages, tiny_networks
 from ganlab.testing.tiny_game import TinyGame
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
@@ -47,8 +47,9 @@ class CompletedTraining:
 class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
-    A check may set `shape`, (C, H, W) of the images, before the first training, and the networks, for a component that
-    needs others. `conditions` has the form of the condition for images of each shape, class labels where it has none.
+    A check may set `shape`, (C, H, W) of the images, before the first training, and the configurations of the tiny
+    game's networks, for a component that needs others. `conditions` has the form of the condition for images of each
+    shape, class labels where it has none.
     `own` are the networks' configurations, by kind, of the file that the component is from.
     """
 
@@ -56,15 +57,14 @@ class TinyTraining:
     registry: Registry
     own: Mapping[str, Sequence[Any]] = field(factory=dict)
     shape: Shape = (3, 8, 8)
-    generator: Any = field(factory=TinyGenerator)
-    discriminator: Any = field(factory=TinyDiscriminator)
+    networks: dict[str, Any] = field(factory=tiny_networks)
     conditions: dict[Shape, ConditionShape] = field(factory=dict)
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
-        own: dict[str, Any] = {"generator": self.generator, "discriminator": self.discriminator, "loss": TINY["loss"]()}
+        own: dict[str, Any] = {**self.networks, "loss": TINY["loss"]()}
         dataset = TinyImages(*self.shape, condition=self.conditions.get(self.shape, ()))
         parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()

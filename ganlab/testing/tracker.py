@@ -13,6 +13,7 @@ from ganlab.testing.check_result import Fault
 from ganlab.testing.inspection import Inspection, temporary_folder
 from ganlab.testing.step_timing import median_milliseconds
 from ganlab.testing.tiny_components import TinyImages
+from ganlab.testing.tiny_game import GENERATES, JUDGES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.utils.paths import places
 from ganlab.viz.image_grid import save_grid
@@ -20,8 +21,8 @@ from ganlab.viz.image_grid import save_grid
 TICK: dict[str, Any] = {
     "step": 10,
     "images_seen": 640,
-    "loss_discriminator": 1.2,
-    "loss_generator": 0.8,
+    f"loss_{JUDGES}": 1.2,
+    f"loss_{GENERATES}": 0.8,
     "d_real": 0.6,
     "d_fake": 0.4,
     "images_per_second": 1234.5,
@@ -77,7 +78,7 @@ def _check_track(inspection: Inspection, ticks: int, again: bool = False) -> Non
                     at = inspection.line_of("build")
                     raise Fault(f"build returns {type(tracker).__name__}, which lacks {method}()", at)
             for tick in range(ticks):
-                for record in (TICK, SCORE, {**TICK, "loss_generator": math.nan}):
+                for record in (TICK, SCORE, {**TICK, f"loss_{GENERATES}": math.nan}):
                     expected = {**record, "step": 10 * (tick + 1)}
                     tracker.log(given := json.loads(json.dumps(expected)))
                     if repr(given) != repr(expected):

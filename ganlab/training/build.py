@@ -88,8 +88,7 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(rules, data.images, device, problems)
     _raise(problems)
-    configs = {name: rules.network(name).config for name in networks}
-    initialised = initialise_networks(configs, networks) if new else {}
+    initialised = initialise_networks(rules, networks) if new else {}
 
     # Construct the players, each with its optimiser and penalties, and the game between them.
     players = _build_players(components.experiment, registry, rules, networks, device, problems)

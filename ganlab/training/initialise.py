@@ -14,17 +14,18 @@ from typing import Any
 
 from torch import nn
 
-from ganlab.nn.initialise import initialise_network
+from ganlab.nn.initialise import initialise_by, initialise_network
 from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.component_errors import collect_component_errors
+from ganlab.protocols import Rules
 from ganlab.utils.errors import UserError
 
 Files = dict[str, dict[str, str]]
 """The hashes of the weights files that networks were initialised by, by network and path: `initialised` in run.json."""
 
 
-def initialise_networks(configs: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> Files:
-    """Initialises networks in place by their configurations, by name; returns the weights files that were read.
+def initialise_networks(rules: Rules, networks: Mapping[str, nn.Module]) -> Files:
+    """Initialises the networks of a game in place, as its rules say; returns the weights files that were read.
 
     Raises UserError with a line for each that cannot be initialised.
     """
@@ -32,7 +33,10 @@ def initialise_networks(configs: Mapping[str, Any], networks: Mapping[str, nn.Mo
     files: Files = {}
     for name, network in networks.items():
         with collect_component_errors(problems, name), noted_weights() as read:
-            initialise_network(configs[name], network)
+            described: Any = rules.network(name)
+            initialise_network(described.config, network)
+            if described.initialise is not None:
+                initialise_by(described.initialise, network)
         if read:
             files[name] = read
     if problems:

@@ -69,8 +69,8 @@ def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str]
 
 
 @_default_style()
-def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
-    """Plots histograms of the discriminator's outputs D(real) and D(fake), the sigmoids of its logits.
+def plot_real_and_fake(real: Sequence[float], fake: Sequence[float], path: Path, step: int) -> None:
+    """Plots histograms of D(real) and D(fake) with matplotlib: the sigmoids of the logits of real and fake images.
 
     With a cross-entropy loss they are probabilities of being real; with other losses only their order is meaningful.
     """
@@ -83,10 +83,10 @@ def plot_discriminator_outputs(real: Sequence[float], fake: Sequence[float], pat
         axes.hist(finite, bins=bins, alpha=0.55, label=f"{label}, {mean}")
     axes.axvline(0.5, color="black", linestyle="--", linewidth=1, label="0.5: a logit of 0")
     axes.set(
-        xlabel="sigmoid of the discriminator's logit",
+        xlabel="sigmoid of the logit",
         ylabel="images",
         xlim=(0, 1),
-        title=f"Discriminator at step {step:,}",
+        title=f"D(real) and D(fake) at step {step:,}",
     )
     axes.legend()
     write_whole(path, _encode_figure(figure))

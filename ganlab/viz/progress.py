@@ -1,7 +1,7 @@
 """Terminal progress of a run: a live progress bar with a table on a terminal, plain lines elsewhere.
 
-Both show the progress with the time left, both losses, mean D(real) and D(fake), images per second, the latest scores
-and the active alarms.
+Both show the progress with the time left, the loss of each move, mean D(real) and D(fake), images per second, the
+latest scores and the active alarms.
 """
 
 from __future__ import annotations
@@ -67,13 +67,25 @@ def format_duration(seconds: float) -> str:
 
 def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
     """Progress display: formats a tick's record, as labels and values."""
-    names = {"loss_discriminator": "loss D", "loss_generator": "loss G", "d_real": "D(real)", "d_fake": "D(fake)"}
+    names = {**_loss_labels(record), "d_real": "D(real)", "d_fake": "D(fake)"}
     shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
     for name, value in record.items():
         if name.startswith("penalty_"):
             shown[name.removeprefix("penalty_")] = f"{value:.3g}"
     shown["img/s"] = f"{record['images_per_second']:,.0f}"
     return shown
+
+
+def _loss_labels(record: Mapping[str, Any]) -> dict[str, str]:
+    """Progress display: the losses of a record's moves, without their terms, each with a label.
+
+    A label has the move's initial, as in "loss D", or its name where two moves have the same initial.
+    """
+    losses = [name for name in record if name.startswith("loss_")]
+    moves = [name.removeprefix("loss_") for name in losses if not any(name.startswith(f"{other}_") for other in losses)]
+    initials = [move[:1].upper() for move in moves]
+    labels = initials if len(set(initials)) == len(moves) else moves
+    return {f"loss_{move}": f"loss {label}" for move, label in zip(moves, labels, strict=True)}
 
 
 def _alarm_lines(record: Mapping[str, Any]) -> list[str]:

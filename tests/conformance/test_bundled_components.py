@@ -58,6 +58,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     # Not the cluster of another test, which takes nodes away from it.
     "launcher ray": ({"address": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
+    "metric ssim": ({"window": 7}, None),
 }
 """What a component needs besides its defaults: options, and files in the data folder."""
 

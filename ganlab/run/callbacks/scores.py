@@ -13,6 +13,7 @@ from typing import Any
 from attrs import define, field
 
 from ganlab.evaluation.evaluator import MetricRunner
+from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.plugin.failures import CatchPluginErrors, PluginFailure, describe_error
 from ganlab.protocols import Metric
 from ganlab.run.callbacks.base import Callback, broadcast_buffers, is_due
@@ -45,7 +46,14 @@ class ScoresCallback(Callback):
         known = {index for at, index in records if at == step}
         self._scored |= {index for _, index in records}
         broadcast_buffers(training)
-        scoring = run.evaluator.for_network(training.evaluated_networks, training.weights, training.conditions)
+        networks = {**training.game.networks, **(training.ema.networks if training.ema else {})}
+        rules, game = training.game.rules, run.experiment.game
+        scoring = run.evaluator.for_network(
+            training.evaluated_networks,
+            training.weights,
+            training.conditions,
+            outputs=game_outputs(run.plugins.registry, game, rules, training.images, networks),
+        )
         for index, metric in enumerate(run.experiment.metric):
             if due[index] and index not in known:
                 self._score(step, index, metric, scoring)

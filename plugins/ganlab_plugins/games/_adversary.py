@@ -8,15 +8,16 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganlab import (
     ComponentError,
+    DataSpec,
     ImageSpec,
     Loss,
     Turn,
@@ -53,6 +54,25 @@ def generated(
         shapes = (len(z), *images.shape[1:]), (len(z), *shape)
         raise ComponentError(f"{name}: makes images of shape {shapes[0]}; the data set's are {shapes[1]}")
     return images.float(), z
+
+
+Output = Callable[[Mapping[str, nn.Module], Tensor, "Tensor | None"], Tensor]
+
+
+def translations(data: DataSpec, name: str) -> dict[str, Output]:
+    """An adversarial game's outputs where it translates `[source]` by a generator without pairs: "translation".
+
+    It is made of the conditions of `[dataset]`, the partners of its images that the game itself never sees, without
+    latents. There is none where the data set has no such conditions.
+    """
+    if data.images.condition_shape != shape_of(data.streams["source"]):
+        return {}
+
+    def translated(networks: Mapping[str, nn.Module], images: Tensor, condition: Tensor | None) -> Tensor:
+        made: Tensor = networks[name](images.new_zeros(len(images), latent_dim_of(networks[name])), condition)
+        return made
+
+    return {"translation": translated}
 
 
 @frozen

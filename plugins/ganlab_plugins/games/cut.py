@@ -40,7 +40,7 @@ from ganlab import (
     latent_dim_of,
     sampler_of,
 )
-from ganlab_plugins.games._adversary import Adversary, generated, shape_of
+from ganlab_plugins.games._adversary import Adversary, generated, shape_of, translations
 
 
 class _Heads(nn.Module):
@@ -114,6 +114,7 @@ class CUT:
             ],
             sampler=attrs.evolve(sampler_of("generator"), source="source"),
             loss=self.loss,
+            outputs=translations(data, "generator"),
         )
 
 

@@ -36,7 +36,7 @@ from ganlab import (
     hookimpl,
     sampler_of,
 )
-from ganlab_plugins.games._adversary import Adversary, generated, shape_of
+from ganlab_plugins.games._adversary import Adversary, generated, shape_of, translations
 
 
 @frozen
@@ -88,6 +88,7 @@ class CycleGAN:
             ],
             sampler=attrs.evolve(sampler_of("generator_ab"), source="source"),
             state=play.pools,
+            outputs=translations(data, "generator_ab"),
         )
 
 

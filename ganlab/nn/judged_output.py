@@ -1,4 +1,4 @@
-"""The output of a discriminator: bare logits, or an object that has them together with class logits."""
+"""The output of a network that judges images: bare logits, or an object that has them together with class logits."""
 
 from __future__ import annotations
 

@@ -1,0 +1,141 @@
+"""`GameOutputs`: what a game makes of the real images of a split, batch by batch, for metrics (`Evaluation.outputs`).
+
+Decisions:
+- Networks are in eval mode and averaged where they are sampled, as for samples; each process has its share of a split.
+- A sampler whose conditions are images gives an output by itself: "translation" of the conditions of `[dataset]`, or
+  "reconstruction" of its images. Its latents are those of one seed, the same for every number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from ganlab.data.pixels import condition_as_input, to_float
+from ganlab.evaluation.sampling import BATCH
+from ganlab.nn.modes import eval_mode
+from ganlab.plugin.registry import Registry
+from ganlab.protocols import Dataset, GameConfig, ImageSpec, Rules
+from ganlab.utils import distributed
+from ganlab.utils.errors import ComponentError, did_you_mean
+from ganlab.utils.memory import FittingBatches
+from ganlab.utils.rng import derived_seed
+
+
+@frozen(eq=False)
+class GameOutputs:
+    """A game's outputs by the present networks; before there are networks (None) they have no batches.
+
+    `game` is its name. `truncation` is that of a sampler's latents. `about` are entries of the protocol of each score
+    that is made of outputs.
+    """
+
+    game: str
+    rules: Rules
+    images: ImageSpec
+    networks: Mapping[str, nn.Module] | None = None
+    truncation: float | None = None
+    about: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of a game's outputs: its own, and that of its sampler."""
+        return list(dict.fromkeys([*self.rules.outputs, *self._of_sampler]))
+
+    @property
+    def _of_sampler(self) -> list[str]:
+        if self.rules.sampler.source == "dataset":
+            return ["reconstruction"]
+        translates = not self.rules.sampler.source and self.images.condition_shape is not None
+        return ["translation"] if translates else []
+
+    def check(self, name: str) -> None:
+        """Checks a game's output: ComponentError where it has none of this name."""
+        if name not in self.names:
+            there = f"has: {', '.join(self.names)}" if self.names else "has none"
+            near = did_you_mean(name, self.names)
+            raise ComponentError(f"the game {self.game!r} has no output {name!r}; it {there}{near}")
+
+    def batches(
+        self, name: str, dataset: Dataset, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yields a game's output, the images and their conditions, of this process's share of a split, in order."""
+        if self.networks is None:
+            return
+        fitting_size = BATCH
+        generator = torch.Generator().manual_seed(derived_seed(0, "outputs"))
+        first, end = distributed.local_share(len(dataset.images))
+        for start in range(0, end, BATCH):
+            latents = self._latents(name, generator)  # of whole batches, so that they do not depend on the share
+            rows = slice(max(first, start), min(start + BATCH, end))
+            if rows.start >= rows.stop:
+                continue
+            images = to_float(dataset.images[rows].to(device))
+            condition = None if dataset.condition is None else condition_as_input(dataset.condition[rows].to(device))
+            z = None if latents is None else latents[rows.start - start : rows.stop - start].to(device)
+
+            def made(part: Tensor, images: Any = images, condition: Any = condition, z: Any = z) -> Tensor:
+                given = None if condition is None else condition[part]
+                return self._output(name, images[part], given, None if z is None else z[part])
+
+            fitting = FittingBatches(made, fitting_size)
+            with self._eval_mode():
+                output = fitting(torch.arange(len(images), device=device))
+            fitting_size = fitting.size
+            yield output, images, condition
+
+    def _latents(self, name: str, generator: torch.Generator) -> Tensor | None:
+        """The latents of a whole batch for the output that a game's sampler gives; None for the game's own outputs."""
+        if name in self.rules.outputs:
+            return None
+        assert self.networks is not None
+        with self._eval_mode():
+            return self.rules.sampler.latents(self.networks, BATCH, generator, self.truncation)
+
+    def _output(self, name: str, images: Tensor, condition: Tensor | None, z: Tensor | None) -> Tensor:
+        assert self.networks is not None
+        try:
+            if z is None:
+                output: Any = self.rules.outputs[name](self.networks, images, condition)
+            else:
+                given = images if self.rules.sampler.source == "dataset" else condition
+                output = self.rules.sampler.images(self.networks, z, given)
+        except KeyError as error:
+            missing = error.args[0] if error.args else None
+            if missing in self.rules.networks and missing not in self.networks:
+                raise ComponentError(f"the output {name!r} needs the network {missing!r}, which is missing") from None
+            raise
+        if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(images):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ComponentError(
+                f"the output {name!r} of the game {self.game!r} is {got} for {len(images)} images; wanted a tensor "
+                "with a row for each"
+            )
+        return output
+
+    def _eval_mode(self) -> ExitStack:
+        """Puts all networks of a game in eval mode, without gradients, until the stack that it returns is closed."""
+        assert self.networks is not None
+        with ExitStack() as stack:
+            for network in self.networks.values():
+                stack.enter_context(eval_mode(network))
+            return stack.pop_all()
+
+
+def game_outputs(
+    registry: Registry,
+    game: GameConfig,
+    rules: Rules,
+    images: ImageSpec,
+    networks: Mapping[str, nn.Module] | None = None,
+    truncation: float | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> GameOutputs:
+    """Makes a game's outputs; its name is that under which the registry has it."""
+    name = registry.component_of("game", game).name
+    return GameOutputs(name, rules, images, networks, truncation, about or {})
