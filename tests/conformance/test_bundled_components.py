@@ -47,7 +47,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "game cut": (
         {
             "source": {"name": "photographs", "size": 8, "stride": 64},
-            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 2},
+            "generator": {"name": "resnet_translator", "channels": 2, "blocks": 1, "halvings": 1},
             **{"patches": 8, "dim": 8},
         },
         None,

@@ -6,6 +6,7 @@ sees of both (PatchNCE). So must that of an image of the target domain, which th
 Decisions:
 - The features that are compared are those that the generator returns for `encode_only`; a head of two layers for each
   projects them to vectors of length 1. Negatives are other patches of the same image.
+- The paper's weights of the contrasts, 1, are beside squares that `least_squares` halves: hence the defaults of 0.5.
 - Source images and those of the target domain pass the networks in one batch, as in the authors' code.
 - As published, the discriminator's loss is halved, and the images that it has judged are those of the generator's
   update.
@@ -77,7 +78,7 @@ class CUT:
     discriminator: the network that judges images.
     loss: the losses of both networks.
     contrast: the weight of the contrast between patches of an image and of its translation.
-    identity: the weight of that of images of `[dataset]`; 0 leaves them out, as FastCUT does (with contrast = 10).
+    identity: the weight of that of images of `[dataset]`; 0 leaves them out, as FastCUT does (with contrast = 5).
     patches: how many places of each layer are compared, if it has so many.
     temperature: divides the similarity of two patches.
     dim: size of the vectors that are compared.
@@ -87,8 +88,8 @@ class CUT:
     generator: NetworkConfig = component("generator", default="resnet_translator")
     discriminator: NetworkConfig = component("discriminator", default="patchgan")
     loss: Loss = component("loss", default="least_squares")
-    contrast: float = field(default=1.0, validator=ge(0))
-    identity: float = field(default=1.0, validator=ge(0))
+    contrast: float = field(default=0.5, validator=ge(0))
+    identity: float = field(default=0.5, validator=ge(0))
     patches: int = field(default=256, validator=ge(2))
     temperature: float = field(default=0.07, validator=gt(0))
     dim: int = field(default=256, validator=ge(1))

@@ -63,9 +63,7 @@ class Pix2Pix:
 
     def build(self, data: DataSpec) -> Rules:
         if data.images.condition_shape is None:
-            raise ComponentError(
-                "pix2pix translates images: [dataset] must have images as conditions, such as `glyphs`"
-            )
+            raise ComponentError("pix2pix translates images: [dataset] must have images as conditions, as 'glyphs' has")
         play = _Play(self, Adversary(self.loss), shape_of(data.images))
         generator = Move("generator", players=("generator",), terms=play.translate)
         if not _used(self.adversarial):

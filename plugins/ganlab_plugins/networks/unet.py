@@ -72,6 +72,13 @@ class _UNet(nn.Module):
             dropout = config.dropout if level >= max(1, depth - WITH_DROPOUT) else 0.0
             to = widths[level - 1] if level else images.channels
             self.up.append(_Up(channels, to, config.norm if level else "none", dropout))
+        self.residual = config.residual
+        if config.residual and images.condition_shape and images.condition_shape[0] not in (1, images.channels):
+            raise ComponentError(
+                f"unet: residual: conditions with {images.condition_shape[0]} channels cannot be added to images with "
+                f"{images.channels}"
+            )
+        self.condition_channels = self.given.channels - config.latent_dim
         self.apply(initialise)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -82,6 +89,8 @@ class _UNet(nn.Module):
         for level, up in enumerate(self.up):
             like = seen[-2 - level]
             maps = up(maps if level == 0 else torch.cat([maps, seen[-1 - level]], 1), like)
+        if self.residual:
+            return cast("Tensor", maps + seen[0][:, : self.condition_channels])
         return cast("Tensor", maps.tanh())
 
 
@@ -104,6 +113,8 @@ class UNet:
     depth: how often the sides are halved; by default until the shorter one is 1.
     norm: of each layer except the outermost and the innermost.
     dropout: in the three innermost layers on the way up, in training: the noise of pix2pix.
+    residual: what the network makes is added to the condition, without the tanh at its end: for images to restore. A
+        condition with one channel is added to each.
     latent_dim: size of a latent, which is joined to the input as constant maps; 0 for none.
     """
 
@@ -111,6 +122,7 @@ class UNet:
     depth: int | None = field(default=None, validator=optional([ge(1), le(16)]))
     norm: NormName = "batch"
     dropout: float = field(default=0.5, validator=[ge(0), lt(1)])
+    residual: bool = False
     latent_dim: int = field(default=0, validator=[ge(0), le(2**20)])
 
     def build(self, images: ImageSpec) -> nn.Module:

@@ -83,6 +83,16 @@ def test_latents_and_conditions_change_what_is_made_and_judged() -> None:
     assert not torch.equal(judge(condition, condition), judge(condition, -condition))
 
 
+def test_a_residual_is_added_to_the_enlarged_condition() -> None:
+    network = UNet(channels=4, residual=True, latent_dim=2).build(ImageSpec(3, 32, 32, None, (1, 16, 16))).eval()
+    nn.init.zeros_(network.up[-1].enlarge.weight)
+    condition = torch.rand(2, 1, 16, 16)
+    enlarged = nn.functional.interpolate(condition, (32, 32), mode="bicubic")
+    assert torch.allclose(network(torch.ones(2, 2), condition), enlarged.expand(-1, 3, -1, -1))
+    with pytest.raises(ComponentError, match="conditions with 3 channels cannot be added to images with 1"):
+        UNet(residual=True).build(ImageSpec(1, 32, 32, None, (3, 32, 32)))
+
+
 def test_the_noise_of_pix2pix_is_dropout_in_the_three_innermost_layers_on_the_way_up() -> None:
     network = UNet(channels=2).build(PAIRS)
     with_dropout = [any(isinstance(m, nn.Dropout) for m in up.modules()) for up in network.up]
