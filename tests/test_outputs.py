@@ -206,10 +206,17 @@ def test_a_sampler_of_condition_images_translates_the_test_split(
     common = {key: table[key] for key in ("name", "optimizer", "train")}
     metrics = [{"name": "psnr"}, {"name": "ssim", "window": 7}, {"name": "target_accuracy"}]
     paired = {"name": "paired", "count": 200}
-    table = {**common, "plugins": [str(method), paired_images.__file__], "dataset": paired, "game": {"name": "pix2pix"}}
+    table = {
+        **common,
+        "plugins": [str(method), paired_images.__file__],
+        "dataset": paired,
+        "game": {"name": "small_pix2pix"},
+    }
     code, _, err = ganlab("run", write(table | {"metric": metrics}))
     assert (code, err.count("\n")) == (2, 1)
-    assert "metric[2] 'target_accuracy': the game 'pix2pix' has no output 'class_logits'; it has: translation" in err
+    assert (
+        "metric[2] 'target_accuracy': the game 'small_pix2pix' has no output 'class_logits'; it has: translation" in err
+    )
     code, _, err = ganlab("run", write(table | {"metric": metrics[:2]}), "--out", "r")
     assert code == 0, err
     scores = last_records(Path("r"))
