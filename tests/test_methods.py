@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import truncnorm
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.functional import normalize
 
 import paired_images
+import signal_data
 from children import Child
 from ganlab.config.load import load_experiment
 from ganlab.data.pixels import to_uint8
@@ -42,9 +44,12 @@ Ganlab = Callable[..., tuple[int, str, str]]
 FOLDER = Path(__file__).parent / "methods"
 FILES = {file.stem: file for file in sorted(FOLDER.glob("*.py"))}
 MOST_LINES = 60
+MODULES = ("torch", "attrs", "PIL", "sklearn", "collections", "itertools", "pathlib", "typing")
 
 GENERATOR = {"generator": {"name": "mlp", "latent_dim": 8, "hidden": [16]}}
 DISCRIMINATOR = {"discriminator": {"name": "mlp", "hidden": [16]}}
+
+TONES = {"plugins": [signal_data.__file__]}
 
 PAIRS = {"plugins": [paired_images.__file__], "dataset": {"name": "paired"}}
 
@@ -62,6 +67,11 @@ TABLES: dict[str, dict[str, Any]] = {
     "freeze_d": GENERATOR
     | {"discriminator": {"name": "freeze_d", "network": DISCRIMINATOR["discriminator"]}, "loss": "bce", "game": "gan"},
     "gman": GENERATOR | DISCRIMINATOR | {"game": {"harshness": 0.5}},
+    "hifi_gan": TONES
+    | {
+        "dataset": {"name": "tones", "hop": 8},
+        "game": {"periods": [2, 3], "scales": 2, "width": 4, "sample_rate": 1000},
+    },
     "infogan": {"game": {"categories": 4, "noise": 6}},
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
@@ -69,6 +79,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
     "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
     "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
+    "sixteen_bit": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "srgan": PAIRS
     | {
         "dataset": {"name": "paired", "smaller": 2},
@@ -77,13 +88,24 @@ TABLES: dict[str, dict[str, Any]] = {
     "stylegan2": DISCRIMINATOR | {"game": {"dim": 8}, "penalty": [{"name": "r1"}]},
     "topk": GENERATOR | DISCRIMINATOR,
     "vae_gan": GENERATOR,
+    "wavegan": TONES
+    | {
+        "dataset": {"name": "tones"},
+        "generator": {"name": "wavegan", "latent_dim": 8, "width": 4},
+        "discriminator": {"name": "wavegan", "width": 4, "shuffle": 0},
+        "loss": "wasserstein",
+        "penalty": [{"name": "gradient_penalty"}],
+        "game": "gan",
+    },
     "vqgan": {"loss": {"name": "hinge"}, "game": {"start": 3, "codes": 8}},
 }
 """What the experiment file of each method has besides the method and what all have."""
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
+    "hifi_gan": {"hifi_gan": {"periods": [2, 3], "scales": 2, "width": 4}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
+    "sixteen_bit": {"grey16": {"folder": "scans"}},
     "srgan": {
         "srgan": {"blocks": 1, "width": 8, "convolutions": 2},
         "srresnet": {"blocks": 1, "width": 8},
@@ -118,11 +140,22 @@ def lines_of_code(file: Path) -> int:
     return len(code - left_out)
 
 
+def scans(folder: Path) -> Path:
+    """A folder of grey pictures of 16 bits, with levels in the upper part of their range; its absolute path."""
+    folder.mkdir()
+    for number in range(40):
+        levels = torch.randint(40_000, 65_536, (8, 8), generator=torch.Generator().manual_seed(number))
+        Image.fromarray(levels.numpy().astype("uint16")).save(folder / f"{number:02}.png")
+    return folder.absolute()
+
+
 @pytest.fixture
 def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
     """The experiment of a method by name, as a table: a few steps of tiny networks on the digits."""
 
     def experiment(name: str) -> dict[str, Any]:
+        if name == "sixteen_bit":
+            table["dataset"] = {"name": "grey16", "folder": str(scans(Path("scans")))}
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
         own = copy.deepcopy(TABLES[name])
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
@@ -140,12 +173,12 @@ def test_a_method_is_short(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_method_uses_public_names_only(name: str) -> None:
-    """Of ganlab names without an underscore; from elsewhere only torch, attrs and the standard library."""
+    """Of ganlab names without an underscore; from elsewhere only what ganlab needs, and the standard library."""
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.ImportFrom):
-            assert str(node.module).split(".")[0] in ("torch", "attrs", "collections", "typing")
+            assert str(node.module).split(".")[0] in MODULES
         elif isinstance(node, ast.Import):
-            assert {alias.name for alias in node.names} <= {"torch", "ganlab"}
+            assert {alias.name for alias in node.names} <= {"torch", "numpy", "ganlab"}
         elif isinstance(node, ast.Attribute):
             assert not node.attr.startswith("_") or node.attr == "__init__"
 
@@ -159,7 +192,9 @@ def test_the_table_of_methods_is_true() -> None:
 
 
 @pytest.mark.parametrize("name", some(FILES, CONFORMS_BY_DEFAULT))
-def test_a_method_conforms(name: str, quick_timing: None) -> None:
+def test_a_method_conforms(name: str, quick_timing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "sixteen_bit":
+        monkeypatch.setenv("GANLAB_DATA", str(scans(Path("scans")).parent))
     for component in conformance(FILES[name], OPTIONS.get(name)):
         not_passed = [str(found) for found in component.check() if found.result != "passed"]
         assert not_passed == []
@@ -188,8 +223,9 @@ def test_a_method_runs_from_an_experiment_file(
     assert all(math.isfinite(value) for value in losses.values()), losses
     run = load_run(Path("run"))
     images = run.sample(5, seed=1)
-    assert images.shape == (5, 1, 8, 8)
-    assert images.dtype == torch.uint8
+    data = run.experiment.dataset.build(places(), "train").images
+    assert images.shape == (5, *data.shape[1:])
+    assert images.dtype == data.dtype
     assert torch.equal(images, run.sample(5, seed=1))
     assert not torch.equal(images, run.sample(5, seed=2))
 

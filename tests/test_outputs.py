@@ -140,6 +140,8 @@ def test_two_processes_score_the_outputs_that_one_does(
         assert record["protocol"] == scores[record["name"]]["protocol"] | {"overrides": {"game.weight": 2.0}}
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_scoring_outputs_leaves_the_training_as_it_is(coding: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     coding["metric"][1]["every"] = 1
     for name, more in (("scored", ()), ("bare", ("--set", "metric=[]"))):

@@ -17,8 +17,10 @@ from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.training.build import build
+from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab.training.loop import Training, take_step
 from ganlab.training.probes import can_undo_updates
+from ganlab.training.state import restore_training, training_state
 from ganlab.training.update import step_unless_stopped
 
 Command = Callable[..., tuple[int, str, str]]
@@ -102,8 +104,11 @@ def test_stopped_updates_are_as_if_they_had_not_been(name: str, course: str) -> 
 
 
 def test_whether_an_optimiser_can_be_stopped_is_found() -> None:
-    assert all(can_undo_updates(make, network()) for make in STOPPABLE.values())
-    assert not any(can_undo_updates(make, network()) for make in NOT_STOPPABLE.values())
+    def can(make: Callable[..., torch.optim.Optimizer]) -> bool:
+        return can_undo_updates(lambda net: make(net.parameters()), network())
+
+    assert all(map(can, STOPPABLE.values()))
+    assert not any(map(can, NOT_STOPPABLE.values()))
 
 
 NADAM = """
@@ -274,15 +279,30 @@ class Began:
     def state_dict(self): return {"k": self.k, "calls": self.calls}
     def load_state_dict(self, state): self.k.copy_(state["k"]); self.calls.copy_(state["calls"])
 
+@frozen
+class Average:
+    player: str = "discriminator"
+    every: int = 1
+    a: torch.Tensor = field(factory=lambda: torch.zeros(()), init=False, eq=False)
+    calls: torch.Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64), init=False, eq=False)
+    def penalty(self, step):
+        self.calls.add_(1)
+        self.a.lerp_(step.real.square().mean(), 0.25)
+        return (self.a - step.fake_logits).square().mean()
+    def state_dict(self): return {"a": self.a, "calls": self.calls}
+    def load_state_dict(self, state): self.a.copy_(state["a"]); self.calls.copy_(state["calls"])
+
 @ganlab.hookimpl
 def register_losses(register): register("began", Began)
+@ganlab.hookimpl
+def register_penalties(register): register("average", Average)
 """
 
 
-def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
-    """Of one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
+def test_a_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
+    """That of a loss and that of a penalty, by one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
     (tmp_path / "began.py").write_text(BEGAN)
-    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}}
+    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}, "penalty": ["average"]}
     states = []
     for accumulate in (1, 2, 4):
         plugins = load_plugins([tmp_path / "began.py"])
@@ -291,8 +311,77 @@ def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, 
             convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
         )
         training.game.make_update(training.game.rules.moves[0], training.loader.batch(0), 0)
-        states.append(training.stateful["loss"].state_dict())
-    assert [int(state["calls"]) for state in states] == [1, 1, 1]
-    for state in states[1:]:
-        torch.testing.assert_close(state["k"], states[0]["k"])
-    assert states[0]["k"] > 0
+        states.append([training.stateful[name].state_dict() for name in ("loss", "penalty.0")])
+    for loss, penalty in states:
+        assert int(loss["calls"]) == int(penalty["calls"]) == 1
+        torch.testing.assert_close(loss["k"], states[0][0]["k"])
+        torch.testing.assert_close(penalty["a"], states[0][1]["a"])
+        assert min(loss["k"], penalty["a"]) > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names of parameters
+# ---------------------------------------------------------------------------------------------------------------------
+
+NAMED = """
+from typing import ClassVar
+import torch
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class ByName:
+    lr: float = 0.1
+    named_parameters: ClassVar[bool] = True
+    def build(self, parameters):
+        slow, biases, rest = [], [], []
+        for name, parameter in parameters:
+            group = slow if name.startswith("generator.") else biases if name.endswith(".bias") else rest
+            group.append((name, parameter))
+        groups = [{"params": slow, "lr": 0.1 * self.lr}, {"params": biases, "weight_decay": 0.0}, {"params": rest}]
+        return torch.optim.SGD([group for group in groups if group["params"]], self.lr, weight_decay=0.5)
+
+@hookimpl
+def register_optimizers(register): register("by_name", ByName)
+"""
+
+
+def test_an_optimiser_that_asks_is_told_the_names_of_parameters(table: dict[str, Any], tmp_path: Path) -> None:
+    """Held against torch's optimiser of groups made by hand, in a run that is stopped and resumed; a schedule moves it.
+
+    The generator has a tenth of the rate, and biases of the discriminator have no weight decay.
+    """
+    (tmp_path / "named.py").write_text(NAMED)
+    plugins = load_plugins([tmp_path / "named.py"])
+    table |= {"optimizer": {"name": "by_name", "lr": 0.2}}
+    table["schedule"] = [{"name": "linear", "key": "optimizer.lr", "to": 0.4}]
+    experiment = convert_experiment({**table, "train": {**table["train"], "steps": 4}}, plugins)
+
+    def make() -> Training:
+        return build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+
+    training = make()
+    take_step(training, 0)
+    saved = from_bytes(to_bytes(training_state(training, 1)))
+    for step in range(1, 3):
+        take_step(training, step)
+    resumed = make()
+    restore_training(resumed, saved)
+    for step in range(1, 3):
+        take_step(resumed, step)
+    assert torch.equal(weights(training), weights(resumed))
+
+    players = training.game.players
+    (slow,) = players["generator"].optimizer.param_groups
+    biases, rest = players["discriminator"].optimizer.param_groups
+    rate = experiment.schedule[0].value(0.2, 2, 4)
+    assert rate != 0.2
+    assert [float(group["lr"]) for group in (slow, biases, rest)] == pytest.approx([0.1 * rate, rate, rate])
+    named = dict(players["discriminator"].network.named_parameters())
+    assert biases["param_names"] == [f"discriminator.{name}" for name in named if name.endswith(".bias")]
+    before = {name: value.detach().clone() for name, value in named.items()}
+    players["discriminator"].optimizer.step()
+    for name, value in named.items():
+        decay = 0.0 if name.endswith(".bias") else 0.5
+        assert value.grad is not None
+        torch.testing.assert_close(value.detach(), before[name] - rate * (value.grad + decay * before[name]))

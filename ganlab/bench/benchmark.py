@@ -32,7 +32,7 @@ from ganlab.plugin.loader import Plugins
 from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step
-from ganlab.utils.device import device_name, pick_device
+from ganlab.utils.device import device_name, pick_device, synchronize
 from ganlab.utils.errors import UserError
 from ganlab.utils.paths import places
 
@@ -155,17 +155,12 @@ def time_in_turns(
 
 
 def _timed(step: Callable[[], Any], count: int, device: torch.device) -> float:
-    _synchronize(device)
+    synchronize(device)
     began = time.perf_counter()
     for _ in range(count):
         step()
-    _synchronize(device)
+    synchronize(device)
     return time.perf_counter() - began
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
@@ -179,10 +174,10 @@ def time_step_parts(experiment: Experiment, training: Training, steps: int = 15)
     times: dict[str, list[float]] = {}
 
     def took(name: str, work: Callable[[], Any]) -> Any:
-        _synchronize(device)
+        synchronize(device)
         began = time.perf_counter()
         result = work()
-        _synchronize(device)
+        synchronize(device)
         times.setdefault(name, []).append(time.perf_counter() - began)
         return result
 

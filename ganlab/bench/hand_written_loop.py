@@ -29,6 +29,7 @@ from ganlab.data.pixels import as_input
 from ganlab.protocols import batch_independent, generator_uses_real
 from ganlab.training import cuda_graphs
 from ganlab.training.loop import Training
+from ganlab.utils.device import can_capture
 from ganlab.utils.rng import derived_seed
 
 
@@ -112,7 +113,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
             with torch.no_grad():
                 torch._foreach_lerp_(kept, weights, 1 - decay)
 
-    turns = capture_cuda_graphs(arithmetic, parts, every) if device.type == "cuda" else arithmetic
+    turns = capture_cuda_graphs(arithmetic, parts, every) if can_capture(device) else arithmetic
 
     def step() -> None:
         nonlocal turn

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from ganlab.cli.completion import (
     complete_cache_kinds,
     complete_components,
     complete_components_and_kinds,
+    complete_devices,
     complete_kinds,
     complete_plugins,
     complete_with,
 )
 
 Set = Annotated[list[str] | None, Parameter(name="--set")]
-Device = Literal["auto", "cpu", "cuda"]
+
+
+def _read_device(type_: type, tokens: Sequence[Token]) -> str:
+    """Reads `--device`. The pretend device is unknown to torch until it is asked for."""
+    wanted = tokens[0].value
+    if wanted.partition(":")[0] == "pretend":
+        from ganlab.testing.pretend import install
+
+        install()
+    return wanted
+
+
+Device = Annotated[str, complete_with(complete_devices), Parameter(converter=_read_device)]
 
 CacheKinds = Annotated[list[str] | None, complete_with(complete_cache_kinds)]
 Blocked = Annotated[list[str] | None, complete_with(complete_plugins)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ganlab.cli.arguments import Blocked, KindName, ListedName, Set
+from ganlab.cli.arguments import Blocked, Device, KindName, ListedName, Set
 from ganlab.utils.errors import UserError
 
 
@@ -41,7 +41,7 @@ def plugins(
     return 0
 
 
-def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
+def check(file: Path, /, *, set_: Set = None, device: Device = "cpu", json: bool = False) -> int:
     """Check every component of a plugin file against the rules of its kind. Exit code 1 if a check fails.
 
     Parameters
@@ -51,12 +51,14 @@ def check(file: Path, /, *, set_: Set = None, json: bool = False) -> int:
     set_
         NAME.OPTION=VALUE, or KIND.NAME.OPTION=VALUE where two kinds have one name: an option of that component; can be
         repeated. Default: its own defaults.
+    device
+        A device to try the components on too: cuda, or pretend, which needs no GPU.
     json
         Print JSON instead of text.
     """
     from ganlab.testing.check_command import check_file
 
-    return check_file(file, set_ or (), json, Console(), Console(stderr=True))
+    return check_file(file, set_ or (), json, Console(), Console(stderr=True), device)
 
 
 def new(kind: KindName, name: str, /, *, out: Path | None = None) -> int:

@@ -43,6 +43,18 @@ def complete_cache_kinds(context: CompletionContext) -> Completions:
     return dict.fromkeys(cache_kinds(places().cache), "in the cache")
 
 
+def complete_devices(context: CompletionContext) -> Completions:
+    """Names for `--device`; which of them there are only torch knows, which takes seconds to import."""
+    return {
+        "auto": "CUDA where there is one",
+        "cpu": "",
+        "cuda": "cuda:1 is the second one",
+        "mps": "Apple",
+        "xpu": "Intel",
+        "pretend": "a device without a GPU, to test plugins on",
+    }
+
+
 def complete_components(*wanted: str) -> Callable[[CompletionContext], Completions]:
     """Completes names of components of these kinds."""
 

@@ -20,6 +20,7 @@ from ganlab.protocols import Dataset, map_condition, named_conditions
 from ganlab.protocols.batch import Batch
 from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
+from ganlab.utils.device import has_own_memory
 from ganlab.utils.memory import free_memory
 from ganlab.utils.rng import derived_seed
 
@@ -107,7 +108,7 @@ def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float
     """Bytes of images a data loader may keep on the device; for None half the free memory, shared by local ranks."""
     if resident_gb is not None:
         return resident_gb * 1e9
-    return free_memory(device) / 2 / (1 if device.type == "cuda" else distributed.local_world_size())
+    return free_memory(device) / 2 / (1 if has_own_memory(device) else distributed.local_world_size())
 
 
 def copy_to_device(images: Tensor, device: torch.device) -> Tensor:

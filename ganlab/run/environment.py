@@ -17,6 +17,7 @@ from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Dataset, named_conditions
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
+from ganlab.utils.device import device_name
 from ganlab.utils.hashing import tensors_sha256
 
 
@@ -48,7 +49,7 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
     streams = {name: _dataset_record(stream) for name, stream in training.streams.items()}
     return {
         "versions": versions(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),

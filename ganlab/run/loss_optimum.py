@@ -13,29 +13,33 @@ from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import Loss
 from ganlab.utils.rng import preserve_random_state
 
+CPU = torch.device("cpu")
+
 REACH = 8.0
 """The largest logit that the probe gives a loss: a sigmoid of 0.9997."""
 
 
-def optimal_gap(loss: Loss) -> float | None:
+def optimal_gap(loss: Loss, device: torch.device = CPU) -> float | None:
     """The gap D(real) - D(fake) of a discriminator at the loss's optimum, from -1 to 1.
+
+    `device` is the run's, where the options are that a schedule moves.
 
     None where the loss has no minimum or a minimum without a gap, and where the loss raises: what a third-party loss
     raises here, it raises in the step too, where it is reported.
     """
     with CatchPluginErrors(), preserve_random_state():
         # A copy is called, since a loss may count or keep what it is given.
-        return _gap(copy.deepcopy(loss).discriminator)
+        return _gap(copy.deepcopy(loss).discriminator, device)
     return None
 
 
-def _gap(loss: Callable[[Tensor, Tensor], Tensor]) -> float | None:
+def _gap(loss: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> float | None:
     """The gap at a loss's optimum, its minimum for constant logits, by a search on a grid."""
     values: dict[tuple[float, float], float] = {}
 
     def loss_at(real: float, fake: float) -> float:
         if (real, fake) not in values:
-            values[real, fake] = float(loss(torch.full((4,), real), torch.full((4,), fake)))
+            values[real, fake] = float(loss(*(torch.full((4,), logit, device=device) for logit in (real, fake))))
         return values[real, fake]
 
     # Every pair of constant logits on a grid, then on two finer ones around the least.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from rich.console import Console
 
 from ganlab.config.differing_options import compared_options_sha256
@@ -47,41 +48,57 @@ def rescore(
     per_class: bool = False,
     out: Path | None = None,
     plugin_files: Iterable[Path] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
     With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
     `truncation` is the
     distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
-    classes. `plugin_files` are loaded besides those that the run names. What `overrides` and `plugin_files` change of
-    what is sampled is in the protocol of each score.
+    classes. `plugin_files` are loaded besides those that the run names. `options` are those of the sampler. They, and
+    what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
     """
     check_truncation(truncation)
-    run = load_run_for(NEEDED_TO_SCORE, path, step, device, overrides, plugin_files, names)
-    metrics = _chosen_metrics(run, names)
+    with distributed.process_group(pick_device(device)) as own_device:
+        # Of many processes each has its own device, and the networks are loaded onto that.
+        run = load_run_for(NEEDED_TO_SCORE, path, step, str(own_device), overrides, plugin_files, names)
+        if options:
+            run = run.with_sampler(options=options)
+        return _rescore(run, _chosen_metrics(run, names), own_device, truncation, per_class, out)
+
+
+def _rescore(
+    run: Run,
+    metrics: list[tuple[str, str, Metric]],
+    device: torch.device,
+    truncation: float | None,
+    per_class: bool,
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """Rescores a run that is loaded onto this process's device."""
     data = ImageSpec.recorded(run.info["images"])
     scored = str(run.info.get("dataset", {}).get("name", ""))
     if lines := refused_data(run.plugins.registry, [metric for _, _, metric in metrics], scored, data):
-        raise UserError(*(f"{path}: {line}" for line in lines))
+        raise UserError(*(f"{run.path}: {line}" for line in lines))
     labels = [label for label, count in enumerate(run.conditions.counts) if count]
     if per_class and not labels:
-        raise UserError(f"--per-class: the networks of this run know no classes: {path}")
+        raise UserError(f"--per-class: the networks of this run know no classes: {run.path}")
     with (
         deterministic(run.experiment.train.deterministic),
-        distributed.process_group(pick_device(device)) as own_device,
         _locked_by_writer(RunFolder(run.path, run.info, writes=out is None and distributed.rank() == 0)) as folder,
     ):
-        evaluator = Evaluator(run.experiment.dataset, None, places(), own_device, run.experiment.floor)
-        network = run.sampler.to(own_device)
+        evaluator = Evaluator(run.experiment.dataset, None, places(), device, run.experiment.floor)
+        network = run.sampler
         about = sampling_changes(run)
         outputs = game_outputs(
             run.plugins.registry,
             run.experiment.game,
             run.rules,
             data,
-            run.networks.to(own_device),
+            run.networks,
             truncation,
             sampling_changes(run, of_all_networks=True),
+            run.sampler.options,
         )
         whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about, outputs)
 

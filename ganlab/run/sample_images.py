@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.game_samplers import GameSampler
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
-from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
-from ganlab.protocols import ImageSpec, map_condition
+from ganlab.evaluation.sampling import BATCH, generate_images, sample_inputs
+from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
 from ganlab.run.load_run import Run
 from ganlab.run.sample_arrays import write_csv, write_npz
@@ -109,7 +110,7 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
 
 def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     """Refuses a place that sample images cannot be written to."""
-    data = ImageSpec.recorded(run.info["images"])
+    data = run.sampled
     if out.suffix == ".csv" and len(data.shape) > 1:
         raise UserError(
             f"--out {out}: a .csv file holds rows of a table, and the run samples {data.in_words}; use FILE.npz"
@@ -142,7 +143,7 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
 
 def _noun(run: Run) -> str:
     """What one sample of a run is."""
-    return {1: "row", 2: "signal", 3: "image"}[len(ImageSpec.recorded(run.info["images"]).shape)]
+    return {1: "row", 2: "signal", 3: "image"}[len(run.sampled.shape)]
 
 
 def _name(conditions: ConditionSampler, label: int) -> str:
@@ -169,6 +170,8 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "truncation": request.truncation,
         "interpolate": request.interpolate,
         "by_class": request.by_class,
+        **({"sampler": run.sampler_name} if run.sampler_name else {}),
+        **({"options": run.sampler.options} if run.sampler.options else {}),
         "classes": list(run.conditions.names),
         "conditions_crc32": condition_record(run.conditions.known),
         "changes": sampling_changes(run),
@@ -181,21 +184,25 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
     count, classes, noun = request.count, len(run.conditions.counts), _noun(run)
-    data = ImageSpec.recorded(run.info["images"])
+    data = run.sampled
     has_points = len(data.shape) == 1 or data.shape == POINT
     labels = None if request.interpolate or label is not None else run.conditions.rows(count)
+    drawn = GameSampler(run.sampler, conditions, run.condition_data, data.range)
+    parts = 1 if request.interpolate else drawn.parts
     columns = WALK if request.interpolate else None if labels is None else labels.shape[1]
     most = MOST_POINTS if has_points else Image.MAX_IMAGE_PIXELS or 2**31
-    pixels = count if has_points else math.prod(grid_size(count, *picture_shape(data.shape), columns))
+    pixels = count
+    if not has_points:
+        channels, height, width = picture_shape(data.shape)
+        pixels = math.prod(grid_size(count, channels, height, width * parts, columns))
     if pixels > most:
         raise UserError(
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
-    if labels is not None:
-        device = next(run.sampler.parameters()).device
-        images, _ = sample_grid(run.sampler, count, request.seed, device, conditions, request.truncation)
-    elif request.interpolate:
+    if request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
+    elif labels is not None or parts > 1:
+        images, columns = drawn.grid(count, request.seed, run.device, request.truncation)
     else:
         images = run.sample(count, request.seed, label, request.truncation)
     save_picture(images, out, columns, data.range)

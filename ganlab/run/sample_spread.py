@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from attrs import define, field
+from attrs import define
 from torch import Tensor
 
 from ganlab.data.pixels import rows_of
@@ -32,12 +32,13 @@ class _PixelSums:
     """For the sample spread: sums of pixels and of their squares over images; integers, so the same on every device.
 
     Of float data they are sums in float64, of the differences to the first one, since a large mean would hide a spread.
+    They stay on the images' device, which the host then waits for once.
     """
 
     count: int = 0
     first: Tensor | None = None
-    total: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
-    squares: Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64))
+    total: Tensor | int = 0
+    squares: Tensor | int = 0
 
     def add(self, images: Tensor) -> None:
         for part in images.split(8):  # four bytes a value: not of all at once
@@ -46,12 +47,13 @@ class _PixelSums:
                 self.first = part[0].double() if self.first is None else self.first
                 pixels = part.double() - self.first
             self.count += len(pixels)
-            self.total, self.squares = self.total + pixels.sum(0).cpu(), self.squares + pixels.square().sum(0).cpu()
+            self.total, self.squares = self.total + pixels.sum(0), self.squares + pixels.square().sum(0)
 
     @property
     def deviation(self) -> Tensor:
         """For the sample spread: the sum of squared distances from the mean image, of each pixel."""
-        return self.squares.double() - self.total.double().square() / self.count
+        squares, total = torch.as_tensor(self.squares).cpu(), torch.as_tensor(self.total).cpu()
+        return squares.double() - total.double().square() / self.count
 
 
 def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
@@ -66,7 +68,8 @@ def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
     for images, labels in batches:
         of = [0] * len(images) if labels is None else labels.tolist()
         for label in sorted(set(of)):
-            classes.setdefault(label, _PixelSums()).add(images[[index for index, one in enumerate(of) if one == label]])
+            chosen = torch.tensor([index for index, one in enumerate(of) if one == label]).to(images.device)
+            classes.setdefault(label, _PixelSums()).add(images[chosen])
     freedom = sum(sums.count - 1 for sums in classes.values())
     variance = float(sum(sums.deviation.mean() for sums in classes.values())) / freedom
     return math.sqrt(max(0.0, variance))
@@ -80,4 +83,4 @@ def real_spread(images: Tensor, labels: Tensor | None = None) -> float:
     # In the order of the classes every class has its share of them.
     order = torch.arange(len(images)) if labels is None else labels.argsort(stable=True)
     some = order[torch.arange(count) * len(images) // count]
-    return spread([(rows_of(images, some), None if labels is None else labels[some])])
+    return spread([(rows_of(images, some.to(images.device)), None if labels is None else labels[some])])

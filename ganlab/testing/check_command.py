@@ -26,10 +26,12 @@ MARKS = {
 """How `ganlab check` marks each result, and in which style."""
 
 
-def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console, errors: Console) -> int:
+def check_file(
+    path: Path, settings: Sequence[str], as_json: bool, out: Console, errors: Console, device: str = "cpu"
+) -> int:
     """Runs `ganlab check`: prints every check with its result; returns the exit code, 1 where there is a fault.
 
-    `settings` are NAME.OPTION=VALUE, or KIND.NAME.OPTION=VALUE.
+    `settings` are NAME.OPTION=VALUE, or KIND.NAME.OPTION=VALUE. Components are tried on the `device` too.
     """
     if not out.is_terminal:
         out.width = 10_000  # no line is wrapped, for grep
@@ -45,7 +47,7 @@ def check_file(path: Path, settings: Sequence[str], as_json: bool, out: Console,
     subjects = [] if failures else subjects_of(path, plugins, options)
     results: list[tuple[Subject, list[Check]]] = []
     for subject in subjects:
-        results.append((subject, subject.check()))
+        results.append((subject, subject.check(device)))
         if not as_json:
             _print_checks(*results[-1], out)
     faults = sum(not found.passed for _, checks in results for found in checks)

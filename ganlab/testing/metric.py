@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.dataset import image_spec
@@ -22,7 +23,7 @@ from ganlab.testing.inspection import Inspection, temporary_folder
 from ganlab.testing.tiny_components import TINY
 from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator, tiny_outputs, tiny_signal_evaluator
 from ganlab.testing.tiny_game import GENERATES
-from ganlab.testing.tiny_training import TinyTraining
+from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.interval import Interval
 from ganlab.utils.rng import preserve_random_state, seed_everything
@@ -63,12 +64,15 @@ def _check_interval(inspection: Inspection) -> str:
     return f"every {interval}" if interval.count else "before and after training"
 
 
-def _score(inspection: Inspection, channels: int, cache: Path) -> list[dict[str, Any]]:
+def score_tiny_generator(
+    inspection: Inspection, channels: int, cache: Path, device: torch.device = CPU
+) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
-    evaluator, metric = tiny_evaluator(channels, cache), inspection.fresh()
-    evaluator.prepare(metric, outputs=tiny_outputs(metric, channels))
-    network, outputs = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)), tiny_outputs(metric, channels)
+    evaluator, metric = tiny_evaluator(channels, cache, device), inspection.fresh()
+    outputs = tiny_outputs(metric, channels)
+    evaluator.prepare(metric, outputs=outputs)
+    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device)
     return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
 
 
@@ -78,7 +82,7 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     for channels in CHANNELS:
         with temporary_folder() as cache:
             try:
-                records = _score(inspection, channels, cache)
+                records = score_tiny_generator(inspection, channels, cache)
             except ComponentError as error:
                 # The core's own check of the scores raises the same error as a metric that refuses the data.
                 if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:

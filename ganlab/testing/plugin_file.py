@@ -38,13 +38,13 @@ class Subject:
     instance: Any = field(default=None, repr=False)
     networks: Mapping[str, Sequence[Any]] = field(factory=dict, repr=False)
 
-    def check(self) -> list[Check]:
-        """Runs all checks; returns the results."""
-        return check(self.cls if self.instance is None else self.instance, self.kind, self.networks)
+    def check(self, device: str = "cpu") -> list[Check]:
+        """Runs all checks; returns the results. On a `device` other than the CPU the component is tried too."""
+        return check(self.cls if self.instance is None else self.instance, self.kind, self.networks, device)
 
-    def hold(self) -> None:
+    def hold(self, device: str = "cpu") -> None:
         """In a plugin file's own tests: checks this component; raises AssertionError with a line for every fault."""
-        if faults := [str(found) for found in self.check() if not found.passed]:
+        if faults := [str(found) for found in self.check(device) if not found.passed]:
             raise AssertionError("\n".join([f"{self}:", *faults]))
 
     def __str__(self) -> str:

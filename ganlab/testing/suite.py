@@ -17,6 +17,7 @@ from ganlab.testing.augmentation import check_augmentation
 from ganlab.testing.check_result import Check
 from ganlab.testing.dataset import check_dataset
 from ganlab.testing.declaration import check_declaration
+from ganlab.testing.device import check_on_device
 from ganlab.testing.features import check_features
 from ganlab.testing.game import check_game
 from ganlab.testing.inspection import Inspection
@@ -31,6 +32,7 @@ from ganlab.testing.schedule import check_schedule
 from ganlab.testing.tiny_components import tiny_registry
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.tracker import check_tracker
+from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, did_you_mean
 from ganlab.utils.rng import preserve_random_state
 
@@ -52,12 +54,14 @@ CHECKS: dict[str, Callable[[Inspection, TinyTraining], None]] = {
 """The conformance checks of each kind."""
 
 
-def check(component: Any, kind: str, networks: Mapping[str, Sequence[Any]] | None = None) -> list[Check]:
+def check(
+    component: Any, kind: str, networks: Mapping[str, Sequence[Any]] | None = None, device: str = "cpu"
+) -> list[Check]:
     """Runs the conformance suite on a component: a class, with its defaults, or an instance, with its options.
 
     `networks` are configurations by kind, {"generator": [MyGenerator()]}, that a penalty is checked with where the
-    suite's own tiny networks lack what it needs. Returns every check with its result. Raises UserError for an unknown
-    kind.
+    suite's own tiny networks lack what it needs. On a `device` other than the CPU it is tried too, after all else.
+    Returns every check with its result. Raises UserError for an unknown kind.
     """
     if kind not in KINDS:
         raise UserError(unknown_kind(kind))
@@ -67,7 +71,9 @@ def check(component: Any, kind: str, networks: Mapping[str, Sequence[Any]] | Non
         registry = tiny_registry()
         needed = check_declaration(inspection, registry)
         if all(found.result == "passed" for found in needed):
-            CHECKS[kind](inspection, TinyTraining(inspection, registry, networks or {}))
+            tiny = TinyTraining(inspection, registry, networks or {})
+            CHECKS[kind](inspection, tiny)
+            check_on_device(inspection, tiny, pick_device(device))
     return inspection.checks
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.network_sampler import sampler_of
@@ -18,10 +20,10 @@ MAX_SAMPLES = 2000
 """Images in each split of the data, and the most that a checked metric is asked to generate."""
 
 
-def tiny_evaluator(channels: int, cache: Path | None = None) -> Evaluator:
+def tiny_evaluator(channels: int, cache: Path | None = None, device: torch.device = CPU) -> Evaluator:
     """Returns an evaluator on the suite's own 8x8 images, with a cache folder of a check or the user's own."""
     where = places() if cache is None else Places(places().data, cache)
-    return Evaluator(TinyImages(channels, count=MAX_SAMPLES), None, where, CPU, floors=False)
+    return Evaluator(TinyImages((channels, 8, 8), count=MAX_SAMPLES), None, where, device, floors=False)
 
 
 def tiny_signal_evaluator() -> Evaluator:

@@ -1,14 +1,13 @@
 """Trainings of a component under check in a tiny experiment, built and run by the core's own build and loop.
 
 Decisions:
-- The device is the CPU, where a step is watched for what a CUDA graph could not hold.
+- The device is the CPU, where a step is watched for what a CUDA graph could not hold, but in the check of a device.
 - One uninterrupted training is shared by all the checks that look at its end: it is deterministic where they pass.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +47,7 @@ class CompletedTraining:
 class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
-    A check may set `shape`, (C, H, W) of the images, before the first training, and the configurations of the tiny
+    A check may set `shape`, of an image, signal or row, before the first training, and the configurations of the tiny
     game's networks, for a component that needs others. `conditions` has the form of the condition for images of each
     shape, class labels where it has none.
     `own` are the networks' configurations, by kind, of the file that the component is from.
@@ -60,15 +59,14 @@ class TinyTraining:
     shape: Shape = (3, 8, 8)
     networks: dict[str, Any] = field(factory=tiny_networks)
     conditions: dict[Shape, ConditionShape] = field(factory=dict)
+    device: torch.device = CPU
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
         own: dict[str, Any] = {**self.networks, "loss": TINY["loss"]()}
-        # Images of as many values where the data set under check has signals or rows of a table.
-        shape = self.shape if len(self.shape) == 3 else (1, 1, math.prod(self.shape))
-        dataset = TinyImages(*shape, condition=self.conditions.get(self.shape, ()))
+        dataset = TinyImages(self.shape, condition=self.conditions.get(self.shape, ()))
         parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()
         if fresh is not None and kind in own:
@@ -81,7 +79,7 @@ class TinyTraining:
 
     def build_experiment(self, experiment: Experiment) -> Training:
         """Builds a tiny training of an experiment, by the core's own build."""
-        return build(experiment, self.registry, places(), CPU)
+        return build(experiment, self.registry, places(), self.device)
 
     def build(self, without: bool = False) -> Training:
         """Builds a new tiny training of an unused component under check."""

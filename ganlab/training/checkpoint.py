@@ -24,7 +24,7 @@ from torch import Tensor
 from ganlab.utils.errors import GanlabError, one_line
 from ganlab.utils.files import flush_folder, raise_cannot_write, remove_path
 from ganlab.utils.hashing import sha256
-from ganlab.utils.state_tree import tensors_with_paths
+from ganlab.utils.state_tree import copies_on_cpu, tensors_with_paths
 
 PATTERN = re.compile(r"step-(\d{8,})")
 
@@ -64,6 +64,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
             for part, value in state.items():
                 tensors: dict[str, Tensor] = {}
                 skeletons[part] = _pack(value, "", tensors)
+                tensors = copies_on_cpu(tensors)
                 if tensors:
                     hashes[f"{part}.safetensors"] = _write(temporary / f"{part}.safetensors", save(tensors))
             hashes["state.json"] = _write(temporary / "state.json", json.dumps(skeletons).encode())
@@ -132,7 +133,7 @@ def to_bytes(state: Any) -> bytes:
     """Serialises a nested state as a checkpoint does, but to bytes that another process can read."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_pack(state, "", tensors)).encode()
-    return len(skeleton).to_bytes(8, "big") + skeleton + save(tensors)
+    return len(skeleton).to_bytes(8, "big") + skeleton + save(copies_on_cpu(tensors))
 
 
 def from_bytes(data: bytes) -> Any:
@@ -153,7 +154,7 @@ def _pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
     """Splits a state into JSON and `tensors`."""
     if isinstance(value, Tensor):
         name = at or "value"
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value.detach()
         return {"tensor": name}
     if isinstance(value, Mapping):
         return {"dict": [[key, _pack(item, f"{at}.{key}" if at else str(key), tensors)] for key, item in value.items()]}

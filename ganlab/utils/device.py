@@ -1,6 +1,14 @@
-"""The torch device: what `--device auto`, `cpu` and `cuda` select, and its name."""
+"""The torch device: which one `--device` selects, its name, and what devices of its type have and the CPU has not.
+
+Decisions:
+- A device is known by torch's own name: `cuda:1`, `mps`, `xpu`. What is true of one type only is asked here.
+- Whatever draws random numbers on a device has its states saved, whether the run uses the device or not.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -10,19 +18,117 @@ from ganlab.utils.errors import UserError, counted, quote
 def pick_device(wanted: str) -> torch.device:
     """Returns the torch device for `--device`: "auto" is CUDA if available, "cuda:1" the second CUDA device.
 
-    Raises UserError for what is no device, and if CUDA is missing.
+    Raises UserError for what is no device, and for one that is not there.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
     except (RuntimeError, TypeError):
-        raise UserError(f"--device {quote(wanted)}: expected auto, cpu or cuda") from None
-    if device.type == "cuda" and (device.index or 0) >= (known := torch.cuda.device_count()):
-        there = counted(known, "CUDA device") if known else "no CUDA device"
-        raise UserError(f"--device {device}: torch finds {there} here; use --device cpu or auto")
-    return device
+        here = ", ".join(known_devices())
+        raise UserError(f"--device {quote(wanted)}: expected auto or a device that is here: {here}") from None
+    if device.type == "cpu":
+        return device
+    count = device_count(device.type)
+    if (device.index or 0) >= count:
+        name = "CUDA" if device.type == "cuda" else device.type
+        there = counted(count, f"{name} device") if count else f"no {name} device"
+        raise UserError(f"--device {device}: torch finds {there} here; there are: {', '.join(known_devices())}")
+    return device if device.index is None else select_device(device)
+
+
+def known_devices() -> list[str]:
+    """The devices that there are, by torch's names: "cpu", then those of accelerators, such as "cuda:0"."""
+    names = ["cpu"]
+    for kind in _accelerators():
+        count = device_count(kind)
+        names += [f"{kind}:{index}" for index in range(count)] if count > 1 else [kind]
+    return names
+
+
+def device_count(kind: str) -> int:
+    """How many devices of a type there are here; 0 for a type that torch only knows by name."""
+    module = getattr(torch, kind, None)
+    count = getattr(module, "device_count", None)
+    return int(count()) if count is not None else 0
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    """The name of a device as run.json has it: of the model where torch knows it, else of the type."""
+    name = getattr(_module(device), "get_device_name", None)
+    return str(name(device)) if name is not None else device.type
+
+
+def process_device(device: torch.device, local_rank: int) -> torch.device:
+    """The device of one of several processes on a machine, made the current one: each has one of its own."""
+    if device.type == "cpu":
+        return device
+    if local_rank >= (count := device_count(device.type)):
+        there = counted(count, f"{device.type} device")
+        raise UserError(f"--device {device}: {there} for more processes; start one process for each device")
+    return select_device(torch.device(device.type, local_rank))
+
+
+def select_device(device: torch.device) -> torch.device:
+    """Makes a device the current one, which torch takes where its type is named without an index; returns it."""
+    if select := getattr(_module(device), "set_device", None):
+        select(device)
+    return device
+
+
+def can_capture(device: torch.device) -> bool:
+    """Whether steps can be captured as graphs on a device: on CUDA."""
+    return device.type == "cuda"
+
+
+def counts_updates(device: torch.device) -> bool:
+    """Whether torch's optimisers can count their updates on a device (`capturable`), so that no step waits for it."""
+    return device.type not in ("cpu", "mps")
+
+
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory of its own, not that of the host."""
+    return hasattr(_module(device), "mem_get_info")
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until a device has done all that it was given."""
+    if wait := getattr(_module(device), "synchronize", None):
+        wait() if device.type == "mps" else wait(device)
+
+
+def free_cached_memory() -> None:
+    """Gives memory that torch keeps for later back to the devices."""
+    for kind in _accelerators():
+        if free := getattr(getattr(torch, kind), "empty_cache", None):
+            free()
+
+
+def random_states() -> dict[str, list[torch.Tensor]]:
+    """The states of the default random generators of all devices but the CPU, by type, in order of index."""
+    return {kind: _states(getattr(torch, kind)) for kind in _accelerators()}
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Restores the random states of `random_states`, of those devices that are here."""
+    for kind in _accelerators():
+        if kind in states:
+            module = getattr(torch, kind)
+            if hasattr(module, "set_rng_state_all"):
+                module.set_rng_state_all(states[kind])
+            else:
+                module.set_rng_state(states[kind][0])
+
+
+def _states(module: Any) -> list[torch.Tensor]:
+    return list(module.get_rng_state_all()) if hasattr(module, "get_rng_state_all") else [module.get_rng_state()]
+
+
+def _module(device: torch.device) -> Any:
+    return getattr(torch, device.type, None) if device.type != "cpu" else None
+
+
+def _accelerators() -> list[str]:
+    """The types of devices, other than the CPU, of which there is one."""
+    kinds = dict.fromkeys(("cuda", "xpu", "mps", torch._C._get_privateuse1_backend_name()))
+    return [kind for kind in kinds if device_count(kind)]

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ganlab.utils.errors import GanlabError, LostProcess, RaisedElsewhere
+from ganlab.utils.device import process_device
+from ganlab.utils.errors import GanlabError, LostProcess, RaisedElsewhere, UserError
 
 
 @contextmanager
@@ -33,15 +34,14 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    device = process_device(device, int(os.environ["LOCAL_RANK"]))
     # The functions of torch.distributed.nn keep the group that exists at its import as a default, and torch's
     # optimisers import it. If that happened while the group exists, gloo's threads would outlive the group and
     # sometimes abort the process when Python exits.
     importlib.import_module("torch.distributed.nn")
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    if device.type == "cuda":
+    backend = _backend(device)
+    distributed.init_process_group(backend)
+    if backend != "gloo":
         _groups.append(distributed.new_group(backend="gloo"))
     try:
         yield device
@@ -52,6 +52,14 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     finally:
         _groups.clear()
         distributed.destroy_process_group()
+
+
+def _backend(device: torch.device) -> str:
+    """The backend of torch.distributed for a device, such as NCCL for CUDA; raises UserError where there is none."""
+    try:
+        return str(distributed.get_default_backend_for_device(device))
+    except ValueError:
+        raise UserError(f"--device {device}: torch has no backend there for more than one process") from None
 
 
 def rank() -> int:
@@ -192,4 +200,4 @@ def _host_group() -> Any:
 
 
 _groups: list[Any] = []
-"""The gloo group of the current process group, if the default group is NCCL."""
+"""The gloo group of the current process group, if the default group is another, such as NCCL."""

@@ -31,14 +31,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Returns the free memory in bytes: of the CUDA device, or of the host, limited by the process's cgroups.
+    """Returns the free memory in bytes: of the device's own memory, or of the host's, limited by cgroups.
 
     The page cache counts as free. Returns 0 if the system does not report it.
     """
     import torch
 
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    from ganlab.utils.device import has_own_memory
+
+    if has_own_memory(device):
+        return int(torch.get_device_module(device).mem_get_info(device)[0])
     try:
         lines = (line.split() for line in (PROC / "meminfo").read_text().splitlines())
         free = next(1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:")
@@ -92,6 +94,8 @@ class FittingBatches:
     def __call__(self, rows: Tensor) -> Tensor:
         import torch
 
+        from ganlab.utils.device import free_cached_memory
+
         done = [self.function(rows[:0])] if len(rows) == 0 else []
         start = 0
         while start < len(rows):
@@ -105,8 +109,7 @@ class FittingBatches:
                 warnings.warn(
                     f"out of memory at {len(part)} images at a time; continuing with {self.size}", stacklevel=2
                 )
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                free_cached_memory()
                 continue
             start += len(part)
         return torch.cat(done)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ganlab.utils.device import random_states, set_random_states
+
 
 def derived_seed(seed: int, *labels: object) -> int:
     """Derives a 63-bit seed from the run's seed and labels; other labels give independent random streams."""
@@ -38,9 +40,7 @@ def global_state() -> dict[str, Any]:
         "python": list(map(_tuple_to_list, random.getstate())),
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
     }
-    if torch.cuda.is_available():
-        state["cuda"] = list(torch.cuda.get_rng_state_all())
-    return state
+    return state | random_states()
 
 
 def set_global_state(state: dict[str, Any]) -> None:
@@ -50,8 +50,7 @@ def set_global_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    set_random_states(state)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class LogCallback(Callback):
     def _new_alarms(self) -> Alarms:
         average = self.run.training.ema
         rules = self.run.training.game.rules
-        gap = None if rules.loss is None else optimal_gap(rules.loss)
+        gap = None if rules.loss is None else optimal_gap(rules.loss, self.run.training.game.device)
         bounded = [move.name for move in rules.moves if move.stop_under is not None]
         stoppable = bounded if len(bounded) == len(rules.moves) else []
         return Alarms(gap, average.decay if average else 0.0, stoppable)

@@ -106,6 +106,10 @@ class KID:
                 raise ComponentError(f"subset_size = {self.subset_size} is larger than the {count} {what} images")
 
 
+MOST_ROWS = 2**17
+"""How many rows of subsets are drawn at a time, 2 MiB of their numbers."""
+
+
 def kernel_distance(
     generated: Tensor, reference: Tensor, subsets: int, size: int, seed: int, evaluation: Evaluation
 ) -> tuple[float, float]:
@@ -117,14 +121,17 @@ def kernel_distance(
         return torch.nan, torch.nan
     random = random_state(seed)
 
-    def subset(features: Tensor) -> Tensor:
-        index = torch.from_numpy(random.choice(len(features), size, replace=False))
-        return features[index.to(features.device)].double()
+    def rows(features: Tensor) -> Tensor:
+        return torch.from_numpy(random.choice(len(features), size, replace=False))
 
-    found = []
-    for done in range(1, subsets + 1):
-        found.append(squared_mmd(subset(generated), subset(reference)))
-        evaluation.progress("KID of subsets", done, subsets)
+    found: list[Tensor] = []
+    while len(found) < subsets:
+        # The rows of some subsets at a time: the host waits for each copy to the device.
+        count = min(subsets - len(found), max(1, MOST_ROWS // size))
+        drawn = torch.stack([rows(features) for _ in range(count) for features in (generated, reference)])
+        for one, other in drawn.to(generated.device).view(count, 2, size):
+            found.append(squared_mmd(generated[one].double(), reference[other].double()))
+            evaluation.progress("KID of subsets", len(found), subsets)
     values = torch.stack(found)
     return float(values.mean()), float(values.std(correction=0))
 

@@ -1,0 +1,128 @@
+"""What children do on the pretend device, which is for good in a process: nothing of it happens in a test's own."""
+
+from __future__ import annotations
+
+import copy
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from children import Child
+from ganlab.config.load import load_experiment
+from ganlab.testing.pretend import Event, install, record_events, why_missing
+from ganlab.testing.pretend.events import FROM_CPU
+from ganlab.training.build import build
+from ganlab.training.loop import Training, take_step
+from ganlab.training.state import training_state
+from ganlab.utils.paths import places
+from ganlab.utils.state_tree import tensors_with_paths
+
+Work = Callable[..., Any]
+
+needs_pretend = pytest.mark.skipif(bool(why_missing()), reason=f"the pretend device {why_missing()}")
+"""Marks a test that is skipped where torch has no backends in Python."""
+
+
+def on_pretend(work: Work, folder: Path, *arguments: Any, seconds: float = 300) -> Any:
+    """Does the work in a child that has the pretend device; returns what the work returns, through JSON."""
+    result = folder / "result.json"
+    child = Child(partial(_work, work, arguments, str(result)), folder / "child.log")
+    code = child.ended(seconds)
+    assert code == 0, child.said
+    return json.loads(result.read_text())
+
+
+def _work(work: Work, arguments: tuple[Any, ...], result: str) -> int:
+    try:
+        install()
+        Path(result).write_text(json.dumps(work(*arguments)))
+    except BaseException:  # noqa: BLE001 - it is told to the test
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Trainings on both devices
+# ---------------------------------------------------------------------------------------------------------------------
+
+PRETEND, CPU = "pretend", "cpu"
+
+
+def built(file: Path, device: str) -> Training:
+    """The training of an experiment file on a device."""
+    experiment, plugins = load_experiment(file)
+    return build(experiment, plugins.registry, places(), torch.device(device))
+
+
+def trained(file: Path, device: str, steps: int) -> tuple[dict[str, Tensor], list[Event]]:
+    """Trains some steps; the tensors of the state but for random states, on the CPU, and the events of the steps."""
+    training = built(file, device)
+    with record_events() as events:
+        for step in range(steps):
+            take_step(training, step)
+    training.loader.close()
+    state = training_state(training, steps)
+    found = {path: tensor.detach().cpu() for path, tensor in tensors_with_paths(state, "")}
+    return {path: tensor for path, tensor in found.items() if not path.startswith("random")}, events
+
+
+def compare_trainings(files: Mapping[str, str], steps: int = 4) -> dict[str, list[str]]:
+    """What is wrong with each experiment: how the device's training differs from the CPU's, and events of its steps.
+
+    The largest difference is in the text. Copies that load data are left out, and what moves a state to the device in
+    the first step.
+    """
+    found: dict[str, list[str]] = {}
+    for name, file in files.items():
+        try:
+            expected, _ = trained(Path(file), CPU, steps)
+            there, events = trained(Path(file), PRETEND, steps)
+        except Exception as error:  # noqa: BLE001 - it is told to the test, and the others go on
+            found[name] = ["".join(traceback.format_exception(error))[-2000:]]
+            continue
+        found[name] = [
+            f"{path} differs by {_difference(expected[path], there[path])}"
+            for path in expected
+            # A scheduled rate is a double on the CPU.
+            if path not in there or not (path.endswith(".lr") or torch.equal(expected[path], there[path]))
+        ]
+        found[name] += sorted({str(event) for event in events if not is_allowed(event)})
+    return found
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).abs().max())
+
+
+def is_allowed(event: Event) -> bool:
+    """Whether an event in a step loads data: the order of an epoch, and batches that are streamed."""
+    return event.what == FROM_CPU and f"ganlab{'/'}data" in event.file
+
+
+def as_files(tables: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, str]:
+    """Writes experiments, by name, as files."""
+    import tomli_w
+
+    files = {}
+    for name, table in tables.items():
+        file = folder / f"{name.replace(' ', '_')}.toml"
+        file.write_text(tomli_w.dumps(table))
+        files[name] = str(file)
+    return files
+
+
+def changed(table: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
+    """A copy of a table with other parts; tables without a name change single keys."""
+    copied = copy.deepcopy(dict(table))
+    for key, part in parts.items():
+        single = isinstance(part, dict) and isinstance(copied.get(key), dict) and "name" not in part
+        copied[key] = {**copied[key], **part} if single else part
+    return copied
