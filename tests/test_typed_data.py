@@ -222,8 +222,8 @@ def test_a_run_goes_through(
         low, high = read_info(Path("whole"))["images"]["range"]
         assert (low, high) == tuple(typed_data.values(form, dtype, 64, 0).aminmax())
     code, out, _ = ganlab("sample", "whole", "--count", 32, "--seed", 3, "--out", "s.npz")
-    noun = {"images": "images", "signals": "signals", "table": "rows"}[form]
-    assert (code, out.split(" from ")[0]) == (0, f"32 {noun}")
+    nouns = {"images": "images", "signals": "signals", "table": "rows"}
+    assert (code, out.split(" from ")[0]) == (0, f"32 {nouns[form]}")
     with np.load("s.npz") as arrays:
         stored = torch.from_numpy(arrays["images"])
     stored = stored.permute(0, 3, 1, 2) if form == "images" else stored
