@@ -91,7 +91,7 @@ def _extract(inspection: Inspection, channels: int, device: torch.device) -> Non
     """Extracts features of a few images on a device, and checks where they are."""
     evaluation = tiny_evaluator(channels, device=device).for_images(torch.zeros(0)).evaluation(lambda *_: None)
     features = inspection.fresh().build(evaluation)
-    images = TinyImages(channels).build(evaluation.places, "train").images[:4]
+    images = TinyImages((channels, 8, 8)).build(evaluation.places, "train").images[:4]
     found = features(images.to(device))
     if found.device.type != device.type:
         at = inspection.line_of("__call__", features)
