@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import attrs
+import torch
 from attrs import define, field
 from torch import Tensor, nn
 
@@ -148,9 +149,11 @@ class _Checks:
     _inside: list[str] = field(factory=list)
     _watched: dict[str, Tensor] = field(factory=dict)
     _changes: list[tuple[str, str, Tensor, int]] = field(factory=list)
+    _device: torch.device | None = None
 
     def checked(self, game: Game, rules: Rules, batch_size: int, accumulate: int) -> Game:
         """The trial's game, of a copy: with checks around its components, and batches of another size."""
+        self._device = game.device
         for name, network in game.networks.items():
             for kind, tensors in (("parameter", network.named_parameters()), ("buffer", network.named_buffers())):
                 self._watched |= {f"the {kind} {part!r} of the {name}": tensor for part, tensor in tensors}
@@ -238,8 +241,12 @@ class _Checks:
         """Check of a term in the trial: raises UserError where it is not a scalar. `move` is the one that it is of."""
         is_term = bool(move) or name in self.tables
         if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
-            return
-        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            if self._device is None or value.device.type == self._device.type:
+                return
+            problem = f"on {value.device}, and the run is on {self._device}"
+        else:
+            got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            problem = f"{got}; expected a scalar of floats, such as the mean over a batch"
         part = name.removeprefix(f"loss_{move}").removeprefix("_")
         what = "the term" if is_term else f"the measure {name!r}"
         if move:
@@ -248,10 +255,7 @@ class _Checks:
         table = (
             ("loss" if self.has_loss else "game") if move else self._table(name) if is_term else "loss or augmentation"
         )
-        raise UserError(
-            f"{table}: {what} is {got}; expected a scalar of floats, such as the mean over a batch"
-            + (f" ({owner})" if owner else "")
-        )
+        raise UserError(f"{table}: {what} is {problem}" + (f" ({owner})" if owner else ""))
 
     @property
     def has_loss(self) -> bool:
