@@ -62,8 +62,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "bigan": GENERATOR,
     "context_encoder": {},
     "ctgan": {"game": {"continuous": 2, "latent_dim": 8, "width": 16}},
-    "cut": {"source": {"name": "digits"}, "game": {"patches": 8, "width": 8}},
-    "cyclegan": {"source": {"name": "digits"}},
+    "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
+    "cyclegan": {"source": {"name": "digits"}, "game": {"name": "small_cyclegan"}},
     "ebgan": GENERATOR,
     "esrgan": PAIRS | {"dataset": {"name": "paired", "smaller": 2}, "game": {"blocks": 1, "width": 8}},
     "feature_matching": GENERATOR,
@@ -79,7 +79,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
     "mixed_table": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
-    "pix2pix": PAIRS | {"game": {"dropout": 0.0}},
+    "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
     "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
     "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
     "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
@@ -348,7 +348,7 @@ def test_sixteen_bits_are_kept(
 def test_rows_are_drawn_by_the_logarithm_of_their_frequency(
     experiment: Callable[[str], dict[str, Any]], write: Write
 ) -> None:
-    """CTGAN's training by sampling: of the rows for which "plan" is chosen, each plan comes as often as its log says."""
+    """CTGAN's training by sampling: of the rows for which "plan" is chosen, each plan is as often as its log says."""
     training = built(experiment("ctgan"), write)
     condition = training.dataset.condition
     assert isinstance(condition, dict)

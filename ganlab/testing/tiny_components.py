@@ -285,6 +285,19 @@ def tiny_registry(others: Registry | None = None) -> Registry:
     return registry
 
 
+def register_given(registry: Registry, instance: Any) -> None:
+    """Adds to the suite's tiny registry the classes of components that the options of one under check were given."""
+    for f in attrs.fields(type(instance)):
+        kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if kind is None or not attrs.has(type(part)):
+                continue
+            known = registry.of_kind(kind)
+            if all(type(part) is not component.cls for component in known):
+                registry.register(kind, f"given_{len(known)}", type(part), ORIGIN)
+            register_given(registry, part)
+
+
 def tiny_options(cls: type, given: Iterable[str] = ()) -> dict[str, Any]:
     """Returns a tiny component for each option of a class under check that takes one and is not in `given`.
 

@@ -7,7 +7,7 @@ smoothing of a loss without labels) is refused here, all at once, before the run
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,10 @@ from torch import nn
 from ganlab.config.game_tables import game_fields, network_tables
 from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
-from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.game_loader import GameLoader
 from ganlab.data.load_dataset import load_dataset
+from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
@@ -35,6 +35,8 @@ from ganlab.protocols import (
     Places,
     Rules,
     batch_independent,
+    build_optimizer,
+    parameters_of,
 )
 from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedules
@@ -147,7 +149,8 @@ def build(
         dataset=dataset,
         streams=streams,
         data=data,
-        conditions=_sampled_conditions(rules, dataset, streams, conditional),
+        conditions=sampled_conditions(rules.sampler, dataset, streams, conditional),
+        conditional=conditional,
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
@@ -175,15 +178,6 @@ def _load_streams(
             with collect_component_errors(problems, f.alias):
                 streams[f.alias] = load_dataset(getattr(experiment.game, f.name), places, "train", progress)
     return streams
-
-
-def _sampled_conditions(
-    rules: Rules, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
-) -> ConditionSampler:
-    """Part of `build`: the conditions of samples, from the data set or from the game's source; none if unused."""
-    if rules.sampler.source:
-        return ConditionSampler({"dataset": dataset, **streams}[rules.sampler.source].images)
-    return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL
 
 
 def _batch_size_problems(train: Train, datasets: Mapping[str, Dataset]) -> Iterator[str]:
@@ -271,7 +265,7 @@ def _build_ema(
         return None
     decay = train.ema or ema_decay(train.ema_half_life, images_per_step)
     changes = bool(train.ema_warmup) or any(schedule.key == EMA_HALF_LIFE for schedule in experiment.schedule)
-    averaged = {name: networks[name] for name in rules.sampler.networks}
+    averaged = {name: networks[name] for name in rules.sampled}
     return EMA(averaged, {name: copy.deepcopy(network) for name, network in averaged.items()}, decay, changes)
 
 
@@ -299,21 +293,23 @@ def _build_players(
         config: OptimizerConfig = experiment.optimizers.get(table, experiment.optimizer)
         network = networks[name]
         with collect_component_errors(problems, f"{table or name}.optimizer"):
-            optimizer = _build_optimizer(config, device, network.parameters())
-            if name in bounds and not probes.can_undo_updates(partial(_build_optimizer, config, device), network):
+            make = partial(_build_optimizer, config, device, name)
+            optimizer = make(network)
+            if name in bounds and not probes.can_undo_updates(make, network):
                 used = registry.component_of("optimizer", config).name
                 problems.append(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
                     "leaves a trace in later ones; 'adam' can"
                 )
-            players[name] = Player(name, network, optimizer, table, penalties[name], experiment.train.clip_norm)
+            norm = experiment.clip_norms.get(table, experiment.train.clip_norm)
+            players[name] = Player(name, network, optimizer, table, penalties[name], norm)
     return players
 
 
 def _build_optimizer(
-    config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
+    config: OptimizerConfig, device: torch.device, player: str, network: nn.Module
 ) -> torch.optim.Optimizer:
-    optimizer = config.build(parameters)
+    optimizer = build_optimizer(config, parameters_of(player, network))
     if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer

@@ -11,7 +11,7 @@ Decisions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -19,17 +19,17 @@ from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from ganlab.data.game_loader import first_rows
-from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
-from ganlab.nn.modes import eval_mode
+from ganlab.evaluation.game_samplers import check_sampled_images
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, ImageSpec, Move, Step, map_condition
+from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, Move, Step, map_condition
 from ganlab.training.game import Game
 from ganlab.training.meters import Meters
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import ComponentError
 
 FEW = 4
 """How many images the trial of a game takes at first."""
@@ -44,8 +44,11 @@ def _tagged(batch: Batch) -> Batch:
     return evolve(batch, condition=map_condition(lambda part: part.as_subclass(TaggedCondition), batch.condition))
 
 
-def _noting(note: Callable[[], None]) -> type[Tensor]:
-    """The class of the condition that a network is given in the trial: `note` is called when the network uses it."""
+def note_condition(network: nn.Module, note: Callable[[], None]) -> None:
+    """Probe of a network in a trial: calls `note` where it uses a `TaggedCondition` among its inputs.
+
+    It counts as used even where the output does not depend on it.
+    """
 
     class Noting(Tensor):
         @classmethod
@@ -54,7 +57,10 @@ def _noting(note: Callable[[], None]) -> type[Tensor]:
             with torch._C.DisableTorchFunctionSubclass():
                 return function(*args, **(kwargs or {}))
 
-    return Noting
+    def given(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(_retagged(value, Noting) for value in inputs)
+
+    network.register_forward_pre_hook(given)
 
 
 def _retagged(value: Any, kind: type[Tensor]) -> Any:
@@ -64,7 +70,7 @@ def _retagged(value: Any, kind: type[Tensor]) -> Any:
     return value.as_subclass(kind) if isinstance(value, TaggedCondition) else value
 
 
-def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
+def can_undo_updates(build: Callable[[nn.Module], torch.optim.Optimizer], network: nn.Module) -> bool:
     """Probe of an optimiser: whether the updates of one that `build` makes can be undone, as `stop_*_under` does.
 
     A copy of the network with stopped updates, the first one among them, must end with the same bits as one without.
@@ -73,7 +79,7 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
     results = []
     for stops in ((True, False, True, True, False), (False, False)):
         trial = copy.deepcopy(network)
-        optimizer = build(trial.parameters())
+        optimizer = build(trial)
         for stop in stops:
             for parameter in trial.parameters():
                 parameter.grad = torch.full_like(parameter, 0.5 if stop else 0.25)
@@ -111,13 +117,8 @@ class GameTrial:
         memo[id(game.rules)] = self.with_losses(copy.deepcopy(config, memo)).build(data)
         copied = evolve(copy.deepcopy(game, memo), batch_size=batch_size, accumulate=accumulate, meters=Meters())
         self.game = self.with_checks(copied)
-        note = _noting(self._note_condition)
-
-        def given(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(_retagged(value, note) for value in inputs)
-
         for network in self.game.networks.values():
-            network.register_forward_pre_hook(given)
+            note_condition(network, self._note_condition)
 
     def with_losses(self, config: Any) -> Any:
         """The configuration of the trial's game, of a copy; a trial that checks losses changes them here."""
@@ -202,13 +203,14 @@ def try_game(
     problems += found
     if found:
         return conditional
-    sampler = game.rules.sampler
     if trial.error is not None:
         trial.raise_error()
-    else:
+        return conditional
+    for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
+        like = data.streams[sampler.makes] if sampler.makes else data.images
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
     return conditional
 
 
@@ -223,14 +225,3 @@ def try_augmentations(components: StepComponents, images: Tensor, device: torch.
     for index, augmentation in enumerate(components.experiment.augmentation):
         with collect_component_errors(problems, f"augmentation[{index}]", device):
             copy.deepcopy(augmentation).augment(images)
-
-
-def check_sampled_images(sampler: NetworkSampler, images: ImageSpec, device: torch.device, condition: Any) -> None:
-    """Probe of a sampler: whether its images have the shape of the data set's; raises UserError where not."""
-    with eval_mode(sampler):
-        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
-        made = sampler(z, map_condition(lambda part: part[:2], condition))
-    wanted = (2, *images.shape)
-    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")
