@@ -243,12 +243,16 @@ class FirstUpdates(GameTrial):
     def _check_scalar(self, name: str, value: Any, move: str = "") -> None:
         """Check of a term in the trial: raises UserError unless it is a finite scalar. `move` is the one it is of."""
         is_term = bool(move) or name in self.tables
-        wanted = "a scalar of floats, such as the mean over a batch"
-        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
-            if value.detach().isfinite():
+            if value.device.type != self.game.device.type:
+                problem = f"on {value.device}, and the run is on {self.game.device}"
+            elif value.detach().isfinite():
                 return
-            got, wanted = f"{float(value.detach())} in the first update", "a finite number"
+            else:
+                problem = f"{float(value.detach())} in the first update; expected a finite number"
+        else:
+            got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            problem = f"{got}; expected a scalar of floats, such as the mean over a batch"
         part = name.removeprefix(f"loss_{move}").removeprefix("_")
         what = "the term" if is_term else f"the measure {name!r}"
         if move:
@@ -260,7 +264,7 @@ class FirstUpdates(GameTrial):
         table = self._table(name) if is_term and not move else table
         owner = self.names["game"] if table == "game" else owner
         refusal = InvalidRules if table == "game" else UserError
-        raise refusal(f"{table}: {what} is {got}; expected {wanted}" + (f" ({owner})" if owner else ""))
+        raise refusal(f"{table}: {what} is {problem}" + (f" ({owner})" if owner else ""))
 
     @property
     def has_loss(self) -> bool:
@@ -312,8 +316,13 @@ def _inputs(inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Step):
             parts = {f.name: getattr(value, f.name) for f in attrs.fields(Step)}
             yield from ((f"its step's {name}", part) for name, part in parts.items() if isinstance(part, Tensor))
+            if isinstance(value.condition, Mapping):
+                yield from ((f"its step's condition {name!r}", part) for name, part in value.condition.items())
         elif isinstance(value, Tensor):
             yield f"its input {number + 1}", value
+        elif isinstance(value, Mapping):  # of several conditions
+            parts = {name: part for name, part in value.items() if isinstance(part, Tensor)}
+            yield from ((f"its input {number + 1} {name!r}", part) for name, part in parts.items())
 
 
 def _in_words(error: BaseException) -> str:

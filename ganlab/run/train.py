@@ -26,6 +26,7 @@ from ganlab.config.load import experiment_to_toml, load_experiment, name_and_see
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.game_outputs import game_outputs
+from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.evaluation.taken_data import check_taken
 from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
@@ -195,6 +196,7 @@ def open_run(
         "images": training.images.record(),
         "streams": {name: images.record() for name, images in training.data.streams.items()},
         "condition": training.conditions.record(),
+        **_further_samplers(training),
         "classes": list(training.conditions.names) or None,
         "resident": not training.loader.main.prefetches,
         "total_steps": training.total_steps,
@@ -228,6 +230,13 @@ def open_run(
     finally:
         training.loader.close()
         folder.unlock()
+
+
+def _further_samplers(training: Training) -> dict[str, Any]:
+    """An opened run's entry in run.json for its game's further samplers: their conditions, as for "condition"."""
+    further, data = training.game.rules.samplers, (training.dataset, training.streams)
+    found = {name: sampled_conditions(of, *data, training.conditional).record() for name, of in further.items()}
+    return {"samplers": found} if found else {}
 
 
 def build_run(

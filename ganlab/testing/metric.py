@@ -64,14 +64,15 @@ def _check_interval(inspection: Inspection) -> str:
     return f"every {interval}" if interval.count else "before and after training"
 
 
-def score_tiny_generator(
+def score_tiny_network(
     inspection: Inspection, channels: int, cache: Path, device: torch.device = CPU
 ) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
     evaluator, metric = tiny_evaluator(channels, cache, device), inspection.fresh()
-    evaluator.prepare(metric, outputs=tiny_outputs(metric, channels))
-    network, outputs = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device), tiny_outputs(metric, channels)
+    outputs = tiny_outputs(metric, channels)
+    evaluator.prepare(metric, outputs=outputs)
+    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device)
     return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
 
 
@@ -81,7 +82,7 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     for channels in CHANNELS:
         with temporary_folder() as cache:
             try:
-                records = score_tiny_generator(inspection, channels, cache)
+                records = score_tiny_network(inspection, channels, cache)
             except ComponentError as error:
                 # The core's own check of the scores raises the same error as a metric that refuses the data.
                 if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:

@@ -23,7 +23,7 @@ MAX_SAMPLES = 2000
 def tiny_evaluator(channels: int, cache: Path | None = None, device: torch.device = CPU) -> Evaluator:
     """Returns an evaluator on the suite's own 8x8 images, with a cache folder of a check or the user's own."""
     where = places() if cache is None else Places(places().data, cache)
-    return Evaluator(TinyImages(channels, count=MAX_SAMPLES), None, where, device, floors=False)
+    return Evaluator(TinyImages((channels, 8, 8), count=MAX_SAMPLES), None, where, device, floors=False)
 
 
 def tiny_signal_evaluator() -> Evaluator:

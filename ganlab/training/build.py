@@ -17,10 +17,10 @@ from torch import nn
 from ganlab.config.game_tables import game_fields, network_tables
 from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
-from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
 from ganlab.data.game_loader import GameLoader
 from ganlab.data.load_dataset import load_dataset
+from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
@@ -150,7 +150,8 @@ def build(
         dataset=dataset,
         streams=streams,
         data=data,
-        conditions=_sampled_conditions(rules, dataset, streams, conditional),
+        conditions=sampled_conditions(rules.sampler, dataset, streams, conditional),
+        conditional=conditional,
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
@@ -178,15 +179,6 @@ def _load_streams(
             with collect_component_errors(problems, f.alias):
                 streams[f.alias] = load_dataset(getattr(experiment.game, f.name), places, "train", progress)
     return streams
-
-
-def _sampled_conditions(
-    rules: Rules, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
-) -> ConditionSampler:
-    """Part of `build`: the conditions of samples, from the data set or from the game's source; none if unused."""
-    if rules.sampler.source:
-        return ConditionSampler({"dataset": dataset, **streams}[rules.sampler.source].images)
-    return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL
 
 
 def _batch_size_problems(train: Train, datasets: Mapping[str, Dataset]) -> Iterator[str]:
@@ -280,7 +272,7 @@ def _build_ema(
         return None
     decay = train.ema or ema_decay(train.ema_half_life, images_per_step)
     changes = bool(train.ema_warmup) or any(schedule.key == EMA_HALF_LIFE for schedule in experiment.schedule)
-    averaged = {name: networks[name] for name in rules.sampler.networks}
+    averaged = {name: networks[name] for name in rules.sampled}
     return EMA(averaged, {name: copy.deepcopy(network) for name, network in averaged.items()}, decay, changes)
 
 
@@ -316,7 +308,8 @@ def _build_players(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
                     "leaves a trace in later ones; 'adam' can"
                 )
-            players[name] = Player(name, network, optimizer, table, penalties[name], experiment.train.clip_norm)
+            norm = experiment.clip_norms.get(table, experiment.train.clip_norm)
+            players[name] = Player(name, network, optimizer, table, penalties[name], norm)
     return players
 
 

@@ -19,8 +19,8 @@ from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from ganlab.data.game_loader import first_rows
+from ganlab.evaluation.game_samplers import check_sampled_images
 from ganlab.evaluation.network_sampler import NetworkSampler
-from ganlab.evaluation.sampler_check import check_sampled_images
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, Move, Step, map_condition
@@ -203,13 +203,14 @@ def try_game(
     problems += found
     if found:
         return conditional
-    sampler = game.rules.sampler
     if trial.error is not None:
         trial.raise_error()
-    else:
+        return conditional
+    for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
+        like = data.streams[sampler.makes] if sampler.makes else data.images
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
     return conditional
 
 
