@@ -103,6 +103,7 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
     if len(tiny.shape) != 3:
         refusals = [f"for {in_words(accepted)}"]
     given = tiny.conditions[tiny.shape]
+    tiny.moves = inspection.fresh().build(_data(inspection, tiny.shape, given)).moves
     words = condition_in_words(given)
     condition = "without conditions" if given is None else f"with {words} as conditions" if words else ""
     return "; ".join(note for note in (*dict.fromkeys(refusals), condition) if note)

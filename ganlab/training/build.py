@@ -52,7 +52,7 @@ from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
 from ganlab.utils.device import can_capture, counts_updates
-from ganlab.utils.errors import ComponentError, InvalidRules, UserError
+from ganlab.utils.errors import ComponentError, InvalidRules, UserError, did_you_mean
 from ganlab.utils.named import Named
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
@@ -296,7 +296,12 @@ def _build_players(
     bounds = {player: move for move in rules.moves if move.stop_under is not None for player in move.players}
     penalties = penalties_by_player(experiment, registry, of_table, problems)
     players: dict[str, Player] = {}
-    for name, table in of_table.items():
+    known = {*tables, *trained}
+    for key in {**experiment.optimizers, **experiment.clip_norms}:
+        if key not in known:
+            problems.append(f"{key}: no network that the game trains{did_you_mean(key, known)}")
+    for name, own in of_table.items():
+        table = name if name in experiment.optimizers else own
         config: OptimizerConfig = experiment.optimizers.get(table, experiment.optimizer)
         network = networks[name]
         with collect_component_errors(problems, f"{table or name}.optimizer"):
@@ -308,7 +313,8 @@ def _build_players(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
                     "leaves a trace in later ones; 'adam' can"
                 )
-            norm = experiment.clip_norms.get(table, experiment.train.clip_norm)
+            norms = experiment.clip_norms
+            norm = norms.get(name, norms.get(own, experiment.train.clip_norm))
             players[name] = Player(name, network, optimizer, table, penalties[name], norm)
     return players
 

@@ -24,10 +24,10 @@ from ganlab.nn.modes import frozen_parameters
 from ganlab.protocols import Augmentation, Batch, Move, Rules, Turn
 from ganlab.protocols.turn import StateUpdate
 from ganlab.training.meters import Meters
-from ganlab.training.part_states import PartStates
 from ganlab.training.update import Player, Update
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.named import Named
+from ganlab.utils.part_states import PartStates
 
 
 @define
