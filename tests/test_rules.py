@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from attrs import frozen
@@ -40,6 +41,13 @@ class Flat(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         values: Tensor = self.layer(images.flatten(1))
         return values
+
+
+class Judge(Flat):
+    """A linear map of images to a logit, of any condition."""
+
+    def forward(self, images: Tensor, condition: Any = None) -> Tensor:
+        return super().forward(images).squeeze(1)
 
 
 class Maker(nn.Module):
@@ -520,6 +528,36 @@ def test_a_random_row_does_not_depend_on_the_parts_of_a_batch(training_of: Calla
         training.game.make_update(training.game.rules.moves[1], training.loader.batch(0), 0)
         rows.append(torch.cat(drawn))
     assert torch.equal(*rows)
+
+
+def test_a_network_of_a_function_has_its_own_optimiser_and_penalty(training_of: Callable[..., Training]) -> None:
+    """`[judge.optimizer]`, `judge.clip_norm` and a schedule of it; R1 of a linear map is gamma / 2 times |w|^2."""
+
+    def terms(turn: ganlab.Turn) -> Tensor:
+        turn.show("judge", fake=turn.real)
+        return judge(turn)
+
+    given = with_judge(ganlab.Network(Judge))
+    moves = [ganlab.Move("judging", ("judge",), terms), MOVES[1]]
+    own = {
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "judge": {"optimizer": {"lr": 0.2}, "clip_norm": 0.5},
+        "schedule": [{"name": "linear", "key": "judge.optimizer.lr", "to": 0.0}],
+        "penalty": [{"name": "r1", "player": "judge", "gamma": 3.0}],
+    }
+    training = training_of(attrs.evolve(given, moves=moves), **own)
+    players = training.game.players
+    weights = players["judge"].network.get_parameter("layer.weight").square().sum()
+    expected = float(1.5 * weights)
+    training.schedules.fill(2)
+    rates = {name: float(player.optimizer.param_groups[0]["lr"]) for name, player in players.items()}
+    assert rates == pytest.approx({"maker": 0.01, "judge": 0.1})
+    assert {name: player.clip_norm for name, player in players.items()} == {"maker": None, "judge": 0.5}
+    training.game.make_update(moves[0], training.loader.batch(0), 0)
+    assert training.game.meters.means()["penalty_r1"] == pytest.approx(expected)
+    with pytest.raises(UserError) as refused:
+        training_of(attrs.evolve(given, moves=moves), judg={"optimizer": {"lr": 0.2}})
+    assert str(refused.value) == "judg: no network that the game trains; did you mean 'judge'?"
 
 
 class Mean:

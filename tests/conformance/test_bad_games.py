@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bad_plugins import BadPlugin, assert_one_fault, of
+from bad_plugins import BadPlugin, assert_one_fault, faults, of
 from ganlab.testing import conformance
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
@@ -44,7 +44,7 @@ class Bad:
             },
             moves=[
                 ganlab.Move("judge", ("discriminator",), lambda turn: self.judge(turn, kept)),
-                ganlab.Move("make", ("generator",), self.make),
+                ganlab.Move("make", ("generator",), self.make, START),
             ],
             sampler=ganlab.Sampler(("generator",), images=self.images, latents=self.latents),
             STATE
@@ -66,6 +66,7 @@ class Bad:
 
 SOUND = {
     "NETWORKS": "",
+    "START": "start=0",
     "STATE": 'state={"kept": kept},',
     "OUTPUTS": 'outputs={"class_logits": lambda networks, images, condition: images[:, 0, 0]},',
     "JUDGED": "kept.mean.lerp_(real.detach().mean(), 0.1)",
@@ -86,6 +87,18 @@ BAD: dict[str, BadPlugin] = {
         "# build",
         "rules",
         "no move trains the network 'spare'",
+    ),
+    "networks that share parameters": (
+        game(NETWORKS='"twin": ganlab.Network(lambda one: nn.Sequential(one), given=("discriminator",), frozen=True)'),
+        "# build",
+        "trains",
+        "share parameters",
+    ),
+    "a measure that is the core's": (
+        game(JUDGED='turn.log("step", real.mean())'),
+        "# build",
+        "trains",
+        "would both be logged as 'step'",
     ),
     "state that is not saved": (
         game(STATE="", JUDGED="kept.mean.add_(0.1); real = real + kept.mean"),
@@ -166,3 +179,9 @@ SLOW = (
 )
 def test_a_bad_game_fails_one_check_at_its_line(case: str, tmp_path: Path) -> None:
     assert_one_fault(BAD[case], tmp_path)
+
+
+def test_a_move_that_begins_late_is_made_in_the_check(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(game(START="start=20, every=2"))
+    (component,) = conformance(tmp_path / "late.py")
+    assert faults(component.check()) == []
