@@ -24,6 +24,7 @@ def line_of(work: Callable[..., Any]) -> str:
 MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "an elementwise operation": lambda there, here: there + here,
     "in place": lambda there, here: there.add_(here),
+    "a scalar of the CPU in place": lambda there, here: here[0].add_(there[0]),
     "a product": lambda there, here: there @ here.view(3, 1),
     "a layer": lambda there, here: nn.functional.linear(there, here.view(1, 3)),
     "torch.where": lambda there, here: torch.where(here > 0, there, there),

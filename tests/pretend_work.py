@@ -63,10 +63,14 @@ def built(file: Path, device: str) -> Training:
 
 
 def trained(file: Path, device: str, steps: int) -> tuple[dict[str, Tensor], list[Event]]:
-    """Trains some steps; the tensors of the state but for random states, on the CPU, and the events of the steps."""
+    """Trains some steps; the tensors of the state but for random states, on the CPU, and the events of the steps.
+
+    What moves a state to the device does so in the first step, of which there are none.
+    """
     training = built(file, device)
+    take_step(training, 0)
     with record_events() as events:
-        for step in range(steps):
+        for step in range(1, steps):
             take_step(training, step)
     training.loader.close()
     state = training_state(training, steps)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +25,7 @@ import paired_images
 import signal_data
 from children import Child
 from ganlab.config.load import load_experiment
+from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_uint8
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.run.load_run import load_run
@@ -44,7 +46,7 @@ Ganlab = Callable[..., tuple[int, str, str]]
 FOLDER = Path(__file__).parent / "methods"
 FILES = {file.stem: file for file in sorted(FOLDER.glob("*.py"))}
 MOST_LINES = 60
-MODULES = ("torch", "attrs", "PIL", "sklearn", "collections", "itertools", "pathlib", "typing")
+MODULES = ("torch", "attrs", "PIL", "sklearn", "collections", "itertools", "math", "pathlib", "typing")
 
 GENERATOR = {"generator": {"name": "mlp", "latent_dim": 8, "hidden": [16]}}
 DISCRIMINATOR = {"discriminator": {"name": "mlp", "hidden": [16]}}
@@ -59,8 +61,9 @@ TABLES: dict[str, dict[str, Any]] = {
     | {"discriminator": {"name": "autoencoder", "code": 4, "width": 16}, "loss": "began", "game": "gan"},
     "bigan": GENERATOR,
     "context_encoder": {},
-    "cut": {"source": {"name": "digits"}, "game": {"patches": 8, "width": 8}},
-    "cyclegan": {"source": {"name": "digits"}},
+    "ctgan": {"game": {"continuous": 2, "latent_dim": 8, "width": 16}},
+    "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
+    "cyclegan": {"source": {"name": "digits"}, "game": {"name": "small_cyclegan"}},
     "ebgan": GENERATOR,
     "esrgan": PAIRS | {"dataset": {"name": "paired", "smaller": 2}, "game": {"blocks": 1, "width": 8}},
     "feature_matching": GENERATOR,
@@ -74,8 +77,9 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "infogan": {"game": {"categories": 4, "noise": 6}},
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
+    "mixed_table": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
-    "pix2pix": PAIRS | {"game": {"dropout": 0.0}},
+    "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
     "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
     "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
     "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
@@ -103,7 +107,8 @@ TABLES: dict[str, dict[str, Any]] = {
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
-    "hifi_gan": {"hifi_gan": {"periods": [2, 3], "scales": 2, "width": 4}},
+    "hifi_gan": {"hifi_gan": {"periods": [2], "scales": 1, "width": 2}},
+    "mixed_table": {"mixed_table": {"file": "table.csv", "discrete": ["plan", "town"], "modes": 3}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
     "sixteen_bit": {"grey16": {"folder": "scans"}},
     "srgan": {
@@ -149,15 +154,30 @@ def scans(folder: Path) -> Path:
     return folder.absolute()
 
 
+def mixed_table(file: Path) -> Path:
+    """A table of two continuous and two discrete columns, in which "town" follows from the plan; its absolute path."""
+    random = np.random.default_rng(0)
+    plan = random.choice(["a", "b", "c"], 200, p=[0.9, 0.08, 0.02])
+    town = np.where(plan == "a", "x", "y")
+    age = np.where(random.random(200) < 0.5, 20, 60) + random.normal(size=200)
+    rows = zip(plan, age, town, random.normal(size=200), strict=True)
+    file.write_text("\n".join(["plan,age,town,height", *(f"{p},{a:.3f},{t},{h:.3f}" for p, a, t, h in rows)]))
+    return file.absolute()
+
+
 @pytest.fixture
 def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
     """The experiment of a method by name, as a table: a few steps of tiny networks on the digits."""
 
     def experiment(name: str) -> dict[str, Any]:
-        if name == "sixteen_bit":
-            table["dataset"] = {"name": "grey16", "folder": str(scans(Path("scans")))}
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
         own = copy.deepcopy(TABLES[name])
+        if name == "sixteen_bit":
+            own["dataset"] = {"name": "grey16", "folder": str(scans(Path("scans")))}
+        if name in ("ctgan", "mixed_table"):
+            own["dataset"] = {"name": "mixed_table", **OPTIONS["mixed_table"]["mixed_table"]}
+            own["dataset"] |= {"file": str(mixed_table(Path("table.csv")))}
+            own["plugins"] = [str(FILES["mixed_table"])] if name == "ctgan" else []
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
         options = own.pop("game", {})
         game = options if isinstance(options, str) else {"name": name, **options}
@@ -178,7 +198,7 @@ def test_a_method_uses_public_names_only(name: str) -> None:
         if isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in MODULES
         elif isinstance(node, ast.Import):
-            assert {alias.name for alias in node.names} <= {"torch", "numpy", "ganlab"}
+            assert {alias.name for alias in node.names} <= {"torch", "numpy", "csv", "ganlab"}
         elif isinstance(node, ast.Attribute):
             assert not node.attr.startswith("_") or node.attr == "__init__"
 
@@ -195,6 +215,8 @@ def test_the_table_of_methods_is_true() -> None:
 def test_a_method_conforms(name: str, quick_timing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "sixteen_bit":
         monkeypatch.setenv("GANLAB_DATA", str(scans(Path("scans")).parent))
+    if name == "mixed_table":
+        monkeypatch.setenv("GANLAB_DATA", str(mixed_table(Path("table.csv")).parent))
     for component in conformance(FILES[name], OPTIONS.get(name)):
         not_passed = [str(found) for found in component.check() if found.result != "passed"]
         assert not_passed == []
@@ -301,6 +323,59 @@ def test_enlarged_images_are_scored_on_the_test_split(
     made = to_uint8(run.networks["generator"](test.condition / 127.5 - 1))
     errors = (test.images.double() - made.double()).square().flatten(1).mean(1)
     assert score == pytest.approx((10 * (255**2 / errors).log10()).mean().item())
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_sixteen_bits_are_kept(
+    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab, tmp_path: Path
+) -> None:
+    """What is read are the levels of the files; samples and scores are of 65,536 levels, not of 256."""
+    table = experiment("sixteen_bit") | {
+        "metric": [{"name": "kid", "features": "pixels", "samples": 30, "subset_size": 20}]
+    }
+    assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
+    run = load_run("run")
+    train = run.experiment.dataset.build(places(), "train").images
+    files = [np.array(Image.open(file)) for file in sorted(Path("scans").glob("*.png"))]
+    assert np.array_equal(train[:, 0].numpy(), np.stack([files[n] for n in range(40) if n % 10]))
+    made = run.sample(8)
+    assert made.dtype == torch.uint16
+    assert len(made.long().unique()) > 256
+    assert read_records(Path("run/metrics.jsonl"))[-1]["protocol"]["images"] == "uint16, rounded"
+
+
+def test_rows_are_drawn_by_the_logarithm_of_their_frequency(
+    experiment: Callable[[str], dict[str, Any]], write: Write
+) -> None:
+    """CTGAN's training by sampling: of the rows for which "plan" is chosen, each plan is as often as its log says."""
+    training = built(experiment("ctgan"), write)
+    condition = training.dataset.condition
+    assert isinstance(condition, dict)
+    loader = BatchLoader.for_dataset(training.dataset, 160, 0, CPU)
+    drawn = torch.cat([loader.index(number) for number in range(200)])
+    plans = condition["plan"]
+    counts = (plans > 0).sum(0)
+    expected = (1 + counts).log() / (1 + counts).log().sum()
+    own = plans.sum(1) / (plans.sum(1) + condition["town"].sum(1))  # the share of a row's draws for its plan
+    found = torch.stack([own[drawn][plans[drawn].argmax(1) == plan].sum() for plan in range(3)])
+    torch.testing.assert_close(found / own[drawn].sum(), expected, rtol=0.03, atol=0)
+    rows = training.dataset.images
+    assert rows.shape == (160, 2 * (1 + 3) + 3 + 2)
+    assert rows[:, 1:4].sum(1).eq(1).all()
+    assert set(rows[:, 1:4].argmax(1).tolist()) >= {0, 1}  # the two ages are two modes
+
+
+def test_a_spectrogram_shows_a_tone_in_its_band() -> None:
+    """HiFi-GAN's mel bands, of 500 Hz in 0 to 4,000 Hz: the peak is the band whose centre is nearest in mel."""
+    (game,) = [part.cls(loss=None, sample_rate=8000) for part in conformance(FILES["hifi_gan"])]
+    spec = ImageSpec.of((1, 4096), dtype="float32", condition_shape=(32, 32), condition_dtype="float32", range=(-1, 1))
+    mel = game.build(DataSpec(spec)).network("mel").config()
+    spectrogram = mel((2 * math.pi * 500 * torch.arange(4096) / 8000).sin()[None, None])
+    assert spectrogram.shape == (1, 32, 33)
+    in_mel = 2595 * math.log10(1 + 500 / 700)
+    centres = torch.linspace(0, 2595 * math.log10(1 + 4000 / 700), 34)[1:-1]
+    assert spectrogram[0, :, 16].argmax() == (centres - in_mel).abs().argmin()
 
 
 def built(table: dict[str, Any], write: Write) -> Training:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pretend_mutations
 import pretend_runs
 import typed_data
+from pretend_mutations import MUTATIONS
 from pretend_work import as_files, changed, compare_trainings, needs_pretend, on_pretend
 from test_distributed import environments
 from test_methods import FILES, TABLES
@@ -130,18 +131,35 @@ def test_devices_by_their_names(mlp: dict[str, Any], tmp_path: Path) -> None:
     }
 
 
+SOME = ["loss: a tensor", "network: item", "data: an index", "average: a scalar", "augmentation: a generator"]
+
+
+@pytest.mark.parametrize(
+    "names", [SOME, pytest.param(list(MUTATIONS), marks=(pytest.mark.extended, pytest.mark.slow))], ids=["some", "all"]
+)
+def test_mutations_that_only_a_device_shows_are_found_at_their_lines(
+    names: list[str], mlp: dict[str, Any], tmp_path: Path
+) -> None:
+    file = as_files({"run": changed(mlp, **pretend_mutations.TABLE)}, tmp_path)["run"]
+    found = on_pretend(pretend_mutations.find_mutations, tmp_path, file, names)
+    assert found.keys() == set(names)
+    assert {name: said for name, (place, said) in found.items() if not said.startswith(f"{place}: ")} == {}
+
+
 @pytest.mark.extended
 @pytest.mark.torchrun
 def test_two_processes_each_have_a_device_of_their_own(mlp: dict[str, Any], tmp_path: Path) -> None:
-    """Of run and eval; the generator of each process is on its own device."""
-    file = as_files(
-        {"run": changed(mlp, metric=[{"name": "fid", "samples": 64, "features": {"name": "pixels"}}])}, tmp_path
-    )
-    work, environment = pretend_runs.run_and_eval_on_two, environments(2)
-    both = [json.loads(text) for text in pretend_runs.on_two(work, tmp_path, environment, file["run"])]
-    assert [one["devices"] for one in both] == [["pretend:0"], ["pretend:1"]]
-    assert both[0]["scores"] == both[1]["scores"] != []
-    assert both[0]["different"] == []
+    """Of a run and of `eval`, which loaded every process's networks onto the first device."""
+    metric = [{"name": "fid", "samples": 64, "features": {"name": "pixels"}}]
+    file = as_files({"run": changed(mlp, metric=metric)}, tmp_path)["run"]
+
+    def on_both(*arguments: str) -> list[Any]:
+        return pretend_runs.on_two(pretend_runs.one_command, tmp_path, environments(2), *arguments)
+
+    on_both("run", file, "--device", "cpu", "--out", "cpu")
+    assert on_both("run", file, "--device", "pretend", "--out", "there") == [["pretend:0"], ["pretend:1"]]
+    assert pretend_runs.state_differences("cpu", "there") == []
+    assert on_both("eval", "there", "--device", "pretend") == [["pretend:0"], ["pretend:1"]]
 
 
 @pytest.mark.extended
@@ -155,10 +173,7 @@ def test_every_game_of_the_methods(table: dict[str, Any], tmp_path: Path) -> Non
         game = options if isinstance(options, str) else {"name": name, **options}
         tables[name] = {**common, **own, "plugins": plugins, "game": game}
     found = on_pretend(compare_trainings, tmp_path, as_files(tables, tmp_path))
-    # Their arithmetic is another on a device: dropout, and products that torch sums in another order.
-    exact = {name: lines for name, lines in found.items() if name not in pretend_runs.ANOTHER_ARITHMETIC}
-    assert exact == {name: [] for name in exact}
-    assert [line for lines in found.values() for line in lines if " differs by " not in line] == []
+    assert pretend_runs.wrong_lines(found) == {}
 
 
 @pytest.mark.extended
@@ -166,9 +181,9 @@ def test_every_game_of_the_methods(table: dict[str, Any], tmp_path: Path) -> Non
 def test_every_bundled_component_and_every_option_that_may_move(mlp: dict[str, Any], tmp_path: Path) -> None:
     found = on_pretend(pretend_runs.compare_all_components, tmp_path, mlp, str(tmp_path))
     assert len(found) > 40
-    assert {name: lines for name, lines in found.items() if lines and name not in pretend_runs.READ_BACK} == {}
-    # What docs/zoo.md says of it: a scheduled shift is read back, once a value.
-    assert all(found[name] for name in pretend_runs.READ_BACK)
+    wrong = pretend_runs.wrong_lines(found)
+    assert wrong.keys() == set(pretend_runs.READ_BACK)
+    assert all("diffaugment.py" in line and "reads a value back" in line for lines in wrong.values() for line in lines)
 
 
 @pytest.mark.extended
@@ -176,4 +191,4 @@ def test_every_bundled_component_and_every_option_that_may_move(mlp: dict[str, A
 def test_every_experiment_for_some_steps(tmp_path: Path) -> None:
     found = on_pretend(pretend_runs.compare_experiments, tmp_path, str(tmp_path))
     assert len(found) > 15
-    assert found == {name: [] for name in found}
+    assert pretend_runs.wrong_lines(found) == {}

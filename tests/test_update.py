@@ -4,6 +4,7 @@ up to rounding. What whole trainings make of it is held against a plain loop in 
 from __future__ import annotations
 
 import copy
+import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab.config.load import convert_experiment
+from ganlab.config.load import convert_experiment, experiment_to_toml
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
@@ -385,3 +386,58 @@ def test_an_optimiser_that_asks_is_told_the_names_of_parameters(table: dict[str,
         decay = 0.0 if name.endswith(".bias") else 0.5
         assert value.grad is not None
         torch.testing.assert_close(value.detach(), before[name] - rate * (value.grad + decay * before[name]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clipping
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _vector(network: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+def test_a_players_gradient_is_clipped_to_the_norm_of_its_table(table: dict[str, Any], tmp_path: Path) -> None:
+    """With a rate of 1 and no momentum, a network moves by its gradient, whose norm is the bound."""
+    table["optimizer"] = {"name": "sgd", "lr": 1.0}
+    table["generator"] = {"name": "mlp", "latent_dim": 8, "hidden": [16], "clip_norm": 1e-3}
+    for common, bound in ((None, None), (1e-4, 1e-4)):
+        training = built(table, tmp_path, 1, **({} if common is None else {"clip_norm": common}))
+        networks = {name: player.network for name, player in training.game.players.items()}
+        before = {name: _vector(network) for name, network in networks.items()}
+        take_step(training, 0)
+        moved = {name: float((_vector(network) - before[name]).norm()) for name, network in networks.items()}
+        assert moved["generator"] == pytest.approx(1e-3, rel=1e-2)
+        if bound is None:
+            assert moved["discriminator"] > 1e-2
+        else:
+            assert moved["discriminator"] == pytest.approx(bound, rel=1e-2)
+
+
+OWN_OPTION = """
+from attrs import frozen
+import ganlab
+from torch import nn
+
+@frozen
+class Clipping:
+    clip_norm: float = 0.5
+    def build(self, images): return nn.Flatten()
+
+@ganlab.hookimpl
+def register_generators(register): register("clipping", Clipping)
+"""
+
+
+def test_the_norm_of_a_table_is_written_and_an_option_of_that_name_is_the_networks(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN_OPTION)
+    plugins = load_plugins([tmp_path / "own.py"])
+    table["discriminator"] = {"name": "mlp", "hidden": [16], "clip_norm": 2}
+    table["generator"] = {"name": "clipping", "clip_norm": 0.25}
+    experiment: Any = convert_experiment(table, plugins)
+    assert experiment.clip_norms == {"discriminator": 2.0}
+    assert experiment.game.generator.clip_norm == 0.25
+    again: Any = convert_experiment(tomllib.loads(experiment_to_toml(experiment, plugins)), plugins)
+    assert (again.clip_norms, again.game) == (experiment.clip_norms, experiment.game)

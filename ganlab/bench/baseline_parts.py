@@ -21,6 +21,7 @@ from ganlab.nn.initialise import initialise_network
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Step, build_optimizer, parameters_of
 from ganlab.training.loop import Training
+from ganlab.training.update import Player
 from ganlab.utils.errors import UserError
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -86,9 +87,9 @@ def check_game(experiment: Experiment, registry: Registry) -> None:
         raise UserError(f"game: ganlab bench has hand-written loops of the game {DEFAULT_GAME!r} alone")
 
 
-def clip_gradients(network: nn.Module, experiment: Experiment) -> None:
-    if experiment.train.clip_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), experiment.train.clip_norm)
+def clip_gradients(network: nn.Module, player: Player) -> None:
+    if player.clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), player.clip_norm)
 
 
 def logits_of(output: Any) -> Tensor:

@@ -209,8 +209,12 @@ class FirstUpdates(GameTrial):
         """Check of a term in the trial: raises UserError where it is not a scalar. `move` is the one that it is of."""
         is_term = bool(move) or name in self.tables
         if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
-            return
-        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            if value.device.type == self.game.device.type:
+                return
+            problem = f"on {value.device}, and the run is on {self.game.device}"
+        else:
+            got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            problem = f"{got}; expected a scalar of floats, such as the mean over a batch"
         part = name.removeprefix(f"loss_{move}").removeprefix("_")
         what = "the term" if is_term else f"the measure {name!r}"
         if move:
@@ -219,10 +223,7 @@ class FirstUpdates(GameTrial):
         table = (
             ("loss" if self.has_loss else "game") if move else self._table(name) if is_term else "loss or augmentation"
         )
-        raise UserError(
-            f"{table}: {what} is {got}; expected a scalar of floats, such as the mean over a batch"
-            + (f" ({owner})" if owner else "")
-        )
+        raise UserError(f"{table}: {what} is {problem}" + (f" ({owner})" if owner else ""))
 
     @property
     def has_loss(self) -> bool:

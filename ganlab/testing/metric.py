@@ -64,7 +64,7 @@ def _check_interval(inspection: Inspection) -> str:
     return f"every {interval}" if interval.count else "before and after training"
 
 
-def score_tiny_generator(
+def score_tiny_network(
     inspection: Inspection, channels: int, cache: Path, device: torch.device = CPU
 ) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
@@ -82,7 +82,7 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     for channels in CHANNELS:
         with temporary_folder() as cache:
             try:
-                records = score_tiny_generator(inspection, channels, cache)
+                records = score_tiny_network(inspection, channels, cache)
             except ComponentError as error:
                 # The core's own check of the scores raises the same error as a metric that refuses the data.
                 if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:

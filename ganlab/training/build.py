@@ -301,7 +301,8 @@ def _build_players(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
                     "leaves a trace in later ones; 'adam' can"
                 )
-            players[name] = Player(name, network, optimizer, table, penalties[name], experiment.train.clip_norm)
+            norm = experiment.clip_norms.get(table, experiment.train.clip_norm)
+            players[name] = Player(name, network, optimizer, table, penalties[name], norm)
     return players
 
 

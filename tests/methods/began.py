@@ -67,7 +67,7 @@ class BEGAN:
 
     def measures(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The measure of convergence (section 3.4.1), and k."""
-        return {"convergence": -real.mean() + self.imbalance(real, fake).abs(), "k": self.state["k"]}
+        return {"convergence": -real.mean() + self.imbalance(real, fake).abs(), "k": self.state["k"].to(real.device)}
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.state)

@@ -103,4 +103,4 @@ class CycleGAN:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("cyclegan", CycleGAN)
+    register("small_cyclegan", CycleGAN)

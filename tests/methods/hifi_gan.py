@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from math import prod
 
 import torch
 from attrs import field, frozen
@@ -148,19 +149,17 @@ class HiFiGAN:
         if len(shape) != 2 or len(condition) != 2 or shape[0] != 1 or shape[1] % condition[1]:
             raise ganlab.ComponentError("is of signals (1, T) with spectrograms (mels, T / hop) as conditions")
         ganlab.check_tanh(data.images, "hifi_gan")
-        hop, rates = shape[1] // condition[1], []
-        while hop > 1:
-            rates.append(next((rate for rate in (8, 4, 2) if hop % rate == 0), hop))
-            hop //= rates[-1]
+        hop, rates = shape[1] // condition[1], list[int]()
+        while (left := hop // prod(rates)) > 1:
+            rates.append(next((rate for rate in (8, 4, 2) if left % rate == 0), left))
         if any(rate % 2 for rate in rates):
-            raise ganlab.ComponentError(f"the hop of spectrograms is {shape[1] // condition[1]}; wanted a power of 2")
-        mel = ganlab.Network(lambda: Mel(condition[0], shape[1] // condition[1], self.sample_rate), frozen=True)
+            raise ganlab.ComponentError(f"the hop of spectrograms is {hop}; wanted a power of 2")
         return ganlab.Rules(
             networks={
                 "generator": ganlab.Network(lambda: Generator(condition[0], rates, self.width)),
                 "periods": ganlab.Network(lambda: Periods(self.periods, self.width)),
                 "scales": ganlab.Network(lambda: Scales(self.scales, self.width)),
-                "mel": mel,
+                "mel": ganlab.Network(lambda: Mel(condition[0], hop, self.sample_rate), frozen=True),
             },
             moves=[
                 ganlab.Move("discriminators", players=("periods", "scales"), terms=self.judge),
@@ -182,7 +181,8 @@ class HiFiGAN:
     def judge(self, turn: ganlab.Turn) -> Tensor:
         with torch.no_grad():
             fake = turn.forward("generator", turn.condition).float()
-        return self.adversarial(turn, self.loss.discriminator, self.judged(turn, turn.real), self.judged(turn, fake))
+        real, made = self.judged(turn, turn.real), self.judged(turn, fake)
+        return self.adversarial(turn, self.loss.discriminator, real, made)
 
     def speak(self, turn: ganlab.Turn) -> dict[str, Tensor]:
         fake = turn.forward("generator", turn.condition).float()

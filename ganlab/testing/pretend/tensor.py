@@ -165,7 +165,18 @@ _TAKES_SCALARS = {
 class _Kind:
     """What the pretend device needs to know of an operation."""
 
-    __slots__ = ("copies", "empty", "generator", "indexed", "moves", "name", "reads", "takes_scalars", "view")
+    __slots__ = (
+        "copies",
+        "empty",
+        "generator",
+        "indexed",
+        "moves",
+        "name",
+        "reads",
+        "takes_scalars",
+        "view",
+        "writes_first",
+    )
 
     def __init__(self, func: Any) -> None:
         self.name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
@@ -173,6 +184,8 @@ class _Kind:
         self.empty = self.name in _EMPTY
         self.indexed = self.name in _INDEXED
         self.takes_scalars = torch.Tag.pointwise in func.tags or self.name in _TAKES_SCALARS
+        given = func._schema.arguments
+        self.writes_first = bool(given and given[0].alias_info is not None and given[0].alias_info.is_write)
         self.generator = torch.Tag.nondeterministic_seeded in func.tags
         reads = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
         self.reads = reads and not self.indexed
@@ -261,7 +274,8 @@ class _Call:
                 _copied_to_cpu(kind.name)
         elif source is not None:
             for tensor in self.on_cpu:
-                if tensor.ndim or not kind.takes_scalars:
+                written = kind.writes_first and tensor is args[0]
+                if tensor.ndim or written or not kind.takes_scalars:
                     what = f"{kind.name} of tensors on {source} and cpu, of shape {tuple(tensor.shape)}"
                     raise DeviceMismatch(f"{current_place()}: {what}")
                 add_event(SCALAR, kind.name)
