@@ -76,6 +76,7 @@ from .protocols import Loss as Loss
 from .protocols import LossWrapper as LossWrapper
 from .protocols import Metric as Metric
 from .protocols import Move as Move
+from .protocols import NamedOptimizerConfig as NamedOptimizerConfig
 from .protocols import Network as Network
 from .protocols import NetworkConfig as NetworkConfig
 from .protocols import OptimizerConfig as OptimizerConfig

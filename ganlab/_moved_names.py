@@ -159,7 +159,7 @@ RENAMED: dict[str, str] = {
     "images.png": "viz.image_grid.encode_png",
     "interrupts.terminable": "utils.signals.signals_as_keyboard_interrupt",
     "layers.Judged": "nn.judged_output.Judged",
-    "levers.looks_at_condition": "training.probes.uses_condition",
+    "levers.looks_at_condition": "training.probes.note_condition",
     "listing.described": "cli.list_plugins.component_record",
     "measuring.about_features": "evaluation.score_protocol.about_features",
     "measuring.about_reference": "evaluation.score_protocol.about_reference",

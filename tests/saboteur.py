@@ -110,7 +110,7 @@ class _Stream:
 
 @define
 class AtUpdate:
-    """Dies in a step: at the generator's update after so many, when the discriminator has had its own."""
+    """Dies in a step: at the last move's update after so many, when the moves before it have had theirs."""
 
     updates: int
 
@@ -120,7 +120,7 @@ class AtUpdate:
         plain = Game.make_update
 
         def make_update(game: Any, move: Any, batch: Any, updates: int) -> None:
-            if move.name == "generator" and updates == self.updates:
+            if move.name == game.rules.moves[-1].name and updates == self.updates:
                 die()
             plain(game, move, batch, updates)
 

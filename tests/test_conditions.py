@@ -23,7 +23,7 @@ from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
-from ganlab.training.probes import TaggedCondition, uses_condition
+from ganlab.training.probes import TaggedCondition, note_condition
 
 CPU = torch.device("cpu")
 Write = Callable[..., Path]
@@ -169,10 +169,18 @@ def test_only_networks_that_look_at_the_condition_are_conditional(table: dict[st
         def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
             return z
 
+    def uses(network: nn.Module, condition: Tensor) -> bool:
+        noted: list[bool] = []
+        wanted = network(z, condition)
+        note_condition(network, lambda: noted.append(True))
+        assert torch.equal(network(z, condition), wanted)
+        return bool(noted)
+
     tagged = labels.as_subclass(TaggedCondition)
-    assert uses_condition(Embeds(), (z, tagged))
-    assert not uses_condition(Ignores(), (z, tagged))
-    assert uses_condition(Embeds(), (z, torch.cat([tagged, tagged])[:2])), "what a game makes of a condition is one"
+    assert uses(Embeds(), tagged)
+    assert not uses(Ignores(), tagged)
+    assert not uses(Embeds(), labels), "it is no condition of the data set"
+    assert uses(Embeds(), torch.cat([tagged, tagged])[:2]), "what a game makes of a condition is one"
     plugins = load_plugins()
     training = build(convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
     assert training.dataset.condition is not None

@@ -66,6 +66,7 @@ MISTAKES = {
     "generator.hidden = [16, 0]": "generator.hidden: must be >= 1, got [16, 0]",
     "generator.hidden = 16": "generator.hidden: expected a list of whole numbers, got 16",
     "generator.optimizer.lr = -1": "generator.optimizer.lr: must be > 0, got -1.0",
+    "generator.clip_norm = 0": "generator.clip_norm: must be > 0, got 0.0",
     "generator.optimizer = 'adma'": "generator.optimizer.name: unknown optimizer 'adma'; did you mean 'adam'?",
     "penalty = 3": "penalty: expected a list of tables ([[penalty]]), got 3",
     "penalty = [{ weight = 1 }]": "penalty[0]: name: expected the name of a penalty (class_loss, consistency, "

@@ -166,7 +166,7 @@ def test_a_game_of_a_distribution(fresh: Fresh, tmp_path: Path, write: Callable[
     source = (REPOSITORY / "tests" / "methods" / "cyclegan.py").read_text()
     fresh.pip("install", "--no-index", third_party(tmp_path / "game", "ganlab-cycle", source=source))
     table = {
-        "game": {"name": "cyclegan", "width": 4, "pool": 16},
+        "game": {"name": "small_cyclegan", "width": 4, "pool": 16},
         "dataset": "digits",
         "source": "digits",
         "train": {"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2},
@@ -188,7 +188,7 @@ def test_a_game_of_a_distribution(fresh: Fresh, tmp_path: Path, write: Callable[
         sorted((tmp_path / run / "checkpoints" / "step-00000004").glob("*.safetensors")) for run in ("whole/a", "parts")
     )
     assert {file.name: file.read_bytes() for file in one} == {file.name: file.read_bytes() for file in other}
-    origin = json.loads((tmp_path / "whole" / "a" / "run.json").read_text())["components"]["game.cyclegan"]
+    origin = json.loads((tmp_path / "whole" / "a" / "run.json").read_text())["components"]["game.small_cyclegan"]
     assert (origin["distribution"], origin["version"]) == ("ganlab-cycle", "0.1.0")
     done("sample", "parts", "--count", 4, "--out", "grid.png")
     assert "fid" in done("eval", "parts")
@@ -198,7 +198,7 @@ def test_a_game_of_a_distribution(fresh: Fresh, tmp_path: Path, write: Callable[
     code, _, err = fresh.ganlab("run", file, "--dry-run", cwd=tmp_path)
     assert code == 2
     (line,) = err.splitlines()
-    assert line.startswith(f"{file}: game.name: unknown game 'cyclegan'")
+    assert line.startswith(f"{file}: game.name: unknown game 'small_cyclegan'")
     done("report", "parts", "--html", "page.html")
 
 

@@ -150,3 +150,28 @@ def test_the_zoo_on_cifar(name: str, ganlab: Command) -> None:
     with Image.open("r/samples/step-00000002.png") as grid:
         columns, rows = (2, 10) if with_classes else (5, 4)  # a row for each of ten classes
         assert (grid.width - 2) * rows == (grid.height - 2) * columns
+
+
+TRANSLATIONS = ["photographs_superresolution", "photographs_colour", "photographs_inpainting"]
+TRANSLATIONS += ["glyphs_pix2pix", "glyphs_cyclegan", "glyphs_cut"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [TRANSLATIONS[0], *(pytest.param(name, marks=pytest.mark.extended) for name in TRANSLATIONS[1:])]
+)
+def test_translations_offline(name: str, ganlab: Command) -> None:
+    """Each recipe but for its channels and its batch, scored against the targets of the test split."""
+    settings = ["train.steps=2", "train.batch_size=4", "train.log_every=1", "train.sample_count=4", "floor=false"]
+    settings += ["generator.channels=4", "discriminator.channels=4"]
+    path = EXPERIMENTS / f"{name}.toml"
+    code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
+    assert code == 0, err
+    records = read_records(Path("r/log.jsonl"))
+    assert len(records) == 2
+    assert all(np.isfinite(value) for record in records for key, value in record.items() if key != "alarms")
+    scores = read_records(Path("r/metrics.jsonl"))
+    assert {score["name"] for score in scores} == {"psnr", "ssim"}
+    assert all(score["protocol"]["split"] == "test" for score in scores)
+    with Image.open("r/samples/step-00000002.png") as grid:
+        assert grid.size == (2 * 34 + 2, 2 * 34 + 2)

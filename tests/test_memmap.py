@@ -94,7 +94,9 @@ def test_what_is_no_file_of_images_is_refused(tmp_path: Path, path: Path) -> Non
             MappedImages.open(tmp_path / "other.npy")
 
     refused(IMAGES.numpy().astype(np.int8), "holds int8")
-    refused(IMAGES.numpy()[0], r"holds uint8 \(3, 4, 6\)")
+    refused(IMAGES.numpy().astype(np.float64), "holds float64")
+    refused(IMAGES.numpy().astype(">f4"), "holds >f4")
+    refused(IMAGES.numpy()[0, 0, 0], r"holds uint8 \(6,\)")
     refused(IMAGES.numpy()[:0], r"holds uint8 \(0, 3, 4, 6\)")
     refused(np.asfortranarray(IMAGES.numpy()), "in Fortran order")
     path.write_bytes(path.read_bytes()[:-1])

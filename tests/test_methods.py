@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import truncnorm
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.functional import normalize
 
 import paired_images
+import signal_data
 from children import Child
 from ganlab.config.load import load_experiment
 from ganlab.data.pixels import to_uint8
@@ -42,9 +45,12 @@ Ganlab = Callable[..., tuple[int, str, str]]
 FOLDER = Path(__file__).parent / "methods"
 FILES = {file.stem: file for file in sorted(FOLDER.glob("*.py"))}
 MOST_LINES = 60
+MODULES = ("torch", "attrs", "PIL", "sklearn", "collections", "itertools", "math", "pathlib", "typing")
 
 GENERATOR = {"generator": {"name": "mlp", "latent_dim": 8, "hidden": [16]}}
 DISCRIMINATOR = {"discriminator": {"name": "mlp", "hidden": [16]}}
+
+TONES = {"plugins": [signal_data.__file__]}
 
 PAIRS = {"plugins": [paired_images.__file__], "dataset": {"name": "paired"}}
 
@@ -54,21 +60,27 @@ TABLES: dict[str, dict[str, Any]] = {
     | {"discriminator": {"name": "autoencoder", "code": 4, "width": 16}, "loss": "began", "game": "gan"},
     "bigan": GENERATOR,
     "context_encoder": {},
-    "cut": {"source": {"name": "digits"}, "game": {"patches": 8, "width": 8}},
-    "cyclegan": {"source": {"name": "digits"}},
+    "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
+    "cyclegan": {"source": {"name": "digits"}, "game": {"name": "small_cyclegan"}},
     "ebgan": GENERATOR,
     "esrgan": PAIRS | {"dataset": {"name": "paired", "smaller": 2}, "game": {"blocks": 1, "width": 8}},
     "feature_matching": GENERATOR,
     "freeze_d": GENERATOR
     | {"discriminator": {"name": "freeze_d", "network": DISCRIMINATOR["discriminator"]}, "loss": "bce", "game": "gan"},
     "gman": GENERATOR | DISCRIMINATOR | {"game": {"harshness": 0.5}},
+    "hifi_gan": TONES
+    | {
+        "dataset": {"name": "tones", "hop": 8},
+        "game": {"periods": [2, 3], "scales": 2, "width": 4, "sample_rate": 1000},
+    },
     "infogan": {"game": {"categories": 4, "noise": 6}},
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
-    "pix2pix": PAIRS | {"game": {"dropout": 0.0}},
+    "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
     "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
     "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
     "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
+    "sixteen_bit": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "srgan": PAIRS
     | {
         "dataset": {"name": "paired", "smaller": 2},
@@ -77,13 +89,24 @@ TABLES: dict[str, dict[str, Any]] = {
     "stylegan2": DISCRIMINATOR | {"game": {"dim": 8}, "penalty": [{"name": "r1"}]},
     "topk": GENERATOR | DISCRIMINATOR,
     "vae_gan": GENERATOR,
+    "wavegan": TONES
+    | {
+        "dataset": {"name": "tones"},
+        "generator": {"name": "wavegan", "latent_dim": 8, "width": 4},
+        "discriminator": {"name": "wavegan", "width": 4, "shuffle": 0},
+        "loss": "wasserstein",
+        "penalty": [{"name": "gradient_penalty"}],
+        "game": "gan",
+    },
     "vqgan": {"loss": {"name": "hinge"}, "game": {"start": 3, "codes": 8}},
 }
 """What the experiment file of each method has besides the method and what all have."""
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
+    "hifi_gan": {"hifi_gan": {"periods": [2], "scales": 1, "width": 2}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
+    "sixteen_bit": {"grey16": {"folder": "scans"}},
     "srgan": {
         "srgan": {"blocks": 1, "width": 8, "convolutions": 2},
         "srresnet": {"blocks": 1, "width": 8},
@@ -118,6 +141,15 @@ def lines_of_code(file: Path) -> int:
     return len(code - left_out)
 
 
+def scans(folder: Path) -> Path:
+    """A folder of grey pictures of 16 bits, with levels in the upper part of their range; its absolute path."""
+    folder.mkdir()
+    for number in range(40):
+        levels = torch.randint(40_000, 65_536, (8, 8), generator=torch.Generator().manual_seed(number))
+        Image.fromarray(levels.numpy().astype("uint16")).save(folder / f"{number:02}.png")
+    return folder.absolute()
+
+
 @pytest.fixture
 def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
     """The experiment of a method by name, as a table: a few steps of tiny networks on the digits."""
@@ -125,6 +157,8 @@ def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
     def experiment(name: str) -> dict[str, Any]:
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
         own = copy.deepcopy(TABLES[name])
+        if name == "sixteen_bit":
+            own["dataset"] = {"name": "grey16", "folder": str(scans(Path("scans")))}
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
         options = own.pop("game", {})
         game = options if isinstance(options, str) else {"name": name, **options}
@@ -140,12 +174,12 @@ def test_a_method_is_short(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_method_uses_public_names_only(name: str) -> None:
-    """Of ganlab names without an underscore; from elsewhere only torch, attrs and the standard library."""
+    """Of ganlab names without an underscore; from elsewhere only what ganlab needs, and the standard library."""
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.ImportFrom):
-            assert str(node.module).split(".")[0] in ("torch", "attrs", "collections", "typing")
+            assert str(node.module).split(".")[0] in MODULES
         elif isinstance(node, ast.Import):
-            assert {alias.name for alias in node.names} <= {"torch", "ganlab"}
+            assert {alias.name for alias in node.names} <= {"torch", "numpy", "ganlab"}
         elif isinstance(node, ast.Attribute):
             assert not node.attr.startswith("_") or node.attr == "__init__"
 
@@ -159,7 +193,9 @@ def test_the_table_of_methods_is_true() -> None:
 
 
 @pytest.mark.parametrize("name", some(FILES, CONFORMS_BY_DEFAULT))
-def test_a_method_conforms(name: str, quick_timing: None) -> None:
+def test_a_method_conforms(name: str, quick_timing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "sixteen_bit":
+        monkeypatch.setenv("GANLAB_DATA", str(scans(Path("scans")).parent))
     for component in conformance(FILES[name], OPTIONS.get(name)):
         not_passed = [str(found) for found in component.check() if found.result != "passed"]
         assert not_passed == []
@@ -188,8 +224,9 @@ def test_a_method_runs_from_an_experiment_file(
     assert all(math.isfinite(value) for value in losses.values()), losses
     run = load_run(Path("run"))
     images = run.sample(5, seed=1)
-    assert images.shape == (5, 1, 8, 8)
-    assert images.dtype == torch.uint8
+    data = run.experiment.dataset.build(places(), "train").images
+    assert images.shape == (5, *data.shape[1:])
+    assert images.dtype == data.dtype
     assert torch.equal(images, run.sample(5, seed=1))
     assert not torch.equal(images, run.sample(5, seed=2))
 
@@ -265,6 +302,38 @@ def test_enlarged_images_are_scored_on_the_test_split(
     made = to_uint8(run.networks["generator"](test.condition / 127.5 - 1))
     errors = (test.images.double() - made.double()).square().flatten(1).mean(1)
     assert score == pytest.approx((10 * (255**2 / errors).log10()).mean().item())
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_sixteen_bits_are_kept(
+    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab, tmp_path: Path
+) -> None:
+    """What is read are the levels of the files; samples and scores are of 65,536 levels, not of 256."""
+    table = experiment("sixteen_bit") | {
+        "metric": [{"name": "kid", "features": "pixels", "samples": 30, "subset_size": 20}]
+    }
+    assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
+    run = load_run("run")
+    train = run.experiment.dataset.build(places(), "train").images
+    files = [np.array(Image.open(file)) for file in sorted(Path("scans").glob("*.png"))]
+    assert np.array_equal(train[:, 0].numpy(), np.stack([files[n] for n in range(40) if n % 10]))
+    made = run.sample(8)
+    assert made.dtype == torch.uint16
+    assert len(made.long().unique()) > 256
+    assert read_records(Path("run/metrics.jsonl"))[-1]["protocol"]["images"] == "uint16, rounded"
+
+
+def test_a_spectrogram_shows_a_tone_in_its_band() -> None:
+    """HiFi-GAN's mel bands, of 500 Hz in 0 to 4,000 Hz: the peak is the band whose centre is nearest in mel."""
+    (game,) = [part.cls(loss=None, sample_rate=8000) for part in conformance(FILES["hifi_gan"])]
+    spec = ImageSpec.of((1, 4096), dtype="float32", condition_shape=(32, 32), condition_dtype="float32", range=(-1, 1))
+    mel = game.build(DataSpec(spec)).network("mel").config()
+    spectrogram = mel((2 * math.pi * 500 * torch.arange(4096) / 8000).sin()[None, None])
+    assert spectrogram.shape == (1, 32, 33)
+    in_mel = 2595 * math.log10(1 + 500 / 700)
+    centres = torch.linspace(0, 2595 * math.log10(1 + 4000 / 700), 34)[1:-1]
+    assert spectrogram[0, :, 16].argmax() == (centres - in_mel).abs().argmin()
 
 
 def built(table: dict[str, Any], write: Write) -> Training:

@@ -140,6 +140,8 @@ def test_two_processes_score_the_outputs_that_one_does(
         assert record["protocol"] == scores[record["name"]]["protocol"] | {"overrides": {"game.weight": 2.0}}
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_scoring_outputs_leaves_the_training_as_it_is(coding: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     coding["metric"][1]["every"] = 1
     for name, more in (("scored", ()), ("bare", ("--set", "metric=[]"))):
@@ -204,10 +206,17 @@ def test_a_sampler_of_condition_images_translates_the_test_split(
     common = {key: table[key] for key in ("name", "optimizer", "train")}
     metrics = [{"name": "psnr"}, {"name": "ssim", "window": 7}, {"name": "target_accuracy"}]
     paired = {"name": "paired", "count": 200}
-    table = {**common, "plugins": [str(method), paired_images.__file__], "dataset": paired, "game": {"name": "pix2pix"}}
+    table = {
+        **common,
+        "plugins": [str(method), paired_images.__file__],
+        "dataset": paired,
+        "game": {"name": "small_pix2pix"},
+    }
     code, _, err = ganlab("run", write(table | {"metric": metrics}))
     assert (code, err.count("\n")) == (2, 1)
-    assert "metric[2] 'target_accuracy': the game 'pix2pix' has no output 'class_logits'; it has: translation" in err
+    assert (
+        "metric[2] 'target_accuracy': the game 'small_pix2pix' has no output 'class_logits'; it has: translation" in err
+    )
     code, _, err = ganlab("run", write(table | {"metric": metrics[:2]}), "--out", "r")
     assert code == 0, err
     scores = last_records(Path("r"))

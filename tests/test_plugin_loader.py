@@ -23,9 +23,9 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "game": {"gan"},
-    "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional"},
-    "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed"},
+    "game": {"gan", "pix2pix", "cyclegan", "cut"},
+    "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"},
+    "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan"},
     "loss": {
         *("bce", "hinge", "least_squares", "minimax", "relativistic", "relativistic_average", "value", "wasserstein"),
     },

@@ -351,7 +351,7 @@ def test_an_archive_is_read_with_its_conditions() -> None:
         "float64 (4,) from 0 to 3": {"labels": labels.astype(float)},
         "3 entries for 4 images": {"labels": labels[:3]},
         "class labels from -1": {"labels": labels - 1},
-        "float32 (4, 8, 8, 1) from": {"condition": pixels.astype(np.float32)},
+        "float64 (4, 8, 8, 1) from": {"condition": pixels.astype(np.float64)},
         "wanted integers (N,)": {"labels": np.array(list("abcd"))},
     }
     for line, arrays in bad.items():

@@ -23,7 +23,7 @@ from ganlab.protocols import ConditionSpec, Places
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.training.probes import TaggedCondition, uses_condition
+from ganlab.training.probes import TaggedCondition, note_condition
 from ganlab.utils.hashing import tensors_sha256
 from stubs import CPU
 from tiers import spread
@@ -113,8 +113,11 @@ def test_a_network_that_uses_one_of_several_is_found() -> None:
             return out + condition["b"].float()[:, None] if self.out_features > 1 else out
 
     given = {name: torch.arange(3).as_subclass(TaggedCondition) for name in ("a", "b")}
-    assert uses_condition(Uses(2, 2), [torch.zeros(3, 2), given])
-    assert not uses_condition(Uses(2, 1), [torch.zeros(3, 2), given])
+    for size, expected in ((2, True), (1, False)):
+        network, noted = Uses(2, size), list[bool]()
+        note_condition(network, lambda noted=noted: noted.append(True))
+        network(torch.zeros(3, 2), given)
+        assert bool(noted) == expected
 
 
 def test_a_penalty_generates_for_the_first_of_several() -> None:

@@ -221,7 +221,9 @@ def test_a_run_goes_through(
         assert torch.equal(images, made[:40])
         low, high = read_info(Path("whole"))["images"]["range"]
         assert (low, high) == tuple(typed_data.values(form, dtype, 64, 0).aminmax())
-    assert ganlab("sample", "whole", "--count", 32, "--seed", 3, "--out", "s.npz")[0] == 0
+    code, out, _ = ganlab("sample", "whole", "--count", 32, "--seed", 3, "--out", "s.npz")
+    nouns = {"images": "images", "signals": "signals", "table": "rows"}
+    assert (code, out.split(" from ")[0]) == (0, f"32 {nouns[form]}")
     with np.load("s.npz") as arrays:
         stored = torch.from_numpy(arrays["images"])
     stored = stored.permute(0, 3, 1, 2) if form == "images" else stored
@@ -314,10 +316,16 @@ def test_networks_of_images_refuse_other_data(table: dict[str, Any], write: Writ
         code, _, err = ganlab("run", write(table | {"generator": generator}), "--out", "r")
         assert (code, len(err.splitlines())) == (2, 1)
         assert line in err
+    code, _, err = ganlab("bench", write(table), "--seconds", 1)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "dataset: ganlab bench has hand-written loops of uint8 images with one condition; got rows of a table" in err
     for name in ("flip", "diffaugment", "ada"):
         code, _, err = ganlab("run", write(table | {"augmentation": [name]}), "--out", "r")
         assert (code, len(err.splitlines())) == (2, 1)
         assert "is of images (N, C, H, W); got data (N, 3)" in err
+    code, _, err = ganlab("run", write(typed(table, "images", "float32") | {"augmentation": ["ada"]}), "--out", "r")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "augmentation[0]: ada is of pixels in [-1, 1]; the data set 'typed' has values from " in err
     with pytest.raises(ComponentError, match=r"dcgan makes values in \[-1, 1\], and the data set's are from 0 to 3"):
         DCGANGenerator().build(ImageSpec(1, 16, 16, dtype="float32", range=(0, 3)))
     DCGANGenerator(channels=1).build(ImageSpec(1, 16, 16, dtype="float32", range=(-1, 0.5)))

@@ -4,6 +4,7 @@ up to rounding. What whole trainings make of it is held against a plain loop in 
 from __future__ import annotations
 
 import copy
+import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab.config.load import convert_experiment
+from ganlab.config.load import convert_experiment, experiment_to_toml
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.run.records import read_records
 from ganlab.training.build import build
+from ganlab.training.checkpoint import from_bytes, to_bytes
 from ganlab.training.loop import Training, take_step
 from ganlab.training.probes import can_undo_updates
+from ganlab.training.state import restore_training, training_state
 from ganlab.training.update import step_unless_stopped
 
 Command = Callable[..., tuple[int, str, str]]
@@ -102,8 +105,11 @@ def test_stopped_updates_are_as_if_they_had_not_been(name: str, course: str) -> 
 
 
 def test_whether_an_optimiser_can_be_stopped_is_found() -> None:
-    assert all(can_undo_updates(make, network()) for make in STOPPABLE.values())
-    assert not any(can_undo_updates(make, network()) for make in NOT_STOPPABLE.values())
+    def can(make: Callable[..., torch.optim.Optimizer]) -> bool:
+        return can_undo_updates(lambda net: make(net.parameters()), network())
+
+    assert all(map(can, STOPPABLE.values()))
+    assert not any(map(can, NOT_STOPPABLE.values()))
 
 
 NADAM = """
@@ -274,15 +280,30 @@ class Began:
     def state_dict(self): return {"k": self.k, "calls": self.calls}
     def load_state_dict(self, state): self.k.copy_(state["k"]); self.calls.copy_(state["calls"])
 
+@frozen
+class Average:
+    player: str = "discriminator"
+    every: int = 1
+    a: torch.Tensor = field(factory=lambda: torch.zeros(()), init=False, eq=False)
+    calls: torch.Tensor = field(factory=lambda: torch.zeros((), dtype=torch.int64), init=False, eq=False)
+    def penalty(self, step):
+        self.calls.add_(1)
+        self.a.lerp_(step.real.square().mean(), 0.25)
+        return (self.a - step.fake_logits).square().mean()
+    def state_dict(self): return {"a": self.a, "calls": self.calls}
+    def load_state_dict(self, state): self.a.copy_(state["a"]); self.calls.copy_(state["calls"])
+
 @ganlab.hookimpl
 def register_losses(register): register("began", Began)
+@ganlab.hookimpl
+def register_penalties(register): register("average", Average)
 """
 
 
-def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
-    """Of one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
+def test_a_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
+    """That of a loss and that of a penalty, by one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
     (tmp_path / "began.py").write_text(BEGAN)
-    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}}
+    table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}, "penalty": ["average"]}
     states = []
     for accumulate in (1, 2, 4):
         plugins = load_plugins([tmp_path / "began.py"])
@@ -291,8 +312,130 @@ def test_a_losss_state_moves_once_an_update_however_many_parts(table: dict[str, 
             convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
         )
         training.game.make_update(training.game.rules.moves[0], training.loader.batch(0), 0)
-        states.append(training.stateful["loss"].state_dict())
-    assert [int(state["calls"]) for state in states] == [1, 1, 1]
-    for state in states[1:]:
-        torch.testing.assert_close(state["k"], states[0]["k"])
-    assert states[0]["k"] > 0
+        states.append([training.stateful[name].state_dict() for name in ("loss", "penalty.0")])
+    for loss, penalty in states:
+        assert int(loss["calls"]) == int(penalty["calls"]) == 1
+        torch.testing.assert_close(loss["k"], states[0][0]["k"])
+        torch.testing.assert_close(penalty["a"], states[0][1]["a"])
+        assert min(loss["k"], penalty["a"]) > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names of parameters
+# ---------------------------------------------------------------------------------------------------------------------
+
+NAMED = """
+from typing import ClassVar
+import torch
+from attrs import frozen
+from ganlab import hookimpl
+
+@frozen
+class ByName:
+    lr: float = 0.1
+    named_parameters: ClassVar[bool] = True
+    def build(self, parameters):
+        slow, biases, rest = [], [], []
+        for name, parameter in parameters:
+            group = slow if name.startswith("generator.") else biases if name.endswith(".bias") else rest
+            group.append((name, parameter))
+        groups = [{"params": slow, "lr": 0.1 * self.lr}, {"params": biases, "weight_decay": 0.0}, {"params": rest}]
+        return torch.optim.SGD([group for group in groups if group["params"]], self.lr, weight_decay=0.5)
+
+@hookimpl
+def register_optimizers(register): register("by_name", ByName)
+"""
+
+
+def test_an_optimiser_that_asks_is_told_the_names_of_parameters(table: dict[str, Any], tmp_path: Path) -> None:
+    """Held against torch's optimiser of groups made by hand, in a run that is stopped and resumed; a schedule moves it.
+
+    The generator has a tenth of the rate, and biases of the discriminator have no weight decay.
+    """
+    (tmp_path / "named.py").write_text(NAMED)
+    plugins = load_plugins([tmp_path / "named.py"])
+    table |= {"optimizer": {"name": "by_name", "lr": 0.2}}
+    table["schedule"] = [{"name": "linear", "key": "optimizer.lr", "to": 0.4}]
+    experiment = convert_experiment({**table, "train": {**table["train"], "steps": 4}}, plugins)
+
+    def make() -> Training:
+        return build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+
+    training = make()
+    take_step(training, 0)
+    saved = from_bytes(to_bytes(training_state(training, 1)))
+    for step in range(1, 3):
+        take_step(training, step)
+    resumed = make()
+    restore_training(resumed, saved)
+    for step in range(1, 3):
+        take_step(resumed, step)
+    assert torch.equal(weights(training), weights(resumed))
+
+    players = training.game.players
+    (slow,) = players["generator"].optimizer.param_groups
+    biases, rest = players["discriminator"].optimizer.param_groups
+    rate = experiment.schedule[0].value(0.2, 2, 4)
+    assert rate != 0.2
+    assert [float(group["lr"]) for group in (slow, biases, rest)] == pytest.approx([0.1 * rate, rate, rate])
+    named = dict(players["discriminator"].network.named_parameters())
+    assert biases["param_names"] == [f"discriminator.{name}" for name in named if name.endswith(".bias")]
+    before = {name: value.detach().clone() for name, value in named.items()}
+    players["discriminator"].optimizer.step()
+    for name, value in named.items():
+        decay = 0.0 if name.endswith(".bias") else 0.5
+        assert value.grad is not None
+        torch.testing.assert_close(value.detach(), before[name] - rate * (value.grad + decay * before[name]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clipping
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_players_gradient_is_clipped_to_the_norm_of_its_table(table: dict[str, Any], tmp_path: Path) -> None:
+    """With a rate of 1 and no momentum, a network moves by its gradient, whose norm is the bound."""
+    table["optimizer"] = {"name": "sgd", "lr": 1.0}
+    table["generator"] = {"name": "mlp", "latent_dim": 8, "hidden": [16], "clip_norm": 1e-3}
+    for common, bound in ((None, None), (1e-4, 1e-4)):
+        training = built(table, tmp_path, 1, **({} if common is None else {"clip_norm": common}))
+        networks = {name: player.network for name, player in training.game.players.items()}
+        before = {name: nn.utils.parameters_to_vector(network.parameters()) for name, network in networks.items()}
+        take_step(training, 0)
+        moved = {
+            name: float((nn.utils.parameters_to_vector(network.parameters()) - before[name]).norm())
+            for name, network in networks.items()
+        }
+        assert moved["generator"] == pytest.approx(1e-3, rel=1e-2)
+        if bound is None:
+            assert moved["discriminator"] > 1e-2
+        else:
+            assert moved["discriminator"] == pytest.approx(bound, rel=1e-2)
+
+
+OWN_OPTION = """
+from attrs import frozen
+import ganlab
+from torch import nn
+
+@frozen
+class Clipping:
+    clip_norm: float = 0.5
+    def build(self, images): return nn.Flatten()
+
+@ganlab.hookimpl
+def register_generators(register): register("clipping", Clipping)
+"""
+
+
+def test_the_norm_of_a_table_is_written_and_an_option_of_that_name_is_the_networks(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN_OPTION)
+    plugins = load_plugins([tmp_path / "own.py"])
+    table["discriminator"] = {"name": "mlp", "hidden": [16], "clip_norm": 2}
+    table["generator"] = {"name": "clipping", "clip_norm": 0.25}
+    experiment: Any = convert_experiment(table, plugins)
+    assert experiment.clip_norms == {"discriminator": 2.0}
+    assert experiment.game.generator.clip_norm == 0.25
+    assert convert_experiment(tomllib.loads(experiment_to_toml(experiment, plugins)), plugins) == experiment

@@ -19,8 +19,9 @@ from ganlab.config.schema import DEFAULT_GAME, Experiment
 from ganlab.nn import dropout, memory_format
 from ganlab.nn.initialise import initialise_network
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Step
+from ganlab.protocols import Step, build_optimizer, parameters_of
 from ganlab.training.loop import Training
+from ganlab.training.update import Player
 from ganlab.utils.errors import UserError
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -69,13 +70,15 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
         for network in (g, d):
             memory_format.use_channels_last(network)
             dropout.use_quick_dropout(network, device)
-    g_config, d_config = (experiment.optimizers.get(name, experiment.optimizer) for name in names)
     penalties = {name: [penalty for _, penalty in player.penalties] for name, player in game.players.items()}
-    optimizers = g_config.build(g.parameters()), d_config.build(d.parameters())
+    g_optimizer, d_optimizer = (
+        build_optimizer(experiment.optimizers.get(name, experiment.optimizer), parameters_of(name, network))
+        for name, network in zip(names, (g, d), strict=True)
+    )
     seed_everything(derived_seed(experiment.seed, "training"))
     loss = copy.deepcopy(rules.loss)
     fresh = not judging.unfrozen
-    return BaselineParts(names, g, d, *optimizers, loss, penalties, judging.repeats, judging.every, fresh)
+    return BaselineParts(names, g, d, g_optimizer, d_optimizer, loss, penalties, judging.repeats, judging.every, fresh)
 
 
 def check_game(experiment: Experiment, registry: Registry) -> None:
@@ -84,9 +87,9 @@ def check_game(experiment: Experiment, registry: Registry) -> None:
         raise UserError(f"game: ganlab bench has hand-written loops of the game {DEFAULT_GAME!r} alone")
 
 
-def clip_gradients(network: nn.Module, experiment: Experiment) -> None:
-    if experiment.train.clip_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), experiment.train.clip_norm)
+def clip_gradients(network: nn.Module, player: Player) -> None:
+    if player.clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), player.clip_norm)
 
 
 def logits_of(output: Any) -> Tensor:

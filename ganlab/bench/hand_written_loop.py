@@ -90,7 +90,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
                     total = total + due_penalties(parts, state, turn // every * repeats + repeat)
                 parts.d_optimizer.zero_grad()
                 total.backward()
-                clip_gradients(d, experiment)
+                clip_gradients(d, game.players[judging])
                 parts.d_optimizer.step()
             for parameter in frozen_with:
                 parameter.requires_grad_(False)
@@ -105,7 +105,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
                 total = total + due_penalties(parts, state, turn)
             parts.g_optimizer.zero_grad()
             total.backward()
-            clip_gradients(g, experiment)
+            clip_gradients(g, game.players[making])
             parts.g_optimizer.step()
             for parameter in frozen_with:
                 parameter.requires_grad_(True)

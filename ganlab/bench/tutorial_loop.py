@@ -116,7 +116,7 @@ def tutorial_step(
             loss = loss + due_penalties(parts, state, turn // every * repeats + repeat)
             parts.d_optimizer.zero_grad()
             loss.backward()
-            clip_gradients(d, experiment)
+            clip_gradients(d, game.players[judging])
             parts.d_optimizer.step()
             loss.item()
         if parts.fresh or turn % every:
@@ -128,7 +128,7 @@ def tutorial_step(
         loss = loss + due_penalties(parts, state, turn)
         parts.g_optimizer.zero_grad()
         loss.backward()
-        clip_gradients(g, experiment)
+        clip_gradients(g, game.players[making])
         parts.g_optimizer.step()
         loss.item()
         if average is not None:

@@ -73,6 +73,7 @@ def evaluate(
     metric: MetricNames = None,
     step: int | None = None,
     truncation: float | None = None,
+    option: list[str] | None = None,
     per_class: Annotated[bool, Parameter(negative=())] = False,
     set_: Set = None,
     device: Device = "auto",
@@ -93,6 +94,8 @@ def evaluate(
         Which checkpoint. Default: the latest.
     truncation
         Draw latents from a normal truncated at this distance from 0; recorded in the score's protocol.
+    option
+        NAME=VALUE, an option of the game's sampler; can be repeated. Recorded in the score's protocol.
     per_class
         Score each class separately, and the mean over classes; for class-conditional runs.
     device
@@ -102,9 +105,11 @@ def evaluate(
     plugin
         A plugin file to load; can be repeated.
     """
+    from ganlab.config.overrides import parse_options
     from ganlab.run.rescore import rescore
 
-    for record in rescore(run, metric or [], step, set_ or [], device, truncation, per_class, out, plugin or []):
+    options, plugins = parse_options(option or []), plugin or []
+    for record in rescore(run, metric or [], step, set_ or [], device, truncation, per_class, out, plugins, options):
         print(f"step {record['step']:,}  {_score(record)}  {record['protocol']['weights']} weights")
     return 0
 
@@ -177,6 +182,8 @@ def sample(
     step: int | None = None,
     label: str | None = None,
     truncation: float | None = None,
+    sampler: str = "",
+    option: list[str] | None = None,
     interpolate: bool = False,
     by_class: bool = False,
     out: Path = Path("samples.png"),
@@ -199,24 +206,33 @@ def sample(
         Draw only images of this class, by name or number; for class-conditional runs.
     truncation
         Draw latents from a normal truncated at this distance from 0; a smaller one gives less diverse images.
+    sampler
+        A further sampler of the run's game, such as that of the other direction. Default: the main one.
+    option
+        NAME=VALUE, an option of the sampler; can be repeated.
     interpolate
         Interpolate from one latent to another in each row, instead of independent images.
     by_class
         In a folder of images, make a folder for each class.
     out
-        FILE.png is a grid; FILE.npz an array `images`, uint8 NHWC; anything else a folder with one PNG per image. An
-        interrupted command that writes a folder goes on when it is called again.
+        FILE.png is a grid, of pairs where images are translated; FILE.npz an array `images`, uint8 NHWC or the data's
+        own type and shape; FILE.csv the rows of a table; anything else a folder with one PNG per image. An interrupted
+        command that writes a folder goes on when it is called again.
     device
         Where to compute.
     plugin
         A plugin file to load; can be repeated.
     """
+    from ganlab.config.overrides import parse_options
     from ganlab.evaluation.sampling import check_sampling
     from ganlab.run.load_run import load_run
     from ganlab.run.sample_images import SampleRequest, write_samples
 
     check_sampling(count, seed, truncation)
+    options = parse_options(option or [])
     loaded = load_run(run, step, device, plugins=plugin or [])
+    if sampler or options:
+        loaded = loaded.with_sampler(sampler, options)
     request = SampleRequest(count, seed, interpolate, label, truncation, by_class)
     written = write_samples(loaded, request, out)
     print(f"{written} from {loaded.weights} weights at step {loaded.step:,}: {out}")

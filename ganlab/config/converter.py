@@ -22,6 +22,7 @@ from attrs import frozen
 from ganlab.config.describe import describe_component, describe_option_type, describe_type, is_component_list
 from ganlab.plugin.component import Component, MissingComponent
 from ganlab.plugin.fields import COMPONENT, NESTED
+from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import Registry
 from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, quote_key
 from ganlab.utils.interval import Interval
@@ -215,7 +216,7 @@ class TableConverter:
         """Yields all registered components that were converted for an experiment, nested ones too."""
         for f in attrs.fields(type(instance)):
             kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
-            if NESTED in f.metadata:
+            if f.metadata.get(NESTED) in KINDS:
                 kind, value = f.metadata[NESTED], tuple(value.values())
             if kind is not None and value is not None:
                 for item in value if isinstance(value, tuple) else (value,):

@@ -18,6 +18,7 @@ import attrs
 from attrs import frozen
 
 from ganlab.plugin.fields import COMPONENT, NESTED, TABLE
+from ganlab.plugin.kinds import KINDS
 from ganlab.utils.errors import quote
 from ganlab.utils.interval import INTERVAL_SYNTAX, Interval
 
@@ -65,7 +66,8 @@ def _where(f: attrs.Attribute[Any]) -> str:
 def describe_option_type(f: attrs.Attribute[Any], kind: Any) -> str:
     """Describes what an option accepts, such as "a whole number" or "the name of a loss or a table"."""
     if NESTED in f.metadata:
-        return describe_component(f.metadata[NESTED])
+        nested = f.metadata[NESTED]
+        return describe_component(nested) if nested in KINDS else describe_type(typing.get_args(kind)[1])
     if COMPONENT not in f.metadata:
         return describe_type(kind)
     name = f.metadata[COMPONENT]

@@ -3,7 +3,8 @@
 Decisions:
 - In the file the parts of a game lie flat, since that is what users write: `[generator]`, `[loss]`. In an `Experiment`
   they are the fields of its `game`. This file alone knows both.
-- Where a network's table holds the table `optimizer`, it is that of the networks of this table.
+- Where a network's table holds the table `optimizer`, it is that of the networks of this table. So is `clip_norm`,
+  unless the network has an option of that name.
 - A default game without options of its own is not written, so files and runs from before there were games are equal to
   those of today.
 """
@@ -14,7 +15,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import attrs
+from attrs import field, frozen
 
+from ganlab.config import schema
 from ganlab.config.converter import InvalidTable, Problem, TableConverter
 from ganlab.config.schema import DEFAULT_GAME, Experiment, Train
 from ganlab.plugin.component import MissingComponent
@@ -23,7 +26,14 @@ from ganlab.plugin.kinds import NETWORK_KINDS
 from ganlab.plugin.registry import Registry
 from ganlab.utils.errors import UserError
 
-OPTIMIZER = "optimizer"
+OPTIMIZER, CLIP_NORM = "optimizer", "clip_norm"
+
+
+@frozen
+class _Clipping:
+    """The options of a network's player that lie in the network's table."""
+
+    clip_norm: float = field(validator=schema.CLIP_NORM)
 
 
 def game_fields(game: Any) -> tuple[Any, ...]:
@@ -69,7 +79,7 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
             raise InvalidTable([Problem(path, line) for line in error.problems]) from None
         return _without_game(table, name, registry, optional)
     flat, own, problems = dict(table), {}, []
-    optimizers = _take_optimizers(flat, game)
+    optimizers, norms = _take_optimizers(flat, game), _take_norms(flat, game, registry)
     for f in game_fields(game):
         source = flat.get(f.metadata.get(TABLE, "game"))
         if COMPONENT in f.metadata:
@@ -93,13 +103,18 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
             problems += [problem.under(f"{key}.{OPTIMIZER}") for problem in error.problems]
         except ValueError as error:
             problems.append(Problem(f"{key}.{OPTIMIZER}", str(error)))
+    for key, norm in norms.items():
+        try:
+            norms[key] = converter.read({CLIP_NORM: norm}, _Clipping).clip_norm
+        except InvalidTable as error:
+            problems += [problem.under(key) for problem in error.problems]
     try:
         experiment: Experiment = converter.read(flat, Experiment)
     except InvalidTable as error:
         problems = [_in_file(problem, game) for problem in error.problems] + problems
     if problems:
         raise InvalidTable(problems)
-    return attrs.evolve(experiment, optimizers=made)
+    return attrs.evolve(experiment, optimizers=made, clip_norms=norms)
 
 
 def _in_file(problem: Problem, game: type[Any]) -> Problem:
@@ -123,6 +138,19 @@ def _take_optimizers(flat: dict[str, Any], game: type[Any]) -> dict[str, Any]:
                 own = {**(common if isinstance(common, Mapping) else {"name": common}), **own}
             found[name] = own
             flat[name] = {key: value for key, value in network.items() if key != OPTIMIZER}
+    return found
+
+
+def _take_norms(flat: dict[str, Any], game: type[Any], registry: Registry) -> dict[str, Any]:
+    """Takes the key `clip_norm` out of the tables of a game's networks that have no such option of their own."""
+    found = {}
+    for name, kind in component_fields(game).items():
+        network = flat.get(name)
+        if kind in NETWORK_KINDS and isinstance(network, Mapping) and CLIP_NORM in network:
+            named = [part for part in registry.of_kind(kind) if part.name == network.get("name")]
+            if not any(f.alias == CLIP_NORM for part in named for f in attrs.fields(part.cls)):
+                found[name] = network[CLIP_NORM]
+                flat[name] = {key: value for key, value in network.items() if key != CLIP_NORM}
     return found
 
 
@@ -155,5 +183,7 @@ def write_experiment(experiment: Experiment, registry: Registry) -> dict[str, An
     for name, optimizer in experiment.optimizers.items():
         written = {"name": registry.component_of(OPTIMIZER, optimizer).name, **converter.write(optimizer)}
         table[name] = {**table[name], OPTIMIZER: written}
+    for name, norm in experiment.clip_norms.items():
+        table[name] = {**table[name], CLIP_NORM: norm}
     tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     return {key: value for key, value in table.items() if key not in tables} | tables

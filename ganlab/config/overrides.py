@@ -7,32 +7,44 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 from ganlab.config.toml import LONGEST_PATH, MAX_BYTES, MAX_DEPTH, parse_toml
 from ganlab.utils.errors import UserError, quote, quote_key
 
 
-def parse_override(text: str) -> tuple[list[str], Any]:
-    """Parses a `--set` override: `loss.margin=0.5` becomes (["loss", "margin"], 0.5)."""
+def parse_override(text: str, of: str = "--set", example: str = "train.steps=100") -> tuple[list[str], Any]:
+    """Parses a `--set` override: `loss.margin=0.5` becomes (["loss", "margin"], 0.5). `of` is the argument's name."""
     key, equals, value = text.partition("=")
     key = key.strip()
     parts = key.split(".")
     shown = text if text.isprintable() else quote(text)
     shown = shown if len(shown) <= LONGEST_PATH else f"{shown[:LONGEST_PATH]}…"
     if not equals or len(key) > LONGEST_PATH or not all(re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in parts):
-        raise UserError(f"--set {shown}: expected KEY=VALUE, such as train.steps=100")
+        raise UserError(f"{of} {shown}: expected KEY=VALUE, such as {example}")
     if len(parts) > MAX_DEPTH:
-        raise UserError(f"--set {key}: a dotted key of more than {MAX_DEPTH} parts")
+        raise UserError(f"{of} {key}: a dotted key of more than {MAX_DEPTH} parts")
     value = value.strip()
     if len(value) > MAX_BYTES or "\n" in value:
-        raise UserError(f"--set {key}: expected a value on one line")
+        raise UserError(f"{of} {key}: expected a value on one line")
     try:
-        return parts, parse_toml(f"value = {value}", f"--set {key}")["value"]
+        return parts, parse_toml(f"value = {value}", f"{of} {key}")["value"]
     except tomllib.TOMLDecodeError:
         if value and not re.search(r"""["'\[\]{}=]""", value):
             return parts, value
-        raise UserError(f"--set {shown}: {quote(value)} is neither a TOML value nor a plain word") from None
+        raise UserError(f"{of} {shown}: {quote(value)} is neither a TOML value nor a plain word") from None
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Parses the overrides of a sampler's options, `--option psi=0.5`; raises UserError for a dotted name."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        parts, value = parse_override(text, "--option", "psi=0.5")
+        if len(parts) > 1:
+            raise UserError(f"--option {'.'.join(parts)}: expected NAME=VALUE, such as psi=0.5")
+        found[parts[0]] = value
+    return found
 
 
 def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, le, lt, optional
@@ -41,6 +41,10 @@ NAME_RULE = "a name is letters, digits, '.', '_' and '-', at most 100, the first
 def _valid_name(experiment: object, option: Attribute[str], value: str) -> None:
     if not re.fullmatch(NAME, value):
         raise ValueError(f"'{option.name}' {NAME_RULE}")
+
+
+CLIP_NORM: Any = [gt(0), le(10**12)]
+"""The bounds of a gradient's largest norm."""
 
 
 @frozen
@@ -79,7 +83,7 @@ class Train:
     epochs: int | None = field(default=None, validator=optional([ge(1), le(10**9)]))
     batch_size: int = field(default=64, validator=[ge(1), le(2**24)])
     accumulate: int = field(default=1, validator=[ge(1), le(2**24)])
-    clip_norm: float | None = field(default=None, validator=optional([gt(0), le(10**12)]))
+    clip_norm: float | None = field(default=None, validator=optional(CLIP_NORM))
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     capture: bool = True
     deterministic: bool = False
@@ -120,6 +124,7 @@ class Experiment:
     optimizer: the optimiser of all networks.
     optimizers: the optimiser of the networks of one table, such as `[generator.optimizer]`. A table without `name`
         changes options of the common one.
+    clip_norms: the largest norm of the gradient of each network of one table, instead of `train.clip_norm`.
     seed: seeds everything random: initial weights, latents, the order of images.
     plugins: local plugin files, relative to this file.
     floor: also score real images of the split that is not a metric's reference, once, for comparison.
@@ -137,6 +142,7 @@ class Experiment:
     game: GameConfig = component("game", default=DEFAULT_GAME)
     optimizer: OptimizerConfig = component("optimizer", default="adam")
     optimizers: Mapping[str, OptimizerConfig] = field(factory=dict, metadata={NESTED: "optimizer"})
+    clip_norms: Mapping[str, float] = field(factory=dict, metadata={NESTED: "clip_norm"})
     seed: int = field(default=0, validator=[ge(0), lt(2**63)])
     plugins: tuple[str, ...] = ()
     floor: bool = True

@@ -14,7 +14,7 @@ from attrs import define, field
 from torch import Tensor
 
 from ganlab.data.memmap import WINDOW, MappedImages
-from ganlab.data.pixels import as_input
+from ganlab.data.pixels import as_input, rows_of
 from ganlab.data.prefetch import Prefetcher
 from ganlab.protocols import Dataset, map_condition, named_conditions
 from ganlab.protocols.batch import Batch
@@ -91,10 +91,10 @@ class BatchLoader:
         if self._stream is not None:
             images = self._stream.batch(number, self.index)
         else:
-            images = self.images[index].to(self.device, non_blocking=True)
+            images = rows_of(self.images, index).to(self.device, non_blocking=True)
 
         def given(part: Tensor) -> Tensor:
-            return as_input(part[index].to(self.device, non_blocking=True))
+            return as_input(rows_of(part, index).to(self.device, non_blocking=True))
 
         return Batch(as_input(images), map_condition(given, self.condition))
 

@@ -23,6 +23,14 @@ def type_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def rows_of(data: Tensor, index: Tensor) -> Tensor:
+    """The rows of data at `index`, int64 (n,), on the data's device.
+
+    Those of uint16, which not every operation of torch knows on every device, are gathered as if they were int16.
+    """
+    return data.view(torch.int16)[index].view(torch.uint16) if data.dtype == torch.uint16 else data[index]
+
+
 def to_float(images: Tensor) -> Tensor:
     """Converts pixels from uint8 [0, 255] or uint16 [0, 65535] to float32 [-1, 1].
 

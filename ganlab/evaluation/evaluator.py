@@ -28,6 +28,7 @@ from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.load_dataset import UnsupportedData, check_same_type, load_dataset
 from ganlab.data.pixels import as_input
 from ganlab.evaluation.game_outputs import GameOutputs
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import BATCH, sample
 from ganlab.protocols import (
     Dataset,
@@ -132,8 +133,10 @@ class Evaluator:
                 network, count, seed, self.device, conditions, "metric", distributed.local_share(count), truncation
             )
 
-        truncated = {} if truncation is None else {"truncation": truncation}
-        return MetricRunner(self, images, weights, {**truncated, **(about or {})}, outputs)
+        sampled: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
+        if isinstance(network, NetworkSampler) and network.options:
+            sampled["options"] = network.options
+        return MetricRunner(self, images, weights, {**sampled, **(about or {})}, outputs)
 
     def for_images(self, images: Tensor, condition: Condition = None) -> MetricRunner:
         """The evaluator's `MetricRunner` for images (N, C, H, W) of unknown origin, and their conditions."""

@@ -32,8 +32,8 @@ from ganlab.utils.rng import derived_seed
 class GameOutputs:
     """A game's outputs by the present networks; before there are networks (None) they have no batches.
 
-    `game` is its name. `truncation` is that of a sampler's latents. `about` are entries of the protocol of each score
-    that is made of outputs.
+    `game` is its name. `truncation` is that of a sampler's latents, `options` are the sampler's. `about` are entries of
+    the protocol of each score that is made of outputs.
     """
 
     game: str
@@ -42,6 +42,7 @@ class GameOutputs:
     networks: Mapping[str, nn.Module] | None = None
     truncation: float | None = None
     about: Mapping[str, Any] = field(factory=dict)
+    options: Mapping[str, Any] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +53,8 @@ class GameOutputs:
     def _of_sampler(self) -> list[str]:
         if self.rules.sampler.source == "dataset":
             return ["reconstruction"]
-        translates = not self.rules.sampler.source and self.images.condition_shape is not None
+        condition = self.images.condition_shape or ()
+        translates = not self.rules.sampler.source and len(condition) > 1  # no class label, and no row of attributes
         return ["translation"] if translates else []
 
     def check(self, name: str) -> None:
@@ -103,7 +105,8 @@ class GameOutputs:
                 output: Any = self.rules.outputs[name](self.networks, images, condition)
             else:
                 given = images if self.rules.sampler.source == "dataset" else condition
-                output = self.rules.sampler.images(self.networks, z, given)
+                options = self.rules.sampler.options if self.options is None else self.options
+                output = self.rules.sampler.images(self.networks, z, given, **options)
         except KeyError as error:
             missing = error.args[0] if error.args else None
             if missing in self.rules.networks and missing not in self.networks:
@@ -134,7 +137,8 @@ def game_outputs(
     networks: Mapping[str, nn.Module] | None = None,
     truncation: float | None = None,
     about: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> GameOutputs:
     """Makes a game's outputs; its name is that under which the registry has it."""
     name = registry.component_of("game", game).name
-    return GameOutputs(name, rules, images, networks, truncation, about or {})
+    return GameOutputs(name, rules, images, networks, truncation, about or {}, options)

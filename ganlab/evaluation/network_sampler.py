@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,24 @@ from ganlab.protocols.condition import Condition
 class NetworkSampler(nn.Module):
     """A game's sampler with its networks, such as the running averages: called with latents and conditions.
 
-    `dtype` is the type of the data set, which samples are stored in.
+    `dtype` is the type in which samples are stored, that of the data set that they are like. `options` are the values
+    of the sampler's options, by default its own.
     """
 
-    def __init__(self, sampler: Sampler, networks: Mapping[str, nn.Module], dtype: str = "uint8") -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        networks: Mapping[str, nn.Module],
+        dtype: str = "uint8",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.sampler, self.dtype = sampler, dtype
+        self.options = dict(sampler.options if options is None else options)
         self.networks = nn.ModuleDict({name: networks[name] for name in sampler.networks})
 
     def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
-        return self.sampler.images(self.networks, z, condition)  # type: ignore[arg-type]
+        return self.sampler.images(self.networks, z, condition, **self.options)
 
     def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
         """Draws a sampler's latents (count, …) on the CPU, which its networks may have made."""
@@ -55,11 +64,12 @@ def sampler_of(name: str) -> Sampler:
     return Sampler((name,), images, draw)
 
 
-def translator_of(name: str, source: str = "") -> Sampler:
+def translator_of(name: str, source: str = "", makes: str = "") -> Sampler:
     """Returns the sampler of a game that translates images by one network, by its name: conditions in, no latents.
 
     `source` is the game's data set whose images are translated, by its field, or "dataset"; empty for the images that
-    are conditions in `[dataset]`.
+    are conditions in `[dataset]`. `makes` is the data set whose images a further sampler makes, by its field; empty for
+    `[dataset]`.
     """
 
     def draw(
@@ -71,4 +81,4 @@ def translator_of(name: str, source: str = "") -> Sampler:
         made: Tensor = networks[name](condition)
         return made
 
-    return Sampler((name,), images, draw, source)
+    return Sampler((name,), images, draw, source, makes=makes)

@@ -1,11 +1,11 @@
-"""Whether metrics take the data that they are to score: what they do not take is refused before training."""
+"""Whether metrics and augmentations take the data of an experiment; what they do not take is refused beforehand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, ImageSpec, Metric, taken_by
+from ganlab.protocols import Augmentation, Dataset, ImageSpec, Metric, taken_by
 from ganlab.utils.errors import ComponentError, UserError, one_line
 
 
@@ -32,7 +32,22 @@ def refused_data(registry: Registry, metrics: Sequence[Metric], name: str, data:
     return lines
 
 
-def check_taken(registry: Registry, metrics: Sequence[Metric], dataset: Dataset, data: ImageSpec) -> None:
-    """Raises UserError with a line for each metric that does not take the data of a data set."""
-    if lines := refused_data(registry, metrics, dataset.name, data):
+def check_taken(
+    registry: Registry,
+    metrics: Sequence[Metric],
+    dataset: Dataset,
+    data: ImageSpec,
+    augmentations: Sequence[Augmentation] = (),
+) -> None:
+    """Raises UserError with a line for each metric or augmentation that does not take the data of a data set."""
+    lines = []
+    low, high = data.range or (-1.0, 1.0)
+    for index, part in enumerate(augmentations):
+        if getattr(part, "of_pixels", False) and not -1 <= low <= high <= 1:
+            name = registry.component_of("augmentation", part).name
+            lines.append(
+                f"augmentation[{index}]: {name} is of pixels in [-1, 1]; the data set {one_line(dataset.name, 60)!r} "
+                f"has values from {low:.4g} to {high:.4g}"
+            )
+    if lines := [*lines, *refused_data(registry, metrics, dataset.name, data)]:
         raise UserError(*lines)

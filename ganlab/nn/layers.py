@@ -65,7 +65,7 @@ def check_tanh(images: ImageSpec, what: str) -> None:
     if not -1 <= low <= high <= 1:
         raise ComponentError(
             f"{what} makes values in [-1, 1], and the data set's are from {low:.4g} to {high:.4g}; scale these, or "
-            "take a generator whose last layer is linear"
+            "take a network whose last layer is linear"
         )
 
 

@@ -31,7 +31,10 @@ def location(default: Any = attrs.NOTHING, validator: Any = None) -> Any:
 
 
 NESTED = "ganlab.nested"
-"""The key in an attrs field's metadata of a mapping of components by table, each written inside that table."""
+"""The key in an attrs field's metadata of a mapping by table, each of whose values is written inside that table.
+
+Its value is the key there, which is also the kind where the values are components.
+"""
 
 TABLE = "ganlab.table"
 """The key in an attrs field's metadata of a game's option for the table that it is written in, instead of `[game]`."""

@@ -31,7 +31,7 @@ KINDS = {
         Kind("loss_wrapper", "register_loss_wrappers", protocols.LossWrapper, ("__call__",)),
         Kind("penalty", "register_penalties", protocols.Penalty, ("player", "every", "penalty")),
         Kind("augmentation", "register_augmentations", protocols.Augmentation, ("augment",)),
-        Kind("optimizer", "register_optimizers", protocols.OptimizerConfig, ("build",)),
+        Kind("optimizer", "register_optimizers", protocols.OptimizerConfig, ("build",), ("named_parameters",)),
         Kind("schedule", "register_schedules", protocols.Schedule, ("key", "value")),
         Kind("dataset", "register_datasets", protocols.DatasetConfig, ("build",)),
         Kind("features", "register_features", protocols.FeaturesConfig, ("build",)),

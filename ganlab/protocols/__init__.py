@@ -61,7 +61,10 @@ from ganlab.protocols.network import Generator as Generator
 from ganlab.protocols.network import NetworkConfig as NetworkConfig
 from ganlab.protocols.network import batch_independent as batch_independent
 from ganlab.protocols.network import latent_dim_of as latent_dim_of
+from ganlab.protocols.optimizer import NamedOptimizerConfig as NamedOptimizerConfig
 from ganlab.protocols.optimizer import OptimizerConfig as OptimizerConfig
+from ganlab.protocols.optimizer import build_optimizer as build_optimizer
+from ganlab.protocols.optimizer import parameters_of as parameters_of
 from ganlab.protocols.penalty import Penalty as Penalty
 from ganlab.protocols.penalty import Step as Step
 from ganlab.protocols.run_view import RunView as RunView

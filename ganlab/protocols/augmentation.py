@@ -17,6 +17,9 @@ class Augmentation(Protocol):
     images of all processes, detached. State that it keeps of them must be tensors that it changes in place and returns
     from `state_dict`.
     `measures()` returns scalars by name, which are logged.
+
+    Optional attribute `of_pixels`: True declares that its amounts are those of pixels in [-1, 1]. Float32 data outside
+    that range are then refused before training.
     """
 
     def augment(self, images: Tensor, /) -> Tensor:

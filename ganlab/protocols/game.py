@@ -102,12 +102,17 @@ class Sampler:
         no gradient is recorded.
     source: the game's data set whose images are the conditions of samples, by its field, or "dataset" for the images of
         `[dataset]`, as for reconstructions; empty for the conditions of `[dataset]`.
+    makes: the game's data set whose images it makes, by its field, for a further sampler; empty for `[dataset]`.
+    options: what a user may choose when sampling, by name, with default values (`ganlab sample --option`); `images` is
+        given them by name. They are in the protocol of each score.
     """
 
     networks: tuple[str, ...]
-    images: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor]
+    images: Callable[..., Tensor]
     latents: Callable[[Mapping[str, nn.Module], int, torch.Generator, float | None], Tensor]
     source: str = ""
+    options: Mapping[str, float | int | bool | str] = field(factory=dict)
+    makes: str = ""
 
 
 @frozen
@@ -115,6 +120,8 @@ class Rules:
     """A game's protocol, what it builds: its networks, its moves in their order in a step, and its sampler.
 
     networks: by name, in the order in which they are built. A configuration alone stands for `Network(configuration)`.
+    samplers: further samplers by name, such as that of the other direction (`ganlab sample --sampler`). They are
+        averaged and drawn in the run's sample grids; scores are of `sampler`.
     judge: returns logits of images by the networks and the conditions, for the plot of D(real) and D(fake), or None.
     loss: the loss that says how far D(real) and D(fake), which the game logs as "d_real" and "d_fake", lie apart once
         the discriminator has won, for the alarm; None for no such alarm.
@@ -135,6 +142,13 @@ class Rules:
     state: Mapping[str, Any] = field(factory=dict)
     levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None
     outputs: Mapping[str, Output] = field(factory=dict)
+    samplers: Mapping[str, Sampler] = field(factory=dict)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """A game's protocol: the names of the networks that any sampler uses, those of `sampler` first."""
+        every = [self.sampler, *self.samplers.values()]
+        return tuple(dict.fromkeys(name for sampler in every for name in sampler.networks))
 
     def network(self, name: str) -> Network:
         """A game's protocol: returns one of its networks by name, as a `Network`."""

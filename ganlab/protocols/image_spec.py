@@ -117,7 +117,7 @@ class ImageSpec:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        return f"ImageSpec.of({self.shape}, {', '.join(f'{k}={v!r}' for k, v in self._more().items())})"
+        return f"ImageSpec.of({', '.join([str(self.shape), *(f'{k}={v!r}' for k, v in self._more().items())])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         more = ("dtype", "classes", "condition_shape", "condition_dtype", "conditions", "range")

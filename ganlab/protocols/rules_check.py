@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ganlab.protocols.game import Move, Rules
+from ganlab.protocols.game import Move, Rules, Sampler
 from ganlab.utils.errors import did_you_mean, one_line, quote
 
 if TYPE_CHECKING:
@@ -41,15 +41,35 @@ def rules_problems(rules: Any, streams: Mapping[str, Any]) -> Iterator[str]:
     for name in networks:
         if not rules.network(name).frozen and name not in trained:
             yield f"game: no move trains the network {name!r}; name it in a move's players, or declare it frozen"
-    sampler = rules.sampler
-    if not sampler.networks:
-        yield "game: its sampler names no networks; nothing could be sampled or scored"
-    yield from _unknown(sampler.networks, networks, "the sampler's networks")
-    if sampler.source and sampler.source not in (sources := ["dataset", *streams]):
-        yield f"game: the sampler's source is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
+    yield from _sampler_problems("its sampler", rules.sampler, networks, streams)
+    for name, further in rules.samplers.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            yield f"game: a sampler is named {one_line(repr(name), 60)}; expected a Python name"
+        elif not isinstance(further, Sampler):
+            yield f"game: its sampler {name!r} is {type(further).__name__}; expected ganlab.Sampler"
+        else:
+            yield from _sampler_problems(f"its sampler {name!r}", further, networks, streams)
     for name, output in rules.outputs.items():
         if not (isinstance(name, str) and callable(output)):
             yield f"game: its output {name!r} is {type(output).__name__}; expected a function, by a name"
+
+
+def _sampler_problems(what: str, sampler: Sampler, networks: list[str], streams: Mapping[str, Any]) -> Iterator[str]:
+    """Of a game's rules, the problems of one sampler."""
+    the = what.replace("its", "the", 1)
+    if not sampler.networks:
+        yield f"game: {what} names no networks; nothing could be sampled{' or scored' if what == 'its sampler' else ''}"
+    yield from _unknown(sampler.networks, networks, f"{the}'s networks")
+    if sampler.source and sampler.source not in (sources := ["dataset", *streams]):
+        yield f"game: {the}'s source is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
+    if sampler.makes and (sampler.makes not in streams or what == "its sampler"):
+        wanted = f"the game's other data sets are: {', '.join(streams) or 'none'}"
+        wanted = "what is scored is like [dataset]" if what == "its sampler" else wanted
+        yield f"game: {the} makes images of {sampler.makes!r}; {wanted}"
+    for name, value in sampler.options.items():
+        if not (isinstance(name, str) and name.isidentifier()) or type(value) not in (float, int, bool, str):
+            shown = f"{one_line(repr(name), 60)} = {one_line(repr(value), 60)}"
+            yield f"game: {what} has the option {shown}; expected a Python name and a number, a bool or a text"
 
 
 def _move_problems(move: Move, rules: Rules) -> Iterator[str]:

@@ -59,10 +59,11 @@ class Turn:
 
     def forward(self, network: str, *inputs: Any) -> Any:
         """A turn's pass through a network, by its name, in the run's precision (`train.precision`)."""
+        if self.autocast is None:
+            return self.networks[network](*inputs)
         import torch
 
-        device = self.images_seen.device.type
-        with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
+        with torch.autocast(self.images_seen.device.type, dtype=self.autocast):
             return self.networks[network](*inputs)
 
     def draw(self, make: Callable[[int, torch.Generator | None], Tensor]) -> Tensor:

@@ -1,8 +1,8 @@
 """A trial of each player's first update, before the run folder exists: what fails in the first step fails here.
 
 Decisions:
-- The trial works on a deep copy of the game, and random states are restored: no bit of the run changes. What cannot be
-  copied is not tried, and the first step will tell.
+- It is the trial that `build` makes of any game, with more checks: it works on copies of everything, and the random
+  stream of the training begins afterwards, so that no bit of the run changes.
 - It takes a few images, so that it costs little. A component that fails with few may need more, so it is tried again
   with a whole batch before it is refused.
 - The step itself checks nothing. The trial puts checks around each component: what is returned, and what is changed in
@@ -11,12 +11,11 @@ Decisions:
 
 from __future__ import annotations
 
-import copy
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -25,100 +24,20 @@ from torch import Tensor, nn
 
 from ganlab.config.game_tables import game_fields
 from ganlab.config.schema import Experiment
-from ganlab.data.game_loader import first_rows
-from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
+from ganlab.plugin.failures import attribute_to_plugin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Batch, Move, Rules, Step, Turn
+from ganlab.protocols import Batch, Move, Penalty, Step, Turn
 from ganlab.run.finite_hooks import replacing
-from ganlab.training.component_names import component_names
 from ganlab.training.game import Game
-from ganlab.training.loop import Training
 from ganlab.training.meters import Meters
-from ganlab.training.probes import FEW, with_owner
-from ganlab.training.step_components import penalty_names
-from ganlab.utils import distributed
+from ganlab.training.probes import GameTrial, with_owner
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.errors import ComponentError, GanlabError, PluginFailed, UserError, one_line
 from ganlab.utils.memory import is_out_of_memory
-from ganlab.utils.rng import preserve_random_state
 
 BEFORE = "before the first step"
-
-
-def try_first_updates(training: Training, experiment: Experiment, registry: Registry) -> None:
-    """Tries the first update of each move on copies; raises UserError or PluginFailed for what would fail in it."""
-    game = training.game
-    share = game.batch_size // distributed.world_size()
-    names = component_names(experiment, registry, game)
-    tables = _penalty_tables(experiment, registry, game)
-    error: BaseException | None = None
-    with preserve_random_state():
-        for count in sorted({min(FEW, share), share}):
-            checks = _Checks(names, tables)
-            with CatchPluginErrors() as copied:
-                trial, rules = _copies(training, checks)
-            if copied.error is not None:
-                return
-            batch = first_rows(training.dataset, training.streams, count, game.device)
-            with CatchPluginErrors() as caught, deterministic(experiment.train.deterministic):  # names the operation
-                _try(trial, rules, batch, checks)
-            error = caught.error
-            if error is None or is_out_of_memory(error):  # the run tells what to do about its memory
-                return
-    if error is not None and not isinstance(error, GanlabError) and checks.failed:
-        failure = attribute_to_plugin(error, registry, BEFORE)
-        of_game = f"plugin {registry.component_of('game', experiment.game).origin} raised"
-        # Code of no plugin, such as torch's, in a network that is made of its modules.
-        if not isinstance(failure, PluginFailed) or str(failure).startswith(of_game):
-            text = "".join(traceback.format_exception(error))
-            failure = PluginFailed(f"{names[checks.failed]} raised {BEFORE}: {_in_words(error)}", text)
-        raise failure from error
-    if error is not None:
-        raise error
-
-
-def _penalty_tables(experiment: Experiment, registry: Registry, game: Game) -> dict[str, str]:
-    """For messages of the trial, the table of each penalty in the experiment file, by its name in the log."""
-    tables: dict[str, str] = {}
-    for index, base in enumerate(penalty_names(experiment, registry)):
-        for player in game.players.values():
-            tables |= {
-                name: f"penalty[{index}]" for name, _ in player.penalties if name in (base, f"{base}_{player.name}")
-            }
-    return tables
-
-
-def _copies(training: Training, checks: _Checks) -> tuple[Game, Rules]:
-    """Copies of the game and its rules for the trial, which share nothing with the training.
-
-    The rules are built again, by the game's configuration with checks around its losses.
-    """
-    noise = training.game.noise
-    memo = {} if noise is None else {id(noise): noise.clone_state()}
-    game: Game
-    config: Any
-    game, config = copy.deepcopy((training.game, training.game_config), memo)
-    losses = {
-        f.alias: checks.around_loss(getattr(config, f.name))
-        for f in game_fields(config)
-        if f.metadata.get(COMPONENT) == "loss" and getattr(config, f.name) is not None
-    }
-    rules: Rules = attrs.evolve(config, **losses).build(training.data)
-    return game, rules
-
-
-def _try(game: Game, rules: Rules, batch: Batch, checks: _Checks) -> None:
-    """Makes one update of each move in the trial, with checks around every component."""
-    share = game.batch_size // distributed.world_size()
-    count, accumulate = game.batch_size, game.accumulate
-    if len(batch.images) < share:
-        count, accumulate = len(batch.images) * distributed.world_size(), 1
-    trial = checks.checked(game, rules, count, accumulate)
-    for move in trial.rules.moves:
-        with checks.explained(move.name):
-            trial.make_update(move, batch, 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -138,54 +57,103 @@ class _CheckedMeters(Meters):
 
 
 @define
-class _Checks:
-    """The trial's checks around the components of a game.
+class FirstUpdates(GameTrial):
+    """The trial of a run's game: the first update of each move, with checks around every component.
 
-    `names` are the components behind the parts, and `tables` the tables of penalties, by their names in the log.
+    `registry` names the plugin of an error. The operations of the trial are deterministic where the experiment is.
     """
 
-    names: Mapping[str, str]
-    tables: Mapping[str, str]
-    _inside: list[str] = field(factory=list)
-    _watched: dict[str, Tensor] = field(factory=dict)
-    _changes: list[tuple[str, str, Tensor, int]] = field(factory=list)
-    _device: torch.device | None = None
+    updates: ClassVar[bool] = True
 
-    def checked(self, game: Game, rules: Rules, batch_size: int, accumulate: int) -> Game:
-        """The trial's game, of a copy: with checks around its components, and batches of another size."""
-        self._device = game.device
+    experiment: Experiment = field(kw_only=True)
+    registry: Registry = field(kw_only=True)
+    _inside: list[str] = field(factory=list, init=False)
+    _watched: dict[str, Tensor] = field(factory=dict, init=False)
+    _changes: list[tuple[str, str, Tensor, int]] = field(factory=list, init=False)
+    _refused: list[str] = field(factory=list, init=False)
+    _failed: str = field(default="", init=False)
+
+    def with_losses(self, config: Any) -> Any:
+        """The configuration of the trial's game with checks around its losses."""
+        losses = {
+            f.alias: self._around_loss(getattr(config, f.name))
+            for f in game_fields(config)
+            if f.metadata.get(COMPONENT) == "loss" and getattr(config, f.name) is not None
+        }
+        return attrs.evolve(config, **losses)
+
+    def with_checks(self, game: Game) -> Game:
+        """The trial's game with checks around its components."""
         for name, network in game.networks.items():
             for kind, tensors in (("parameter", network.named_parameters()), ("buffer", network.named_buffers())):
                 self._watched |= {f"the {kind} {part!r} of the {name}": tensor for part, tensor in tensors}
             self._check_network(name, network)
         players = {
             name: attrs.evolve(
-                player,
-                penalties=[
-                    (part, replacing(penalty, penalty=self._around(part, penalty.penalty)))
-                    for part, penalty in player.penalties
-                ],
+                player, penalties=[(part, self._around_penalty(part, penalty)) for part, penalty in player.penalties]
             )
             for name, player in game.players.items()
         }
+        moves = [attrs.evolve(move, terms=self._checked_terms(move)) for move in game.rules.moves]
         return attrs.evolve(
             game,
-            rules=attrs.evolve(
-                rules, moves=[attrs.evolve(move, terms=self._checked_terms(move)) for move in rules.moves]
-            ),
+            rules=attrs.evolve(game.rules, moves=moves),
             players=players,
             augmentations=[
                 replacing(part, augment=self._around(f"augmentation[{index}]", part.augment))
                 for index, part in enumerate(game.augmentations)
             ],
-            batch_size=batch_size,
-            accumulate=accumulate,
             meters=_CheckedMeters(check=self._check_scalar),
         )
 
-    def around_loss(self, loss: Any) -> Any:
+    def try_move(self, move: Move, batch: Batch, refused: list[str]) -> None:
+        """Makes an update of a move in the trial."""
+        del self._inside[:]
+        self._refused = refused
+        try:
+            with deterministic(self.experiment.train.deterministic), self._explained(move.name):  # names the operation
+                self.game.make_update(move, batch, 0)
+        except BaseException:
+            if self.error is None:
+                self._failed = self.failed
+            raise
+
+    def raise_error(self) -> None:
+        """Raises UserError or PluginFailed for what would fail in the first update."""
+        error = self.error
+        if error is None or is_out_of_memory(error):  # the run tells what to do about its memory
+            return
+        if not isinstance(error, GanlabError) and self._failed:
+            failure = attribute_to_plugin(error, self.registry, BEFORE)
+            of_game = f"plugin {self.registry.component_of('game', self.experiment.game).origin} raised"
+            # Code of no plugin, such as torch's, in a network that is made of its modules.
+            if not isinstance(failure, PluginFailed) or str(failure).startswith(of_game):
+                text = "".join(traceback.format_exception(error))
+                failure = PluginFailed(f"{self.names[self._failed]} raised {BEFORE}: {_in_words(error)}", text)
+            raise failure from error
+        if isinstance(error, ComponentError):
+            table, lines = self._table(self._failed), str(error).splitlines()
+            named = [f"{table}: {line}" if self._failed else with_owner(line, self.names) for line in lines]
+            raise UserError(*named) from error
+        raise error
+
+    def _around_loss(self, loss: Any) -> Any:
         """A loss of the trial with checks around its methods."""
         return replacing(loss, **{name: self._around("loss", getattr(loss, name)) for name in KINDS["loss"].members})
+
+    def _around_penalty(self, part: str, penalty: Penalty) -> Any:
+        """A penalty in the trial: what it refuses is noted, so that what others refuse is found too."""
+        checked = self._around(part, penalty.penalty)
+
+        def tried(step: Step) -> Any:
+            depth, known = len(self._inside), len(self._refused)
+            value = self.try_penalty(part, checked, step, self._refused)
+            if len(self._refused) == known:
+                return value
+            del self._inside[depth:]
+            return torch.zeros((), device=step.fake.device)
+
+        return replacing(penalty, penalty=tried)
 
     def _checked_terms(self, move: Move) -> Callable[[Turn], Any]:
         """The terms of a move in the trial, each of which must be a scalar."""
@@ -241,9 +209,9 @@ class _Checks:
         """Check of a term in the trial: raises UserError where it is not a scalar. `move` is the one that it is of."""
         is_term = bool(move) or name in self.tables
         if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
-            if self._device is None or value.device.type == self._device.type:
+            if value.device.type == self.game.device.type:
                 return
-            problem = f"on {value.device}, and the run is on {self._device}"
+            problem = f"on {value.device}, and the run is on {self.game.device}"
         else:
             got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             problem = f"{got}; expected a scalar of floats, such as the mean over a batch"
@@ -263,15 +231,10 @@ class _Checks:
         return self.names["loss"] != self.names["game"]
 
     @contextmanager
-    def explained(self, player: str) -> Iterator[None]:
+    def _explained(self, player: str) -> Iterator[None]:
         """Explains errors of the body, an update of the trial, that do not name their cause."""
         try:
             yield
-        except ComponentError as error:
-            lines = str(error).splitlines()
-            if self.failed:
-                raise UserError(*(f"{self._table(self.failed)}: {line}" for line in lines)) from error
-            raise UserError(*(with_owner(line, self.names) for line in lines)) from error
         except RuntimeError as error:
             explanation = None if self.failed else self._explanation(error, player)
             if explanation is None:
@@ -312,8 +275,13 @@ def _inputs(inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Step):
             parts = {f.name: getattr(value, f.name) for f in attrs.fields(Step)}
             yield from ((f"its step's {name}", part) for name, part in parts.items() if isinstance(part, Tensor))
+            if isinstance(value.condition, Mapping):
+                yield from ((f"its step's condition {name!r}", part) for name, part in value.condition.items())
         elif isinstance(value, Tensor):
             yield f"its input {number + 1}", value
+        elif isinstance(value, Mapping):  # of several conditions
+            parts = {name: part for name, part in value.items() if isinstance(part, Tensor)}
+            yield from ((f"its input {number + 1} {name!r}", part) for name, part in parts.items())
 
 
 def _in_words(error: BaseException) -> str:

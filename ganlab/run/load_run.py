@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
-from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.sampler_options import sampler_options
 from ganlab.evaluation.sampling import check_sampling, sample
 from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
-from ganlab.plugin.kinds import KINDS
+from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, map_condition, named_conditions
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
+from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build_network
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.training.state import ema_part
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import UserError, one_line, quote, whole_number
-from ganlab.utils.paths import places
+from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, whole_number
 
 NEEDED_TO_SAMPLE = ("game",)
 """The kinds of components that a run's samples depend on, besides networks; with images as conditions, data sets."""
@@ -48,7 +48,7 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
         configs = {name: rules.network(name).config for name in rules.networks}
         self._names = [name for name, config in configs.items() if not isinstance(config, MissingComponent)]
         self._rules, self._images, self._checkpoint, self._device = rules, images, checkpoint, device
-        sampled = rules.sampler.networks
+        sampled = rules.sampled
         parts = {name: ema_part(name, sampled) for name in sampled}
         averaged = any((checkpoint / f"{part}.safetensors").is_file() for part in parts.values())
         self.weights = "ema" if averaged else "plain"
@@ -76,13 +76,6 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def to(self, device: torch.device) -> CheckpointNetworks:
-        """Moves the networks of a run that `load_run` read, and those that it reads from now on."""
-        self._device = device
-        for network in self.loaded.values():
-            network.to(device)
-        return self
-
     def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
         """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
         same = copy.copy(self)
@@ -97,7 +90,7 @@ class Run:
     `networks` are all networks of the game by name, in eval mode; each is also an attribute of its name, such as
     `run.generator`. `weights` says which weights the sampled ones have: "ema" where the run has an EMA, else "plain".
     `sampler` makes images of latents and conditions. `condition_data` is the data set that conditions are drawn from,
-    None where run.json has what is needed of it.
+    None where run.json has what is needed of it. `sampler_name` is that of a further sampler, empty for the main one.
     """
 
     path: Path
@@ -115,6 +108,7 @@ class Run:
     overrides: tuple[str, ...] = ()
     plugin_files: tuple[Path, ...] = ()
     condition_data: Dataset | None = None
+    sampler_name: str = ""
 
     def __getattr__(self, name: str) -> nn.Module:
         if name != "networks" and name in self.networks:
@@ -131,24 +125,69 @@ class Run:
         """Of a run that `load_run` read: the names of the classes by label; () where its networks or data have none."""
         return self.conditions.names
 
+    @property
+    def sampled(self) -> ImageSpec:
+        """Of a run that `load_run` read: the shape and type of the images that it samples."""
+        makes = self.sampler.sampler.makes
+        return ImageSpec.recorded(self.info["streams"][makes] if makes else self.info["images"])
+
+    def with_sampler(self, name: str = "", options: Mapping[str, Any] | None = None) -> Run:
+        """Returns a run that `load_run` read with another of its game's samplers, by name, and with these options.
+
+        The main sampler has the empty name. Raises UserError for a sampler or an option that there is not.
+        """
+        samplers = {"": self.rules.sampler, **self.rules.samplers}
+        if name not in samplers:
+            known = list(self.rules.samplers)
+            listed = f"; the further samplers are: {', '.join(known)}" if known else "; it has none but the main one"
+            near = did_you_mean(name, known) or listed
+            raise UserError(f"--sampler {quote(name)}: the game of this run has no such sampler{near}")
+        sampler = samplers[name]
+        values = sampler_options(sampler, options or {})
+        if missing := [network for network in sampler.networks if network not in self.networks]:
+            lines = missing_components(self.info, NETWORK_KINDS)
+            raise UserError(f"--sampler {name}: the network {missing[0]!r} is missing", *lines)
+        conditions, data = self.conditions, self.condition_data
+        if name != self.sampler_name:
+            conditions, data = run_conditions(self.experiment, self.info, sampler, name)
+        made = attrs.evolve(self, conditions=conditions, condition_data=data, sampler_name=name)
+        made = attrs.evolve(made, sampler=NetworkSampler(sampler, self.networks))
+        return attrs.evolve(made, sampler=NetworkSampler(sampler, self.networks, made.sampled.dtype, values))
+
     def sample(
-        self, count: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None
+        self,
+        count: int,
+        seed: int = 0,
+        label: int | str | None = None,
+        truncation: float | None = None,
+        sampler: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Samples a run that `load_run` read: uint8 images (count, C, H, W) on the CPU; equal seeds give equal images.
 
         Of other data the samples have the data's own type and shape.
 
         `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
-        the normal distribution of latents is cut off: the smaller, the more alike the images. Raises UserError where
-        the run has no such class, for a truncation that is not above 0, a count that is not above 0 or too large for
-        memory, and a seed below 0.
+        the normal distribution of latents is cut off: the smaller, the more alike the images. `sampler` is a further
+        sampler of the game, and `options` are the sampler's own. Raises UserError where the run has no such class,
+        sampler or option, for a truncation that is not above 0, a count that is not above 0 or too large for memory,
+        and a seed below 0.
         """
-        return self.sample_with_condition(count, seed, label, truncation)[0]
+        return self.sample_with_condition(count, seed, label, truncation, sampler, options)[0]
 
     def sample_with_condition(
-        self, count: int, seed: int = 0, label: int | str | None = None, truncation: float | None = None
+        self,
+        count: int,
+        seed: int = 0,
+        label: int | str | None = None,
+        truncation: float | None = None,
+        sampler: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, Any]:
         """As `sample` of a run that `load_run` read, with conditions: class labels (count,), images, … or None."""
+        if sampler is not None or options:
+            chosen = self.with_sampler(self.sampler_name if sampler is None else sampler, options)
+            return chosen.sample_with_condition(count, seed, label, truncation)
         count, seed = check_sampling(count, seed, truncation)
         conditions = self.conditions if label is None else self.conditions.of_class(label)
         images: Tensor | None = None
@@ -171,9 +210,8 @@ class Run:
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         """Copies a run that `load_run` read: its networks and records; experiment and plugins are fixed, and shared."""
         own = {name: copy.deepcopy(getattr(self, name), memo) for name in ("info", "log", "metrics", "networks")}
-        return attrs.evolve(
-            self, **own, sampler=NetworkSampler(self.sampler.sampler, own["networks"], self.sampler.dtype)
-        )
+        sampler = NetworkSampler(self.sampler.sampler, own["networks"], self.sampler.dtype, self.sampler.options)
+        return attrs.evolve(self, **own, sampler=sampler)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles a run that `load_run` read: where its folder is, by which it is loaded again, and its weights.
@@ -182,7 +220,8 @@ class Run:
         """
         files = tuple(str(file.absolute()) for file in self.plugin_files)
         arguments = (str(self.path.absolute()), self.step, str(self.device), self.overrides, files)
-        return _load_pickled, (arguments, {name: net.state_dict() for name, net in self.networks.loaded.items()})
+        weights = {name: net.state_dict() for name, net in self.networks.loaded.items()}
+        return _load_pickled, (arguments, weights, self.sampler_name, self.sampler.options)
 
 
 def _empty_images(count: int, like: Tensor) -> Tensor:
@@ -197,9 +236,11 @@ def _empty_images(count: int, like: Tensor) -> Tensor:
         ) from None
 
 
-def _load_pickled(arguments: tuple[Any, ...], weights: dict[str, dict[str, Tensor]]) -> Run:
-    """Loads a run that was pickled from its folder, with the weights that it had."""
-    run = load_run(*arguments)
+def _load_pickled(
+    arguments: tuple[Any, ...], weights: dict[str, dict[str, Tensor]], sampler: str, options: dict[str, Any]
+) -> Run:
+    """Loads a run that was pickled from its folder, with the weights and the sampler that it had."""
+    run = load_run(*arguments).with_sampler(sampler, options)
     for name, state in weights.items():
         run.networks[name].load_state_dict(state)
     return run
@@ -271,7 +312,7 @@ def load_run_for(
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks:
         _callable_with_latents(networks[name], info)
-    conditions, condition_data = _conditions(experiment, info, rules.sampler.source)
+    conditions, condition_data = run_conditions(experiment, info, rules.sampler)
     return Run(
         path=path,
         step=step,
@@ -332,23 +373,3 @@ def missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str
             whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")
             missing.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
     return missing
-
-
-def _conditions(
-    experiment: Experiment, info: Mapping[str, Any], source: str
-) -> tuple[ConditionSampler, Dataset | None]:
-    """Of a run that `load_run` read, its samples' conditions: classes as often as run.json says, or images.
-
-    Images come with the data set that has them. Runs of earlier releases have no names of classes in run.json.
-    """
-    if source:
-        of = experiment.dataset if source == "dataset" else getattr(experiment.game, source)
-        data = load_dataset(of, places(), "train")
-        return ConditionSampler(data.images), data
-    known = info.get("condition")
-    if isinstance(known, str):
-        data = load_dataset(experiment.dataset, places(), "train")
-        return ConditionSampler.of(data), data
-    names = info.get("classes")
-    names = tuple(map(str, names)) if isinstance(names, list) else ()
-    return ConditionSampler.counted(known or (), names), None

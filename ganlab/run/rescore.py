@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,19 +48,22 @@ def rescore(
     per_class: bool = False,
     out: Path | None = None,
     plugin_files: Iterable[Path] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
     With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
     `truncation` is the
     distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
-    classes. `plugin_files` are loaded besides those that the run names. What `overrides` and `plugin_files` change of
-    what is sampled is in the protocol of each score.
+    classes. `plugin_files` are loaded besides those that the run names. `options` are those of the sampler. They, and
+    what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
     """
     check_truncation(truncation)
     with distributed.process_group(pick_device(device)) as own_device:
         # Of many processes each has its own device, and the networks are loaded onto that.
         run = load_run_for(NEEDED_TO_SCORE, path, step, str(own_device), overrides, plugin_files, names)
+        if options:
+            run = run.with_sampler(options=options)
         return _rescore(run, _chosen_metrics(run, names), own_device, truncation, per_class, out)
 
 
@@ -91,10 +94,11 @@ def _rescore(
             run.plugins.registry,
             run.experiment.game,
             run.rules,
-            ImageSpec(**run.info["images"]),
+            data,
             run.networks,
             truncation,
             sampling_changes(run, of_all_networks=True),
+            run.sampler.options,
         )
         whole = evaluator.for_network(network, run.weights, run.conditions, truncation, about, outputs)
 

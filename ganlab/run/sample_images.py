@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.game_samplers import GameSampler
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
-from ganlab.evaluation.sampling import BATCH, generate_images, sample_grid, sample_inputs
-from ganlab.protocols import ImageSpec, map_condition
+from ganlab.evaluation.sampling import BATCH, generate_images, sample_inputs
+from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
 from ganlab.run.load_run import Run
 from ganlab.run.sample_arrays import write_csv, write_npz
@@ -70,7 +71,7 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
         with signals_as_keyboard_interrupt():
             return _write_images(run, request, out)
     except KeyboardInterrupt:
-        count = counted(request.count, "image")
+        count = counted(request.count, _noun(run))
         is_file = out.suffix in FILES
         said = "nothing is written" if is_file else f"not all of {count} are written"
         raise Interrupted(f"{out}: {said}; the same command {'starts again' if is_file else 'goes on'}") from None
@@ -85,7 +86,7 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
     if out.suffix == ".png":
         return _write_grid(run, request, conditions, label, out) + of
     device = next(run.sampler.parameters()).device
-    count, seed, truncation = request.count, request.seed, request.truncation
+    count, seed, truncation, noun = request.count, request.seed, request.truncation, _noun(run)
     if request.interpolate:
         inputs = walk_inputs(run.sampler, count, seed, conditions, truncation)
     else:
@@ -95,21 +96,21 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
         if out.suffix == ".npz":
             stored = run.conditions.as_stored
             write_npz(out, count, inputs, generate, stored, run.conditions.names, progress_of(str(out)))
-            return f"{counted(count, 'image')}{of}"
+            return f"{counted(count, noun)}{of}"
         if out.suffix == ".csv":
             write_csv(out, count, inputs, generate, run.conditions.as_stored, progress_of(str(out)))
-            return f"{counted(count, 'row')}{of}"
+            return f"{counted(count, noun)}{of}"
         classes = file_names_of_classes(len(run.conditions.counts), run.conditions.names)
         folder = SampleFolder(out, _about(run, request, label, device), count, classes, request.by_class)
         there = folder.write(inputs, generate, progress_of(str(out)))
-        return f"{counted(count, 'image')}{of}" + (
+        return f"{counted(count, noun)}{of}" + (
             f", {there:,} of which {'was' if there == 1 else 'were'} there," if there else ""
         )
 
 
 def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     """Refuses a place that sample images cannot be written to."""
-    data = ImageSpec.recorded(run.info["images"])
+    data = run.sampled
     if out.suffix == ".csv" and len(data.shape) > 1:
         raise UserError(
             f"--out {out}: a .csv file holds rows of a table, and the run samples {data.in_words}; use FILE.npz"
@@ -140,6 +141,11 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
         raise UserError("--by-class: the networks of this run know no classes")
 
 
+def _noun(run: Run) -> str:
+    """What one sample of a run is."""
+    return {1: "row", 2: "signal", 3: "image"}[len(run.sampled.shape)]
+
+
 def _name(conditions: ConditionSampler, label: int) -> str:
     """The class's name after its number, where the samples' classes have names."""
     return f" ({quote(conditions.names[label])})" if label < len(conditions.names) else ""
@@ -164,6 +170,8 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "truncation": request.truncation,
         "interpolate": request.interpolate,
         "by_class": request.by_class,
+        **({"sampler": run.sampler_name} if run.sampler_name else {}),
+        **({"options": run.sampler.options} if run.sampler.options else {}),
         "classes": list(run.conditions.names),
         "conditions_crc32": condition_record(run.conditions.known),
         "changes": sampling_changes(run),
@@ -175,34 +183,38 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
 
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
-    count, classes = request.count, len(run.conditions.counts)
-    data = ImageSpec.recorded(run.info["images"])
+    count, classes, noun = request.count, len(run.conditions.counts), _noun(run)
+    data = run.sampled
     has_points = len(data.shape) == 1 or data.shape == POINT
     labels = None if request.interpolate or label is not None else run.conditions.rows(count)
+    drawn = GameSampler(run.sampler, conditions, run.condition_data, data.range)
+    parts = 1 if request.interpolate else drawn.parts
     columns = WALK if request.interpolate else None if labels is None else labels.shape[1]
     most = MOST_POINTS if has_points else Image.MAX_IMAGE_PIXELS or 2**31
-    pixels = count if has_points else math.prod(grid_size(count, *picture_shape(data.shape), columns))
+    pixels = count
+    if not has_points:
+        channels, height, width = picture_shape(data.shape)
+        pixels = math.prod(grid_size(count, channels, height, width * parts, columns))
     if pixels > most:
         raise UserError(
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
-    if labels is not None:
-        device = next(run.sampler.parameters()).device
-        images, _ = sample_grid(run.sampler, count, request.seed, device, conditions, request.truncation)
-    elif request.interpolate:
+    if request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
+    elif labels is not None or parts > 1:
+        images, columns = drawn.grid(count, request.seed, run.device, request.truncation)
     else:
         images = run.sample(count, request.seed, label, request.truncation)
     save_picture(images, out, columns, data.range)
     if labels is None:
-        return counted(len(images), "image")
+        return counted(len(images), noun)
     rows, columns = labels.shape
     if rows == 1:
         label = int(labels[0, 0])
-        return f"{counted(len(images), 'image')} of class {label}{_name(run.conditions, label)}"
+        return f"{counted(len(images), noun)} of class {label}{_name(run.conditions, label)}"
     of = f"{rows} classes" if rows == classes else f"the first {rows} of {classes} classes"
     asked = "" if len(images) == count else f"; {count:,} cannot be shared equally"
-    return f"{counted(len(images), 'image')} ({columns:,} of each of {of}{asked})"
+    return f"{counted(len(images), noun)} ({columns:,} of each of {of}{asked})"
 
 
 def walk_inputs(

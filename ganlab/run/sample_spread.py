@@ -13,6 +13,8 @@ import torch
 from attrs import define
 from torch import Tensor
 
+from ganlab.data.pixels import rows_of
+
 SPREAD_OF = 64
 """The number of generated and of real images whose spread is compared."""
 
@@ -81,4 +83,4 @@ def real_spread(images: Tensor, labels: Tensor | None = None) -> float:
     # In the order of the classes every class has its share of them.
     order = torch.arange(len(images)) if labels is None else labels.argsort(stable=True)
     some = order[torch.arange(count) * len(images) // count]
-    return spread([(images[some.to(images.device)], None if labels is None else labels[some])])
+    return spread([(rows_of(images, some.to(images.device)), None if labels is None else labels[some])])

@@ -26,6 +26,7 @@ from ganlab.config.load import experiment_to_toml, load_experiment, name_and_see
 from ganlab.config.schema import Experiment
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.game_outputs import game_outputs
+from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.evaluation.taken_data import check_taken
 from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
@@ -35,7 +36,7 @@ from ganlab.run.environment import run_environment
 from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
-from ganlab.run.first_updates import BEFORE, try_first_updates
+from ganlab.run.first_updates import BEFORE, FirstUpdates
 from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder, other_plugin_files
 from ganlab.run.open_folder import choose_folder, earlier_run, latest_unfinished, open_folder
 from ganlab.run.opened_run import OpenedRun
@@ -195,6 +196,7 @@ def open_run(
         "images": training.images.record(),
         "streams": {name: images.record() for name, images in training.data.streams.items()},
         "condition": training.conditions.record(),
+        **_further_samplers(training),
         "classes": list(training.conditions.names) or None,
         "resident": not training.loader.main.prefetches,
         "total_steps": training.total_steps,
@@ -230,6 +232,13 @@ def open_run(
         folder.unlock()
 
 
+def _further_samplers(training: Training) -> dict[str, Any]:
+    """An opened run's entry in run.json for its game's further samplers: their conditions, as for "condition"."""
+    further, data = training.game.rules.samplers, (training.dataset, training.streams)
+    found = {name: sampled_conditions(of, *data, training.conditional).record() for name, of in further.items()}
+    return {"samplers": found} if found else {}
+
+
 def build_run(
     request: RunRequest,
     experiment: Experiment,
@@ -245,10 +254,10 @@ def build_run(
     where = places()
     with CatchPluginErrors() as guard:
         with noted_weights() as read:
-            training = build(experiment, plugins.registry, where, device, progress, new)
+            trial = partial(FirstUpdates, experiment=experiment, registry=plugins.registry)
+            training = build(experiment, plugins.registry, where, device, progress, new, trial)
         training = attrs.evolve(training, weights_files=read)
-        try_first_updates(training, experiment, plugins.registry)
-        check_taken(plugins.registry, experiment.metric, training.dataset, training.images)
+        check_taken(plugins.registry, experiment.metric, training.dataset, training.images, experiment.augmentation)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
         outputs = game_outputs(plugins.registry, experiment.game, training.game.rules, training.images)
         for index, metric in enumerate(experiment.metric):

@@ -111,5 +111,5 @@ def _check_randomness(inspection: Inspection) -> None:
 
 def _check_trains(splits: dict[str, Dataset], tiny: TinyTraining) -> None:
     """Checks that a tiny training on the data set changes all weights."""
-    tiny.shape = tuple(splits["train"].images.shape[1:])  # type: ignore[assignment]
+    tiny.shape = tuple(splits["train"].images.shape[1:])
     check_trains(tiny)

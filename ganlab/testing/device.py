@@ -17,7 +17,7 @@ import torch
 from ganlab.testing.check_result import Fault
 from ganlab.testing.fixed_inputs import CHANNELS
 from ganlab.testing.inspection import Inspection, temporary_folder
-from ganlab.testing.metric import score_tiny_generator
+from ganlab.testing.metric import score_tiny_network
 from ganlab.testing.pretend.events import Event, record_events
 from ganlab.testing.pretend.tensor import DeviceMismatch
 from ganlab.testing.tiny_components import TinyImages
@@ -76,7 +76,7 @@ def _check_evaluation(inspection: Inspection, device: torch.device) -> None:
         try:
             with temporary_folder() as cache:
                 if inspection.kind == "metric":
-                    score_tiny_generator(inspection, channels, cache, device)
+                    score_tiny_network(inspection, channels, cache, device)
                 else:
                     _extract(inspection, channels, device)
         except ComponentError as error:
@@ -91,7 +91,7 @@ def _extract(inspection: Inspection, channels: int, device: torch.device) -> Non
     """Extracts features of a few images on a device, and checks where they are."""
     evaluation = tiny_evaluator(channels, device=device).for_images(torch.zeros(0)).evaluation(lambda *_: None)
     features = inspection.fresh().build(evaluation)
-    images = TinyImages(channels).build(evaluation.places, "train").images[:4]
+    images = TinyImages((channels, 8, 8)).build(evaluation.places, "train").images[:4]
     found = features(images.to(device))
     if found.device.type != device.type:
         at = inspection.line_of("__call__", features)

@@ -83,7 +83,7 @@ def _check_builds(inspection: Inspection, built: dict[int, Any]) -> str:
 
 
 def _test_images(channels: int, count: int) -> Tensor:
-    return TinyImages(channels).build(places(), "test").images[:count]
+    return TinyImages((channels, 8, 8)).build(places(), "test").images[:count]
 
 
 def _line_of_call(inspection: Inspection, features: Any) -> str:

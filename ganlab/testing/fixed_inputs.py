@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-Shape = tuple[int, int, int]
+from ganlab.protocols import ImageSpec
+
+Shape = tuple[int, ...]
+"""Of an image (C, H, W), a signal (C, T) or a row of a table (D,)."""
 
 IMAGE_SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32))
 """Shapes of images, (C, H, W)."""
+
+OTHER_FORMS: tuple[tuple[Shape, ...], ...] = (((1, 64), (2, 256)), ((6,), (12,)))
+"""Shapes of signals (C, T), and of rows of a table (D,): for a component that refuses images."""
 
 ConditionShape = tuple[int, ...] | None
 
@@ -34,13 +43,34 @@ def fixed_noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) 
 def condition_shapes(shape: Shape) -> list[ConditionShape]:
     """Returns the forms of a condition, of one image of `shape`, in the order in which fixed inputs try them.
 
-    () is a class label; then come images (C, H, W): of the same shape, with other channels, with smaller sides. None is
-    no condition at all.
+    () is a class label. Of an image then come images (C, H, W): of the same shape, with other channels, with smaller
+    sides; of signals and rows come attributes: for a signal in eight times as few positions, such as a spectrogram, and
+    a few numbers. None is no condition at all.
     """
+    if len(shape) != 3:
+        return [(), *[(CLASSES, length // 8) for length in shape[1:]], (CLASSES,), None]
     channels, height, width = shape
     others = [(count, height, width) for count in CHANNELS if count != channels]
     smaller = [(channels, height // by, width // by) for by in (2, 4)]
     return [(), shape, *others, *smaller, None]
+
+
+def data_spec(shape: Shape, condition: ConditionShape) -> ImageSpec:
+    """Returns what a component is built for in its check: uint8 images, or float32 signals or rows, in [-1, 1].
+
+    It has classes where its condition is class labels; of uint8 images the condition may be such images too.
+    """
+    image = len(shape) == 3
+    form: dict[str, Any] = {} if image else {"dtype": "float32", "range": (-1.0, 1.0)}
+    if condition and not image:
+        form["condition_dtype"] = "float32"
+    return ImageSpec.of(shape, classes=CLASSES if condition == () else None, condition_shape=condition or None, **form)
+
+
+def in_words(shapes: Sequence[Shape]) -> str:
+    """The shapes of fixed inputs of one form, for the result of a check: "signals 1x64, 2x256"."""
+    form = {1: "rows of a table of", 2: "signals", 3: "images"}[len(shapes[0])]
+    return f"{form} {', '.join(map(shape_text, shapes))}"
 
 
 def fixed_condition(shape: ConditionShape, count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor | None:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from ganlab.config.game_tables import component_fields
-from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.game_outputs import GameOutputs
+from ganlab.evaluation.game_samplers import game_samplers
 from ganlab.evaluation.sampling import sample
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import DataSpec, ImageSpec
+from ganlab.protocols import DataSpec
 from ganlab.protocols.rules_check import rules_problems
-from ganlab.testing.check_result import Fault, summarize_refusals
-from ganlab.testing.fixed_inputs import CLASSES, IMAGE_SHAPES, ConditionShape, Shape, condition_shapes, shape_text
+from ganlab.testing.check_result import Fault
+from ganlab.testing.fixed_inputs import (
+    IMAGE_SHAPES,
+    OTHER_FORMS,
+    ConditionShape,
+    Shape,
+    condition_shapes,
+    data_spec,
+    in_words,
+    shape_text,
+)
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.rng import preserve_random_state, seed_everything
 
 
 def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a game."""
     run_check = inspection.run_check
-    tiny.conditions[tiny.shape] = _find_condition(inspection, tiny.shape)
     rules = run_check(
         "rules: every network is trained or declared frozen, and all names are those of networks",
         lambda: _check_rules(inspection, tiny),
@@ -33,12 +45,24 @@ def check_game(inspection: Inspection, tiny: TinyTraining) -> None:
         lambda: _check_samples(inspection, tiny),
         trains,
     )
+    if rules.result == "passed" and _has_outputs(inspection, tiny):
+        run_check(
+            "outputs: the same again, finite, and of the shape of their name",
+            lambda: _check_outputs(inspection, tiny),
+            trains,
+        )
     check_scheduled_options(inspection, tiny, trains)
+
+
+def _has_outputs(inspection: Inspection, tiny: TinyTraining) -> bool:
+    """Whether a game under check makes anything of real images, of its own or by its sampler."""
+    data = _data(inspection, tiny.shape, tiny.conditions[tiny.shape])
+    return bool(GameOutputs("", inspection.fresh().build(data), data.images).names)
 
 
 def _data(inspection: Inspection, shape: Shape, condition: ConditionShape) -> DataSpec:
     """What a game under check is built for: images of a shape, in all its data sets, with conditions of a form."""
-    images = ImageSpec(*shape, CLASSES if condition == () else None, condition or None)
+    images = data_spec(shape, condition)
     streams = [name for name, kind in component_fields(inspection.cls).items() if kind == "dataset"]
     return DataSpec(images, dict.fromkeys(streams, images))
 
@@ -54,32 +78,83 @@ def _find_condition(inspection: Inspection, shape: Shape) -> ConditionShape:
 
 
 def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
-    """Checks a game's rules for several shapes of images."""
-    refusals = []
-    for shape in IMAGE_SHAPES:
-        data = _data(inspection, shape, _find_condition(inspection, shape))
-        try:
-            rules = inspection.fresh().build(data)
-        except ComponentError as error:
-            refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
-            continue
-        if problems := list(rules_problems(rules, data.streams)):
-            raise Fault("; ".join(problems), inspection.line_of("build"))
+    """Checks a game's rules for several shapes of images, or of other data where it refuses all of these."""
+    refusals: list[str] = []
+    accepted: list[Shape] = []
+    for form in (IMAGE_SHAPES, *OTHER_FORMS):
+        for shape in form:
+            tiny.conditions[shape] = _find_condition(inspection, shape)
+            data = _data(inspection, shape, tiny.conditions[shape])
+            try:
+                rules = inspection.fresh().build(data)
+            except ComponentError as error:
+                refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
+                continue
+            accepted.append(shape)
+            if problems := list(rules_problems(rules, data.streams)):
+                raise Fault("; ".join(problems), inspection.line_of("build"))
+        if accepted:
+            break
+    if not accepted:
+        raise ComponentError(refusals[0])
+    if tiny.shape not in accepted:
+        tiny.shape = accepted[0]
+    if len(tiny.shape) != 3:
+        refusals = [f"for {in_words(accepted)}"]
     words: dict[ConditionShape, str] = {(): "", None: "without conditions"}
-    condition = words.get(tiny.conditions[tiny.shape], "with images as conditions")
-    return "; ".join(note for note in (summarize_refusals(refusals, len(IMAGE_SHAPES)), condition) if note)
+    kind = "images" if len(tiny.shape) == 3 else "attributes"
+    condition = words.get(tiny.conditions[tiny.shape], f"with {kind} as conditions")
+    return "; ".join(note for note in (*dict.fromkeys(refusals), condition) if note)
 
 
-def _check_samples(inspection: Inspection, tiny: TinyTraining) -> None:
+def _check_samples(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks that a game's samples repeat, and leave the weights and modes of its networks as they are."""
     training = tiny.build()
     at = inspection.line_of("build")
-    network = NetworkSampler(training.game.rules.sampler, training.game.networks)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    one, other = (
-        torch.cat([images for images, _ in sample(network, 5, 0, CPU, training.conditions)]) for _ in range(2)
+    game = training.game
+    samplers = game_samplers(
+        game.rules, game.networks, training.data, training.dataset, training.streams, training.conditional
     )
-    if not torch.equal(one, other):
-        raise Fault("two samplings with one seed gave other images; draw nothing in eval mode", at)
-    if any(not torch.equal(value, before[name]) for name, value in network.state_dict().items()):
-        raise Fault("sampling changes the weights or the state of a network", at)
+    for name, sampler in samplers.items():
+        network, of = sampler.network, f" by the sampler {name!r}" if name else ""
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        one, other = (
+            torch.cat([images for images, _ in sample(network, 5, 0, CPU, sampler.conditions)]) for _ in range(2)
+        )
+        if not torch.equal(one, other):
+            raise Fault(f"two samplings{of} with one seed gave other images; draw nothing in eval mode", at)
+        if any(not torch.equal(value, before[key]) for key, value in network.state_dict().items()):
+            raise Fault(f"sampling{of} changes the weights or the state of a network", at)
+    return f"also those by {', '.join(game.rules.samplers)}" if game.rules.samplers else ""
+
+
+def _check_outputs(inspection: Inspection, tiny: TinyTraining) -> str:
+    """Checks that what a game makes of real images repeats, is finite, and has the shape that metrics ask for."""
+    training = tiny.build()
+    at, game = inspection.line_of("build"), training.game
+    outputs = GameOutputs(inspection.cls.__name__, game.rules, training.images, game.networks)
+    states = {name: copy.deepcopy(network.state_dict()) for name, network in game.networks.items()}
+    said = []
+    for name in outputs.names:
+        found = []
+        for seed in range(2):
+            with preserve_random_state():
+                seed_everything(seed)
+                found.append(torch.cat([made for made, _, _ in outputs.batches(name, training.dataset, CPU)]))
+        one, other = found
+        if not torch.equal(one, other):
+            raise Fault(f"the output {name!r} is another one when it is made again; draw nothing in eval mode", at)
+        if not one.isfinite().all():
+            raise Fault(f"the output {name!r} has values that are not finite", at)
+        shape, images = tuple(one.shape[1:]), tuple(training.dataset.images.shape[1:])
+        if name in ("translation", "reconstruction") and shape != images:
+            raise Fault(
+                f"the output {name!r} has the shape {shape} for an image; expected that of the image, {images}", at
+            )
+        if name == "class_logits" and len(shape) != 1:
+            raise Fault(f"the output {name!r} has the shape {shape} for an image; expected (classes,)", at)
+        said.append(f"{name} {shape}")
+    for name, network in game.networks.items():
+        if any(not torch.equal(value, states[name][key]) for key, value in network.state_dict().items()):
+            raise Fault(f"an output changes the weights or the state of the network {name!r}", at)
+    return ", ".join(said)

@@ -12,14 +12,16 @@ import attrs
 import torch
 
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.dataset import image_spec
 from ganlab.evaluation import evaluator
-from ganlab.protocols import ImageSpec
+from ganlab.evaluation.network_sampler import NetworkSampler, sampler_of
+from ganlab.protocols import ImageSpec, taken_by
 from ganlab.run.records import to_json
 from ganlab.testing.check_result import Fault
 from ganlab.testing.fixed_inputs import CHANNELS, CLASSES
 from ganlab.testing.inspection import Inspection, temporary_folder
 from ganlab.testing.tiny_components import TINY
-from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator, tiny_outputs
+from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator, tiny_outputs, tiny_signal_evaluator
 from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
@@ -47,6 +49,8 @@ def check_metric(inspection: Inspection, tiny: TinyTraining) -> None:
         lambda: _check_reproducible(inspection, found),
         scored,
     )
+    if getattr(inspection.instance, "takes", "uint8 images") != "uint8 images":
+        run_check("takes: scores signals of float32, or refuses them", lambda: _check_signals(inspection), scored)
     run_check("cost of a score", lambda: _report_cost(found), scored)
 
 
@@ -60,14 +64,15 @@ def _check_interval(inspection: Inspection) -> str:
     return f"every {interval}" if interval.count else "before and after training"
 
 
-def score_tiny_generator(
+def score_tiny_network(
     inspection: Inspection, channels: int, cache: Path, device: torch.device = CPU
 ) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
     seed_everything(0)
     evaluator, metric = tiny_evaluator(channels, cache, device), inspection.fresh()
-    evaluator.prepare(metric, outputs=tiny_outputs(metric, channels))
-    network, outputs = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device), tiny_outputs(metric, channels)
+    outputs = tiny_outputs(metric, channels)
+    evaluator.prepare(metric, outputs=outputs)
+    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device)
     return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
 
 
@@ -77,7 +82,7 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
     for channels in CHANNELS:
         with temporary_folder() as cache:
             try:
-                records = score_tiny_generator(inspection, channels, cache)
+                records = score_tiny_network(inspection, channels, cache)
             except ComponentError as error:
                 # The core's own check of the scores raises the same error as a metric that refuses the data.
                 if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:
@@ -102,6 +107,26 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
         raise ComponentError(refusals[0])
     values = [f"{record['name']} {record['value']:.4g}" for record in next(iter(found.values()))]
     return "; ".join([", ".join(values), *refusals])
+
+
+def _check_signals(inspection: Inspection) -> str:
+    """Checks that a metric which takes any data scores signals, of another type, by finite numbers."""
+    at = inspection.line_of("takes")
+    try:
+        taken_by(inspection.instance)
+    except ComponentError as error:
+        raise Fault(str(error), at) from None
+    seed_everything(0)
+    evaluator, metric = tiny_signal_evaluator(), inspection.fresh()
+    network = TINY[GENERATES]().build(image_spec(evaluator.dataset("train")))
+    outputs = tiny_outputs(metric, 1)
+    evaluator.prepare(metric, outputs=outputs)  # may refuse them
+    sampler = NetworkSampler(sampler_of(GENERATES), {GENERATES: network}, "float32")
+    records = evaluator.for_network(sampler, "plain", CONDITIONS, outputs=outputs).score(metric)
+    for record in records:
+        if not math.isfinite(record["value"]):
+            raise Fault(f"{record['name']} is {record['value']} for signals of float32", at)
+    return ", ".join(f"{record['name']} {record['value']:.4g}" for record in records)
 
 
 def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> None:

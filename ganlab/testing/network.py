@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,11 +15,20 @@ from ganlab.nn.modes import eval_mode
 from ganlab.protocols import all_logits, batch_independent
 from ganlab.testing.check_result import Fault
 from ganlab.testing.finite_differences import check_gradient
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_condition, fixed_noise, shape_text
+from ganlab.testing.fixed_inputs import (
+    IMAGE_SHAPES,
+    OTHER_FORMS,
+    Shape,
+    data_spec,
+    fixed_condition,
+    fixed_noise,
+    in_words,
+    shape_text,
+)
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection, error_text
 from ganlab.testing.line_tracer import LineTracer
-from ganlab.testing.network_conditions import find_condition, image_spec_of, network_inputs
+from ganlab.testing.network_conditions import find_condition, network_inputs
 from ganlab.testing.state_comparison import first_difference
 from ganlab.testing.tensor_checks import float_tensors, is_finite
 from ganlab.testing.tiny_game import GENERATES
@@ -46,7 +56,7 @@ class _BuiltNetwork:
         self.shape, self.dtype = shape, dtype
         self.condition_shape = tiny.conditions.get(shape, ())
         seed_everything(0)
-        self.network: nn.Module = inspection.fresh().build(image_spec_of(shape, self.condition_shape))
+        self.network: nn.Module = inspection.fresh().build(data_spec(shape, self.condition_shape))
         if not isinstance(self.network, nn.Module):
             at = inspection.line_of("build")
             raise Fault(f"build returns {type(self.network).__name__}, expected a torch.nn.Module", at)
@@ -134,8 +144,12 @@ def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
 
 def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks that a network can be built for several shapes of images, and the shapes of its finite outputs."""
-    refused, accepted, outside = [], [], 0.0
-    for shape in SHAPES:
+    refused: list[str] = []
+    accepted: list[Shape] = []
+    outside = 0.0
+    for shape in (*SHAPES, *chain(*OTHER_FORMS)):
+        if accepted and len(accepted[0]) != len(shape):
+            break
         by = shape_text(shape)
         tiny.conditions[shape] = find_condition(inspection.fresh(), shape, inspection.kind == GENERATES)
         try:
@@ -170,12 +184,15 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
         raise ComponentError(refused[0])
     if tiny.shape not in accepted:
         tiny.shape = accepted[0]
-    condition = tiny.conditions[tiny.shape]
+    image, condition = len(tiny.shape) == 3, tiny.conditions[tiny.shape]
+    if not image:
+        refused = [f"it refuses images; this is of {in_words(accepted)}"]
     if condition is None:
         refused.append("it takes no condition")
     elif condition:
-        refused.append(f"its condition is images {condition} for images {tiny.shape}")
-    if inspection.kind == GENERATES and outside:
+        kind = "images" if len(condition) == 3 else "attributes"
+        refused.append(f"its condition is {kind} {condition} for {'images' if image else 'data'} {tiny.shape}")
+    if inspection.kind == GENERATES and image and outside:
         refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)
 

@@ -12,15 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import ImageSpec
-from ganlab.testing.fixed_inputs import CLASSES, ConditionShape, Shape, condition_shapes, fixed_condition, fixed_noise
+from ganlab.testing.fixed_inputs import ConditionShape, Shape, condition_shapes, data_spec, fixed_condition, fixed_noise
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.rng import seed_everything
-
-
-def image_spec_of(shape: Shape, condition: ConditionShape) -> ImageSpec:
-    """Returns what a network is built for in its check: it has classes where its condition is class labels."""
-    return ImageSpec(*shape, CLASSES if condition == () else None, condition or None)
 
 
 def network_inputs(network: Any, shape: Shape, count: int, dtype: torch.dtype, seed: int = 1) -> Tensor:
@@ -43,7 +37,7 @@ def find_condition(config: Any, shape: Shape, generates: bool) -> ConditionShape
             break
         with CatchPluginErrors() as caught, torch.no_grad():
             seed_everything(0)
-            network: nn.Module = config.build(image_spec_of(shape, condition))
+            network: nn.Module = config.build(data_spec(shape, condition))
             inputs = network_inputs(network if generates else None, shape, 2, torch.float32)
             network(inputs, fixed_condition(condition, 2))
         if caught.error is None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganlab.protocols import build_optimizer, parameters_of
 from ganlab.testing.check_result import Fault
 from ganlab.testing.fixed_inputs import fixed_noise
 from ganlab.testing.global_randomness import global_generators_used
@@ -41,7 +42,7 @@ def _quadratic(inspection: Inspection) -> tuple[nn.Linear, torch.optim.Optimizer
     """A linear layer, and the optimiser under check that is to lower its mean squared output."""
     seed_everything(0)
     network = nn.Linear(5, 3)
-    return network, inspection.fresh().build(network.parameters())
+    return network, build_optimizer(inspection.fresh(), parameters_of("network", network))
 
 
 def _take_steps(network: nn.Linear, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
@@ -59,12 +60,14 @@ def _take_steps(network: nn.Linear, optimizer: torch.optim.Optimizer, steps: int
 def _check_builds(inspection: Inspection) -> None:
     """Checks that an optimiser is built from an iterator of parameters, and draws no random numbers."""
     at = inspection.line_of("build")
-    weights = [nn.Parameter(fixed_noise(3))]
+    weight = nn.Parameter(fixed_noise(3))
     built: list[Any] = []
-    whose = global_generators_used(lambda: built.append(inspection.fresh().build(iter(weights))))
+    whose = global_generators_used(
+        lambda: built.append(build_optimizer(inspection.fresh(), iter([("network.weight", weight)])))
+    )
     if not isinstance(built[0], torch.optim.Optimizer):
         raise Fault(f"build returns {type(built[0]).__name__}, expected a torch.optim.Optimizer", at)
-    if not any(weights[0] is weight for group in built[0].param_groups for weight in group["params"]):
+    if not any(weight is one for group in built[0].param_groups for one in group["params"]):
         raise Fault("the optimiser does not hold the parameter that build was called with", at)
     if whose:
         raise Fault(f"build draws {whose} global random numbers", at)

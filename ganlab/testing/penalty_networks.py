@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import Step
-from ganlab.testing.fixed_inputs import IMAGE_SHAPES, ConditionShape, Shape, fixed_condition
-from ganlab.testing.network_conditions import find_condition, image_spec_of, network_inputs
+from ganlab.testing.fixed_inputs import IMAGE_SHAPES, ConditionShape, Shape, data_spec, fixed_condition
+from ganlab.testing.network_conditions import find_condition, network_inputs
 from ganlab.testing.tiny_components import ORIGIN, TinyClassifier, tiny_networks
 from ganlab.testing.tiny_game import GENERATES, JUDGES
 from ganlab.testing.tiny_training import CPU, TinyTraining
@@ -52,7 +52,7 @@ class PenaltyNetworks:
     ) -> Step:
         """Returns the `Step` that a penalty under check is called with, of one update of `player`."""
         condition_shape = self.conditions.get(shape, ())
-        images = image_spec_of(shape, condition_shape)
+        images = data_spec(shape, condition_shape)
         condition = fixed_condition(condition_shape, count, dtype)
         seed_everything(1)
         networks: dict[str, nn.Module] = {name: of.build(images).to(dtype) for name, of in self.configs.items()}
@@ -131,7 +131,7 @@ def _own_networks(tiny: TinyTraining) -> Iterator[PenaltyNetworks]:
                     continue  # they take any
                 condition = find_condition(config, shape, name == GENERATES)
                 with CatchPluginErrors() as caught:
-                    config.build(image_spec_of(shape, condition))
+                    config.build(data_spec(shape, condition))
                 if caught.error is not None:
                     conditions.pop(shape, None)
                     break

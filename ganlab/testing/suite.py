@@ -29,7 +29,7 @@ from ganlab.testing.network import check_network
 from ganlab.testing.optimizer import check_optimizer
 from ganlab.testing.penalty import check_penalty
 from ganlab.testing.schedule import check_schedule
-from ganlab.testing.tiny_components import tiny_registry
+from ganlab.testing.tiny_components import register_given, tiny_registry
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.tracker import check_tracker
 from ganlab.utils.device import pick_device
@@ -69,6 +69,8 @@ def check(
     inspection = Inspection(kind, cls, None if component is cls else component)
     with preserve_random_state():
         registry = tiny_registry()
+        if inspection.instance is not None:
+            register_given(registry, inspection.instance)
         needed = check_declaration(inspection, registry)
         if all(found.result == "passed" for found in needed):
             tiny = TinyTraining(inspection, registry, networks or {})

@@ -166,16 +166,13 @@ class TinyOptimizer:
 class TinyImages:
     """The suite's tiny data set: smooth random images of a few classes, the same each time.
 
-    channels: of the images.
-    height: of the images.
-    width: of the images.
+    shape: (C, H, W) of uint8 images, (C, T) of float32 signals, or (D,) of float32 rows of a table, in [-1, 1].
     count: how many there are.
-    condition: the shape (C, H, W) of condition images; empty for class labels, None for no condition.
+    condition: the shape (C, H, W) of condition images, or of attributes of signals and rows; empty for class labels,
+        None for no condition.
     """
 
-    channels: int = 3
-    height: int = 8
-    width: int = 8
+    shape: tuple[int, ...] = (3, 8, 8)
     count: int = 256
     condition: tuple[int, ...] | None = ()
 
@@ -184,15 +181,36 @@ class TinyImages:
             raise ComponentError(f"no split {split!r}")
         generator = torch.Generator().manual_seed(int(split == "test"))
         labels = torch.arange(self.count) % CLASSES
-        coarse = torch.rand(self.count, self.channels, 2, 2, generator=generator) + labels[:, None, None, None]
-        smooth = nn.functional.interpolate(coarse, (self.height, self.width), mode="bilinear") / (CLASSES + 1)
-        images = (255 * smooth.clamp(0, 1)).to(torch.uint8)
-        if self.condition != ():
-            pixels: Tensor | None = None
-            if self.condition is not None:
-                pixels = torch.randint(256, (self.count, *self.condition), generator=generator, dtype=torch.uint8)
-            return ImageDataset(images, "tiny", split, pixels)
-        return ImageDataset(images, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
+        channels, *sides = self.shape if len(self.shape) > 1 else (1, *self.shape)
+        coarse = torch.rand(self.count, channels, *[2] * len(sides), generator=generator)
+        coarse = coarse + labels.view(-1, *[1] * (coarse.ndim - 1))
+        mode = "bilinear" if len(sides) == 2 else "linear"
+        smooth = (nn.functional.interpolate(coarse, sides, mode=mode) / (CLASSES + 1)).clamp(0, 1)
+        image = len(self.shape) == 3
+        values = (255 * smooth).to(torch.uint8) if image else (2 * smooth - 1).view(self.count, *self.shape)
+        if self.condition == ():
+            return ImageDataset(values, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
+        given: Tensor | None = None
+        if self.condition is not None and image:
+            given = torch.randint(256, (self.count, *self.condition), generator=generator, dtype=torch.uint8)
+        elif self.condition is not None:
+            given = torch.randn(self.count, *self.condition, generator=generator)
+        return ImageDataset(values, "tiny", split, given)
+
+
+@frozen
+class TinySignals:
+    """The suite's tiny data set of another type and shape: labelled signals, float32 (N, 2, 16), from about 20 to 80.
+
+    count: how many there are.
+    """
+
+    count: int = 256
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        generator = torch.Generator().manual_seed(int(split == "test"))
+        values = 50 + 10 * torch.randn(self.count, 2, 16, generator=generator)
+        return ImageDataset(values, "tiny signals", split, torch.arange(self.count) % CLASSES)
 
 
 @frozen
@@ -262,6 +280,19 @@ def tiny_registry(others: Registry | None = None) -> Registry:
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
     return registry
+
+
+def register_given(registry: Registry, instance: Any) -> None:
+    """Adds to the suite's tiny registry the classes of components that the options of one under check were given."""
+    for f in attrs.fields(type(instance)):
+        kind, value = f.metadata.get(COMPONENT), getattr(instance, f.name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if kind is None or not attrs.has(type(part)):
+                continue
+            known = registry.of_kind(kind)
+            if all(type(part) is not component.cls for component in known):
+                registry.register(kind, f"given_{len(known)}", type(part), ORIGIN)
+            register_given(registry, part)
 
 
 def tiny_options(cls: type, given: Iterable[str] = ()) -> dict[str, Any]:

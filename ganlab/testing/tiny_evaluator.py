@@ -11,7 +11,7 @@ from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.network_sampler import sampler_of
 from ganlab.protocols import ImageSpec, Metric, Output, Places, Rules
 from ganlab.testing.fixed_inputs import CLASSES
-from ganlab.testing.tiny_components import TinyImages
+from ganlab.testing.tiny_components import TinyImages, TinySignals
 from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import CPU
 from ganlab.utils.paths import places
@@ -23,7 +23,12 @@ MAX_SAMPLES = 2000
 def tiny_evaluator(channels: int, cache: Path | None = None, device: torch.device = CPU) -> Evaluator:
     """Returns an evaluator on the suite's own 8x8 images, with a cache folder of a check or the user's own."""
     where = places() if cache is None else Places(places().data, cache)
-    return Evaluator(TinyImages(channels, count=MAX_SAMPLES), None, where, device, floors=False)
+    return Evaluator(TinyImages((channels, 8, 8), count=MAX_SAMPLES), None, where, device, floors=False)
+
+
+def tiny_signal_evaluator() -> Evaluator:
+    """Returns an evaluator on the suite's own signals, for metrics under check that take any data."""
+    return Evaluator(TinySignals(MAX_SAMPLES), None, places(), CPU, floors=False)
 
 
 def tiny_outputs(metric: Metric, channels: int) -> GameOutputs:

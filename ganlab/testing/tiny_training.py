@@ -8,7 +8,6 @@ Decisions:
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +47,7 @@ class CompletedTraining:
 class TinyTraining:
     """Builds and runs tiny trainings: of a tiny experiment that uses the component under check.
 
-    A check may set `shape`, (C, H, W) of the images, before the first training, and the configurations of the tiny
+    A check may set `shape`, of an image, signal or row, before the first training, and the configurations of the tiny
     game's networks, for a component that needs others. `conditions` has the form of the condition for images of each
     shape, class labels where it has none.
     `own` are the networks' configurations, by kind, of the file that the component is from.
@@ -67,9 +66,7 @@ class TinyTraining:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
         own: dict[str, Any] = {**self.networks, "loss": TINY["loss"]()}
-        # Images of as many values where the data set under check has signals or rows of a table.
-        shape = self.shape if len(self.shape) == 3 else (1, 1, math.prod(self.shape))
-        dataset = TinyImages(*shape, condition=self.conditions.get(self.shape, ()))
+        dataset = TinyImages(self.shape, condition=self.conditions.get(self.shape, ()))
         parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()
         if fresh is not None and kind in own:

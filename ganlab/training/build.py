@@ -7,7 +7,7 @@ smoothing of a loss without labels) is refused here, all at once, before the run
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,12 @@ from torch import nn
 from ganlab.config.game_tables import game_fields, network_tables
 from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
-from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
-from ganlab.data.game_loader import GameLoader, first_rows
+from ganlab.data.game_loader import GameLoader
 from ganlab.data.load_dataset import load_dataset
-from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.nn import dropout, memory_format
 from ganlab.plugin.component_errors import collect_component_errors
-from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import (
@@ -37,6 +35,8 @@ from ganlab.protocols import (
     Places,
     Rules,
     batch_independent,
+    build_optimizer,
+    parameters_of,
 )
 from ganlab.protocols.rules_check import rules_problems, shared_networks
 from ganlab.training import cuda_graphs, probes, schedules
@@ -46,8 +46,8 @@ from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
 from ganlab.training.initialise import initialise_networks
 from ganlab.training.loop import Training
-from ganlab.training.probes import GameTrial, check_sampled_images
-from ganlab.training.step_components import StepComponents, penalties_by_player, resolve_step_components
+from ganlab.training.probes import GameTrial, try_game
+from ganlab.training.step_components import penalties_by_player, penalty_tables, resolve_step_components
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
@@ -64,10 +64,12 @@ def build(
     device: torch.device,
     progress: Progress = no_progress,
     new: bool = True,
+    make_trial: Callable[[Mapping[str, str], Mapping[str, str]], GameTrial] = GameTrial,
 ) -> Training:
     """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit.
 
     `new` is False where the training is then restored from a checkpoint: networks are not initialised (`initialise`).
+    `make_trial` makes the trial of its game, on copies of everything.
     While the data set loads, `progress` is called, and may raise KeyboardInterrupt to end it.
     """
     problems: list[str] = []
@@ -108,7 +110,9 @@ def build(
     )
 
     # Try everything once, on copies.
-    conditional = _try_game(game, components, registry, data, (dataset, streams), problems)
+    names = component_names(components.experiment, registry, game)
+    trial = partial(make_trial, names, penalty_tables(components.experiment, game))
+    conditional = try_game(trial, game, components, data, (dataset, streams), problems)
     _raise(problems)
 
     # Construct the train step and what feeds it: batches of data, and the values of scheduled options.
@@ -145,7 +149,8 @@ def build(
         dataset=dataset,
         streams=streams,
         data=data,
-        conditions=_sampled_conditions(rules, dataset, streams, conditional),
+        conditions=sampled_conditions(rules.sampler, dataset, streams, conditional),
+        conditional=conditional,
         schedules=scheduled_options,
         total_steps=total_steps,
         stateful=components.stateful | {f"game.{name}": part for name, part in rules.state.items()},
@@ -173,15 +178,6 @@ def _load_streams(
             with collect_component_errors(problems, f.alias):
                 streams[f.alias] = load_dataset(getattr(experiment.game, f.name), places, "train", progress)
     return streams
-
-
-def _sampled_conditions(
-    rules: Rules, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
-) -> ConditionSampler:
-    """Part of `build`: the conditions of samples, from the data set or from the game's source; none if unused."""
-    if rules.sampler.source:
-        return ConditionSampler({"dataset": dataset, **streams}[rules.sampler.source].images)
-    return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL
 
 
 def _batch_size_problems(train: Train, datasets: Mapping[str, Dataset]) -> Iterator[str]:
@@ -269,7 +265,7 @@ def _build_ema(
         return None
     decay = train.ema or ema_decay(train.ema_half_life, images_per_step)
     changes = bool(train.ema_warmup) or any(schedule.key == EMA_HALF_LIFE for schedule in experiment.schedule)
-    averaged = {name: networks[name] for name in rules.sampler.networks}
+    averaged = {name: networks[name] for name in rules.sampled}
     return EMA(averaged, {name: copy.deepcopy(network) for name, network in averaged.items()}, decay, changes)
 
 
@@ -297,21 +293,23 @@ def _build_players(
         config: OptimizerConfig = experiment.optimizers.get(table, experiment.optimizer)
         network = networks[name]
         with collect_component_errors(problems, f"{table or name}.optimizer"):
-            optimizer = _build_optimizer(config, device, network.parameters())
-            if name in bounds and not probes.can_undo_updates(partial(_build_optimizer, config, device), network):
+            make = partial(_build_optimizer, config, device, name)
+            optimizer = make(network)
+            if name in bounds and not probes.can_undo_updates(make, network):
                 used = registry.component_of("optimizer", config).name
                 problems.append(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
                     "leaves a trace in later ones; 'adam' can"
                 )
-            players[name] = Player(name, network, optimizer, table, penalties[name], experiment.train.clip_norm)
+            norm = experiment.clip_norms.get(table, experiment.train.clip_norm)
+            players[name] = Player(name, network, optimizer, table, penalties[name], norm)
     return players
 
 
 def _build_optimizer(
-    config: OptimizerConfig, device: torch.device, parameters: Iterable[nn.Parameter]
+    config: OptimizerConfig, device: torch.device, player: str, network: nn.Module
 ) -> torch.optim.Optimizer:
-    optimizer = config.build(parameters)
+    optimizer = build_optimizer(config, parameters_of(player, network))
     if counts_updates(device):
         cuda_graphs.make_capturable(optimizer)
     return optimizer
@@ -323,40 +321,6 @@ def _set_precision(train: Train) -> None:
     backends.cuda.matmul.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
     # By its older name, which also sets that of recurrent layers: torch.export fails in a process where they differ.
     backends.cudnn.allow_tf32 = train.precision == "tf32"
-
-
-def _try_game(
-    game: Game,
-    components: StepComponents,
-    registry: Registry,
-    data: DataSpec,
-    datasets: tuple[Dataset, Mapping[str, Dataset]],
-    problems: list[str],
-) -> bool:
-    """Part of `build`: each augmentation, move and penalty once, and a few samples, on copies of everything.
-
-    Returns whether any network uses the conditions of the data set.
-    """
-    names = component_names(components.experiment, registry, game)
-    share = game.batch_size // distributed.world_size() // game.accumulate
-    for count in sorted({min(probes.FEW, share), share}):
-        batch = first_rows(*datasets, count, game.device)
-        found: list[str] = []
-        with CatchPluginErrors() as copied:
-            trial = GameTrial.of(game, components.game, data, batch)
-        if copied.error is not None:  # what cannot be copied is not tried; the first step will tell
-            return batch.condition is not None
-        probes.try_augmentations(components, batch.images, game.device, found)
-        trial.try_moves(components.experiment.penalty, names, found)
-        if not found and trial.complete:
-            break  # else what fails with a few images may need a whole batch
-    problems += found
-    sampler = game.rules.sampler
-    if not found and trial.complete:
-        condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
-        given = condition if trial.conditional or sampler.source else None
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), data.images, game.device, given)
-    return trial.conditional
 
 
 # ---------------------------------------------------------------------------------------------------------------------

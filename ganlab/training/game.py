@@ -77,7 +77,9 @@ class Game:
         players = [self.players[name] for name in move.players]
         update = Update(move.name, players, updates, len(parts), self.meters.add, move.stop_under)
         draws: list[Sequence[Tensor]] = []
-        states = PartStates.of(self.stateful_losses) if len(parts) > 1 and self.stateful_losses else None
+        states = None
+        if len(parts) > 1:
+            states = PartStates([*self.stateful_losses, *(one for player in players for _, one in player.penalties)])
         with self.frozen_in(move):
             for index, part in enumerate(parts):
                 turn = self.turn(move, part, index, draws)

@@ -25,9 +25,10 @@ class Training:
     """The objects that the training loop needs: the game, its train step, the batches, the schedules and all else.
 
     `game_config` is what built the rules of the game, with the losses in their wrappers. `capture` is the captured
-    train step, None where steps are eager. `stateful` holds the components with a state of their own, by their name in
-    a checkpoint. `initialised` has the hashes of weights files that a warm start has read, by network and path;
-    `weights_files` those of files that the components read whenever they are built.
+    train step, None where steps are eager. `conditional`: networks use the conditions of `[dataset]`. `stateful` holds
+    the components with a state of their own, by their name in a checkpoint. `initialised` has the hashes of weights
+    files that a warm start has read, by network and path; `weights_files` those of files that the components read
+    whenever they are built.
     """
 
     game: Game
@@ -39,6 +40,7 @@ class Training:
     streams: Mapping[str, Dataset]
     data: DataSpec
     conditions: ConditionSampler
+    conditional: bool
     schedules: schedules.Schedules
     total_steps: int
     stateful: dict[str, Any]

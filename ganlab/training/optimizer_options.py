@@ -15,8 +15,9 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from ganlab.config.schedule_targets import ScheduleTarget, with_option
-from ganlab.protocols import OptimizerConfig
+from ganlab.protocols import OptimizerConfig, build_optimizer, parameters_of
 from ganlab.training import cuda_graphs
+from ganlab.training.update import Player
 from ganlab.utils.device import counts_updates
 
 
@@ -43,24 +44,25 @@ def find_in_groups(
     target: ScheduleTarget,
     config: OptimizerConfig,
     path: Sequence[str],
-    optimizer: torch.optim.Optimizer,
-    network: nn.Module,
+    player: Player,
     others: Sequence[float],
 ) -> list[GroupOption]:
     """Finds the groups that a scheduled option of an optimiser reaches; none where it has no such option.
 
-    `config`, which has the option at `path`, built `optimizer` for the parameters of `network`; `others` are other
-    values that the option will have.
+    `config`, which has the option at `path`, built the player's optimiser; `others` are other values that the option
+    will have.
     Raises ValueError where a group's value is no multiple of the option's.
     """
-    name = path[0]
+    name, optimizer = path[0], player.optimizer
     index = int(path[1]) if len(path) > 1 else None
     found = [_option(group, name, index) for group in optimizer.param_groups]
     if found == [target.first]:
         return [GroupOption(optimizer, 0, name, index)]
     by_value = {target.first: found}
     for value in {*others} - {target.first}:
-        again = with_option(config, path, value).build(copy.deepcopy(network).parameters())
+        again = build_optimizer(
+            with_option(config, path, value), parameters_of(player.name, copy.deepcopy(player.network))
+        )
         by_value[value] = [_option(group, name, index) for group in again.param_groups]
         if len(by_value[value]) != len(found):
             raise ValueError("the number of its param_groups depends on it")
@@ -115,7 +117,7 @@ def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
     after = []
     for lr in (learning_rate_tensor(device).fill_(0.5), 0.5):
         weight = nn.Parameter(torch.ones(2, device=device))
-        optimizer = config.build([weight])
+        optimizer = build_optimizer(config, [("weight", weight)])
         if counts_updates(device):
             cuda_graphs.make_capturable(optimizer)
         for group in optimizer.param_groups:

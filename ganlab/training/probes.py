@@ -11,62 +11,66 @@ Decisions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from attrs import define, evolve, field
 from torch import Tensor, nn
 
-from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
-from ganlab.nn.modes import eval_mode
+from ganlab.data.game_loader import first_rows
+from ganlab.evaluation.game_samplers import check_sampled_images
+from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.failures import CatchPluginErrors
-from ganlab.protocols import Batch, DataSpec, GameConfig, ImageSpec, Move, Penalty, Turn, map_condition
+from ganlab.protocols import Batch, Dataset, DataSpec, GameConfig, Move, Step, map_condition
 from ganlab.training.game import Game
+from ganlab.training.meters import Meters
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import ComponentError
 
 FEW = 4
 """How many images the trial of a game takes at first."""
-
-
-class _ConditionUsed(Exception):
-    """Raised by the condition probe's tensor when a network uses it."""
-
-
-class _ProbeTensor(Tensor):
-    """The condition probe's tensor: it raises on any operation."""
-
-    @classmethod
-    def __torch_function__(cls, *_: object, **__: object) -> Any:
-        raise _ConditionUsed
 
 
 class TaggedCondition(Tensor):
     """A condition in the trial of a game: what a move makes of it, such as the condition twice, is tagged too."""
 
 
-def uses_condition(network: nn.Module, inputs: Sequence[Any]) -> bool:
-    """Probe of a network: whether it uses the conditions among its inputs, even if its output does not depend on them.
+def _tagged(batch: Batch) -> Batch:
+    """A batch for the trial of a game, with conditions that are tagged."""
+    return evolve(batch, condition=map_condition(lambda part: part.as_subclass(TaggedCondition), batch.condition))
 
-    A condition is a `TaggedCondition`. A network that cannot be copied or called is taken to use it.
+
+def note_condition(network: nn.Module, note: Callable[[], None]) -> None:
+    """Probe of a network in a trial: calls `note` where it uses a `TaggedCondition` among its inputs.
+
+    It counts as used even where the output does not depend on it.
     """
-    with CatchPluginErrors() as caught, torch.no_grad():
-        copy.deepcopy(network)(*(_retagged(value, _ProbeTensor) for value in inputs))
-    return caught.error is not None
+
+    class Noting(Tensor):
+        @classmethod
+        def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            note()
+            with torch._C.DisableTorchFunctionSubclass():
+                return function(*args, **(kwargs or {}))
+
+    def given(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(_retagged(value, Noting) for value in inputs)
+
+    network.register_forward_pre_hook(given)
 
 
 def _retagged(value: Any, kind: type[Tensor]) -> Any:
-    """The probe's input as it is; but a condition that is tagged, or each of several, as a tensor of this kind."""
+    """A network's input as it is; but a condition that is tagged, or each of several, as a tensor of this kind."""
     if isinstance(value, Mapping):
         return map_condition(lambda part: _retagged(part, kind), value)
     return value.as_subclass(kind) if isinstance(value, TaggedCondition) else value
 
 
-def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], network: nn.Module) -> bool:
+def can_undo_updates(build: Callable[[nn.Module], torch.optim.Optimizer], network: nn.Module) -> bool:
     """Probe of an optimiser: whether the updates of one that `build` makes can be undone, as `stop_*_under` does.
 
     A copy of the network with stopped updates, the first one among them, must end with the same bits as one without.
@@ -75,7 +79,7 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
     results = []
     for stops in ((True, False, True, True, False), (False, False)):
         trial = copy.deepcopy(network)
-        optimizer = build(trial.parameters())
+        optimizer = build(trial)
         for stop in stops:
             for parameter in trial.parameters():
                 parameter.grad = torch.full_like(parameter, 0.5 if stop else 0.25)
@@ -88,72 +92,126 @@ def can_undo_updates(build: Callable[[Iterable[nn.Parameter]], torch.optim.Optim
 
 @define
 class GameTrial:
-    """A trial of a game, on copies of everything: each move's terms of one batch, without an update.
+    """A trial of a game, on copies of everything: each move's terms of one batch and the penalties, without an update.
 
-    `conditional` says, after the moves, whether any network uses the conditions of the data set, and `complete` whether
-    all moves could be tried.
+    `names` are the components behind networks and penalties, for messages, and `tables` the tables of penalties, both
+    by name. `conditional` says, after the moves, whether any network uses the conditions of the data set, and `error`
+    is the first that a move raised.
     """
 
-    game: Game
-    batch: Batch
-    complete: bool = field(default=True, init=False)
+    updates: ClassVar[bool] = False
+    """Whether it makes updates too, for which optimisers are copied."""
+
+    names: Mapping[str, str]
+    tables: Mapping[str, str]
     conditional: bool = field(default=False, init=False)
+    error: BaseException | None = field(default=None, init=False)
+    game: Game = field(init=False)
 
-    @classmethod
-    def of(cls, game: Game, config: GameConfig, data: DataSpec, batch: Batch) -> GameTrial:
-        """Prepares the trial of a game, which `config` has built for these data; `batch` is a part of a real batch."""
-        copied = Game(
-            rules=copy.deepcopy(config).build(data),
-            networks={name: copy.deepcopy(network) for name, network in game.networks.items()},
-            players=game.players,
-            augmentations=[copy.deepcopy(part) for part in game.augmentations],
-            batch_size=len(batch.images) * distributed.world_size(),
-            device=game.device,
-            autocast=game.autocast,
-        )
-        condition = map_condition(lambda part: part.as_subclass(TaggedCondition), batch.condition)
-        return cls(copied, evolve(batch, condition=condition))
-
-    def try_moves(self, penalties: Sequence[Penalty], names: Mapping[str, str], problems: list[str]) -> None:
-        """Tries each move of the game and the penalties of its players; adds what they refuse to `problems`.
-
-        `names` are the components behind networks, for messages. What is refused of a network is reported; other errors
-        only make the trial incomplete, and the trial of first updates, which follows, reports them.
-        """
-        # A function, which a copy of a network shares; a method would be copied with the whole trial.
+    def prepare(self, game: Game, config: GameConfig, data: DataSpec, batch_size: int, accumulate: int) -> None:
+        """Makes the trial's copies of a game, which `config` has built for these data."""
+        # The rules are built again: functions among them may hold what a copy would share.
+        memo: dict[int, Any] = {}
+        if not self.updates:
+            memo |= {id(player.optimizer): player.optimizer for player in game.players.values()}
+        memo[id(game.rules)] = self.with_losses(copy.deepcopy(config, memo)).build(data)
+        copied = evolve(copy.deepcopy(game, memo), batch_size=batch_size, accumulate=accumulate, meters=Meters())
+        self.game = self.with_checks(copied)
         for network in self.game.networks.values():
-            network.register_forward_pre_hook(lambda network, inputs: self._note_condition(network, inputs))  # noqa: PLW0108
+            note_condition(network, self._note_condition)
+
+    def with_losses(self, config: Any) -> Any:
+        """The configuration of the trial's game, of a copy; a trial that checks losses changes them here."""
+        return config
+
+    def with_checks(self, game: Game) -> Game:
+        """The trial's game, of a copy; a trial that checks components changes them here."""
+        return game
+
+    def _note_condition(self) -> None:
+        self.conditional = True
+
+    def try_moves(self, batch: Batch, problems: list[str]) -> None:
+        """Tries each move of the game on a batch; adds to `problems` what is refused of networks and by penalties."""
         for move in self.game.rules.moves:
-            with CatchPluginErrors() as caught, self.game.frozen_in(move):
-                turn = self.game.turn(move, self.batch)
-                move.terms(turn)
-                problems += self._try_penalties(move, turn, penalties)
+            refused: list[str] = []
+            with CatchPluginErrors() as caught:
+                self.try_move(move, batch, refused)
             if isinstance(caught.error, ComponentError):
                 lines = str(caught.error).splitlines()
-                found = [with_owner(line, names) for line in lines if line.partition(": ")[0] in self.game.networks]
-                problems += [line for line in found if line not in problems]
-            self.complete &= caught.error is None
+                networks = [line for line in lines if line.partition(": ")[0] in self.game.networks]
+                refused += [with_owner(line, self.names) for line in networks]
+            problems += [line for line in refused if line not in problems]
+            self.error = self.error or caught.error
 
-    def _note_condition(self, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self.conditional and any(isinstance(value, TaggedCondition | Mapping) for value in inputs):
-            self.conditional = uses_condition(network, inputs)
-        return tuple(_retagged(value, Tensor) for value in inputs)
+    def try_move(self, move: Move, batch: Batch, refused: list[str]) -> None:
+        """Tries a move of the game and the penalties of its players, each by itself."""
+        with self.game.frozen_in(move):
+            turn = self.game.turn(move, batch.parts(self.game.accumulate)[0])
+            move.terms(turn)
+            for name in move.players:
+                penalties = self.game.players[name].penalties
+                if penalties and name not in turn.shown:
+                    refused.append(f"penalty: the game shows the penalties of {name!r} nothing")
+                    continue
+                for part, penalty in penalties:
+                    self.try_penalty(part, penalty.penalty, turn.shown[name], refused)
 
-    def _try_penalties(self, move: Move, turn: Turn, penalties: Sequence[Penalty]) -> Iterator[str]:
-        """In a game's trial, calls each penalty of the move's players once; yields what they refuse."""
-        for name in move.players:
-            used = [penalty for _, penalty in self.game.players[name].penalties]
-            if used and name not in turn.shown:
-                yield f"penalty: the game shows the penalties of {name!r} nothing"
-                continue
-            for index, penalty in enumerate(penalties):
-                if any(penalty is one for one in used):
-                    step = turn.shown[name]
-                    step = evolve(step, condition=map_condition(lambda part: part.as_subclass(Tensor), step.condition))
-                    with CatchPluginErrors() as caught:
-                        copy.deepcopy(penalty).penalty(step)
-                    if isinstance(caught.error, ComponentError):
-                        yield from (f"penalty[{index}]: {line}" for line in str(caught.error).splitlines())
+    def try_penalty(self, part: str, penalty: Callable[[Step], Tensor], step: Step, refused: list[str]) -> Any:
+        """Tries a penalty of the game; adds what it refuses to `refused`, and returns it, or None."""
+        step = evolve(step, condition=map_condition(lambda part: part.as_subclass(Tensor), step.condition))
+        try:
+            return penalty(step)
+        except ComponentError as error:
+            refused += [f"{self.tables[part]}: {line}" for line in str(error).splitlines()]
+            return None
+
+    def raise_error(self) -> None:
+        """Raises what the trial says of `error`, after the last try; here nothing, and the first step will tell."""
+
+
+def try_game(
+    make_trial: Callable[[], GameTrial],
+    game: Game,
+    components: StepComponents,
+    data: DataSpec,
+    datasets: tuple[Dataset, Mapping[str, Dataset]],
+    problems: list[str],
+) -> bool:
+    """The probe of a game: each augmentation, move and penalty once, and a few samples, on copies of everything.
+
+    Returns whether any network uses the conditions of the data set.
+    """
+    world, share = distributed.world_size(), game.batch_size // distributed.world_size()
+    few = min(FEW, share // game.accumulate)
+    # What fails with a few images may need a whole batch, and what fails then may not take conditions that are tagged.
+    tries = dict.fromkeys([(few, 1, True), (share, game.accumulate, True)])
+    if datasets[0].condition is not None:
+        tries[share, game.accumulate, False] = None
+    for count, accumulate, tagged in tries:
+        batch, trial = first_rows(*datasets, count, game.device), make_trial()
+        found: list[str] = []
+        with CatchPluginErrors() as copied:
+            trial.prepare(game, components.game, data, count * world, accumulate)
+        if copied.error is not None:  # what cannot be copied is not tried; the first step will tell
+            return batch.condition is not None
+        try_augmentations(components, batch.images, game.device, found)
+        trial.try_moves(_tagged(batch) if tagged else batch, found)
+        if not found and trial.error is None:
+            break
+    conditional = trial.conditional or (not tagged and batch.condition is not None)
+    problems += found
+    if found:
+        return conditional
+    if trial.error is not None:
+        trial.raise_error()
+        return conditional
+    for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
+        condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
+        given = condition if conditional or sampler.source else None
+        like = data.streams[sampler.makes] if sampler.makes else data.images
+        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
+    return conditional
 
 
 def with_owner(line: str, names: Mapping[str, str]) -> str:
@@ -167,14 +225,3 @@ def try_augmentations(components: StepComponents, images: Tensor, device: torch.
     for index, augmentation in enumerate(components.experiment.augmentation):
         with collect_component_errors(problems, f"augmentation[{index}]", device):
             copy.deepcopy(augmentation).augment(images)
-
-
-def check_sampled_images(sampler: NetworkSampler, images: ImageSpec, device: torch.device, condition: Any) -> None:
-    """Probe of a sampler: whether its images have the shape of the data set's; raises UserError where not."""
-    with eval_mode(sampler):
-        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
-        made = sampler(z, map_condition(lambda part: part[:2], condition))
-    wanted = (2, *images.shape)
-    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise UserError(f"game: samples images of shape {shape}; the data set's are {wanted}")

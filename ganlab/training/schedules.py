@@ -106,7 +106,7 @@ def build_schedules(
             try:
                 for player in moved:
                     others = min(extremes), max(extremes)
-                    reached.append(find_in_groups(target, config, option, player.optimizer, player.network, others))
+                    reached.append(find_in_groups(target, config, option, player, others))
             except (TypeError, ValueError) as error:
                 problems.append(f"{at}.key: {quote(target.key)} cannot be moved: {one_line(error)}")
                 continue

@@ -18,6 +18,7 @@ from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Loss, generator_uses_real
+from ganlab.training.game import Game
 
 
 @frozen
@@ -102,6 +103,17 @@ def penalties_by_player(
         for player in of:
             penalties[player].append((name if len(of) == 1 else f"{name}_{player}", penalty))
     return penalties
+
+
+def penalty_tables(experiment: Experiment, game: Game) -> dict[str, str]:
+    """Returns the table in the file of each penalty among the step components, by its name in the log."""
+    return {
+        name: f"penalty[{index}]"
+        for player in game.players.values()
+        for name, penalty in player.penalties
+        for index, one in enumerate(experiment.penalty)
+        if one is penalty
+    }
 
 
 def penalty_names(experiment: Experiment, registry: Registry) -> list[str]:

@@ -74,7 +74,7 @@ class Update:
             for name, penalty in player.penalties:
                 if name in due:
                     if player.name not in steps:
-                        raise ComponentError(f"{name}: the game shows the penalties of {player.name!r} nothing")
+                        raise ComponentError(f"penalty: the game shows the penalties of {player.name!r} nothing")
                     term = penalty.penalty(steps[player.name])
                     self.report(name, term)
                     total = total + (term if penalty.every == 1 else penalty.every * term)

@@ -42,7 +42,7 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
         images = images.movedim(1, 2).flatten(2)[:, None]
     count, channels, height, width = images.shape
     size = grid_size(count, channels, height, width, columns, padding)
-    factor = _enlarged(height, width)
+    factor = enlargement(height, width)
     images = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
     height, width = height * factor, width * factor
     columns = columns or _columns(count)
@@ -59,12 +59,12 @@ def grid_size(
 ) -> tuple[int, int]:
     """The height and width in pixels of an image grid of `count` images (channels, height, width)."""
     width = width if channels in PNG_CHANNELS else width * channels
-    factor, columns = _enlarged(height, width), columns or _columns(count)
+    factor, columns = enlargement(height, width), columns or _columns(count)
     rows = -(-count // columns)
     return rows * (height * factor + padding) + padding, columns * (width * factor + padding) + padding
 
 
-def _enlarged(height: int, width: int) -> int:
+def enlargement(height: int, width: int) -> int:
     """By which factor an image grid enlarges images of this size."""
     return max(1, math.ceil(MIN_PIXELS / max(height, width)))
 

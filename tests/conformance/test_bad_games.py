@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bad_plugins import BadPlugin, assert_one_fault, of
+from ganlab.testing import conformance
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
@@ -47,6 +48,7 @@ class Bad:
             ],
             sampler=ganlab.Sampler(("generator",), images=self.images, latents=self.latents),
             STATE
+            OUTPUTS
         )
     def judge(self, turn, kept):  # judge
         real, fake = (turn.forward("discriminator", images) for images in (turn.real, self.fake(turn)))
@@ -64,7 +66,8 @@ class Bad:
 
 SOUND = {
     "NETWORKS": "",
-    "STATE": 'state={"kept": kept}',
+    "STATE": 'state={"kept": kept},',
+    "OUTPUTS": 'outputs={"class_logits": lambda networks, images, condition: images[:, 0, 0]},',
     "JUDGED": "kept.mean.lerp_(real.detach().mean(), 0.1)",
     "IMAGES": 'networks["generator"](z)',
 }
@@ -102,9 +105,64 @@ BAD: dict[str, BadPlugin] = {
         "samples",
         "gave other images",
     ),
+    "samples of another sampler that differ": (
+        game(
+            OUTPUTS='samplers={"more": ganlab.Sampler(("generator",), lambda n, z, c: torch.rand(len(z), 1, 8, 8), '
+            "self.latents)},"
+        ),
+        "# build",
+        "samples",
+        "two samplings by the sampler 'more' with one seed gave other images",
+    ),
+    "an output that is drawn": (
+        game(OUTPUTS='outputs={"drawn": lambda networks, images, condition: torch.rand_like(images)},'),
+        "# build",
+        "outputs",
+        "the output 'drawn' is another one when it is made again",
+    ),
+    "an output of another shape": (
+        game(OUTPUTS='outputs={"reconstruction": lambda networks, images, condition: images[:, :1]},'),
+        "# build",
+        "outputs",
+        "the output 'reconstruction' has the shape (1, 8, 8) for an image; expected that of the image, (3, 8, 8)",
+    ),
+    "class logits of maps": (
+        game(OUTPUTS='outputs={"class_logits": lambda networks, images, condition: images},'),
+        "# build",
+        "outputs",
+        "has the shape (3, 8, 8) for an image; expected (classes,)",
+    ),
+    "an output that is not finite": (
+        game(OUTPUTS='outputs={"log": lambda networks, images, condition: (0 * images).log()},'),
+        "# build",
+        "outputs",
+        "the output 'log' has values that are not finite",
+    ),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_sound_game_passes(tmp_path: Path) -> None:
+    file = tmp_path / "sound.py"
+    file.write_text(game())
+    (component,) = conformance(file)
+    checks = {found.what.partition(":")[0]: found for found in component.check()}
+    assert {found.result for found in checks.values()} == {"passed"}
+    assert checks["outputs"].detail == "class_logits (8,)"
+
+
+SLOW = (
+    "samples of another sampler that differ",
+    "an output that is drawn",
+    "an output that is not finite",
+    "class logits of maps",
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=(pytest.mark.extended, pytest.mark.slow) if case in SLOW else ()) for case in BAD],
+)
 def test_a_bad_game_fails_one_check_at_its_line(case: str, tmp_path: Path) -> None:
     assert_one_fault(BAD[case], tmp_path)

@@ -44,6 +44,17 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "features classifier": ({"updates": 10, "dim": 8}, None),
     "features inception": ({"weights": "data/inception.pth"}, inception),
     "features timm": ({"model": "test_vit", "weights": "data/timm.safetensors"}, of_timm("test_vit")),
+    "game cut": (
+        {
+            "source": {"name": "photographs", "size": 8, "stride": 64},
+            "generator": {"name": "resnet_translator", "channels": 2, "blocks": 1, "halvings": 1},
+            **{"patches": 8, "dim": 8},
+        },
+        None,
+    ),
+    "generator unet": ({"channels": 8}, None),
+    "generator resnet_translator": ({"channels": 4, "blocks": 2}, None),
+    "discriminator patchgan": ({"channels": 8, "halvings": 1}, None),
     # Not the cluster of another test, which takes nodes away from it.
     "launcher ray": ({"address": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),

@@ -93,7 +93,7 @@ def test_the_status_is_written_before_the_plots(
 def test_a_grid_that_cannot_be_drawn(
     table: dict[str, Any], write: Write, ganlab: Ganlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "save_picture", fails)
+    monkeypatch.setattr(samples, "save_grids", fails)
     code, out, err = ganlab("run", write(table), "--out", "r")
     assert (code, err) == (0, "")
     for step in (0, 4):

@@ -127,7 +127,33 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "dataset cifar10": ({"dataset": "cifar10"}, cifar10),
     "dataset celeba": ({"dataset": {"name": "celeba", "size": 8}}, celeba),
     "dataset huggingface": ({"dataset": {"name": "huggingface", "path": "hub", "size": 8}}, parquet),
-    "dataset glyphs": ({"dataset": {"name": "glyphs", "size": 8}}, None),
+    "dataset glyphs, game pix2pix, generator unet, discriminator patchgan": (
+        {
+            "game": "pix2pix",
+            "dataset": {"name": "glyphs", "size": 8},
+            "generator": {"name": "unet", "channels": 4},
+            "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
+        },
+        None,
+    ),
+    "game cyclegan, generator resnet_translator": (
+        {
+            "game": {"name": "cyclegan", "pool": 20},
+            "dataset": SIXTEEN,
+            "source": SIXTEEN,
+            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1},
+        },
+        None,
+    ),
+    "game cut": (
+        {
+            "game": {"name": "cut", "patches": 8, "dim": 8},
+            "dataset": SIXTEEN,
+            "source": SIXTEEN,
+            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1},
+        },
+        None,
+    ),
     "dataset degraded, dataset photographs": (
         {
             "dataset": {
@@ -178,7 +204,7 @@ FIRST, *OTHERS = CHANGES
 @pytest.mark.kill
 @pytest.mark.parametrize("together", [FIRST, *(pytest.param(one, marks=pytest.mark.extended) for one in OTHERS)])
 def test_killed_in_a_step(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
-    """In the fifth step, when the discriminator has had its update, with a checkpoint of the third."""
+    """In the fifth step, when all moves but the last have had their update, with a checkpoint of the third."""
     changes, data = CHANGES[together]
     table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
     table |= changes

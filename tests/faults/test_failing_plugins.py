@@ -151,7 +151,7 @@ def test_what_raises_in_the_step_is_named_with_its_line_and_the_run_can_go_on(
     error: str, table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
     """It is tried once before there is a folder, and called once in each step; the eighth call comes after step 6."""
-    (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "9"))
+    (tmp_path / "tired.py").write_text(IN_THE_STEP.replace("CALLS", "8"))
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": error}}
     table["train"] |= {"steps": 9, "checkpoint_every": 2}
     code, _, err = ganlab("run", write(table), "--out", "r")

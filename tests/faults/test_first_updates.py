@@ -5,10 +5,10 @@ Each plugin is wrong in one way. The line must name the component and its plugin
 
 from __future__ import annotations
 
-import copy
 import re
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import load_plugins
-from ganlab.protocols import ImageSpec
-from ganlab.run.first_updates import try_first_updates
+from ganlab.protocols import Batch, ImageSpec, Move
+from ganlab.run.first_updates import FirstUpdates
 from ganlab.testing.state_comparison import first_difference
 from ganlab.training.build import build
+from ganlab.training.probes import GameTrial
 from ganlab.training.state import training_state
 from ganlab.utils.errors import PluginFailed
 from ganlab.utils.paths import Places
@@ -264,10 +265,17 @@ def test_an_error_in_no_plugins_file_names_the_component(table: dict[str, Any], 
     plugins.registry._frozen = False
     plugins.registry.register("discriminator", "foreign", Foreign, Origin("abroad", "file", "", "", None))
     experiment = convert_experiment(table | {"discriminator": "foreign"}, plugins)
-    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    trial = partial(FirstUpdates, experiment=experiment, registry=plugins.registry)
     line = r"discriminator 'foreign' of plugin abroad \(None\) raised before the first step: ValueError: no"
     with pytest.raises(PluginFailed, match=line):
-        try_first_updates(training, experiment, plugins.registry)
+        build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"), make_trial=trial)
+
+
+class Untried(GameTrial):
+    """No trial at all."""
+
+    def try_move(self, move: Move, batch: Batch, refused: list[str]) -> None:
+        pass
 
 
 def test_sound_plugins_pass_and_the_training_is_the_same(
@@ -277,11 +285,14 @@ def test_sound_plugins_pass_and_the_training_is_the_same(
     file = odd()
     plugins = load_plugins([tmp_path / "odd.py"])
     experiment = convert_experiment(tomllib.loads(file.read_text()), plugins)
-    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
-    before, random = copy.deepcopy(training_state(training, 0)), global_state()
-    try_first_updates(training, experiment, plugins.registry)
-    assert first_difference(before, training_state(training, 0)) is None
-    assert first_difference(random, global_state()) is None
+    states = []
+    for trial in (Untried, partial(FirstUpdates, experiment=experiment, registry=plugins.registry)):
+        places = Places(tmp_path, tmp_path)
+        training = build(experiment, plugins.registry, places, torch.device("cpu"), make_trial=trial)
+        states.append((training_state(training, 0), global_state()))
+    (before, random), (after, other) = states
+    assert first_difference(before, after) is None
+    assert first_difference(random, other) is None
     assert ganlab("run", file, "--dry-run")[0] == 0
 
 
@@ -298,5 +309,22 @@ def test_what_cannot_be_copied_is_not_tried(odd: Callable[..., Path], ganlab: Co
     source = Path("odd.py").read_text()
     source = source.replace("self.down = nn.Linear(64, 1)", "self.down = nn.utils.weight_norm(nn.Linear(64, 1))")
     Path("odd.py").write_text(source)
+    code, _, err = ganlab("run", file, "--out", "r")
+    assert code == 0, err
+
+
+def test_all_that_penalties_refuse_is_told_at_once(odd: Callable[..., Path], ganlab: Command) -> None:
+    refuse = "(_ for _ in ()).throw(ganlab.ComponentError(f'not for the {step.player}'))"
+    file = odd({"penalty": [{"name": "odd", "player": name} for name in ("generator", "discriminator")]}, TERM=refuse)
+    code, out, err = ganlab("run", file, "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"{file}: penalty[{index}]: not for the {name}" for index, name in ((1, "discriminator"), (0, "generator"))
+    ]
+
+
+def test_a_network_that_asks_for_the_type_of_its_condition(odd: Callable[..., Path], ganlab: Command) -> None:
+    """The trial finds who uses conditions by a class of its own, and does without where that fails."""
+    file = odd(JUDGED="logits if type(condition) is torch.Tensor else logits[99]")
     code, _, err = ganlab("run", file, "--out", "r")
     assert code == 0, err

@@ -137,4 +137,4 @@ class CUT:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("cut", CUT)
+    register("small_cut", CUT)

@@ -65,7 +65,7 @@ class CycleGAN:
             "discriminator_a": ganlab.Network(lambda: Patches(a, self.width)),
             "discriminator_b": ganlab.Network(lambda: Patches(b, self.width)),
         }
-        sampler = ganlab.translator_of("generator_ab", source="source")
+        samplers = {"b_to_a": ganlab.translator_of("generator_ba", source="dataset", makes="source")}
         moves = [
             ganlab.Move("generators", players=("generator_ab", "generator_ba"), terms=self.translate),
             ganlab.Move(
@@ -74,7 +74,8 @@ class CycleGAN:
                 terms=lambda turn: self.discriminate(turn, pools),
             ),
         ]
-        return ganlab.Rules(networks=networks, moves=moves, sampler=sampler, state=pools)
+        sampler = ganlab.translator_of("generator_ab", source="source")
+        return ganlab.Rules(networks=networks, moves=moves, sampler=sampler, samplers=samplers, state=pools)
 
     def translate(self, turn: ganlab.Turn) -> dict[str, Tensor]:
         real = {"a": turn.batch.streams["source"].images, "b": turn.real}
@@ -102,4 +103,4 @@ class CycleGAN:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("cyclegan", CycleGAN)
+    register("small_cyclegan", CycleGAN)

@@ -87,4 +87,4 @@ class Pix2Pix:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("pix2pix", Pix2Pix)
+    register("small_pix2pix", Pix2Pix)

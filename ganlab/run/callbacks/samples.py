@@ -1,15 +1,17 @@
-"""The samples callback: a grid of generated images from the same latents each time, written to samples/."""
+"""The samples callback: a grid of generated images from the same latents each time, written to samples/.
+
+Where a game has further samplers, their grids are in the same picture, below that of the main one.
+"""
 
 from __future__ import annotations
 
 from attrs import define
 
-from ganlab.evaluation.sampling import sample_grid
+from ganlab.evaluation.game_samplers import game_samplers, save_grids
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
 from ganlab.run.opened_run import OpenedRun
 from ganlab.utils.errors import one_line
-from ganlab.viz.data_picture import save_picture
 
 
 @define
@@ -26,15 +28,18 @@ class SamplesCallback(Callback):
             self._draw_grid(step)
 
     def _draw_grid(self, step: int) -> None:
-        """Samples callback: writes a step's grid unless its file exists; with a row for each class, if any."""
+        """Samples callback: writes a step's grid unless its file exists; with a row for each class, or with pairs."""
         run, training = self.run, self.run.training
         path = run.folder.sample_file(step)
         if not run.folder.writes or path.exists():
             return
         count, seed, device = run.experiment.train.sample_count, run.experiment.seed, training.game.device
-        images, columns = sample_grid(training.evaluated_networks, count, seed, device, training.conditions)
+        networks = {**training.game.networks, **(training.ema.networks if training.ema else {})}
+        rules, data = training.game.rules, (training.data, training.dataset, training.streams)
+        samplers = game_samplers(rules, networks, *data, training.conditional).values()
+        grids = [sampler.grid(count, seed, device) for sampler in samplers]
         with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
-            save_picture(images, path, columns, training.images.range)
+            save_grids(grids, [sampler.limits for sampler in samplers], path)
         if guard.error is not None:
             run.view.line(f"{path}: {type(guard.error).__name__}: {one_line(guard.error)}; going on without it")
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import Factory, field, frozen
@@ -47,6 +47,8 @@ class Ada:
     interval: update p after this many real images; 256 are the paper's 4 batches of 64.
     ramp: the number of real images over which p can rise from 0 to 1.
     """
+
+    of_pixels: ClassVar[bool] = True
 
     policy: tuple[Part, ...] = field(default=("blit", "geometry", "color"), validator=min_len(1))
     p: float = field(default=0.0, validator=[ge(0), le(1)])

@@ -5,7 +5,7 @@ Each transform is differentiable, and its random parameters are drawn for each i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from attrs import field, frozen
@@ -26,6 +26,8 @@ class DiffAugment:
     shift: the largest translation, as a fraction of the image's side; the pixels shifted in are 0.
     hole: the side of the square that is cut out, as a fraction of the image's side.
     """
+
+    of_pixels: ClassVar[bool] = True
 
     policy: tuple[Part, ...] = field(default=("color", "translation", "cutout"), validator=min_len(1))
     shift: float = field(default=0.125, validator=[ge(0), le(1)])

@@ -4,6 +4,7 @@ china.jpg and flower.jpg (640x427) are by Flickr's users danielbuechele and vult
 licence Attribution 2.0, as scikit-learn says; grace_hopper.jpg (512x600) is matplotlib's sample picture.
 
 Decisions:
+- Flat patches, such as sky, are left out: a mean over patches of a ratio such as PSNR would be that of the flattest.
 - The splits are regions: the rightmost part of each photograph is the test split. No pixel is in both.
 """
 
@@ -45,6 +46,7 @@ class Photographs:
     size: height and width of a patch in pixels.
     stride: pixels from one patch to the next, along and down; by default a quarter of `size`.
     shrink: the photographs are first made so many times smaller, by averages, so that a patch shows more of them.
+    contrast: the least standard deviation of brightness, 0 to 255, within a patch; flatter patches are left out.
     held_out: the share of each photograph's width, from the right, that is the test split.
     """
 
@@ -52,6 +54,7 @@ class Photographs:
     size: int = field(default=32, validator=[ge(1), le(256)])
     stride: int | None = field(default=None, validator=optional([ge(1), le(256)]))
     shrink: int = field(default=1, validator=[ge(1), le(64)])
+    contrast: float = field(default=20.0, validator=[ge(0), le(127)])
     held_out: float = field(default=0.25, validator=[gt(0), lt(1)])
 
     def build(self, places: Places, split: str) -> ImageDataset:
@@ -68,14 +71,13 @@ class Photographs:
                 f"photographs: stride: {stride} gives {sum(counts):,} patches of {self.size}x{self.size}, "
                 f"{wanted / 1e9:.1f} GB; wanted at most {MOST / 1e9:.0f} GB"
             )
-        patches = [patch for region in regions for patch in _patches(region, self.size, stride)]
-        return ImageDataset(
-            torch.stack(patches),
-            "photographs",
-            split,
-            torch.arange(len(regions)).repeat_interleave(torch.tensor(counts)),
-            self.photographs,
-        )
+        every = torch.stack([patch for region in regions for patch in _patches(region, self.size, stride)])
+        labels = torch.arange(len(regions)).repeat_interleave(torch.tensor(counts))
+        # Of brightness; without Bessel's correction, so that a patch of one pixel has no contrast.
+        kept = every.float().mean(1).flatten(1).std(1, correction=0) >= self.contrast
+        if not kept.any():
+            raise ComponentError(f"photographs: contrast: no {split} patch has {self.contrast:g} levels or more")
+        return ImageDataset(every[kept], "photographs", split, labels[kept], self.photographs)
 
     def _region(self, name: str, split: str) -> Tensor:
         """The part of a photograph (3, H, W) that is a split; ComponentError if no patch fits into it."""

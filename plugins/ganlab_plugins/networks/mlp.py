@@ -36,7 +36,7 @@ class _MLPGenerator(nn.Module):
         super().__init__()
         self.latent_dim = config.latent_dim
         self.shape = images.shape
-        linear = config.output == "linear" or (config.output == "auto" and images.dtype == "float32")
+        linear = images.dtype == "float32" if config.output is None else config.output == "linear"
         if not linear:
             check_tanh(images, 'mlp with output = "tanh"')
         self.layers = nn.Sequential(
@@ -89,7 +89,7 @@ class MLPGenerator:
     hidden: widths of the hidden layers, first to last.
     slope: the leaky ReLU's slope below zero.
     norm: of each hidden layer.
-    output: "tanh" makes values in [-1, 1], "linear" any values; "auto" is tanh for uint8 and uint16 data, which
+    output: "tanh" makes values in [-1, 1], "linear" any values; left out it is tanh for uint8 and uint16 data, which
         networks see in [-1, 1], and linear for float32 data, which they see as they are.
     """
 
@@ -97,7 +97,7 @@ class MLPGenerator:
     hidden: tuple[int, ...] = field(default=(256, 512, 1024), validator=_widths)
     slope: float = field(default=0.2, validator=[ge(0), le(100)])
     norm: Norm = "none"
-    output: Literal["auto", "tanh", "linear"] = "auto"
+    output: Literal["tanh", "linear"] | None = None
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _MLPGenerator(self, images)

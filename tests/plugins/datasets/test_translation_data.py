@@ -90,7 +90,7 @@ def test_glyphs_of_exchanged_fonts_are_partners_in_the_same_order(places: Places
 
 
 def test_patches_are_cut_from_their_region(places: Places) -> None:
-    config = Photographs(("flower", "china"), size=40, stride=50, held_out=0.3)
+    config = Photographs(("flower", "china"), size=40, stride=50, held_out=0.3, contrast=0)
     train, test = (config.build(places, split) for split in ("train", "test"))
     flower = load_sample_image("flower.jpg").transpose(2, 0, 1)
     assert np.array_equal(train.images[0].numpy(), flower[:, :40, :40])
@@ -100,10 +100,14 @@ def test_patches_are_cut_from_their_region(places: Places) -> None:
     assert train.condition is not None
     assert train.condition.bincount().tolist() == [9 * 8, 9 * 8]
     assert len(test.images) == 2 * 4 * 8
+    varied = evolve(config, contrast=30.0).build(places, "train").images
+    stds = train.images.numpy().astype(float).mean(1).std((1, 2))
+    assert np.array_equal(varied.numpy(), train.images.numpy()[stds >= 30])
+    assert 0 < len(varied) < len(train.images)
 
 
 def test_photographs_are_made_smaller_by_averages(places: Places) -> None:
-    found = Photographs(("china",), size=16, shrink=7).build(places, "train").images[0]
+    found = Photographs(("china",), size=16, shrink=7, contrast=0).build(places, "train").images[0]
     pixels = load_sample_image("china.jpg")[: 16 * 7, : 16 * 7].astype(float)
     wanted = pixels.reshape(16, 7, 16, 7, 3).mean((1, 3)).transpose(2, 0, 1)
     assert np.abs(found.numpy() - wanted).max() <= 1
@@ -112,6 +116,8 @@ def test_photographs_are_made_smaller_by_averages(places: Places) -> None:
 def test_regions_too_small_and_patches_too_many_are_refused(places: Places) -> None:
     with pytest.raises(ComponentError, match="the test region of china has 32x107 pixels; wanted at least 64x64"):
         Photographs(size=64, shrink=4, held_out=0.2).build(places, "test")
+    with pytest.raises(ComponentError, match="contrast: no test patch has 120 levels or more"):
+        Photographs(contrast=120).build(places, "test")
     with pytest.raises(ComponentError, match=r"stride: 1 gives .* patches of 128x128, .* GB; wanted at most 2 GB"):
         Photographs(size=128, stride=1).build(places, "train")
 
