@@ -25,6 +25,7 @@ import paired_images
 import signal_data
 from children import Child
 from ganlab.config.load import load_experiment
+from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_uint8
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.run.load_run import load_run
@@ -60,6 +61,7 @@ TABLES: dict[str, dict[str, Any]] = {
     | {"discriminator": {"name": "autoencoder", "code": 4, "width": 16}, "loss": "began", "game": "gan"},
     "bigan": GENERATOR,
     "context_encoder": {},
+    "ctgan": {"game": {"continuous": 2, "latent_dim": 8, "width": 16}},
     "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
     "cyclegan": {"source": {"name": "digits"}, "game": {"name": "small_cyclegan"}},
     "ebgan": GENERATOR,
@@ -75,6 +77,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "infogan": {"game": {"categories": 4, "noise": 6}},
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
+    "mixed_table": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
     "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
     "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
@@ -105,6 +108,7 @@ TABLES: dict[str, dict[str, Any]] = {
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
     "hifi_gan": {"hifi_gan": {"periods": [2], "scales": 1, "width": 2}},
+    "mixed_table": {"mixed_table": {"file": "table.csv", "discrete": ["plan", "town"], "modes": 3}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
     "sixteen_bit": {"grey16": {"folder": "scans"}},
     "srgan": {
@@ -150,6 +154,17 @@ def scans(folder: Path) -> Path:
     return folder.absolute()
 
 
+def mixed_table(file: Path) -> Path:
+    """A table of two continuous and two discrete columns, in which "town" follows from the plan; its absolute path."""
+    random = np.random.default_rng(0)
+    plan = random.choice(["a", "b", "c"], 200, p=[0.9, 0.08, 0.02])
+    town = np.where(plan == "a", "x", "y")
+    age = np.where(random.random(200) < 0.5, 20, 60) + random.normal(size=200)
+    rows = zip(plan, age, town, random.normal(size=200), strict=True)
+    file.write_text("\n".join(["plan,age,town,height", *(f"{p},{a:.3f},{t},{h:.3f}" for p, a, t, h in rows)]))
+    return file.absolute()
+
+
 @pytest.fixture
 def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
     """The experiment of a method by name, as a table: a few steps of tiny networks on the digits."""
@@ -159,6 +174,10 @@ def experiment(table: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
         own = copy.deepcopy(TABLES[name])
         if name == "sixteen_bit":
             own["dataset"] = {"name": "grey16", "folder": str(scans(Path("scans")))}
+        if name in ("ctgan", "mixed_table"):
+            own["dataset"] = {"name": "mixed_table", **OPTIONS["mixed_table"]["mixed_table"]}
+            own["dataset"] |= {"file": str(mixed_table(Path("table.csv")))}
+            own["plugins"] = [str(FILES["mixed_table"])] if name == "ctgan" else []
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
         options = own.pop("game", {})
         game = options if isinstance(options, str) else {"name": name, **options}
@@ -179,7 +198,7 @@ def test_a_method_uses_public_names_only(name: str) -> None:
         if isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in MODULES
         elif isinstance(node, ast.Import):
-            assert {alias.name for alias in node.names} <= {"torch", "numpy", "ganlab"}
+            assert {alias.name for alias in node.names} <= {"torch", "numpy", "csv", "ganlab"}
         elif isinstance(node, ast.Attribute):
             assert not node.attr.startswith("_") or node.attr == "__init__"
 
@@ -196,6 +215,8 @@ def test_the_table_of_methods_is_true() -> None:
 def test_a_method_conforms(name: str, quick_timing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "sixteen_bit":
         monkeypatch.setenv("GANLAB_DATA", str(scans(Path("scans")).parent))
+    if name == "mixed_table":
+        monkeypatch.setenv("GANLAB_DATA", str(mixed_table(Path("table.csv")).parent))
     for component in conformance(FILES[name], OPTIONS.get(name)):
         not_passed = [str(found) for found in component.check() if found.result != "passed"]
         assert not_passed == []
@@ -322,6 +343,27 @@ def test_sixteen_bits_are_kept(
     assert made.dtype == torch.uint16
     assert len(made.long().unique()) > 256
     assert read_records(Path("run/metrics.jsonl"))[-1]["protocol"]["images"] == "uint16, rounded"
+
+
+def test_rows_are_drawn_by_the_logarithm_of_their_frequency(
+    experiment: Callable[[str], dict[str, Any]], write: Write
+) -> None:
+    """CTGAN's training by sampling: of the rows for which "plan" is chosen, each plan is as often as its log says."""
+    training = built(experiment("ctgan"), write)
+    condition = training.dataset.condition
+    assert isinstance(condition, dict)
+    loader = BatchLoader.for_dataset(training.dataset, 160, 0, CPU)
+    drawn = torch.cat([loader.index(number) for number in range(200)])
+    plans = condition["plan"]
+    counts = (plans > 0).sum(0)
+    expected = (1 + counts).log() / (1 + counts).log().sum()
+    own = plans.sum(1) / (plans.sum(1) + condition["town"].sum(1))  # the share of a row's draws for its plan
+    found = torch.stack([own[drawn][plans[drawn].argmax(1) == plan].sum() for plan in range(3)])
+    torch.testing.assert_close(found / own[drawn].sum(), expected, rtol=0.03, atol=0)
+    rows = training.dataset.images
+    assert rows.shape == (160, 2 * (1 + 3) + 3 + 2)
+    assert rows[:, 1:4].sum(1).eq(1).all()
+    assert set(rows[:, 1:4].argmax(1).tolist()) >= {0, 1}  # the two ages are two modes
 
 
 def test_a_spectrogram_shows_a_tone_in_its_band() -> None:

@@ -58,6 +58,10 @@ def make(turn: ganlab.Turn) -> dict[str, Tensor]:
     return {"judged": turn.forward("judge", fake).square().mean(), "size": 0.1 * fake.square().mean()}
 
 
+def draw_latents(networks: Any, count: int, generator: torch.Generator, truncation: float | None) -> Tensor:
+    return torch.randn(count, 3, generator=generator)
+
+
 NETWORKS: dict[str, Any] = {"maker": ganlab.Network(Maker), "judge": ganlab.Network(Flat)}
 MOVES = (ganlab.Move("judging", ("judge",), judge), ganlab.Move("making", ("maker",), make))
 
@@ -151,7 +155,54 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     ),
     "a source that is none": (
         rules(sampler=ganlab.Sampler(("maker",), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1), source="faces")),
-        ["game: the sampler's source is 'faces'; the game's data sets are: dataset"],
+        ["game: the source of the sampler is 'faces'; the game's data sets are: dataset"],
+    ),
+    "further samplers": (
+        rules(
+            samplers={
+                "a b": ganlab.sampler_of("maker"),
+                "none": "maker",
+                "other": ganlab.translator_of("makr", source="faces", makes="faces"),
+                "without": ganlab.Sampler((), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1)),
+            }
+        ),
+        [
+            "game: a sampler is named 'a b'; expected a Python name",
+            "game: its sampler 'none' is str; expected ganlab.Sampler",
+            "game: 'makr' among the networks of the sampler 'other' is no network of the game; did you mean 'maker'?",
+            "game: the source of the sampler 'other' is 'faces'; the game's data sets are: dataset",
+            "game: the sampler 'other' makes images of 'faces'; the game's other data sets are: none",
+            "game: its sampler 'without' names no networks; nothing could be sampled",
+        ],
+    ),
+    "what is scored is another data set's": (
+        rules(sampler=ganlab.translator_of("maker", makes="dataset")),
+        ["game: the sampler makes images of 'dataset'; what is scored is like [dataset]"],
+    ),
+    "options of a sampler": (
+        rules(
+            sampler=ganlab.Sampler(
+                ("maker",), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1), options={"psi": None, "a-b": 1.0}
+            )
+        ),
+        [
+            f"game: its sampler has the option {option}; expected a Python name and a number, a bool or a text"
+            for option in ("'psi' = None", "'a-b' = 1.0")
+        ],
+    ),
+    "an output that is no function": (
+        rules(outputs={"classes": "judge", "made": lambda *_: torch.zeros(1)}),
+        ["game: its output 'classes' is str; expected a function, by a name"],
+    ),
+    "a further sampler of other images": (
+        rules(
+            samplers={
+                "flat": ganlab.Sampler(
+                    ("maker",), lambda networks, z, condition: networks["maker"](z).flatten(1), draw_latents
+                )
+            }
+        ),
+        ["game: the sampler 'flat' samples images of shape (2, 64); the data set's are (2, 1, 8, 8)"],
     ),
 }
 

@@ -29,7 +29,8 @@ class ImageDataset:
     conditions are a mapping of names to these. Raises ComponentError for other types.
 
     `classes` are the names of the classes in the order of their labels. `skipped` is the number of images whose files
-    could not be read. `left_out` counts the files that were not taken for images, by the endings of their names.
+    could not be read. `weights`, float (N,), are how often images are drawn in training, relative to one another; None
+    for each once an epoch. `left_out` counts the files that were not taken for images, by the endings of their names.
     """
 
     images: Tensor = field(repr=False)
@@ -39,17 +40,25 @@ class ImageDataset:
     classes: tuple[str, ...] = ()
     skipped: int = 0
     left_out: Mapping[str, int] = field(factory=dict)
+    weights: Tensor | None = field(default=None, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         check_data(self.images, self.condition, f"ImageDataset {one_line(self.name, 60)!r}, split {self.split!r}")
 
     @property
     def fingerprint(self) -> str:
-        """The data set's fingerprint: the SHA-256 of the images' shape and pixels, and of a type that is not uint8."""
+        """The data set's fingerprint: the SHA-256 of its images' shape, type and pixels, and of its weights if any."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:  # separate, since pyright does not accept a cached_property as a protocol's property
+        if self.weights is None:
+            return self._pixels_fingerprint
+        weights = self.weights.double().contiguous().numpy().data
+        return hashlib.sha256(self._pixels_fingerprint.encode() + bytes(weights)).hexdigest()
+
+    @cached_property
+    def _pixels_fingerprint(self) -> str:
         if isinstance(self.images, MappedImages):
             return self.images.fingerprint
         digest = hashlib.sha256(fingerprint_head(self.images))

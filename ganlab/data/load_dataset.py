@@ -30,6 +30,8 @@ def load_dataset(config: DatasetConfig, places: Places, split: str, progress: Pr
     dataset = build_dataset(config, places, split, progress)
     whose = f"the data set {one_line(dataset.name, 60)!r}, split {split!r}"
     check_data(dataset.images, dataset.condition, whose)
+    if problem := weights_problem(getattr(dataset, "weights", None), len(dataset.images)):
+        raise UnsupportedData(f"{whose}: {problem}")
     parts = {"images": dataset.images, **named_conditions(dataset.condition)}
     if found := [f"{whose}: {name}: {problem}" for name, part in parts.items() if (problem := not_finite(part))]:
         raise UnsupportedData("\n".join(found))
@@ -42,6 +44,16 @@ def check_data(images: Any, condition: Any, whose: str) -> None:
     problems += [] if problems[0] else condition_problems(condition, len(images))
     if found := [f"{whose}: {problem}" for problem in problems if problem]:
         raise UnsupportedData("\n".join(found))
+
+
+def weights_problem(weights: Any, count: int) -> str | None:
+    """Why these are no weights by which `count` images are drawn, in words, found on loading; None if they are."""
+    if weights is None:
+        return None
+    fits = isinstance(weights, Tensor) and weights.is_floating_point() and weights.shape == (count,)
+    if fits and bool((weights.isfinite() & (weights >= 0)).all()) and bool((weights > 0).any()):
+        return None
+    return f"weights: {described(weights)}; wanted a finite one of at least 0 for each of {count:,} images, not all 0"
 
 
 def check_same_type(dataset: Dataset, train: Dataset) -> None:

@@ -29,7 +29,8 @@ from ganlab.utils.rng import derived_seed
 class BatchLoader:
     """The data loader: returns training batches by index; batch `b` depends only on the seed and `b`.
 
-    Incomplete batches are dropped, so an epoch has `N // batch_size` batches.
+    Incomplete batches are dropped, so an epoch has `N // batch_size` batches. With `weights`, (N,), an epoch has as
+    many draws as there are images, with replacement, each image in proportion to its weight.
     """
 
     images: Tensor = field(repr=False)
@@ -37,6 +38,7 @@ class BatchLoader:
     seed: int
     device: torch.device
     condition: Condition = field(default=None, repr=False)
+    weights: Tensor | None = field(default=None, repr=False, kw_only=True)
     _order: dict[int, Tensor] = field(factory=dict, repr=False, init=False)
     _stream: Prefetcher | None = field(default=None, repr=False, kw_only=True)
 
@@ -49,13 +51,15 @@ class BatchLoader:
         None allows half of the free memory. Images that are already in the device's memory stay as they are.
         """
         images, condition = dataset.images, dataset.condition
+        weights: Tensor | None = getattr(dataset, "weights", None)
         if images.device.type == device.type and not isinstance(images, MappedImages):
-            return cls(images, batch_size, seed, device, condition)
+            return cls(images, batch_size, seed, device, condition, weights=weights)
         size = images.nbytes + sum(part.nbytes for part in named_conditions(condition).values())
         if size <= max_resident_bytes(resident_gb, device):
             condition = map_condition(lambda part: part.to(device), condition)
-            return cls(copy_to_device(images, device), batch_size, seed, device, condition)
-        return cls(images, batch_size, seed, device, condition, stream=Prefetcher(images, batch_size, device))
+            return cls(copy_to_device(images, device), batch_size, seed, device, condition, weights=weights)
+        stream = Prefetcher(images, batch_size, device)
+        return cls(images, batch_size, seed, device, condition, weights=weights, stream=stream)
 
     @property
     def prefetches(self) -> bool:
@@ -72,9 +76,18 @@ class BatchLoader:
         if order is None:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
             self._order.clear()
-            order = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+            order = self._drawn(generator).to(self.images.device)
             self._order[epoch] = order
         return order
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        """The data loader's order of an epoch: a permutation, or draws by weight."""
+        count = len(self.images)
+        if self.weights is None:
+            return torch.randperm(count, generator=generator)
+        ends = self.weights.double().cumsum(0)
+        drawn = torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1]
+        return torch.searchsorted(ends, drawn, right=True).clamp_(max=count - 1)
 
     def index(self, number: int) -> Tensor:
         """Data loader: the indices of the images in a batch, int64 (n,); this rank's share under torchrun."""

@@ -23,6 +23,8 @@ class Dataset(Protocol):
     `condition` is None or has one entry for each image: class labels (N,) int64, images (N, C, H, W) uint8 or uint16,
     or attributes or images float32 (N, K, …); or it is a mapping of several such tensors by name.
     `fingerprint` is a sha256 of the pixels, which a score records as its reference data.
+
+    Optional attribute `weights`, float (N,): how often each image is drawn in training, relative to the others.
     """
 
     @property

@@ -59,9 +59,9 @@ def _sampler_problems(what: str, sampler: Sampler, networks: list[str], streams:
     the = what.replace("its", "the", 1)
     if not sampler.networks:
         yield f"game: {what} names no networks; nothing could be sampled{' or scored' if what == 'its sampler' else ''}"
-    yield from _unknown(sampler.networks, networks, f"{the}'s networks")
+    yield from _unknown(sampler.networks, networks, f"the networks of {the}")
     if sampler.source and sampler.source not in (sources := ["dataset", *streams]):
-        yield f"game: {the}'s source is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
+        yield f"game: the source of {the} is {sampler.source!r}; the game's data sets are: {', '.join(sources)}"
     if sampler.makes and (sampler.makes not in streams or what == "its sampler"):
         wanted = f"the game's other data sets are: {', '.join(streams) or 'none'}"
         wanted = "what is scored is like [dataset]" if what == "its sampler" else wanted

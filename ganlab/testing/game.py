@@ -19,6 +19,7 @@ from ganlab.testing.fixed_inputs import (
     OTHER_FORMS,
     ConditionShape,
     Shape,
+    condition_in_words,
     condition_shapes,
     data_spec,
     in_words,
@@ -101,9 +102,9 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
         tiny.shape = accepted[0]
     if len(tiny.shape) != 3:
         refusals = [f"for {in_words(accepted)}"]
-    words: dict[ConditionShape, str] = {(): "", None: "without conditions"}
-    kind = "images" if len(tiny.shape) == 3 else "attributes"
-    condition = words.get(tiny.conditions[tiny.shape], f"with {kind} as conditions")
+    given = tiny.conditions[tiny.shape]
+    words = condition_in_words(given)
+    condition = "without conditions" if given is None else f"with {words} as conditions" if words else ""
     return "; ".join(note for note in (*dict.fromkeys(refusals), condition) if note)
 
 

@@ -19,6 +19,7 @@ from ganlab.testing.fixed_inputs import (
     IMAGE_SHAPES,
     OTHER_FORMS,
     Shape,
+    condition_in_words,
     data_spec,
     fixed_condition,
     fixed_noise,
@@ -71,7 +72,7 @@ class _BuiltNetwork:
         """Returns inputs of the network under check: latents or images."""
         return network_inputs(self.network if self.generates else None, self.shape, count, self.dtype, seed)
 
-    def condition(self, count: int) -> Tensor | None:
+    def condition(self, count: int) -> Any:
         """Returns the condition of inputs of the network under check, in the form that it takes."""
         return fixed_condition(self.condition_shape, count, self.dtype)
 
@@ -190,8 +191,8 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     if condition is None:
         refused.append("it takes no condition")
     elif condition:
-        kind = "images" if len(condition) == 3 else "attributes"
-        refused.append(f"its condition is {kind} {condition} for {'images' if image else 'data'} {tiny.shape}")
+        of = "images" if image else "data"
+        refused.append(f"its condition is {condition_in_words(condition)} {condition} for {of} {tiny.shape}")
     if inspection.kind == GENERATES and image and outside:
         refused.append(f"{outside:.0%} of the values are outside [-1, 1], to which images are clipped")
     return "; ".join(refused)

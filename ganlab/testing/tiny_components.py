@@ -8,7 +8,7 @@ Decisions:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import attrs
@@ -24,7 +24,7 @@ from ganlab.plugin.component import Origin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Evaluation, ImageSpec, Places, Scores, Step
-from ganlab.testing.fixed_inputs import CLASSES
+from ganlab.testing.fixed_inputs import CLASSES, ConditionShape
 from ganlab.testing.tiny_game import GENERATES, JUDGES, TinyGame
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.interval import Interval
@@ -168,13 +168,13 @@ class TinyImages:
 
     shape: (C, H, W) of uint8 images, (C, T) of float32 signals, or (D,) of float32 rows of a table, in [-1, 1].
     count: how many there are.
-    condition: the shape (C, H, W) of condition images, or of attributes of signals and rows; empty for class labels,
-        None for no condition.
+    condition: the shape (C, H, W) of condition images, or of attributes of signals and rows, several by name; empty for
+        class labels, None for no condition.
     """
 
     shape: tuple[int, ...] = (3, 8, 8)
     count: int = 256
-    condition: tuple[int, ...] | None = ()
+    condition: ConditionShape = ()
 
     def build(self, places: Places, split: str) -> ImageDataset:
         if split not in ("train", "test"):
@@ -190,12 +190,15 @@ class TinyImages:
         values = (255 * smooth).to(torch.uint8) if image else (2 * smooth - 1).view(self.count, *self.shape)
         if self.condition == ():
             return ImageDataset(values, "tiny", split, labels, tuple(str(number) for number in range(CLASSES)))
-        given: Tensor | None = None
-        if self.condition is not None and image:
-            given = torch.randint(256, (self.count, *self.condition), generator=generator, dtype=torch.uint8)
-        elif self.condition is not None:
-            given = torch.randn(self.count, *self.condition, generator=generator)
-        return ImageDataset(values, "tiny", split, given)
+
+        def given(shape: tuple[int, ...]) -> Tensor:
+            if image:
+                return torch.randint(256, (self.count, *shape), generator=generator, dtype=torch.uint8)
+            return torch.randn(self.count, *shape, generator=generator)
+
+        if isinstance(self.condition, Mapping):
+            return ImageDataset(values, "tiny", split, {name: given(part) for name, part in self.condition.items()})
+        return ImageDataset(values, "tiny", split, None if self.condition is None else given(self.condition))
 
 
 @frozen
