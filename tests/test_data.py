@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from ganlab.data.dataset import ImageDataset, image_spec
+from ganlab.data.load_dataset import weights_problem
+from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_float, to_uint8
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.rng import derived_seed, global_state, preserve_random_state, seed_everything, set_global_state
@@ -53,6 +55,41 @@ def test_what_is_no_dataset_is_refused() -> None:
 
 def draws() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_images_are_drawn_by_weight() -> None:
+    """As often as their share of the weights, one of weight 0 never; an epoch is a function of the seed alone."""
+    weights = torch.tensor([0.0, 1.0, 3.0, 4.0]).repeat(250)
+    images = torch.zeros(1000, 1, 1, 1, dtype=torch.uint8)
+    plain, weighted = (ImageDataset(images, "plain", weights=given) for given in (None, weights))
+    assert plain.fingerprint != weighted.fingerprint
+    one, other = (BatchLoader.for_dataset(weighted, 100, 5, torch.device("cpu")) for _ in range(2))
+    epochs = [one.order(epoch) for epoch in range(50)]
+    assert torch.equal(epochs[3], other.order(3))
+    assert not torch.equal(epochs[3], epochs[4])
+    counts = torch.stack([(torch.cat(epochs) % 4).eq(kind).sum() for kind in range(4)])
+    assert counts[0] == 0
+    torch.testing.assert_close(counts / counts.sum(), torch.tensor([0, 1, 3, 4]) / 8, rtol=0.03, atol=0)
+    assert BatchLoader.for_dataset(plain, 100, 5, torch.device("cpu")).order(0).sort().values.equal(torch.arange(1000))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        torch.ones(3),
+        torch.ones(4, 1),
+        torch.zeros(4),
+        -torch.ones(4),
+        torch.full((4,), torch.nan),
+        torch.arange(4),
+        [1.0],
+    ],
+)
+def test_weights_that_nothing_can_be_drawn_by_are_refused(weights: object) -> None:
+    problem = weights_problem(weights, 4)
+    assert problem is not None
+    assert "wanted a finite one of at least 0 for each of 4 images, not all 0" in problem
+    assert weights_problem(torch.tensor([0.0, 1, 0, 0]), 4) is None
 
 
 def test_global_states_there_and_back() -> None:

@@ -118,7 +118,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Options with which a file's components conform, where those by default are large."""
 
-CONFORMS_BY_DEFAULT = ("gman", "pix2pix")
+CONFORMS_BY_DEFAULT = ("gman", "pix2pix", "wavegan")
 RUNS_BY_DEFAULT = ("stylegan2", "vqgan")
 
 

@@ -32,7 +32,7 @@ class Generator(nn.Module):
         """The condition (N, categories of all columns), one-hot: the category of the column that is chosen."""
         often = torch.stack([part.sum(1) for part in columns.values()], 1).clamp(min=1e-20)
         chosen = nn.functional.one_hot((often.log() + noise).argmax(1), len(columns))
-        return torch.cat([(part > 0) * chosen[:, [n]] for n, part in enumerate(columns.values())], 1).float()
+        return torch.cat([(part > 0) * chosen[:, n : n + 1] for n, part in enumerate(columns.values())], 1).float()
 
     def forward(self, drawn: Tensor, columns: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns rows (N, D), what they were before the last activation, and the condition."""
