@@ -137,10 +137,9 @@ class FirstUpdates(GameTrial):
             # Code of no plugin, such as torch's, in a network that is made of its modules.
             if not isinstance(failure, PluginFailed) or str(failure).startswith(of_game):
                 text = "".join(traceback.format_exception(error))
-                failure = PluginFailed(f"{self.names[self._failed]} raised {BEFORE}: {_in_words(error)}", text)
-            if self._failed in self.game.networks:
-                where = f"in the network {self._failed!r}, in the move {self._move!r}"
-                failure = PluginFailed(f"{failure}, {where}", failure.trace)
+                where = f", in the network {self._failed!r}, in the move {self._move!r}"
+                where = where if self._failed in self.game.networks else ""
+                failure = PluginFailed(f"{self.names[self._failed]} raised {BEFORE}: {_in_words(error)}{where}", text)
             raise failure from error
         if isinstance(error, ComponentError):
             table, lines = self._table(self._failed), str(error).splitlines()
