@@ -29,7 +29,7 @@ from ganlab.plugin.failures import attribute_to_plugin
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Batch, Move, Penalty, Step, Turn
+from ganlab.protocols import Batch, DataSpec, GameConfig, Move, Penalty, Step, Turn
 from ganlab.protocols.rules_check import LOGGED
 from ganlab.run.finite_hooks import replacing
 from ganlab.run.log_names import LogNames
@@ -78,7 +78,14 @@ class FirstUpdates(GameTrial):
     _refused: list[str] = field(factory=list, init=False)
     _failed: str = field(default="", init=False)
     _move: str = field(default="", init=False)
+    _moved: bool = field(default=False, init=False)
+    _original: Mapping[str, nn.Module] = field(factory=dict, init=False)
     _log_names: LogNames = field(init=False)
+
+    def prepare(self, game: Game, config: GameConfig, data: DataSpec, batch_size: int, accumulate: int) -> None:
+        """Makes the trial's copies of a game."""
+        self._original = game.networks
+        super().prepare(game, config, data, batch_size, accumulate)
 
     def with_losses(self, config: Any) -> Any:
         """The configuration of the trial's game with checks around its losses."""
@@ -121,6 +128,7 @@ class FirstUpdates(GameTrial):
         try:
             with deterministic(self.experiment.train.deterministic), self._explained(move.name):  # names the operation
                 self.game.make_update(move, batch, 0)
+            self._moved = True
         except BaseException:
             if self.error is None:
                 self._failed, self._move = self.failed, move.name
@@ -180,6 +188,12 @@ class FirstUpdates(GameTrial):
             turn.log = partial(self._log, turn.log)
             found = move.terms(turn)
             parts = found if isinstance(found, Mapping) else {"": found}
+            if self._moved and not all(_is_finite(term) for term in parts.values()):
+                # Is it the terms, or what an earlier move's step has made of the weights?
+                for name, network in self.game.networks.items():
+                    network.load_state_dict(self._original[name].state_dict())
+                found = move.terms(turn)
+                parts = found if isinstance(found, Mapping) else {"": found}
             for name, term in parts.items():
                 if isinstance(found, Mapping):
                     if not (isinstance(name, str) and LOGGED.fullmatch(name)):
@@ -245,7 +259,7 @@ class FirstUpdates(GameTrial):
         if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
             if value.device.type != self.game.device.type:
                 problem = f"on {value.device}, and the run is on {self.game.device}"
-            elif value.detach().isfinite():
+            elif _is_finite(value) or (not move and (self._moved or not is_term)):
                 return
             else:
                 problem = f"{float(value.detach())} in the first update; expected a finite number"
@@ -322,6 +336,10 @@ def _inputs(inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
         elif isinstance(value, Mapping):  # of several conditions
             parts = {name: part for name, part in value.items() if isinstance(part, Tensor)}
             yield from ((f"its input {number + 1} {name!r}", part) for name, part in parts.items())
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, Tensor) or bool(value.detach().isfinite().all())
 
 
 def _in_words(error: BaseException) -> str:
