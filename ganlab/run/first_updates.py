@@ -134,6 +134,11 @@ class FirstUpdates(GameTrial):
                 self._failed, self._move = self.failed, move.name
             raise
 
+    def take_back(self) -> None:
+        """Gives the trial's networks their first weights again."""
+        for name, network in self.game.networks.items():
+            network.load_state_dict(self._original[name].state_dict())
+
     def raise_error(self) -> None:
         """Raises UserError or PluginFailed for what would fail in the first update."""
         error = self.error
@@ -190,8 +195,7 @@ class FirstUpdates(GameTrial):
             parts = found if isinstance(found, Mapping) else {"": found}
             if self._moved and not all(_is_finite(term) for term in parts.values()):
                 # Is it the terms, or what an earlier move's step has made of the weights?
-                for name, network in self.game.networks.items():
-                    network.load_state_dict(self._original[name].state_dict())
+                self.take_back()
                 found = move.terms(turn)
                 parts = found if isinstance(found, Mapping) else {"": found}
             for name, term in parts.items():

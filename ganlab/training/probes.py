@@ -166,6 +166,9 @@ class GameTrial:
             refused += [f"{self.tables[part]}: {line}" for line in str(error).splitlines()]
             return None
 
+    def take_back(self) -> None:
+        """Takes back what updates of the trial have made of its networks' weights; here there are none."""
+
     def raise_error(self) -> None:
         """Raises what the trial says of `error`, after the last try; here nothing, and the first step will tell."""
 
@@ -206,6 +209,7 @@ def try_game(
     if trial.error is not None:
         trial.raise_error()
         return conditional
+    trial.take_back()
     for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if conditional or sampler.source else None
