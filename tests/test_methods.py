@@ -570,7 +570,11 @@ def register_games(register):
     ("given", "networks", "said"),
     [
         ('("generator",)', '"generator": self.generator, "head": latents', ""),
-        ('("generator",)', '"head": latents, "generator": self.generator', "'generator' among what the network"),
+        (
+            '("generator",)',
+            '"head": latents, "generator": self.generator',
+            "the network 'head' is given 'generator', which is not before it",
+        ),
         ('("decoder",)', '"generator": self.generator, "head": latents', "'decoder' among what the network"),
     ],
 )

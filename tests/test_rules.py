@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     ),
     "players that are a text": (
         rules(moves=[ganlab.Move("judging", "judge", judge), MOVES[1]]),  # type: ignore[arg-type]
-        ["game: the move 'judging': players is 'judge'; expected a tuple of names, such as ('generator',)"],
+        ["game: the move 'judging': players is 'judge'; expected a tuple of names, such as ('encoder',)"],
     ),
     "an unfrozen network that is none": (
         rules(moves=[MOVES[0], ganlab.Move("making", ("maker",), make, unfrozen=("foo",))]),
@@ -400,7 +400,7 @@ IN_TRIAL: dict[str, tuple[Callable[[ganlab.Turn], Any], str]] = {
     ),
     "too few random rows": (
         lambda turn: turn.draw(lambda count, random: torch.rand(count - 1)).mean(),
-        r"game: turn.draw: make\(count, generator\) returned a tensor of shape \(7,\); expected count rows" + OF_GAME,
+        r"game: turn.draw: make\(count, …\) returned a tensor of shape \(7,\); expected count rows" + OF_GAME,
     ),
 }
 

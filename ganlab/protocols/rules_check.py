@@ -109,7 +109,7 @@ def _of_type(value: Any) -> str:
 
 def _texts(names: Any, what: str) -> Iterator[str]:
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-        yield f"game: {what} is {one_line(repr(names), 60)}; expected a tuple of names, such as ('generator',)"
+        yield f"game: {what} is {one_line(repr(names), 60)}; expected a tuple of names, such as ('encoder',)"
 
 
 def _is_name(name: Any) -> bool:

@@ -105,7 +105,7 @@ class Turn:
             made: Any = make(self.batch_size, self.noise)
             if not hasattr(made, "shape") or tuple(made.shape[:1]) != (self.batch_size,):
                 what = f"a tensor of shape {tuple(made.shape)}" if hasattr(made, "shape") else type(made).__name__
-                raise ComponentError(f"turn.draw: make(count, generator) returned {what}; expected count rows")
+                raise ComponentError(f"turn.draw: make(count, …) returned {what}; expected count rows")
             self.draws.append(made[first:end].chunk(self.parts))
         rows: Tensor = self.draws[self._drawn][self.part]
         self._drawn += 1
