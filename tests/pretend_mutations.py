@@ -24,7 +24,7 @@ from pretend_work import built, is_allowed, trained
 class Mutation:
     """A line to change, in a function of a module: `old` becomes `new`. `at` is a part of the line to be named.
 
-    It is in the same module, or is the name of the loss's.
+    It may be in another module: "module: text".
     """
 
     module: str
@@ -82,7 +82,9 @@ MUTATIONS: dict[str, Mutation] = {
         "super().__init__(); self.scale = " + ONES + "(images.size)",
         also=(Mutation(NETWORK, "_MLPDiscriminator.forward", "images.flatten(1)", "images.flatten(1) * self.scale"),),
     ),
-    "data: an index": Mutation(LOADER, "BatchLoader.order", ".to(self.images.device)", "", "self.images[index]"),
+    "data: an index": Mutation(
+        LOADER, "BatchLoader.order", ".to(self.images.device)", "", "ganlab.data.pixels: else data[index]"
+    ),
     "data: item": Mutation(
         LOADER, "BatchLoader.index", "[first:end]", "[first:end] + 0 * self.order(epoch)[first].item()"
     ),
@@ -93,7 +95,11 @@ MUTATIONS: dict[str, Mutation] = {
         EMA, "EMA.update", "self._new_share_tensor)", "self._new_share_tensor * self._weights[0].sum().sign().item())"
     ),
     "schedules: a scalar": Mutation(
-        "ganlab.config.schedule_targets", "resolve_targets", ", target.first, device=device)", ", target.first)", LOSS
+        "ganlab.config.schedule_targets",
+        "resolve_targets",
+        ", target.first, device=device)",
+        ", target.first)",
+        f"{LOSS}: real - self.real_target",
     ),
     "schedules: item": Mutation(
         "ganlab.training.schedules", "_tensor_setter", "tensor.fill_(value)", "tensor.fill_(value + 0 * tensor.item())"
@@ -110,11 +116,12 @@ MUTATIONS: dict[str, Mutation] = {
 def place_of(mutation: Mutation) -> str:
     """The file and line that must be named, of the function in which the mutation shows."""
     shown = mutation.also[0] if mutation.also else mutation
-    if mutation.at == LOSS:  # an option of the loss, which its line uses
-        shown = Mutation(LOSS, "LeastSquares.discriminator", "real - self.real_target", "real - self.real_target")
+    module, _, text = mutation.at.rpartition(": ")
+    if module:  # of another module, which is not mutated
+        shown = Mutation(module, "", text, text)
     file = Path(str(sys.modules[shown.module].__file__))
     lines = _mutated(shown).splitlines()
-    text = shown.new if mutation.at in ("", LOSS) else mutation.at
+    text = text or shown.new
     return next(f"{file}:{number}" for number, line in enumerate(lines, 1) if text in line)
 
 
@@ -122,6 +129,8 @@ def _mutated(mutation: Mutation) -> str:
     """The source of the module with the function mutated."""
     module = importlib.import_module(mutation.module)
     source = Path(str(module.__file__)).read_text()
+    if not mutation.function:
+        return source
     begin = f"def {mutation.function.rpartition('.')[2]}("
     owner = mutation.function.rpartition(".")[0]
     start = source.index(begin, source.index(f"class {owner}") if owner else 0)

@@ -58,8 +58,20 @@ class Coding:
         judged = nn.functional.cross_entropy(turn.forward("judge", turn.real), turn.condition)
         return (made - turn.real).square().mean() + self.weight * judged
 
+@frozen
+class Untested:
+    def build(self, places, split):
+        if split == "test":
+            raise ganlab.ComponentError("untested has no test split")
+        random = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (64, 1, 8, 8), generator=random).byte()
+        return ganlab.ImageDataset(images, "untested", split, torch.arange(64) % 10)
+
 @ganlab.hookimpl
 def register_games(register): register("coding", Coding)
+
+@ganlab.hookimpl
+def register_datasets(register): register("untested", Untested)
 """
 
 METRICS = [
@@ -152,24 +164,31 @@ def test_scoring_outputs_leaves_the_training_as_it_is(coding: dict[str, Any], wr
 
 
 @pytest.mark.parametrize(
-    ("metric", "said"),
+    ("metric", "dataset", "said"),
     [
         (
+            {"name": "psnr", "output": "reconstruction"},
+            "untested",
+            "metric[0] 'psnr': untested has no test split",
+        ),
+        (
             {"name": "psnr", "output": "reconstructoin"},
+            "digits",
             "metric[0] 'psnr': the game 'coding' has no output 'reconstructoin'; it has: class_logits, reconstruction; "
             "did you mean 'reconstruction'?",
         ),
         (
             {"name": "ssim", "output": "reconstruction"},
+            "digits",
             "metric[0] 'ssim': images of 8x8 are smaller than the window; set `window` to an odd number from 3 to 8; "
             "it is 11",
         ),
     ],
 )
 def test_a_game_without_the_output_is_refused_before_training(
-    metric: dict[str, Any], said: str, coding: dict[str, Any], write: Write, ganlab: Ganlab
+    metric: dict[str, Any], dataset: str, said: str, coding: dict[str, Any], write: Write, ganlab: Ganlab
 ) -> None:
-    coding["metric"] = [metric]
+    coding |= {"metric": [metric], "dataset": dataset}
     for command in (("--out", "r"), ("--dry-run",)):
         code, _, err = ganlab("run", write(coding), *command)
         assert (code, err.count("\n")) == (2, 1)

@@ -10,6 +10,7 @@ import pytest
 
 import pretend_mutations
 import pretend_runs
+import typed_data
 from pretend_mutations import MUTATIONS
 from pretend_work import as_files, changed, compare_trainings, needs_pretend, on_pretend
 from test_distributed import environments
@@ -36,7 +37,13 @@ def scheduled(key: str, to: float) -> list[dict[str, Any]]:
 def some_trainings(mlp: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """A case of every kind of code in the step."""
     hinge = {"name": "hinge"}
+    typed = {"name": "typed", "form": "images", "dtype": "uint16", "condition": "labels+attributes+deep"}
+    uses_all = mlp | {"plugins": [typed_data.__file__], "generator": "uses_all", "discriminator": "uses_all"}
     return {
+        "16 bits, several conditions": uses_all | {"dataset": typed},
+        "rows of floats, streamed": changed(
+            uses_all | {"dataset": typed | {"form": "table", "dtype": "float32"}}, train={"resident_gb": 0.0}
+        ),
         "mlp": mlp,
         "dcgan in bfloat16": changed(dcgan(mlp), train={"precision": "bfloat16"}),
         "accumulated, clipped, stopped": changed(

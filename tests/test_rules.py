@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,16 @@ import ganlab
 from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import Places
+from ganlab.protocols import ImageSpec, Places
+from ganlab.run.first_updates import FirstUpdates
+from ganlab.run.records import TICK_NAMES
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import PluginFailed, UserError
 
 ORIGIN = Origin("test", "file", "", "", None)
 PIXELS = 64
+DIGITS = ImageSpec(1, 8, 8)
 
 
 class Flat(nn.Module):
@@ -58,6 +64,10 @@ def make(turn: ganlab.Turn) -> dict[str, Tensor]:
     return {"judged": turn.forward("judge", fake).square().mean(), "size": 0.1 * fake.square().mean()}
 
 
+def draw_latents(networks: Any, count: int, generator: torch.Generator, truncation: float | None) -> Tensor:
+    return torch.randn(count, 3, generator=generator)
+
+
 NETWORKS: dict[str, Any] = {"maker": ganlab.Network(Maker), "judge": ganlab.Network(Flat)}
 MOVES = (ganlab.Move("judging", ("judge",), judge), ganlab.Move("making", ("maker",), make))
 
@@ -88,12 +98,34 @@ def training_of(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> Call
         plugins.registry.register("game", name, Game, ORIGIN)
         own = {key: table[key] for key in ("name", "dataset")}
         experiment = convert_experiment({**own, "train": {"steps": 4, "batch_size": 8}, "game": name, **more}, plugins)
-        return build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+        trial = partial(FirstUpdates, experiment=experiment, registry=plugins.registry)
+        return build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"), make_trial=trial)
 
     return training_of
 
 
 SHARED = Flat()
+
+
+def noise(networks: Any, count: int, generator: Any, truncation: Any) -> Tensor:
+    return torch.randn(count, 3, generator=generator)
+
+
+def sampler(**changes: Any) -> ganlab.Sampler:
+    given = {"networks": ("maker",), "images": lambda networks, z, condition: networks["maker"](z), "latents": noise}
+    return ganlab.Sampler(**{**given, **changes})
+
+
+def with_judge(network: Any) -> ganlab.Rules:
+    return rules(networks={**NETWORKS, "judge": network})
+
+
+def sharing(**changes: Any) -> ganlab.Rules:
+    """Two networks, one of which is in the other."""
+    both = {"judge": ganlab.Network(lambda: SHARED), "b": ganlab.Network(lambda: nn.Sequential(SHARED), **changes)}
+    moves = MOVES if changes else [*MOVES, ganlab.Move("later", ("b",), judge)]
+    return rules(networks={"maker": NETWORKS["maker"], **both}, moves=moves)
+
 
 REFUSED: dict[str, tuple[Any, list[str]]] = {
     "no rules": ({"moves": 3}, ["game: build returned dict; expected ganlab.Rules"]),
@@ -149,9 +181,142 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
         rules(moves=[MOVES[0], ganlab.Move("making", ("maker",), make, start=-1)]),
         ["game: the move 'making': start is -1; expected a whole number of at least 0"],
     ),
+    "networks that share parameters, of two moves": (
+        sharing(),
+        [
+            "game: the networks 'judge' and 'b' share parameters, such as 'layer.weight' of 'judge', which two "
+            "optimisers would change; make what they share a network of its own"
+        ],
+    ),
+    "a frozen network that holds one that is trained": (
+        sharing(frozen=True),
+        [
+            "game: the networks 'judge' and 'b' share parameters, such as 'layer.weight' of 'judge', and 'b' is "
+            "declared frozen, so that nothing would train them"
+        ],
+    ),
+    "nothing to train": (
+        with_judge(ganlab.Network(nn.Flatten)),
+        ["game: the network 'judge' has no parameters to train; declare it frozen, and no player of a move"],
+    ),
+    "a module": (
+        with_judge(SHARED),
+        [
+            "game: the network 'judge' is a module, of type Flat; expected a component, or ganlab.Network(function) "
+            "that returns the module"
+        ],
+    ),
+    "a function that is given nothing": (
+        with_judge(ganlab.Network(lambda images: Flat())),
+        [
+            "game: the function of the network 'judge' is called with no argument, since given is empty: missing a "
+            "required argument: 'images'"
+        ],
+    ),
+    "a function that returns nothing": (
+        with_judge(ganlab.Network(lambda: None)),  # type: ignore[arg-type,return-value]
+        ["game: a network's function returned NoneType; expected a torch.nn.Module"],
+    ),
+    "a network that is given a later one": (
+        rules(networks={"maker": ganlab.Network(lambda other: Maker(), given=("judge",)), "judge": NETWORKS["judge"]}),
+        ["game: the network 'maker' is given 'judge', which is not before it; list 'judge' first"],
+    ),
+    "a table that is none": (
+        with_judge(ganlab.Network(Flat, table="critic")),
+        ["game: the network 'judge': table is 'critic', no component field of a network; there are: none"],
+    ),
+    "no sampler": (
+        rules(sampler=None),
+        ["game: its sampler is None; expected ganlab.Sampler, as sampler_of(NAME) returns"],
+    ),
+    "latents that are none": (
+        rules(sampler=sampler(latents=lambda *_: None)),
+        ["game: draws latents NoneType for a count of 2; expected 2 rows"],
+    ),
+    "samples that are not finite": (
+        rules(sampler=sampler(images=lambda networks, z, condition: networks["maker"](z) / 0.0)),
+        ["game: samples images that are not finite, before the first update"],
+    ),
+    "a move that is none": (
+        rules(moves=[MOVES[0], ("making", ("maker",), make)]),
+        ["game: its moves[1] is of type tuple; expected ganlab.Move"],
+    ),
+    "no terms": (
+        rules(moves=[MOVES[0], ganlab.Move("making", ("maker",), None)]),  # type: ignore[arg-type]
+        ["game: the move 'making': terms is None; expected a function of a turn"],
+    ),
+    "players that are a text": (
+        rules(moves=[ganlab.Move("judging", "judge", judge), MOVES[1]]),  # type: ignore[arg-type]
+        ["game: the move 'judging': players is 'judge'; expected a tuple of names, such as ('generator',)"],
+    ),
+    "an unfrozen network that is none": (
+        rules(moves=[MOVES[0], ganlab.Move("making", ("maker",), make, unfrozen=("foo",))]),
+        [
+            "game: 'foo' among what the move 'making' names as unfrozen is no network of the game; the game's networks "
+            "are: maker, judge"
+        ],
+    ),
+    "a move's name that no log can have": (
+        rules(moves=[MOVES[0], ganlab.Move("a b/c", ("maker",), make)]),
+        ["game: a move is named 'a b/c'; expected letters, digits, '_', '-' and '.'"],
+    ),
+    "state that cannot be saved": (
+        rules(state={"kept": object(), "../x": Flat()}),
+        [
+            "game: its state 'kept', of type object, has no state_dict and no load_state_dict",
+            "game: a part of its state is named '../x'; expected a Python name",
+        ],
+    ),
     "a source that is none": (
         rules(sampler=ganlab.Sampler(("maker",), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1), source="faces")),
-        ["game: the sampler's source is 'faces'; the game's data sets are: dataset"],
+        ["game: the source of the sampler is 'faces'; the game's data sets are: dataset"],
+    ),
+    "further samplers": (
+        rules(
+            samplers={
+                "a b": ganlab.sampler_of("maker"),
+                "none": "maker",
+                "other": ganlab.translator_of("makr", source="faces", makes="faces"),
+                "without": ganlab.Sampler((), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1)),
+            }
+        ),
+        [
+            "game: a sampler is named 'a b'; expected a Python name",
+            "game: its sampler 'none' is str; expected ganlab.Sampler",
+            "game: 'makr' among the networks of the sampler 'other' is no network of the game; did you mean 'maker'?",
+            "game: the source of the sampler 'other' is 'faces'; the game's data sets are: dataset",
+            "game: the sampler 'other' makes images of 'faces'; the game's other data sets are: none",
+            "game: its sampler 'without' names no networks; nothing could be sampled",
+        ],
+    ),
+    "what is scored is another data set's": (
+        rules(sampler=ganlab.translator_of("maker", makes="dataset")),
+        ["game: the sampler makes images of 'dataset'; what is scored is like [dataset]"],
+    ),
+    "options of a sampler": (
+        rules(
+            sampler=ganlab.Sampler(
+                ("maker",), lambda *_: torch.zeros(1), lambda *_: torch.zeros(1), options={"psi": None, "a-b": 1.0}
+            )
+        ),
+        [
+            f"game: its sampler has the option {option}; expected a Python name and a number, a bool or a text"
+            for option in ("'psi' = None", "'a-b' = 1.0")
+        ],
+    ),
+    "an output that is no function": (
+        rules(outputs={"classes": "judge", "made": lambda *_: torch.zeros(1)}),
+        ["game: its output 'classes' is str; expected a function, by a name"],
+    ),
+    "a further sampler of other images": (
+        rules(
+            samplers={
+                "flat": ganlab.Sampler(
+                    ("maker",), lambda networks, z, condition: networks["maker"](z).flatten(1), draw_latents
+                )
+            }
+        ),
+        ["game: the sampler 'flat' samples images of shape (2, 64); the data set's are (2, 1, 8, 8)"],
     ),
 }
 
@@ -162,6 +327,108 @@ def test_rules_that_do_not_fit_are_refused(case: str, training_of: Callable[...,
     with pytest.raises(UserError) as refused:
         training_of(given)
     assert list(refused.value.problems) == lines
+
+
+def logging(name: str, value: Any = None) -> Callable[[ganlab.Turn], Any]:
+    def terms(turn: ganlab.Turn) -> Any:
+        turn.log(name, torch.zeros(()) if value is None else value)
+        return make(turn)
+
+    return terms
+
+
+def among(turn: ganlab.Turn, **terms: Any) -> dict[str, Any]:
+    return {**make(turn), **terms}
+
+
+OF_GAME = r" \(in the move 'making' of the game 'tested\d+' of plugin test .*\)"
+OWN = r" \(game 'tested\d+' of plugin test .*\)"
+BOTH = "would both be logged as '{}', as one mean; expected different names"
+
+IN_TRIAL: dict[str, tuple[Callable[[ganlab.Turn], Any], str]] = {
+    "a name of the core": (
+        logging("step"),
+        "game: a value of turn.log and the record's own value " + BOTH.format("step"),
+    ),
+    "the name of a loss": (
+        logging("loss_judging"),
+        "game: a value of turn.log and the loss of the move 'judging' " + BOTH.format("loss_judging"),
+    ),
+    "the name of a term": (
+        logging("loss_making_size"),
+        "game: the term 'size' of the move 'making' and a value of turn.log " + BOTH.format("loss_making_size"),
+    ),
+    "a measure of many numbers": (
+        logging("gap", torch.zeros(3)),
+        r"game: the measure 'gap' is torch.float32 \(3,\); expected a scalar of floats, such as .*" + OWN,
+    ),
+    "a term that is not finite": (
+        lambda turn: among(turn, big=torch.tensor(float("inf"))),
+        "game: the term 'big' of the making's loss is inf in the first update; expected a finite number" + OWN,
+    ),
+    "a term without a name": (
+        lambda turn: among(turn, **{"a/b": torch.zeros(())}),
+        "game: a term of the move 'making' is named 'a/b'; expected a text of letters, .*" + OWN,
+    ),
+    "a network that is none": (
+        lambda turn: turn.forward("critic", turn.real).mean(),
+        "game: there is no network of the game 'critic'; there are: maker, judge" + OF_GAME,
+    ),
+    "another network that is none": (
+        lambda turn: turn.networks["makr"](turn.real).mean(),
+        r"game: there is no network of the game 'makr'; did you mean 'maker'\?" + OF_GAME,
+    ),
+    "a data set that is none": (
+        lambda turn: turn.batch.streams["source"].images.mean(),
+        "game: there is no other data set of the game 'source'; there are: none" + OF_GAME,
+    ),
+    "a value that no move has kept": (
+        lambda turn: turn.kept["x"].mean(),
+        "game: there is no value in turn.kept 'x'; there are: none" + OF_GAME,
+    ),
+    "a player that is none": (
+        lambda turn: turn.show("nobody", fake=turn.real),
+        "game: there is no network of the game 'nobody'; there are: maker, judge" + OF_GAME,
+    ),
+    "too few random rows": (
+        lambda turn: turn.draw(lambda count, random: torch.rand(count - 1)).mean(),
+        r"game: turn.draw: make\(count, generator\) returned a tensor of shape \(7,\); expected count rows" + OF_GAME,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_TRIAL)
+def test_moves_that_do_not_fit_are_refused_before_a_run(case: str, training_of: Callable[..., Training]) -> None:
+    terms, line = IN_TRIAL[case]
+    with pytest.raises(UserError) as refused:
+        training_of(rules(moves=[MOVES[0], ganlab.Move("making", ("maker",), terms)]))
+    assert re.fullmatch(line, str(refused.value)), refused.value
+
+
+def test_moves_whose_names_meet_in_the_log_are_refused(training_of: Callable[..., Training]) -> None:
+    moves = [ganlab.Move("making_size", ("judge",), judge), MOVES[1]]
+    with pytest.raises(UserError) as refused:
+        training_of(rules(moves=moves))
+    assert str(refused.value) == (
+        "game: the term 'size' of the move 'making' and the loss of the move 'making_size' would both be logged as "
+        "'loss_making_size', as one mean; expected different names"
+    )
+
+
+def test_a_wrong_shape_names_the_network_and_the_move(training_of: Callable[..., Training]) -> None:
+    terms = ganlab.Move("making", ("maker",), lambda turn: turn.forward("judge", turn.real[:, :, :4]).mean())
+    with pytest.raises(PluginFailed, match="in the network 'judge', in the move 'making'"):
+        training_of(rules(moves=[MOVES[0], terms]))
+
+
+def test_every_name_of_a_record_that_is_no_meters_is_reserved(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., Any]
+) -> None:
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    record = json.loads(Path("r/log.jsonl").read_text().splitlines()[-1])
+    own = {name for name in record if not name.startswith("loss_")} - {"d_real", "d_fake"}
+    assert own <= set(TICK_NAMES)
+    assert own >= set(TICK_NAMES) - {"alarms"}
 
 
 @pytest.mark.parametrize(
@@ -253,3 +520,129 @@ def test_a_random_row_does_not_depend_on_the_parts_of_a_batch(training_of: Calla
         training.game.make_update(training.game.rules.moves[1], training.loader.batch(0), 0)
         rows.append(torch.cat(drawn))
     assert torch.equal(*rows)
+
+
+class Mean:
+    """The running mean of a value, a game's own state."""
+
+    def __init__(self) -> None:
+        self.mean = torch.zeros(())
+
+    def move(self, latest: Tensor, rows: Tensor) -> None:
+        assert rows.shape == (8, 1)
+        self.mean.lerp_(latest + rows.mean(), 0.5)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.mean.copy_(state["mean"])
+
+
+@pytest.mark.parametrize("size", [3, 8, 20])
+def test_a_games_state_moves_once_an_update_in_however_many_parts(
+    size: int, training_of: Callable[..., Training]
+) -> None:
+    """Held against a batch in one part: an image pool, also one that is smaller than a batch, and a running mean."""
+
+    def ended(accumulate: int) -> Iterator[Tensor]:
+        pool, mean, exchanged = ganlab.ImagePool(size, DIGITS), Mean(), []
+
+        def terms(turn: ganlab.Turn) -> Any:
+            fake = turn.forward("maker", turn.normal(3))
+            old = pool.exchange(turn, fake)
+            exchanged.append(old)
+            logits = turn.forward("judge", old)
+            turn.update_state(mean.move, logits.mean(), logits)
+            return logits.square().mean()
+
+        moves = [ganlab.Move("judging", ("judge",), terms), MOVES[1]]
+        more = {"train": {"steps": 8, "batch_size": 8, "accumulate": accumulate}}
+        training = training_of(rules(moves=moves, state={"pool": pool, "mean": mean}), **more)
+        pool.load_state_dict({"images": torch.zeros_like(pool.images), "filled": torch.zeros_like(pool.filled)})
+        mean.mean.zero_()
+        exchanged.clear()
+        torch.manual_seed(0)
+        for step in range(6):
+            take_step(training, step)
+        yield from (torch.cat(exchanged), pool.images, pool.filled, mean.mean)
+
+    for one, other in zip(ended(1), ended(4), strict=True):
+        torch.testing.assert_close(other, one)
+
+
+GOES_WRONG = """
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+import ganlab
+
+class Maker(nn.Module):
+    latent_dim = 3
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 64)
+        self.register_buffer("seen", torch.zeros(()))
+    def forward(self, z, condition=None):
+        return torch.tanh(self.layer(z)).unflatten(1, (1, 8, 8))
+
+@frozen
+class Game:
+    def build(self, data):
+        calls = []
+        def terms(turn):
+            calls.append(1)
+            turn.networks["maker"].seen.copy_(turn.images_seen)
+            if len(calls) > 5:
+                REFUSED
+            return turn.forward("maker", turn.normal(3)).square().mean()
+        def images(networks, z, condition):
+            maker = networks["maker"]
+            return maker(z) / (maker.seen < 16)
+        return ganlab.Rules(
+            networks={"maker": ganlab.Network(Maker)},
+            moves=[ganlab.Move("making", ("maker",), terms)],
+            sampler=ganlab.Sampler(("maker",), SAMPLED, ganlab.sampler_of("maker").latents),
+        )
+
+@ganlab.hookimpl
+def register_games(register): register("goes_wrong", Game)
+"""
+
+
+@pytest.mark.parametrize(
+    ("refused", "sampled", "code", "line"),
+    [
+        (
+            'raise ganlab.ComponentError("needs more")',
+            'ganlab.sampler_of("maker").images',
+            2,
+            r"plugin goes_wrong \(\S+\) raised after step 5: ComponentError: needs more \(line \d+\); the checkpoint "
+            "of step 4 is kept",
+        ),
+        (
+            "pass",
+            "images",
+            3,
+            "after step 6, generated images are not finite: the game's sampler made NaN or infinity "
+            r"\(game 'goes_wrong' of plugin goes_wrong \(\S+\)\); the checkpoint of step 4 is kept",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_run_is_one_line(
+    refused: str,
+    sampled: str,
+    code: int,
+    line: str,
+    table: dict[str, Any],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    ganlab: Callable[..., Any],
+) -> None:
+    (tmp_path / "goes_wrong.py").write_text(GOES_WRONG.replace("REFUSED", refused).replace("SAMPLED", sampled))
+    train = {"steps": 9, "batch_size": 4, "checkpoint_every": 4, "sample_every": 3, "sample_count": 4}
+    own = {"name": "tiny", "dataset": table["dataset"], "train": train}
+    ended, _, err = ganlab("run", write({"plugins": ["goes_wrong.py"], "game": "goes_wrong", **own}), "--out", "r")
+    assert ended == code, err
+    assert re.fullmatch(line, err.splitlines()[-1]), err
+    assert "Traceback" not in err

@@ -205,7 +205,7 @@ def test_a_grid_of_translations_has_the_targets(table: dict[str, Any], write: Wr
     method = REPOSITORY / "tests" / "methods" / "pix2pix.py"
     common = {key: table[key] for key in ("name", "optimizer", "train")}
     files = [str(method), paired_images.__file__]
-    table = common | {"plugins": files, "dataset": {"name": "paired"}, "game": {"name": "pix2pix"}}
+    table = common | {"plugins": files, "dataset": {"name": "paired"}, "game": {"name": "small_pix2pix"}}
     assert ganlab("run", write(table), "--out", "r")[0] == 0
     images, condition = load_run("r").sample_with_condition(4, seed=0)
     assert condition is not None

@@ -393,6 +393,10 @@ def test_an_optimiser_that_asks_is_told_the_names_of_parameters(table: dict[str,
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _vector(network: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
 def test_a_players_gradient_is_clipped_to_the_norm_of_its_table(table: dict[str, Any], tmp_path: Path) -> None:
     """With a rate of 1 and no momentum, a network moves by its gradient, whose norm is the bound."""
     table["optimizer"] = {"name": "sgd", "lr": 1.0}
@@ -400,12 +404,9 @@ def test_a_players_gradient_is_clipped_to_the_norm_of_its_table(table: dict[str,
     for common, bound in ((None, None), (1e-4, 1e-4)):
         training = built(table, tmp_path, 1, **({} if common is None else {"clip_norm": common}))
         networks = {name: player.network for name, player in training.game.players.items()}
-        before = {name: nn.utils.parameters_to_vector(network.parameters()) for name, network in networks.items()}
+        before = {name: _vector(network) for name, network in networks.items()}
         take_step(training, 0)
-        moved = {
-            name: float((nn.utils.parameters_to_vector(network.parameters()) - before[name]).norm())
-            for name, network in networks.items()
-        }
+        moved = {name: float((_vector(network) - before[name]).norm()) for name, network in networks.items()}
         assert moved["generator"] == pytest.approx(1e-3, rel=1e-2)
         if bound is None:
             assert moved["discriminator"] > 1e-2
@@ -438,4 +439,5 @@ def test_the_norm_of_a_table_is_written_and_an_option_of_that_name_is_the_networ
     experiment: Any = convert_experiment(table, plugins)
     assert experiment.clip_norms == {"discriminator": 2.0}
     assert experiment.game.generator.clip_norm == 0.25
-    assert convert_experiment(tomllib.loads(experiment_to_toml(experiment, plugins)), plugins) == experiment
+    again: Any = convert_experiment(tomllib.loads(experiment_to_toml(experiment, plugins)), plugins)
+    assert (again.clip_norms, again.game) == (experiment.clip_norms, experiment.game)

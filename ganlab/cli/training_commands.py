@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,7 @@ def run(
     anyway
         With --resume: resume even where the result cannot be bitwise identical.
     device
-        Where to train. auto is CUDA where there is one.
+        Where to train: auto (CUDA where there is one), cpu, cuda, cuda:1, mps, xpu, or pretend: a device without a GPU.
     plugin
         A plugin file to load; can be repeated.
     no_plugin
@@ -76,11 +78,26 @@ def run(
         console.print(train.dry_run(request), markup=False, highlight=False, soft_wrap=True, end="")
         return 0
     try:
-        outcome = train.run(request, make_progress_view(console))
+        with _told_of_pretend(device, console):
+            outcome = train.run(request, make_progress_view(console))
     except Interrupted as error:
         raise Interrupted(f"{error}; go on with --resume") from None
     _print_summary(console, outcome)
     return 0
+
+
+@contextmanager
+def _told_of_pretend(device: str, console: Console) -> Iterator[None]:
+    """Prints after the body what the train steps did on the pretend device that a real one would wait for."""
+    if not device.startswith("pretend"):
+        yield
+        return
+    from ganlab.testing.pretend import describe_steps, record_events
+
+    with record_events() as events:
+        yield
+    for line in describe_steps(events):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_summary(console: Console, outcome: Outcome) -> None:

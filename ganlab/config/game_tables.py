@@ -4,7 +4,8 @@ Decisions:
 - In the file the parts of a game lie flat, since that is what users write: `[generator]`, `[loss]`. In an `Experiment`
   they are the fields of its `game`. This file alone knows both.
 - Where a network's table holds the table `optimizer`, it is that of the networks of this table. So is `clip_norm`,
-  unless the network has an option of that name.
+  unless the network has an option of that name. A network that the game makes by a function may have a table of its
+  name with these two alone; whether there is such a network is known when the game is built.
 - A default game without options of its own is not written, so files and runs from before there were games are equal to
   those of today.
 """
@@ -79,7 +80,8 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
             raise InvalidTable([Problem(path, line) for line in error.problems]) from None
         return _without_game(table, name, registry, optional)
     flat, own, problems = dict(table), {}, []
-    optimizers, norms = _take_optimizers(flat, game), _take_norms(flat, game, registry)
+    functions = _function_tables(flat, game)
+    optimizers, norms = _take_optimizers(flat, game, functions), _take_norms(flat, game, registry, functions)
     for f in game_fields(game):
         source = flat.get(f.metadata.get(TABLE, "game"))
         if COMPONENT in f.metadata:
@@ -92,7 +94,7 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
     if isinstance(flat.get("train"), Mapping):
         flat["train"] = {key: value for key, value in flat["train"].items() if key not in taken}
     rest = {k: v for k, v in given.items() if k not in component_fields(game)} if isinstance(given, Mapping) else {}
-    flat = {key: value for key, value in flat.items() if key not in component_fields(game)}
+    flat = {key: value for key, value in flat.items() if key not in {*component_fields(game), *functions}}
     flat["game"] = {**rest, **own, "name": name}
     converter = TableConverter(registry, optional, {Train: sorted(taken), Experiment: list(component_fields(game))})
     made = {}
@@ -127,12 +129,22 @@ def _in_file(problem: Problem, game: type[Any]) -> Problem:
     return Problem(".".join([".".join(file_path(("game", name), game)) + bracket + index, *more]), problem.message)
 
 
-def _take_optimizers(flat: dict[str, Any], game: type[Any]) -> dict[str, Any]:
+def _function_tables(flat: Mapping[str, Any], game: type[Any]) -> dict[str, str]:
+    """The tables of a game's networks that functions make: those with nothing but the options of a player."""
+    known = {*component_fields(game), *(f.alias for f in attrs.fields(Experiment))}
+    return {
+        name: "network"
+        for name, table in flat.items()
+        if name not in known and isinstance(table, Mapping) and table and set(table) <= {OPTIMIZER, CLIP_NORM}
+    }
+
+
+def _take_optimizers(flat: dict[str, Any], game: type[Any], functions: Mapping[str, str]) -> dict[str, Any]:
     """Takes the table `optimizer` out of those of a game's networks; without a name it changes the common one."""
     found = {}
-    for name, kind in component_fields(game).items():
+    for name, kind in {**component_fields(game), **functions}.items():
         network = flat.get(name)
-        if kind in NETWORK_KINDS and isinstance(network, Mapping) and OPTIMIZER in network:
+        if kind in {*NETWORK_KINDS, "network"} and isinstance(network, Mapping) and OPTIMIZER in network:
             common, own = flat.get(OPTIMIZER, "adam"), network[OPTIMIZER]
             if isinstance(own, Mapping) and "name" not in own:
                 own = {**(common if isinstance(common, Mapping) else {"name": common}), **own}
@@ -141,9 +153,11 @@ def _take_optimizers(flat: dict[str, Any], game: type[Any]) -> dict[str, Any]:
     return found
 
 
-def _take_norms(flat: dict[str, Any], game: type[Any], registry: Registry) -> dict[str, Any]:
+def _take_norms(
+    flat: dict[str, Any], game: type[Any], registry: Registry, functions: Mapping[str, str]
+) -> dict[str, Any]:
     """Takes the key `clip_norm` out of the tables of a game's networks that have no such option of their own."""
-    found = {}
+    found = {name: flat[name][CLIP_NORM] for name in functions if CLIP_NORM in flat[name]}
     for name, kind in component_fields(game).items():
         network = flat.get(name)
         if kind in NETWORK_KINDS and isinstance(network, Mapping) and CLIP_NORM in network:
@@ -182,8 +196,8 @@ def write_experiment(experiment: Experiment, registry: Registry) -> dict[str, An
         table["game"] = game
     for name, optimizer in experiment.optimizers.items():
         written = {"name": registry.component_of(OPTIMIZER, optimizer).name, **converter.write(optimizer)}
-        table[name] = {**table[name], OPTIMIZER: written}
+        table[name] = {**table.get(name, {}), OPTIMIZER: written}
     for name, norm in experiment.clip_norms.items():
-        table[name] = {**table[name], CLIP_NORM: norm}
+        table[name] = {**table.get(name, {}), CLIP_NORM: norm}
     tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     return {key: value for key, value in table.items() if key not in tables} | tables

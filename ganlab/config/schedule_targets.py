@@ -59,6 +59,7 @@ def schedulable_options(experiment: Experiment) -> dict[str, ScheduleTarget]:
     optimizers: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         f"{table}.optimizer": (("optimizers", table) if table in own else ("optimizer",), (table,)) for table in tables
     }
+    optimizers |= {f"{name}.optimizer": (("optimizers", name), (name,)) for name in own if name not in tables}
     if not own:
         optimizers = {"optimizer": (("optimizer",), tables), **optimizers}
     for key_prefix, (path, of) in optimizers.items():

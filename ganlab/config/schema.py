@@ -122,9 +122,10 @@ class Experiment:
     game: the networks, their moves, and the loss of each move. Its networks and other components are tables of the file
         too: `[generator]`, `[discriminator]` and `[loss]` in the default game, which needs no `[game]`.
     optimizer: the optimiser of all networks.
-    optimizers: the optimiser of the networks of one table, such as `[generator.optimizer]`. A table without `name`
-        changes options of the common one.
-    clip_norms: the largest norm of the gradient of each network of one table, instead of `train.clip_norm`.
+    optimizers: the optimiser of the networks of one table, such as `[generator.optimizer]`, or of one network of the
+        game, by its name. A table without `name` changes options of the common one.
+    clip_norms: the largest norm of the gradient of each network of one table, or of one network, instead of
+        `train.clip_norm`.
     seed: seeds everything random: initial weights, latents, the order of images.
     plugins: local plugin files, relative to this file.
     floor: also score real images of the split that is not a metric's reference, once, for comparison.

@@ -22,7 +22,7 @@ from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.evaluation.sampling import generate_images, sample_grid, sample_inputs
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import ComponentError, InvalidRules, UserError
 from ganlab.utils.files import write_whole
 from ganlab.viz.data_picture import Limits, as_pixels, save_picture
 from ganlab.viz.image_grid import encode_png, image_grid
@@ -110,15 +110,28 @@ def game_samplers(
 def check_sampled_images(
     sampler: NetworkSampler, name: str, images: ImageSpec, device: torch.device, condition: Any
 ) -> None:
-    """Tries a sampler of a game: UserError unless its images have the shape of those of the data set that it says."""
-    with eval_mode(sampler):
-        z = draw_latents(sampler, 2, torch.Generator().manual_seed(0)).to(device)
-        made = sampler(z, map_condition(lambda part: part[:2], condition))
-    wanted = (2, *images.shape)
-    shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-    if shape != wanted:
-        of = f"the sampler {name!r} " if name else ""
-        raise UserError(f"game: {of}samples images of shape {shape}; the data set's are {wanted}")
+    """Tries a sampler of a game: InvalidRules unless it makes finite images of the shape of the data set that it says.
+
+    What the sampler itself refuses is a UserError.
+    """
+    of, count = f"the sampler {name!r} " if name else "", 2
+    try:
+        with eval_mode(sampler):
+            z: Any = draw_latents(sampler, count, torch.Generator().manual_seed(0))
+            if not isinstance(z, Tensor) or z.shape[:1] != (count,):
+                raise InvalidRules(f"game: {of}draws latents {_shape(z)} for a count of {count}; expected {count} rows")
+            made = sampler(z.to(device), map_condition(lambda part: part[:count], condition))
+    except ComponentError as error:
+        raise UserError(f"game: {error}") from error
+    wanted = (count, *images.shape)
+    if _shape(made) != wanted:
+        raise InvalidRules(f"game: {of}samples images of shape {_shape(made)}; the data set's are {wanted}")
+    if not made.isfinite().all():
+        raise InvalidRules(f"game: {of}samples images that are not finite, before the first update")
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def save_grids(grids: Sequence[tuple[Tensor, int | None]], limits: Sequence[Limits], path: Path) -> None:

@@ -12,6 +12,7 @@ from ganlab.evaluation.latents import latents
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import Sampler, latent_dim_of
 from ganlab.protocols.condition import Condition
+from ganlab.utils.errors import ComponentError
 
 
 class NetworkSampler(nn.Module):
@@ -78,6 +79,8 @@ def translator_of(name: str, source: str = "", makes: str = "") -> Sampler:
         return torch.zeros(count, 0)
 
     def images(networks: Mapping[str, nn.Module], z: Tensor, condition: Condition) -> Tensor:
+        if condition is None:
+            raise ComponentError(f"translator_of({name!r}): [dataset] has no images as conditions; give source=…")
         made: Tensor = networks[name](condition)
         return made
 

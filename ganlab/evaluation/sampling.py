@@ -14,7 +14,7 @@ from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
-from ganlab.utils.errors import whole_number
+from ganlab.utils.errors import SamplesNotFinite, whole_number
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
 
@@ -37,14 +37,17 @@ def generate_images(
 ) -> Iterator[Tensor]:
     """Sampling by latents (N, latent_dim) and conditions: images (n, C, H, W) on the device, in batches.
 
-    They are of the type of the data set of a `NetworkSampler`, and of a network alone uint8.
+    They are of the type of the data set of a `NetworkSampler`, and of a network alone uint8. Raises `SamplesNotFinite`.
     """
     dtype = network.dtype if isinstance(network, NetworkSampler) else "uint8"
 
     def made(part: Tensor) -> Tensor:
         """Generates the images of these rows of latents."""
         given = map_condition(lambda of: of[part].to(device), condition)
-        return as_stored(network(z[part].to(device), given), dtype)
+        images: Tensor = network(z[part].to(device), given)
+        if not images.isfinite().all():  # as pixels they would be scored like any others
+            raise SamplesNotFinite("generated images are not finite: the game's sampler made NaN or infinity")
+        return as_stored(images, dtype)
 
     fitting = FittingBatches(made, BATCH)
     for part in torch.arange(len(z)).split(BATCH):

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from ganlab.protocols.condition import map_condition, named_conditions
+from ganlab.utils.named import Named
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ganlab.protocols.condition import Condition
+
+
+def _named_streams(streams: Mapping[str, Batch]) -> Named[Batch]:
+    return Named("other data set of the game", streams)
 
 
 @frozen(eq=False)
@@ -28,7 +33,7 @@ class Batch:
 
     images: Tensor
     condition: Condition = None
-    streams: Mapping[str, Batch] = field(factory=dict)
+    streams: Mapping[str, Batch] = field(factory=dict, converter=_named_streams)
 
     @property
     def tensors(self) -> list[Tensor]:

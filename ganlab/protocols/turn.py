@@ -10,12 +10,36 @@ from attrs import define, field
 from ganlab.protocols.augmentation import Augmentation
 from ganlab.protocols.batch import Batch
 from ganlab.protocols.penalty import Step
+from ganlab.utils.errors import ComponentError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from ganlab.protocols.condition import Condition
+
+
+@define
+class StateUpdate:
+    """A change of a game's state, which the parts of a turn ask for: what makes it, and the values of each part."""
+
+    update: Callable[..., None]
+    values: list[list[Tensor]] = field(factory=list)
+
+    def make(self) -> None:
+        """Makes the change that the parts of a turn have asked for, with what all of them have on all processes."""
+        import torch
+
+        from ganlab.utils import distributed
+
+        with torch.no_grad():
+            whole = []
+            for parts in zip(*self.values, strict=True):
+                if parts[0].ndim:
+                    whole.append(distributed.all_gather_with_grad(torch.cat(parts)))
+                else:
+                    whole.append(distributed.all_reduce_mean(torch.stack(parts).mean(0)))
+            self.update(*whole)
 
 
 @define(eq=False)
@@ -44,8 +68,10 @@ class Turn:
     part: int = 0
     parts: int = 1
     draws: list[Sequence[Tensor]] = field(factory=list)
+    state_updates: list[StateUpdate] = field(factory=list)
     shown: dict[str, Step] = field(factory=dict, init=False)
     _drawn: int = field(default=0, init=False)
+    _updated: int = field(default=0, init=False)
 
     @property
     def real(self) -> Tensor:
@@ -76,7 +102,11 @@ class Turn:
             from ganlab.utils import distributed
 
             first, end = distributed.local_share(self.batch_size)
-            self.draws.append(make(self.batch_size, self.noise)[first:end].chunk(self.parts))
+            made: Any = make(self.batch_size, self.noise)
+            if not hasattr(made, "shape") or tuple(made.shape[:1]) != (self.batch_size,):
+                what = f"a tensor of shape {tuple(made.shape)}" if hasattr(made, "shape") else type(made).__name__
+                raise ComponentError(f"turn.draw: make(count, generator) returned {what}; expected count rows")
+            self.draws.append(made[first:end].chunk(self.parts))
         rows: Tensor = self.draws[self._drawn][self.part]
         self._drawn += 1
         return rows
@@ -120,6 +150,17 @@ class Turn:
 
         return distributed.all_gather_with_grad(rows)
 
+    def update_state(self, update: Callable[..., None], *values: Tensor) -> None:
+        """Changes state of the game's own once in an update, of which a turn is one part (`train.accumulate`).
+
+        `update(*values)` is called after the last part, without gradient, with those of the whole batch of all
+        processes: a scalar is averaged, and rows (n, …) are all rows (N, …). Until then every part sees the old state.
+        """
+        if self._updated == len(self.state_updates):
+            self.state_updates.append(StateUpdate(update))
+        self.state_updates[self._updated].values.append([value.detach() for value in values])
+        self._updated += 1
+
     def mean_of_all(self, value: Tensor) -> Tensor:
         """A turn's average of a tensor over all processes, detached, for state that must be equal in all."""
         from ganlab.utils import distributed
@@ -144,6 +185,8 @@ class Turn:
         `real` are the batch's images and `condition` its condition unless given. `judge` and `generator` are the names
         of the networks behind the step's `judge` and `generate`, which are called with an input and the condition.
         """
+        if player not in self.networks:
+            self.networks[player]  # refuses the name, as it does that of any network
         self.shown[player] = Step(
             player=player,
             networks=self.networks,

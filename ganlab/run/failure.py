@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ganlab.plugin.failures import attribute_to_plugin
 from ganlab.run import divergence
+from ganlab.run.callbacks.finite_check import FiniteCheck
 from ganlab.run.opened_run import OpenedRun
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.errors import (
@@ -17,6 +18,7 @@ from ganlab.utils.errors import (
     Interrupted,
     OutOfMemory,
     PluginFailed,
+    SamplesNotFinite,
     UserError,
     one_line,
 )
@@ -39,6 +41,14 @@ def explain_failure(error: BaseException | None, run: OpenedRun, step: int) -> B
     saved = max(list_checkpoints(run.folder.checkpoints), default=None)
     kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved:,} is kept"
     after = f"after step {step:,}"
+    if isinstance(error, SamplesNotFinite):
+        try:
+            FiniteCheck(run.training)(step)
+        except Diverged as diverged:
+            error = diverged
+        else:  # there is nothing in the training to look for
+            game = run.plugins.registry.component_of("game", run.experiment.game)
+            return Diverged(f"{after}, {error} (game {game.name!r} of plugin {game.origin}); {kept}")
     if isinstance(error, Diverged):
         return Diverged(f"{_find_cause(error, run, step)}; {kept}")
     if type(error) in (CannotWrite, GanlabError):
@@ -52,6 +62,8 @@ def explain_failure(error: BaseException | None, run: OpenedRun, step: int) -> B
             f"one ({one_line(error, limit=160)}); {kept}"
         )
     failure = attribute_to_plugin(error, run.plugins.registry, after)
+    if isinstance(error, ComponentError):  # which says in one line what does not fit
+        return UserError(f"{failure if failure is not error else f'{after}: {one_line(error)}'}; {kept}")
     return PluginFailed(f"{failure}; {kept}", failure.trace) if isinstance(failure, PluginFailed) else error
 
 

@@ -15,7 +15,8 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NoReturn
 
 import attrs
 import torch
@@ -29,15 +30,19 @@ from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Batch, Move, Penalty, Step, Turn
+from ganlab.protocols.rules_check import LOGGED
 from ganlab.run.finite_hooks import replacing
+from ganlab.run.log_names import LogNames
 from ganlab.training.game import Game
 from ganlab.training.meters import Meters
 from ganlab.training.probes import GameTrial, with_owner
 from ganlab.utils.determinism import deterministic
-from ganlab.utils.errors import ComponentError, GanlabError, PluginFailed, UserError, one_line
+from ganlab.utils.errors import ComponentError, GanlabError, InvalidRules, PluginFailed, UserError, one_line
 from ganlab.utils.memory import is_out_of_memory
 
 BEFORE = "before the first step"
+
+NAME_OF_TERM = "a text of letters, digits, '_', '-' and '.'"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -72,6 +77,8 @@ class FirstUpdates(GameTrial):
     _changes: list[tuple[str, str, Tensor, int]] = field(factory=list, init=False)
     _refused: list[str] = field(factory=list, init=False)
     _failed: str = field(default="", init=False)
+    _move: str = field(default="", init=False)
+    _log_names: LogNames = field(init=False)
 
     def with_losses(self, config: Any) -> Any:
         """The configuration of the trial's game with checks around its losses."""
@@ -84,6 +91,7 @@ class FirstUpdates(GameTrial):
 
     def with_checks(self, game: Game) -> Game:
         """The trial's game with checks around its components."""
+        self._log_names = LogNames.of(self.experiment, game)
         for name, network in game.networks.items():
             for kind, tensors in (("parameter", network.named_parameters()), ("buffer", network.named_buffers())):
                 self._watched |= {f"the {kind} {part!r} of the {name}": tensor for part, tensor in tensors}
@@ -115,7 +123,7 @@ class FirstUpdates(GameTrial):
                 self.game.make_update(move, batch, 0)
         except BaseException:
             if self.error is None:
-                self._failed = self.failed
+                self._failed, self._move = self.failed, move.name
             raise
 
     def raise_error(self) -> None:
@@ -130,12 +138,23 @@ class FirstUpdates(GameTrial):
             if not isinstance(failure, PluginFailed) or str(failure).startswith(of_game):
                 text = "".join(traceback.format_exception(error))
                 failure = PluginFailed(f"{self.names[self._failed]} raised {BEFORE}: {_in_words(error)}", text)
+            if self._failed in self.game.networks:
+                where = f"in the network {self._failed!r}, in the move {self._move!r}"
+                failure = PluginFailed(f"{failure}, {where}", failure.trace)
             raise failure from error
         if isinstance(error, ComponentError):
             table, lines = self._table(self._failed), str(error).splitlines()
-            named = [f"{table}: {line}" if self._failed else with_owner(line, self.names) for line in lines]
-            raise UserError(*named) from error
+            named = [f"{table}: {line}" if self._failed else self._of_game(line) for line in lines]
+            *_, last = traceback.walk_tb(error.__traceback__)
+            by_core = self.registry.origin_of(last[0].f_code.co_filename) is None
+            raise (InvalidRules if by_core and not self._failed else UserError)(*named) from error
         raise error
+
+    def _of_game(self, line: str) -> str:
+        """A refusal of a move in the trial, in one line that says whose it is."""
+        if line.partition(": ")[0] in self.names:
+            return with_owner(line, self.names)
+        return f"game: {line} (in the move {self._move!r} of the {self.names['game']})"
 
     def _around_loss(self, loss: Any) -> Any:
         """A loss of the trial with checks around its methods."""
@@ -156,16 +175,32 @@ class FirstUpdates(GameTrial):
         return replacing(penalty, penalty=tried)
 
     def _checked_terms(self, move: Move) -> Callable[[Turn], Any]:
-        """The terms of a move in the trial, each of which must be a scalar."""
+        """The terms of a move in the trial, each of which must be a scalar with a name of its own in the log."""
 
         def terms(turn: Turn) -> Any:
+            turn.log = partial(self._log, turn.log)
             found = move.terms(turn)
             parts = found if isinstance(found, Mapping) else {"": found}
             for name, term in parts.items():
+                if isinstance(found, Mapping):
+                    if not (isinstance(name, str) and LOGGED.fullmatch(name)):
+                        shown = one_line(repr(name), 60)
+                        self._refuse(f"a term of the move {move.name!r} is named {shown}; expected {NAME_OF_TERM}")
+                    self._log_names.claim(f"loss_{move.name}_{name}", f"the term {name!r} of the move {move.name!r}")
                 self._check_scalar(f"loss_{move.name}_{name}" if name else f"loss_{move.name}", term, move.name)
             return found
 
         return terms
+
+    def _log(self, log: Callable[[str, Tensor], None], name: str, value: Tensor) -> None:
+        """What a game logs itself in the trial (`Turn.log`): it must not be something else's in the log."""
+        if not isinstance(name, str):
+            self._refuse(f"turn.log logs a value as {one_line(repr(name), 60)}; expected a text")
+        self._log_names.claim(name, "a value of turn.log")
+        log(name, value)
+
+    def _refuse(self, text: str) -> NoReturn:
+        raise InvalidRules(f"game: {text} ({self.names['game']})")
 
     def _check_network(self, name: str, network: nn.Module) -> None:
         """Puts a check around the forward pass of a network in the trial."""
@@ -206,12 +241,15 @@ class FirstUpdates(GameTrial):
                 self._changes.append((part, name, tensor, tensor._version))
 
     def _check_scalar(self, name: str, value: Any, move: str = "") -> None:
-        """Check of a term in the trial: raises UserError where it is not a scalar. `move` is the one that it is of."""
+        """Check of a term in the trial: raises UserError unless it is a finite scalar. `move` is the one it is of."""
         is_term = bool(move) or name in self.tables
         if isinstance(value, Tensor) and value.shape == () and (value.is_floating_point() or not is_term):
-            if value.device.type == self.game.device.type:
+            if value.device.type != self.game.device.type:
+                problem = f"on {value.device}, and the run is on {self.game.device}"
+            elif value.detach().isfinite():
                 return
-            problem = f"on {value.device}, and the run is on {self.game.device}"
+            else:
+                problem = f"{float(value.detach())} in the first update; expected a finite number"
         else:
             got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             problem = f"{got}; expected a scalar of floats, such as the mean over a batch"
@@ -220,10 +258,13 @@ class FirstUpdates(GameTrial):
         if move:
             what = f"the term {part!r} of the {move}'s loss" if part else f"the {move}'s loss"
         owner = self.names.get(f"loss_{move}" if move else name)
-        table = (
-            ("loss" if self.has_loss else "game") if move else self._table(name) if is_term else "loss or augmentation"
-        )
-        raise UserError(f"{table}: {what} is {problem}" + (f" ({owner})" if owner else ""))
+        table = "game"
+        if self.has_loss or self.experiment.augmentation:
+            table = "loss" if move and self.has_loss else "game" if move else "game, loss or augmentation"
+        table = self._table(name) if is_term and not move else table
+        owner = self.names["game"] if table == "game" else owner
+        refusal = InvalidRules if table == "game" else UserError
+        raise refusal(f"{table}: {what} is {problem}" + (f" ({owner})" if owner else ""))
 
     @property
     def has_loss(self) -> bool:
@@ -239,7 +280,7 @@ class FirstUpdates(GameTrial):
             explanation = None if self.failed else self._explanation(error, player)
             if explanation is None:
                 raise
-            raise UserError(explanation) from error
+            raise (InvalidRules if explanation.startswith("game: ") else UserError)(explanation) from error
 
     @property
     def failed(self) -> str:

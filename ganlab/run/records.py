@@ -17,6 +17,17 @@ from ganlab.utils.errors import UserError
 NOT_FINITE = ("nan", "inf", "-inf")
 """NaN and infinity as records hold them, since JSON has no such numbers."""
 
+TICK_NAMES = (
+    "step",
+    "images_seen",
+    "images_per_second",
+    "seconds",
+    "sample_spread",
+    "alarms",
+    "crc32",
+)
+"""What the record of every tick has, besides the means of the meters and the values of schedules."""
+
 
 def is_score(record: Mapping[str, Any]) -> bool:
     """Whether a record is a score, from metrics.jsonl; the others are ticks."""

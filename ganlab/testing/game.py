@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from ganlab.config.game_tables import component_fields
+from ganlab.config.game_tables import component_fields, network_tables
 from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.game_samplers import game_samplers
 from ganlab.evaluation.sampling import sample
@@ -92,7 +92,7 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
                 refusals.append(f"refuses {shape_text(shape)}: {one_line(error, limit=200)}")
                 continue
             accepted.append(shape)
-            if problems := list(rules_problems(rules, data.streams)):
+            if problems := list(rules_problems(rules, data.streams, network_tables(inspection.cls))):
                 raise Fault("; ".join(problems), inspection.line_of("build"))
         if accepted:
             break
@@ -103,6 +103,7 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
     if len(tiny.shape) != 3:
         refusals = [f"for {in_words(accepted)}"]
     given = tiny.conditions[tiny.shape]
+    tiny.moves = inspection.fresh().build(_data(inspection, tiny.shape, given)).moves
     words = condition_in_words(given)
     condition = "without conditions" if given is None else f"with {words} as conditions" if words else ""
     return "; ".join(note for note in (*dict.fromkeys(refusals), condition) if note)

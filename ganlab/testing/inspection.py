@@ -24,7 +24,7 @@ from attrs import define, field
 
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.testing.check_result import Check, Fault
-from ganlab.utils.errors import ComponentError, UserError, one_line
+from ganlab.utils.errors import ComponentError, InvalidRules, PluginFailed, UserError, one_line
 from ganlab.utils.paths import PACKAGE
 
 _CORE = str(PACKAGE)
@@ -72,9 +72,13 @@ class Inspection:
             return Check(what, "passed", note or "")
         if isinstance(error, Fault):
             return Check(what, "fault", one_line(error), error.at)
+        if isinstance(error, InvalidRules):
+            return Check(what, "fault", one_line(error), self.line_of("build"))
         if isinstance(error, (ComponentError, UserError)):
             text = one_line(error)
             return Check(what, "refused", text if text.startswith("refuses") else f"refuses: {text}")
+        if isinstance(error, PluginFailed) and error.__cause__ is not None:
+            error = error.__cause__
         return Check(what, "fault", error_text(error), self.line_that_raised(error))
 
     def fresh(self) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from attrs import define, field, frozen
 
 from ganlab.config.schema import Experiment, Train
 from ganlab.plugin.registry import Registry
+from ganlab.protocols import Move
+from ganlab.run.first_updates import FirstUpdates
 from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.tiny_components import TINY, TinyImages, tiny_networks
@@ -32,6 +35,9 @@ LISTED = ("loss_wrapper", "penalty", "augmentation", "schedule")
 """Kinds of which an experiment has any number, in a list, so that the tiny one can also be trained without."""
 
 LONGEST_INTERVAL = 50
+
+LONGEST = 200
+"""The most steps of a tiny training; a move of a game that begins later is not made."""
 
 
 @frozen
@@ -50,6 +56,7 @@ class TinyTraining:
     A check may set `shape`, of an image, signal or row, before the first training, and the configurations of the tiny
     game's networks, for a component that needs others. `conditions` has the form of the condition for images of each
     shape, class labels where it has none.
+    `moves` are those of a game under check.
     `own` are the networks' configurations, by kind, of the file that the component is from.
     """
 
@@ -60,6 +67,7 @@ class TinyTraining:
     networks: dict[str, Any] = field(factory=tiny_networks)
     conditions: dict[Shape, ConditionShape] = field(factory=dict)
     device: torch.device = CPU
+    moves: Sequence[Move] = ()
     _completed: CompletedTraining | None = field(default=None, init=False)
 
     def experiment(self, without: bool = False) -> Experiment:
@@ -79,7 +87,10 @@ class TinyTraining:
 
     def build_experiment(self, experiment: Experiment) -> Training:
         """Builds a tiny training of an experiment, by the core's own build."""
-        return build(experiment, self.registry, places(), self.device)
+        if self.inspection.kind != "game":
+            return build(experiment, self.registry, places(), self.device)
+        trial = partial(FirstUpdates, experiment=experiment, registry=self.registry)
+        return build(experiment, self.registry, places(), self.device, make_trial=trial)
 
     def build(self, without: bool = False) -> Training:
         """Builds a new tiny training of an unused component under check."""
@@ -92,8 +103,12 @@ class TinyTraining:
 
     @property
     def length(self) -> int:
-        """The steps of a tiny training, until everything was due twice; for a penalty with a long interval, more."""
-        return max(6, 2 * min(self.every, LONGEST_INTERVAL) + 2)
+        """The steps of a tiny training, until everything was due twice, up to a limit.
+
+        For a penalty with a long interval, and for a game whose moves begin later, they are more.
+        """
+        moves = [move.start + move.every + 1 for move in self.moves]
+        return min(max(6, 2 * min(self.every, LONGEST_INTERVAL) + 2, *moves), LONGEST)
 
     def run_steps(self, training: Training, first: int, end: int) -> dict[str, Any]:
         """Takes the steps from `first` to `end` of a tiny training; returns a copy of what a checkpoint then holds."""

@@ -59,14 +59,19 @@ def run_training_checks(inspection: Inspection, tiny: TinyTraining, *after: Chec
     return trains
 
 
-def check_trains(tiny: TinyTraining) -> None:
+def check_trains(tiny: TinyTraining) -> str | None:
     """Checks that a tiny training changes the weights of all networks and that its whole state stays finite."""
     completed, at = tiny.completed(), tiny.inspection.line_of_class()
     if where := find_non_finite(completed.state):
         raise Fault(f"after {tiny.length} steps {where} is not finite", at)
+    late = [move for move in tiny.moves if move.start >= tiny.length]
+    untried = {name for move in late for name in move.players}
+    untried -= {name for move in tiny.moves if move not in late for name in move.players}
     for name, weights in completed.weights_before.items():
-        if first_difference(weights, completed.state[name]) is None:
+        if name not in untried and first_difference(weights, completed.state[name]) is None:
             raise Fault(f"{tiny.length} steps leave the {name}'s weights unchanged")
+    made = ", ".join(f"{move.name!r} begins in step {move.start:,}" for move in late)
+    return f"not made in these {tiny.length} steps: {made}" if late else None
 
 
 def _check_repeats(tiny: TinyTraining) -> None:

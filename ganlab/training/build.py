@@ -38,7 +38,7 @@ from ganlab.protocols import (
     build_optimizer,
     parameters_of,
 )
-from ganlab.protocols.rules_check import rules_problems, shared_networks
+from ganlab.protocols.rules_check import built_network_problems, rules_problems
 from ganlab.training import cuda_graphs, probes, schedules
 from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
@@ -52,7 +52,8 @@ from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
 from ganlab.utils.device import can_capture, counts_updates
-from ganlab.utils.errors import ComponentError, UserError
+from ganlab.utils.errors import ComponentError, InvalidRules, UserError, did_you_mean
+from ganlab.utils.named import Named
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -99,7 +100,7 @@ def build(
     _set_precision(train)
     game = Game(
         rules=rules,
-        networks=networks,
+        networks=Named("network of the game", networks),
         players=players,
         augmentations=components.experiment.augmentation,
         batch_size=train.batch_size,
@@ -223,7 +224,8 @@ def _build_rules(config: GameConfig, data: DataSpec, problems: list[str]) -> Rul
     rules: Any = None
     with collect_component_errors(problems, "game"):
         rules = config.build(data)
-        problems += rules_problems(rules, data.streams)
+        if invalid := list(rules_problems(rules, data.streams, network_tables(config))):
+            raise InvalidRules(*problems, *invalid)
     return rules  # type: ignore[no-any-return]
 
 
@@ -238,7 +240,8 @@ def _build_networks(rules: Rules, images: ImageSpec, device: torch.device, probl
             batch_independent(network)  # raises for a declaration that is not a bool
             frozen = rules.network(name).frozen
             networks[name] = network.requires_grad_(False).eval() if frozen else network.train()
-    problems += shared_networks(networks)
+    if invalid := list(built_network_problems(rules, networks)):
+        raise InvalidRules(*problems, *invalid)
     return networks
 
 
@@ -251,6 +254,10 @@ def build_network(network: Network, images: ImageSpec, networks: Mapping[str, nn
         raise ComponentError(f"is given {', '.join(missing)}, which could not be built")
     else:
         built = config(*(networks[name] for name in network.given))
+        if not isinstance(built, nn.Module):
+            raise InvalidRules(
+                f"game: a network's function returned {type(built).__name__}; expected a torch.nn.Module"
+            )
     if not isinstance(built, nn.Module):
         raise ComponentError(f"build returned {type(built).__name__}; expected a torch.nn.Module")
     return built
@@ -289,7 +296,12 @@ def _build_players(
     bounds = {player: move for move in rules.moves if move.stop_under is not None for player in move.players}
     penalties = penalties_by_player(experiment, registry, of_table, problems)
     players: dict[str, Player] = {}
-    for name, table in of_table.items():
+    known = {*tables, *trained}
+    for key in {**experiment.optimizers, **experiment.clip_norms}:
+        if key not in known:
+            problems.append(f"{key}: no network that the game trains{did_you_mean(key, known)}")
+    for name, own in of_table.items():
+        table = name if name in experiment.optimizers else own
         config: OptimizerConfig = experiment.optimizers.get(table, experiment.optimizer)
         network = networks[name]
         with collect_component_errors(problems, f"{table or name}.optimizer"):
@@ -301,7 +313,8 @@ def _build_players(
                     f"train.stop_{bounds[name].name}_under: the optimizer {used!r} cannot take an update back: it "
                     "leaves a trace in later ones; 'adam' can"
                 )
-            norm = experiment.clip_norms.get(table, experiment.train.clip_norm)
+            norms = experiment.clip_norms
+            norm = norms.get(name, norms.get(own, experiment.train.clip_norm))
             players[name] = Player(name, network, optimizer, table, penalties[name], norm)
     return players
 

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from ganlab.nn.modes import frozen_parameters
 from ganlab.protocols import Augmentation, Batch, Move, Rules, Turn
+from ganlab.protocols.turn import StateUpdate
 from ganlab.training.meters import Meters
-from ganlab.training.part_states import PartStates
 from ganlab.training.update import Player, Update
 from ganlab.utils.errors import ComponentError
+from ganlab.utils.named import Named
+from ganlab.utils.part_states import PartStates
 
 
 @define
@@ -69,7 +71,7 @@ class Game:
 
     def start_step(self) -> None:
         """Begins a step of the game: its moves share nothing with those of the step before."""
-        self._kept = [{} for _ in range(self.accumulate)]
+        self._kept = [Named("value in turn.kept", {}) for _ in range(self.accumulate)]
 
     def make_update(self, move: Move, batch: Batch, updates: int) -> None:
         """Makes one update of a move of the game on a batch; `updates` counts its earlier ones."""
@@ -77,19 +79,29 @@ class Game:
         players = [self.players[name] for name in move.players]
         update = Update(move.name, players, updates, len(parts), self.meters.add, move.stop_under)
         draws: list[Sequence[Tensor]] = []
+        own: list[StateUpdate] = []
         states = None
         if len(parts) > 1:
             states = PartStates([*self.stateful_losses, *(one for player in players for _, one in player.penalties)])
         with self.frozen_in(move):
             for index, part in enumerate(parts):
-                turn = self.turn(move, part, index, draws)
+                turn = self.turn(move, part, index, draws, own)
                 with nullcontext() if states is None else states.part():
                     update.add(self.sum_terms(move, move.terms(turn)), turn.shown)
             update.finish()
+        for change in own:
+            change.make()
         if states is not None:
             states.finish(len(parts))
 
-    def turn(self, move: Move, part: Batch, index: int = 0, draws: list[Sequence[Tensor]] | None = None) -> Turn:
+    def turn(
+        self,
+        move: Move,
+        part: Batch,
+        index: int = 0,
+        draws: list[Sequence[Tensor]] | None = None,
+        state_updates: list[StateUpdate] | None = None,
+    ) -> Turn:
         """A turn of a move of the game, for one part of a batch; `draws` is what earlier parts have drawn."""
         return Turn(
             move=move.name,
@@ -105,6 +117,7 @@ class Game:
             part=index,
             parts=self.accumulate,
             draws=[] if draws is None else draws,
+            state_updates=[] if state_updates is None else state_updates,
         )
 
     def sum_terms(self, move: Move, terms: Any) -> Tensor:

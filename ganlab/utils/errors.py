@@ -28,6 +28,10 @@ class UserError(GanlabError):
         self.problems = problems
 
 
+class InvalidRules(UserError):
+    """The error class for a game that the core refuses: a fault of its plugin, as `ganlab check` reports it."""
+
+
 class ComponentError(GanlabError):
     """The error class that a component (a plugin's class) raises if it cannot work with its options or environment.
 
@@ -77,6 +81,10 @@ class Diverged(GanlabError):
     """The error class for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
 
     exit_code = 3
+
+
+class SamplesNotFinite(Diverged):
+    """The error class for generated images that are NaN or infinite, which no metric can score."""
 
 
 class Interrupted(GanlabError):

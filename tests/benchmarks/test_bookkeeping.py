@@ -33,7 +33,7 @@ BOUND = 1.5
 SIZE, POOL, STEPS = 16, 50, 8
 TABLE: dict[str, Any] = {
     "name": "cyclegan",
-    "game": {"name": "cyclegan", "pool": POOL},
+    "game": {"name": "small_cyclegan", "pool": POOL},
     "source": {"name": "digits"},
     "dataset": {"name": "digits"},
     "train": {"steps": 1_000_000, "batch_size": SIZE},
@@ -58,7 +58,7 @@ def both_loops(
 ) -> tuple[Training, dict[str, StepFunction], list[nn.Module]]:
     """ganlab's training, both loops, and the networks that the one by hand trains, from the same weights."""
     plugins = load_plugins([METHOD])
-    module = sys.modules[plugins.registry.find("game", "cyclegan").cls.__module__]
+    module = sys.modules[plugins.registry.find("game", "small_cyclegan").cls.__module__]
     monkeypatch.setattr(module, "Translator", lambda images, width: nn.Conv2d(1, 1, 3, padding=1))
     monkeypatch.setattr(module, "Patches", lambda images, width: nn.Conv2d(1, 1, 4, 2, 1))
     experiment = convert_experiment(TABLE, plugins)

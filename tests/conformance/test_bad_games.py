@@ -107,7 +107,7 @@ BAD: dict[str, BadPlugin] = {
     ),
     "samples of another sampler that differ": (
         game(
-            OUTPUTS='samplers={"more": ganlab.Sampler(("generator",), lambda n, z, c: torch.rand(len(z), 1, 8, 8), '
+            OUTPUTS='samplers={"more": ganlab.Sampler(("generator",), lambda n, z, c: torch.rand(len(z), 3, 8, 8), '
             "self.latents)},"
         ),
         "# build",

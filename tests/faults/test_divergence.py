@@ -99,7 +99,7 @@ class Forgetful:
     def discriminator(self, real, fake): return (fake - real).sigmoid().mean()
     def generator(self, real, fake):
         calls.append(1)
-        return -fake.sigmoid().mean() + (float("nan") if len(calls) == STEP + 2 else 0.0)  # one is tried
+        return -fake.sigmoid().mean() + (float("nan") if len(calls) == STEP + 1 else 0.0)  # one is tried
 calls = []
 
 @frozen

@@ -309,7 +309,7 @@ def test_what_raises_while_it_is_built_is_named(
 def test_a_refusal_in_the_step_is_named_too(
     table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
-    source = IN_THE_STEP.replace("CALLS", "5").replace("import hookimpl", "import ComponentError, hookimpl")
+    source = IN_THE_STEP.replace("CALLS", "4").replace("import hookimpl", "import ComponentError, hookimpl")
     (tmp_path / "tired.py").write_text(source)
     table |= {"plugins": ["tired.py"], "loss": {"name": "tired", "error": "ComponentError('not so')"}}
     code, _, err = ganlab("run", write(table), "--out", "r")

@@ -158,11 +158,11 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "a measure": (
         {"MORE_LOSS": "def measures(self, real, fake): return {'gap': real - fake}"},
-        r"loss or augmentation: the measure 'gap' is torch.float32 \(4,\); expected a scalar of floats, .*",
+        r"game, loss or augmentation: the measure 'gap' is torch.float32 \(4,\); expected a scalar of floats, .*",
     ),
     "an augmentation's measure": (
         {"MORE_AUGMENTATION": "def measures(self): return {'p': 0.5}"},
-        r"loss or augmentation: the measure 'p' is float; expected a scalar of floats, .*",
+        r"game, loss or augmentation: the measure 'p' is float; expected a scalar of floats, .*",
     ),
     "a penalty without mean": (
         {"TERM": "step.fake_logits.square()"},

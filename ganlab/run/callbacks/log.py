@@ -23,7 +23,7 @@ from ganlab.run.loss_optimum import optimal_gap
 from ganlab.run.opened_run import OpenedRun
 from ganlab.run.records import read_records
 from ganlab.utils import distributed
-from ganlab.utils.errors import Diverged
+from ganlab.utils.errors import Diverged, SamplesNotFinite
 from ganlab.utils.rng import preserve_random_state
 
 
@@ -127,7 +127,10 @@ class LogCallback(Callback):
         with preserve_random_state():
             drawn = sample(training.evaluated_networks, count, seed, device, training.conditions)
             labelled = ((images, labels_in(given) if within else None) for images, given in drawn)
-            return round(sample_spread.spread(labelled) / self._real_spread, 4)
+            try:
+                return round(sample_spread.spread(labelled) / self._real_spread, 4)
+            except SamplesNotFinite:  # the record comes first, and then its end for the run
+                return None
 
     def _report_uncaptured_steps(self) -> None:
         """Log callback: says once that steps cannot be captured as a CUDA graph; only the first steps show it."""

@@ -20,7 +20,7 @@ from ganlab.run.callbacks.base import Callback, broadcast_buffers, is_due
 from ganlab.run.opened_run import OpenedRun
 from ganlab.run.records import read_records, to_json
 from ganlab.utils import distributed
-from ganlab.utils.errors import Interrupted, UserError
+from ganlab.utils.errors import Diverged, Interrupted, UserError
 
 
 @define
@@ -75,7 +75,7 @@ class ScoresCallback(Callback):
             records = scoring.score(metric, suffix, progress)
             json.dumps(to_json(records))  # a protocol may hold anything
         run.view.progress("", 0, 0)
-        if isinstance(guard.error, Interrupted):
+        if isinstance(guard.error, Interrupted | Diverged):
             raise guard.error
         if guard.error is not None:
             origin = component.origin

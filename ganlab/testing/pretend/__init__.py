@@ -12,5 +12,6 @@ private interface of torch, and is tested with torch 2.14.
 from ganlab.testing.pretend.backend import install as install
 from ganlab.testing.pretend.backend import why_missing as why_missing
 from ganlab.testing.pretend.events import Event as Event
+from ganlab.testing.pretend.events import describe_steps as describe_steps
 from ganlab.testing.pretend.events import record_events as record_events
 from ganlab.testing.pretend.tensor import DeviceMismatch as DeviceMismatch

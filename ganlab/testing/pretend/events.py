@@ -5,7 +5,8 @@ Decisions:
   none it is the core's own.
 - Autograd runs backward passes of devices in threads of its own. An event there is placed where the code is that runs
   in that thread, as in the `backward` of an `autograd.Function`, else at the line that called `backward`.
-- An event is *in the step* where `take_step` of the training loop is among the callers.
+- An event is *in the step* where `take_step` of the training loop is among the callers, and nothing of `run/` between:
+  when a run has diverged, that repeats steps and looks at every value.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,6 +33,8 @@ _CORE = f"{PACKAGE}{os.sep}"
 _TORCH = str(Path(torch.__file__).parent)  # also matches torchvision and other packages installed next to it
 _DRIVERS = tuple(f"{PACKAGE / name}{os.sep}" for name in ("training", "run", "bench", "testing", "cli"))
 """Packages of the core that call plugins and are not called by them: what called these is not looked at."""
+_DATA = f"{PACKAGE / 'data'}{os.sep}"
+_RUN = f"{PACKAGE / 'run'}{os.sep}"
 _LOOP = str(PACKAGE / "training" / "loop.py")
 
 
@@ -50,6 +54,18 @@ class Event:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what} ({self.operation})"
+
+
+def describe_steps(events: Iterable[Event]) -> list[str]:
+    """Lines on what crossed between the pretend device and the CPU in train steps, but for the data that are loaded.
+
+    Each line has a place and how often it was.
+    """
+    counts = Counter(str(event) for event in events if event.in_step and not event.file.startswith(_DATA))
+    if not counts:
+        return ["pretend device: no train step read a value back or copied between devices"]
+    lines = [f"{text}, {count} time{'s' * (count > 1)}" for text, count in counts.items()]
+    return ["pretend device: in the train steps", *lines]
 
 
 _recordings: list[list[Event]] = []
@@ -96,15 +112,16 @@ def _search(frame: FrameType | None) -> tuple[tuple[str, int] | None, tuple[str,
     """The innermost place outside of torch and the core, the innermost one of the core, and whether in a step."""
     own: tuple[str, int] | None = None
     core: tuple[str, int] | None = None
-    outside = False
+    outside = beside = False
     while frame is not None:
         file = frame.f_code.co_filename
         if file == _LOOP and frame.f_code.co_name == "take_step":
-            return own, core, True
+            return own, core, not beside
         if not file.startswith((_OWN, _TORCH, "<")):
             if file.startswith(_CORE):
                 core = core or (file, frame.f_lineno)
                 outside |= file.startswith(_DRIVERS)
+                beside |= file.startswith(_RUN)
             elif not outside:
                 own = own or (file, frame.f_lineno)
         frame = frame.f_back

@@ -165,19 +165,6 @@ _TAKES_SCALARS = {
 class _Kind:
     """What the pretend device needs to know of an operation."""
 
-    __slots__ = (
-        "copies",
-        "empty",
-        "generator",
-        "indexed",
-        "moves",
-        "name",
-        "reads",
-        "takes_scalars",
-        "view",
-        "writes_first",
-    )
-
     def __init__(self, func: Any) -> None:
         self.name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
         self.copies = func in _COPIES

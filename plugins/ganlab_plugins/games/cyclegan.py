@@ -7,7 +7,8 @@ is (section 5.2). The discriminators are trained with a pool of earlier translat
 Decisions:
 - As published, both generators move together, then both discriminators, whose losses are halved.
 - The paper's weight of the cycle, 10, is beside squares that `least_squares` halves: hence the default of 5.
-- Domain a is `[source]` and b is `[dataset]`: the samples are translations of the first into the second.
+- Domain a is `[source]` and b is `[dataset]`: the samples are translations of the first into the second, and those of
+  the sampler `b_to_a` the other way.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class CycleGAN:
                 Move("discriminators", players=("discriminator_a", "discriminator_b"), terms=play.discriminate),
             ],
             sampler=attrs.evolve(sampler_of("generator_ab"), source="source"),
+            samplers={"b_to_a": attrs.evolve(sampler_of("generator_ba"), source="dataset", makes="source")},
             state=play.pools,
             outputs=translations(data, "generator_ab"),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor
@@ -18,15 +16,17 @@ class Consistency:
     augmentation: the augmentation; flips and translations in the paper.
     weight: the factor (10 in the paper).
     every: add the term on every k-th update, times k.
+    player: the name of the network whose loss it is added to, or of a table; "discriminator" unless given.
     """
 
     augmentation: Augmentation = component("augmentation", default="flip")
     weight: float = field(default=10.0, validator=[ge(0), le(1e9)])
     every: int = field(default=1, validator=[ge(1), le(10**12)])
+    _player: str | None = None
 
     @property
-    def player(self) -> Literal["discriminator"]:
-        return "discriminator"
+    def player(self) -> str:
+        return self._player or "discriminator"
 
     def penalty(self, step: Step) -> Tensor:
         assert step.real is not None  # it always is in the discriminator's update

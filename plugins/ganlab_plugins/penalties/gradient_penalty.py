@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, le
@@ -18,10 +16,11 @@ class _GradientNorm:
     norm: float = field(default=1.0, validator=[ge(0), le(1e9)])
     one_sided: bool = False
     every: int = field(default=1, validator=[ge(1), le(10**12)])
+    _player: str | None = None
 
     @property
-    def player(self) -> Literal["discriminator"]:
-        return "discriminator"
+    def player(self) -> str:
+        return self._player or "discriminator"
 
     def _penalty(self, step: Step, images: Tensor) -> Tensor:
         excess = torch.linalg.vector_norm(step.gradient_at(images).flatten(1), dim=1) - self.norm
@@ -37,6 +36,7 @@ class GradientPenalty(_GradientNorm):
     norm: the target norm of the gradient.
     one_sided: penalise only norms above the target (Petzka et al. 2018, arXiv:1709.08894).
     every: add the term on every k-th update, times k.
+    player: the name of the network whose loss it is added to, or of a table; "discriminator" unless given.
     """
 
     def penalty(self, step: Step) -> Tensor:
@@ -56,6 +56,7 @@ class Dragan(_GradientNorm):
     noise: the noise's standard deviation, in units of the standard deviation of the batch's pixels. The noise is
         normal, as in the paper's text; the authors' code draws it uniformly, from 0 to 0.5 of that unit.
     every: add the term on every k-th update, times k.
+    player: the name of the network whose loss it is added to, or of a table; "discriminator" unless given.
     """
 
     noise: float = field(default=0.5, validator=[ge(0), le(1e6)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, le
@@ -19,18 +17,20 @@ class L2Generator:
     weight: the factor.
     squared: use the squared norm, which is weight decay as a loss term; the gradient of the norm has constant length.
     every: add the term on every k-th update, times k.
+    player: the name of the network whose loss it is added to, or of a table; "generator" unless given.
     """
 
     weight: float = field(default=1e-5, validator=ge(0))
     squared: bool = False
     every: int = field(default=1, validator=[ge(1), le(10**12)])
+    _player: str | None = None
 
     @property
-    def player(self) -> Literal["generator"]:
-        return "generator"
+    def player(self) -> str:
+        return self._player or "generator"
 
     def penalty(self, step: Step) -> Tensor:
-        norms = torch.stack([torch.linalg.vector_norm(p) for p in step.generator.parameters()])
+        norms = torch.stack([torch.linalg.vector_norm(p) for p in step.trained.parameters()])
         total = norms.square().sum() if self.squared else torch.linalg.vector_norm(norms)
         return self.weight * total
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, le
@@ -19,20 +17,19 @@ class Orthogonal:
     W has a row for each output of a linear or convolutional layer. Embeddings and vectors are not included.
 
     weight: the factor (beta in the papers).
-    player: whose layers: "generator" (as in BigGAN) or "discriminator".
+    player: the name of the network, or of a table, whose layers: "generator" as in BigGAN, "discriminator", another.
     diagonal: include the diagonal, which pulls the rows' norms to 1, as in the first paper; otherwise only the
         off-diagonal elements are penalised, as in BigGAN.
     every: add the term on every k-th update, times k.
     """
 
     weight: float = field(default=1e-4, validator=[ge(0), le(1e9)])
-    player: Literal["generator", "discriminator"] = "generator"
+    player: str = "generator"
     diagonal: bool = False
     every: int = field(default=1, validator=[ge(1), le(10**12)])
 
     def penalty(self, step: Step) -> Tensor:
-        network = step.generator if self.player == "generator" else step.discriminator
-        return self.weight * torch.stack([self._of(weight) for weight in _matrices(network)]).sum()
+        return self.weight * torch.stack([self._of(weight) for weight in _matrices(step.trained)]).sum()
 
     def _of(self, weight: Tensor) -> Tensor:
         gram = weight @ weight.T

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from attrs import field, frozen
@@ -29,17 +29,19 @@ class PathLength:
     decay: the decay of the running mean a per update.
     batch_shrink: divide the batch size by this, as the paper does to save memory; at least two images are used.
     every: add the term on every k-th update, times k.
+    player: the name of the network whose loss it is added to, or of a table; "generator" unless given.
     """
 
     weight: float = field(default=2.0, validator=[ge(0), le(1e9)])
     decay: float = field(default=0.99, validator=[ge(0), lt(1)])
     batch_shrink: int = field(default=2, validator=[ge(1), le(10**6)])
     every: int = field(default=4, validator=[ge(1), le(10**12)])
+    _player: str | None = None
     _state: dict[str, Tensor] = field(init=False, eq=False, repr=False, factory=lambda: {"a": torch.zeros(())})
 
     @property
-    def player(self) -> Literal["generator"]:
-        return "generator"
+    def player(self) -> str:
+        return self._player or "generator"
 
     def penalty(self, step: Step) -> Tensor:
         lengths = self._lengths(step)
@@ -52,7 +54,7 @@ class PathLength:
     def _lengths(self, step: Step) -> Tensor:
         # Batch norm needs at least two images.
         count = min(len(step.fake), max(2, len(step.fake) // self.batch_shrink))
-        latent_dim: Any = step.generator.latent_dim
+        latent_dim: Any = step.networks[step.generated_by].latent_dim
         z = torch.randn(count, latent_dim, device=step.fake.device, dtype=step.fake.dtype).requires_grad_()
         # Autocast would also apply to the backward pass, which is computed here.
         with torch.autocast(z.device.type, enabled=False):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor
@@ -17,14 +15,16 @@ class _ZeroCentred:
 
     gamma: the factor (10 in the paper's experiments).
     every: add the term on every k-th update, times k (16 in StyleGAN2).
+    player: the name of the network whose loss it is added to, or of a table; "discriminator" unless given.
     """
 
     gamma: float = field(default=10.0, validator=[ge(0), le(1e9)])
     every: int = field(default=1, validator=[ge(1), le(10**12)])
+    _player: str | None = None
 
     @property
-    def player(self) -> Literal["discriminator"]:
-        return "discriminator"
+    def player(self) -> str:
+        return self._player or "discriminator"
 
     def _penalty(self, step: Step, images: Tensor) -> Tensor:
         return self.gamma / 2 * step.gradient_at(images).square().flatten(1).sum(1).mean()
@@ -36,6 +36,7 @@ class R1(_ZeroCentred):
 
     gamma: the factor (10 in the paper's experiments).
     every: add the term on every k-th update, times k (16 in StyleGAN2).
+    player: the name of the network whose loss it is added to, or of a table; "discriminator" unless given.
     """
 
     def penalty(self, step: Step) -> Tensor:
@@ -49,6 +50,7 @@ class R2(_ZeroCentred):
 
     gamma: the factor (10 in the paper's experiments).
     every: add the term on every k-th update, times k.
+    player: the name of the network whose loss it is added to, or of a table; "discriminator" unless given.
     """
 
     def penalty(self, step: Step) -> Tensor:
