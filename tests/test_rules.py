@@ -19,6 +19,7 @@ import ganlab
 from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
 from ganlab.plugin.loader import Plugins, load_plugins
+from ganlab.plugin.registry import RegistrationError
 from ganlab.protocols import ImageSpec, Places
 from ganlab.run.first_updates import FirstUpdates
 from ganlab.run.records import TICK_NAMES
@@ -684,3 +685,21 @@ def test_what_goes_wrong_in_a_run_is_one_line(
     assert ended == code, err
     assert re.fullmatch(line, err.splitlines()[-1]), err
     assert "Traceback" not in err
+
+
+def test_a_move_that_a_run_never_makes_is_told_of(training_of: Callable[..., Training]) -> None:
+    moves = [MOVES[0], ganlab.Move("making", ("maker",), make, start=4)]
+    with pytest.warns(UserWarning, match="the move 'making' begins in step 4 of a run of 4, and is never made"):
+        training_of(rules(moves=moves))
+
+
+def test_no_option_can_have_the_name_of_the_component(plugins: Plugins) -> None:
+    @frozen
+    class Named:
+        name: str = "x"
+
+        def build(self, data: ganlab.DataSpec) -> Any:
+            return rules()
+
+    with pytest.raises(RegistrationError, match="Named: no option can be called 'name', which chooses the component"):
+        plugins.registry.register("game", "named", Named, ORIGIN)

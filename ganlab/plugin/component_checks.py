@@ -46,6 +46,8 @@ def component_class_problems(kind: Kind, cls: Any) -> list[str]:
     problems += [
         problem for name in kind.members if name not in options for problem in _member_problems(kind, cls, name)
     ]
+    if any(f.init and f.alias == "name" for f in options.values()):
+        problems.append(f"{cls.__name__}: no option can be called 'name', which chooses the component in a table")
     untyped = [f.name for f in options.values() if f.init and f.type is None]
     if untyped:
         typed = ", ".join(f"{name}: TYPE = …" for name in untyped)

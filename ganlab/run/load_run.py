@@ -113,7 +113,8 @@ class Run:
     def __getattr__(self, name: str) -> nn.Module:
         if name != "networks" and name in self.networks:
             return self.networks[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        there = "" if name.startswith("_") else f"; the run's networks are: {', '.join(self.networks)}"
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{there}")
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ smoothing of a loss without labels) is refused here, all at once, before the run
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -123,6 +124,12 @@ def build(
     ema = _build_ema(experiment, rules, networks, images_per_step)
     train_step = TrainStep(game, phases, ema)
     total_steps = _total_steps(train, loader, train_step)
+    for move in rules.moves:
+        if move.start >= total_steps:
+            late = (
+                f"the move {move.name!r} begins in step {move.start:,} of a run of {total_steps:,}, and is never made"
+            )
+            warnings.warn(f"game: {late}", stacklevel=2)
     scheduled_options = schedules.build_schedules(
         experiment,
         components.targets,
