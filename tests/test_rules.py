@@ -246,6 +246,10 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
         rules(sampler=sampler(images=lambda networks, z, condition: networks["maker"](z) / 0.0)),
         ["game: samples images that are not finite, before the first update"],
     ),
+    "a translator without images": (
+        rules(sampler=ganlab.translator_of("maker")),
+        ["game: translator_of('maker'): [dataset] has no images as conditions; give source=…"],
+    ),
     "a move that is none": (
         rules(moves=[MOVES[0], ("making", ("maker",), make)]),
         ["game: its moves[1] is of type tuple; expected ganlab.Move"],
@@ -549,7 +553,7 @@ def test_a_network_of_a_function_has_its_own_optimiser_and_penalty(training_of: 
     training = training_of(attrs.evolve(given, moves=moves), **own)
     players = training.game.players
     weights = players["judge"].network.get_parameter("layer.weight").square().sum()
-    expected = float(1.5 * weights)
+    expected = float(1.5 * weights.detach())
     training.schedules.fill(2)
     rates = {name: float(player.optimizer.param_groups[0]["lr"]) for name, player in players.items()}
     assert rates == pytest.approx({"maker": 0.01, "judge": 0.1})
