@@ -20,9 +20,15 @@ class Flat(nn.Module):
         return logits
 
 
-def step_of(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: nn.Module | None = None) -> Step:
+def step_of(
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    generator: nn.Module | None = None,
+    player: str = "discriminator",
+) -> Step:
     return Step(
-        player="discriminator",
+        player=player,
         generator=generator or nn.Identity(),
         discriminator=discriminator,
         real=real,

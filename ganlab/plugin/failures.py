@@ -10,7 +10,7 @@ from attrs import define
 
 from ganlab.plugin.component import Origin
 from ganlab.plugin.registry import Registry
-from ganlab.utils.errors import PluginFailed, one_line
+from ganlab.utils.errors import PluginFailed, is_lost_process, one_line
 
 
 @define
@@ -63,14 +63,17 @@ def describe_error(error: BaseException, origin: Origin) -> str:
 
 
 def attribute_to_plugin(error: BaseException, registry: Registry, when: str) -> BaseException:
-    """Returns PluginFailed with the innermost plugin in the error's traceback, or the error if there is none."""
+    """Returns PluginFailed with the innermost plugin in the error's traceback, or the error if there is none.
+
+    That another process has ended is no plugin's failure.
+    """
     traces = []
     trace = error.__traceback__
     while trace is not None:
         traces.append((trace, registry.origin_of(trace.tb_frame.f_code.co_filename)))
         trace = trace.tb_next
     found = [(trace, origin) for trace, origin in traces if origin is not None]
-    if not found:
+    if not found or is_lost_process(error):
         return error
     _, origin = found[-1]
     first = next(trace for trace, of in found if of == origin)  # without the frames of the game that called it

@@ -37,7 +37,15 @@ from ganlab.training.game import Game
 from ganlab.training.meters import Meters
 from ganlab.training.probes import GameTrial, with_owner
 from ganlab.utils.determinism import deterministic
-from ganlab.utils.errors import ComponentError, GanlabError, InvalidRules, PluginFailed, UserError, one_line
+from ganlab.utils.errors import (
+    ComponentError,
+    GanlabError,
+    InvalidRules,
+    PluginFailed,
+    UserError,
+    is_lost_process,
+    one_line,
+)
 from ganlab.utils.memory import is_out_of_memory
 
 BEFORE = "before the first step"
@@ -144,7 +152,7 @@ class FirstUpdates(GameTrial):
         error = self.error
         if error is None or is_out_of_memory(error):  # the run tells what to do about its memory
             return
-        if not isinstance(error, GanlabError) and self._failed:
+        if not isinstance(error, GanlabError) and self._failed and not is_lost_process(error):
             failure = attribute_to_plugin(error, self.registry, BEFORE)
             of_game = f"plugin {self.registry.component_of('game', self.experiment.game).origin} raised"
             # Code of no plugin, such as torch's, in a network that is made of its modules.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, distributed
 
 from ganlab.utils.device import process_device
-from ganlab.utils.errors import GanlabError, LostProcess, RaisedElsewhere, UserError
+from ganlab.utils.errors import GanlabError, LostProcess, RaisedElsewhere, UserError, is_lost_process
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     try:
         yield device
     except RuntimeError as error:
-        if _LOST_PROCESS.search(str(error)) is None:
+        if not is_lost_process(error):
             raise
         raise LostProcess("another process of this job has ended, as its own message says") from error
     finally:
@@ -188,10 +187,6 @@ def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
     if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor.data, 0)
-
-
-_LOST_PROCESS = re.compile(r"Connection (reset|closed|refused)|Broken pipe")
-"""In messages of gloo and NCCL: the other end of a connection is gone."""
 
 
 def _host_group() -> Any:

@@ -77,6 +77,15 @@ class LostProcess(GanlabError):
     """The error class for another process of a distributed job that has ended, which says why itself."""
 
 
+_CONNECTION_LOST = re.compile(r"Connection (reset|closed|refused)|Broken pipe")
+"""In messages of gloo and NCCL: the other end of a connection is gone."""
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether this is torch's error of a collective operation that failed because another process has ended."""
+    return isinstance(error, RuntimeError) and _CONNECTION_LOST.search(str(error)) is not None
+
+
 class Diverged(GanlabError):
     """The error class for training that diverged: a loss term, a gradient, a weight or the EMA is NaN or infinite."""
 

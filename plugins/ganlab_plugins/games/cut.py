@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt
+from attrs.validators import ge, gt, le
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -88,11 +88,11 @@ class CUT:
     generator: NetworkConfig = component("generator", default="resnet_translator")
     discriminator: NetworkConfig = component("discriminator", default="patchgan")
     loss: Loss = component("loss", default="least_squares")
-    contrast: float = field(default=0.5, validator=ge(0))
-    identity: float = field(default=0.5, validator=ge(0))
-    patches: int = field(default=256, validator=ge(2))
-    temperature: float = field(default=0.07, validator=gt(0))
-    dim: int = field(default=256, validator=ge(1))
+    contrast: float = field(default=0.5, validator=[ge(0), le(1e9)])
+    identity: float = field(default=0.5, validator=[ge(0), le(1e9)])
+    patches: int = field(default=256, validator=[ge(2), le(1_000_000)])
+    temperature: float = field(default=0.07, validator=[gt(0), le(1e9)])
+    dim: int = field(default=256, validator=[ge(1), le(1_000_000)])
 
     def build(self, data: DataSpec) -> Rules:
         source, images = (part.shape for part in (data.streams["source"], data.images))

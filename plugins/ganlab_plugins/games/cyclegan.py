@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, le
 from torch import Tensor
 
 from ganlab import (
@@ -51,16 +51,16 @@ class CycleGAN:
     loss: the losses of all of them.
     cycle: the weight of the mean absolute error there and back, with pixels in [-1, 1].
     identity: the weight of the error of images that need no translation; in the paper half of `cycle` for paintings.
-    pool: how many earlier translations the discriminators are trained with; at least a batch.
+    pool: how many earlier translations the discriminators are trained with.
     """
 
     source: DatasetConfig = component("dataset")
     generator: NetworkConfig = component("generator", default="resnet_translator")
     discriminator: NetworkConfig = component("discriminator", default="patchgan")
     loss: Loss = component("loss", default="least_squares")
-    cycle: float = field(default=5.0, validator=ge(0))
-    identity: float = field(default=0.0, validator=ge(0))
-    pool: int = field(default=50, validator=ge(1))
+    cycle: float = field(default=5.0, validator=[ge(0), le(1e9)])
+    identity: float = field(default=0.0, validator=[ge(0), le(1e9)])
+    pool: int = field(default=50, validator=[ge(1), le(1_000_000)])
 
     def build(self, data: DataSpec) -> Rules:
         a, b = data.streams["source"], data.images

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, le
 from torch import Tensor, nn
 
 from ganlab import (
@@ -54,8 +54,8 @@ class Pix2Pix:
     generator: NetworkConfig = component("generator", default="unet")
     discriminator: NetworkConfig = component("discriminator", default="patchgan")
     loss: Loss = component("loss", default="bce")
-    adversarial: float = field(default=1.0, validator=ge(0))
-    absolute: float = field(default=100.0, validator=ge(0))
+    adversarial: float = field(default=1.0, validator=[ge(0), le(1e9)])
+    absolute: float = field(default=100.0, validator=[ge(0), le(1e9)])
     conditional: bool = True
 
     def __attrs_post_init__(self) -> None:

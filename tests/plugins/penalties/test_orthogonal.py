@@ -18,7 +18,7 @@ class Judge(nn.Module):
 
 def value_of(generator: nn.Module, penalty: Orthogonal) -> float:
     images = torch.zeros(2, 1, 2, 2)
-    return penalty.penalty(step_of(Judge(), images, images, generator)).item()
+    return penalty.penalty(step_of(Judge(), images, images, generator, player="generator")).item()
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
