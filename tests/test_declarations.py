@@ -155,7 +155,7 @@ def probed_independence(
         batch = augmentation.augment(batch)
     with torch.no_grad():
         output = network.train()(batch, condition)
-    return isinstance(output, Tensor) and output.shape == (4,) and bool(output[:2].isfinite().all())
+    return isinstance(output, Tensor) and len(output) == 4 and bool(output[:2].isfinite().all())
 
 
 HEADS = [{"head": head} for head in ("plain", "projection", "class_logits")]
@@ -177,6 +177,12 @@ OPTIONS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         for spectral, at, doubling, head in itertools.product((False, True), ((), (8,)), (False, True), HEADS)
     ),
     "r3gan": lambda: ({"widths": (16, 16, 16), "group_width": 8, **head} for head in HEADS),
+    "patchgan": lambda: (
+        {"channels": 2, "halvings": halvings, "norm": norm, "spectral_norm": spectral}
+        for halvings, norm, spectral in itertools.product(
+            (0, 1, 2), ("none", "batch", "layer", "instance"), (False, True)
+        )
+    ),
 }
 CLS = {part.name: part.cls for part in REGISTRY.of_kind("discriminator")}
 SPEC = ImageSpec(1, 16, 16, classes=3)

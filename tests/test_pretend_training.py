@@ -167,6 +167,8 @@ def test_two_processes_each_have_a_device_of_their_own(mlp: dict[str, Any], tmp_
 def test_every_game_of_the_methods(table: dict[str, Any], tmp_path: Path) -> None:
     tables = {}
     for name, own in copy.deepcopy(TABLES).items():
+        if name in ("ctgan", "mixed_table"):  # of tables: tests/test_typed_data.py has some
+            continue
         common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
         plugins = [str(FILES[name]), *own.pop("plugins", [])]
         options = own.pop("game", {})

@@ -51,7 +51,12 @@ class GameSampler:
 
     @property
     def _inputs(self) -> Tensor | None:
-        """The images or signals that a sampler is given as conditions, or the only images of several conditions."""
+        """The images or signals that a sampler is given as conditions, or the only images of several conditions.
+
+        None beside rows of a table, which are no pictures.
+        """
+        if self.data is not None and self.data.images.ndim < 3:
+            return None
         found = [part for part in named_conditions(self.conditions.known).values() if part.ndim == 4]
         if self.network.sampler.source and isinstance(self.conditions.known, Tensor):
             found = [self.conditions.known] if self.conditions.known.ndim in (3, 4) else []
