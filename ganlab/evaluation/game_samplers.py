@@ -55,12 +55,12 @@ class GameSampler:
 
         None beside rows of a table, which are no pictures.
         """
-        if self.data is not None and self.data.images.ndim < 3:
-            return None
         found = [part for part in named_conditions(self.conditions.known).values() if part.ndim == 4]
         if self.network.sampler.source and isinstance(self.conditions.known, Tensor):
             found = [self.conditions.known] if self.conditions.known.ndim in (3, 4) else []
-        return found[0] if len(found) == 1 else None
+        if len(found) != 1 or (self.data is not None and self.data.images.ndim < 3):
+            return None
+        return found[0]
 
     def grid(
         self, count: int, seed: int, device: torch.device, truncation: float | None = None
