@@ -104,7 +104,7 @@ def game_samplers(
 ) -> dict[str, GameSampler]:
     """The samplers of a game by name; the main one comes first, under the empty name."""
     found, data = {}, {"": dataset, "dataset": dataset, **streams}
-    for name, sampler in {"": rules.sampler, **rules.samplers}.items():
+    for name, sampler in rules.all_samplers.items():
         makes = specs.streams[sampler.makes] if sampler.makes else specs.images
         network = NetworkSampler(sampler, networks, makes.dtype)
         conditions = sampled_conditions(sampler, dataset, streams, conditional)

@@ -147,8 +147,12 @@ class Rules:
     @property
     def sampled(self) -> tuple[str, ...]:
         """A game's protocol: the names of the networks that any sampler uses, those of `sampler` first."""
-        every = [self.sampler, *self.samplers.values()]
-        return tuple(dict.fromkeys(name for sampler in every for name in sampler.networks))
+        return tuple(dict.fromkeys(name for sampler in self.all_samplers.values() for name in sampler.networks))
+
+    @property
+    def all_samplers(self) -> dict[str, Sampler]:
+        """A game's protocol: its samplers by name, `sampler` first, whose name is empty."""
+        return {"": self.sampler, **self.samplers}
 
     def network(self, name: str) -> Network:
         """A game's protocol: returns one of its networks by name, as a `Network`."""

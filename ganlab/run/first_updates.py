@@ -137,10 +137,9 @@ class FirstUpdates(GameTrial):
             with deterministic(self.experiment.train.deterministic), self._explained(move.name):  # names the operation
                 self.game.make_update(move, batch, 0)
             self._moved = True
-        except BaseException:
-            if self.error is None:
+        finally:
+            if self.error is None:  # the first that a move raises is told, and where it was raised
                 self._failed, self._move = self.failed, move.name
-            raise
 
     def take_back(self) -> None:
         """Gives the trial's networks their first weights again."""

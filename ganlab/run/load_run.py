@@ -23,7 +23,7 @@ from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
-from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, map_condition, named_conditions
+from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
@@ -129,15 +129,14 @@ class Run:
     @property
     def sampled(self) -> ImageSpec:
         """Of a run that `load_run` read: the shape and type of the images that it samples."""
-        makes = self.sampler.sampler.makes
-        return ImageSpec.recorded(self.info["streams"][makes] if makes else self.info["images"])
+        return _made_by(self.sampler.sampler, self.info)
 
     def with_sampler(self, name: str = "", options: Mapping[str, Any] | None = None) -> Run:
         """Returns a run that `load_run` read with another of its game's samplers, by name, and with these options.
 
         The main sampler has the empty name. Raises UserError for a sampler or an option that there is not.
         """
-        samplers = {"": self.rules.sampler, **self.rules.samplers}
+        samplers = self.rules.all_samplers
         if name not in samplers:
             known = list(self.rules.samplers)
             listed = f"; the further samplers are: {', '.join(known)}" if known else "; it has none but the main one"
@@ -151,9 +150,8 @@ class Run:
         conditions, data = self.conditions, self.condition_data
         if name != self.sampler_name:
             conditions, data = run_conditions(self.experiment, self.info, sampler, name)
-        made = attrs.evolve(self, conditions=conditions, condition_data=data, sampler_name=name)
-        made = attrs.evolve(made, sampler=NetworkSampler(sampler, self.networks))
-        return attrs.evolve(made, sampler=NetworkSampler(sampler, self.networks, made.sampled.dtype, values))
+        made = NetworkSampler(sampler, self.networks, _made_by(sampler, self.info).dtype, values)
+        return attrs.evolve(self, conditions=conditions, condition_data=data, sampler_name=name, sampler=made)
 
     def sample(
         self,
@@ -223,6 +221,11 @@ class Run:
         arguments = (str(self.path.absolute()), self.step, str(self.device), self.overrides, files)
         weights = {name: net.state_dict() for name, net in self.networks.loaded.items()}
         return _load_pickled, (arguments, weights, self.sampler_name, self.sampler.options)
+
+
+def _made_by(sampler: Sampler, info: Mapping[str, Any]) -> ImageSpec:
+    """Of a run that `load_run` read: the shape and type of the images that one of its samplers makes."""
+    return ImageSpec.recorded(info["streams"][sampler.makes] if sampler.makes else info["images"])
 
 
 def _empty_images(count: int, like: Tensor) -> Tensor:

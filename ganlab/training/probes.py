@@ -210,7 +210,7 @@ def try_game(
         trial.raise_error()
         return conditional
     trial.take_back()
-    for name, sampler in {"": game.rules.sampler, **game.rules.samplers}.items():
+    for name, sampler in game.rules.all_samplers.items():
         condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
         given = condition if conditional or sampler.source else None
         like = data.streams[sampler.makes] if sampler.makes else data.images

@@ -105,17 +105,8 @@ class Adversary:
                 for name, value in measures(logits_per_image(real_logits), logits_per_image(fake_logits)).items():
                     turn.log(f"{name}{self.suffix}", value)
         turn.observe(logits_per_image(real_logits))
-        turn.show(
-            self.name,
-            fake=fake,
-            real=real,
-            real_logits=real_output,
-            fake_logits=fake_output,
-            latents=latents,
-            condition=condition if given is None else given,
-            judge=self.name,
-            generator=generator,
-        )
+        seen = condition if given is None else given
+        self._show(turn, self.name, (real, fake), (real_output, fake_output), latents, seen, generator)
         return _sum(self.loss.discriminator(*pair) for pair in zip(real_logits, fake_logits, strict=True))
 
     def generator_loss(
@@ -139,18 +130,33 @@ class Adversary:
         real_logits = [torch.zeros_like(part) for part in fake_logits]
         if real_output is not None:
             real_logits = self._gathered(turn, real_output)
+        seen = condition if given is None else given
+        self._show(turn, generator, (real, fake), (real_output, fake_output), latents, seen, generator)
+        return _sum(self.loss.generator(*pair) for pair in zip(real_logits, fake_logits, strict=True))
+
+    def _show(
+        self,
+        turn: Turn,
+        player: str,
+        images: tuple[Tensor, Tensor],
+        outputs: tuple[Any, Any],
+        latents: Tensor | None,
+        condition: Condition,
+        generator: str,
+    ) -> None:
+        """Shows a player's penalties an adversary's turn: the real and the fake images, and what it made of each."""
+        (real, fake), (real_output, fake_output) = images, outputs
         turn.show(
-            generator,
+            player,
             fake=fake,
             real=real,
             real_logits=real_output,
             fake_logits=fake_output,
             latents=latents,
-            condition=condition if given is None else given,
+            condition=condition,
             judge=self.name,
             generator=generator,
         )
-        return _sum(self.loss.generator(*pair) for pair in zip(real_logits, fake_logits, strict=True))
 
     def _judged(self, turn: Turn, images: Tensor, condition: Condition) -> Any:
         return turn.forward(self.name, turn.augment(images), condition)
