@@ -208,6 +208,16 @@ def test_the_readmes_links_and_pictures_are_there() -> None:
     assert [link for link in links if not (REPOSITORY / link.split("#")[0]).exists()] == []
 
 
+def test_the_gallery_shows_every_picture_that_it_has_with_an_experiment_and_is_small() -> None:
+    text = (REPOSITORY / "docs" / "gallery.md").read_text()
+    shown = {REPOSITORY / "docs" / link for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)}
+    kept = set((REPOSITORY / "docs" / "images" / "gallery").iterdir())
+    assert kept and kept <= shown and all(path.is_file() for path in shown)
+    assert sum(path.stat().st_size for path in kept) < 2_000_000
+    commands = re.findall(r"`ganlab run (experiments/\S+\.toml)", text)
+    assert len(commands) == len(shown) and all((REPOSITORY / path).is_file() for path in commands)
+
+
 def test_the_readmes_commands_are_those_that_ci_runs() -> None:
     commands = re.findall(r"^python -m pip install .*$", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
     assert commands == [
