@@ -212,10 +212,13 @@ def test_the_gallery_shows_every_picture_that_it_has_with_an_experiment_and_is_s
     text = (REPOSITORY / "docs" / "gallery.md").read_text()
     shown = {REPOSITORY / "docs" / link for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)}
     kept = set((REPOSITORY / "docs" / "images" / "gallery").iterdir())
-    assert kept and kept <= shown and all(path.is_file() for path in shown)
+    assert kept
+    assert kept <= shown
+    assert all(path.is_file() for path in shown)
     assert sum(path.stat().st_size for path in kept) < 2_000_000
     commands = re.findall(r"`ganlab run (experiments/\S+\.toml)", text)
-    assert len(commands) == len(shown) and all((REPOSITORY / path).is_file() for path in commands)
+    assert len(commands) == len(shown)
+    assert all((REPOSITORY / path).is_file() for path in commands)
 
 
 def test_the_readmes_commands_are_those_that_ci_runs() -> None:
