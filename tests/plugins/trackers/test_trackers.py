@@ -115,6 +115,8 @@ def assert_equal(read: Series, expected: Series, single: bool = False) -> None:
         np.testing.assert_array_equal(np.array([value for _, value in read[name]], values.dtype), values, name)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_all_three_hold_what_the_records_hold(tracked: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     code, out, err = ganlab("run", write(tracked), "--out", "r")
     assert (code, err) == (0, ""), err
