@@ -43,7 +43,7 @@ BUNDLED = {
     },
     "metric": {
         *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
-        *("psnr", "ssim", "target_accuracy", "reconstruction_error"),
+        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid"),
     },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
     "tracker": {"csv", "tensorboard", "mlflow"},
