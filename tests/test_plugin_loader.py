@@ -39,7 +39,7 @@ BUNDLED = {
     "schedule": {"constant", "linear", "cosine"},
     "dataset": {
         *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder", "huggingface"),
-        *("ring", "grid", "glyphs", "photographs", "degraded", "image_pairs", "unpaired"),
+        *("ring", "grid", "glyphs", "photographs", "degraded", "blended", "image_pairs", "unpaired"),
     },
     "metric": {
         *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),

@@ -39,6 +39,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset grid": ({"count": 1000}, None),
     "dataset photographs": ({"size": 8, "stride": 32}, None),
     "dataset degraded": ({"smaller": 2, "noise": 5.0}, None),
+    "dataset blended": ({"over": {"name": "photographs", "size": 8, "stride": 32}}, None),
     "dataset image_pairs": ({"path": "pairs/train", "test_path": "pairs/test", "size": 8}, pairs_of_images),
     "dataset unpaired": ({"path": "domains", "size": 8}, two_domains),
     "features classifier": ({"updates": 10, "dim": 8}, None),

@@ -171,6 +171,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
+    "dataset blended": (
+        {"dataset": {"name": "blended", "over": {"name": "photographs", "size": 8, "stride": 32}}},
+        None,
+    ),
     "dataset image_pairs": ({"dataset": {"name": "image_pairs", "path": "pairs/train", "size": 8}}, pairs_of_images),
     "dataset unpaired": ({"dataset": {"name": "unpaired", "path": "domains", "size": 8}}, two_domains),
     "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage": (
