@@ -25,6 +25,7 @@ from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
 from ganlab.run.kept_plugins import kept_plugin_finder
+from ganlab.run.notebook import run_frame, run_html
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
@@ -202,6 +203,16 @@ class Run:
             done += len(part)
         assert images is not None
         return images, drawn
+
+    def frame(self, library: str | None = None) -> Any:
+        """The records of a run that `load_run` read as a data frame of pandas or polars, a row a step.
+
+        Its columns are `step`, `train/…` and `score/…`; raises UserError where neither library is installed.
+        """
+        return run_frame(self.log, self.metrics, library)
+
+    def _repr_html_(self) -> str:
+        return run_html(self.path, self.step, self.info, self.metrics)
 
     def __copy__(self) -> Run:
         return attrs.evolve(self)
