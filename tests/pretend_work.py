@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import traceback
 from collections.abc import Callable, Mapping
@@ -109,24 +108,3 @@ def _difference(one: Tensor, other: Tensor) -> float:
 def is_allowed(event: Event) -> bool:
     """Whether an event in a step loads data: the order of an epoch, and batches that are streamed."""
     return event.what == FROM_CPU and f"ganlab{'/'}data" in event.file
-
-
-def as_files(tables: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, str]:
-    """Writes experiments, by name, as files."""
-    import tomli_w
-
-    files = {}
-    for name, table in tables.items():
-        file = folder / f"{name.replace(' ', '_')}.toml"
-        file.write_text(tomli_w.dumps(table))
-        files[name] = str(file)
-    return files
-
-
-def changed(table: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
-    """A copy of a table with other parts; tables without a name change single keys."""
-    copied = copy.deepcopy(dict(table))
-    for key, part in parts.items():
-        single = isinstance(part, dict) and isinstance(copied.get(key), dict) and "name" not in part
-        copied[key] = {**copied[key], **part} if single else part
-    return copied

@@ -166,10 +166,9 @@ def test_training_streamed_equals_training_resident(streaming_table: dict[str, A
     assert all(torch.equal(streamed[name], resident[name]) for name in resident)
 
 
+@pytest.mark.cuda
 def test_on_cuda_through_pinned_buffers(streaming_table: dict[str, Any], mapped: ImageDataset, tmp_path: Path) -> None:
     """Many batches without a pause, while the device is kept busy: a buffer overwritten too early would show."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
     cuda = torch.device("cuda")
     resident = BatchLoader(IMAGES.to(cuda), 50, 3, cuda)
     for dataset in (mapped, ImageDataset(IMAGES, "plain")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pretend_mutations
 import pretend_runs
 import typed_data
 from pretend_mutations import MUTATIONS
-from pretend_work import as_files, changed, compare_trainings, needs_pretend, on_pretend
+from pretend_work import compare_trainings, needs_pretend, on_pretend
+from step_cases import as_files, changed, method_tables
 from test_distributed import environments
-from test_methods import FILES, TABLES
 
 pytestmark = needs_pretend
 
@@ -165,16 +164,7 @@ def test_two_processes_each_have_a_device_of_their_own(mlp: dict[str, Any], tmp_
 @pytest.mark.extended
 @pytest.mark.large
 def test_every_game_of_the_methods(table: dict[str, Any], tmp_path: Path) -> None:
-    tables = {}
-    for name, own in copy.deepcopy(TABLES).items():
-        if name in ("ctgan", "mixed_table"):  # of tables: tests/test_typed_data.py has some
-            continue
-        common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
-        plugins = [str(FILES[name]), *own.pop("plugins", [])]
-        options = own.pop("game", {})
-        game = options if isinstance(options, str) else {"name": name, **options}
-        tables[name] = {**common, **own, "plugins": plugins, "game": game}
-    found = on_pretend(compare_trainings, tmp_path, as_files(tables, tmp_path))
+    found = on_pretend(compare_trainings, tmp_path, as_files(method_tables(table), tmp_path))
     assert pretend_runs.wrong_lines(found) == {}
 
 

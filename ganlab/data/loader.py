@@ -54,8 +54,7 @@ class BatchLoader:
         weights: Tensor | None = getattr(dataset, "weights", None)
         if images.device.type == device.type and not isinstance(images, MappedImages):
             return cls(images, batch_size, seed, device, condition, weights=weights)
-        size = images.nbytes + sum(part.nbytes for part in named_conditions(condition).values())
-        if size <= max_resident_bytes(resident_gb, device):
+        if _bytes(images, condition) <= max_resident_bytes(resident_gb, device):
             condition = map_condition(lambda part: part.to(device), condition)
             return cls(copy_to_device(images, device), batch_size, seed, device, condition, weights=weights)
         stream = Prefetcher(images, batch_size, device)
@@ -65,6 +64,13 @@ class BatchLoader:
     def prefetches(self) -> bool:
         """Whether the data loader prefetches batches, because the images do not fit on the device."""
         return self._stream is not None
+
+    @property
+    def resident_bytes(self) -> int:
+        """The bytes of images and conditions that lie on the data loader's device; 0 where batches are prefetched."""
+        if self.prefetches:
+            return 0
+        return _bytes(self.images, self.condition)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -115,6 +121,10 @@ class BatchLoader:
         """Stops the data loader's prefetching; the next batch would restart it."""
         if self._stream is not None:
             self._stream.close()
+
+
+def _bytes(images: Tensor, condition: Condition) -> int:
+    return images.nbytes + sum(part.nbytes for part in named_conditions(condition).values())
 
 
 def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float:
