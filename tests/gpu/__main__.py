@@ -35,7 +35,7 @@ print(json.dumps(about))
 SMALLEST = 5.0
 """Seconds under which a part is not begun."""
 
-PATIENCE = 3.0
+PATIENCE = 4.0
 """How many times the limit of a part a rehearsal may take, on a machine that may be busy."""
 
 
