@@ -14,7 +14,8 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin:
 p { margin: .4rem 0; } .quiet { color: #5a6675; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0; }
-th, td { border-bottom: 1px solid #dde3ea; padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top; min-width: 4.5rem; }
+th, td { border-bottom: 1px solid #dde3ea; padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top; }
+td { min-width: 4.5rem; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .fine { color: #11693b; } .rehearsed { color: #1f4f99; } .failed, .out { color: #a61b1b; font-weight: 600; }
 .left, .not { color: #5a6675; }
