@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ganlab import RunView, hookimpl
+from ganlab import hookimpl
+from ganlab.protocols import RunView
 
 FILE = "memory.jsonl"
 EVERY = 20

@@ -18,11 +18,14 @@ from children import Child, set_environment
 from ganlab.cli import main
 from ganlab.plugin.loader import load_plugins
 from ganlab.run.records import read_records
+from ganlab.run.run_folder import read_info
 from ganlab.testing.pretend import record_events
+from ganlab.testing.pretend.events import FROM_CPU
 from ganlab.testing.pretend.tensor import PretendTensor
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.training.loop import take_step
 from ganlab.utils.state_tree import tensors_with_paths
-from pretend_work import _work, compare_trainings, is_allowed
+from pretend_work import _work, built, compare_trainings, is_allowed
 from step_cases import as_files, component_tables, experiment_tables
 
 CROSSING = """import torch
@@ -140,6 +143,34 @@ def run_and_read(file: str) -> list[str]:
     if gaps[0] is None or gaps[0] != gaps[1]:
         wrong.append(f"the loss asks for gaps of {gaps}")
     return wrong
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Memory
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def look_at_images(file: str) -> dict[str, Any]:
+    """Bytes of a training on the pretend device: held by it, and copied to it."""
+    allocated = torch.get_device_module("pretend").memory_allocated
+    code, said = said_of("run", file, "--device", "pretend", "--out", "r")
+    assert code == 0, said
+    before = allocated()
+    with record_events() as events:
+        training = built(Path(file), "pretend")
+        take_step(training, 0)
+        began = len(events)
+        for step in range(1, 4):
+            take_step(training, step)
+    networks = training.game.networks.values()
+    return {
+        "run_json": read_info(Path("r"))["resident_bytes"],
+        "held": allocated() - before,
+        # Weights, their gradients and two moments, on the device; weights alone were copied.
+        "networks": sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
+        "copied": sum(event.nbytes for event in events if event.what == FROM_CPU),
+        "copied_in_steps": sum(event.nbytes for event in events[began:] if event.what == FROM_CPU),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from children import Child
 from ganlab.config.load import load_experiment
 from ganlab.testing.pretend import Event, install, record_events, why_missing
 from ganlab.testing.pretend.events import FROM_CPU
-from ganlab.training.build import build
+from ganlab.training.build import build, captured_train_step
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import training_state
 from ganlab.utils.paths import places
 from ganlab.utils.state_tree import tensors_with_paths
+from replay import ReplayRecorder
 
 Work = Callable[..., Any]
 
@@ -99,6 +101,36 @@ def compare_trainings(files: Mapping[str, str], steps: int = 4) -> dict[str, lis
         ]
         found[name] += sorted({str(event) for event in events if not is_allowed(event)})
     return found
+
+
+def compare_captured(files: Mapping[str, str], steps: int = 8) -> dict[str, list[Any]]:
+    """Each experiment on the device, its steps captured by a recorder that replays: how it differs from eager steps.
+
+    With the number of replays.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, file in files.items():
+        expected, there = (_state_of(Path(file), steps, recorder) for recorder in (None, ReplayRecorder()))
+        wrong = [path for path, tensor in expected[0].items() if not torch.equal(tensor, there[0][path])]
+        found[name] = [*wrong, *there[1:]]
+    return found
+
+
+def _state_of(file: Path, steps: int, recorder: ReplayRecorder | None) -> tuple[Any, ...]:
+    training = built(file, PRETEND)
+    if recorder is not None:
+        registry = load_experiment(file)[1].registry
+        captured = captured_train_step(training.game, training.train_step, registry, recorder)
+        training = attrs.evolve(training, capture=captured)
+    for step in range(steps):
+        take_step(training, step)
+    training.loader.close()
+    state = {path: tensor.cpu() for path, tensor in tensors_with_paths(training_state(training, steps), "")}
+    state |= {f"meters.{name}": torch.tensor(value) for name, value in training.game.meters.means().items()}
+    if recorder is None or training.capture is None:
+        return (state,)
+    refusal = training.capture.refusal
+    return state, *([refusal] if refusal else []), recorder.replays
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -24,13 +24,18 @@ if about["gpus"]:
     found = torch.cuda.get_device_properties(0)
     about |= {"gpu": found.name, "gigabytes": round(found.total_memory / 1e9, 1), "cuda": torch.version.cuda}
     about["cudnn"] = torch.backends.cudnn.version()
+else:
+    try:
+        from ganlab.testing import pretend
+        about["no_pretend_device"] = pretend.why_missing()
+    except ImportError as error:
+        about["no_pretend_device"] = str(error)
 print(json.dumps(about))
 """
-PRETEND = "from ganlab.testing import pretend; print(pretend.why_missing())"
 SMALLEST = 5.0
 """Seconds under which a part is not begun."""
 
-PATIENCE = 3.0
+PATIENCE = 4.0
 """How many times the limit of a part a rehearsal may take, on a machine that may be busy."""
 
 
@@ -61,10 +66,10 @@ def run_parts(parts: Sequence[Planned], folder: Path, seconds: float) -> dict[st
         "PYTHONUNBUFFERED": "1",
     }
     environment.pop("GANLAB_PLUGINS", None)
-    results["machine"] = _answer(ABOUT, environment)
+    results["machine"] = _about(environment)
     device = os.environ.get("DEVICE") or "cuda"
     results["rehearsed"] = not (device.startswith("cuda") and results["machine"].get("gpus"))
-    pretend = results["rehearsed"] and not _said(PRETEND, environment)
+    pretend = results["rehearsed"] and results["machine"].pop("no_pretend_device", "none") == ""
     results["device"] = device if not results["rehearsed"] else "the CPU and a pretend device" if pretend else "the CPU"
     results["commit"] = _commit()
     waiting = [{"name": part.name, "about": part.about, "status": "not run"} for part in parts]
@@ -163,18 +168,13 @@ def _wheels(site: Path) -> dict[str, Any]:
     return {"missing": lacking, "download": command, "installing": said}
 
 
-def _answer(code: str, environment: dict[str, str]) -> dict[str, Any]:
-    said = _said(code, environment)
-    try:
-        return dict(json.loads(said))
-    except ValueError:
-        return {"python": sys.version.split()[0], "torch": said}
-
-
-def _said(code: str, environment: dict[str, str]) -> str:
-    """What a child prints that runs some code, or the last line of what it fails with."""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    return (result.stdout if not result.returncode else result.stderr).strip().rpartition("\n")[2]
+def _about(environment: dict[str, str]) -> dict[str, Any]:
+    """What a child says of the machine and of torch, or what it fails with."""
+    command = [sys.executable, "-c", ABOUT]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if result.returncode:
+        return {"python": sys.version.split()[0], "torch": result.stderr.strip().rpartition("\n")[2]}
+    return dict(json.loads(result.stdout))
 
 
 def _commit() -> str:

@@ -51,7 +51,7 @@ def run(part: Part) -> None:
         try:
             row = _compared(part, name, Path(file))
         except Exception as error:  # noqa: BLE001 - it is reported, and the other cases go on
-            row = {"captured": "", "bits": text_of(error)}
+            row = {"steps": "", "bits": text_of(error), "with": ""}
             part.fault(f"{name}: {row['bits']}")
         part.row(case=name, **row, seconds=round(time.monotonic() - began, 2))
 
@@ -89,7 +89,7 @@ def _compared(part: Part, name: str, file: Path) -> dict[str, Any]:
         part.fault(f"{name}: {in_words(different)}")
     if (reason != "captured") != (name in READING):
         part.fault(f"{name}: {reason}")
-    return {"captured": reason, "bits": in_words(different), "with": repeating}
+    return {"steps": reason, "bits": in_words(different), "with": repeating}
 
 
 State = tuple[dict[str, torch.Tensor], str]

@@ -78,7 +78,7 @@ def _peaks(part: Part, device: torch.device) -> None:
 
 
 def _growth(part: Part) -> None:
-    scores = 60 if part.rehearsed else 200
+    scores = 40 + 2 * memory_watch.EVERY if part.rehearsed else 200
     growth = grown(part.device, scores, part.folder)
     part.row(evaluations=scores, **{f"{name}_grown_by": value for name, value in growth.items() if name != "scores"})
     if growth["tensors"] > 0 or growth["device_bytes"] > 0:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1c2430; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2430; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .3rem; }
 p { margin: .4rem 0; } .quiet { color: #5a6675; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0; }
 th, td { border-bottom: 1px solid #dde3ea; padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { min-width: 4.5rem; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .fine { color: #11693b; } .rehearsed { color: #1f4f99; } .failed, .out { color: #a61b1b; font-weight: 600; }
 .left, .not { color: #5a6675; }
 pre { background: #f4f6f8; padding: .6rem; overflow-x: auto; font-size: 12px; white-space: pre-wrap; }

@@ -28,7 +28,10 @@ def run(part: Part) -> None:
     if part.rehearsed:
         part.leave_out("NCCL: the two processes use gloo")
     steps = 4 if part.rehearsed else 40
-    table = changed(tables.DIGITS, train={"steps": steps, "sample_count": 4, "log_every": 2, "ema": 0.9})
+    table = changed(
+        tables.mlp(16 if part.rehearsed else 1024),
+        train={"steps": steps, "sample_count": 4, "log_every": 2, "ema": 0.9},
+    )
     file = tables.write(table, part.folder, "two")
     one, two = part.folder / "one", part.folder / "both"
     ganlab("run", file, "--device", part.device, "--out", one)
@@ -52,15 +55,11 @@ def _start_both(file: Path, device: str, out: Path) -> tuple[list[int], str]:
         ("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(PROCESSES)
     )
     command = [sys.executable, "-m", "ganlab", "run", str(file), "--device", device, "--out", str(out)]
-    both = [
-        subprocess.Popen(
-            command,
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(PROCESSES)
-    ]
-    said = [process.communicate()[0] for process in both]
-    return [process.returncode for process in both], "\n".join(said)
+    logs = [out.with_name(f"rank{rank}.log") for rank in range(PROCESSES)]
+    both = []
+    for rank, log in enumerate(logs):
+        environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with log.open("wb") as output:
+            both.append(subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
+    codes = [process.wait() for process in both]
+    return codes, "\n".join(log.read_text(errors="replace") for log in logs)

@@ -53,7 +53,7 @@ def _table(part: Part) -> dict[str, Any]:
     del table["train"]["epochs"]
     samples = 64 if part.rehearsed else 5000
     metric = {"name": "fid", "features": "classifier", "samples": samples}
-    table = changed(table, metric=[metric], train={"checkpoint_keep": 1, "sample_count": 64, "log_every": 50})
+    table = changed(table, metric=[metric], train={"checkpoint_keep": 2, "sample_count": 64, "log_every": 50})
     data = Path(os.environ.get("GANLAB_DATA") or "/nowhere")
     if not data.is_dir() or part.rehearsed:
         table = changed(table, dataset={"name": "digits", "size": 32})
