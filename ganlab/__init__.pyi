@@ -7,10 +7,13 @@ from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
 from .data.download import downloading as downloading
+from .data.image_archive import ImageArchive as ImageArchive
+from .data.image_archive import open_images as open_images
 from .data.image_file import DecodedImage as DecodedImage
 from .data.image_file import EncodedImage as EncodedImage
 from .data.image_file import HighBitDepth as HighBitDepth
 from .data.image_file import ImageHalf as ImageHalf
+from .data.image_file import ImageSize as ImageSize
 from .data.image_file import UnreadableImage as UnreadableImage
 from .data.image_file import decode_image as decode_image
 from .data.image_file import high_bit_depth as high_bit_depth
@@ -18,6 +21,10 @@ from .data.image_file import image_extensions as image_extensions
 from .data.image_file import image_formats as image_formats
 from .data.image_file import looks_like_image as looks_like_image
 from .data.image_file import resize_images as resize_images
+from .data.image_values import DataType as DataType
+from .data.image_values import ValueForm as ValueForm
+from .data.image_values import decode_values as decode_values
+from .data.image_values import is_plain as is_plain
 from .data.list_images import ListedImages as ListedImages
 from .data.list_images import by_ending as by_ending
 from .data.list_images import list_images as list_images
