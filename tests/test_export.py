@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import paired_images
 from ganlab import load_run, to_uint8
+from ganlab.run import export
 from ganlab.run.run_folder import read_info
 
 Write = Callable[..., Path]
@@ -46,7 +47,9 @@ def left_here() -> set[str]:
     return {path.name for path in Path().iterdir()}
 
 
-def test_weights_are_exported_or_refused_in_one_line(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+def test_weights_are_exported_or_refused_in_one_line(
+    table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The averaged weights, to the bit; nothing else is left, also of what is refused."""
     table["train"] |= {"ema": 0.5}
     assert ganlab("run", write(table), "--out", "r")[0] == 0
@@ -66,14 +69,17 @@ def test_weights_are_exported_or_refused_in_one_line(table: dict[str, Any], writ
     )
     assert load_file("d/d.safetensors").keys() == load_run("r").discriminator.state_dict().keys()
     before = left_here()
+    monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx_gone",))
     for arguments, line in [
         ([], "--out tiny.safetensors: is there already; name another, or remove it"),
         (["--out", "x", "--network", "genrator"], "--network 'genrator': the run has no such network; did you mean"),
         (["--out", "x", "--step", "3"], "--step 3: r has no such checkpoint"),
         (["--out", "x", "--network", "generator", "--option", "psi=1"], "--network: goes without --sampler"),
+        (["--out", "x", "--to", "onnx"], "--to onnx: needs onnx_gone: pip install 'ganlab[onnx]'"),
         (["--out", "tiny.safetensors/x"], "--out tiny.safetensors/x: tiny.safetensors is not a folder"),
     ]:
-        code, _, err = ganlab("export", "r", "--to", "safetensors", *arguments)
+        to = [] if "--to" in arguments else ["--to", "safetensors"]
+        code, _, err = ganlab("export", "r", *to, *arguments)
         assert code == 2, err
         assert line in err
         assert err.count("\n") == 1
