@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -183,6 +185,56 @@ def test_what_cannot_be_exported_is_named_with_its_module(table: dict[str, Any],
         assert "in generator.layers.1 (Noise)" in err
     assert left_here() == before
     assert ganlab("export", "svd", "--to", "torch")[0] == 0
+
+
+class HubStandIn:
+    """What the hub's client is called with, which must fit the real client; an owner "nobody" is refused."""
+
+    calls: ClassVar[list[dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        from huggingface_hub.errors import LocalTokenNotFoundError
+        from huggingface_hub.hf_api import HfApi
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            real = inspect.signature(getattr(HfApi, name))
+            given = real.bind(self, *arguments, **named).arguments
+            if given["repo_id"].startswith("nobody/"):
+                raise LocalTokenNotFoundError("you are not logged in")
+            self.calls.append({"call": name, **{key: value for key, value in given.items() if key != "self"}})
+            return SimpleNamespace(commit_url=f"https://hub/{given['repo_id']}/commit/1")
+
+        return call
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_a_hub_folder_is_pushed_by_the_hubs_client(
+    table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", HubStandIn)
+    monkeypatch.setattr(HubStandIn, "calls", [])
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    hub = ("export", "r", "--to", "hub-folder")
+    for arguments, line in [
+        ((*hub, "--push", "a b"), "--push a b: Repo id must use"),
+        (("export", "r", "--to", "torch", "--push", "a/b"), "--push: only goes with --to hub-folder"),
+    ]:
+        code, _, err = ganlab(*arguments)
+        assert (code, err.count("\n"), Path("tiny-hub").exists()) == (2, 1, False)
+        assert line in err
+    code, _, err = ganlab(*hub, "--push", "nobody/tiny")
+    assert (code, err) == (2, "--push nobody/tiny: you are not logged in; tiny-hub is written nevertheless\n")
+    code, out, _ = ganlab(*hub, "--out", "again", "--push", "ada/tiny")
+    assert (code, out.splitlines()[-1]) == (0, "https://hub/ada/tiny/commit/1")
+    made, sent = HubStandIn.calls
+    assert made == {"call": "create_repo", "repo_id": "ada/tiny", "private": True, "exist_ok": True}
+    assert sent == {
+        **{"call": "upload_folder", "repo_id": "ada/tiny", "folder_path": Path("again")},
+        "commit_message": "tiny at step 4",
+    }
 
 
 @pytest.mark.extended

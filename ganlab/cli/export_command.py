@@ -21,6 +21,7 @@ def export(
     step: int | None = None,
     sampler: str = "",
     option: list[str] | None = None,
+    push: str | None = None,
     plugin: list[Path] | None = None,
 ) -> int:
     """Export a run's networks for use without ganlab, checked against the originals.
@@ -43,11 +44,15 @@ def export(
         A further sampler of the run's game. Default: the main one.
     option
         NAME=VALUE, an option of the sampler; can be repeated.
+    push
+        With --to hub-folder: also push the folder to this repository of the Hugging Face hub, OWNER/NAME. A new one is
+        private.
     plugin
         A plugin file to load; can be repeated.
     """
     from ganlab.config.overrides import parse_options
     from ganlab.report.hub_folder import write_hub_folder
+    from ganlab.report.hub_push import check_push, push_folder
     from ganlab.run.export import exported_path, write_onnx, write_program, write_safetensors
     from ganlab.run.exported_network import exported_network, exported_sampler
     from ganlab.run.load_run import load_run
@@ -59,6 +64,10 @@ def export(
         raise UserError(
             "--to hub-folder: has all networks and samplers; it goes without --network, --sampler, --option"
         )
+    if push is not None:
+        if to != "hub-folder":
+            raise UserError("--push: only goes with --to hub-folder")
+        check_push(push)
     loaded = load_run(run, step, "cpu", plugins=plugin or [])
     if sampler or options:
         loaded = loaded.with_sampler(sampler, options)
@@ -78,4 +87,6 @@ def export(
     print(printable(f"{path}: {what} with {found.facts['weights']} weights at step {loaded.step:,}{checked}"))
     if note:
         print(printable(f"without a program for torch alone: {note}"))
+    if push is not None:
+        print(push_folder(path, push, f"{loaded.info['name']} at step {loaded.step:,}"))
     return 0
