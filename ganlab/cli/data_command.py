@@ -1,4 +1,4 @@
-"""The command `ganlab data`: says what is in a folder or zip file of images, and what a run would make of it."""
+"""The commands on data: `ganlab data` says what is in a folder of images, `ganlab moments` writes moments for FID."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganlab.cli.arguments import DatasetName, Device, FeaturesName, Set
 from ganlab.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -55,6 +56,43 @@ def data(path: Path, /, *, grid: Path | None = None, json: bool = False) -> int:
         print(json_.dumps(found.as_json(), indent=2))
     else:
         print("\n".join(_lines(found)))
+    return 0
+
+
+def moments(
+    dataset: DatasetName,
+    /,
+    *,
+    out: Path,
+    features: FeaturesName = None,
+    split: str = "train",
+    set_: Set = None,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+) -> int:
+    """Write the moments of a data set's features, as others publish them for FID: `mu` and `sigma` in an .npz file.
+
+    Parameters
+    ----------
+    dataset
+        A data set of `ganlab plugins dataset`, or a folder of images.
+    out
+        The file to write.
+    features
+        The network whose features they are of. Default: inception.
+    split
+        Which images: train or test.
+    set_
+        KEY=VALUE: features.weights=FILE, dataset.size=64; can be repeated.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    """
+    from ganlab.evaluation.write_moments import write_moments
+
+    images, size = write_moments(dataset, out, features, split, set_ or [], device, plugin or [])
+    print(f"moments of {size:,} features of {images:,} images: {out}")
     return 0
 
 
