@@ -23,7 +23,7 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "game": {"gan", "pix2pix", "cyclegan", "cut"},
+    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda"},
     "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"},
     "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan"},
     "loss": {
@@ -46,8 +46,8 @@ BUNDLED = {
         *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid"),
     },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
-    "tracker": {"csv", "tensorboard", "mlflow"},
-    "launcher": {"local", "ray"},
+    "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},
+    "launcher": {"local", "ray", "slurm"},
 }
 
 
