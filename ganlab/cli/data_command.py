@@ -125,10 +125,10 @@ def _lines(found: Inspection) -> list[str]:
     if twice := found.duplicates:
         groups = [" = ".join(names[:3]) + (" = …" if len(names) > 3 else "") for names in twice]
         lines.append(f"duplicates  {sum(map(len, twice)) - len(twice):,} too many: {_some(groups)}")
-    for what, named in (("unreadable", found.unreadable), ("refused", found.refused)):
-        lines += [f"{what:11} {name}: {reason}" for name, reason in list(named.items())[:SHOWN]]
-        if len(named) > SHOWN:
-            lines.append(f"{what:11} and {len(named) - SHOWN:,} more")
+    for what, reasons in (("unreadable", found.unreadable), ("refused", found.refused)):
+        lines += [f"{what:11} {name}: {reason}" for name, reason in list(reasons.items())[:SHOWN]]
+        if len(reasons) > SHOWN:
+            lines.append(f"{what:11} and {len(reasons) - SHOWN:,} more")
     if found.source.left_out:
         lines.append(f"left out    {_counts(Counter(found.source.left_out))}")
     lines += [f"note        {note}" for note in found.notes]
