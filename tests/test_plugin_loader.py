@@ -23,7 +23,7 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "game": {"gan", "pix2pix", "cyclegan", "cut"},
+    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda"},
     "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"},
     "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan"},
     "loss": {
