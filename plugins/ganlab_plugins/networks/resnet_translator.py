@@ -122,7 +122,9 @@ class ResnetTranslator:
 
     def __attrs_post_init__(self) -> None:
         if self.latent_maps and not self.latent_dim:
-            raise ValueError(f"latent_maps: {self.latent_maps} with latent_dim = 0; there are no latents to make maps of")
+            raise ValueError(
+                f"latent_maps: {self.latent_maps} with latent_dim = 0; there are no latents to make maps of"
+            )
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _Translator(self, images)
