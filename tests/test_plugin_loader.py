@@ -46,8 +46,8 @@ BUNDLED = {
         *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid"),
     },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
-    "tracker": {"csv", "tensorboard", "mlflow"},
-    "launcher": {"local", "ray"},
+    "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},
+    "launcher": {"local", "ray", "slurm"},
 }
 
 

@@ -199,6 +199,7 @@ def open_run(
         **_further_samplers(training),
         "classes": list(training.conditions.names) or None,
         "resident": not training.loader.main.prefetches,
+        "resident_bytes": training.loader.resident_bytes,
         "total_steps": training.total_steps,
         "weights": training.weights,
         "step_levers": training.step_optimizations,

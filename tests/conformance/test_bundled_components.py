@@ -66,6 +66,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "discriminator patchgan": ({"channels": 8, "halvings": 1}, None),
     # Not the cluster of another test, which takes nodes away from it.
     "launcher ray": ({"address": "local"}, None),
+    "launcher slurm": ({"cluster": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
     "metric ssim": ({"window": 7}, None),
 }
@@ -105,7 +106,7 @@ LARGE = ["generator resnet", "discriminator resnet", "generator r3gan", "discrim
 SLOW = {
     **dict.fromkeys([*LARGE, "features inception"], pytest.mark.large),
     "launcher ray": pytest.mark.ray,
-    "tracker mlflow": pytest.mark.slow,
+    **dict.fromkeys(["tracker mlflow", "tracker wandb", "tracker trackio"], pytest.mark.slow),
 }
 """Those that are checked in the extended tier, and why."""
 
