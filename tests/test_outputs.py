@@ -23,9 +23,9 @@ from ganlab.utils.paths import places
 from ganlab.viz.image_grid import save_grid
 from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
-from ganlab_plugins.metrics import psnr, reconstruction_error, ssim, target_accuracy
+from ganlab_plugins.metrics import output_fid, psnr, reconstruction_error, ssim, target_accuracy
 from paired_images import PairedImages
-from stubs import an_evaluation, photos
+from stubs import StubConfig, StubFeatures, an_evaluation, photos
 from test_distributed import forked
 
 Write = Callable[..., Path]
@@ -387,6 +387,27 @@ def test_reconstruction_errors(tmp_path: Path) -> None:
     for error, theirs in (("squared", torch.nn.functional.mse_loss), ("absolute", torch.nn.functional.l1_loss)):
         (value,) = evaluated(reconstruction_error.ReconstructionError(error=error), tmp_path, *batches).values()  # type: ignore[arg-type]
         assert value == pytest.approx(float(theirs(made, target)), rel=1e-6)
+
+
+def test_fid_of_an_output_is_torchmetrics_own(tmp_path: Path) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Network(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, batch: Tensor) -> Tensor:
+            return StubFeatures(3)(batch).double()
+
+    made, target = pairs()
+    metric = FrechetInceptionDistance(Network(), antialias=False)
+    metric.update(to_uint8(target), real=True)
+    metric.update(to_uint8(made), real=False)
+    config = output_fid.OutputFID(features=StubConfig(StubFeatures(3)))
+    batches = [(made[:4], target[:4], None), (made[4:], target[4:], None)]
+    (value,) = evaluated(config, tmp_path, *batches).values()
+    assert value == pytest.approx(float(metric.compute()), rel=1e-6)
+    (nothing,) = evaluated(config, tmp_path, (target, target, None)).values()
+    assert abs(nothing) < 1e-6 < value
 
 
 def test_target_accuracy(tmp_path: Path) -> None:
