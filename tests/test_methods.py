@@ -324,7 +324,7 @@ def test_the_classifier_is_scored_on_the_targets_test_split(
 ) -> None:
     """PixelDA's and DANN's figure: the share of test images of [dataset] whose class it finds, and has not seen."""
     table = experiment(name) | {"metric": [{"name": "target_accuracy"}]}
-    table["train"] |= {"steps": 20}
+    table["train"] |= {"steps": 100}
     table["optimizer"] |= {"lr": 2e-3}
     assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
     score = read_records(Path("run/metrics.jsonl"))[-1]["value"]
