@@ -40,7 +40,7 @@ def run(part: Part) -> None:
         part.fault(f"two processes ended with exit codes {codes}: {said[-500:]}")
         return
     states = last_state(one), last_state(two)
-    weights = [name for name in states[0] if name in states[1] and name.startswith("networks")]
+    weights = [name for name in states[0] if name in states[1] and name.startswith(("generator", "discriminator"))]
     furthest = max((float((states[0][name] - states[1][name]).abs().max()) for name in weights), default=float("inf"))
     part.row(processes=PROCESSES, steps=steps, device=read_info(two)["device"], weights_differ_at_most_by=furthest)
     if not furthest < CLOSE:
