@@ -101,7 +101,7 @@ class PretendTensor(Tensor):
 
     def as_subclass(self, cls: type) -> Any:
         """An alias of another class, in which the operations of the device still work."""
-        kind: Any = cls if issubclass(cls, PretendTensor) else _joined(cls)  # type: ignore[arg-type]
+        kind: Any = cls if issubclass(cls, PretendTensor) else _joined(cls)
         return kind(self.data_on_cpu, self.device_index)
 
     def new_tensor(self, data: Any, **options: Any) -> Any:  # type: ignore[override]
