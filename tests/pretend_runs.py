@@ -166,7 +166,6 @@ def look_at_images(file: str) -> dict[str, Any]:
     return {
         "run_json": read_info(Path("r"))["resident_bytes"],
         "held": allocated() - before,
-        # Weights, their gradients and two moments, on the device; weights alone were copied.
         "networks": sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
         "copied": sum(event.nbytes for event in events if event.what == FROM_CPU),
         "copied_in_steps": sum(event.nbytes for event in events[began:] if event.what == FROM_CPU),

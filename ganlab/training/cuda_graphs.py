@@ -143,7 +143,7 @@ class CapturedTrainStep:
 
     def _capture(self, signature: Hashable, real: Sequence[Batch], step: int) -> None:
         if not self._inputs:
-            self._inputs = [batch.map(torch.empty_like) for batch in real]
+            self._inputs = [batch.map(torch.clone) for batch in real]
         before = Counter(self.meters.counts)
         try:
             replay = self.recorder.record(lambda: self.train_step(self._inputs, step))

@@ -12,7 +12,6 @@ Decisions:
 
 from __future__ import annotations
 
-import functools
 import gc
 from collections.abc import Sequence
 from typing import Any
@@ -102,7 +101,7 @@ class PretendTensor(Tensor):
 
     def as_subclass(self, cls: type) -> Any:
         """An alias of another class, in which the operations of the device still work."""
-        kind: Any = cls if issubclass(cls, PretendTensor) else _joined(cls)  # type: ignore[arg-type]
+        kind: Any = cls if issubclass(cls, PretendTensor) else _joined(cls)
         return kind(self.data_on_cpu, self.device_index)
 
     def new_tensor(self, data: Any, **options: Any) -> Any:  # type: ignore[override]
@@ -128,15 +127,25 @@ def living_tensors() -> list[PretendTensor]:
     return [one for one in gc.get_objects() if issubclass(type(one), PretendTensor)]
 
 
-@functools.cache
 def _joined(cls: Any) -> type:
-    """A subclass of tensor as one of the device's tensors too."""
+    """A subclass of tensor as one of the device's tensors too.
+
+    It is kept by the class, not in a cache, which would keep for good what a class made in a function refers to.
+    """
     if cls is Tensor:
         return PretendTensor
-    function: Any = classmethod(vars(Tensor)["__torch_function__"].__func__)
-    if "__torch_function__" in vars(cls):
-        function = vars(cls)["__torch_function__"]
-    return type(cls.__name__, (cls, PretendTensor), {"__torch_function__": function, "__module__": cls.__module__})
+    known: type | None = vars(cls).get(_JOINED)
+    if known is None:
+        function: Any = classmethod(vars(Tensor)["__torch_function__"].__func__)
+        if "__torch_function__" in vars(cls):
+            function = vars(cls)["__torch_function__"]
+        members = {"__torch_function__": function, "__module__": cls.__module__}
+        known = type(cls.__name__, (cls, PretendTensor), members)
+        setattr(cls, _JOINED, known)
+    return known
+
+
+_JOINED = "_joined_with_pretend_tensor"
 
 
 def _with_tensors(index: Any, device: torch.device) -> Any:
