@@ -82,7 +82,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "mixed_table": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
     "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
-    "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
+    "pixelda": {"source": {"name": "digits"}, "game": {"name": "small_pixelda", "width": 8}},
     "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
     "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
     "sixteen_bit": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},

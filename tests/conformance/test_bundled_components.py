@@ -53,6 +53,14 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
         },
         None,
     ),
+    "game pixelda": (
+        {
+            "source": {"name": "digits"},
+            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1, "halvings": 1, "norm": "none"},
+            "channels": 4,
+        },
+        None,
+    ),
     "generator unet": ({"channels": 8}, None),
     "generator resnet_translator": ({"channels": 4, "blocks": 2}, None),
     "discriminator patchgan": ({"channels": 8, "halvings": 1}, None),
