@@ -79,7 +79,6 @@ def test_a_run_begins_with_the_weights_of_another_and_is_whole_without_it(
     assert same(plain.game.networks["generator"], earlier["plain"]) == list(earlier["plain"])
     assert same(plain.game.networks["discriminator"], earlier["discriminator"]) == []
 
-    assert ganlab("run", path, "--out", "whole", "--set", "train.steps=3")[0] == 0
     code, out, _ = ganlab("run", path, "--out", "b")
     assert code == 0
     assert "init_from: 2 of 2 layers of generator begin with the averaged weights of a at step 4" in out
@@ -93,15 +92,31 @@ def test_a_run_begins_with_the_weights_of_another_and_is_whole_without_it(
         **{"from": "a at step 4", "weights": "averaged", "layers": 2, "new": {}, "unused": []}
     }
     shutil.rmtree("a")
-    assert ganlab("run", "b", "--resume", "--set", "train.steps=3")[0] == 0
-    assert_same_bits(Path("whole"), Path("b"))
-    assert read_info(Path("b"))["init_from"] == info["init_from"]
     assert load_run("b").sample(1).shape == (1, 1, 8, 8)
     code, _, err = ganlab("run", path, "--out", "c")
     assert (code, Path("c").exists()) == (2, False)
     assert "init_from.run: a: not a run folder" in err
 
 
+@pytest.mark.extended
+@pytest.mark.large
+def test_a_run_is_resumed_without_what_it_began_with_to_the_bit(
+    earlier: Networks, table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    path = write(table | {"init_from": {"run": "a"}, "train": table["train"] | {"steps": 1}})
+    assert ganlab("run", path, "--out", "whole", "--set", "train.steps=3")[0] == 0
+    assert ganlab("run", path, "--out", "b")[0] == 0
+    info = read_info(Path("b"))
+    shutil.rmtree("a")
+    assert ganlab("run", "b", "--resume", "--set", "train.steps=3")[0] == 0
+    assert_same_bits(Path("whole"), Path("b"))
+    assert [read_info(Path("b"))[key] for key in ("init_from", "initialised")] == [
+        info[key] for key in ("init_from", "initialised")
+    ]
+
+
+@pytest.mark.extended
+@pytest.mark.large
 def test_what_fits_is_taken_and_the_rest_is_said_or_refused(
     earlier: Networks, table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:
@@ -119,6 +134,8 @@ def test_what_fits_is_taken_and_the_rest_is_said_or_refused(
     assert err == f"{path}: init_from.strict: {line}\n"
 
 
+@pytest.mark.extended
+@pytest.mark.large
 def test_names_that_differ_are_mapped_and_files_of_other_tools_are_read(
     earlier: Networks, table: dict[str, Any], write: Write
 ) -> None:
@@ -161,6 +178,8 @@ REFUSED = {
 }
 
 
+@pytest.mark.extended
+@pytest.mark.large
 def test_what_cannot_be_begun_with_is_refused_in_one_line(
     earlier: Networks, table: dict[str, Any], write: Write
 ) -> None:
@@ -215,6 +234,8 @@ def test_the_longest_beginning_is_renamed_and_ends_with_a_part() -> None:
     assert {name: renamed(name, names) for name in renamings} == renamings
 
 
+@pytest.mark.extended
+@pytest.mark.large
 def test_frozen_parameters_stay_and_no_optimiser_has_them(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     """Resumed to the bit; batch norm's statistics of a frozen layer follow the data, as they do in torch."""
     table["discriminator"] |= {"hidden": [16, 16], "norm": "batch"}
@@ -264,7 +285,7 @@ def test_patterns_name_parameters_or_are_refused_with_the_nearest() -> None:
     of = networks()
     with pytest.raises(UserError) as raised:
         freeze_parameters(of, ["g.0", "d.layer.0", "g.2-9", "h", "g.0.bias.1", "d.layers"])
-    assert raised.value.problems == [
+    assert list(raised.value.problems) == [
         "train.freeze: 'd.layer.0' matches no parameter; did you mean 'd.layers'?",
         "train.freeze: 'g.2-9' matches no parameter; g has 0, 1, 10",
         "train.freeze: 'h' matches no parameter; the networks that are trained: g, d",

@@ -95,8 +95,11 @@ def traced(network: ExportedNetwork) -> Any:
     if program is None:
         why = one_line(str(failures[0]).partition("For more information")[0] or failures[0], 200)
         raise UserError(f"export: {names} cannot be traced by torch.export for any number of images: {why}")
+    with torch.no_grad():
+        once, again = (network.module(*given) for _ in range(2))
+    differ = not all(map(torch.equal, once, again))
     for node in program.graph.nodes:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        if differ and _draws(node):
             raise UserError(f"export: {names} draws random numbers, by {_operator(node.target)} in {_module_of(node)}")
     return program
 
@@ -196,6 +199,15 @@ def _why_no_onnx(program: Any, error: BaseException) -> str:
         if repr(getattr(node, "target", None)) in str(reason) and node.op == "call_function":
             return f"ONNX has no operator for {_operator(node.target)}, which {_module_of(node)} calls"
     return f"the network cannot be converted: {one_line(reason)}"
+
+
+def _draws(node: Any) -> bool:
+    """Whether a node of a network to be exported may draw random numbers; dropout does not, but in training."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    names = [argument.name for argument in node.target._schema.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return all(given.get(name) is not False for name in ("train", "training"))
 
 
 def _operator(target: Any) -> str:
