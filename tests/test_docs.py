@@ -14,7 +14,7 @@ import yaml
 
 from ganlab.config.describe import class_description, option_docs
 from ganlab.config.load import load_experiment
-from ganlab.config.schema import Experiment, Train
+from ganlab.config.schema import Experiment, InitFrom, Train
 from ganlab.plugin import hookspecs
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
@@ -62,7 +62,7 @@ def test_the_plugin_that_has_every_hook_of_a_run_is_told(
     assert "plugin_failures" not in read_info(Path("r"))
 
 
-@pytest.mark.parametrize("cls", [Experiment, Train, SweepFile], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [Experiment, InitFrom, Train, SweepFile], ids=lambda cls: cls.__name__)
 def test_every_key_of_the_files_is_explained(cls: type) -> None:
     assert class_description(cls)
     assert [f.alias for f in attrs.fields(cls) if not option_docs(cls).get(f.alias)] == []

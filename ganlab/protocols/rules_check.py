@@ -221,7 +221,7 @@ def built_network_problems(rules: Rules, networks: Mapping[str, nn.Module]) -> I
             yield f"game: {modules[id(network)]!r} and {name!r} are one network; expected one of its own for each name"
             continue
         modules[id(network)] = name
-        if not frozen and next(network.parameters(), None) is None:
+        if not frozen and not any(parameter.requires_grad for parameter in network.parameters()):
             yield f"game: the network {name!r} has no parameters to train; declare it frozen, and no player of a move"
         for path, parameter in network.named_parameters():
             other, of_other = first.setdefault(id(parameter), (name, path))
