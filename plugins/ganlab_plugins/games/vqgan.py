@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -50,7 +51,9 @@ DELTA = 1e-4
 
 
 def _normed(channels: int) -> list[nn.Module]:
-    return [nn.GroupNorm(math.gcd(32, channels), channels), nn.SiLU()]
+    """Group norm, in 32 groups as published where each has four channels at least, and an activation."""
+    groups = math.gcd(32, channels, max(1, channels // 4))
+    return [nn.GroupNorm(groups, channels), nn.SiLU()]
 
 
 class _Block(nn.Module):
@@ -202,8 +205,8 @@ class _Play:
 
     def adaptive_weight(self, turn: Turn, error: Tensor, fooled: Tensor) -> Tensor:
         """How much longer the error's gradient at the last layer is than that of the adversarial loss."""
-        last = turn.networks["decoder"].last.weight
-        gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (error, fooled)]
+        last: Any = turn.networks["decoder"].last
+        gradients = [torch.autograd.grad(term, last.weight, retain_graph=True)[0] for term in (error, fooled)]
         of_error, of_fooled = (turn.mean_of_all(gradient).norm() for gradient in gradients)
         return (of_error / (of_fooled + DELTA)).clamp(0, 1 / DELTA)
 

@@ -41,7 +41,7 @@ class CodebookUse:
         for codes, images, _ in evaluation.outputs(self.output, self.split):
             if codes.dtype != torch.int64:
                 raise ComponentError(f"the output {self.output!r} is {codes.dtype}; wanted codes, int64")
-            found.append(codes.flatten(1))
+            found.append(codes.reshape(len(codes), -1))
             done += len(images)
             evaluation.progress(f"codes of {self.split} images", done, total)
         _, counts = evaluation.gather(torch.cat(found)).unique(return_counts=True)
