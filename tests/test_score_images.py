@@ -300,8 +300,8 @@ def test_four_channels_first_are_no_images_of_eight_channels(ganlab: Command) ->
         ((30, 3, 9, 9), "real", "; --set dataset.size=9 resizes the reference"),
         ((30, 1, 16, 16), "real", "; --set dataset.channels=1 gives the reference this shape"),
         ((30, 1, 9, 9), "real", "; --set dataset.channels=1 --set dataset.size=9 gives the reference this shape"),
-        ((30, 3, 9, 12), "real", None),  # no option makes that of squares
-        ((30, 16, 16, 4), "real", None),  # a folder of images has 1 or 3 channels
+        ((30, 3, 9, 12), "real", "; --set dataset.size=[9,12] resizes the reference"),
+        ((30, 16, 16, 4), "real", "; --set dataset.channels=4 gives the reference this shape"),  # with opacity
         ((30, 3, 8, 8), "digits", None),  # digits are grey, and have no such option
     ],
 )

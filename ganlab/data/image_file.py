@@ -235,12 +235,15 @@ def has_deep_colour(image: Image.Image) -> bool:
 
 def _half(image: Image.Image, half: ImageHalf) -> Image.Image:
     """Half of a picture of two square images side by side."""
-    if image.width != 2 * image.height:
-        raise UnfitImage(
-            f"{image.width}x{image.height} pixels; wanted a picture of two images side by side, twice as wide as high"
-        )
-    left = 0 if half == "left" else image.height
-    return image.crop((left, 0, left + image.height, image.height))
+    columns = half_columns(image.width, image.height, half)
+    return image.crop((columns.start, 0, columns.stop, image.height))
+
+
+def half_columns(width: int, height: int, half: ImageHalf) -> slice:
+    """The columns of half of a picture of two square images side by side. Raises UnfitImage for another picture."""
+    if width != 2 * height:
+        raise UnfitImage(f"{width}x{height} pixels; wanted a picture of two images side by side, twice as wide as high")
+    return slice(0, height) if half == "left" else slice(height, width)
 
 
 def _fitted(image: Image.Image, size: int | tuple[int, int], crop: int | None) -> Image.Image:

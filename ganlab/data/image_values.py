@@ -7,7 +7,7 @@ Decisions:
   numbers have neither without it: they become float32 as they are, and no pixels.
 - What would be a guess is refused: values outside the range, numbers of channels that differ, arrays that can be read
   in two layouts.
-- Pillow keeps 8 bits of colour with 16, so such PNG files are decoded by torchvision, and TIFF files by tifffile.
+- Pillow keeps 8 bits of colour with 16, so such PNG files are decoded by imagecodecs, and TIFF files by tifffile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from attrs import frozen
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -30,11 +29,13 @@ from ganlab.data.image_file import (
     MODES,
     DecodedImage,
     EncodedImage,
+    ImageHalf,
     ImageSize,
     UnfitImage,
     background_colour,
     content_of,
     fitted_bands,
+    half_columns,
     has_deep_colour,
     has_deep_grey,
     image_formats,
@@ -95,16 +96,19 @@ def decode_values(
     size: ImageSize,
     channels: int,
     form: ValueForm,
+    half: ImageHalf | None = None,
 ) -> DecodedImage:
-    """Decodes one image file to (channels, H, W) of the form's type; sizes are as in `decode_image`.
+    """Decodes one image file, or one half of it, to (channels, H, W) of the form's type.
 
-    Raises `UnreadableImage` with the file's name.
+    Sizes and halves are as in `decode_image`. Raises `UnreadableImage` with the file's name.
     """
     with naming_image(file):
         samples = read_samples(file)
         made, low, high = _in_units(samples, form)
         alpha = None if samples.alpha is None else low + samples.alpha * (high - low)
         made = _with_channels(samples, made, alpha, channels, form, (low, high))
+        if half is not None:
+            made = made[:, half_columns(made.shape[1], made.shape[0], half)]
         if size is not None:
             made = _resized(made, size, (low, high), with_alpha=channels in (2, 4) and not samples.is_array)
         if form.dtype != "float32":
@@ -174,17 +178,15 @@ def _deep_colour(file: Path | EncodedImage, image: Image.Image) -> Samples:
         return _tiff_samples(file)
     if image.format != "PNG":
         raise UnfitImage(f"16 bits a sample of colour cannot be read from {image.format} files; convert it to PNG")
-    from torchvision.io import ImageReadMode, decode_png
-
+    decoder = _extra("imagecodecs")
     turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-    image.load()  # torchvision names no damage: what is cut short or broken raises here
     source = content_of(file)
     content = source.read_bytes() if isinstance(source, Path) else source.getvalue()
     try:
-        bands = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
+        bands = decoder.png_decode(content)
+    except RuntimeError as error:  # of libpng
         raise ValueError(str(error)) from None
-    values = _upright(bands.numpy().transpose(1, 2, 0), turned)
+    values = _upright(bands.reshape(*bands.shape[:2], -1), turned)
     has_alpha = values.shape[2] in (2, 4)
     alpha = values[:, :, -1] / MAX_16_BIT if has_alpha else None
     words = "16-bit colour with opacity" if has_alpha else "16-bit colour"
@@ -211,14 +213,19 @@ def _is_tiff(file: Path | EncodedImage) -> bool:
     return head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _tiff_samples(file: Path | EncodedImage) -> Samples:
-    """The numbers of the first image of a TIFF file, read by tifffile."""
+def _extra(package: str) -> Any:
+    """The package that reads what Pillow does not of an image file; UnfitImage without it."""
     try:
-        tifffile = importlib.import_module("tifffile")
+        return importlib.import_module(package)
     except ImportError:
         raise UnfitImage(
-            "its samples are such as Pillow does not read; pip install 'ganlab[tiff]', or convert it"
+            "its samples are such as Pillow does not keep; pip install 'ganlab[images]', or convert it"
         ) from None
+
+
+def _tiff_samples(file: Path | EncodedImage) -> Samples:
+    """The numbers of the first image of a TIFF file, read by tifffile."""
+    tifffile = _extra("tifffile")
     try:
         with tifffile.TiffFile(content_of(file)) as opened:
             page = opened.pages[0]

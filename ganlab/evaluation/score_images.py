@@ -23,7 +23,7 @@ from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.data.dataset import ImageDataset, image_spec
 from ganlab.data.load_dataset import load_dataset
-from ganlab.data.npz import read_npz
+from ganlab.data.npz import CHANNELS, read_npz
 from ganlab.data.pixels import type_name
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
@@ -185,18 +185,18 @@ def _advice(shape: Sequence[int], reference: Dataset, chosen: Mapping[str, Any],
     if len(shape) != 4 or reference.images.ndim != 4:
         return ""
     _, channels, height, width = shape
-    wanted: dict[str, int] = {}
+    wanted: dict[str, Any] = {}
     if channels != reference.images.shape[1]:
+        if channels not in CHANNELS:  # of a picture, others cannot be made
+            return ""
         wanted["channels"] = channels
     if (height, width) != tuple(reference.images.shape[2:]):
-        if height != width:
-            return ""
-        wanted["size"] = height
+        wanted["size"] = height if height == width else [height, width]
     try:
         TableConverter(registry).component("dataset", copy.deepcopy({**chosen, **wanted}))
     except InvalidTable:
         return ""
-    options = " ".join(f"--set dataset.{name}={value}" for name, value in wanted.items())
+    options = " ".join(f"--set dataset.{name}={value}".replace(", ", ",") for name, value in wanted.items())
     return f"; {options} {'resizes the reference' if list(wanted) == ['size'] else 'gives the reference this shape'}"
 
 

@@ -30,6 +30,7 @@ from ganlab import (
     HighBitDepth,
     ImageArchive,
     ImageHalf,
+    ImageSize,
     MappedImages,
     Progress,
     UnreadableImage,
@@ -57,21 +58,22 @@ def decode_files(
     folder: Path,
     names: Sequence[str],
     *,
-    size: int | None,
+    size: ImageSize,
     channels: int = 3,
     crop: int | None = None,
     half: ImageHalf | None = None,
+    form: ValueForm | None = None,
     cache: Path,
     progress: Progress = no_progress,
 ) -> MappedImages:
-    """Decodes the image files `names` (paths below `folder`) to uint8 (N, channels, size, size), or reads the cache.
+    """Decodes the image files `names` (paths below `folder`) to (N, channels, H, W), or reads the cache.
 
-    `decode_image` describes cropping, halves and resizing. Without a size the images are (N, channels, H, W), and all
-    must have the size of the first. Raises `ComponentError` that names the files which are missing, unreadable or
+    `decode_image` describes cropping, halves and resizing, and `form` type and range, uint8 by default. Without a size
+    all must have the size of the first. Raises `ComponentError` that names the files which are missing, unreadable or
     decompression bombs, or that half of them hold fewer bits in 16, by their small values. What `progress` raises ends
     the decoding.
     """
-    options = Options(size, channels, crop, skips=False, half=half)
+    options = Options(size, channels, crop, skips=False, half=half, form=form or ValueForm())
     key = _key(folder, names, options, progress)
     return _cached(key, [folder / name for name in names], options, cache, progress)[0]
 
@@ -197,7 +199,7 @@ def _make_entry(
             leftover.unlink()
     skipped, deep = _write(path, files, options, progress)
     images = MappedImages.open(path)
-    found: dict[str, Any] = {"skipped": skipped, "deep": None if deep is None else attrs.asdict(deep)}
+    found: dict[str, Any] = {"skipped": skipped, "deep": None if deep is None else _noted(deep)}
     note = {
         "key": digest,
         "fingerprint": images.fingerprint_with(progress),
@@ -206,6 +208,11 @@ def _make_entry(
     }
     write_whole(path.with_suffix(".json"), json.dumps(note))
     return images, skipped, deep
+
+
+def _noted(deep: HighBitDepth) -> dict[str, Any]:
+    """What is noted of files with 16 bits in the cache of decoded images, as older versions do."""
+    return {name: value for name, value in attrs.asdict(deep).items() if name != "kept" or value}
 
 
 def _hash_of(found: object) -> str:

@@ -175,7 +175,7 @@ def _decode(file: Path | EncodedImage, options: Options) -> DecodedImage:
         stat_file(file)
     if is_plain(file, options.channels, options.form):
         return decode_image(file, options.size, options.channels, options.crop, options.half, options.form.background)
-    return decode_values(file, options.size, options.channels, options.form)
+    return decode_values(file, options.size, options.channels, options.form, options.half)
 
 
 def _header(count: int, shape: tuple[int, ...], options: Options) -> bytes:

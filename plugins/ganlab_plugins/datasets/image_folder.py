@@ -52,7 +52,7 @@ class ImageFolder:
     Each image is rotated upright by its EXIF orientation, laid on a colour if it is transparent, resized (Lanczos,
     antialiased) to cover `size`, and cropped to its centre. 16 bits are rounded to 8 without `dtype`, with a warning;
     fewer bits stored in 16, recognized by their small values, are refused in half the files or more, without `range`.
-    TIFF files with more than 8 bits a colour, or other bands, need `pip install 'ganlab[tiff]'`.
+    Colour with 16 bits, and TIFF files with other bands, need `pip install 'ganlab[images]'`.
 
     path: the folder or zip file: absolute, or below `~`, or relative to the data folder, or to the current folder.
     test_path: that of the test split; its classes have the same labels as in `path`.

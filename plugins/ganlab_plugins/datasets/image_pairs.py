@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import min_len, optional
+from attrs.validators import ge, le, min_len, optional
 
 from ganlab import (
     ComponentError,
@@ -29,7 +29,7 @@ from ganlab import (
     no_progress,
     paced,
 )
-from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
+from ganlab_plugins.datasets.image_folder import check_background, check_range, find_folder, original_or_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset, MappedImages
@@ -51,10 +51,11 @@ class ImagePairs:
     condition_path: the folder of the condition images; unset for pictures with both halves.
     test_path, test_condition_path: the same of the test split.
     half: which half of a picture is the image; the other is its condition.
-    size: height and width in pixels; "original" keeps the images' own size, which must be the same for all images, and
-        for all conditions.
-    channels: of the images, 3 for colour or 1 for grey.
+    size: height and width in pixels, or [height, width]; "original" keeps the images' own size, which must be the same
+        for all images, and for all conditions.
+    channels: of the images, 3 for colour, 1 for grey, 4 or 2 for these with opacity, or that of the files.
     condition_channels: of the condition images.
+    dtype, range, clip, background: of both, as in `image_folder`.
     """
 
     path: str = location(validator=min_len(1))
@@ -62,11 +63,17 @@ class ImagePairs:
     test_path: str | None = location(default=None, validator=optional(min_len(1)))
     test_condition_path: str | None = location(default=None, validator=optional(min_len(1)))
     half: Literal["left", "right"] = "right"
-    size: int | Literal["original"] = field(default=64, validator=original_or_size)
-    channels: Literal[1, 3] = 3
-    condition_channels: Literal[1, 3] = 3
+    size: int | Literal["original"] | tuple[int, int] = field(default=64, validator=original_or_size)
+    channels: int = field(default=3, validator=[ge(1), le(256)])
+    condition_channels: int = field(default=3, validator=[ge(1), le(256)])
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    range: tuple[float, float] | None = None
+    clip: bool = False
+    background: str = "white"
 
     def __attrs_post_init__(self) -> None:
+        check_range(self.range, self.clip)
+        check_background(self.background)
         if self.test_path and bool(self.condition_path) != bool(self.test_condition_path):
             given, missing = "condition_path", "test_condition_path"
             if self.test_condition_path:
@@ -112,12 +119,14 @@ class ImagePairs:
         progress: Progress,
         half: Literal["left", "right"] | None = None,
     ) -> MappedImages:
+        from ganlab import ValueForm
         from ganlab_plugins.datasets._decoded_cache import decode_files
 
         size = None if self.size == "original" else self.size
+        form = ValueForm(self.dtype, self.range, self.clip, self.background)
         try:
             return decode_files(
-                folder, names, size=size, channels=channels, half=half, cache=places.cache, progress=progress
+                folder, names, size=size, channels=channels, half=half, form=form, cache=places.cache, progress=progress
             )
         except ComponentError as error:
             if half is None or "side by side" not in str(error):
@@ -190,17 +199,27 @@ class Unpaired:
     path: the folder that has these folders: absolute, or below `~`, or relative to the data folder, or to the current
         folder.
     domain: which of the two.
-    size: height and width in pixels; "original" keeps the images' own size, which must be the same for all.
-    channels: 3 for colour or 1 for grey.
+    size: height and width in pixels, or [height, width]; "original" keeps the images' own size, which must be the same
+        for all.
+    channels: 3 for colour, 1 for grey, 4 or 2 for these with opacity, or that of the files.
+    dtype, range, clip, background: as in `image_folder`.
     """
 
     path: str = location(validator=min_len(1))
     domain: Literal["a", "b"] = "a"
-    size: int | Literal["original"] = field(default=64, validator=original_or_size)
-    channels: Literal[1, 3] = 3
+    size: int | Literal["original"] | tuple[int, int] = field(default=64, validator=original_or_size)
+    channels: int = field(default=3, validator=[ge(1), le(256)])
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    range: tuple[float, float] | None = None
+    clip: bool = False
+    background: str = "white"
+
+    def __attrs_post_init__(self) -> None:
+        check_range(self.range, self.clip)
+        check_background(self.background)
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        from ganlab import ImageDataset
+        from ganlab import ImageDataset, ValueForm
         from ganlab_plugins.datasets._decoded_cache import decode_files
 
         check_split("unpaired", split)
@@ -213,7 +232,13 @@ class Unpaired:
         listed = list_images(wanted, progress)
         size = None if self.size == "original" else self.size
         images = decode_files(
-            wanted, listed.names, size=size, channels=self.channels, cache=places.cache, progress=progress
+            wanted,
+            listed.names,
+            size=size,
+            channels=self.channels,
+            form=ValueForm(self.dtype, self.range, self.clip, self.background),
+            cache=places.cache,
+            progress=progress,
         )
         name = f"unpaired:{folder.resolve().name}/{wanted.name}"
         return ImageDataset(images, name, split, left_out=listed.left_out)

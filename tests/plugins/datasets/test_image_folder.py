@@ -165,7 +165,7 @@ def test_the_superuser_too_is_told_of_a_folder_that_cannot_be_listed(
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("ganlab_plugins.datasets.image_folder.os.scandir", refuse)
+    monkeypatch.setattr("ganlab.data.list_images.os.scandir", refuse)
     with pytest.raises(ComponentError, match=r"set: cannot be listed \(Permission denied\)"):
         built(places)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ganlab import ComponentError, ImageDataset, Places
 from ganlab_plugins.datasets.image_folder import ImageFolder
+from ganlab_plugins.datasets.image_pairs import ImagePairs, Unpaired
 from image_files import noise, save
 
 RNG = np.random.default_rng(1)
@@ -225,3 +226,18 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=expected):
             ImageFolder("set", **options)  # type: ignore[arg-type]
+
+
+def test_pairs_and_domains_keep_16_bits_too(folder: Path, places: Places) -> None:
+    both = np.concatenate([DEEP[0], DEEP[1]], axis=1)
+    Image.fromarray(both).save(folder / "a.png")
+    options: dict[str, Any] = {"size": "original", "channels": 1, "dtype": "uint16"}
+    pairs = ImagePairs("set", **options, condition_channels=1).build(places, "train")
+    assert np.array_equal(pairs.images.numpy()[0, 0], DEEP[1])
+    assert np.array_equal(pairs.condition.numpy()[0, 0], DEEP[0])  # type: ignore[union-attr]
+    for domain in "AB":
+        (folder / f"train{domain}").mkdir()
+        Image.fromarray(DEEP[int(domain == "B")]).save(folder / f"train{domain}" / "a.tif")
+    for index, domain in enumerate(("a", "b")):
+        found = Unpaired("set", domain=domain, **options).build(places, "train")  # type: ignore[arg-type]
+        assert np.array_equal(found.images.numpy()[0, 0], DEEP[index])
