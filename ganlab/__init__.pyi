@@ -56,6 +56,7 @@ from .evaluation.score_protocol import about_output as about_output
 from .evaluation.score_protocol import about_reference as about_reference
 from .nn.class_head import ClassHead as ClassHead
 from .nn.class_head import HeadName as HeadName
+from .nn.codebook import Codebook as Codebook
 from .nn.image_pool import ImagePool as ImagePool
 from .nn.initialise import initialise_network as initialise_network
 from .nn.judged_output import Judged as Judged

@@ -222,7 +222,14 @@ def state_differences(one: str, other: str) -> list[str]:
 LAST_BITS = 1e-3
 """How far weights may lie apart after some steps where the last bits of a gradient are others."""
 
-OTHER_LAST_BITS = ("stylegan2", "vqgan", "penalty path_length", "cifar_r3gan", "schedule of optimizer.lr")
+OTHER_LAST_BITS = (
+    "stylegan2",
+    "vqgan",
+    "cifar_vqgan",
+    "penalty path_length",
+    "cifar_r3gan",
+    "schedule of optimizer.lr",
+)
 """Trainings whose last bits are others on a device.
 
 Autograd runs its backward passes in a thread, whose nodes it numbers by themselves: where gradients of gradients are

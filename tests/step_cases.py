@@ -102,8 +102,9 @@ def experiment_tables() -> dict[str, dict[str, Any]]:
         table["metric"] = []
         table["train"] |= {"batch_size": 4, "steps": 2}
         table["train"].pop("epochs", None)
-        for part in ("generator", "discriminator"):
-            _narrow(table[part])
+        for part in ("game", "generator", "discriminator"):
+            if isinstance(table.get(part), dict):
+                _narrow(table[part])
         tables[file.stem] = table
     return tables
 

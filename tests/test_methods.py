@@ -104,7 +104,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "penalty": [{"name": "r1"}],
         "game": "gan",
     },
-    "vqgan": {"loss": {"name": "hinge"}, "game": {"start": 3, "codes": 8}},
+    "vqgan": {"loss": {"name": "hinge"}, "game": {"name": "small_vqgan", "start": 3, "codes": 8}},
 }
 """What the experiment file of each method has besides the method and what all have."""
 

@@ -23,7 +23,7 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda"},
+    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda", "vqgan"},
     "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"},
     "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan"},
     "loss": {
@@ -43,7 +43,7 @@ BUNDLED = {
     },
     "metric": {
         *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
-        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid"),
+        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid", "codebook_use"),
     },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
     "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},

@@ -61,6 +61,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
         },
         None,
     ),
+    "game vqgan": ({"codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1}, None),
     "generator unet": ({"channels": 8}, None),
     "generator resnet_translator": ({"channels": 4, "blocks": 2}, None),
     "discriminator patchgan": ({"channels": 8, "halvings": 1}, None),

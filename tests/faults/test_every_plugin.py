@@ -174,6 +174,15 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
+    "game vqgan, metric codebook_use": (
+        {
+            "game": {"name": "vqgan", "start": 2, "codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1},
+            "metric": [{"name": "codebook_use", "every": 2}],
+            "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
+            "loss": "hinge",
+        },
+        None,
+    ),
     "dataset degraded, dataset photographs": (
         {
             "dataset": {
@@ -224,7 +233,7 @@ def test_every_bundled_component_is_among_them() -> None:
 
 
 FIRST, *OTHERS = CHANGES
-ON_TWO = ("game pixelda, metric target_accuracy",)
+ON_TWO = ("game pixelda, metric target_accuracy", "game vqgan, metric codebook_use")
 """What is killed on two processes too: games with moves of several players and data sets."""
 
 

@@ -133,4 +133,4 @@ class VQGAN:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("vqgan", VQGAN)
+    register("small_vqgan", VQGAN)
