@@ -26,8 +26,12 @@ from PIL import Image
 
 from ganlab import (
     ComponentError,
+    EncodedImage,
+    HighBitDepth,
+    ImageHalf,
     MappedImages,
     Progress,
+    UnreadableImage,
     cache_lock,
     file_state,
     flush_folder,
@@ -38,8 +42,7 @@ from ganlab import (
     paced,
     write_whole,
 )
-from ganlab_plugins.datasets._decoded_file import NAMED, HighBitDepth, Options, decode_into, stat_file
-from ganlab_plugins.datasets._image_decoding import Encoded, Half, Unreadable
+from ganlab_plugins.datasets._decoded_file import NAMED, Options, decode_into, stat_file
 
 __all__ = ["NAMED", "decode_embedded", "decode_files", "decode_readable_files"]
 
@@ -55,7 +58,7 @@ def decode_files(
     size: int | None,
     channels: int = 3,
     crop: int | None = None,
-    half: Half | None = None,
+    half: ImageHalf | None = None,
     cache: Path,
     progress: Progress = no_progress,
 ) -> MappedImages:
@@ -92,7 +95,7 @@ def decode_readable_files(
 def decode_embedded(
     sources: Sequence[Path],
     about: str,
-    items: Sequence[Encoded],
+    items: Sequence[EncodedImage],
     *,
     size: int | None,
     channels: int,
@@ -125,7 +128,7 @@ def _key(folder: Path, names: Sequence[str], options: Options, progress: Progres
     for done, name in enumerate(names):
         try:
             state = file_state(stat_file(folder / name))
-        except Unreadable:
+        except UnreadableImage:
             state = "none"  # it is named when it is decoded, with all others
         digest.update(os.fsencode(name) + f"\0{state}\n".encode())
         report("image files looked at", done, len(names))
@@ -133,7 +136,7 @@ def _key(folder: Path, names: Sequence[str], options: Options, progress: Progres
 
 
 def _cached(
-    digest: str, files: Sequence[Path | Encoded], options: Options, cache: Path, progress: Progress
+    digest: str, files: Sequence[Path | EncodedImage], options: Options, cache: Path, progress: Progress
 ) -> tuple[MappedImages, list[int]]:
     """The decoded images under a cache key, decoded now if not cached, and the indices of the skipped files."""
     path = cache / "decoded" / f"{digest[:32]}.npy"
@@ -163,7 +166,7 @@ _Entry = tuple[MappedImages, list[int], HighBitDepth | None]
 def _make_entry(
     path: Path,
     digest: str,
-    files: Sequence[Path | Encoded],
+    files: Sequence[Path | EncodedImage],
     options: Options,
     progress: Progress,
     is_alone: bool,
@@ -208,7 +211,7 @@ def _read_entry(path: Path, digest: str, progress: Progress) -> _Entry | None:
 
 
 def _write(
-    path: Path, files: Sequence[Path | Encoded], options: Options, progress: Progress
+    path: Path, files: Sequence[Path | EncodedImage], options: Options, progress: Progress
 ) -> tuple[list[int], HighBitDepth | None]:
     """Decodes image files into a cached .npy file, renamed into place once complete; returns what was found."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

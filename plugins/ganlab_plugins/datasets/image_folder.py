@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,29 +12,21 @@ from attrs import frozen
 from ganlab import (
     ComponentError,
     DatasetConfig,
+    ListedImages,
     Places,
     Progress,
     Register,
+    by_ending,
     check_split,
     hookimpl,
+    list_images,
     location,
     no_progress,
     one_line,
-    paced,
 )
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
-
-
-COMMON = (".bmp", ".gif", ".jpg", ".png", ".tif", ".webp")
-"""Extensions that an error names as examples of images."""
-
-ENDINGS = 8
-"""How many endings of files that are left out are named."""
-
-NO_ENDING = "no ending"
-"""What files whose names have no ending are counted under."""
 
 
 def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str) -> None:
@@ -120,12 +109,12 @@ class ImageFolder:
         )
 
 
-def _warn_of_left_out(folder: Path, listed: Listed) -> None:
+def _warn_of_left_out(folder: Path, listed: ListedImages) -> None:
     """Warns of the files of an image folder that are not taken for images, by the endings of their names."""
     count = sum(listed.left_out.values())
     warnings.warn(
         f"image_folder: left out {count:,} of {count + len(listed.names):,} files in {folder}, which are not in a "
-        f"supported image format: {_by_ending(listed.left_out)}",
+        f"supported image format: {by_ending(listed.left_out)}",
         stacklevel=3,
     )
 
@@ -160,77 +149,6 @@ def find_folder(option: str, value: str, places: Places) -> Path:
             raise ComponentError(f"{option}: {one_line(repr(value), 60)}: cannot be read ({error.strerror})") from error
     tried = " and ".join(one_line(candidate) for candidate in candidates)
     raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; tried {tried}")
-
-
-@frozen
-class Listed:
-    """What an image folder holds: its images' sorted relative POSIX paths, and how many other files of each ending."""
-
-    names: list[str]
-    left_out: dict[str, int]
-
-
-def list_images(folder: Path, progress: Progress) -> Listed:
-    """Lists the image files below a folder. Links are followed; a cycle is an error.
-
-    A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
-    its header is an image's.
-    """
-    from ganlab_plugins.datasets._decoded_cache import NAMED
-    from ganlab_plugins.datasets._image_decoding import image_extensions, looks_like_image
-
-    names: list[str] = []
-    left_out: Counter[str] = Counter()
-    problems: list[str] = []
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
-    report = paced(progress)
-    while waiting:
-        below, above = waiting.pop()
-        here = folder / below
-        try:
-            real = os.path.realpath(here)
-            if real in above:
-                problems.append(f"{here}: is a link to a folder that contains it; remove it")
-                continue
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    report("image files found", len(names), 0)
-                    if entry.name.startswith("."):
-                        continue
-                    if _is_folder(entry):
-                        waiting.append((f"{below}{entry.name}/", (*above, real)))
-                        continue
-                    ending = os.path.splitext(entry.name)[1].lower().removesuffix(".")  # "name." has none
-                    if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
-                        names.append(f"{below}{entry.name}")
-                    else:
-                        left_out[ending or NO_ENDING] += 1
-        except OSError as error:
-            problems.append(f"{here}: cannot be listed ({error.strerror})")
-    if problems:
-        more = [f"and {len(problems) - NAMED:,} more folders"] if len(problems) > NAMED else []
-        raise ComponentError("\n".join([*sorted(problems)[:NAMED], *more]))
-    if not names:
-        there = f"; there are {_by_ending(left_out)}" if left_out else ""
-        raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
-    return Listed(sorted(names), dict(sorted(left_out.items())))
-
-
-def _by_ending(left_out: Mapping[str, int]) -> str:
-    """The numbers of files of each ending that an image folder leaves out, in words, the most frequent first."""
-    by_number = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    shown = {NO_ENDING: f"with {NO_ENDING}"}
-    named = [f"{count:,} {shown.get(ending, one_line(ending, 20))}" for ending, count in by_number]
-    more = f" and {len(named) - ENDINGS:,} more endings" if len(named) > ENDINGS else ""
-    return ", ".join(named[:ENDINGS]) + more
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of an image folder is a folder or a link to one; a link to itself is not."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _classes(names: list[str]) -> tuple[str, ...]:
