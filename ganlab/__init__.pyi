@@ -7,10 +7,13 @@ from .data.dataset_options import check_split as check_split
 from .data.dataset_options import image_size as image_size
 from .data.dataset_options import stream_seed as stream_seed
 from .data.download import downloading as downloading
+from .data.image_archive import ImageArchive as ImageArchive
+from .data.image_archive import open_images as open_images
 from .data.image_file import DecodedImage as DecodedImage
 from .data.image_file import EncodedImage as EncodedImage
 from .data.image_file import HighBitDepth as HighBitDepth
 from .data.image_file import ImageHalf as ImageHalf
+from .data.image_file import ImageSize as ImageSize
 from .data.image_file import UnreadableImage as UnreadableImage
 from .data.image_file import decode_image as decode_image
 from .data.image_file import high_bit_depth as high_bit_depth
@@ -18,6 +21,10 @@ from .data.image_file import image_extensions as image_extensions
 from .data.image_file import image_formats as image_formats
 from .data.image_file import looks_like_image as looks_like_image
 from .data.image_file import resize_images as resize_images
+from .data.image_values import DataType as DataType
+from .data.image_values import ValueForm as ValueForm
+from .data.image_values import decode_values as decode_values
+from .data.image_values import is_plain as is_plain
 from .data.list_images import ListedImages as ListedImages
 from .data.list_images import by_ending as by_ending
 from .data.list_images import list_images as list_images
@@ -39,6 +46,7 @@ from .evaluation.features import random_subset as random_subset
 from .evaluation.features import reference_features as reference_features
 from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
+from .evaluation.moments import moments_of as moments_of
 from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.network_sampler import translator_of as translator_of
 from .evaluation.output_scores import output_scores as output_scores
@@ -115,10 +123,12 @@ from .protocols import latent_dim_of as latent_dim_of
 from .protocols import logits_per_image as logits_per_image
 from .protocols import map_condition as map_condition
 from .protocols import taken_by as taken_by
+from .report.compare_runs import compare_runs as compare_runs
 from .run.load_run import load_run as load_run
 from .run.records import is_score as is_score
 from .run.records import numbers_of as numbers_of
 from .run.run_folder import RunFolder as RunFolder
+from .run.train_from_python import train as train
 from .testing import Check as Check
 from .testing import check as check
 from .testing import conformance as conformance
@@ -140,5 +150,6 @@ from .utils.memory import FittingBatches as FittingBatches
 from .utils.progress import Progress as Progress
 from .utils.progress import no_progress as no_progress
 from .utils.progress import paced as paced
+from .viz.show_images import show_images as show_images
 
 __version__: str

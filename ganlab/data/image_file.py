@@ -1,8 +1,9 @@
 """Decoding of one image file with Pillow to uint8 pixels (channels, height, width), and resizing of uint8 images.
 
 Decisions:
-- The pixels do not depend on the file format: rotated upright by the EXIF orientation, grey or RGB, transparency on
-  white, 16-bit grey rounded to 8 bits, the first frame of an animation.
+- The pixels do not depend on the file format: rotated upright by the EXIF orientation, grey or RGB, transparency kept
+  or laid on a colour, 16-bit grey rounded to 8 bits, the first frame of an animation.
+- `image_values` decodes files to other types than uint8, and opens them by what is here.
 - Only the formats in `FORMATS` are tried, whatever the file's extension: some of Pillow's other readers start programs.
 - What is an image is asked of Pillow: the extensions that it registers for these formats, and for a name without an
   extension the file's content.
@@ -16,7 +17,8 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -25,13 +27,19 @@ import numpy as np
 import torch
 from attrs import field, frozen
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageColor, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from ganlab.utils.errors import ComponentError, one_line
 
 ImageHalf = Literal["left", "right"]
 """Half of a picture that has two images of the same size side by side."""
+
+ImageSize = int | tuple[int, int] | None
+"""What an image file is resized to: a square's side, or height and width; None for the file's own size."""
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode of images with so many channels: grey and colour, without and with opacity."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 
@@ -79,12 +87,8 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, struct.error, zlib.error)
 
 
-class _NoRange(ValueError):
-    """The samples of an image file are numbers whose largest value the format does not fix."""
-
-
-class _NoHalves(ValueError):
-    """An image file is no picture of two images side by side."""
+class UnfitImage(ValueError):
+    """An image file can be read, and nothing that is wanted can be made of it; the text says why."""
 
 
 class UnreadableImage(ComponentError):
@@ -121,36 +125,58 @@ class DecodedImage:
     largest: int | None = None
 
 
-def decode_image(
-    file: Path | EncodedImage, size: int | None, channels: int, crop: int | None, half: ImageHalf | None = None
-) -> DecodedImage:
-    """Decodes one image file, or one half of it, to uint8 (channels, size, size).
+@contextmanager
+def opened_image(file: Path | EncodedImage) -> Iterator[Image.Image]:
+    """Opens an image file with Pillow. What is raised inside becomes `UnreadableImage` with the file's name."""
+    with naming_image(file), Image.open(content_of(file), formats=image_formats()) as image:
+        yield image
 
-    It is cropped to its central square of `crop` pixels if `crop` is set, resized so that its shorter side is `size`
-    pixels (Lanczos, antialiased) and cropped to its central square. Without a size it keeps its own: (channels, H, W).
-    Raises `UnreadableImage` with the file's name.
-    """
+
+def content_of(file: Path | EncodedImage) -> Path | io.BytesIO:
+    """What an image file is opened by: its path, or its bytes as a stream."""
+    return file if isinstance(file, Path) else io.BytesIO(file.read())
+
+
+@contextmanager
+def naming_image(file: Path | EncodedImage) -> Iterator[None]:
+    """Turns what an image file's decoder raises into `UnreadableImage` with the file's name."""
     try:
-        with Image.open(file if isinstance(file, Path) else io.BytesIO(file.read()), formats=image_formats()) as image:
-            plain, largest = _plain(image, "L" if channels == 1 else "RGB")
-            plain = plain if half is None else _half(plain, half)
-            square = plain if size is None else _square(plain, size, crop)
+        yield
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise UnreadableImage(f"{file}: refused as a decompression bomb; wanted at most {limit} pixels") from error
-    except _NoHalves as error:
+    except UnfitImage as error:
         raise UnreadableImage(f"{file}: {error}") from error
-    except _NoRange as error:
-        raise UnreadableImage(f"{file}: {error}; convert it to 8 or 16 bits a sample") from error
     except _UNREADABLE as error:
         raise UnreadableImage(f"{file}: cannot be read as an image ({one_line(error)}); repair or remove it") from error
-    return DecodedImage(np.asarray(square).reshape(square.height, square.width, channels).transpose(2, 0, 1), largest)
 
 
-def _plain(image: Image.Image, mode: str) -> tuple[Image.Image, int | None]:
-    """A decoded Pillow image, upright and without transparency, in mode "L" or "RGB"; and `DecodedImage.largest`."""
-    deep_grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    deep_colour = not deep_grey and _has_deep_samples(image)
+def decode_image(
+    file: Path | EncodedImage,
+    size: ImageSize,
+    channels: int,
+    crop: int | None,
+    half: ImageHalf | None = None,
+    background: str = "white",
+) -> DecodedImage:
+    """Decodes one image file, or one half of it, to uint8 (channels, H, W), with 1 to 4 channels: see `MODES`.
+
+    It is cropped to its central square of `crop` pixels if `crop` is set, resized to cover `size` (Lanczos,
+    antialiased) and cropped to the centre of it. Without a size it keeps its own. Transparency is laid on the colour
+    `background` where `channels` has no opacity. Raises `UnreadableImage` with the file's name.
+    """
+    with opened_image(file) as image:
+        plain, largest = _plain(image, MODES[channels], background)
+        plain = plain if half is None else _half(plain, half)
+        fitted = plain if size is None else _fitted(plain, size, crop)
+        pixels = np.asarray(fitted).reshape(fitted.height, fitted.width, channels).transpose(2, 0, 1)
+    return DecodedImage(pixels, largest)
+
+
+def _plain(image: Image.Image, mode: str, background: str) -> tuple[Image.Image, int | None]:
+    """A decoded Pillow image, upright, in one of `MODES`; and `DecodedImage.largest`."""
+    deep_grey = has_deep_grey(image)
+    deep_colour = not deep_grey and has_deep_colour(image)
     largest, is_ppm = None, image.format == "PPM"
     image = ImageOps.exif_transpose(image)
     if deep_grey:
@@ -160,19 +186,39 @@ def _plain(image: Image.Image, mode: str) -> tuple[Image.Image, int | None]:
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
-        raise _NoRange(f"its samples are {kind}, for which no value stands for white")
+        raise UnfitImage(
+            f"its samples are {kind}, for which no value stands for white; set range to the values of black and white, "
+            "or convert it to 8 or 16 bits a sample"
+        )
     elif deep_colour:
         colours = len(image.getbands()) - ("A" in image.getbands())  # opacity says nothing of the colours' range
         level = int(np.asarray(image)[..., :colours].max())
         largest = 257 * level if is_ppm else 256 * level + 255  # of a PPM Pillow rounds, of others it keeps 8 bits
+    return in_mode(image, mode, background), largest
+
+
+def in_mode(image: Image.Image, mode: str, background: str) -> Image.Image:
+    """A Pillow image with 8 bits a sample in one of `MODES`; its opacity is kept, or laid on a colour."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if "A" in mode:
+            return image if mode == "RGBA" else image.convert(mode)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background_colour(background)), image)
     # Palette and CMYK images are converted to grey by way of RGB.
-    return image if image.mode == mode else image.convert("RGB").convert(mode), largest
+    return image if image.mode == mode else image.convert("RGB").convert(mode)
 
 
-def _has_deep_samples(image: Image.Image) -> bool:
+def background_colour(name: str) -> tuple[int, int, int]:
+    """The colour that an image file's transparency is laid on, 0 to 255 each; ValueError for an unknown name."""
+    return ImageColor.getrgb(name)[:3]
+
+
+def has_deep_grey(image: Image.Image) -> bool:
+    """Whether the file of an opened image in grey has 16 bits a sample, which Pillow keeps."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def has_deep_colour(image: Image.Image) -> bool:
     """Whether the file of an opened, not yet decoded image in colour has 16 bits a sample: Pillow keeps the upper 8."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, ())
@@ -190,24 +236,35 @@ def _has_deep_samples(image: Image.Image) -> bool:
 def _half(image: Image.Image, half: ImageHalf) -> Image.Image:
     """Half of a picture of two square images side by side."""
     if image.width != 2 * image.height:
-        raise _NoHalves(
+        raise UnfitImage(
             f"{image.width}x{image.height} pixels; wanted a picture of two images side by side, twice as wide as high"
         )
     left = 0 if half == "left" else image.height
     return image.crop((left, 0, left + image.height, image.height))
 
 
-def _square(image: Image.Image, size: int, crop: int | None) -> Image.Image:
+def _fitted(image: Image.Image, size: int | tuple[int, int], crop: int | None) -> Image.Image:
+    """A Pillow image resized to cover a size, and cropped to the centre of it."""
     if crop is not None:
         if min(image.size) < crop:
             raise ValueError(f"it has {image.width}x{image.height} pixels; wanted at least {crop}x{crop}")
         image = _center_crop(image, crop, crop)
+    return fitted_bands([image], size)[0]
+
+
+def fitted_bands(bands: Sequence[Image.Image], size: int | tuple[int, int]) -> list[Image.Image]:
+    """The bands of an image, of one size, resized to cover a size (Lanczos), and cropped to the centre of it."""
+    height, width = (size, size) if isinstance(size, int) else size
     # Most of a very long image is cropped away in the end; resizing all of it could need more memory than there is.
-    longest = 16 * min(image.size)
-    image = _center_crop(image, min(image.width, longest), min(image.height, longest))
-    scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    return _center_crop(image, size, size)
+    first = bands[0]
+    longest = 16 * min(first.width / width, first.height / height)
+    kept = min(first.width, round(longest * width)), min(first.height, round(longest * height))
+    scale = max(width / kept[0], height / kept[1])
+    resized = max(width, round(kept[0] * scale)), max(height, round(kept[1] * scale))
+    return [
+        _center_crop(_center_crop(band, *kept).resize(resized, Image.Resampling.LANCZOS), width, height)
+        for band in bands
+    ]
 
 
 def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -220,7 +277,8 @@ class HighBitDepth:
     """Decoded image files with 16 bits a sample: how many, of how many, the largest value, and the first one's name.
 
     `dark` is the number of those whose values are all below `DARK`, `dark_largest` the largest value in them and
-    `dark_first` the first one's name. A file of zeros is not one: it is black with any number of bits.
+    `dark_first` the first one's name. A file of zeros is not one: it is black with any number of bits. `kept`: all 16
+    bits are kept.
     """
 
     count: int
@@ -230,8 +288,11 @@ class HighBitDepth:
     dark: int = 0
     dark_largest: int = 0
     dark_first: str = ""
+    kept: bool = False
 
     def __str__(self) -> str:
+        if self.kept:
+            return f"{_and_others(self.dark_first, self.dark, self.count)} {self._dark_range}"
         rounded = (
             f"{_and_others(self.first, self.count, self.files)} 16 bits a sample, with values up to {self.largest:,} "
             f"of {MAX_16_BIT:,}: rounded to 8 bits, levels 0 to {_level(self.largest)} of 255"
@@ -249,12 +310,14 @@ class HighBitDepth:
         if 2 * self.dark >= self.count and self.dark:
             raise ComponentError(
                 f"{_and_others(self.dark_first, self.dark, self.files)} 16 bits a sample, but {self._dark_range}; "
-                f"spread the values over 0 to {MAX_16_BIT:,}, or write 8 bits a sample"
+                f"spread the values over 0 to {MAX_16_BIT:,}, or write 8 bits a sample, or, of an image_folder, set "
+                f"range = [0, {2 ** self.dark_largest.bit_length() - 1}]"
             )
 
     @property
     def _dark_range(self) -> str:
-        return f"no value above {self.dark_largest:,}, which becomes level {_level(self.dark_largest)} of 255"
+        level = "" if self.kept else f", which becomes level {_level(self.dark_largest)} of 255"
+        return f"no value above {self.dark_largest:,}{level or f' of {MAX_16_BIT:,}'}"
 
 
 def _level(value: int) -> int:
@@ -270,15 +333,15 @@ def _and_others(first: str, count: int, files: int) -> str:
 
 
 def high_bit_depth(
-    largest: Mapping[int, int], files: Sequence[Path | EncodedImage], decoded: int
+    largest: Mapping[int, int], files: Sequence[Path | EncodedImage], decoded: int, kept: bool = False
 ) -> HighBitDepth | None:
     """What the largest values of image files with 16 bits a sample, by index, say; None where there is no such file.
 
-    `files` are all of them, of which `decoded` could be decoded.
+    `files` are all of them, of which `decoded` could be decoded. Where all bits are kept, only dark ones are told of.
     """
-    if not largest:
-        return None
     dark = {index: value for index, value in largest.items() if 0 < value < DARK}
+    if not (dark if kept else largest):
+        return None
     return HighBitDepth(
         len(largest),
         decoded,
@@ -287,4 +350,5 @@ def high_bit_depth(
         len(dark),
         max(dark.values(), default=0),
         str(files[min(dark)]) if dark else "",
+        kept,
     )

@@ -40,13 +40,14 @@ class ListedImages:
     left_out: dict[str, int]
 
 
-def list_images(folder: Path, progress: Progress) -> ListedImages:
+def list_images(folder: Path, progress: Progress, arrays: bool = False) -> ListedImages:
     """Lists the image files below a folder. Links are followed; a cycle is an error.
 
     A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
-    its header is an image's.
+    its header is an image's. With `arrays` .npy files are images too, in a folder that has no others.
     """
     names: list[str] = []
+    found_arrays: list[str] = []
     left_out: Counter[str] = Counter()
     problems: list[str] = []
     waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
@@ -70,6 +71,8 @@ def list_images(folder: Path, progress: Progress) -> ListedImages:
                     ending = os.path.splitext(entry.name)[1].lower().removesuffix(".")  # "name." has none
                     if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
                         names.append(f"{below}{entry.name}")
+                    elif arrays and ending == ".npy":
+                        found_arrays.append(f"{below}{entry.name}")
                     else:
                         left_out[ending or NO_ENDING] += 1
         except OSError as error:
@@ -78,9 +81,18 @@ def list_images(folder: Path, progress: Progress) -> ListedImages:
         more = [f"and {len(problems) - NAMED:,} more folders"] if len(problems) > NAMED else []
         raise ComponentError("\n".join([*sorted(problems)[:NAMED], *more]))
     if not names:
-        there = f"; there are {by_ending(left_out)}" if left_out else ""
-        raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
+        names = found_arrays
+    elif found_arrays:
+        left_out[".npy"] = len(found_arrays)
+    if not names:
+        raise no_images(folder, left_out)
     return ListedImages(sorted(names), dict(sorted(left_out.items())))
+
+
+def no_images(path: Path, left_out: Mapping[str, int]) -> ComponentError:
+    """The error of a folder or a zip file that holds no image files."""
+    there = f"; there are {by_ending(left_out)}" if left_out else ""
+    return ComponentError(f"{path}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
 
 
 def by_ending(left_out: Mapping[str, int]) -> str:

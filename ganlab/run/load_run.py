@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,71 +18,25 @@ from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampler_options import sampler_options
-from ganlab.evaluation.sampling import check_sampling, sample
-from ganlab.nn.pretrained import note_weights
+from ganlab.evaluation.sampling import check_sampling, ignores_truncation, sample
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
+from ganlab.run.checkpoint_networks import CheckpointNetworks
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.missing_components import missing_components
+from ganlab.run.notebook import run_frame, run_html
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
 from ganlab.run.translate import translate
-from ganlab.training.build import build_network
-from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.training.state import ema_part
+from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, whole_number
+from ganlab.utils.errors import UserError, did_you_mean, quote, whole_number
 
 NEEDED_TO_SAMPLE = ("game",)
 """The kinds of components that a run's samples depend on, besides networks; with images as conditions, data sets."""
-
-
-class CheckpointNetworks(Mapping[str, nn.Module]):
-    """The networks of a run that `load_run` reads, by name, in eval mode: each is read when it is first asked for.
-
-    Those that are sampled have averaged weights where the checkpoint has an average; `weights` is then "ema".
-    """
-
-    def __init__(self, rules: Rules, images: ImageSpec, checkpoint: Path, device: torch.device) -> None:
-        configs = {name: rules.network(name).config for name in rules.networks}
-        self._names = [name for name, config in configs.items() if not isinstance(config, MissingComponent)]
-        self._rules, self._images, self._checkpoint, self._device = rules, images, checkpoint, device
-        sampled = rules.sampled
-        parts = {name: ema_part(name, sampled) for name in sampled}
-        averaged = any((checkpoint / f"{part}.safetensors").is_file() for part in parts.values())
-        self.weights = "ema" if averaged else "plain"
-        self._parts = parts if averaged else {}
-        self.loaded: dict[str, nn.Module] = {}
-
-    def __getitem__(self, name: str) -> nn.Module:
-        if name not in self._names:
-            raise KeyError(name)
-        if name not in self.loaded:
-            part = self._parts.get(name, name)
-            network = build_network(self._rules.network(name), self._images, self)
-            state = load_checkpoint(self._checkpoint, {part})
-            note_weights(self._checkpoint / f"{part}.safetensors")  # where another run is initialised by these
-            try:
-                network.load_state_dict(state[part])
-            except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-                raise UserError(f"{self._checkpoint}: does not fit the experiment: {one_line(error)}") from None
-            self.loaded[name] = network.requires_grad_(False).eval().to(self._device)
-        return self.loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
-        """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
-        same = copy.copy(self)
-        same.loaded = copy.deepcopy(self.loaded, memo)
-        return same
 
 
 @frozen
@@ -138,7 +92,7 @@ class Run:
 
         The main sampler has the empty name. Raises UserError for a sampler or an option that there is not.
         """
-        samplers = self.rules.all_samplers
+        samplers = {"": self.rules.main_sampler, **self.rules.samplers}
         if name not in samplers:
             known = list(self.rules.samplers)
             listed = f"; the further samplers are: {', '.join(known)}" if known else "; it has none but the main one"
@@ -170,9 +124,9 @@ class Run:
 
         `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
         the normal distribution of latents is cut off: the smaller, the more alike the images. `sampler` is a further
-        sampler of the game, and `options` are the sampler's own. Raises UserError where the run has no such class,
-        sampler or option, for a truncation that is not above 0, a count that is not above 0 or too large for memory,
-        and a seed below 0.
+        sampler of the game, and `options` are the sampler's own. Raises UserError where the run makes no samples or has
+        no such class, sampler or option, for a truncation that is not above 0 or that the sampler does not take, a
+        count that is not above 0 or too large for memory, and a seed below 0.
         """
         return self.sample_with_condition(count, seed, label, truncation, sampler, options)[0]
 
@@ -190,6 +144,7 @@ class Run:
             chosen = self.with_sampler(self.sampler_name if sampler is None else sampler, options)
             return chosen.sample_with_condition(count, seed, label, truncation)
         count, seed = check_sampling(count, seed, truncation)
+        self.check_samples(truncation)
         conditions = self.conditions if label is None else self.conditions.of_class(label)
         images: Tensor | None = None
         drawn: Any = None
@@ -216,6 +171,24 @@ class Run:
         nothing, has no such direction, or was trained with other channels or sizes.
         """
         return translate(self, images, to, options, seed)
+
+    def check_samples(self, truncation: float | None = None) -> None:
+        """Raises UserError where a run that `load_run` read makes no samples, or its sampler takes no truncation."""
+        if why := self.rules.why_no_samples:
+            raise UserError(f"{self.path}: {why}")
+        if truncation is not None and ignores_truncation(self.sampler, truncation):
+            of = f"the sampler {quote(self.sampler_name)}" if self.sampler_name else "the game's sampler"
+            raise UserError(f"--truncation {truncation:g}: {of} takes none: its latents are the same with any")
+
+    def frame(self, library: str | None = None) -> Any:
+        """The records of a run that `load_run` read as a data frame of pandas or polars, a row a step.
+
+        Its columns are `step`, `train/…` and `score/…`; raises UserError where neither library is installed.
+        """
+        return run_frame(self.log, self.metrics, library)
+
+    def _repr_html_(self) -> str:
+        return run_html(self.path, self.step, self.info, self.metrics)
 
     def __copy__(self) -> Run:
         return attrs.evolve(self)
@@ -323,18 +296,18 @@ def load_run_for(
         missing = {name: config for name, config in configs.items() if isinstance(config, MissingComponent)}
         for name in configs:  # a network that is made of a missing one is missing too
             missing.update((name, missing[given]) for given in rules.network(name).given if given in missing)
-        if lacking := {missing[name].kind for name in rules.sampler.networks if name in missing}:
+        if lacking := {missing[name].kind for name in rules.main_sampler.networks if name in missing}:
             needed |= lacking
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
     data = ImageSpec.recorded(info["images"])
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
-    for name in rules.sampler.networks:
+    for name in rules.sampler.networks if rules.sampler else ():
         _callable_with_latents(networks[name], info)
     conditions, condition_data = UNCONDITIONAL, None
     if has_conditions:
-        conditions, condition_data = run_conditions(experiment, info, rules.sampler)
+        conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
     return Run(
         path=path,
         step=step,
@@ -343,7 +316,7 @@ def load_run_for(
         log=read_records(path / "log.jsonl"),
         metrics=read_records(path / "metrics.jsonl"),
         networks=networks,
-        sampler=NetworkSampler(rules.sampler, networks, data.dtype),
+        sampler=NetworkSampler(rules.main_sampler, networks, data.dtype),
         rules=rules,
         weights=networks.weights,
         plugins=plugins,

@@ -169,6 +169,8 @@ class Translator:
 
 def translator(run: LoadedRun, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0) -> Translator:
     """The translation of a trained run in one direction; UserError where it translates nothing, or not there."""
+    if why := run.rules.why_no_samples:
+        raise UserError(f"{run.path}: this run translates nothing: {why}")
     seed = whole_number("--seed", seed, 0)
     name = sampler_to(run, to) if to else run.sampler_name
     sampler = run.rules.all_samplers[name]

@@ -74,8 +74,6 @@ def _check_pictures(way: Translator, given: Path) -> None:
         deep = data.dtype == "uint16" and data.shape[0] != 1 and data is way.made
         if not data.is_image or data.dtype == "float32" or data.channels not in PNG_CHANNELS or deep:
             raise UserError(f"{given}: the run {what} {data.in_words}, which picture files do not hold; use FILE.npz")
-    if way.given.channels not in (1, 3):
-        raise UserError(f"{given}: the run translates images with {way.given.channels} channels; use FILE.npz")
 
 
 def _check_out(given: Path, out: Path, is_array: bool) -> None:
@@ -155,7 +153,8 @@ class _Pictures:
             raise UserError(f"{file}: is no file; remove it")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            decoded = decode_image(file, None, 3, None)
+            # Grey runs take colour whose channels are equal, so that is seen first.
+            decoded = decode_image(file, None, 3 if way.given.channels == 1 else way.given.channels, None)
         if decoded.largest is not None:
             self._deep[number] = decoded.largest
         pixels = torch.from_numpy(decoded.pixels.copy())

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import define
 
-from children import Child, Command
+from children import Child, Command, set_environment
 from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, two_domains
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate
+from test_distributed import environments
 
 Write = Callable[..., Path]
 
@@ -128,13 +130,14 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "dataset celeba": ({"dataset": {"name": "celeba", "size": 8}}, celeba),
     "dataset huggingface": ({"dataset": {"name": "huggingface", "path": "hub", "size": 8}}, parquet),
     "dataset glyphs, game pix2pix, generator unet, discriminator patchgan, metric psnr, metric ssim, "
-    "metric reconstruction_error": (
+    "metric reconstruction_error, metric output_fid": (
         {
             "game": "pix2pix",
             "metric": [
                 {"name": "psnr", "every": 2},
                 {"name": "ssim", "every": 2, "window": 7},
                 {"name": "reconstruction_error", "every": 2, "output": "translation"},
+                {"name": "output_fid", "every": 2, "features": "pixels"},
             ],
             "dataset": {"name": "glyphs", "size": 8},
             "generator": {"name": "unet", "channels": 4},
@@ -160,6 +163,17 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
+    "game pixelda, metric target_accuracy": (
+        {
+            "game": {"name": "pixelda", "channels": 4},
+            "metric": [{"name": "target_accuracy", "every": 2}],
+            "dataset": {"name": "digits"},
+            "source": {"name": "digits"},
+            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1, "latent_dim": 2, "latent_maps": 1},
+            "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
+        },
+        None,
+    ),
     "dataset degraded, dataset photographs": (
         {
             "dataset": {
@@ -168,6 +182,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
                 **{"blur": 1.0, "smaller": 2, "grey": True, "hole": 0.2, "noise": 5.0},
             }
         },
+        None,
+    ),
+    "dataset blended": (
+        {"dataset": {"name": "blended", "over": {"name": "photographs", "size": 8, "stride": 32}}},
         None,
     ),
     "dataset image_pairs": ({"dataset": {"name": "image_pairs", "path": "pairs/train", "size": 8}}, pairs_of_images),
@@ -201,11 +219,12 @@ def test_every_bundled_component_is_among_them() -> None:
     registry = load_plugins().registry
     kinds = {kind for kind, _ in registry._components} - {"launcher"}  # tests/plugins/launchers kills those
     among = {component for together in CHANGES for component in together.split(", ")}
-    among.add("metric target_accuracy")  # which needs a game that classifies: tests/methods/pixelda.py
     assert {f"{kind} {part.name}" for kind in kinds for part in registry.of_kind(kind)} == among
 
 
 FIRST, *OTHERS = CHANGES
+ON_TWO = ("game pixelda, metric target_accuracy",)
+"""What is killed on two processes too: games with moves of several players and data sets."""
 
 
 @pytest.mark.kill
@@ -225,4 +244,41 @@ def test_killed_in_a_step(together: str, table: dict[str, Any], write: Write, tm
     again = Child(Command("run", file, "--out", "r", "--resume"), tmp_path / "log")
     assert again.ended() == 0, again.said
     assert "resuming r at step 3" in again.said
+    assert_same_run(Path("whole"), Path("r"))
+
+
+@define
+class OneOfTwo:
+    """What one of two processes does before its command: it takes its environment, and dies in a step if it shall."""
+
+    environment: dict[str, str]
+    dies: bool
+
+    def __call__(self) -> None:
+        set_environment(self.environment)
+        if self.dies:
+            AtUpdate(4)()
+
+
+@pytest.mark.extended
+@pytest.mark.torchrun
+@pytest.mark.parametrize("together", ON_TWO)
+def test_killed_in_a_step_on_two_processes(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    """As on one; both are killed, as by a machine that stops."""
+    changes, _ = CHANGES[together]
+    table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
+    file = write(table | changes)
+
+    def run(*arguments: object, dies: bool = False) -> list[int]:
+        children = []
+        for rank, environment in enumerate(environments(2)):
+            before = OneOfTwo(environment, dies)
+            command = Command("run", file, "--device", "cpu", *arguments, before=before)
+            children.append(Child(command, tmp_path / f"{rank}.log"))
+        return [child.ended() for child in children]
+
+    assert run("--out", "whole") == [0, 0]
+    assert run("--out", "r", dies=True) == [-signal.SIGKILL] * 2
+    assert run("--out", "r", "--resume") == [0, 0]
+    assert "resuming r at step 3" in (tmp_path / "0.log").read_text()
     assert_same_run(Path("whole"), Path("r"))

@@ -1,4 +1,4 @@
-"""The cache of decoded images: decodes image files into one memory-mapped .npy file of uint8 pixels, or finds it.
+"""The cache of decoded images: decodes image files into one memory-mapped .npy file, or finds it.
 
 Decisions:
 - A cache entry's key is made of each file's folder, name and state (`file_state`), so no file is decoded to find out
@@ -28,10 +28,12 @@ from ganlab import (
     ComponentError,
     EncodedImage,
     HighBitDepth,
+    ImageArchive,
     ImageHalf,
     MappedImages,
     Progress,
     UnreadableImage,
+    ValueForm,
     cache_lock,
     file_state,
     flush_folder,
@@ -44,7 +46,7 @@ from ganlab import (
 )
 from ganlab_plugins.datasets._decoded_file import NAMED, Options, decode_into, stat_file
 
-__all__ = ["NAMED", "decode_embedded", "decode_files", "decode_readable_files"]
+__all__ = ["NAMED", "Options", "decode_embedded", "decode_files", "decode_images", "decode_readable_files"]
 
 # To be incremented when a file decodes to other pixels than before, or an entry's note gets another form, so that older
 # cache entries are not used.
@@ -92,6 +94,23 @@ def decode_readable_files(
     return _cached(key, [folder / name for name in names], options, cache, progress)
 
 
+def decode_images(
+    source: ImageArchive, options: Options, cache: Path, progress: Progress = no_progress
+) -> tuple[MappedImages, list[int]]:
+    """Decodes the image files of a folder or a zip file, or reads the cache: (N, C, H, W) of the form's type.
+
+    Also returns the indices of those that were skipped. Errors are those of `decode_files`.
+    """
+    if source.is_zip:
+        digest = hashlib.sha256(f"{_of(options)}\nzip {source.prefix}\n".encode())
+        digest.update(os.fsencode(source.path.resolve()) + f"\0{file_state(stat_file(source.path))}\n".encode())
+        digest.update(os.fsencode("\0".join(source.names)))
+        key = digest.hexdigest()
+    else:
+        key = _key(source.path, source.names, options, progress)
+    return _cached(key, source.files(), options, cache, progress)
+
+
 def decode_embedded(
     sources: Sequence[Path],
     about: str,
@@ -118,7 +137,8 @@ def _of(options: Options) -> str:
     """The part of a decoded cache's key that the options are."""
     skips = " skips" if options.skips else ""
     half = "" if options.half is None else f" {options.half}"
-    return f"{_VERSION} {options.size} {options.channels} {options.crop}{skips}{half}"
+    form = "" if options.form == ValueForm() else f" {options.form}"
+    return f"{_VERSION} {options.size} {options.channels} {options.crop}{skips}{half}{form}"
 
 
 def _key(folder: Path, names: Sequence[str], options: Options, progress: Progress) -> str:

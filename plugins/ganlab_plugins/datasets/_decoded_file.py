@@ -1,4 +1,4 @@
-"""Decoding of many image files, in threads, into one .npy file of uint8 pixels, for the cache of decoded images.
+"""Decoding of many image files, in threads, into one .npy file of pixels or values, for the cache of decoded images.
 
 Decisions:
 - Pixels are written as they are decoded, so a data set larger than memory can be prepared.
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import numpy as np
 from attrs import frozen
 from numpy.lib import format as npy
 
@@ -27,10 +28,14 @@ from ganlab import (
     EncodedImage,
     HighBitDepth,
     ImageHalf,
+    ImageSize,
     Progress,
     UnreadableImage,
+    ValueForm,
     decode_image,
+    decode_values,
     high_bit_depth,
+    is_plain,
     paced,
 )
 
@@ -48,14 +53,15 @@ PAUSE = 0.1
 class Options:
     """Options of decoding, which are part of the cache key; `skips`: whether unreadable files are skipped.
 
-    `half`: which half of each picture is decoded; None for the whole.
+    `half`: which half of each picture is decoded; None for the whole. `form`: the type and range of the values.
     """
 
-    size: int | None
+    size: ImageSize
     channels: int
     crop: int | None
     skips: bool
     half: ImageHalf | None = None
+    form: ValueForm = ValueForm()
 
 
 def decode_into(
@@ -71,7 +77,8 @@ def decode_into(
     Raises `ComponentError` that names the files which are missing, unreadable, of another size or too dark.
     """
     first, shape = _shape(files, options)
-    start, step = len(_header(len(files), shape)), math.prod(shape)
+    start = len(_header(len(files), shape, options))
+    step = math.prod(shape) * np.dtype(options.form.dtype).itemsize
     make_room(start + len(files) * step)
     # If the disk has too little room this fails at once rather than after hours of decoding.
     if hasattr(os, "posix_fallocate"):
@@ -112,18 +119,19 @@ def decode_into(
     _raise_refused(problems, skipped)
     if len(skipped) == len(files):
         raise ComponentError(_none_readable(files, problems[0]))
-    found = high_bit_depth(deep, files, len(files) - len(skipped))
+    found = high_bit_depth(deep, files, len(files) - len(skipped), kept=options.form.dtype == "uint16")
     if found is not None:
         found.check()
     _close_gaps(descriptor, len(files), skipped, start, step)
-    _write_at(descriptor, _header(len(files) - len(skipped), shape), 0)
+    _write_at(descriptor, _header(len(files) - len(skipped), shape, options), 0)
     return skipped, found
 
 
 def _shape(files: Sequence[Path | EncodedImage], options: Options) -> tuple[Path | EncodedImage, tuple[int, ...]]:
     """The shape that every decoded image must have, and the image file that determines it: the first readable one."""
     if options.size is not None:
-        return files[0], (options.channels, options.size, options.size)
+        height, width = (options.size, options.size) if isinstance(options.size, int) else options.size
+        return files[0], (options.channels, height, width)
     problems: dict[int, ComponentError] = {}
     for index, file in enumerate(files):
         try:
@@ -165,13 +173,17 @@ def stat_file(path: Path) -> os.stat_result:
 def _decode(file: Path | EncodedImage, options: Options) -> DecodedImage:
     if isinstance(file, Path):
         stat_file(file)
-    return decode_image(file, options.size, options.channels, options.crop, options.half)
+    if is_plain(file, options.channels, options.form):
+        return decode_image(file, options.size, options.channels, options.crop, options.half, options.form.background)
+    return decode_values(file, options.size, options.channels, options.form)
 
 
-def _header(count: int, shape: tuple[int, ...]) -> bytes:
+def _header(count: int, shape: tuple[int, ...], options: Options) -> bytes:
     """The header of an .npy file of `count` decoded images; numpy pads it, so its length does not depend on `count`."""
     header = io.BytesIO()
-    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)})
+    npy.write_array_header_1_0(
+        header, {"descr": np.dtype(options.form.dtype).str, "fortran_order": False, "shape": (count, *shape)}
+    )
     return header.getvalue()
 
 
