@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,10 @@ def test_the_zoo_on_cifar(name: str, ganlab: Command) -> None:
         assert (grid.width - 2) * rows == (grid.height - 2) * columns
 
 
-TRANSLATIONS = ["photographs_superresolution", "glyphs_pix2pix", "glyphs_cyclegan", "glyphs_cut"]
+TRANSLATIONS = [
+    *("photographs_superresolution", "glyphs_pix2pix", "glyphs_cyclegan", "glyphs_cut"),
+    *("photographs_colour", "photographs_inpainting"),
+]
 
 
 @pytest.mark.slow
@@ -173,3 +177,30 @@ def test_translations_offline(name: str, ganlab: Command) -> None:
     assert {score["name"] for score in scores} == {"psnr", "ssim"}
     assert all(score["protocol"]["reference"]["split"] == "test" for score in scores)
     assert Path("r/samples/step-00000002.png").is_file()
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_translations_of_folders(ganlab: Command, tmp_path: Path) -> None:
+    """Each recipe on folders of the form that its header says, and a folder through the trained run, both ways."""
+    random = np.random.default_rng(0)
+    for split, (kind, letter) in product(("train", "test"), (("images", "B"), ("conditions", "A"))):
+        for folder in (f"pairs/{split}/{kind}", f"unpaired/{split}{letter}"):
+            (tmp_path / "data" / folder).mkdir(parents=True)
+            for number in range(3):
+                pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / folder / f"{number}.png")
+    small = ["train.epochs=1", "train.sample_count=2", "floor=false", "train.log_every=1"]
+    small += ["generator.channels=4", "discriminator.channels=4"]
+    for name, ways, more in (("folder_pix2pix", [""], []), ("folder_cyclegan", ["", "a"], ["schedule.0.start=1"])):
+        settings = [part for setting in [*small, *more] for part in ("--set", setting)]
+        code, _, err = ganlab("run", EXPERIMENTS / f"{name}.toml", *settings, "--out", name)
+        assert code == 0, err
+        assert len(read_records(Path(name, "log.jsonl"))) == 3, "a step for each image"
+        for to in ways:
+            direction = ["--to", to] if to else []
+            given, out = tmp_path / "data" / "unpaired" / "testA", Path(f"{name}_{to}")
+            assert ganlab("translate", name, given, *direction, "--out", out)[0] == 0
+            assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "2.png"]
+            with Image.open(out / "0.png") as picture:
+                assert picture.size == (40, 40)

@@ -1,4 +1,4 @@
-"""The commands on finished runs: `ganlab compare`, `ganlab eval`, `ganlab score`, `ganlab sample`, `ganlab report`."""
+"""The commands on finished runs: `ganlab compare`, `eval`, `score`, `sample`, `translate` and `report`."""
 
 from __future__ import annotations
 
@@ -235,6 +235,55 @@ def sample(
         loaded = loaded.with_sampler(sampler, options)
     request = SampleRequest(count, seed, interpolate, label, truncation, by_class)
     written = write_samples(loaded, request, out)
+    print(f"{written} from {loaded.weights} weights at step {loaded.step:,}: {out}")
+    return 0
+
+
+def translate(
+    run: Path,
+    given: Annotated[Path, Parameter(name="INPUT")],
+    /,
+    *,
+    out: Path,
+    to: str = "",
+    option: list[str] | None = None,
+    seed: int = 0,
+    step: int | None = None,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+) -> int:
+    """Translate images of your own through a run: a picture, a folder of pictures, or an .npz file.
+
+    Parameters
+    ----------
+    run
+        The run folder, of a game that is given images, such as pix2pix or cyclegan.
+    given
+        A picture, of any size that the networks take; a folder of pictures and of folders of them; or an .npz file with
+        an array `images`. It is taken as it is: for super-resolution, the small picture.
+    out
+        Of a picture FILE.png or a folder, of a folder a new folder with the same names, of an .npz file FILE.npz.
+    to
+        The direction: `a` for the sampler `b_to_a`. Default: the main one.
+    option
+        NAME=VALUE, an option of the sampler; can be repeated.
+    seed
+        Of latents, for networks that have them.
+    step
+        Which checkpoint. Default: the latest.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    """
+    from ganlab.config.overrides import parse_options
+    from ganlab.run.load_run import NEEDED_TO_SAMPLE, load_run_for
+    from ganlab.run.translate import translator
+    from ganlab.run.translate_files import translate_files
+
+    options = parse_options(option or [])
+    loaded = load_run_for(NEEDED_TO_SAMPLE, run, step, device, (), plugin or [], has_conditions=False)
+    written = translate_files(translator(loaded, to, options, seed), given, out)
     print(f"{written} from {loaded.weights} weights at step {loaded.step:,}: {out}")
     return 0
 

@@ -121,7 +121,8 @@ def check_sampled_images(
 
     What the sampler itself refuses is a UserError.
     """
-    of, count = f"the sampler {name!r} " if name else "", 2
+    of = f"the sampler {name!r} " if name else ""
+    count = min([2, *map(len, named_conditions(condition).values())])  # of a batch of one image there is one
     try:
         with eval_mode(sampler):
             z: Any = draw_latents(sampler, count, torch.Generator().manual_seed(0))

@@ -15,20 +15,22 @@ from torch import Tensor, nn
 
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import Experiment
-from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampler_options import sampler_options
 from ganlab.evaluation.sampling import check_sampling, ignores_truncation, sample
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
-from ganlab.plugin.loader import Plugins, load_plugins
+from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
 from ganlab.run.checkpoint_networks import CheckpointNetworks
 from ganlab.run.kept_plugins import kept_plugin_finder
+from ganlab.run.missing_components import missing_components
 from ganlab.run.notebook import run_frame, run_html
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
+from ganlab.run.translate import translate
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, did_you_mean, quote, whole_number
@@ -158,6 +160,18 @@ class Run:
         assert images is not None
         return images, drawn
 
+    def translate(
+        self, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> Tensor:
+        """Translates images by a run that `load_run` read: of the data's type, (n, C, H, W), on the CPU.
+
+        `images` are uint8 (n, C, H, W), or of the type of the data that the run was trained with, of any size that its
+        networks take. `to` is the direction: "a" for the sampler `b_to_a`; by default the main one. `options` are the
+        sampler's, and `seed` is of latents, where its networks have any. Raises UserError where the run translates
+        nothing, has no such direction, or was trained with other channels or sizes.
+        """
+        return translate(self, images, to, options, seed)
+
     def check_samples(self, truncation: float | None = None) -> None:
         """Raises UserError where a run that `load_run` read makes no samples, or its sampler takes no truncation."""
         if why := self.rules.why_no_samples:
@@ -251,10 +265,12 @@ def load_run_for(
     overrides: Iterable[str] = (),
     plugin_files: Iterable[Path] = (),
     metrics: Iterable[str] = (),
+    has_conditions: bool = True,
 ) -> Run:
     """As `load_run`, for a command that needs the components of these kinds, and the data set for its conditions.
 
-    `metrics` are names of those that the experiment is to have, where any are given.
+    `metrics` are names of those that the experiment is to have, where any are given. Without `has_conditions` no data
+    set is needed or read, and the run has no conditions to sample for.
     """
     overrides, plugin_files = tuple(overrides), tuple(plugin_files)
     info = read_info(path)
@@ -265,7 +281,7 @@ def load_run_for(
     if step not in saved:
         steps = [str(known) for known in saved]
         raise UserError(f"--step {step}: {path} has no such checkpoint; there are: {', '.join(steps)}")
-    needed = {*kinds, "dataset"} if isinstance(info.get("condition"), str) else set(kinds)
+    needed = {*kinds, "dataset"} if has_conditions and isinstance(info.get("condition"), str) else set(kinds)
     optional = KINDS.keys() - needed
     locate = kept_plugin_finder(path, info, instead_of_changed=True)
 
@@ -289,7 +305,9 @@ def load_run_for(
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks if rules.sampler else ():
         _callable_with_latents(networks[name], info)
-    conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
+    conditions, condition_data = UNCONDITIONAL, None
+    if has_conditions:
+        conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
     return Run(
         path=path,
         step=step,
@@ -335,18 +353,3 @@ def _without_condition(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Gives the generator of a run that `load_run` read the condition None where it is called without one."""
     return ((*inputs, None), named) if len(inputs) == 1 and not named else (inputs, named)
-
-
-def missing_components(info: dict[str, Any], kinds: Collection[str]) -> list[str]:
-    """Of a run that `load_run` refuses: the components of these kinds whose plugins are missing, and their origins."""
-    registry = load_plugins().registry
-    missing = []
-    for label, origin in info.get("components", {}).items():
-        kind, _, name = label.partition(".")
-        if kind not in kinds:
-            continue
-        there = {part.name for part in registry.of_kind(kind)} if kind in KINDS else {name}
-        if name not in there and not Path(origin.get("file") or ".").is_file():
-            whose = f"{origin.get('distribution', '')} {origin.get('version', '')}".strip() or origin.get("file", "")
-            missing.append(f"the run had the {kind} {name!r} from {origin.get('plugin')} ({whose})")
-    return missing

@@ -22,7 +22,8 @@ from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progre
 from ganlab.evaluation.taken_data import refused_data
 from ganlab.plugin.component import MissingComponent
 from ganlab.protocols import ImageSpec, Metric
-from ganlab.run.load_run import Run, load_run_for, missing_components
+from ganlab.run.load_run import Run, load_run_for
+from ganlab.run.missing_components import missing_components
 from ganlab.run.records import to_json
 from ganlab.run.run_folder import RunFolder, variant_of
 from ganlab.run.sampling_changes import sampling_changes

@@ -1,9 +1,9 @@
-"""DCGAN networks (Radford et al. 2016, arXiv:1511.06434) for square images of 16, 28, 32, 64, 128 and similar sizes.
+"""DCGAN networks (Radford et al. 2016, arXiv:1511.06434) for images of 16, 28, 32, 64, 128 and similar sizes.
 
 Decisions:
-- The same code for every size: the side is halved while it is even, to a base of 4 to 7 pixels (4 for powers of two, 7
-  for 28). The generator starts at the base and doubles the side; the discriminator mirrors it. The number of channels
-  doubles when the side is halved.
+- The same code for every size: the sides are halved to a base whose shorter side has 4 to 7 pixels (4 for powers of
+  two, 7 for 28; 4x6 for 32x48). The generator starts at the base and doubles the sides; the discriminator mirrors it.
+  The number of channels doubles when the sides are halved.
 - As published: strided convolutions only, batch norm except at the generator's output and the discriminator's input,
   ReLU in the generator and leaky ReLU in the discriminator, weights from N(0, 0.02), batch norm gains from N(1, 0.02).
 - Options for later variants: other norms, spectral norm (close to SNGAN's CNN), self-attention (SAGAN), class labels.
@@ -35,40 +35,41 @@ from ganlab import (
     norm_layer,
     spectrally_normed,
 )
+from ganlab_plugins.networks._halved_sizes import nearest_sizes, smallest_map
 
 
-def _base_and_doublings(images: ImageSpec) -> tuple[int, int]:
-    """DCGAN: the side of the smallest feature map, 4 to 7, and the number of doublings to the images' side."""
-    side, doublings = images.height, 0
-    while side % 2 == 0 and side >= 8:
-        side, doublings = side // 2, doublings + 1
-    if images.height != images.width or not 4 <= side <= 7 or doublings < 1:
+def _base_and_doublings(images: ImageSpec) -> tuple[tuple[int, int], int]:
+    """DCGAN: height and width of the smallest feature map, and the number of doublings to the images."""
+    found = smallest_map(images.height, images.width)
+    if found is None:
         raise ComponentError(
-            f"dcgan does not support images of {images.height}x{images.width}; it needs square ones whose side is 4, "
-            "5, 6 or 7 times a power of two, such as 16, 28, 32, 64 or 128"
+            f"dcgan does not support images of {images.height}x{images.width}; it halves both sides until the shorter "
+            f"is 4, 5, 6 or 7; the nearest sizes are {nearest_sizes(images.height, images.width)}"
         )
-    return side, doublings
+    height, width, doublings = found
+    return (height, width), doublings
 
 
 def _inner_sides(images: ImageSpec) -> list[int]:
-    """DCGAN: the sides of the feature maps between the base and the images."""
-    base, doublings = _base_and_doublings(images)
-    return [base * 2**number for number in range(1, doublings)]
+    """DCGAN: the heights of the feature maps between the base and the images."""
+    (height, _), doublings = _base_and_doublings(images)
+    return [height * 2**number for number in range(1, doublings)]
 
 
 class _DCGANGenerator(nn.Module):
     def __init__(self, config: DCGANGenerator, images: ImageSpec) -> None:
         super().__init__()
         self.latent_dim = config.latent_dim
-        side, doublings = _base_and_doublings(images)
+        base, doublings = _base_and_doublings(images)
         check_tanh(images, "dcgan")
+        side = base[0]
         width = config.channels * 2 ** (doublings - 1)
         bias = config.norm == "none"
 
         def normed_relu() -> list[nn.Module]:
             return [norm_layer(config.norm, width, 2, images), nn.ReLU(inplace=True)]
 
-        layers: list[nn.Module] = [nn.ConvTranspose2d(self.latent_dim, width, side, bias=bias), *normed_relu()]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(self.latent_dim, width, base, bias=bias), *normed_relu()]
         for _ in range(doublings - 1):
             width, side = width // 2, 2 * side
             layers += [nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=bias), *normed_relu()]
@@ -131,7 +132,7 @@ class DCGANGenerator:
     latent_dim: size of the latent.
     channels: feature maps before the last layer; each earlier layer has twice as many as the next.
     norm: of each layer except the last. "conditional_batch" is batch norm with a gain and a bias for each class.
-    attention: sides of the feature maps after which self-attention is inserted, such as [32].
+    attention: heights of the feature maps after which self-attention is inserted, such as [32].
     """
 
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
@@ -152,7 +153,7 @@ class DCGANDiscriminator:
     slope: the leaky ReLU's slope below zero.
     norm: of each layer except the first and the last.
     spectral_norm: divide each weight by an estimate of its spectral norm (SNGAN), usually with norm = "none".
-    attention: sides of the feature maps after which self-attention is inserted, such as [16].
+    attention: heights of the feature maps after which self-attention is inserted, such as [16].
     minibatch_stddev: group size of the minibatch standard deviation, a feature map before the last layer; 0 for none.
     head: how class labels are used: "plain" not at all; "projection" adds an inner product with a class embedding to
         the logit; "class_logits" adds class logits, for AC-GAN.

@@ -6,8 +6,9 @@ Decisions:
 - A block is a 1x1, a grouped 3x3 and a 1x1 convolution with leaky ReLUs between them, an inverted bottleneck. As in
   Fixup, the last convolution is initialised to 0, and the others are scaled down by the number of blocks, in place of
   normalisation.
-- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator starts with a learned 4x4 map
-  whose channels are weighted by a linear function of the latent; the discriminator ends with the reverse.
+- Resampling is bilinear, with a 1x1 convolution where the width changes. The generator starts with a learned map, 4x4
+  for 32x32 and 4x6 for 32x48, whose channels are weighted by a linear function of the latent; the discriminator ends
+  with the reverse.
 - Widths and depth are options: the paper's for CIFAR-10 are far larger than the defaults, which suit two CPU cores.
 """
 
@@ -33,6 +34,7 @@ from ganlab import (
     check_tanh,
     hookimpl,
 )
+from ganlab_plugins.networks._halved_sizes import SMALLEST, nearest_sizes, smallest_map
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
@@ -83,11 +85,11 @@ class _Resampled(nn.Module):
 class _R3GANGenerator(nn.Module):
     def __init__(self, config: R3GANGenerator, images: ImageSpec) -> None:
         super().__init__()
-        _check_size(images, len(config.widths))
+        smallest = _smallest_map(images, len(config.widths))
         check_tanh(images, "r3gan")
         self.latent_dim = config.latent_dim
         widths, blocks = config.widths, config.blocks * len(config.widths)
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.basis = nn.Parameter(torch.randn(widths[0], *smallest))
         self.first = nn.Linear(config.latent_dim, widths[0], bias=False)
         nn.init.normal_(self.first.weight, 0.0, 1 / math.sqrt(config.latent_dim))
         layers: list[nn.Module] = []
@@ -105,7 +107,7 @@ class _R3GANGenerator(nn.Module):
 class _R3GANDiscriminator(nn.Module):
     def __init__(self, config: R3GANDiscriminator, images: ImageSpec) -> None:
         super().__init__()
-        _check_size(images, len(config.widths))
+        smallest = _smallest_map(images, len(config.widths))
         widths, blocks = config.widths, config.blocks * len(config.widths)
         layers: list[nn.Module] = [_conv(images.channels, widths[0], 1, 1.0)]
         for number, width in enumerate(widths):
@@ -113,8 +115,8 @@ class _R3GANDiscriminator(nn.Module):
                 layers.append(_Resampled(widths[number - 1], width, 0.5))
             layers += [_Block(width, config, blocks) for _ in range(config.blocks)]
         self.layers = nn.Sequential(*layers)
-        self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1], bias=False)
-        nn.init.normal_(self.basis.weight, 0.0, 1 / 4)
+        self.basis = nn.Conv2d(widths[-1], widths[-1], smallest, groups=widths[-1], bias=False)
+        nn.init.normal_(self.basis.weight, 0.0, 1 / math.sqrt(math.prod(smallest)))
         self.last = nn.Linear(widths[-1], 1, bias=False)
         nn.init.normal_(self.last.weight, 0.0, 1 / math.sqrt(widths[-1]))
         self.head = ClassHead(config.head, widths[-1], images)
@@ -126,12 +128,19 @@ class _R3GANDiscriminator(nn.Module):
         return judged
 
 
-def _check_size(images: ImageSpec, stages: int) -> None:
-    side = 4 * 2 ** (stages - 1)
-    if (images.height, images.width) != (side, side):
-        raise ComponentError(
-            f"widths: {stages} stages from 4x4 are for images of {side}x{side}, not of {images.height}x{images.width}"
-        )
+def _smallest_map(images: ImageSpec, stages: int) -> tuple[int, int]:
+    """R3GAN: height and width of the first stage's map, whose shorter side is 4 to 7; ComponentError for none."""
+    found = smallest_map(images.height, images.width)
+    if found is not None and found[2] == stages - 1:
+        return found[:2]
+    if stages == 1 and min(images.height, images.width) in SMALLEST:
+        return images.height, images.width
+    needed = f"; {found[2] + 1} stages make this size" if found is not None else ""
+    near = f"; the nearest sizes are {nearest_sizes(images.height, images.width, stages - 1)}" if stages > 1 else ""
+    raise ComponentError(
+        f"widths: {stages} stages from 4x4 to 7x7 on the shorter side are for images whose shorter side is "
+        f"{4 * 2 ** (stages - 1)} to {7 * 2 ** (stages - 1)}, not of {images.height}x{images.width}{needed}{near}"
+    )
 
 
 def _widths(*default: int) -> tuple[int, ...]:
@@ -144,7 +153,8 @@ class R3GANGenerator:
     """R3GAN's generator.
 
     latent_dim: size of the latent.
-    widths: feature maps of each stage, starting at 4x4; each stage doubles the side, so four are for 32x32.
+    widths: feature maps of each stage; the first stage's are 4 to 7 on the shorter side, and each further one doubles
+        the sides, so four are for 32x32 or 32x48.
     blocks: residual blocks in a stage.
     expansion: ratio of a block's inner to its outer channels.
     group_width: channels in a group of the 3x3 convolutions.
@@ -164,7 +174,8 @@ class R3GANGenerator:
 class R3GANDiscriminator:
     """R3GAN's discriminator.
 
-    widths: feature maps of each stage, from the images' side down to 4x4, so four are for 32x32.
+    widths: feature maps of each stage, from the images' sides down to 4 to 7 on the shorter side, so four are for 32x32
+        or 32x48.
     blocks: residual blocks in a stage.
     expansion: ratio of a block's inner to its outer channels.
     group_width: channels in a group of the 3x3 convolutions.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ganlab import ComponentError, ImageSpec
+from ganlab import ComponentError, ImageSpec, NormName
 from ganlab_plugins.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 
 SIZES = {16: 4, 28: 7, 32: 4, 64: 4, 128: 4}
@@ -63,8 +63,33 @@ def test_batch_norm_where_the_paper_has_it() -> None:
     assert discriminator == ["Conv2d", "LeakyReLU"] + ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 2 + ["Conv2d"]
 
 
-@pytest.mark.parametrize("shape", [(27, 27), (4, 4), (30, 30), (36, 36), (32, 64), (2, 2)])
-def test_sizes_it_cannot_make_are_refused(shape: tuple[int, int]) -> None:
+REFUSED = {
+    (27, 27): "28x28 and 24x24",
+    (4, 4): "8x8 and 8x14",
+    (30, 30): "28x28 and 28x32",
+    (36, 36): "32x32 and 32x40",
+    (32, 60): "28x60 and 32x56",
+    (2, 2): "8x8 and 8x14",
+}
+
+
+@pytest.mark.parametrize("shape", REFUSED)
+def test_sizes_it_cannot_make_are_refused_with_the_nearest(shape: tuple[int, int]) -> None:
     for config in (DCGANGenerator(), DCGANDiscriminator()):
-        with pytest.raises(ComponentError, match=f"{shape[0]}x{shape[1]}"):
+        with pytest.raises(ComponentError, match=f"{shape[0]}x{shape[1]}; .* nearest sizes are {REFUSED[shape]}"):
             config.build(ImageSpec(3, *shape))
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (48, 32), (16, 80), (28, 36)])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_other_proportions_than_squares(shape: tuple[int, int], norm: NormName) -> None:
+    """Both mirror each other, and all outputs and weights matter."""
+    images = ImageSpec(3, *shape)
+    generator, discriminator = DCGANGenerator(channels=4, norm=norm), DCGANDiscriminator(channels=4, norm=norm)
+    networks = nn.ModuleList([generator.build(images), discriminator.build(images)])
+    made = networks[0](torch.randn(3, 100))
+    assert made.shape == (3, 3, *shape)
+    logits = networks[1](made)
+    assert logits.shape == (3,)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in networks.parameters())

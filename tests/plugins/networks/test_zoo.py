@@ -123,6 +123,19 @@ def test_a_pack_is_judged_by_its_images_in_the_channels() -> None:
     assert network(images, None).tolist() == [21, 21, 43, 43, 15], "the last pack is filled from the front"
 
 
+def test_r3gan_of_other_proportions_than_squares() -> None:
+    images = ImageSpec(3, 16, 24)
+    generator = R3GANGenerator(widths=(8, 8, 4), group_width=4).build(images)
+    discriminator = R3GANDiscriminator(widths=(4, 8, 8), group_width=4).build(images)
+    made = generator(torch.randn(2, 64))
+    assert made.shape == (2, 3, 16, 24)
+    discriminator(made).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in [*generator.parameters(), *discriminator.parameters()])
+    for config in (R3GANGenerator(), R3GANDiscriminator()):
+        with pytest.raises(ComponentError, match="not of 16x24; 3 stages make this size; the nearest sizes are 32x32"):
+            config.build(images)
+
+
 def test_a_residual_block_of_r3gan_is_nothing_at_first() -> None:
     """So an image passes the untrained networks by the resampling and the 1x1 convolutions alone."""
     network: Any = R3GANDiscriminator(widths=(8, 8), group_width=4).build(ImageSpec(3, 8, 8))

@@ -1,0 +1,225 @@
+"""`ganlab translate`: a picture, a folder of pictures or an .npz file through a trained run, to one of the same kind.
+
+Decisions:
+- Pictures are decoded as data sets decode them: upright, transparency on white, 16 bits rounded to 8. They keep their
+  names, and are written as PNG, which loses nothing.
+- Files are read, translated and written a few at a time, those that follow each other and have one size together. So
+  memory depends on the size of one picture and not on their number.
+- Nothing is left half-written: a folder is filled under a temporary name beside its place, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+import torch
+from attrs import define, field, frozen
+from PIL import Image
+from torch import Tensor
+
+from ganlab.data.image_file import decode_image, high_bit_depth
+from ganlab.data.list_images import by_ending, list_images
+from ganlab.data.npz import read_npz
+from ganlab.run.sample_arrays import write_npz
+from ganlab.run.sample_files import as_array
+from ganlab.run.translate import Translator
+from ganlab.utils.errors import ComponentError, Interrupted, UserError, counted, printable
+from ganlab.utils.files import raise_cannot_write, write_whole
+from ganlab.utils.progress import Progress
+from ganlab.utils.signals import signals_as_keyboard_interrupt
+from ganlab.viz.image_grid import PNG_CHANNELS, encode_pixels
+from ganlab.viz.progress import progress_bar
+
+
+def translate_files(way: Translator, given: Path, out: Path) -> str:
+    """Translates a picture, a folder or an .npz file `given` to `out`, for `ganlab translate`; says how many, in words.
+
+    Raises UserError for what cannot be translated or written there, and Interrupted where SIGINT or SIGTERM ends it;
+    then nothing is written. Only for the main thread.
+    """
+    is_array = given.suffix == ".npz" and not given.is_dir()
+    if not given.exists():
+        raise UserError(f"{given}: no such file or folder")
+    if not is_array:
+        _check_pictures(way, given)
+    _check_out(given, out, is_array)
+    try:
+        with signals_as_keyboard_interrupt(), progress_bar() as progress_of:
+            progress = progress_of(str(out))
+            if is_array:
+                return _translate_array(way, given, out, progress)
+            if given.is_dir():
+                return _translate_folder(way, given, out, progress)
+            (picture,) = _Pictures([given]).translated(way, progress)
+            write_whole(_file_of(given, out), picture.encoded)
+            return f"1 image, {picture.width}x{picture.height} pixels,"
+    except KeyboardInterrupt:
+        raise Interrupted(f"{out}: nothing is written; the same command starts again") from None
+    except ComponentError as error:
+        raise UserError(*str(error).splitlines()) from None
+
+
+def _check_pictures(way: Translator, given: Path) -> None:
+    """Refuses a translation of pictures where the run's data are no pictures."""
+    if not given.is_dir() and not given.is_file():
+        raise UserError(f"{given}: is no file; expected a picture, a folder of pictures or FILE.npz")
+    for what, data in (("translates", way.given), ("makes", way.made)):
+        deep = data.dtype == "uint16" and data.shape[0] != 1 and data is way.made
+        if not data.is_image or data.dtype == "float32" or data.channels not in PNG_CHANNELS or deep:
+            raise UserError(f"{given}: the run {what} {data.in_words}, which picture files do not hold; use FILE.npz")
+
+
+def _check_out(given: Path, out: Path, is_array: bool) -> None:
+    """Refuses a place that a translation of `given` cannot be written to."""
+    if given.is_dir():
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {out}: is a file, and {given} a folder; expected a folder")
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"--out {out}: a folder that is not empty; choose another")
+        if out.suffix in (".png", ".npz"):
+            raise UserError(f"--out {out}: {given} is a folder; expected a folder")
+    elif is_array:
+        if out.suffix != ".npz" or out.is_dir():
+            raise UserError(f"--out {out}: expected FILE.npz, as {given.name} is one")
+    elif out.suffix != ".png" and (out.suffix and not out.is_dir()):
+        raise UserError(f"--out {out}: expected FILE.png or a folder")
+    elif not out.suffix and out.is_file():
+        raise UserError(f"--out {out}: is a file; expected FILE.png or a folder")
+
+
+def _file_of(given: Path, out: Path) -> Path:
+    """The file that a translated picture is written to: `out`, or one of its name in the folder `out`."""
+    if out.suffix == ".png" and not out.is_dir():
+        return out
+    return out / _png(given.name)
+
+
+def _png(name: str) -> str:
+    """The name of a translated picture: that of the input, with the ending of a PNG file."""
+    return str(PurePath(name).with_suffix(".png"))
+
+
+@frozen(eq=False)
+class _Picture:
+    """A translated picture: its number in the list of files, its size and its PNG file."""
+
+    number: int
+    width: int
+    height: int
+    encoded: bytes = field(repr=False)
+
+
+@define
+class _Pictures:
+    """The picture files of a translation, in their order; `_deep` is the largest value of those with 16 bits."""
+
+    files: Sequence[Path]
+    _deep: dict[int, int] = field(factory=dict)
+
+    def translated(self, way: Translator, progress: Progress) -> Iterator[_Picture]:
+        """Yields the translated pictures in order; UserError or ComponentError for the first that does not fit."""
+        z = way.latents(len(self.files))
+        waiting: list[Tensor] = []
+        for number, file in enumerate(self.files):
+            pixels = self._read(number, file, way)
+            if waiting and (pixels.shape != waiting[0].shape or len(waiting) >= way.at_once(tuple(pixels.shape))):
+                yield from self._made(way, waiting, number, z)
+                progress("images", number, len(self.files))
+                waiting = []
+            waiting.append(pixels)
+        yield from self._made(way, waiting, len(self.files), z)
+        found = high_bit_depth(self._deep, self.files, len(self.files))
+        if found is not None:
+            found.check()
+            warnings.warn(str(found), stacklevel=2)
+
+    def _made(self, way: Translator, waiting: Sequence[Tensor], end: int, z: Tensor) -> Iterator[_Picture]:
+        """The translations of pictures of one size, which end before number `end`."""
+        first = end - len(waiting)
+        made = as_array(way(torch.stack([*waiting]), z[first:end], str(self.files[first])))
+        for number, pixels in enumerate(made, start=first):
+            yield _Picture(number, pixels.shape[1], pixels.shape[0], encode_pixels(pixels))
+
+    def _read(self, number: int, file: Path, way: Translator) -> Tensor:
+        """One picture as the translation takes it: (C, H, W) of its type."""
+        if not file.is_file():
+            raise UserError(f"{file}: is no file; remove it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Grey runs take colour whose channels are equal, so that is seen first.
+            decoded = decode_image(file, None, 3 if way.given.channels == 1 else way.given.channels, None)
+        if decoded.largest is not None:
+            self._deep[number] = decoded.largest
+        pixels = torch.from_numpy(decoded.pixels.copy())
+        if way.given.dtype == "uint16":  # 255 becomes 65535
+            pixels = pixels.int().mul(257).to(torch.uint16)
+        return way.fitted(pixels[None], str(file))[0]
+
+
+def _translate_folder(way: Translator, given: Path, out: Path, progress: Progress) -> str:
+    """Translates a folder of pictures; those below it keep their folders and names."""
+    listed = list_images(given, progress)
+    made = [_png(name) for name in listed.names]
+    if twice := [name for name, count in Counter(map(str.casefold, made)).items() if count > 1]:
+        both = [name for name, new in zip(listed.names, made, strict=True) if new.casefold() == twice[0]]
+        raise UserError(f"{given}: {' and '.join(both)} would both become {_png(both[0])}; rename one of them")
+    pictures = _Pictures([given / name for name in listed.names])
+    sizes = set()
+    with _whole_folder(out) as folder:
+        for picture in pictures.translated(way, progress):
+            file = folder / made[picture.number]
+            with raise_cannot_write(out / made[picture.number], len(picture.encoded)):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(picture.encoded)
+            sizes.add((picture.width, picture.height))
+    if listed.left_out:
+        warnings.warn(
+            f"{given}: left out {counted(sum(listed.left_out.values()), 'file')} that {_are(listed.left_out)} in a "
+            f"supported image format: {by_ending(listed.left_out)}",
+            stacklevel=2,
+        )
+    (width, height), *others = sorted(sizes)
+    size = "of several sizes" if others else f"{width}x{height} pixels"
+    return f"{counted(len(made), 'image')}, {size},"
+
+
+def _are(left_out: dict[str, int]) -> str:
+    return "is not" if sum(left_out.values()) == 1 else "are not"
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """Yields a folder under a temporary name, which takes its place after the body, or is removed."""
+    with raise_cannot_write(out, 0):
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
+    try:
+        folder = temporary / "made"
+        folder.mkdir()  # with the usual mode, which that of mkdtemp is not
+        yield folder
+        with raise_cannot_write(out, 0):
+            os.replace(folder, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _translate_array(way: Translator, given: Path, out: Path, progress: Progress) -> str:
+    """Translates the images of an .npz file, or what else its array `images` holds."""
+    images, _ = read_npz(given, way.given.shape, way.given.dtype)
+    images = way.fitted(images, str(given))
+    size = way.at_once(tuple(images.shape[1:]))
+    z = way.latents(len(images))
+    rows = ((part, None) for part in torch.arange(len(images)).split(size))
+
+    def made(part: Tensor, condition: object) -> Tensor:
+        return way(images[part], z[part], str(given))
+
+    write_npz(out, len(images), rows, made, lambda condition: condition, (), progress)
+    return f"{counted(len(images), way.noun)}, {printable(tuple(images.shape[1:]))},"
