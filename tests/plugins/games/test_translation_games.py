@@ -12,50 +12,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.functional import l1_loss
 
+from games_by_hand import STEPS, assert_same, descend, problem, training_of
 from ganlab import ImageSpec
-from ganlab.config.converter import InvalidTable
-from ganlab.config.load import convert_experiment
-from ganlab.plugin.loader import load_plugins
-from ganlab.training.build import build
-from ganlab.training.loop import Training, take_step
-from ganlab.utils.errors import UserError
-from ganlab.utils.paths import places
+from ganlab.training.loop import take_step
 
-LR = 0.002
-STEPS = 2
 NO_LATENT = torch.zeros(8, 0)
 
-COMMON: dict[str, Any] = {
-    "name": "translation",
-    "optimizer": {"name": "sgd", "lr": LR},
-    "train": {"steps": STEPS, "batch_size": 8},
-}
 SOURCE = {"name": "digits", "size": 16}
 BLURRED = {"name": "degraded", "dataset": SOURCE, "blur": 1.0}
 TRANSLATOR = {"name": "resnet_translator", "channels": 4, "blocks": 2, "halvings": 1}
 PATCHES = {"name": "patchgan", "channels": 4, "halvings": 1, "norm": "instance"}
-
-
-def training_of(**table: Any) -> Training:
-    plugins = load_plugins()
-    return build(convert_experiment({**COMMON, **table}, plugins), plugins.registry, places(), torch.device("cpu"))
-
-
-def descend(loss: Tensor, *networks: nn.Module) -> None:
-    """A step of gradient descent of these networks."""
-    parameters = [parameter for network in networks for parameter in network.parameters()]
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.data -= LR * gradient
-
-
-def assert_same(training: Training, by_hand: dict[str, nn.Module]) -> None:
-    for name, network in by_hand.items():
-        for (key, wanted), found in zip(
-            network.state_dict().items(), training.game.networks[name].state_dict().values(), strict=True
-        ):
-            torch.testing.assert_close(
-                found, wanted, rtol=1e-4, atol=1e-6, msg=lambda text, at=f"{name}.{key}": at + text
-            )
 
 
 def squares(logits: Tensor, target: float) -> Tensor:
@@ -171,12 +137,6 @@ def test_the_translation_is_of_the_partner_that_the_game_never_sees() -> None:
         assert torch.equal(translate(training.game.networks, images, partner), wanted)
         alone = attrs.evolve(training.data, images=ImageSpec(1, 16, 16))
         assert training.game_config.build(alone).outputs == {}
-
-
-def problem(**table: Any) -> str:
-    with pytest.raises((UserError, InvalidTable)) as caught:
-        training_of(**table)
-    return str(caught.value)
 
 
 def test_what_a_game_cannot_translate_is_refused() -> None:
