@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is loaded: with more threads than cores they keep waiting for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import torch
+
 import quick_plots
 from ganlab.cli import main
 from ganlab.testing import step_timing
@@ -42,6 +44,10 @@ COLLECTED = pytest.StashKey[list[pytest.Item]]()
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.stash[COLLECTED] = list(items)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
 def pytest_collection_finish() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,16 +16,17 @@ import torch
 import ganlab
 from children import Child, set_environment
 from ganlab.cli import main
-from ganlab.config.load import load_experiment
-from ganlab.config.schedule_targets import schedulable_options
 from ganlab.plugin.loader import load_plugins
 from ganlab.run.records import read_records
+from ganlab.run.run_folder import read_info
 from ganlab.testing.pretend import record_events
+from ganlab.testing.pretend.events import FROM_CPU
 from ganlab.testing.pretend.tensor import PretendTensor
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.training.loop import take_step
 from ganlab.utils.state_tree import tensors_with_paths
-from pretend_work import _work, as_files, changed, compare_trainings, is_allowed
-from support import REPOSITORY
+from pretend_work import _work, built, compare_trainings, is_allowed
+from step_cases import as_files, component_tables, experiment_tables
 
 CROSSING = """import torch
 from attrs import frozen
@@ -146,6 +146,34 @@ def run_and_read(file: str) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Memory
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def look_at_images(file: str) -> dict[str, Any]:
+    """Bytes of a training on the pretend device: held by it, and copied to it."""
+    allocated = torch.get_device_module("pretend").memory_allocated
+    code, said = said_of("run", file, "--device", "pretend", "--out", "r")
+    assert code == 0, said
+    before = allocated()
+    with record_events() as events:
+        training = built(Path(file), "pretend")
+        take_step(training, 0)
+        began = len(events)
+        for step in range(1, 4):
+            take_step(training, step)
+    networks = training.game.networks.values()
+    return {
+        "run_json": read_info(Path("r"))["resident_bytes"],
+        "held": allocated() - before,
+        # Weights, their gradients and two moments, on the device; weights alone were copied.
+        "networks": sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
+        "copied": sum(event.nbytes for event in events if event.what == FROM_CPU),
+        "copied_in_steps": sum(event.nbytes for event in events[began:] if event.what == FROM_CPU),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Two processes
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -224,103 +252,9 @@ READ_BACK = ("schedule of augmentation.0.shift", "schedule of augmentation.0.hol
 
 def compare_all_components(mlp: dict[str, Any], folder: str) -> dict[str, list[str]]:
     """Every bundled component of the step, and a schedule of every option that may move."""
-    registry = load_plugins([]).registry
-    small = {"name": "dcgan", "channels": 4}
-    dcgan = changed(mlp, generator={**small, "latent_dim": 8}, discriminator=small)
-    network = {"name": "conditional", "network": small}
-    judged = changed(
-        dcgan,
-        generator={"name": "conditional", "network": {**small, "latent_dim": 8}},
-        discriminator=network,
-    )
-    classes = changed(judged, discriminator={**small, "head": "class_logits"})
-    resnet = {"name": "resnet", "channels": 4}
-    tables: dict[str, dict[str, Any]] = {
-        "resnet": changed(mlp, generator={**resnet, "latent_dim": 8}, discriminator=resnet),
-        "packed": changed(mlp, discriminator={"name": "packed", "network": {"name": "mlp", "hidden": [16]}}),
-        "conditional": judged,
-    }
-    for part in registry.of_kind("loss"):
-        tables[f"loss {part.name}"] = changed(mlp, loss={"name": part.name})
-    for part in registry.of_kind("optimizer"):
-        tables[f"optimizer {part.name}"] = changed(mlp, optimizer={"name": part.name, "lr": 1e-3})
-    for part in registry.of_kind("augmentation"):
-        tables[f"augmentation {part.name}"] = changed(dcgan, augmentation=[{"name": part.name}])
-    for part in registry.of_kind("penalty"):
-        base = classes if part.name == "class_loss" else dcgan
-        tables[f"penalty {part.name}"] = changed(base, penalty=[{"name": part.name}])
-    targets = changed(mlp, loss={"name": "least_squares"})
-    several = changed(
-        targets,
-        loss_wrapper=[{"name": "label_smoothing", "real": 0.9}],
-        penalty=[{"name": "gradient_penalty"}, {"name": "l2_generator"}, {"name": "orthogonal"}],
-        augmentation=[{"name": "diffaugment"}, {"name": "flip", "probability": 0.4}],
-        train={"ema": 0.0, "ema_half_life": 100.0},
-    )
-    for base in (targets, changed(mlp, penalty=[{"name": "r1"}]), several):
-        (file,) = as_files({"base": base}, Path(folder)).values()
-        for key, target in schedulable_options(load_experiment(Path(file))[0]).items():
-            replaced = base is several and key.startswith("loss.")  # by the wrapper
-            if replaced or key.startswith(("generator.optimizer", "discriminator.optimizer")):
-                continue
-            to = target.first / 2 if target.first else 0.25
-            tables[f"schedule of {key}"] = changed(base, schedule=[{"name": "linear", "key": key, "to": to}])
-    return compare_trainings(as_files(tables, Path(folder)), steps=3)
-
-
-STAND_IN = """
-import torch
-from attrs import frozen
-from ganlab import ImageDataset, hookimpl
-
-@frozen
-class StandIn:
-    channels: int = 3
-    size: int = 32
-    def build(self, places, split):
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (64, self.channels, self.size, self.size), generator=generator, dtype=torch.uint8)
-        names = tuple(map(str, range(10)))
-        return ImageDataset(images, "stand_in", split, torch.arange(64) % 10, names)
-
-@hookimpl
-def register_datasets(register): register("stand_in", StandIn)
-"""
-
-SHAPES = {"celeba": (3, 64), "cifar10": (3, 32), "image_folder": (3, 32), "mnist": (1, 28), "stacked_mnist": (3, 28)}
-"""Channels and size of the data that have to be had first."""
+    return compare_trainings(as_files(component_tables(mlp, Path(folder)), Path(folder)), steps=3)
 
 
 def compare_experiments(folder: str) -> dict[str, list[str]]:
-    """Every experiment file with narrow networks, on noise in the place of data that have to be had first."""
-    plugin = Path(folder) / "stand_in.py"
-    plugin.write_text(STAND_IN)
-    tables = {}
-    for file in sorted((REPOSITORY / "experiments").glob("*.toml")):
-        table = tomllib.loads(file.read_text())
-        if "dataset" not in table:
-            continue
-        of = table["dataset"]["name"]
-        if of in SHAPES:
-            channels, size = SHAPES[of]
-            size = table["dataset"].get("size", size)
-            table["dataset"] = {"name": "stand_in", "channels": channels, "size": size}
-            table["plugins"] = [str(plugin)]
-        table["metric"] = []
-        table["train"] |= {"batch_size": 4, "steps": 2}
-        table["train"].pop("epochs", None)
-        for part in ("generator", "discriminator"):
-            _narrow(table[part])
-        tables[file.stem] = table
-    return compare_trainings(as_files(tables, Path(folder)), steps=2)
-
-
-def _narrow(network: dict[str, Any]) -> None:
-    """Makes a network narrow and, since that is another stream of numbers on the CPU, without dropout."""
-    for name, value in list(network.items()):
-        if isinstance(value, Mapping):
-            _narrow(value)
-        elif name == "dropout":
-            network[name] = 0.0
-    if network["name"] in ("dcgan", "resnet"):
-        network["channels"] = 4
+    """Every experiment file with narrow networks."""
+    return compare_trainings(as_files(experiment_tables(), Path(folder)), steps=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -18,11 +18,12 @@ from children import Child
 from ganlab.config.load import load_experiment
 from ganlab.testing.pretend import Event, install, record_events, why_missing
 from ganlab.testing.pretend.events import FROM_CPU
-from ganlab.training.build import build
+from ganlab.training.build import build, captured_train_step
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import training_state
 from ganlab.utils.paths import places
 from ganlab.utils.state_tree import tensors_with_paths
+from replay import ReplayRecorder
 
 Work = Callable[..., Any]
 
@@ -102,6 +103,36 @@ def compare_trainings(files: Mapping[str, str], steps: int = 4) -> dict[str, lis
     return found
 
 
+def compare_captured(files: Mapping[str, str], steps: int = 8) -> dict[str, list[Any]]:
+    """Each experiment on the device, its steps captured by a recorder that replays: how it differs from eager steps.
+
+    With the number of replays.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, file in files.items():
+        expected, there = (_state_of(Path(file), steps, recorder) for recorder in (None, ReplayRecorder()))
+        wrong = [path for path, tensor in expected[0].items() if not torch.equal(tensor, there[0][path])]
+        found[name] = [*wrong, *there[1:]]
+    return found
+
+
+def _state_of(file: Path, steps: int, recorder: ReplayRecorder | None) -> tuple[Any, ...]:
+    training = built(file, PRETEND)
+    if recorder is not None:
+        registry = load_experiment(file)[1].registry
+        captured = captured_train_step(training.game, training.train_step, registry, recorder)
+        training = attrs.evolve(training, capture=captured)
+    for step in range(steps):
+        take_step(training, step)
+    training.loader.close()
+    state = {path: tensor.cpu() for path, tensor in tensors_with_paths(training_state(training, steps), "")}
+    state |= {f"meters.{name}": torch.tensor(value) for name, value in training.game.meters.means().items()}
+    if recorder is None or training.capture is None:
+        return (state,)
+    refusal = training.capture.refusal
+    return state, *([refusal] if refusal else []), recorder.replays
+
+
 def _difference(one: Tensor, other: Tensor) -> float:
     return float((one.double() - other.double()).abs().max())
 
@@ -109,24 +140,3 @@ def _difference(one: Tensor, other: Tensor) -> float:
 def is_allowed(event: Event) -> bool:
     """Whether an event in a step loads data: the order of an epoch, and batches that are streamed."""
     return event.what == FROM_CPU and f"ganlab{'/'}data" in event.file
-
-
-def as_files(tables: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, str]:
-    """Writes experiments, by name, as files."""
-    import tomli_w
-
-    files = {}
-    for name, table in tables.items():
-        file = folder / f"{name.replace(' ', '_')}.toml"
-        file.write_text(tomli_w.dumps(table))
-        files[name] = str(file)
-    return files
-
-
-def changed(table: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
-    """A copy of a table with other parts; tables without a name change single keys."""
-    copied = copy.deepcopy(dict(table))
-    for key, part in parts.items():
-        single = isinstance(part, dict) and isinstance(copied.get(key), dict) and "name" not in part
-        copied[key] = {**copied[key], **part} if single else part
-    return copied

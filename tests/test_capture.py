@@ -1,8 +1,7 @@
 """Captured steps held against eager ones, bit for bit, and the watch that finds what cannot be captured.
 
-Where there is no CUDA, graphs are played by `OnCPU`: it writes down the operations of a step below autograd, undoes
-what they did, and replays them on the same memory with the same numbers, without running any Python of the step. That
-is what a CUDA graph does, so all of `capture` is held but the calls of CUDA itself.
+Where there is no CUDA, graphs are played by `ReplayRecorder` (replay.py), so all of `capture` is held but the calls of
+CUDA itself.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import cProfile
 import inspect
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ import pytest
 import torch
 from attrs import frozen
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ganlab.config.load import convert_experiment
 from ganlab.plugin.component import Origin
@@ -34,65 +31,12 @@ from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, EagerReco
 from ganlab.training.graph_check import OperationTrace
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
+from replay import ReplayRecorder
 from tiers import spread
 
 CPU = torch.device("cpu")
 STEPS = 24
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
-
-
-class Recording(TorchDispatchMode):
-    """Every operation with its arguments and its results; what it writes over is kept, to be undone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
-        self.before: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        for argument, value in zip(func._schema.arguments, args, strict=False):
-            written = argument.alias_info is not None and argument.alias_info.is_write
-            # Batch norm's schema does not say that it writes to its running statistics.
-            if written or (func is torch.ops.aten.native_batch_norm.default and "running" in argument.name):
-                for tensor in tree_leaves(value):
-                    self.before.setdefault(tensor.data_ptr(), (tensor, tensor.clone()))
-        result = func(*args, **kwargs)
-        if func.namespace == "profiler":
-            return result
-        self.operations.append((func, args, kwargs, result))
-        return result
-
-
-class OnCPU:
-    """A recorder that plays CUDA's graphs."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def run(self, work: Callable[[], None]) -> None:
-        work()
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        randomness = torch.get_rng_state()
-        with Recording() as recording:
-            work()
-        torch.set_rng_state(randomness)
-        with torch.no_grad():
-            for tensor, value in recording.before.values():
-                tensor.copy_(value)
-
-        def replay() -> None:
-            self.replays += 1
-            with torch.no_grad():
-                for func, args, kwargs, kept in recording.operations:
-                    for old, new in zip(tree_leaves(kept), tree_leaves(func(*args, **kwargs)), strict=True):
-                        if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                            old.copy_(new)
-
-        return replay
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 @frozen
@@ -231,7 +175,7 @@ def test_captured_steps_have_the_bits_of_eager_ones(
 
     table["train"]["capture"] = True
     training = built(table, plugins, tmp_path, torch.device(device))
-    recorder = OnCPU()
+    recorder = ReplayRecorder()
     if training.capture is None:
         training, _ = captured(training, plugins, recorder)
     turns = training.capture
@@ -277,7 +221,7 @@ def test_a_tick_between_captured_steps(table: dict[str, Any], plugins: Plugins, 
     for capture in (False, True):
         training = built(table, plugins, tmp_path)
         if capture:
-            training, _ = captured(training, plugins, OnCPU())
+            training, _ = captured(training, plugins, ReplayRecorder())
         results.append([])
         for step in range(STEPS):
             take_step(training, step)
@@ -293,20 +237,20 @@ def test_restored_then_captured(
 ) -> None:
     table["train"] |= {"steps": STEPS, **balance}
     table["discriminator"] = {"name": "mlp", "hidden": [16], "dropout": 0.3}
-    whole, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
+    whole, _ = captured(built(table, plugins, tmp_path), plugins, ReplayRecorder())
     train(whole, 0, lambda step: None)
-    half, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
+    half, _ = captured(built(table, plugins, tmp_path), plugins, ReplayRecorder())
     for step in range(11):
         take_step(half, step)
     state = training_state(half, 11)
-    resumed, _ = captured(built(table, plugins, tmp_path), plugins, OnCPU())
+    resumed, _ = captured(built(table, plugins, tmp_path), plugins, ReplayRecorder())
     restore_training(resumed, state)
     train(resumed, 11, lambda step: None)
     assert_same(flat(resumed), flat(whole))
 
 
 def test_a_capture_that_fails_leaves_the_steps_eager(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
-    class Failing(OnCPU):
+    class Failing(ReplayRecorder):
         def record(self, work: Callable[[], None]) -> Callable[[], None]:
             randomness = torch.get_rng_state()
             super().record(work)
@@ -460,7 +404,7 @@ def test_a_plugin_that_cannot_be_captured_is_named_and_right_all_the_same(
     train(eager, 0, lambda step: None)
     wanted = flat(eager)
     training = built(table, plugins, tmp_path)
-    training, turns = captured(training, plugins, OnCPU())
+    training, turns = captured(training, plugins, ReplayRecorder())
     random.seed(0)
     Counts.calls = 0
     MEAN["of the last steps"] = torch.zeros(())
@@ -681,7 +625,7 @@ def test_a_run_with_captured_steps_and_one_whose_plugin_forbids_it(
     def with_graphs(experiment: Any, registry: Any, *arguments: Any) -> Training:
         training = build(experiment, registry, *arguments)
         return attrs.evolve(
-            training, capture=captured_train_step(training.game, training.train_step, registry, OnCPU())
+            training, capture=captured_train_step(training.game, training.train_step, registry, ReplayRecorder())
         )
 
     monkeypatch.setattr("ganlab.run.train.build", with_graphs)

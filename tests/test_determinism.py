@@ -154,7 +154,7 @@ def test_a_refusal_is_named_and_other_errors_are_left_alone() -> None:
         raise RuntimeError("another")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+@pytest.mark.cuda
 @pytest.mark.parametrize("capture", [True, False])
 def test_two_runs_on_cuda_are_equal_to_the_bit(
     capture: bool, table: dict[str, Any], write: Write, ganlab: Command

@@ -14,7 +14,7 @@ import yaml
 
 from ganlab.config.describe import class_description, option_docs
 from ganlab.config.load import load_experiment
-from ganlab.config.schema import Experiment, Train
+from ganlab.config.schema import Experiment, InitFrom, Train
 from ganlab.plugin import hookspecs
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
@@ -62,7 +62,7 @@ def test_the_plugin_that_has_every_hook_of_a_run_is_told(
     assert "plugin_failures" not in read_info(Path("r"))
 
 
-@pytest.mark.parametrize("cls", [Experiment, Train, SweepFile], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [Experiment, InitFrom, Train, SweepFile], ids=lambda cls: cls.__name__)
 def test_every_key_of_the_files_is_explained(cls: type) -> None:
     assert class_description(cls)
     assert [f.alias for f in attrs.fields(cls) if not option_docs(cls).get(f.alias)] == []
@@ -162,14 +162,19 @@ def test_every_tracker_has_a_row_that_names_its_options_and_the_example_is_valid
 
 def test_the_sweep_that_the_page_shows_is_valid(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "sweeps.md").read_text()
-    sweep, launcher = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    sweep, matrix, *launchers = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     base = (REPOSITORY / "experiments" / "digits_mlp.toml").as_posix()
     (tmp_path / "sweep.toml").write_text(sweep.replace("digits_mlp.toml", base))
     assert len(load_sweep(tmp_path / "sweep.toml").planned) == 9
-    (tmp_path / "ray.toml").write_text(
-        sweep.replace("digits_mlp.toml", base).replace('launcher = "local"', "") + launcher
-    )
-    assert attrs.asdict(load_sweep(tmp_path / "ray.toml").launcher)["gpus"] == 0.5
+    (tmp_path / "matrix.toml").write_text(f'base = "{base}"\n{matrix}')
+    assert [run.variant for run in load_sweep(tmp_path / "matrix.toml").planned][:2] == [
+        "lr-0.0002_loss-bce_penalty-none",
+        "lr-0.0002_loss-bce_penalty-r1",
+    ]
+    for launcher, gpus in zip(launchers, (0.5, 1), strict=True):
+        whole = sweep.replace("digits_mlp.toml", base).replace('launcher = "local"', "") + launcher
+        (tmp_path / "with.toml").write_text(whole)
+        assert attrs.asdict(load_sweep(tmp_path / "with.toml").launcher)["gpus"] == gpus
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -206,6 +211,19 @@ def test_the_readmes_links_and_pictures_are_there() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     assert links
     assert [link for link in links if not (REPOSITORY / link.split("#")[0]).exists()] == []
+
+
+def test_the_gallery_shows_every_picture_that_it_has_with_an_experiment_and_is_small() -> None:
+    text = (REPOSITORY / "docs" / "gallery.md").read_text()
+    shown = {REPOSITORY / "docs" / link for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)}
+    kept = set((REPOSITORY / "docs" / "images" / "gallery").iterdir())
+    assert kept
+    assert kept <= shown
+    assert all(path.is_file() for path in shown)
+    assert sum(path.stat().st_size for path in kept) < 2_000_000
+    commands = re.findall(r"`ganlab run (experiments/\S+\.toml)", text)
+    assert len(commands) == len(shown)
+    assert all((REPOSITORY / path).is_file() for path in commands)
 
 
 def test_the_readmes_commands_are_those_that_ci_runs() -> None:

@@ -59,6 +59,8 @@ def opened(browser: Any, path: Path) -> str:
 
 
 @pytest.mark.usefixtures("real_plots")
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_comparison_in_a_browser(swept: Path, ganlab: Command, browser: Any) -> None:
     assert ganlab("compare", swept, "--html", "page.html", "--baseline", "summed")[0] == 0
     text = opened(browser, Path("page.html"))

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import truncnorm
+from torch.nn.functional import cross_entropy, softplus
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.functional import normalize
 
@@ -32,7 +33,7 @@ from ganlab.run.load_run import load_run
 from ganlab.run.records import read_records
 from ganlab.testing import conformance
 from ganlab.training.build import build
-from ganlab.training.loop import Training
+from ganlab.training.loop import Training, take_step
 from ganlab.utils.errors import UserError
 from ganlab.utils.paths import places
 from stubs import CPU
@@ -46,7 +47,7 @@ Ganlab = Callable[..., tuple[int, str, str]]
 FOLDER = Path(__file__).parent / "methods"
 FILES = {file.stem: file for file in sorted(FOLDER.glob("*.py"))}
 MOST_LINES = 60
-MODULES = ("torch", "attrs", "PIL", "sklearn", "collections", "itertools", "math", "pathlib", "typing")
+MODULES = ("torch", "attrs", "PIL", "sklearn", "collections", "functools", "itertools", "math", "pathlib", "typing")
 
 GENERATOR = {"generator": {"name": "mlp", "latent_dim": 8, "hidden": [16]}}
 DISCRIMINATOR = {"discriminator": {"name": "mlp", "hidden": [16]}}
@@ -64,6 +65,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "ctgan": {"game": {"continuous": 2, "latent_dim": 8, "width": 16}},
     "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
     "cyclegan": {"source": {"name": "digits"}, "game": {"name": "small_cyclegan"}},
+    "dann": {"source": {"name": "digits"}, "game": {"width": 8}},
     "ebgan": GENERATOR,
     "esrgan": PAIRS | {"dataset": {"name": "paired", "smaller": 2}, "game": {"blocks": 1, "width": 8}},
     "feature_matching": GENERATOR,
@@ -92,6 +94,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "stylegan2": DISCRIMINATOR | {"game": {"dim": 8}, "penalty": [{"name": "r1"}]},
     "topk": GENERATOR | DISCRIMINATOR,
     "vae_gan": GENERATOR | {"game": "small_vae_gan"},
+    "vision_aided": GENERATOR | DISCRIMINATOR | {"game": {"stages": 1, "width": 8, "interval": 2}},
     "wavegan": TONES
     | {
         "dataset": {"name": "tones"},
@@ -111,6 +114,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "mixed_table": {"mixed_table": {"file": "table.csv", "discrete": ["plan", "town"], "modes": 3}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
     "sixteen_bit": {"grey16": {"folder": "scans"}},
+    "vision_aided": {"vision_aided": {"stages": 1, "width": 8, "interval": 1}},
     "srgan": {
         "srgan": {"blocks": 1, "width": 8, "convolutions": 2},
         "srresnet": {"blocks": 1, "width": 8},
@@ -244,6 +248,8 @@ def test_a_method_runs_from_an_experiment_file(
     assert len(losses) >= 2
     assert all(math.isfinite(value) for value in losses.values()), losses
     run = load_run(Path("run"))
+    if run.rules.sampler is None:
+        return
     images = run.sample(5, seed=1)
     data = run.experiment.dataset.build(places(), "train").images
     assert images.shape == (5, *data.shape[1:])
@@ -295,16 +301,21 @@ def test_several_discriminators_in_the_default_game(table: dict[str, Any], write
 
 @pytest.mark.extended
 @pytest.mark.large
+@pytest.mark.parametrize(("name", "networks"), [("pixelda", ["classifier"]), ("dann", ["features", "labels"])])
 def test_the_classifier_is_scored_on_the_targets_test_split(
-    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab
+    name: str, networks: list[str], experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab
 ) -> None:
-    """PixelDA's figure: the share of test images of [dataset] whose class it finds, and has not seen."""
-    table = experiment("pixelda") | {"metric": [{"name": "target_accuracy"}]}
+    """PixelDA's and DANN's figure: the share of test images of [dataset] whose class it finds, and has not seen."""
+    table = experiment(name) | {"metric": [{"name": "target_accuracy"}]}
     table["train"] |= {"steps": 20}
+    table["optimizer"] |= {"lr": 2e-3}
     assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
     score = read_records(Path("run/metrics.jsonl"))[-1]["value"]
-    test = load_run("run").experiment.dataset.build(places(), "test")
-    logits = load_run("run").networks["classifier"](test.images / 127.5 - 1)
+    run = load_run("run")
+    test = run.experiment.dataset.build(places(), "test")
+    logits = test.images / 127.5 - 1
+    for network in networks:
+        logits = run.networks[network](logits)
     assert score == pytest.approx((logits.argmax(1) == test.condition).double().mean().item())
     assert score > 0.2  # source and target are the same digits
 
@@ -323,6 +334,48 @@ def test_enlarged_images_are_scored_on_the_test_split(
     made = to_uint8(run.networks["generator"](test.condition / 127.5 - 1))
     errors = (test.images.double() - made.double()).square().flatten(1).mean(1)
     assert score == pytest.approx((10 * (255**2 / errors).log10()).mean().item())
+
+
+def test_features_ascend_the_domains_loss(experiment: Callable[[str], dict[str, Any]], write: Write) -> None:
+    """DANN's update by hand (section 4.1): features descend the task's gradient minus lambda times the domains'."""
+    table = experiment("dann") | {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.0}}
+    table["game"] |= {"reversal": 0.5}
+    training = built(table, write)
+    batch = training.loader.batch(0)
+    networks = copy.deepcopy(dict(training.game.networks))
+    of_source, of_target = (networks["features"](images) for images in (batch.streams["source"].images, batch.images))
+    task = cross_entropy(networks["labels"](of_source), batch.streams["source"].condition)
+    domains = softplus(-networks["domains"](of_target)).mean() + softplus(networks["domains"](of_source)).mean()
+    take_step(training, 0)
+    for name, of_task, of_domains in (("features", 1, -0.5), ("labels", 1, 0), ("domains", 0, 1)):
+        before = list(networks[name].parameters())
+        gradients = torch.autograd.grad(of_task * task + of_domains * domains, before, retain_graph=True)
+        for old, gradient, new in zip(before, gradients, training.game.networks[name].parameters(), strict=True):
+            torch.testing.assert_close(new, old - 0.1 * gradient)
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_heads_join_one_after_another(
+    experiment: Callable[[str], dict[str, Any]], write: Write, ganlab: Ganlab
+) -> None:
+    """Vision-aided GAN's, after 2 and 4 steps, on the features of torchvision's networks, which stay as they are."""
+    own = {"vgg16": make_layers(cfgs["D"][:2]), "vgg11": make_layers(cfgs["A"][:1])}
+    for name, layers in own.items():
+        save_file({f"features.{key}": value for key, value in layers.state_dict().items()}, f"{name}.safetensors")
+    table = experiment("vision_aided")
+    table["game"] |= {"features": "."}
+    table["train"] |= {"steps": 6, "log_every": 1}
+    assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
+    records = read_records(Path("run/log.jsonl"))
+    for name, first in (("vgg16", 2), ("vgg11", 4)):
+        joined = [step >= first for step in range(6)]
+        assert [f"loss_{name}_head" in record for record in records] == joined
+        assert [record[f"loss_generator_{name}"] != 0 for record in records] == joined
+    pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    normalised = normalize(pixels / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    for name, layers in own.items():
+        torch.testing.assert_close(load_run("run").networks[name](pixels / 127.5 - 1), layers(normalised))
 
 
 @pytest.mark.extended

@@ -18,11 +18,14 @@ from torch import Tensor
 
 from ganlab import ComponentError, ImageDataset, load_run, to_float, to_uint8
 from ganlab.run.records import read_records
+from ganlab.utils.errors import UserError
 from ganlab.utils.paths import places
+from ganlab.viz.image_grid import save_grid
+from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
-from ganlab_plugins.metrics import code_accuracy, psnr, reconstruction_error, ssim, target_accuracy
+from ganlab_plugins.metrics import code_accuracy, output_fid, psnr, reconstruction_error, ssim, target_accuracy
 from paired_images import PairedImages
-from stubs import an_evaluation, photos
+from stubs import StubConfig, StubFeatures, an_evaluation, photos
 from test_distributed import forked
 
 Write = Callable[..., Path]
@@ -136,6 +139,58 @@ def test_scores_of_outputs_are_those_of_the_networks_by_hand(
     (own,) = (r for r in again[:before] if (r["name"], r["step"]) == ("reconstruction_error", 3))
     assert (again[-1]["step"], again[-1]["protocol"]) == (3, own["protocol"])
     assert again[-1]["value"] == pytest.approx(own["value"], rel=1e-9)
+
+
+def test_a_game_without_samples(coding: dict[str, Any], write: Write, ganlab: Ganlab, tmp_path: Path) -> None:
+    """Its outputs are scored, averaged and shown, where they are images; what needs samples is refused in one line."""
+    reconstruction = """"reconstruction": lambda networks, images, condition: networks["coder"](images), """
+    source = GAME.replace('            sampler=ganlab.translator_of("coder", source="dataset"),\n', "")
+    (tmp_path / "coding.py").write_text(source.replace("outputs={", "outputs={" + reconstruction))
+    file = write(coding)
+    code, _, err = ganlab("run", file, "--out", "r", "--set", "train.sample_count=4")
+    assert (code, err) == (0, "")
+    run, (test, _) = load_run("r"), digits("test")
+    scores = last_records(Path("r"))
+    with torch.no_grad():
+        error = (run.coder(test) - test).double().square().mean()
+    assert scores["reconstruction_error"]["value"] == pytest.approx(float(error), rel=1e-6)
+    assert scores["target_accuracy"]["protocol"]["weights"] == "ema"
+    assert {part.name for part in Path("r/checkpoints/step-00000006").glob("ema*")} == {
+        "ema.coder.safetensors",
+        "ema.judge.safetensors",
+    }
+    assert all("sample_spread" not in record for record in read_records(Path("r/log.jsonl")))
+
+    train, _ = digits("train")
+    chosen = train[torch.linspace(0, len(train) - 1, 4).round().long()]
+    with torch.no_grad():
+        pairs = torch.cat([chosen, run.coder(chosen)], 3)
+    save_grid(side_by_side([to_uint8(part) for part in pairs.split(8, 3)]), tmp_path / "expected.png", 1)
+    assert Path("r/samples/step-00000006.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+    none = "the game makes no samples; what it makes of real images is: reconstruction, class_logits"
+    for command in (["sample", "r"], ["sample", "r", "--out", "folder"], ["eval", "r", "--truncation", "1"]):
+        assert ganlab(*command)[::2] == (2, f"r: {none}\n")
+    with pytest.raises(UserError, match=none):
+        run.sample(3)
+    assert not Path("folder").exists()
+    kid = {"name": "kid", "features": "pixels", "samples": 40, "subset_size": 20}
+    code, _, err = ganlab("run", write({**coding, "metric": [kid]}), "--out", "q")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"metric[0] 'kid': scores samples, and {none}" in err
+    assert not Path("q").exists()
+    code, _, err = ganlab("eval", "r", "--set", "metric=[{name='kid',features='pixels'}]")
+    assert (code, err.splitlines()[-1]) == (2, f"r: metric 'kid': {none}")
+
+
+def test_a_truncation_that_no_latents_have_is_refused(coding: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
+    assert ganlab("run", write(coding), "--out", "r")[0] == 0
+    for command in ("sample", "eval"):
+        code, _, err = ganlab(command, "r", "--truncation", "0.5")
+        assert (code, err) == (
+            2,
+            "--truncation 0.5: the game's sampler takes none: its latents are the same with any\n",
+        )
 
 
 @pytest.mark.extended
@@ -332,6 +387,27 @@ def test_reconstruction_errors(tmp_path: Path) -> None:
     for error, theirs in (("squared", torch.nn.functional.mse_loss), ("absolute", torch.nn.functional.l1_loss)):
         (value,) = evaluated(reconstruction_error.ReconstructionError(error=error), tmp_path, *batches).values()  # type: ignore[arg-type]
         assert value == pytest.approx(float(theirs(made, target)), rel=1e-6)
+
+
+def test_fid_of_an_output_is_torchmetrics_own(tmp_path: Path) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Network(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, batch: Tensor) -> Tensor:
+            return StubFeatures(3)(batch).double()
+
+    made, target = pairs()
+    metric = FrechetInceptionDistance(Network(), antialias=False)
+    metric.update(to_uint8(target), real=True)
+    metric.update(to_uint8(made), real=False)
+    config = output_fid.OutputFID(features=StubConfig(StubFeatures(3)))
+    batches = [(made[:4], target[:4], None), (made[4:], target[4:], None)]
+    (value,) = evaluated(config, tmp_path, *batches).values()
+    assert value == pytest.approx(float(metric.compute()), rel=1e-6)
+    (nothing,) = evaluated(config, tmp_path, (target, target, None)).values()
+    assert abs(nothing) < 1e-6 < value
 
 
 def test_target_accuracy(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "game": {"gan", "pix2pix", "cyclegan", "cut", "vae_gan", "aae", "bigan", "infogan"},
+    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda", "vae_gan", "aae", "bigan", "infogan"},
     "generator": {
         *("mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"),
         *("mlp_encoder", "dcgan_encoder"),
@@ -42,15 +42,15 @@ BUNDLED = {
     "schedule": {"constant", "linear", "cosine"},
     "dataset": {
         *("digits", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder", "huggingface"),
-        *("ring", "grid", "glyphs", "photographs", "degraded", "image_pairs", "unpaired"),
+        *("ring", "grid", "glyphs", "photographs", "degraded", "blended", "image_pairs", "unpaired"),
     },
     "metric": {
         *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
-        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "code_accuracy"),
+        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid", "code_accuracy"),
     },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
-    "tracker": {"csv", "tensorboard", "mlflow"},
-    "launcher": {"local", "ray"},
+    "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},
+    "launcher": {"local", "ray", "slurm"},
 }
 
 

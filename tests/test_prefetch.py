@@ -26,6 +26,7 @@ from ganlab.config.differing_options import differing_options
 from ganlab.config.load import convert_experiment
 from ganlab.config.toml import read_toml
 from ganlab.data.loader import BatchLoader
+from ganlab.data.prefetch import Prefetcher
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.training.build import build
@@ -87,6 +88,41 @@ def test_batches_are_the_same_in_any_order_and_stay_as_they_are(mapped: ImageDat
     batches = [streaming.batch(number).images for number in numbers]
     for number, batch in zip(numbers, batches, strict=True):
         assert torch.equal(batch, resident.batch(number).images), number
+
+
+def test_conditions_are_read_ahead_with_the_images(tmp_path: Path) -> None:
+    """Labels, attributes and images of a file; each batch stays as it is when others have been read."""
+    np.save(tmp_path / "depth.npy", IMAGES[:, :1].numpy())
+    mapped_too = MappedImages.open(tmp_path / "depth.npy")
+    np.save(tmp_path / "images.npy", IMAGES.numpy())
+    images = MappedImages.open(tmp_path / "images.npy")
+    labels, attributes = torch.arange(103) % 7, torch.rand(103, 5)
+    deep = IMAGES[:, :2].to(torch.uint16) * 257
+    conditions: list[Any] = [labels, attributes, {"kind": labels, "depth": mapped_too, "deep": deep}]
+    for condition in conditions:
+        resident = BatchLoader(IMAGES, 10, 3, CPU, condition)
+        streaming = streamed(ImageDataset(images, "mapped", condition=condition))
+        batches = [streaming.batch(number) for number in range(25)]
+        streaming.close()
+        for number, batch in enumerate(batches):
+            expected = resident.batch(number)
+            assert all(map(torch.equal, batch.tensors, expected.tensors)), number
+            assert len(batch.tensors) == len(expected.tensors)
+
+
+def test_all_that_is_streamed_to_cuda_comes_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned, empty = [], torch.empty
+
+    def noting(*shape: Any, pin_memory: bool, **options: Any) -> Tensor:
+        pinned.append(pin_memory)
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", noting)
+    monkeypatch.setattr(torch.cuda, "Event", lambda blocking: None)
+    Prefetcher([IMAGES, torch.arange(103)], 10, torch.device("cuda"))
+    assert pinned == [True] * 4
+    Prefetcher([IMAGES, torch.arange(103)], 10, CPU)
+    assert pinned[4:] == [False] * 4
 
 
 def test_views_of_a_map_are_streamed_too(mapped: ImageDataset) -> None:
@@ -166,10 +202,9 @@ def test_training_streamed_equals_training_resident(streaming_table: dict[str, A
     assert all(torch.equal(streamed[name], resident[name]) for name in resident)
 
 
+@pytest.mark.cuda
 def test_on_cuda_through_pinned_buffers(streaming_table: dict[str, Any], mapped: ImageDataset, tmp_path: Path) -> None:
     """Many batches without a pause, while the device is kept busy: a buffer overwritten too early would show."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
     cuda = torch.device("cuda")
     resident = BatchLoader(IMAGES.to(cuda), 50, 3, cuda)
     for dataset in (mapped, ImageDataset(IMAGES, "plain")):
@@ -306,6 +341,7 @@ import sys, torch
 from pathlib import Path
 from ganlab import ImageDataset, MappedImages
 from ganlab.data.loader import BatchLoader
+from ganlab.data.prefetch import Prefetcher
 data = ImageDataset(MappedImages.open(Path(sys.argv[1])), "x")
 loader = BatchLoader.for_dataset(data, 10, 3, torch.device("cpu"), 0)
 print(loader.batch(0).images.shape)

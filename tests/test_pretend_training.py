@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pretend_mutations
 import pretend_runs
 import typed_data
 from pretend_mutations import MUTATIONS
-from pretend_work import as_files, changed, compare_trainings, needs_pretend, on_pretend
+from pretend_work import compare_captured, compare_trainings, needs_pretend, on_pretend
+from step_cases import as_files, changed, experiment_tables, method_tables
 from test_distributed import environments
-from test_methods import FILES, TABLES
 
 pytestmark = needs_pretend
 
@@ -76,6 +75,43 @@ def test_trainings_are_those_of_the_cpu_and_a_step_reads_nothing_back(mlp: dict[
     tables = some_trainings(mlp)
     found = on_pretend(compare_trainings, tmp_path, as_files(tables, tmp_path))
     assert found == {name: [] for name in tables}
+
+
+def captured_trainings(mlp: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Everything that a step may have, and every bundled game."""
+    everything = changed(
+        mlp,
+        loss={"name": "least_squares"},
+        loss_wrapper=[{"name": "label_smoothing", "real": 0.9}],
+        penalty=[{"name": "gradient_penalty", "every": 2}, {"name": "l2_generator"}],
+        augmentation=[{"name": "flip"}],
+        discriminator={"dropout": 0.3},
+        train={
+            **{"ema": 0.0, "ema_half_life": 100.0, "ema_warmup": 0.5},
+            **{"accumulate": 2, "clip_norm": 1.0, "stop_discriminator_under": 0.4},
+        },
+        schedule=[
+            *scheduled("loss_wrapper.0.real", 0.99),
+            *scheduled("penalty.0.weight", 5.0),
+            *scheduled("train.ema_half_life", 50.0),
+            *scheduled("optimizer.lr", 1e-4),
+        ],
+    )
+    games = {name: table for name, table in experiment_tables().items() if name.startswith("glyphs_")}
+    batch_norm = changed(dcgan(mlp), train={"precision": "bfloat16"})
+    return {"everything": everything, "batch norm in bfloat16": batch_norm, **games}
+
+
+@pytest.mark.parametrize("default", [True, pytest.param(False, marks=(pytest.mark.extended, pytest.mark.large))])
+def test_captured_steps_that_are_replayed_have_the_bits_of_eager_ones(
+    default: bool, mlp: dict[str, Any], tmp_path: Path
+) -> None:
+    tables = captured_trainings(mlp)
+    chosen = {name: table for name, table in tables.items() if (name == "everything") is default}
+    found = on_pretend(compare_captured, tmp_path, as_files(chosen, tmp_path))
+    kinds = {"everything": 2}  # with the lazy penalty and without: three eager steps come before each replay
+    assert found == {name: [8 - 3 * kinds.get(name, 1)] for name in chosen}
+    assert len(chosen) == (1 if default else 4)
 
 
 def test_a_run_its_resume_and_all_that_reads_it_are_those_of_the_cpu(mlp: dict[str, Any], tmp_path: Path) -> None:
@@ -165,16 +201,7 @@ def test_two_processes_each_have_a_device_of_their_own(mlp: dict[str, Any], tmp_
 @pytest.mark.extended
 @pytest.mark.large
 def test_every_game_of_the_methods(table: dict[str, Any], tmp_path: Path) -> None:
-    tables = {}
-    for name, own in copy.deepcopy(TABLES).items():
-        if name in ("ctgan", "mixed_table"):  # of tables: tests/test_typed_data.py has some
-            continue
-        common = {key: table[key] for key in ("name", "dataset", "optimizer", "train")}
-        plugins = [str(FILES[name]), *own.pop("plugins", [])]
-        options = own.pop("game", {})
-        game = options if isinstance(options, str) else {"name": name, **options}
-        tables[name] = {**common, **own, "plugins": plugins, "game": game}
-    found = on_pretend(compare_trainings, tmp_path, as_files(tables, tmp_path))
+    found = on_pretend(compare_trainings, tmp_path, as_files(method_tables(table), tmp_path))
     assert pretend_runs.wrong_lines(found) == {}
 
 

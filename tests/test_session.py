@@ -534,9 +534,8 @@ def test_load_run(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     assert not torch.equal(images, early.sample(10, seed=3))
 
 
+@pytest.mark.cuda
 def test_cuda_where_there_is_one(table: dict[str, Any], write: Write, ganlab: Command) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
     table["train"] |= {"steps": 8, "ema": 0.9, "checkpoint_every": 4}
     table["metric"] = [{"name": "fid", "samples": 32, "features": CLASSIFIER}]
     assert ganlab("run", write(table), "--out", "r", "--device", "cuda")[0] == 0

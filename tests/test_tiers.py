@@ -14,7 +14,7 @@ def reasons(pytestconfig: pytest.Config) -> set[str]:
     """The marks of pyproject.toml that say why a test is slow."""
     text = (REPOSITORY / "pyproject.toml").read_text()
     (marks,) = re.findall(r"^markers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    return set(re.findall(r'^    "(\w+): ', marks, re.MULTILINE)) - {"extended"}
+    return set(re.findall(r'^    "(\w+): ', marks, re.MULTILINE)) - {"extended", "cuda"}
 
 
 def marks(test: pytest.Item) -> set[str]:

@@ -33,7 +33,7 @@ from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step
 from ganlab.utils.device import device_name, pick_device, synchronize
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import UserError, quote
 from ganlab.utils.paths import places
 
 TURN_SECONDS = 0.4
@@ -63,7 +63,7 @@ def run_benchmark(
     check_game(experiment, plugins.registry)
     on = pick_device(device)
     training = _build_training(path, experiment, plugins, on)
-    _check_options(path, training)
+    _check_options(path, experiment, training)
     rounds = time_in_turns(timed_loops(experiment, training), seconds, on, partial(progress, "loops"))
     names = ("tutorial", "by hand")
     result: dict[str, Any] = {
@@ -101,11 +101,13 @@ def _build_training(path: Path, experiment: Experiment, plugins: Plugins, device
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
 
 
-def _check_options(path: Path, training: Training) -> None:
+def _check_options(path: Path, experiment: Experiment, training: Training) -> None:
     """Raises UserError for the options of `[train]` that the benchmark's baseline loops do not implement."""
     without = "the plain loops of bench do without it, got"
     if training.game.accumulate != 1:
         raise UserError(f"{path}: train.accumulate: {without} {training.game.accumulate}; use 1")
+    if frozen := experiment.train.freeze:
+        raise UserError(f"{path}: train.freeze: {without} {quote(frozen)}; leave it out")
     for move in training.game.rules.moves:
         if move.stop_under is not None:
             raise UserError(f"{path}: train.stop_{move.name}_under: {without} {move.stop_under}; leave it out")

@@ -1,8 +1,8 @@
 """The entry point of the command line: parses arguments, runs a command, turns errors into lines and exit codes.
 
-The commands are in `training_commands`, `result_commands`, `author_commands` and `cache_command`. They import torch
-only when called, so that `ganlab --help` answers at once. A user's mistake is printed to stderr, one line for each
-problem, and the exit code is 2; `ganlab.utils.errors` has the other exit codes.
+The commands are in `training_commands`, `result_commands`, `export_command`, `author_commands`, `data_command` and
+`cache_command`. They import torch only when called, so that `ganlab --help` answers at once. A user's mistake is
+printed to stderr, one line for each problem, and the exit code is 2; `ganlab.utils.errors` has the other exit codes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ganlab import __version__
-from ganlab.cli import author_commands, cache_command, result_commands, training_commands
+from ganlab.cli import (
+    author_commands,
+    cache_command,
+    data_command,
+    export_command,
+    result_commands,
+    training_commands,
+)
 from ganlab.cli.report_error import report_error
 from ganlab.utils.errors import GanlabError, PluginFailed
 from ganlab.utils.signals import ignore_signals_at_exit, keep_exit_code, terminate_as_interrupt
@@ -47,8 +54,10 @@ app.command(result_commands.compare)
 app.command(result_commands.evaluate, name="eval")
 app.command(result_commands.score)
 app.command(result_commands.sample)
+app.command(export_command.export)
 app.command(result_commands.report)
 app.command(training_commands.bench)
+app.command(data_command.data)
 app.command(author_commands.plugins)
 app.command(author_commands.check)
 app.command(author_commands.new)

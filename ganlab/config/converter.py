@@ -80,6 +80,7 @@ class TableConverter:
         self.converter.register_structure_hook(Interval, lambda value, _: Interval.parse(value))
         self.converter.register_structure_hook_func(_is_literal, _literal)
         self.converter.register_structure_hook_func(_is_sequence, self._sequence)
+        self.converter.register_structure_hook_func(_is_mapping, self._mapping)
         self.converter.register_structure_hook_func(_is_union, self._union)
         self.converter.register_structure_hook_func(
             lambda cls: isinstance(cls, type) and attrs.has(cls) and cls is not Interval, self._table
@@ -184,6 +185,20 @@ class TableConverter:
             )
             raise InvalidTable([*problems[:MAX_NAMED_PROBLEMS], *more])
         return tuple(made) if typing.get_origin(kind) is tuple else made
+
+    def _mapping(self, value: object, kind: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
+        if len(value) > MOST_VALUES:
+            raise ValueError(f"expected at most {MOST_VALUES:,} keys, got {len(value):,}")
+        problems: list[Problem] = []
+        made = {}
+        for key, item in value.items():
+            with _collect_problems(problems, quote_key(key)):
+                made[key] = self.converter.structure(item, (*typing.get_args(kind), Any, Any)[1])
+        if problems:
+            raise InvalidTable(problems[:MAX_NAMED_PROBLEMS])
+        return made
 
     def _union(self, value: object, kind: Any) -> Any:
         members = [member for member in typing.get_args(kind) if member is not type(None)]
@@ -315,6 +330,10 @@ def _literal(value: object, kind: Any) -> Any:
 
 def _is_sequence(kind: Any) -> bool:
     return typing.get_origin(kind) in (list, tuple)
+
+
+def _is_mapping(kind: Any) -> bool:
+    return typing.get_origin(kind) in (dict, Mapping)
 
 
 def _is_union(kind: Any) -> bool:

@@ -94,7 +94,10 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
     if isinstance(flat.get("train"), Mapping):
         flat["train"] = {key: value for key, value in flat["train"].items() if key not in taken}
     rest = {k: v for k, v in given.items() if k not in component_fields(game)} if isinstance(given, Mapping) else {}
-    flat = {key: value for key, value in flat.items() if key not in {*component_fields(game), *functions}}
+    strange = _tables_of_other_games(flat, game, registry)
+    whose = f"the game {name!r}, whose tables are: {', '.join(component_fields(game)) or 'none'}"
+    problems += [Problem(key, f"is no table of {whose}; remove it") for key in strange]
+    flat = {key: value for key, value in flat.items() if key not in {*component_fields(game), *functions, *strange}}
     flat["game"] = {**rest, **own, "name": name}
     converter = TableConverter(registry, optional, {Train: sorted(taken), Experiment: list(component_fields(game))})
     made = {}
@@ -117,6 +120,13 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
     if problems:
         raise InvalidTable(problems)
     return attrs.evolve(experiment, optimizers=made, clip_norms=norms)
+
+
+def _tables_of_other_games(flat: Mapping[str, Any], game: type[Any], registry: Registry) -> list[str]:
+    """The tables in the file that the game does not have, and another has, as where a file's game was changed."""
+    others = {name for part in registry.of_kind("game") for name in component_fields(part.cls)}
+    own = {*component_fields(game), *(f.alias for f in attrs.fields(Experiment))}
+    return [name for name in flat if name in others - own]
 
 
 def _in_file(problem: Problem, game: type[Any]) -> Problem:

@@ -8,17 +8,17 @@ Decisions:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from ganlab.config.base_files import ExperimentTable, file_of, read_experiment_table
 from ganlab.config.converter import MOST_VALUES, InvalidTable, TableConverter
 from ganlab.config.game_tables import read_experiment, write_experiment
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NAME, NAME_RULE, Experiment
-from ganlab.config.toml import read_toml
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, one_line, printable, quote
 
@@ -39,13 +39,16 @@ def load_experiment(
     or fail, and unknown components of the `optional` kinds, are no problem. Raises UserError with a line for every
     problem.
     """
-    table, problems = _overridden_table(path, overrides, metrics)
-    return experiment_from_table(table, path, problems, plugin_files, blocked, locate=locate, optional=optional)
+    read, problems = _overridden_table(path, overrides, metrics)
+    return experiment_from_table(
+        read.table, path, problems, plugin_files, blocked, locate=locate, optional=optional, bases=read.bases
+    )
 
 
 def name_and_seed(path: Path, overrides: Iterable[str]) -> tuple[str, int]:
     """Loads an experiment's name and seed, before its plugins are known; raises UserError where they are not valid."""
-    table, problems = _overridden_table(path, overrides)
+    read, problems = _overridden_table(path, overrides)
+    table = read.table
     name, seed = table["name"], table.get("seed", 0)
     if problems or not isinstance(name, str) or not re.fullmatch(NAME, name) or type(seed) is not int:
         raise UserError(*problems or [f"{path}: its name or its seed is not valid"])
@@ -54,9 +57,10 @@ def name_and_seed(path: Path, overrides: Iterable[str]) -> tuple[str, int]:
 
 def _overridden_table(
     path: Path, overrides: Iterable[str], metrics: Iterable[str] = ()
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[ExperimentTable, list[str]]:
     """Loads the table of an experiment file, changed by `--metric` and `--set`, and what is wrong with those."""
-    table = read_toml(path)
+    read = read_experiment_table(path)
+    table = read.table
     problems: list[str] = []
     if wanted := list(dict.fromkeys(metrics)):
         table["metric"] = _named_metrics(table.get("metric"), wanted)
@@ -65,7 +69,7 @@ def _overridden_table(
             apply_override(table, *parse_override(text))
         except UserError as error:
             problems += error.problems
-    return table, problems + add_name(table, path)
+    return read, problems + add_name(table, path)
 
 
 def _named_metrics(own: Any, names: Iterable[str]) -> list[Any]:
@@ -97,11 +101,13 @@ def experiment_from_table(
     load: Callable[[tuple[Path, ...], tuple[str, ...]], Plugins] = load_plugins,
     locate: Callable[[Path], Path] = Path,
     optional: Collection[str] = (),
+    bases: Sequence[tuple[Path, Mapping[str, Any]]] = (),
 ) -> tuple[Experiment, Plugins]:
     """Loads an experiment from the table of its file, and all plugins.
 
     `problems` are errors that were found in the file before. `load` replaces `load_plugins`, for a caller with many
     tables. `locate` and `optional` are those of `load_experiment`; a file of `plugin_files` is located if it is gone.
+    `bases` are the files that the table was merged from besides `path`, which problems in them name.
     Raises UserError with a line for every problem.
     """
     problems = list(problems)
@@ -132,7 +138,7 @@ def experiment_from_table(
     try:
         experiment = convert_experiment(table, plugins, optional)
     except InvalidTable as error:
-        problems += [f"{path}: {problem}" for problem in error.problems]
+        problems += [f"{file_of(problem.path, path, table, bases)}: {problem}" for problem in error.problems]
         if any("unknown" in problem.message for problem in error.problems):
             problems += [f"{failure} (so what it registers is unknown)" for failure in plugins.failures]
     if problems:

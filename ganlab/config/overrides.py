@@ -1,13 +1,15 @@
 """`--set` overrides: parses `train.steps=100` and sets the value in an experiment's table.
 
-An override's value is TOML, except that a plain word needs no quotes.
+An override's value is TOML, except that a plain word needs no quotes. The tables of a sweep's variants, and of a file
+that has a base, are overrides as well, a key each.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ganlab.config.toml import LONGEST_PATH, MAX_BYTES, MAX_DEPTH, parse_toml
@@ -47,27 +49,25 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
+def apply_override(table: dict[str, Any], parts: list[str], value: Any, of: str = "--set ") -> None:
     """Applies a `--set` override to an experiment's table. A number in the key is a list index: `metric.0.samples`.
 
     Setting another component's name drops the options of the previous component, but not the table `optimizer` of a
     network. Setting one of train.steps and
-    train.epochs drops the other.
+    train.epochs drops the other. `of` is put before the key in an error.
     """
     where = ".".join(map(quote_key, parts))
     at: Any = table
     for depth, part in enumerate(parts[:-1]):
         here = ".".join(map(quote_key, parts[: depth + 1]))
-        at = at[_list_index(at, part, where)] if isinstance(at, list) else at.setdefault(part, {})
+        at = at[_list_index(at, part, f"{of}{where}")] if isinstance(at, list) else at.setdefault(part, {})
         if isinstance(at, str):
-            raise UserError(
-                f"--set {where}: {here} is {quote(at)}, not a table; set {here}={{ name = {quote(at)}, … }}"
-            )
+            raise UserError(f"{of}{where}: {here} is {quote(at)}, not a table; set {here}={{ name = {quote(at)}, … }}")
         if not isinstance(at, (dict, list)):
-            raise UserError(f"--set {where}: {here} is {quote(at)}, not a table")
+            raise UserError(f"{of}{where}: {here} is {quote(at)}, not a table")
     last = parts[-1]
     if isinstance(at, list):
-        at[_list_index(at, last, where)] = value
+        at[_list_index(at, last, f"{of}{where}")] = value
         return
     if last == "name" and len(parts) > 1 and at.get("name") != value:
         for key in [key for key in at if key != "optimizer" or len(parts) > 2]:
@@ -77,9 +77,29 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any) -> None:
     at[last] = value
 
 
+def apply_changes(table: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Applies the overrides of a file to the table of its base: tables are merged, values and lists are replaced.
+
+    A component that the base gives by its name alone is a table with that name. Raises UserError.
+    """
+    _apply_changes(table, table, changes, [])
+
+
+def _apply_changes(table: dict[str, Any], at: Any, changes: Mapping[str, Any], parts: list[str]) -> None:
+    # A component's name first, since it drops the options before it.
+    for key, value in sorted(changes.items(), key=lambda item: item[0] != "name"):
+        if not isinstance(value, Mapping):
+            apply_override(table, [*parts, key], copy.deepcopy(value), "")
+            continue
+        inner = at.get(key) if isinstance(at, dict) else None
+        if isinstance(at, dict) and (key not in at or isinstance(inner, str)):
+            inner = at[key] = {} if inner is None else {"name": inner}
+        _apply_changes(table, inner, value, [*parts, key])
+
+
 def _list_index(items: list[Any], part: str, where: str) -> int:
     if re.fullmatch(r"[0-9]{1,9}", part) and int(part) < len(items):
         return int(part)
     many = f" of {len(items)}" if items else ""
     empty = "" if items else ", but the list is empty; fill it, as in [{ name = 'NAME' }]"
-    raise UserError(f"--set {where}: expected a place in a list{many}, counted from 0, got {quote(part)}{empty}")
+    raise UserError(f"{where}: expected a place in a list{many}, counted from 0, got {quote(part)}{empty}")

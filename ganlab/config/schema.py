@@ -14,7 +14,7 @@ from typing import Any, Literal
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, le, lt, optional
 
-from ganlab.plugin.fields import DEFAULT, NESTED, component, components
+from ganlab.plugin.fields import DEFAULT, NESTED, component, components, location
 from ganlab.protocols import (
     Augmentation,
     DatasetConfig,
@@ -75,6 +75,8 @@ class Train:
     sample_count: images in a sample grid; with classes fewer, where they do not divide into equal rows.
     checkpoint_keep: number of latest checkpoints to keep, besides the best by each metric: at least 2, in case one is
         damaged; 0 for all.
+    freeze: parameters that stay as they are, by the names of networks and their layers, such as
+        "discriminator.layers.0-3" (FreezeD). Batch norm and spectral norm in them go on following what passes.
     resident_gb: device memory that the training images may take, in 10^9 bytes. If they need more, batches are read
         from disk ahead of the step, with bitwise identical results. 0 always reads from disk.
     """
@@ -95,6 +97,7 @@ class Train:
     checkpoint_every: Interval = Interval(1000)
     sample_count: int = field(default=64, validator=[gt(0), le(10_000)])
     checkpoint_keep: int = field(default=3, validator=[ge(0), le(10**9)])
+    freeze: tuple[str, ...] | None = None
     resident_gb: float | None = field(
         default=None, validator=optional(ge(0)), metadata={DEFAULT: "half of what is free"}
     )
@@ -113,6 +116,39 @@ class Train:
 
 
 @frozen
+class InitFrom:
+    """The `[init_from]` table: the weights that a new run begins with, of another run or of a file. It is read once.
+
+    A layer is taken where all its tensors have the same names and shapes; the others begin anew, and are listed.
+
+    run: the folder of another run; give this or `file`.
+    file: a .safetensors file, or a .pt file of tensors (no code in it is run): the weights of one network, or those of
+        several with the network's name before each, as in "generator.layers.0.weight".
+    step: the step of the run's checkpoint; by default the latest.
+    networks: the networks of the game that begin so; by default those that are trained and whose weights are there.
+    ema: of the networks that the run averages, take the running average; by default where there is one.
+    names: names there by names here, where they differ: "generator" = "generator_ab", or of a layer,
+        "generator.layers.4" = "generator.layers.5".
+    strict: refuse the run where a layer or a tensor is left.
+    """
+
+    run: str | None = location(default=None)
+    file: str | None = location(default=None)
+    step: int | None = field(default=None, validator=optional(ge(0)))
+    networks: tuple[str, ...] = ()
+    ema: bool | None = None
+    names: Mapping[str, str] = field(factory=dict)
+    strict: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if (self.run is None) == (self.file is None):
+            raise ValueError("give one of 'run' and 'file'" + (", not both" if self.run is not None else ""))
+        for option in ("step", "ema"):
+            if self.file is not None and getattr(self, option) is not None:
+                raise ValueError(f"{option}: goes with 'run'; a file has one set of weights")
+
+
+@frozen
 class Experiment:
     """The experiment file. A component is given by its name or by a table with `name` and the component's own options.
 
@@ -126,6 +162,7 @@ class Experiment:
         game, by its name. A table without `name` changes options of the common one.
     clip_norms: the largest norm of the gradient of each network of one table, or of one network, instead of
         `train.clip_norm`.
+    init_from: the weights that the run begins with, of another run or of a file.
     seed: seeds everything random: initial weights, latents, the order of images.
     plugins: local plugin files, relative to this file.
     floor: also score real images of the split that is not a metric's reference, once, for comparison.
@@ -144,6 +181,7 @@ class Experiment:
     optimizer: OptimizerConfig = component("optimizer", default="adam")
     optimizers: Mapping[str, OptimizerConfig] = field(factory=dict, metadata={NESTED: "optimizer"})
     clip_norms: Mapping[str, float] = field(factory=dict, metadata={NESTED: "clip_norm"})
+    init_from: InitFrom | None = None
     seed: int = field(default=0, validator=[ge(0), lt(2**63)])
     plugins: tuple[str, ...] = ()
     floor: bool = True

@@ -35,13 +35,21 @@ class GameLoader:
         device: torch.device,
         resident_gb: float | None,
     ) -> GameLoader:
-        """Makes the loaders of a game's data sets, each with a shuffled order of its own."""
+        """Makes the loaders of a game's data sets, each with a shuffled order of its own.
+
+        All together keep at most `resident_gb` on the device; `[dataset]` comes first.
+        """
+        left = resident_gb
 
         def load(data: Dataset, seed: int) -> BatchLoader:
-            return BatchLoader.for_dataset(data, batch_size, seed, device, resident_gb)
+            nonlocal left
+            loader = BatchLoader.for_dataset(data, batch_size, seed, device, left)
+            if left is not None:
+                left = max(0.0, left - loader.resident_bytes / 1e9)
+            return loader
 
-        own = {name: load(stream, derived_seed(seed, "stream", name)) for name, stream in streams.items()}
-        return cls(load(dataset, seed), own)
+        main = load(dataset, seed)
+        return cls(main, {name: load(stream, derived_seed(seed, "stream", name)) for name, stream in streams.items()})
 
     @property
     def images(self) -> Tensor:
@@ -50,6 +58,12 @@ class GameLoader:
     @property
     def condition(self) -> Condition:
         return self.main.condition
+
+    @property
+    def resident_bytes(self) -> dict[str, int]:
+        """The bytes that each data set of the game has on the device, by its table; 0 where batches are prefetched."""
+        loaders = {"dataset": self.main, **self.streams}
+        return {name: loader.resident_bytes for name, loader in loaders.items()}
 
     @property
     def batch_size(self) -> int:

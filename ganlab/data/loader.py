@@ -54,17 +54,23 @@ class BatchLoader:
         weights: Tensor | None = getattr(dataset, "weights", None)
         if images.device.type == device.type and not isinstance(images, MappedImages):
             return cls(images, batch_size, seed, device, condition, weights=weights)
-        size = images.nbytes + sum(part.nbytes for part in named_conditions(condition).values())
-        if size <= max_resident_bytes(resident_gb, device):
+        if _bytes(images, condition) <= max_resident_bytes(resident_gb, device):
             condition = map_condition(lambda part: part.to(device), condition)
             return cls(copy_to_device(images, device), batch_size, seed, device, condition, weights=weights)
-        stream = Prefetcher(images, batch_size, device)
+        stream = Prefetcher([images, *named_conditions(condition).values()], batch_size, device)
         return cls(images, batch_size, seed, device, condition, weights=weights, stream=stream)
 
     @property
     def prefetches(self) -> bool:
         """Whether the data loader prefetches batches, because the images do not fit on the device."""
         return self._stream is not None
+
+    @property
+    def resident_bytes(self) -> int:
+        """The bytes of images and conditions that lie on the data loader's device; 0 where batches are prefetched."""
+        if self.prefetches:
+            return 0
+        return _bytes(self.images, self.condition)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -100,21 +106,30 @@ class BatchLoader:
 
         Raises GanlabError if prefetched images cannot be read.
         """
-        index = self.index(number)
         if self._stream is not None:
-            images = self._stream.batch(number, self.index)
-        else:
-            images = rows_of(self.images, index).to(self.device, non_blocking=True)
+            images, *parts = self._stream.batch(number, self.index)
+            read = iter(parts)
+            return Batch(as_input(images), map_condition(lambda _: _as_own_input(next(read)), self.condition))
+        index = self.index(number)
 
         def given(part: Tensor) -> Tensor:
             return as_input(rows_of(part, index).to(self.device, non_blocking=True))
 
-        return Batch(as_input(images), map_condition(given, self.condition))
+        return Batch(given(self.images), map_condition(given, self.condition))
 
     def close(self) -> None:
         """Stops the data loader's prefetching; the next batch would restart it."""
         if self._stream is not None:
             self._stream.close()
+
+
+def _as_own_input(part: Tensor) -> Tensor:
+    """A condition as an input of its own: labels would be the prefetcher's buffer, which is read into again."""
+    return part.clone() if part.dtype == torch.int64 else as_input(part)
+
+
+def _bytes(images: Tensor, condition: Condition) -> int:
+    return images.nbytes + sum(part.nbytes for part in named_conditions(condition).values())
 
 
 def max_resident_bytes(resident_gb: float | None, device: torch.device) -> float:

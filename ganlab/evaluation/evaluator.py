@@ -112,6 +112,8 @@ class Evaluator:
             runner = MetricRunner(self, lambda count, seed: iter(()), "", outputs=outputs)
             with preserve_random_state():
                 metric.prepare(runner.evaluation(progress))
+            if outputs is not None:
+                outputs.check_metric(runner.uses_outputs)
 
     def for_network(
         self,
@@ -236,7 +238,7 @@ class MetricRunner:
     about: Mapping[str, Any] = field(factory=dict)
     outputs: GameOutputs | None = None
     _shared: dict[Hashable, Any] = field(factory=dict, init=False)
-    _uses_outputs: bool = field(default=False, init=False)
+    uses_outputs: bool = field(default=False, init=False)
 
     def evaluation(self, progress: Progress) -> Evaluation:
         more = {} if self.outputs is None else {"outputs": partial(self._batches_of_output, self.outputs, progress)}
@@ -247,7 +249,7 @@ class MetricRunner:
         self, outputs: GameOutputs, progress: Progress, name: str, split: str
     ) -> Iterator[tuple[Tensor, Tensor, Condition]]:
         outputs.check(name)
-        self._uses_outputs = True
+        self.uses_outputs = True
         return outputs.batches(name, self.evaluator.dataset(split, progress), self.evaluator.device)
 
     def _share(self, key: Hashable, compute: Callable[[], Any]) -> Any:
@@ -261,7 +263,7 @@ class MetricRunner:
         `suffix` is appended to the values' names, to distinguish two metrics of the same name.
         """
         start = time.perf_counter()
-        self._uses_outputs = False
+        self.uses_outputs = False
         with preserve_random_state():
             scores = metric.evaluate(self.evaluation(progress))
         seconds = round(time.perf_counter() - start, 3)
@@ -272,9 +274,9 @@ class MetricRunner:
         }
         with preserve_random_state():
             rests_on = {**scores.protocol, "details": scores.details, **machine}
-            wanted = self.evaluator.floors and not self._uses_outputs  # real images by themselves have no outputs
+            wanted = self.evaluator.floors and not self.uses_outputs  # real images by themselves have no outputs
             floor = self.evaluator.floor(metric, rests_on, progress) if wanted else None
-        about = {**self.about, **(self.outputs.about if self._uses_outputs and self.outputs else {})}
+        about = {**self.about, **(self.outputs.about if self.uses_outputs and self.outputs else {})}
         records = []
         for name, value in scores.values.items():
             record = {"name": f"{name}{suffix}", "value": float(value), "better": scores.better.get(name)}

@@ -19,9 +19,6 @@ from ganlab.utils.cache import cached_tensors
 from ganlab.utils.errors import ComponentError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 

@@ -16,16 +16,20 @@ import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from ganlab.data.pixels import as_input
+from ganlab.data.dataset import ImageDataset
+from ganlab.data.pixels import as_input, as_stored
+from ganlab.evaluation.network_sampler import GivenNetworks
 from ganlab.evaluation.sampling import BATCH
 from ganlab.nn.modes import eval_mode
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Dataset, GameConfig, ImageSpec, Rules, map_condition
+from ganlab.protocols import Batch, Dataset, GameConfig, ImageSpec, Rules, map_condition
 from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, did_you_mean
+from ganlab.utils.errors import ComponentError, UserError, did_you_mean
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
+from ganlab.viz.data_picture import as_pixels
+from ganlab.viz.pairs import columns_of_pairs, side_by_side
 
 
 @frozen(eq=False)
@@ -51,6 +55,8 @@ class GameOutputs:
 
     @property
     def _of_sampler(self) -> list[str]:
+        if self.rules.sampler is None:
+            return []
         if self.rules.sampler.source == "dataset":
             return ["reconstruction"]
         condition = self.images.condition_shape or ()
@@ -64,13 +70,46 @@ class GameOutputs:
             near = did_you_mean(name, self.names)
             raise ComponentError(f"the game {self.game!r} has no output {name!r}; it {there}{near}")
 
-    def batches(self, name: str, dataset: Dataset, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Condition]]:
-        """Yields a game's output, the images and their conditions, of this process's share of a split, in order."""
+    def check_metric(self, uses_outputs: bool) -> None:
+        """Checks that a metric asked for a game's outputs where the game makes no samples: ComponentError if not."""
+        if not uses_outputs and (why := self.rules.why_no_samples):
+            raise ComponentError(f"scores samples, and {why}; a metric of these asks for them when it prepares")
+
+    def grids(self, dataset: Dataset, count: int, device: torch.device) -> list[tuple[Tensor, int | None]]:
+        """Grids of a game's outputs that are images, as pairs with the images of which they are made, and the columns.
+
+        The images lie evenly in the data.
+        """
+        if dataset.images.ndim != 4:
+            return []
+        rows = torch.linspace(0, len(dataset.images) - 1, min(count, len(dataset.images))).round().long()
+        few = ImageDataset(
+            images=dataset.images[rows],
+            name=dataset.name,
+            split=dataset.split,
+            condition=map_condition(lambda of: of[rows], dataset.condition),
+        )
+        grids: list[tuple[Tensor, int | None]] = []
+        for name in self.names:
+            made = [output for output, _, _ in self.batches(name, few, device, (0, len(rows)))]
+            if all(part.shape[1:] == few.images.shape[1:] and part.is_floating_point() for part in made):
+                stored = as_stored(torch.cat(made).cpu(), self.images.dtype)
+                shown = [as_pixels(part, self.images.range) for part in (few.images, stored)]
+                grids.append((side_by_side(shown), columns_of_pairs(len(rows), len(shown))))
+        return grids
+
+    def batches(
+        self, name: str, dataset: Dataset, device: torch.device, share: tuple[int, int] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Condition]]:
+        """Yields a game's output, the images and their conditions, of this process's share of a split, in order.
+
+        `share` is another half-open range of indices.
+        """
         if self.networks is None:
             return
         fitting_size = BATCH
         generator = torch.Generator().manual_seed(derived_seed(0, "outputs"))
-        first, end = distributed.local_share(len(dataset.images))
+        first, end = share or distributed.local_share(len(dataset.images))
         for start in range(0, end, BATCH):
             latents = self._latents(name, generator)  # of whole batches, so that they do not depend on the share
             rows = slice(max(first, start), min(start + BATCH, end))
@@ -82,10 +121,10 @@ class GameOutputs:
 
             def made(part: Tensor, images: Any = images, condition: Any = condition, z: Any = z) -> Tensor:
                 given = map_condition(lambda of: of[part], condition)
-                return self._output(name, images[part], given, None if z is None else z[part])
+                return self.of_batch(name, images[part], given, None if z is None else z[part])
 
             fitting = FittingBatches(made, fitting_size)
-            with self._eval_mode():
+            with self.eval_mode():
                 output = fitting(torch.arange(len(images), device=device))
             fitting_size = fitting.size
             yield output, images, condition
@@ -94,39 +133,50 @@ class GameOutputs:
         """The latents of a whole batch for the output that a game's sampler gives; None for the game's own outputs."""
         if name in self.rules.outputs:
             return None
-        assert self.networks is not None
-        with self._eval_mode():
-            return self.rules.sampler.latents(self.networks, BATCH, generator, self.truncation)
+        with self.eval_mode():
+            return self.rules.main_sampler.latents(self._given(name), BATCH, generator, self.truncation)
 
-    def _output(self, name: str, images: Tensor, condition: Any, z: Tensor | None) -> Tensor:
-        assert self.networks is not None
-        try:
-            if z is None:
-                output: Any = self.rules.outputs[name](self.networks, images, condition)
-            else:
-                given = images if self.rules.sampler.source == "dataset" else condition
-                options = self.rules.sampler.options if self.options is None else self.options
-                output = self.rules.sampler.images(self.networks, z, given, **options)
-        except KeyError as error:
-            missing = error.args[0] if error.args else None
-            if missing in self.rules.networks and missing not in self.networks:
-                raise ComponentError(f"the output {name!r} needs the network {missing!r}, which is missing") from None
-            raise
+    def of_batch(self, name: str, images: Tensor, condition: Any, z: Tensor | None) -> Tensor:
+        """A game's output for a batch of images, conditions, and latents, which are those of its sampler, or None."""
+        networks, sampler = self._given(name), self.rules.main_sampler
+        if z is None:
+            output: Any = self.rules.outputs[name](networks, images, condition)
+        else:
+            given = images if sampler.source == "dataset" else condition
+            options = sampler.options if self.options is None else self.options
+            output = sampler.images(networks, z, given, **options)
         if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(images):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ComponentError(
-                f"the output {name!r} of the game {self.game!r} is {got} for {len(images)} images; wanted a tensor "
-                "with a row for each"
+                f"{self._words(name)} is {got} for {len(images)} images; wanted a tensor with a row for each"
             )
         return output
 
-    def _eval_mode(self) -> ExitStack:
+    def _words(self, name: str) -> str:
+        return f"the output {name!r}" + (f" of the game {self.game!r}" if self.game else "")
+
+    def _given(self, name: str) -> GivenNetworks:
+        assert self.networks is not None
+        return GivenNetworks(self.networks, self._words(name), "there are", self.rules.networks)
+
+    def eval_mode(self) -> ExitStack:
         """Puts all networks of a game in eval mode, without gradients, until the stack that it returns is closed."""
         assert self.networks is not None
         with ExitStack() as stack:
             for network in self.networks.values():
                 stack.enter_context(eval_mode(network))
             return stack.pop_all()
+
+
+def check_outputs(rules: Rules, networks: Mapping[str, nn.Module], batch: Batch, images: ImageSpec) -> None:
+    """Tries each of a game's own outputs on a batch of its data: UserError for what is refused."""
+    outputs = GameOutputs("", rules, images, networks)
+    try:
+        with outputs.eval_mode():
+            for name in rules.outputs:
+                outputs.of_batch(name, batch.images, batch.condition, None)
+    except ComponentError as error:
+        raise UserError(f"game: {error}") from error
 
 
 def game_outputs(

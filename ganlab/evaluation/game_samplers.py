@@ -86,9 +86,11 @@ class GameSampler:
 
 
 def sampled_conditions(
-    sampler: Sampler, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
+    sampler: Sampler | None, dataset: Dataset, streams: Mapping[str, Dataset], conditional: bool
 ) -> ConditionSampler:
     """The conditions of a game's sampler: of `[dataset]`, or the images of its source; none if networks use none."""
+    if sampler is None:
+        return UNCONDITIONAL
     if sampler.source:
         return ConditionSampler({"dataset": dataset, **streams}[sampler.source].images)
     return ConditionSampler.of(dataset) if conditional else UNCONDITIONAL

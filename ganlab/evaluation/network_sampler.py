@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,34 @@ from ganlab.evaluation.latents import latents
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import Sampler, latent_dim_of
 from ganlab.protocols.condition import Condition
-from ganlab.utils.errors import ComponentError
+from ganlab.utils.errors import ComponentError, InvalidRules, quote
+
+
+class GivenNetworks(Mapping[str, nn.Module]):
+    """The networks that a game's sampler or output is given, by name: `InvalidRules` for any other.
+
+    `who` uses them, for that error, and `which` is what they are. One of `known` that is not there is missing, since
+    its plugin is: `ComponentError`.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, nn.Module], who: str, which: str, known: Container[str] = frozenset()
+    ) -> None:
+        self._networks, self._who, self._which, self._known = networks, who, which, known
+
+    def __getitem__(self, name: str) -> nn.Module:
+        if name not in self._networks:
+            uses = f"{self._who} uses the network {quote(name)}"
+            if name in self._known:
+                raise ComponentError(f"{uses}, which is missing")
+            raise InvalidRules(f"game: {uses}; {self._which}: {', '.join(self._networks)}")
+        return self._networks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
 
 
 class NetworkSampler(nn.Module):
@@ -35,12 +62,17 @@ class NetworkSampler(nn.Module):
         self.networks = nn.ModuleDict({name: networks[name] for name in sampler.networks})
 
     def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
-        return self.sampler.images(self.networks, z, condition, **self.options)
+        return self.sampler.images(self._given, z, condition, **self.options)
 
     def latents(self, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:
         """Draws a sampler's latents (count, …) on the CPU, which its networks may have made."""
         with eval_mode(self):
-            return self.sampler.latents(self.networks, count, generator, truncation)  # type: ignore[arg-type]
+            return self.sampler.latents(self._given, count, generator, truncation)
+
+    @property
+    def _given(self) -> GivenNetworks:
+        networks: Any = self.networks
+        return GivenNetworks(networks, "a sampler", "it names")
 
 
 def draw_latents(network: nn.Module, count: int, generator: torch.Generator, truncation: float | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Values of what a game makes of a split, a value for each image: what metrics of pairs of images share."""
+"""Values of what a game makes of a split, a value or a row for each image: what metrics of a game's outputs share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def output_scores(evaluation: Evaluation, output: str, split: str, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Scores a game's output that is images against the images of a split: float64 (N,), of all processes, in order.
+    """Scores a game's output that is images against the images of a split: float64 (N, …), of all processes, in order.
 
-    `score(output, images)` returns values (n,) of images (n, C, H, W), both float32 in about [-1, 1]. Raises
-    `ComponentError` where the output has another shape than the images.
+    `score(output, images)` returns values (n,), or rows (n, …) such as features, of images (n, C, H, W), both float32
+    in about [-1, 1]. Raises `ComponentError` where the output has another shape than the images.
     """
     import torch
 

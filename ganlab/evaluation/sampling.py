@@ -32,6 +32,12 @@ def check_sampling(count: int, seed: int, truncation: float | None) -> tuple[int
     return whole_number("--count", count, 1, MOST_IMAGES), whole_number("--seed", seed, 0)
 
 
+def ignores_truncation(sampler: NetworkSampler, truncation: float) -> bool:
+    """Sampling's trial of a truncation: whether the latents are the same with half of it."""
+    drawn = [sampler.latents(2, torch.Generator().manual_seed(0), cut) for cut in (truncation, truncation / 2)]
+    return torch.equal(*drawn)
+
+
 def generate_images(
     network: nn.Module, z: Tensor, device: torch.device, condition: Condition = None
 ) -> Iterator[Tensor]:

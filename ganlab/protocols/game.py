@@ -12,7 +12,7 @@ class Pair:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -20,6 +20,7 @@ from ganlab.protocols.image_spec import ImageSpec
 from ganlab.protocols.loss import Loss
 from ganlab.protocols.network import NetworkConfig
 from ganlab.protocols.turn import Turn
+from ganlab.utils.errors import ComponentError
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +121,8 @@ class Rules:
     """A game's protocol, what it builds: its networks, its moves in their order in a step, and its sampler.
 
     networks: by name, in the order in which they are built. A configuration alone stands for `Network(configuration)`.
+    sampler: what is sampled and scored; None where the game has `outputs` alone, as a classifier's training has. The
+        running average is then of all networks that moves train.
     samplers: further samplers by name, such as that of the other direction (`ganlab sample --sampler`). They are
         averaged and drawn in the run's sample grids; scores are of `sampler`.
     judge: returns logits of images by the networks and the conditions, for the plot of D(real) and D(fake), or None.
@@ -136,7 +139,7 @@ class Rules:
 
     networks: Mapping[str, Network | NetworkConfig]
     moves: Sequence[Move]
-    sampler: Sampler
+    sampler: Sampler | None = None
     judge: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor] | None = None
     loss: Loss | None = None
     state: Mapping[str, Any] = field(factory=dict)
@@ -146,13 +149,31 @@ class Rules:
 
     @property
     def sampled(self) -> tuple[str, ...]:
-        """A game's protocol: the names of the networks that any sampler uses, those of `sampler` first."""
-        return tuple(dict.fromkeys(name for sampler in self.all_samplers.values() for name in sampler.networks))
+        """A game's protocol: the names of the networks that any sampler uses, those of `main_sampler` first."""
+        samplers = (self.main_sampler, *self.samplers.values())
+        return tuple(dict.fromkeys(name for sampler in samplers for name in sampler.networks))
 
     @property
     def all_samplers(self) -> dict[str, Sampler]:
-        """A game's protocol: its samplers by name, `sampler` first, whose name is empty."""
-        return {"": self.sampler, **self.samplers}
+        """A game's protocol: its samplers by name, `sampler` first, whose name is empty; none where it makes none."""
+        return {} if self.sampler is None else {"": self.sampler, **self.samplers}
+
+    @property
+    def main_sampler(self) -> Sampler:
+        """A game's protocol: `sampler`; without one, that of all networks that moves train, which refuses to sample."""
+        if self.sampler is not None:
+            return self.sampler
+        trained = tuple(name for name in self.networks if not self.network(name).frozen)
+        return Sampler(trained, images=self._refuse_to_sample, latents=self._refuse_to_sample)
+
+    def _refuse_to_sample(self, *given: Any, **named: Any) -> NoReturn:
+        raise ComponentError(self.why_no_samples)
+
+    @property
+    def why_no_samples(self) -> str:
+        """A game's protocol: why it cannot be sampled; empty where it can."""
+        outputs = ", ".join(map(str, self.outputs))
+        return "" if self.sampler else f"the game makes no samples; what it makes of real images is: {outputs}"
 
     def network(self, name: str) -> Network:
         """A game's protocol: returns one of its networks by name, as a `Network`."""

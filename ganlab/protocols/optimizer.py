@@ -40,5 +40,8 @@ def build_optimizer(config: Any, named: Iterable[tuple[str, nn.Parameter]]) -> t
 
 
 def parameters_of(player: str, network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """An optimizer's protocol: yields a player's parameters, each with its name, which begins with the player's."""
-    return ((f"{player}.{name}", parameter) for name, parameter in network.named_parameters())
+    """An optimizer's protocol: yields a player's parameters, each with its name, which begins with the player's.
+
+    Frozen ones are left out.
+    """
+    return ((f"{player}.{name}", weight) for name, weight in network.named_parameters() if weight.requires_grad)

@@ -46,7 +46,15 @@ def rules_problems(rules: Any, streams: Mapping[str, Any], tables: Collection[st
     for name in networks:
         if not rules.network(name).frozen and name not in trained:
             yield f"game: no move trains the network {name!r}; name it in a move's players, or declare it frozen"
-    yield from _sampler_problems("its sampler", rules.sampler, networks, streams)
+    if rules.sampler is not None:
+        yield from _sampler_problems("its sampler", rules.sampler, networks, streams)
+    elif rules.samplers:
+        yield f"game: it has samplers, {', '.join(map(str, rules.samplers))}, and no sampler; expected the main one"
+    elif not rules.outputs:
+        yield (
+            "game: it has no sampler and no outputs, so nothing could be scored; expected ganlab.Sampler, as "
+            "sampler_of(NAME) returns, or outputs for metrics"
+        )
     for name, further in rules.samplers.items():
         if not (isinstance(name, str) and name.isidentifier()):
             yield f"game: a sampler is named {one_line(repr(name), 60)}; expected a Python name"
@@ -67,14 +75,14 @@ def rules_problems(rules: Any, streams: Mapping[str, Any], tables: Collection[st
 
 def _wrong_types(rules: Rules) -> Iterator[str]:
     """Of a game's rules, what is not of the type that it is declared to be."""
-    for name in ("networks", "state", "outputs"):
+    for name in ("networks", "state", "outputs", "samplers"):
         if not isinstance(getattr(rules, name), Mapping):
             yield f"game: its {name} are {_of_type(getattr(rules, name))}; expected a dict, by name"
     if not isinstance(rules.moves, Sequence):
         yield f"game: its moves are {_of_type(rules.moves)}; expected a list"
-    if not isinstance(rules.sampler, Sampler):
+    if not isinstance(rules.sampler, Sampler | None):
         yield f"game: its sampler is {_of_type(rules.sampler)}; expected ganlab.Sampler, as sampler_of(NAME) returns"
-    else:
+    elif rules.sampler is not None:
         yield from _texts(rules.sampler.networks, "its sampler: networks")
         for name in ("images", "latents"):
             if not callable(getattr(rules.sampler, name)):
@@ -213,7 +221,7 @@ def built_network_problems(rules: Rules, networks: Mapping[str, nn.Module]) -> I
             yield f"game: {modules[id(network)]!r} and {name!r} are one network; expected one of its own for each name"
             continue
         modules[id(network)] = name
-        if not frozen and next(network.parameters(), None) is None:
+        if not frozen and not any(parameter.requires_grad for parameter in network.parameters()):
             yield f"game: the network {name!r} has no parameters to train; declare it frozen, and no player of a move"
         for path, parameter in network.named_parameters():
             other, of_other = first.setdefault(id(parameter), (name, path))

@@ -34,7 +34,7 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
         return
     game = training.game
     judge = game.rules.judge
-    if judge is None:
+    if judge is None or game.rules.sampler is None:
         return
     real, condition = training.loader.images, training.loader.condition  # in memory already where they are resident
     probabilities: dict[str, list[float]] = {"real": [], "fake": []}

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ganlab.config.base_files import read_experiment_table
 from ganlab.config.converter import TableConverter
 from ganlab.config.schema import Experiment
-from ganlab.config.toml import read_toml
 from ganlab.plugin.loader import Plugins, plugin_sources
 from ganlab.plugin.local_imports import KEPT_IMPORTS, kept_path
 from ganlab.run.request import RunRequest
@@ -80,7 +80,7 @@ def other_plugin_files(run: Path, request: RunRequest, locate: Callable[[Path], 
 
 def _plugin_files(experiment: Path) -> list[Path]:
     """The plugin files, kept or not, that an experiment's file names."""
-    files = read_toml(experiment).get("plugins")
+    files = read_experiment_table(experiment).table.get("plugins")
     return [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
 
 

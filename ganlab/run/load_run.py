@@ -18,7 +18,7 @@ from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampler_options import sampler_options
-from ganlab.evaluation.sampling import check_sampling, sample
+from ganlab.evaluation.sampling import check_sampling, ignores_truncation, sample
 from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
@@ -136,7 +136,7 @@ class Run:
 
         The main sampler has the empty name. Raises UserError for a sampler or an option that there is not.
         """
-        samplers = self.rules.all_samplers
+        samplers = {"": self.rules.main_sampler, **self.rules.samplers}
         if name not in samplers:
             known = list(self.rules.samplers)
             listed = f"; the further samplers are: {', '.join(known)}" if known else "; it has none but the main one"
@@ -168,9 +168,9 @@ class Run:
 
         `label` asks for images of one class, by its number or its name. `truncation` is the distance from 0 at which
         the normal distribution of latents is cut off: the smaller, the more alike the images. `sampler` is a further
-        sampler of the game, and `options` are the sampler's own. Raises UserError where the run has no such class,
-        sampler or option, for a truncation that is not above 0, a count that is not above 0 or too large for memory,
-        and a seed below 0.
+        sampler of the game, and `options` are the sampler's own. Raises UserError where the run makes no samples or has
+        no such class, sampler or option, for a truncation that is not above 0 or that the sampler does not take, a
+        count that is not above 0 or too large for memory, and a seed below 0.
         """
         return self.sample_with_condition(count, seed, label, truncation, sampler, options)[0]
 
@@ -188,6 +188,7 @@ class Run:
             chosen = self.with_sampler(self.sampler_name if sampler is None else sampler, options)
             return chosen.sample_with_condition(count, seed, label, truncation)
         count, seed = check_sampling(count, seed, truncation)
+        self.check_samples(truncation)
         conditions = self.conditions if label is None else self.conditions.of_class(label)
         images: Tensor | None = None
         drawn: Any = None
@@ -202,6 +203,14 @@ class Run:
             done += len(part)
         assert images is not None
         return images, drawn
+
+    def check_samples(self, truncation: float | None = None) -> None:
+        """Raises UserError where a run that `load_run` read makes no samples, or its sampler takes no truncation."""
+        if why := self.rules.why_no_samples:
+            raise UserError(f"{self.path}: {why}")
+        if truncation is not None and ignores_truncation(self.sampler, truncation):
+            of = f"the sampler {quote(self.sampler_name)}" if self.sampler_name else "the game's sampler"
+            raise UserError(f"--truncation {truncation:g}: {of} takes none: its latents are the same with any")
 
     def __copy__(self) -> Run:
         return attrs.evolve(self)
@@ -307,16 +316,16 @@ def load_run_for(
         missing = {name: config for name, config in configs.items() if isinstance(config, MissingComponent)}
         for name in configs:  # a network that is made of a missing one is missing too
             missing.update((name, missing[given]) for given in rules.network(name).given if given in missing)
-        if lacking := {missing[name].kind for name in rules.sampler.networks if name in missing}:
+        if lacking := {missing[name].kind for name in rules.main_sampler.networks if name in missing}:
             needed |= lacking
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
     data = ImageSpec.recorded(info["images"])
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
-    for name in rules.sampler.networks:
+    for name in rules.sampler.networks if rules.sampler else ():
         _callable_with_latents(networks[name], info)
-    conditions, condition_data = run_conditions(experiment, info, rules.sampler)
+    conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
     return Run(
         path=path,
         step=step,
@@ -325,7 +334,7 @@ def load_run_for(
         log=read_records(path / "log.jsonl"),
         metrics=read_records(path / "metrics.jsonl"),
         networks=networks,
-        sampler=NetworkSampler(rules.sampler, networks, data.dtype),
+        sampler=NetworkSampler(rules.main_sampler, networks, data.dtype),
         rules=rules,
         weights=networks.weights,
         plugins=plugins,

@@ -64,6 +64,8 @@ def rescore(
         run = load_run_for(NEEDED_TO_SCORE, path, step, str(own_device), overrides, plugin_files, names)
         if options:
             run = run.with_sampler(options=options)
+        if truncation is not None:
+            run.check_samples(truncation)
         return _rescore(run, _chosen_metrics(run, names), own_device, truncation, per_class, out)
 
 

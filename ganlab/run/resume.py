@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from ganlab.config.game_tables import file_path
-from ganlab.config.schema import NO_RESULTS, Experiment
+from ganlab.config.schema import NO_RESULTS, Experiment, InitFrom
 from ganlab.config.toml import LONGEST_PATH, read_toml
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.fields import COMPONENT, LOCATION
@@ -74,6 +74,8 @@ def _location_paths(instance: Any) -> Iterator[tuple[str, ...]]:
         value = getattr(instance, f.name)
         if LOCATION in f.metadata:
             yield (f.alias,)
+        elif isinstance(value, InitFrom):
+            yield from ((f.alias, *path) for path in _location_paths(value))
         elif COMPONENT in f.metadata and value is not None and not isinstance(value, MissingComponent):
             for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
                 for path in _location_paths(item):

@@ -66,6 +66,8 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     classes, a grid has a row for each, with its share of the count. Raises Interrupted where the user, SIGINT
     or SIGTERM ends it. Only for the main thread.
     """
+    check_truncation(request.truncation)
+    run.check_samples(request.truncation)
     _check_out(run, request, out)
     try:
         with signals_as_keyboard_interrupt():
@@ -79,7 +81,6 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
 
 def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
     """Writes sample images, for `write_samples`."""
-    check_truncation(request.truncation)
     label = None if request.label is None else run.conditions.label_of(request.label)
     conditions = run.conditions if label is None else run.conditions.of_class(label)
     of = "" if label is None else f" of class {label}{_name(run.conditions, label)}"
@@ -247,6 +248,7 @@ def latent_walk(
     row has one condition. `truncation` cuts off the latents at the ends of each row.
     """
     check_truncation(truncation)
+    run.check_samples(truncation)
     device = next(run.sampler.parameters()).device
     conditions = run.conditions if label is None else run.conditions.of_class(label)
     batches = list(walk_inputs(run.sampler, count, seed, conditions, truncation))

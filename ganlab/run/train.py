@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 import tomllib
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
 from ganlab.run.first_updates import BEFORE, FirstUpdates
+from ganlab.run.init_from import InitialWeights
 from ganlab.run.kept_plugins import keep_plugins, kept_plugin_finder, other_plugin_files
 from ganlab.run.open_folder import choose_folder, earlier_run, latest_unfinished, open_folder
 from ganlab.run.opened_run import OpenedRun
@@ -83,7 +85,9 @@ def dry_run(request: RunRequest) -> str:
     # What metrics need is loaded or trained too, which may take minutes and fails as it would in the run.
     with deterministic(experiment.train.deterministic), progress_bar() as progress_of:
         progress, new = progress_of(experiment.name), not request.resume
-        build_run(request, experiment, plugins, pick_device(request.device), progress, new)
+        *_, first = build_run(request, experiment, plugins, pick_device(request.device), progress, new)
+    for line in first.lines if first else ():
+        warnings.warn(line, stacklevel=1)
     return experiment_to_toml(experiment, plugins)
 
 
@@ -180,7 +184,7 @@ def open_run(
 
     earlier = dict(folder.info)
     new = not distributed.broadcast_json(lambda: bool(earlier and list_checkpoints(folder.checkpoints)))
-    training, evaluator = build_run(request, experiment, plugins, device, progress, new)
+    training, evaluator, first = build_run(request, experiment, plugins, device, progress, new)
     view.progress("", 0, 0)
     environment = run_environment(experiment, plugins, training)
     toml = experiment_to_toml(experiment, plugins)
@@ -199,6 +203,7 @@ def open_run(
         **_further_samplers(training),
         "classes": list(training.conditions.names) or None,
         "resident": not training.loader.main.prefetches,
+        "resident_bytes": training.loader.resident_bytes,
         "total_steps": training.total_steps,
         "weights": training.weights,
         "step_levers": training.step_optimizations,
@@ -210,8 +215,10 @@ def open_run(
         if start is None and not new:  # no checkpoint is whole: the networks are to be initialised after all
             training.loader.close()
             new = True
-            training, evaluator = build_run(request, experiment, plugins, device, progress, new)
+            training, evaluator, first = build_run(request, experiment, plugins, device, progress, new)
         start = start or 0
+        for line in first.lines if first else ():
+            view.line(line)
         if folder.writes:
             write_whole(folder.experiment_file, toml)
         keep_plugins(folder, experiment, plugins, environment["imports"])
@@ -224,6 +231,7 @@ def open_run(
             resumed=[*earlier.get("resumed", []), {"at": now(), "step": start}] if earlier else [],
             **facts,
             initialised=training.initialised if new else earlier.get("initialised", {}),
+            **({"init_from": first.record} if first and new else {}),
         )
         events = EventDispatcher(plugins, folder, view)
         yield OpenedRun(experiment, plugins, training, evaluator, folder, earlier, start, view, stop, events)
@@ -246,16 +254,17 @@ def build_run(
     device: torch.device,
     progress: Progress = no_progress,
     new: bool = True,
-) -> tuple[Training, Evaluator]:
+) -> tuple[Training, Evaluator, InitialWeights | None]:
     """Before a run trains, builds what trains and what scores; an error names the experiment's file or the plugin.
 
-    `new` is False where a checkpoint is to be restored.
+    `new` is False where a checkpoint is to be restored. The last is what the run begins with, where it says so.
     """
     where = places()
+    first = InitialWeights(experiment.init_from) if experiment.init_from else None
     with CatchPluginErrors() as guard:
         with noted_weights() as read:
             trial = partial(FirstUpdates, experiment=experiment, registry=plugins.registry)
-            training = build(experiment, plugins.registry, where, device, progress, new, trial)
+            training = build(experiment, plugins.registry, where, device, progress, new, trial, first)
         training = attrs.evolve(training, weights_files=read)
         check_taken(plugins.registry, experiment.metric, training.dataset, training.images, experiment.augmentation)
         evaluator = Evaluator(experiment.dataset, training.dataset, where, device, experiment.floor)
@@ -277,7 +286,7 @@ def build_run(
         raise guard.error
     if guard.error is not None:
         raise attribute_to_plugin(guard.error, plugins.registry, BEFORE) from guard.error
-    return training, evaluator
+    return training, evaluator, first
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from ganlab.config.base_files import read_experiment_table, with_absolute_plugins
 from ganlab.config.converter import MAX_NAMED_PROBLEMS, InvalidTable, Problem, TableConverter
 from ganlab.config.differing_options import differing_options
 from ganlab.config.load import add_name, experiment_from_table, experiment_to_toml
-from ganlab.config.overrides import apply_override, parse_override
+from ganlab.config.overrides import apply_changes, apply_override, parse_override
 from ganlab.config.schema import NAME, NAME_RULE
 from ganlab.config.toml import read_toml
 from ganlab.plugin.fields import DEFAULT, component
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Launcher
 from ganlab.run.run_folder import read_info
+from ganlab.sweep.matrix import matrix_variants
 from ganlab.sweep.sweep_folder import are_seeds
 from ganlab.utils.errors import UserError, did_you_mean, quote, quote_key
 
@@ -44,13 +46,17 @@ class SweepFile:
     base: the experiment file that the variants are made from, relative to this file.
     variants: a table `[variants.NAME]` for each, with the keys of the experiment file in which it differs from the
         base. A list, such as `penalty`, replaces that of the base; the files of `plugins` are relative to this file.
+        At least one, unless there is a matrix.
+    matrix: further variants: for each dotted key of the experiment file a list of values, all of whose combinations
+        become variants with names made from keys and values.
     name: the name of the sweep, and of its folder in `runs/`.
     seeds: different whole numbers from 0 on; each replaces the experiment's `seed`.
     launcher: the component that starts the runs.
     """
 
     base: str
-    variants: dict[str, Any]
+    variants: dict[str, Any] = field(factory=dict)
+    matrix: dict[str, Any] = field(factory=dict)
     name: str | None = field(default=None, metadata={DEFAULT: "the file's name without `.toml`"})
     seeds: tuple[int, ...] = (0,)
     launcher: Launcher = component("launcher", default="local")
@@ -113,19 +119,23 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     ]
     if len(unknown) > MAX_NAMED_PROBLEMS:
         problems.append(f"{path}: and {len(unknown) - MAX_NAMED_PROBLEMS:,} more unknown keys")
-    base, seeds, variants = (
+    base, seeds, variants, matrix = (
         table.get("base"),
         table.get("seeds", list(keys["seeds"])),
         table.get("variants", {}),
+        table.get("matrix"),
     )
     if not isinstance(base, str):
         base = ""
         problems.append(f"{path}: base: expected the path of an experiment file, got {quote(table.get('base'))}")
     if not are_seeds(seeds):
         problems.append(f"{path}: seeds: expected different whole numbers of at least 0, got {quote(seeds)}")
-    if not isinstance(variants, dict) or not variants:
+    if not isinstance(variants, dict) or not (variants or "matrix" in table):
         problems.append(f"{path}: variants: expected a table [variants.NAME] for each variant, got {quote(variants)}")
         variants = {}
+    written, combined = list(variants), _combined(matrix, path, problems) if "matrix" in table else {}
+    problems += [f"{path}: matrix: it makes a variant {name!r} too" for name in combined if name in variants]
+    variants = {**variants, **combined}
     problems += add_name(table, path)
     own = table["name"]
     if not isinstance(own, str) or not re.fullmatch(NAME, own):
@@ -154,18 +164,19 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     resolved: dict[str, str] = {}
     failed = 0
     for name, changes in variants.items():
+        at = f"variants.{name}" if name in written else f"matrix, {name}"
         for seed in seeds:
             try:
-                toml = _resolve_run(path.parent / base, _with_plugin_paths(path, changes), seed, settings, load)
+                toml = _resolve_run(path.parent / base, with_absolute_plugins(path, changes), seed, settings, load)
             except UserError as error:
-                problems += [f"{path}: variants.{name}: {line}" for line in error.problems]
+                problems += [f"{path}: {at}: {line}" for line in error.problems]
                 failed += 1
                 break
             planned.append(PlannedRun(name, seed, toml))
             if seed == seeds[0]:
                 twin = next((other for other, text in resolved.items() if text == toml), None)
                 if twin is not None:
-                    problems.append(f"{path}: variants.{name}: resolves to the same experiment as {twin!r}")
+                    problems.append(f"{path}: {at}: resolves to the same experiment as {twin!r}")
                 resolved[name] = toml
         if failed == MAX_NAMED_PROBLEMS:
             problems.append(f"{path}: variants: {failed} are wrong; the others were not looked at")
@@ -175,10 +186,21 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     return Sweep(own, tuple(seeds), variants, tuple(planned), found)
 
 
-def _limit_problems(problems: list[str], path: Path) -> list[str]:
+def _combined(matrix: object, path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """The variants of the matrix in a sweep's plan; adds what is wrong with it to `problems`."""
+    try:
+        if not isinstance(matrix, dict):
+            raise UserError(f"matrix: expected a table with a list of values for each key, got {quote(matrix)}")
+        return matrix_variants(matrix, MAX_RUNS)
+    except UserError as error:
+        problems += _limit_problems([f"{path}: {line}" for line in error.problems], path, "keys")
+    return {}
+
+
+def _limit_problems(problems: list[str], path: Path, of: str = "variants") -> list[str]:
     """Cuts a long list of problems."""
     more = (
-        [f"{path}: and {len(problems) - MAX_NAMED_PROBLEMS:,} more such variants"]
+        [f"{path}: and {len(problems) - MAX_NAMED_PROBLEMS:,} more such {of}"]
         if len(problems) > MAX_NAMED_PROBLEMS
         else []
     )
@@ -214,28 +236,11 @@ def _resolve_run(
     load: Callable[[tuple[Path, ...], tuple[str, ...]], Plugins],
 ) -> str:
     """Plans one run: resolves the experiment file of one variant of a sweep with one seed; returns it as TOML."""
-    table = read_toml(base)
+    read = read_experiment_table(base)
+    table = read.table
     problems = [] if any(parts == ["name"] for parts, _ in settings) or "name" in changes else add_name(table, base)
-    for parts, value in [*_changes_as_overrides(changes, []), *settings]:
+    apply_changes(table, changes)
+    for parts, value in settings:
         apply_override(table, parts, value)
     table["seed"] = seed
-    return experiment_to_toml(*experiment_from_table(table, base, problems, load=load))
-
-
-def _with_plugin_paths(path: Path, changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """In planning a variant, makes its plugin files absolute: they are relative to the sweep file, not to the base."""
-    files = changes.get("plugins")
-    if not isinstance(files, list):
-        return changes
-    folder = path.parent.absolute()
-    moved = [str(folder / file) if isinstance(file, str) and not file.startswith("~") else file for file in files]
-    return {**changes, "plugins": moved}
-
-
-def _changes_as_overrides(changes: Mapping[str, Any], at: list[str]) -> Iterator[tuple[list[str], Any]]:
-    """In planning a variant, makes its changes overrides, a component's `name` first: it drops options before it."""
-    for key, value in sorted(changes.items(), key=lambda item: item[0] != "name"):
-        if isinstance(value, Mapping):
-            yield from _changes_as_overrides(value, [*at, key])
-        else:
-            yield [*at, key], value
+    return experiment_to_toml(*experiment_from_table(table, base, problems, load=load, bases=read.bases))

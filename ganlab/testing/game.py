@@ -114,6 +114,8 @@ def _check_samples(inspection: Inspection, tiny: TinyTraining) -> str:
     training = tiny.build()
     at = inspection.line_of("build")
     game = training.game
+    if game.rules.sampler is None:
+        return "it makes none, only outputs"
     samplers = game_samplers(
         game.rules, game.networks, training.data, training.dataset, training.streams, training.conditional
     )

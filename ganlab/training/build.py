@@ -23,6 +23,7 @@ from ganlab.data.game_loader import GameLoader
 from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.game_samplers import sampled_conditions
 from ganlab.nn import dropout, memory_format
+from ganlab.nn.freeze import freeze_parameters
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
@@ -45,7 +46,7 @@ from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
 from ganlab.training.game import Game
-from ganlab.training.initialise import initialise_networks
+from ganlab.training.initialise import Start, initialise_networks
 from ganlab.training.loop import Training
 from ganlab.training.probes import GameTrial, try_game
 from ganlab.training.step_components import penalties_by_player, penalty_tables, resolve_step_components
@@ -67,10 +68,12 @@ def build(
     progress: Progress = no_progress,
     new: bool = True,
     make_trial: Callable[[Mapping[str, str], Mapping[str, str]], GameTrial] = GameTrial,
+    start: Start | None = None,
 ) -> Training:
     """Builds the training of an experiment. Raises UserError with a line for each thing that does not fit.
 
     `new` is False where the training is then restored from a checkpoint: networks are not initialised (`initialise`).
+    `start` loads the weights that a new run begins with.
     `make_trial` makes the trial of its game, on copies of everything.
     While the data set loads, `progress` is called, and may raise KeyboardInterrupt to end it.
     """
@@ -93,7 +96,9 @@ def build(
     seed_everything(experiment.seed)
     networks = _build_networks(rules, data.images, device, problems)
     _raise(problems)
-    initialised = initialise_networks(rules, networks) if new else {}
+    initialised = initialise_networks(rules, networks, start) if new else {}
+    trained = {name: network for name, network in networks.items() if not rules.network(name).frozen}
+    freeze_parameters(trained, train.freeze or ())
 
     # Construct the players, each with its optimiser and penalties, and the game between them.
     players = _build_players(components.experiment, registry, rules, networks, device, problems)

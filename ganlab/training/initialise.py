@@ -9,7 +9,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -23,8 +23,11 @@ from ganlab.utils.errors import UserError
 Files = dict[str, dict[str, str]]
 """The hashes of the weights files that networks were initialised by, by network and path: `initialised` in run.json."""
 
+Start = Callable[[Rules, Mapping[str, nn.Module]], Files]
+"""Loads the weights that a run begins with into the networks of its game, after all else that initialises them."""
 
-def initialise_networks(rules: Rules, networks: Mapping[str, nn.Module]) -> Files:
+
+def initialise_networks(rules: Rules, networks: Mapping[str, nn.Module], start: Start | None = None) -> Files:
     """Initialises the networks of a game in place, as its rules say; returns the weights files that were read.
 
     Raises UserError with a line for each that cannot be initialised.
@@ -41,4 +44,6 @@ def initialise_networks(rules: Rules, networks: Mapping[str, nn.Module]) -> File
             files[name] = read
     if problems:
         raise UserError(*problems)
+    for name, read in start(rules, networks).items() if start else ():
+        files.setdefault(name, {}).update(read)
     return files

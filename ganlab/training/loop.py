@@ -78,7 +78,7 @@ class Training:
     def evaluated_networks(self) -> NetworkSampler:
         """The sampled networks, with EMA weights if there are any."""
         rules, networks = self.game.rules, self.ema.networks if self.ema else self.game.networks
-        return NetworkSampler(rules.sampler, networks, self.images.dtype)
+        return NetworkSampler(rules.main_sampler, networks, self.images.dtype)
 
     @property
     def weights(self) -> str:

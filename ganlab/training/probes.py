@@ -19,6 +19,7 @@ from attrs import define, evolve, field
 from torch import Tensor, nn
 
 from ganlab.data.game_loader import first_rows
+from ganlab.evaluation.game_outputs import check_outputs
 from ganlab.evaluation.game_samplers import check_sampled_images
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.plugin.component_errors import collect_component_errors
@@ -29,7 +30,7 @@ from ganlab.training.meters import Meters
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError
+from ganlab.utils.errors import ComponentError, UserError
 
 FEW = 4
 """How many images the trial of a game takes at first."""
@@ -210,11 +211,18 @@ def try_game(
         trial.raise_error()
         return conditional
     trial.take_back()
-    for name, sampler in game.rules.all_samplers.items():
-        condition = {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
-        given = condition if conditional or sampler.source else None
-        like = data.streams[sampler.makes] if sampler.makes else data.images
-        check_sampled_images(NetworkSampler(sampler, trial.game.networks), name, like, game.device, given)
+    networks = trial.game.networks
+    try:
+        for name, sampler in game.rules.all_samplers.items():
+            condition = (
+                {"dataset": batch, **batch.streams}[sampler.source].images if sampler.source else batch.condition
+            )
+            given = condition if conditional or sampler.source else None
+            like = data.streams[sampler.makes] if sampler.makes else data.images
+            check_sampled_images(NetworkSampler(sampler, networks), name, like, game.device, given)
+        check_outputs(game.rules, networks, batch, data.images)
+    except UserError as error:
+        raise type(error)(*(with_owner(line, trial.names) for line in error.problems)) from error
     return conditional
 
 

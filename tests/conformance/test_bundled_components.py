@@ -41,6 +41,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset grid": ({"count": 1000}, None),
     "dataset photographs": ({"size": 8, "stride": 32}, None),
     "dataset degraded": ({"smaller": 2, "noise": 5.0}, None),
+    "dataset blended": ({"over": {"name": "photographs", "size": 8, "stride": 32}}, None),
     "dataset image_pairs": ({"path": "pairs/train", "test_path": "pairs/test", "size": 8}, pairs_of_images),
     "dataset unpaired": ({"path": "domains", "size": 8}, two_domains),
     "features classifier": ({"updates": 10, "dim": 8}, None),
@@ -72,6 +73,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "discriminator patchgan": ({"channels": 8, "halvings": 1}, None),
     # Not the cluster of another test, which takes nodes away from it.
     "launcher ray": ({"address": "local"}, None),
+    "launcher slurm": ({"cluster": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
     "metric ssim": ({"window": 7}, None),
 }
@@ -111,7 +113,7 @@ LARGE = ["generator resnet", "discriminator resnet", "generator r3gan", "discrim
 SLOW = {
     **dict.fromkeys([*LARGE, "features inception"], pytest.mark.large),
     "launcher ray": pytest.mark.ray,
-    "tracker mlflow": pytest.mark.slow,
+    **dict.fromkeys(["tracker mlflow", "tracker wandb", "tracker trackio"], pytest.mark.slow),
 }
 """Those that are checked in the extended tier, and why."""
 

@@ -113,6 +113,8 @@ def test_what_cannot_be_kept_is_computed_and_a_line_says_so(limit: str, cause: s
         assert left(open_folder / "cache") == []
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_a_cache_that_may_only_be_read_is_read(open_folder: Path) -> None:
     assert said(open_folder, "none", times=1) == ["computed 1"]
     for path in (open_folder / "cache").iterdir():

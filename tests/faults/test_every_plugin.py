@@ -128,13 +128,14 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     "dataset celeba": ({"dataset": {"name": "celeba", "size": 8}}, celeba),
     "dataset huggingface": ({"dataset": {"name": "huggingface", "path": "hub", "size": 8}}, parquet),
     "dataset glyphs, game pix2pix, generator unet, discriminator patchgan, metric psnr, metric ssim, "
-    "metric reconstruction_error": (
+    "metric reconstruction_error, metric output_fid": (
         {
             "game": "pix2pix",
             "metric": [
                 {"name": "psnr", "every": 2},
                 {"name": "ssim", "every": 2, "window": 7},
                 {"name": "reconstruction_error", "every": 2, "output": "translation"},
+                {"name": "output_fid", "every": 2, "features": "pixels"},
             ],
             "dataset": {"name": "glyphs", "size": 8},
             "generator": {"name": "unet", "channels": 4},
@@ -191,6 +192,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
                 **{"blur": 1.0, "smaller": 2, "grey": True, "hole": 0.2, "noise": 5.0},
             }
         },
+        None,
+    ),
+    "dataset blended": (
+        {"dataset": {"name": "blended", "over": {"name": "photographs", "size": 8, "stride": 32}}},
         None,
     ),
     "dataset image_pairs": ({"dataset": {"name": "image_pairs", "path": "pairs/train", "size": 8}}, pairs_of_images),

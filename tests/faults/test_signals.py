@@ -117,6 +117,8 @@ def test_a_signal_during_a_save(number: signal.Signals, table: dict[str, Any], w
     assert not saving(Path("r"))
 
 
+@pytest.mark.extended
+@pytest.mark.kill
 def test_a_second_signal_during_the_save_that_the_first_asked_for(
     table: dict[str, Any], write: Write, tmp_path: Path
 ) -> None:

@@ -115,7 +115,8 @@ class LogCallback(Callback):
         run, training = self.run, self.run.training
         every = run.experiment.train.sample_every.in_steps(training.steps_per_epoch)
         grids = step // every - self._last_tick // every if every else 0
-        if not run.folder.writes or not (grids or step == training.total_steps):
+        sampled = training.game.rules.sampler is not None and (grids or step == training.total_steps)
+        if not run.folder.writes or not sampled:
             return None
         within = 0 < len(training.conditions.counts) <= sample_spread.MOST_CLASSES
         if self._real_spread is None:

@@ -1,12 +1,14 @@
 """The samples callback: a grid of generated images from the same latents each time, written to samples/.
 
-Where a game has further samplers, their grids are in the same picture, below that of the main one.
+Where a game has further samplers, their grids are in the same picture, below that of the main one. A game without a
+sampler has grids of those of its outputs that are images, and otherwise none.
 """
 
 from __future__ import annotations
 
 from attrs import define
 
+from ganlab.evaluation.game_outputs import game_outputs
 from ganlab.evaluation.game_samplers import game_samplers, save_grids
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
@@ -38,8 +40,15 @@ class SamplesCallback(Callback):
         rules, data = training.game.rules, (training.data, training.dataset, training.streams)
         samplers = game_samplers(rules, networks, *data, training.conditional).values()
         grids = [sampler.grid(count, seed, device) for sampler in samplers]
+        limits = [sampler.limits for sampler in samplers]
+        if rules.sampler is None:
+            outputs = game_outputs(run.plugins.registry, run.experiment.game, rules, training.images, networks)
+            grids = outputs.grids(training.dataset, count, device)
+            limits = [None] * len(grids)
+        if not grids:
+            return
         with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
-            save_grids(grids, [sampler.limits for sampler in samplers], path)
+            save_grids(grids, limits, path)
         if guard.error is not None:
             run.view.line(f"{path}: {type(guard.error).__name__}: {one_line(guard.error)}; going on without it")
             return

@@ -14,7 +14,7 @@ from ganlab.testing.pretend import tensor as tensors
 from ganlab.testing.pretend.autocast import register_autocast
 from ganlab.testing.pretend.random_state import COUNT, stream
 from ganlab.testing.pretend.replacements import replace_in_torch
-from ganlab.testing.pretend.tensor import NAME, run_operation
+from ganlab.testing.pretend.tensor import NAME, living_tensors, run_operation
 from ganlab.utils.errors import UserError
 
 _SET_UP = "_setup_privateuseone_for_python_backend"
@@ -49,6 +49,12 @@ class _Module:
 
     def synchronize(self, device: Any = None) -> None:
         pass
+
+    def memory_allocated(self, device: Any = None) -> int:
+        """The bytes of all living tensors, where several share memory that of one."""
+        index = self._index(device)
+        memory = (tensor.data_on_cpu.untyped_storage() for tensor in living_tensors() if tensor.device_index == index)
+        return sum({storage.data_ptr(): storage.nbytes() for storage in memory}.values())
 
     def manual_seed(self, seed: int) -> None:
         stream(self.current_device()).manual_seed(seed)

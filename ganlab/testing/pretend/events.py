@@ -40,13 +40,17 @@ _LOOP = str(PACKAGE / "training" / "loop.py")
 
 @frozen
 class Event:
-    """An event of the pretend device: what happened, by which operation, at which line, and whether in a step."""
+    """An event of the pretend device: what happened, by which operation, at which line, and whether in a step.
+
+    `nbytes` is the size of what a copy from the CPU copied.
+    """
 
     what: str
     operation: str
     file: str
     line: int
     in_step: bool
+    nbytes: int = 0
 
     @property
     def place(self) -> str:
@@ -82,9 +86,9 @@ def record_events() -> Iterator[list[Event]]:
         _recordings[:] = [one for one in _recordings if one is not events]
 
 
-def add_event(what: str, operation: object) -> Event:
+def add_event(what: str, operation: object, nbytes: int = 0) -> Event:
     """Notes an event of the pretend device at the line that is running."""
-    event = Event(what, str(operation), *find_place())
+    event = Event(what, str(operation), *find_place(), nbytes)
     for events in _recordings:
         events.append(event)
     return event

@@ -1,4 +1,4 @@
-"""The cache of decoded images: decodes image files into one memory-mapped .npy file of uint8 pixels, or finds it.
+"""The cache of decoded images: decodes image files into one memory-mapped .npy file, or finds it.
 
 Decisions:
 - A cache entry's key is made of each file's folder, name and state (`file_state`), so no file is decoded to find out
@@ -26,8 +26,14 @@ from PIL import Image
 
 from ganlab import (
     ComponentError,
+    EncodedImage,
+    HighBitDepth,
+    ImageArchive,
+    ImageHalf,
     MappedImages,
     Progress,
+    UnreadableImage,
+    ValueForm,
     cache_lock,
     file_state,
     flush_folder,
@@ -38,10 +44,9 @@ from ganlab import (
     paced,
     write_whole,
 )
-from ganlab_plugins.datasets._decoded_file import NAMED, HighBitDepth, Options, decode_into, stat_file
-from ganlab_plugins.datasets._image_decoding import Encoded, Half, Unreadable
+from ganlab_plugins.datasets._decoded_file import NAMED, Options, decode_into, stat_file
 
-__all__ = ["NAMED", "decode_embedded", "decode_files", "decode_readable_files"]
+__all__ = ["NAMED", "Options", "decode_embedded", "decode_files", "decode_images", "decode_readable_files"]
 
 # To be incremented when a file decodes to other pixels than before, or an entry's note gets another form, so that older
 # cache entries are not used.
@@ -55,7 +60,7 @@ def decode_files(
     size: int | None,
     channels: int = 3,
     crop: int | None = None,
-    half: Half | None = None,
+    half: ImageHalf | None = None,
     cache: Path,
     progress: Progress = no_progress,
 ) -> MappedImages:
@@ -89,10 +94,27 @@ def decode_readable_files(
     return _cached(key, [folder / name for name in names], options, cache, progress)
 
 
+def decode_images(
+    source: ImageArchive, options: Options, cache: Path, progress: Progress = no_progress
+) -> tuple[MappedImages, list[int]]:
+    """Decodes the image files of a folder or a zip file, or reads the cache: (N, C, H, W) of the form's type.
+
+    Also returns the indices of those that were skipped. Errors are those of `decode_files`.
+    """
+    if source.is_zip:
+        digest = hashlib.sha256(f"{_of(options)}\nzip {source.prefix}\n".encode())
+        digest.update(os.fsencode(source.path.resolve()) + f"\0{file_state(stat_file(source.path))}\n".encode())
+        digest.update(os.fsencode("\0".join(source.names)))
+        key = digest.hexdigest()
+    else:
+        key = _key(source.path, source.names, options, progress)
+    return _cached(key, source.files(), options, cache, progress)
+
+
 def decode_embedded(
     sources: Sequence[Path],
     about: str,
-    items: Sequence[Encoded],
+    items: Sequence[EncodedImage],
     *,
     size: int | None,
     channels: int,
@@ -115,7 +137,8 @@ def _of(options: Options) -> str:
     """The part of a decoded cache's key that the options are."""
     skips = " skips" if options.skips else ""
     half = "" if options.half is None else f" {options.half}"
-    return f"{_VERSION} {options.size} {options.channels} {options.crop}{skips}{half}"
+    form = "" if options.form == ValueForm() else f" {options.form}"
+    return f"{_VERSION} {options.size} {options.channels} {options.crop}{skips}{half}{form}"
 
 
 def _key(folder: Path, names: Sequence[str], options: Options, progress: Progress) -> str:
@@ -125,7 +148,7 @@ def _key(folder: Path, names: Sequence[str], options: Options, progress: Progres
     for done, name in enumerate(names):
         try:
             state = file_state(stat_file(folder / name))
-        except Unreadable:
+        except UnreadableImage:
             state = "none"  # it is named when it is decoded, with all others
         digest.update(os.fsencode(name) + f"\0{state}\n".encode())
         report("image files looked at", done, len(names))
@@ -133,7 +156,7 @@ def _key(folder: Path, names: Sequence[str], options: Options, progress: Progres
 
 
 def _cached(
-    digest: str, files: Sequence[Path | Encoded], options: Options, cache: Path, progress: Progress
+    digest: str, files: Sequence[Path | EncodedImage], options: Options, cache: Path, progress: Progress
 ) -> tuple[MappedImages, list[int]]:
     """The decoded images under a cache key, decoded now if not cached, and the indices of the skipped files."""
     path = cache / "decoded" / f"{digest[:32]}.npy"
@@ -163,7 +186,7 @@ _Entry = tuple[MappedImages, list[int], HighBitDepth | None]
 def _make_entry(
     path: Path,
     digest: str,
-    files: Sequence[Path | Encoded],
+    files: Sequence[Path | EncodedImage],
     options: Options,
     progress: Progress,
     is_alone: bool,
@@ -208,7 +231,7 @@ def _read_entry(path: Path, digest: str, progress: Progress) -> _Entry | None:
 
 
 def _write(
-    path: Path, files: Sequence[Path | Encoded], options: Options, progress: Progress
+    path: Path, files: Sequence[Path | EncodedImage], options: Options, progress: Progress
 ) -> tuple[list[int], HighBitDepth | None]:
     """Decodes image files into a cached .npy file, renamed into place once complete; returns what was found."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""Decoding of many image files, in threads, into one .npy file of uint8 pixels, for the cache of decoded images.
+"""Decoding of many image files, in threads, into one .npy file of pixels or values, for the cache of decoded images.
 
 Decisions:
 - Pixels are written as they are decoded, so a data set larger than memory can be prepared.
@@ -14,15 +14,30 @@ import math
 import os
 import stat
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import numpy as np
 from attrs import frozen
 from numpy.lib import format as npy
 
-from ganlab import ComponentError, Progress, paced
-from ganlab_plugins.datasets._image_decoding import MAX_16_BIT, Decoded, Encoded, Half, Unreadable, decode_image
+from ganlab import (
+    ComponentError,
+    DecodedImage,
+    EncodedImage,
+    HighBitDepth,
+    ImageHalf,
+    ImageSize,
+    Progress,
+    UnreadableImage,
+    ValueForm,
+    decode_image,
+    decode_values,
+    high_bit_depth,
+    is_plain,
+    paced,
+)
 
 NAMED = 10
 """How many unreadable files an error names, one a line."""
@@ -33,98 +48,25 @@ SHARE = 64
 PAUSE = 0.1
 """Seconds between two looks at what the threads have done."""
 
-DARK = 2**14 + 2**8
-"""An image whose samples of 16 bits are all below this holds 14 bits or fewer (values of colour are known to the next
-multiple of 256), and would become almost black."""
-
 
 @frozen
 class Options:
     """Options of decoding, which are part of the cache key; `skips`: whether unreadable files are skipped.
 
-    `half`: which half of each picture is decoded; None for the whole.
+    `half`: which half of each picture is decoded; None for the whole. `form`: the type and range of the values.
     """
 
-    size: int | None
+    size: ImageSize
     channels: int
     crop: int | None
     skips: bool
-    half: Half | None = None
-
-
-@frozen
-class HighBitDepth:
-    """Decoded image files with 16 bits a sample: how many, of how many, the largest value, and the first one's name.
-
-    `dark` is the number of those whose values are all below `DARK`, `dark_largest` the largest value in them and
-    `dark_first` the first one's name. A file of zeros is not one: it is black with any number of bits.
-    """
-
-    count: int
-    files: int
-    largest: int
-    first: str
-    dark: int = 0
-    dark_largest: int = 0
-    dark_first: str = ""
-
-    def __str__(self) -> str:
-        rounded = (
-            f"{_and_others(self.first, self.count, self.files)} 16 bits a sample, with values up to {self.largest:,} "
-            f"of {MAX_16_BIT:,}: rounded to 8 bits, levels 0 to {_level(self.largest)} of 255"
-        )
-        if not self.dark:
-            return rounded
-        return f"{rounded}; {_and_others(self.dark_first, self.dark, self.count)} {self._dark_range}"
-
-    def check(self) -> None:
-        """Raises `ComponentError` if values of half the files or more would become only the darkest of 256 levels.
-
-        Each file is judged by itself, because one bright file says nothing of the others. Fewer dark files may be
-        photographs of the night, of which the warning tells.
-        """
-        if 2 * self.dark >= self.count and self.dark:
-            raise ComponentError(
-                f"{_and_others(self.dark_first, self.dark, self.files)} 16 bits a sample, but {self._dark_range}; "
-                f"spread the values over 0 to {MAX_16_BIT:,}, or write 8 bits a sample"
-            )
-
-    @property
-    def _dark_range(self) -> str:
-        return f"no value above {self.dark_largest:,}, which becomes level {_level(self.dark_largest)} of 255"
-
-
-def _level(value: int) -> int:
-    """The level, of 8 bits, of a sample of 16 bits."""
-    return (value + 128) // 257
-
-
-def _and_others(first: str, count: int, files: int) -> str:
-    """The beginning of a line about `count` of `files` image files, up to its verb "to have"."""
-    if count == 1:
-        return f"{first} has"
-    return f"{first} and {count - 1:,} more of {files:,} files have"
-
-
-def _high_bit_depth(largest: Mapping[int, int], files: Sequence[Path | Encoded], decoded: int) -> HighBitDepth | None:
-    """What the largest values of the files with 16 bits a sample, by index, say; None where there is no such file."""
-    if not largest:
-        return None
-    dark = {index: value for index, value in largest.items() if 0 < value < DARK}
-    return HighBitDepth(
-        len(largest),
-        decoded,
-        max(largest.values()),
-        str(files[min(largest)]),
-        len(dark),
-        max(dark.values(), default=0),
-        str(files[min(dark)]) if dark else "",
-    )
+    half: ImageHalf | None = None
+    form: ValueForm = ValueForm()
 
 
 def decode_into(
     descriptor: int,
-    files: Sequence[Path | Encoded],
+    files: Sequence[Path | EncodedImage],
     options: Options,
     progress: Progress,
     make_room: Callable[[int], None],
@@ -135,7 +77,8 @@ def decode_into(
     Raises `ComponentError` that names the files which are missing, unreadable, of another size or too dark.
     """
     first, shape = _shape(files, options)
-    start, step = len(_header(len(files), shape)), math.prod(shape)
+    start = len(_header(len(files), shape, options))
+    step = math.prod(shape) * np.dtype(options.form.dtype).itemsize
     make_room(start + len(files) * step)
     # If the disk has too little room this fails at once rather than after hours of decoding.
     if hasattr(os, "posix_fallocate"):
@@ -172,27 +115,28 @@ def decode_into(
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
-    skipped = sorted(index for index, error in problems.items() if options.skips and isinstance(error, Unreadable))
+    skipped = sorted(index for index, error in problems.items() if options.skips and isinstance(error, UnreadableImage))
     _raise_refused(problems, skipped)
     if len(skipped) == len(files):
         raise ComponentError(_none_readable(files, problems[0]))
-    found = _high_bit_depth(deep, files, len(files) - len(skipped))
+    found = high_bit_depth(deep, files, len(files) - len(skipped), kept=options.form.dtype == "uint16")
     if found is not None:
         found.check()
     _close_gaps(descriptor, len(files), skipped, start, step)
-    _write_at(descriptor, _header(len(files) - len(skipped), shape), 0)
+    _write_at(descriptor, _header(len(files) - len(skipped), shape, options), 0)
     return skipped, found
 
 
-def _shape(files: Sequence[Path | Encoded], options: Options) -> tuple[Path | Encoded, tuple[int, ...]]:
+def _shape(files: Sequence[Path | EncodedImage], options: Options) -> tuple[Path | EncodedImage, tuple[int, ...]]:
     """The shape that every decoded image must have, and the image file that determines it: the first readable one."""
     if options.size is not None:
-        return files[0], (options.channels, options.size, options.size)
+        height, width = (options.size, options.size) if isinstance(options.size, int) else options.size
+        return files[0], (options.channels, height, width)
     problems: dict[int, ComponentError] = {}
     for index, file in enumerate(files):
         try:
             return file, _decode(file, options).pixels.shape
-        except Unreadable as error:
+        except UnreadableImage as error:
             problems[index] = error
     if not options.skips:
         _raise_refused(problems, [])
@@ -207,35 +151,39 @@ def _raise_refused(problems: dict[int, ComponentError], skipped: Sequence[int]) 
         raise ComponentError("\n".join([*refused[:NAMED], *more]))
 
 
-def _none_readable(files: Sequence[Path | Encoded], cause: ComponentError) -> str:
+def _none_readable(files: Sequence[Path | EncodedImage], cause: ComponentError) -> str:
     return f"there are no images: none of {len(files):,} files can be read; the first: {cause}"
 
 
 def stat_file(path: Path) -> os.stat_result:
-    """`os.stat` of an image file to decode. Raises `Unreadable` if it does not exist or is not a regular file."""
+    """`os.stat` of an image file to decode. Raises `UnreadableImage` if it does not exist or is not a regular file."""
     try:
         found = path.stat()
     except FileNotFoundError as error:
         if not path.is_symlink():
-            raise Unreadable(f"{path}: there is no such file") from error
-        raise Unreadable(f"{path}: is a link to {os.readlink(path)}, which does not exist; remove it") from error
+            raise UnreadableImage(f"{path}: there is no such file") from error
+        raise UnreadableImage(f"{path}: is a link to {os.readlink(path)}, which does not exist; remove it") from error
     except OSError as error:
-        raise Unreadable(f"{path}: cannot be read ({error.strerror})") from error
+        raise UnreadableImage(f"{path}: cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(found.st_mode):  # reading a pipe would block forever
-        raise Unreadable(f"{path}: is not a file; remove it")
+        raise UnreadableImage(f"{path}: is not a file; remove it")
     return found
 
 
-def _decode(file: Path | Encoded, options: Options) -> Decoded:
+def _decode(file: Path | EncodedImage, options: Options) -> DecodedImage:
     if isinstance(file, Path):
         stat_file(file)
-    return decode_image(file, options.size, options.channels, options.crop, options.half)
+    if is_plain(file, options.channels, options.form):
+        return decode_image(file, options.size, options.channels, options.crop, options.half, options.form.background)
+    return decode_values(file, options.size, options.channels, options.form)
 
 
-def _header(count: int, shape: tuple[int, ...]) -> bytes:
+def _header(count: int, shape: tuple[int, ...], options: Options) -> bytes:
     """The header of an .npy file of `count` decoded images; numpy pads it, so its length does not depend on `count`."""
     header = io.BytesIO()
-    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)})
+    npy.write_array_header_1_0(
+        header, {"descr": np.dtype(options.form.dtype).str, "fortran_order": False, "shape": (count, *shape)}
+    )
     return header.getvalue()
 
 
@@ -258,7 +206,9 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> None:
         rest, offset = rest[count:], offset + count
 
 
-def _size_mismatch(path: Path | Encoded, image: Decoded, first: Path | Encoded, shape: Sequence[int]) -> str:
+def _size_mismatch(
+    path: Path | EncodedImage, image: DecodedImage, first: Path | EncodedImage, shape: Sequence[int]
+) -> str:
     (_, height, width), (_, wanted_height, wanted_width) = image.pixels.shape, shape
     return (
         f"{path}: {width}x{height} pixels, but {first.name} has {wanted_width}x{wanted_height}; "

@@ -50,8 +50,7 @@ class CIFAR10:
     source: Literal["auto", "original", "jpeg"] = "auto"
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        from ganlab import ImageDataset
-        from ganlab_plugins.datasets._image_decoding import resize_images
+        from ganlab import ImageDataset, resize_images
 
         check_split("cifar10", split)
         if self._takes_jpeg(places.data):

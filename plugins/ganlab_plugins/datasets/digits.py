@@ -41,8 +41,7 @@ class Digits:
         import torch
         from sklearn.datasets import load_digits
 
-        from ganlab import ImageDataset
-        from ganlab_plugins.datasets._image_decoding import resize_images
+        from ganlab import ImageDataset, resize_images
 
         check_split("digits", split)
         digits = load_digits()

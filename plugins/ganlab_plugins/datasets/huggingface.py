@@ -42,8 +42,7 @@ from ganlab import (
 from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
 
 if TYPE_CHECKING:
-    from ganlab import ImageDataset
-    from ganlab_plugins.datasets._image_decoding import Encoded
+    from ganlab import EncodedImage, ImageDataset
 
 BUILDERS = ("parquet", "arrow", "imagefolder", "cache")
 """Permitted builders of the package; "cache" reads what one of the others prepared, if the hub is unreachable."""
@@ -154,7 +153,7 @@ class HuggingFace:
 
 
 @frozen
-class _Files(Sequence["Encoded"]):
+class _Files(Sequence["EncodedImage"]):
     """The encoded images of a column of a `datasets.Dataset`, read on access."""
 
     rows: Any
@@ -165,17 +164,17 @@ class _Files(Sequence["Encoded"]):
         return len(self.rows)
 
     @overload
-    def __getitem__(self, row: int) -> Encoded: ...
+    def __getitem__(self, row: int) -> EncodedImage: ...
 
     @overload
-    def __getitem__(self, row: slice) -> Sequence[Encoded]: ...
+    def __getitem__(self, row: slice) -> Sequence[EncodedImage]: ...
 
-    def __getitem__(self, row: int | slice) -> Encoded | Sequence[Encoded]:
-        from ganlab_plugins.datasets._image_decoding import Encoded
+    def __getitem__(self, row: int | slice) -> EncodedImage | Sequence[EncodedImage]:
+        from ganlab import EncodedImage
 
         if isinstance(row, slice):
             return [self[index] for index in range(*row.indices(len(self)))]
-        return Encoded(f"{self.where}: row {row}", lambda: self._read(row))
+        return EncodedImage(f"{self.where}: row {row}", lambda: self._read(row))
 
     def _read(self, row: int) -> bytes:
         file = self.rows[row][self.column] or {}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import builtins
 import warnings
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,133 +17,225 @@ from ganlab import (
     Places,
     Progress,
     Register,
+    by_ending,
     check_split,
     hookimpl,
     location,
     no_progress,
     one_line,
-    paced,
 )
 
 if TYPE_CHECKING:
-    from ganlab import ImageDataset
+    from torch import Tensor
+
+    from ganlab import ImageArchive, ImageDataset
+    from ganlab_plugins.datasets._label_table import LabelTable
 
 
-COMMON = (".bmp", ".gif", ".jpg", ".png", ".tif", ".webp")
-"""Extensions that an error names as examples of images."""
-
-ENDINGS = 8
-"""How many endings of files that are left out are named."""
-
-NO_ENDING = "no ending"
-"""What files whose names have no ending are counted under."""
-
-
-def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str) -> None:
-    """Validates an image size: 1 to 4096 pixels, or "original"."""
-    if isinstance(value, int):
-        attrs.validators.ge(1)(folder, option, value)
-        attrs.validators.le(4096)(folder, option, value)
+def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | str | tuple[int, int]) -> None:
+    """Validates an image size: 1 to 4096 pixels, height and width of these, or "original"."""
+    for side in (value,) if isinstance(value, int) else value if isinstance(value, tuple) else ():
+        attrs.validators.ge(1)(folder, option, side)
+        attrs.validators.le(4096)(folder, option, side)
 
 
 @frozen
 class ImageFolder:
-    """Image folder: the images below a folder, in the order of their paths, without hidden files and folders.
+    """Image folder: the images below a folder or in a zip file, in the order of their paths, without hidden ones.
 
     If every image is in a subfolder, the top-level subfolders are the classes, labelled in the order of their names. If
     images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, AVIF,
     BMP, TIFF, GIF (its first frame) or PPM, by any extension that Pillow knows for these, or by their content if the
-    name has no extension. A warning and `dataset.left_out_files` in run.json have the numbers of other files, by
-    extension.
+    name has no extension. Where there are none of these they are .npy files, of (height, width) or (height, width,
+    channels). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by extension.
 
-    Each image is rotated upright by its EXIF orientation, composited on white if it is transparent, resized (Lanczos,
-    antialiased) so that its shorter side is `size` pixels, and cropped to its central square. 16 bits are rounded to 8,
-    with a warning; fewer bits stored in 16, recognized by their small values, are refused in half the files or more.
+    Each image is rotated upright by its EXIF orientation, laid on a colour if it is transparent, resized (Lanczos,
+    antialiased) to cover `size`, and cropped to its centre. 16 bits are rounded to 8 without `dtype`, with a warning;
+    fewer bits stored in 16, recognized by their small values, are refused in half the files or more, without `range`.
+    TIFF files with more than 8 bits a colour, or other bands, need `pip install 'ganlab[tiff]'`.
 
-    path: the folder: absolute, or below `~`, or relative to the data folder, or to the current folder.
-    test_path: the folder of the test split; its classes have the same labels as in `path`.
-    size: height and width in pixels; "original" keeps the images' own size, which must be the same for all.
-    channels: 3 for colour or 1 for grey.
+    path: the folder or zip file: absolute, or below `~`, or relative to the data folder, or to the current folder.
+    test_path: that of the test split; its classes have the same labels as in `path`.
+    size: height and width in pixels, or [height, width]; "original" keeps the images' own size, which must be the same
+        for all.
+    channels: 3 for colour, 1 for grey, 4 or 2 for these with opacity; that of the files if they have other channels.
+    dtype: "uint8", or "uint16" to keep 16 bits, or "float32" for numbers that are not rounded.
+    range: the values in the files that are black and white, [low, high]; float32 is then in [-1, 1]. Without it, 0 and
+        the largest value of the files' integers; floating-point numbers are float32 as they are.
+    clip: set values outside `range` to its limits, instead of refusing the file.
+    background: the colour below transparency, by name or as "#rrggbb", where `channels` has no opacity.
+    table: a CSV or TSV file, relative to the image folder: its column `file`, or the first, names images.
+    classes: "folders", "none", or the column of `table` that has class labels.
+    attributes: columns of `table` with numbers, float32 as they are; with classes too, conditions are `labels` and
+        `attributes`.
     skip_unreadable: skip files that cannot be read as images, and decompression bombs, instead of refusing the folder.
         A warning and `dataset.skipped` in run.json have their number.
     """
 
     path: str = location(validator=attrs.validators.min_len(1))
     test_path: str | None = location(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
-    size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
-    channels: Literal[1, 3] = 3
+    size: int | Literal["original"] | tuple[int, int] = attrs.field(default=64, validator=original_or_size)
+    channels: int = attrs.field(default=3, validator=[attrs.validators.ge(1), attrs.validators.le(256)])
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    range: tuple[float, float] | None = None
+    clip: bool = False
+    background: str = "white"
+    table: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
+    classes: str = attrs.field(default="folders", validator=attrs.validators.min_len(1))
+    attributes: tuple[str, ...] = ()
     skip_unreadable: bool = False
 
-    def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        import torch
+    def __attrs_post_init__(self) -> None:
+        check_range(self.range, self.clip)
+        check_background(self.background)
+        for option in ("classes", "attributes"):
+            if self.table is None and getattr(self, option) not in ("folders", "none", ()):
+                raise ValueError(f"{option}: is a column, and table is not set; set table to the CSV file that has it")
 
-        from ganlab import ImageDataset
-        from ganlab_plugins.datasets._decoded_cache import decode_files, decode_readable_files
+    def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
+        from ganlab import ImageDataset, ValueForm, open_images
+        from ganlab_plugins.datasets._decoded_cache import Options, decode_images
 
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
-        folder = find_folder("path", self.path, places)
-        listed = list_images(folder, progress)
-        classes = _classes(listed.names)
+        train = source = open_images(find_folder("path", self.path, places, or_zip=True), progress)
         if split == "test" and self.test_path is not None:
-            folder = find_folder("test_path", self.test_path, places)
-            listed = list_images(folder, progress)
-            classes = _test_classes(folder, _classes(listed.names), classes)
-        names = listed.names
-        if listed.left_out:
-            _warn_of_left_out(folder, listed)
+            source = open_images(find_folder("test_path", self.test_path, places, or_zip=True), progress)
+        labelled = self._labelled(train, source)
+        if self.table is not None and source.has(self.table):
+            source = _without(source, self.table)
+        if source.left_out:
+            _warn_of_left_out(source)
+        form = ValueForm(self.dtype, self.range, self.clip, self.background)
         size = None if self.size == "original" else self.size
-        skipped: list[int] = []
-        if self.skip_unreadable:
-            images, skipped = decode_readable_files(
-                folder, names, size=size, channels=self.channels, cache=places.cache, progress=progress
-            )
-            if skipped:
-                _warn_of_skipped(folder, names, skipped)
-        else:
-            images = decode_files(
-                folder, names, size=size, channels=self.channels, cache=places.cache, progress=progress
-            )
-        label = {name: index for index, name in enumerate(classes)}
+        options = Options(size, self.channels, None, self.skip_unreadable, form=form)
+        images, skipped = decode_images(source, options, places.cache, progress)
+        if skipped:
+            _warn_of_skipped(source, skipped)
         gaps = set(skipped)
-        labels = [label[name.split("/")[0]] for index, name in enumerate(names) if classes and index not in gaps]
+        kept = [index for index in builtins.range(len(source.names)) if index not in gaps]
+        parts = {name: part[kept] if skipped else part for name, part in labelled.parts.items()}
         return ImageDataset(
             images,
-            f"image_folder:{folder.resolve().name}",
+            f"image_folder:{source.path.resolve().name}",
             split,
-            torch.tensor(labels) if classes else None,
-            classes,
+            parts if len(parts) > 1 else next(iter(parts.values()), None),
+            labelled.classes,
             len(skipped),
-            listed.left_out,
+            source.left_out,
         )
 
+    def _labelled(self, train: ImageArchive, source: ImageArchive) -> Labelled:
+        """The conditions of all image files of a split, `source`, whose classes are those of `train`."""
+        import torch
 
-def _warn_of_left_out(folder: Path, listed: Listed) -> None:
+        parts: dict[str, Tensor] = {}
+        classes: tuple[str, ...] = ()
+        table = None if self.table is None else _table_of(self.table, train, source)
+        if table is not None and self.classes in ("folders", "none") and not self.attributes:
+            has = ", ".join(table.columns)
+            raise ComponentError(
+                f"table: {table.where} has the columns {has}; name one as classes, or some as attributes"
+            )
+        if self.classes == "folders":
+            classes = _classes(train.names)
+            if source is not train:
+                classes = _test_classes(source.path, _classes(source.names), classes)
+            label = {name: index for index, name in enumerate(classes)}
+            if classes:
+                parts["labels"] = torch.tensor([label[name.split("/")[0]] for name in source.names])
+        elif self.classes != "none" and self.table is not None and table is not None:
+            column = table.column("classes", self.classes)
+            own = table if source is train else _table_of(self.table, train, train)
+            classes = own.classes(own.column("classes", column))
+            parts["labels"] = table.labels(source.names, column, classes)
+        if table is not None and self.attributes:
+            columns = [table.column("attributes", name) for name in self.attributes]
+            parts["attributes"] = table.attributes(source.names, columns)
+        return Labelled(parts, classes)
+
+
+@frozen
+class Labelled:
+    """The conditions of the images of a folder by name, `labels` and `attributes`, and the names of the classes."""
+
+    parts: dict[str, Tensor]
+    classes: tuple[str, ...]
+
+
+def check_range(limits: tuple[float, float] | None, clip: bool) -> None:
+    """Checks an image folder's `range` and `clip`; ValueError with the option's name."""
+    if limits is not None and not limits[0] < limits[1]:
+        raise ValueError(f"range: [{limits[0]:g}, {limits[1]:g}]; wanted the lower value first")
+    if clip and limits is None:
+        raise ValueError("clip: is set, and range is not; set range to the values of black and white")
+
+
+def check_background(name: str) -> None:
+    """Checks an image folder's `background`; ValueError with the option's name."""
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb(name)
+    except ValueError:
+        raise ValueError(
+            f'background: {one_line(repr(name), 40)}; wanted a colour such as "black" or "#ff8000"'
+        ) from None
+
+
+def _table_of(given: str, train: ImageArchive, source: ImageArchive) -> LabelTable:
+    """The label table that an option names: relative to the split's image folder, or to that of the training split."""
+    from ganlab_plugins.datasets._label_table import read_table
+
+    for place in (source, train):
+        if place.has(given):
+            where = f"{place.path}/{given}"
+            try:
+                return read_table(place.read(given), where)
+            except OSError as error:
+                raise ComponentError(f"table: {where}: cannot be read ({one_line(error)})") from error
+    beside = train.path.parent / Path(given).expanduser()
+    try:
+        return read_table(beside.read_bytes(), str(beside))
+    except OSError:
+        raise ComponentError(
+            f"table: {one_line(repr(given), 60)}: no such file in {train.path}, nor beside it"
+        ) from None
+
+
+def _without(source: ImageArchive, table: str) -> ImageArchive:
+    """An image folder that does not count its label table among the files that are left out."""
+    ending = Path(table).suffix.lower()
+    left_out = {name: count - (name == ending) for name, count in source.left_out.items()}
+    return attrs.evolve(source, left_out={name: count for name, count in left_out.items() if count})
+
+
+def _warn_of_left_out(source: ImageArchive) -> None:
     """Warns of the files of an image folder that are not taken for images, by the endings of their names."""
-    count = sum(listed.left_out.values())
+    count = sum(source.left_out.values())
     warnings.warn(
-        f"image_folder: left out {count:,} of {count + len(listed.names):,} files in {folder}, which are not in a "
-        f"supported image format: {_by_ending(listed.left_out)}",
+        f"image_folder: left out {count:,} of {count + len(source.names):,} files in {source.path}, which are not in a "
+        f"supported image format: {by_ending(source.left_out)}",
         stacklevel=3,
     )
 
 
-def _warn_of_skipped(folder: Path, names: list[str], skipped: list[int]) -> None:
+def _warn_of_skipped(source: ImageArchive, skipped: list[int]) -> None:
     """Warns of the image files that were skipped, also when they are known from the cache."""
     from ganlab_plugins.datasets._decoded_cache import NAMED
 
-    named = ", ".join(names[index] for index in skipped[:NAMED])
+    named = ", ".join(source.names[index] for index in skipped[:NAMED])
     more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
     warnings.warn(
-        f"image_folder: left out {len(skipped):,} of {len(names):,} files in {folder}, which cannot be read as "
-        f"images: {named}{more}",
+        f"image_folder: left out {len(skipped):,} of {len(source.names):,} files in {source.path}, which cannot be "
+        f"read as images: {named}{more}",
         stacklevel=3,
     )
 
 
-def find_folder(option: str, value: str, places: Places) -> Path:
-    """The image folder that an option names. Raises `ComponentError` that names every path that was tried."""
+def find_folder(option: str, value: str, places: Places, or_zip: bool = False) -> Path:
+    """The image folder, or zip file, that an option names. Raises `ComponentError` with every path that was tried."""
     try:
         given = Path(value).expanduser()
     except RuntimeError as error:
@@ -154,86 +245,18 @@ def find_folder(option: str, value: str, places: Places) -> Path:
         try:
             if candidate.is_dir():
                 return candidate
+            if or_zip and candidate.is_file() and candidate.suffix.lower() == ".zip":
+                return candidate
             if candidate.exists():
-                raise ComponentError(f"{option}: {candidate} is not a folder; wanted a folder of images")
+                also = " or a .zip file" if or_zip else ""
+                raise ComponentError(f"{option}: {candidate} is not a folder; wanted a folder{also} of images")
         except OSError as error:
             raise ComponentError(f"{option}: {one_line(repr(value), 60)}: cannot be read ({error.strerror})") from error
     tried = " and ".join(one_line(candidate) for candidate in candidates)
     raise ComponentError(f"{option}: {one_line(repr(value), 60)}: no such folder; tried {tried}")
 
 
-@frozen
-class Listed:
-    """What an image folder holds: its images' sorted relative POSIX paths, and how many other files of each ending."""
-
-    names: list[str]
-    left_out: dict[str, int]
-
-
-def list_images(folder: Path, progress: Progress) -> Listed:
-    """Lists the image files below a folder. Links are followed; a cycle is an error.
-
-    A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
-    its header is an image's.
-    """
-    from ganlab_plugins.datasets._decoded_cache import NAMED
-    from ganlab_plugins.datasets._image_decoding import image_extensions, looks_like_image
-
-    names: list[str] = []
-    left_out: Counter[str] = Counter()
-    problems: list[str] = []
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
-    report = paced(progress)
-    while waiting:
-        below, above = waiting.pop()
-        here = folder / below
-        try:
-            real = os.path.realpath(here)
-            if real in above:
-                problems.append(f"{here}: is a link to a folder that contains it; remove it")
-                continue
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    report("image files found", len(names), 0)
-                    if entry.name.startswith("."):
-                        continue
-                    if _is_folder(entry):
-                        waiting.append((f"{below}{entry.name}/", (*above, real)))
-                        continue
-                    ending = os.path.splitext(entry.name)[1].lower().removesuffix(".")  # "name." has none
-                    if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
-                        names.append(f"{below}{entry.name}")
-                    else:
-                        left_out[ending or NO_ENDING] += 1
-        except OSError as error:
-            problems.append(f"{here}: cannot be listed ({error.strerror})")
-    if problems:
-        more = [f"and {len(problems) - NAMED:,} more folders"] if len(problems) > NAMED else []
-        raise ComponentError("\n".join([*sorted(problems)[:NAMED], *more]))
-    if not names:
-        there = f"; there are {_by_ending(left_out)}" if left_out else ""
-        raise ComponentError(f"{folder}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
-    return Listed(sorted(names), dict(sorted(left_out.items())))
-
-
-def _by_ending(left_out: Mapping[str, int]) -> str:
-    """The numbers of files of each ending that an image folder leaves out, in words, the most frequent first."""
-    by_number = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    shown = {NO_ENDING: f"with {NO_ENDING}"}
-    named = [f"{count:,} {shown.get(ending, one_line(ending, 20))}" for ending, count in by_number]
-    more = f" and {len(named) - ENDINGS:,} more endings" if len(named) > ENDINGS else ""
-    return ", ".join(named[:ENDINGS]) + more
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of an image folder is a folder or a link to one; a link to itself is not."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _classes(names: list[str]) -> tuple[str, ...]:
+def _classes(names: Sequence[str]) -> tuple[str, ...]:
     """The classes of an image folder: its top-level subfolders, sorted; none if an image is in no subfolder."""
     if any("/" not in name for name in names):
         return ()

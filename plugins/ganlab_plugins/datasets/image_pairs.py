@@ -24,11 +24,12 @@ from ganlab import (
     Register,
     check_split,
     hookimpl,
+    list_images,
     location,
     no_progress,
     paced,
 )
-from ganlab_plugins.datasets.image_folder import find_folder, list_images, original_or_size
+from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset, MappedImages
@@ -169,10 +170,10 @@ def _upright_size(path: Path) -> tuple[int, int] | None:
     """The width and height of an image file, rotated upright, from its header; None if it cannot be read."""
     from PIL import ExifTags, Image
 
-    from ganlab_plugins.datasets._image_decoding import known_formats
+    from ganlab import image_formats
 
     try:
-        with Image.open(path, formats=known_formats()) as image:
+        with Image.open(path, formats=image_formats()) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

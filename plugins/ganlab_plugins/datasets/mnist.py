@@ -58,8 +58,7 @@ class FashionMNIST:
 def _build(name: str, torchvision_name: str, size: int, places: Places, split: str) -> ImageDataset:
     import torchvision
 
-    from ganlab import ImageDataset
-    from ganlab_plugins.datasets._image_decoding import resize_images
+    from ganlab import ImageDataset, resize_images
 
     check_split(name, split)
     reader = getattr(torchvision.datasets, torchvision_name)

@@ -44,7 +44,7 @@ HASH_PREFIX = "6726825d"
 """First digits of the published file's sha256, which are part of its name too."""
 
 BATCH = {"cpu": 64, "cuda": 512}
-"""Batch size by device type, reduced if memory runs out. On a CPU larger batches are no faster."""
+"""Batch size on the CPU and on other devices, reduced if memory runs out. On a CPU larger batches are no faster."""
 
 
 @frozen
@@ -61,7 +61,7 @@ class InceptionFeatures:
 
     @batches.default
     def _batches(self) -> FittingBatches:
-        return FittingBatches(self._batch, BATCH[self.device.type])
+        return FittingBatches(self._batch, BATCH.get(self.device.type, BATCH["cuda"]))
 
     def __call__(self, images: Tensor, /) -> Tensor:
         import torch

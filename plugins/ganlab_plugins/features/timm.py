@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BATCH = {"cpu": 64, "cuda": 512}
-"""Batch size by device type, reduced if memory runs out."""
+"""Batch size on the CPU and on other devices, reduced if memory runs out."""
 
 DINOV2_SIZE = (224, 224)
 
@@ -106,7 +106,8 @@ class TimmFeatures:
 
     @batches.default
     def _batches(self) -> FittingBatches:
-        return FittingBatches(lambda part: self.network(self.prepared(part.to(self.device))), BATCH[self.device.type])
+        size = BATCH.get(self.device.type, BATCH["cuda"])
+        return FittingBatches(lambda part: self.network(self.prepared(part.to(self.device))), size)
 
     def __call__(self, images: Tensor, /) -> Tensor:
         import torch

@@ -106,7 +106,11 @@ def _start(
 
 
 def _exec(parent: int, command: list[str]) -> NoReturn:
-    """Replaces this process by the command, to be killed when the parent process ends."""
+    """Replaces this process by the command, to be killed when the parent process ends.
+
+    SIGUSR2, which a queue may send to all processes of a job to announce its end, is left to the parent.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent:  # it ended before the call to prctl

@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ganlab import ComponentError, ImageDataset, MappedImages
+from ganlab import ComponentError, ImageDataset, MappedImages, resize_images
 from ganlab_plugins.datasets import _decoded_file
 from ganlab_plugins.datasets._decoded_cache import decode_files
-from ganlab_plugins.datasets._image_decoding import resize_images
 
 NAMES = ["a.bmp", "b.bmp", "c.bmp"]  # BMP, so that equal sizes are equal lengths
 

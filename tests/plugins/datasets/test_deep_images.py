@@ -109,7 +109,8 @@ def test_fewer_bits_stored_in_sixteen_are_refused(bits: int, write: Write, place
             built(places, **options)
         assert str(caught.value) == (
             f"{first} and 1 more of 2 files have 16 bits a sample, but no value above {largest:,}, which becomes level "
-            f"{(largest + 128) // 257} of 255; spread the values over 0 to 65,535, or write 8 bits a sample"
+            f"{(largest + 128) // 257} of 255; spread the values over 0 to 65,535, or write 8 bits a sample, "
+            f"or, of an image_folder, set range = [0, {next(2**n for n in range(17) if 2**n > largest) - 1}]"
         )
     assert list(places.cache.rglob("*.npy*")) == []
 
@@ -141,7 +142,8 @@ def test_a_bright_file_does_not_hide_dark_ones(write: Write, places: Places, fol
         built(places)
     assert str(caught.value) == (
         f"{dark} and 1 more of 3 files have 16 bits a sample, but no value above {largest:,}, which becomes level 16 "
-        "of 255; spread the values over 0 to 65,535, or write 8 bits a sample"
+        "of 255; spread the values over 0 to 65,535, or write 8 bits a sample, or, of an image_folder, set "
+        f"range = [0, {8191 if largest > 4095 else 4095}]"
     )
     write(folder / "c", ramp(30_000))
     for _ in range(2):  # decoded, and then from the cache
@@ -193,7 +195,8 @@ def test_numbers_without_a_range_are_refused(kind: str, places: Places, folder: 
         built(places)
     kind = "integers of 32 bits" if kind == "I" else "floating-point numbers"
     assert str(caught.value) == (
-        f"{bad}: its samples are {kind}, for which no value stands for white; convert it to 8 or 16 bits a sample"
+        f"{bad}: its samples are {kind}, for which no value stands for white; set range to the values of black and "
+        "white, or convert it to 8 or 16 bits a sample"
     )
 
 

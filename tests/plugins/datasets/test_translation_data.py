@@ -1,4 +1,7 @@
-"""Data sets for translation: glyphs against matplotlib's own, photographs and degradations against Pillow and scipy."""
+"""Data sets for translation: glyphs against matplotlib's own, photographs and degradations against Pillow and scipy.
+
+Blended digits are searched for among all that could have been made of them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from sklearn.datasets import load_sample_image
 
 from ganlab import ComponentError, Places
 from ganlab_plugins.datasets import glyphs
+from ganlab_plugins.datasets.blended import Blended
 from ganlab_plugins.datasets.degraded import Degraded
 from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.datasets.glyphs import Glyphs
@@ -189,6 +193,42 @@ def test_what_cannot_be_degraded_is_refused(places: Places) -> None:
         Degraded(Digits(), grey=True).build(places, "train")
     with pytest.raises(ComponentError, match="smaller: 3 does not divide the size of the images of photographs, 32x32"):
         Degraded(PATCHES, smaller=3).build(places, "train")
+
+
+# Blended --------------------------------------------------------------------------------------------------------------
+
+
+def possible(digit: np.ndarray, ground: np.ndarray) -> set[bytes]:
+    """All blended images of a digit (1, 8, 8) and crops of pictures (n, 3, H, W)."""
+    crops = np.lib.stride_tricks.sliding_window_view(ground.astype(int), (8, 8), (2, 3)).swapaxes(1, 3)
+    return {one.tobytes() for one in np.abs(crops.reshape(-1, 3, 8, 8) - digit.astype(int)).astype(np.uint8)}
+
+
+def test_a_blended_digit_differs_from_a_patch_of_its_own_split(places: Places) -> None:
+    over = Photographs(size=10, stride=40, contrast=0)
+    config = Blended(Digits(), over, seed=3)
+    ground = {split: over.build(places, split).images.numpy() for split in ("train", "test")}
+    assert not {patch.tobytes() for patch in ground["train"]} & {patch.tobytes() for patch in ground["test"]}
+    for split in ("train", "test"):
+        found, digits = config.build(places, split), Digits().build(places, split)
+        assert found.condition is digits.condition or torch.equal(found.condition, digits.condition)  # type: ignore[arg-type]
+        assert found.classes == digits.classes
+        seen = set()
+        for index in range(0, len(digits.images), 20):
+            blended = found.images[index].numpy().tobytes()
+            assert blended in possible(digits.images[index].numpy(), ground[split])
+            seen.add(blended)
+        assert len(seen) > 10
+    again, other = config.build(places, "test"), evolve(config, seed=4).build(places, "test")
+    assert torch.equal(again.images, found.images)
+    assert not torch.equal(other.images, found.images)
+
+
+def test_what_cannot_be_blended_is_refused(places: Places) -> None:
+    with pytest.raises(ComponentError, match=r"over: the images of photographs, 32x32, are smaller .* digits, 40x40"):
+        Blended(Digits(size=40), Photographs()).build(places, "train")
+    with pytest.raises(ComponentError, match="images of photographs have 3 channels and those of digits 1; wanted as"):
+        Blended(Photographs(size=8), Digits()).build(places, "train")
 
 
 # Pairs of files -------------------------------------------------------------------------------------------------------

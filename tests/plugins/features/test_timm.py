@@ -146,6 +146,8 @@ def test_features_do_not_depend_on_the_batch(features: TimmFeatures, monkeypatch
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_dinov2_is_the_class_token_of_a_file_with_metas_names(tmp_path: Path) -> None:
     """Meta's file has a mask token and a position embedding for 518 pixels; nothing else tells it from timm's."""
     meta = tensors_of(random_network("vit_small_patch14_dinov2"))

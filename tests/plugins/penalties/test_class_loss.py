@@ -22,14 +22,13 @@ def cross_entropy(logits: torch.Tensor) -> float:
     return float(-np.log(p[np.arange(4), LABELS.numpy()]).mean())
 
 
-def step(player: str) -> Step:
+def step(player: str, networks: tuple[str, str] = ("generator", "discriminator")) -> Step:
     images, bare = torch.zeros(4, 1, 2, 2), torch.zeros(4)
     none = torch.zeros((), dtype=torch.int64)
     judged = (Judged(bare, REAL), Judged(bare, FAKE))
     return Step(
         player,
-        generator=nn.Identity(),
-        discriminator=nn.Identity(),
+        {name: nn.Identity() for name in networks},
         real=images,
         fake=images,
         real_logits=judged[0],
@@ -44,6 +43,13 @@ def test_the_cross_entropies() -> None:
     assert ClassLoss(weight=2.0).penalty(step("discriminator")).item() == pytest.approx(2 * both, rel=1e-6)
     assert ClassLoss(real_only=True).penalty(step("discriminator")).item() == pytest.approx(cross_entropy(REAL))
     assert ClassLoss(player="generator").penalty(step("generator")).item() == pytest.approx(cross_entropy(FAKE))
+
+
+def test_players_of_other_names() -> None:
+    """The network that judges has the terms of both, whatever its name."""
+    names, both = ("maker", "critic"), cross_entropy(REAL) + cross_entropy(FAKE)
+    assert ClassLoss("critic").penalty(step("critic", names)).item() == pytest.approx(both, rel=1e-6)
+    assert ClassLoss("maker").penalty(step("maker", names)).item() == pytest.approx(cross_entropy(FAKE))
 
 
 def test_a_discriminator_without_class_logits_is_told() -> None:

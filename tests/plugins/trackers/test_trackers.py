@@ -115,6 +115,8 @@ def assert_equal(read: Series, expected: Series, single: bool = False) -> None:
         np.testing.assert_array_equal(np.array([value for _, value in read[name]], values.dtype), values, name)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_all_three_hold_what_the_records_hold(tracked: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     code, out, err = ganlab("run", write(tracked), "--out", "r")
     assert (code, err) == (0, ""), err
@@ -323,7 +325,10 @@ def test_a_tracker_may_be_added_and_dropped_on_resume(
     assert out.count('"variant"') == 1, "a variant with two seeds"
 
 
-@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboard"), ("mlflow", "mlflow")])
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("tensorboard", "tensorboard"), ("mlflow", "mlflow"), ("wandb", "wandb"), ("trackio", "trackio")],
+)
 def test_a_missing_package_is_told_with_the_command_that_gets_it(
     name: str, package: str, tracked: dict[str, Any], write: Write, ganlab: Ganlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,8 +347,9 @@ def test_a_missing_package_is_told_with_the_command_that_gets_it(
 
 def test_no_tracker_imports_its_package_before_it_is_used() -> None:
     code = (
-        "import sys; from ganlab_plugins.trackers import csv, mlflow, tensorboard;"
-        "print([name for name in ('torch', 'tensorboard', 'mlflow', 'sqlalchemy', 'alembic') if name in sys.modules])"
+        "import sys; from ganlab_plugins.trackers import csv, mlflow, tensorboard, wandb_trackio;"
+        "names = ('torch', 'tensorboard', 'mlflow', 'sqlalchemy', 'alembic', 'wandb', 'trackio');"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

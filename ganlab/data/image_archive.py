@@ -1,0 +1,131 @@
+"""Where image files lie: below a folder, or in a zip file, which is read as it is and never unpacked.
+
+Decisions:
+- What an image in a zip file is called, and which class it has, is as if the file were unpacked; a single folder that
+  holds all the rest, as archives have, is no class. What macOS adds (`__MACOSX`) and hidden files are left out.
+- The files of both kinds are opened by `decode_image` and `decode_values` in the same way.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from attrs import field, frozen
+
+from ganlab.data.image_file import EncodedImage, image_extensions
+from ganlab.data.image_values import ARRAY
+from ganlab.data.list_images import NO_ENDING, list_images, no_images
+from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.progress import Progress, paced
+
+LARGEST = 2**31
+"""Bytes of a member of a zip file, unpacked, above which it is not read: a picture is smaller, a bomb is not."""
+
+# What zipfile and the decompressors that it uses raise for members that are damaged, encrypted or of an unknown method.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
+
+
+@frozen
+class ImageArchive:
+    """Image files below a folder or in a zip file: their sorted relative POSIX paths, and how many others there are.
+
+    `left_out` counts files that are no images by the endings of their names. `prefix` is the folder in the zip file
+    that holds all, with a slash; "" without.
+    """
+
+    path: Path
+    names: Sequence[str] = field(repr=False)
+    left_out: Mapping[str, int]
+    prefix: str = ""
+    _zip: zipfile.ZipFile | None = None
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether the image files are in a zip file."""
+        return self._zip is not None
+
+    def files(self) -> list[Path | EncodedImage]:
+        """What each of the image files is read by."""
+        if self._zip is None:
+            return [self.path / name for name in self.names]
+        return [
+            EncodedImage(f"{self.path}/{name}", partial(_read, self._zip, self.prefix + name)) for name in self.names
+        ]
+
+    def read(self, name: str) -> bytes:
+        """The content of any file below the image folder, or in the zip file. Raises OSError."""
+        if self._zip is None:
+            return (self.path / name).read_bytes()
+        if self.prefix + name not in self._zip.namelist():
+            raise FileNotFoundError(2, os.strerror(2))
+        return _read(self._zip, self.prefix + name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file below the image folder, or in the zip file."""
+        return (self.path / name).is_file() if self._zip is None else self.prefix + name in self._zip.namelist()
+
+
+def open_images(path: Path, progress: Progress) -> ImageArchive:
+    """Lists the image files below a folder or in a zip file; arrays (.npy) where there are no others.
+
+    Raises ComponentError where there are none, or if a folder or the file cannot be read.
+    """
+    if path.is_dir():
+        listed = list_images(path, progress, arrays=True)
+        return ImageArchive(path, listed.names, listed.left_out)
+    try:
+        opened = zipfile.ZipFile(path)
+    except (OSError, *_UNREADABLE) as error:
+        raise ComponentError(f"{path}: cannot be read as a zip file ({one_line(error)})") from error
+    names: list[str] = []
+    arrays: list[str] = []
+    left_out, report = Counter[str](), paced(progress)
+    members = [
+        member.filename for member in opened.infolist() if not member.is_dir() and not _is_hidden(member.filename)
+    ]
+    prefix = _shared_folder(members)
+    for member in dict.fromkeys(members):
+        report("image files found", len(names), 0)
+        ending = os.path.splitext(member)[1].lower()
+        if ending in image_extensions():
+            names.append(member.removeprefix(prefix))
+        elif ending == ARRAY:
+            arrays.append(member.removeprefix(prefix))
+        else:
+            left_out[ending.removesuffix(".") or NO_ENDING] += 1
+    if not names:
+        names = arrays
+    elif arrays:
+        left_out[ARRAY] = len(arrays)
+    if not names:
+        raise no_images(path, left_out)
+    return ImageArchive(path, sorted(names), dict(sorted(left_out.items())), prefix, opened)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _shared_folder(names: Sequence[str]) -> str:
+    """The folder of a zip file that holds all of its members, with a slash; "" where there is none."""
+    first = names[0].partition("/") if names else ("", "", "")
+    prefix = first[0] + first[1]
+    return prefix if first[1] and all(name.startswith(prefix) for name in names) else ""
+
+
+def _read(opened: zipfile.ZipFile, name: str) -> bytes:
+    """The content of a member of a zip file. Raises OSError, whatever is wrong with it."""
+    try:
+        size = opened.getinfo(name).file_size
+        if size > LARGEST:
+            raise OSError(f"{size:,} bytes when it is unpacked; at most {LARGEST:,} are read")
+        return opened.read(name)
+    except _UNREADABLE as error:
+        raise OSError(one_line(error)) from error

@@ -1,0 +1,354 @@
+"""Decoding of one image file with Pillow to uint8 pixels (channels, height, width), and resizing of uint8 images.
+
+Decisions:
+- The pixels do not depend on the file format: rotated upright by the EXIF orientation, grey or RGB, transparency kept
+  or laid on a colour, 16-bit grey rounded to 8 bits, the first frame of an animation.
+- `image_values` decodes files to other types than uint8, and opens them by what is here.
+- Only the formats in `FORMATS` are tried, whatever the file's extension: some of Pillow's other readers start programs.
+- What is an image is asked of Pillow: the extensions that it registers for these formats, and for a name without an
+  extension the file's content.
+- Samples of 16 bits are measured, since 12 bits stored in 16 would become almost black.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps, TiffImagePlugin
+from torch import Tensor
+
+from ganlab.utils.errors import ComponentError, one_line
+
+ImageHalf = Literal["left", "right"]
+"""Half of a picture that has two images of the same size side by side."""
+
+ImageSize = int | tuple[int, int] | None
+"""What an image file is resized to: a square's side, or height and width; None for the file's own size."""
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode of images with so many channels: grey and colour, without and with opacity."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+
+MAX_16_BIT = 65535
+"""The largest value of a sample of 16 bits."""
+
+
+DARK = 2**14 + 2**8
+"""An image whose samples of 16 bits are all below this holds 14 bits or fewer (values of colour are known to the next
+multiple of 256), and would become almost black."""
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def image_extensions() -> frozenset[str]:
+    """The extensions, in small letters, that Pillow registers for image files of `FORMATS`."""
+    names = {*image_formats(), "MPO"}  # several JPEGs in a file, the first of which Pillow's JPEG reader reads
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in names)
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether an image file's header is that of one of `FORMATS`, whatever the file's name."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block forever
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            Image.open(path, formats=image_formats()).close()
+    except _BOMBS:
+        return True
+    except _UNREADABLE:
+        return False
+    return True
+
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+# What Pillow raises for files that are truncated, damaged or not images.
+_UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, struct.error, zlib.error)
+
+
+class UnfitImage(ValueError):
+    """An image file can be read, and nothing that is wanted can be made of it; the text says why."""
+
+
+class UnreadableImage(ComponentError):
+    """An image file cannot be decoded: it is missing, damaged, not an image or a decompression bomb."""
+
+
+@frozen
+class EncodedImage:
+    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes."""
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """Resizes images (N, C, H, W) uint8 to (N, C, size, size) uint8: bilinear, antialiased, as torchvision does."""
+    if images.shape[2:] == (size, size):
+        return images
+    # Integer arithmetic throughout, as in torchvision's Resize and in Pillow: 12 times as fast as floats.
+    return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+@frozen
+class DecodedImage:
+    """A decoded image: uint8 (channels, height, width), and of a file with 16 bits a sample the largest value in it.
+
+    That value is 0 to 65535; for colour, of which Pillow keeps 8 bits, it is the largest that it may be.
+    """
+
+    pixels: NDArray[np.uint8]
+    largest: int | None = None
+
+
+@contextmanager
+def opened_image(file: Path | EncodedImage) -> Iterator[Image.Image]:
+    """Opens an image file with Pillow. What is raised inside becomes `UnreadableImage` with the file's name."""
+    with naming_image(file), Image.open(content_of(file), formats=image_formats()) as image:
+        yield image
+
+
+def content_of(file: Path | EncodedImage) -> Path | io.BytesIO:
+    """What an image file is opened by: its path, or its bytes as a stream."""
+    return file if isinstance(file, Path) else io.BytesIO(file.read())
+
+
+@contextmanager
+def naming_image(file: Path | EncodedImage) -> Iterator[None]:
+    """Turns what an image file's decoder raises into `UnreadableImage` with the file's name."""
+    try:
+        yield
+    except _BOMBS as error:
+        limit = Image.MAX_IMAGE_PIXELS
+        raise UnreadableImage(f"{file}: refused as a decompression bomb; wanted at most {limit} pixels") from error
+    except UnfitImage as error:
+        raise UnreadableImage(f"{file}: {error}") from error
+    except _UNREADABLE as error:
+        raise UnreadableImage(f"{file}: cannot be read as an image ({one_line(error)}); repair or remove it") from error
+
+
+def decode_image(
+    file: Path | EncodedImage,
+    size: ImageSize,
+    channels: int,
+    crop: int | None,
+    half: ImageHalf | None = None,
+    background: str = "white",
+) -> DecodedImage:
+    """Decodes one image file, or one half of it, to uint8 (channels, H, W), with 1 to 4 channels: see `MODES`.
+
+    It is cropped to its central square of `crop` pixels if `crop` is set, resized to cover `size` (Lanczos,
+    antialiased) and cropped to the centre of it. Without a size it keeps its own. Transparency is laid on the colour
+    `background` where `channels` has no opacity. Raises `UnreadableImage` with the file's name.
+    """
+    with opened_image(file) as image:
+        plain, largest = _plain(image, MODES[channels], background)
+        plain = plain if half is None else _half(plain, half)
+        fitted = plain if size is None else _fitted(plain, size, crop)
+        pixels = np.asarray(fitted).reshape(fitted.height, fitted.width, channels).transpose(2, 0, 1)
+    return DecodedImage(pixels, largest)
+
+
+def _plain(image: Image.Image, mode: str, background: str) -> tuple[Image.Image, int | None]:
+    """A decoded Pillow image, upright, in one of `MODES`; and `DecodedImage.largest`."""
+    deep_grey = has_deep_grey(image)
+    deep_colour = not deep_grey and has_deep_colour(image)
+    largest, is_ppm = None, image.format == "PPM"
+    image = ImageOps.exif_transpose(image)
+    if deep_grey:
+        values = np.asarray(image).astype(np.int32)
+        largest = int(values.max())
+        # 65535 = 255 * 257, so this rounds to the nearest level; Pillow's own conversion would clip at 255.
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise UnfitImage(
+            f"its samples are {kind}, for which no value stands for white; set range to the values of black and white, "
+            "or convert it to 8 or 16 bits a sample"
+        )
+    elif deep_colour:
+        colours = len(image.getbands()) - ("A" in image.getbands())  # opacity says nothing of the colours' range
+        level = int(np.asarray(image)[..., :colours].max())
+        largest = 257 * level if is_ppm else 256 * level + 255  # of a PPM Pillow rounds, of others it keeps 8 bits
+    return in_mode(image, mode, background), largest
+
+
+def in_mode(image: Image.Image, mode: str, background: str) -> Image.Image:
+    """A Pillow image with 8 bits a sample in one of `MODES`; its opacity is kept, or laid on a colour."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if "A" in mode:
+            return image if mode == "RGBA" else image.convert(mode)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background_colour(background)), image)
+    # Palette and CMYK images are converted to grey by way of RGB.
+    return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+def background_colour(name: str) -> tuple[int, int, int]:
+    """The colour that an image file's transparency is laid on, 0 to 255 each; ValueError for an unknown name."""
+    return ImageColor.getrgb(name)[:3]
+
+
+def has_deep_grey(image: Image.Image) -> bool:
+    """Whether the file of an opened image in grey has 16 bits a sample, which Pillow keeps."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def has_deep_colour(image: Image.Image) -> bool:
+    """Whether the file of an opened, not yet decoded image in colour has 16 bits a sample: Pillow keeps the upper 8."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, ())
+        return max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8
+    tiles = getattr(image, "tile", [])
+    if image.format not in ("PNG", "PPM") or not tiles:
+        return False
+    arguments = tiles[0][3]
+    if image.format == "PNG":  # the raw mode, such as "RGB;16B"
+        return ";16" in str(arguments)
+    # The raw mode and the largest value that the file declares, of which Pillow makes 255.
+    return isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255
+
+
+def _half(image: Image.Image, half: ImageHalf) -> Image.Image:
+    """Half of a picture of two square images side by side."""
+    if image.width != 2 * image.height:
+        raise UnfitImage(
+            f"{image.width}x{image.height} pixels; wanted a picture of two images side by side, twice as wide as high"
+        )
+    left = 0 if half == "left" else image.height
+    return image.crop((left, 0, left + image.height, image.height))
+
+
+def _fitted(image: Image.Image, size: int | tuple[int, int], crop: int | None) -> Image.Image:
+    """A Pillow image resized to cover a size, and cropped to the centre of it."""
+    if crop is not None:
+        if min(image.size) < crop:
+            raise ValueError(f"it has {image.width}x{image.height} pixels; wanted at least {crop}x{crop}")
+        image = _center_crop(image, crop, crop)
+    return fitted_bands([image], size)[0]
+
+
+def fitted_bands(bands: Sequence[Image.Image], size: int | tuple[int, int]) -> list[Image.Image]:
+    """The bands of an image, of one size, resized to cover a size (Lanczos), and cropped to the centre of it."""
+    height, width = (size, size) if isinstance(size, int) else size
+    # Most of a very long image is cropped away in the end; resizing all of it could need more memory than there is.
+    first = bands[0]
+    longest = 16 * min(first.width / width, first.height / height)
+    kept = min(first.width, round(longest * width)), min(first.height, round(longest * height))
+    scale = max(width / kept[0], height / kept[1])
+    resized = max(width, round(kept[0] * scale)), max(height, round(kept[1] * scale))
+    return [
+        _center_crop(_center_crop(band, *kept).resize(resized, Image.Resampling.LANCZOS), width, height)
+        for band in bands
+    ]
+
+
+def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+@frozen
+class HighBitDepth:
+    """Decoded image files with 16 bits a sample: how many, of how many, the largest value, and the first one's name.
+
+    `dark` is the number of those whose values are all below `DARK`, `dark_largest` the largest value in them and
+    `dark_first` the first one's name. A file of zeros is not one: it is black with any number of bits. `kept`: all 16
+    bits are kept.
+    """
+
+    count: int
+    files: int
+    largest: int
+    first: str
+    dark: int = 0
+    dark_largest: int = 0
+    dark_first: str = ""
+    kept: bool = False
+
+    def __str__(self) -> str:
+        if self.kept:
+            return f"{_and_others(self.dark_first, self.dark, self.count)} {self._dark_range}"
+        rounded = (
+            f"{_and_others(self.first, self.count, self.files)} 16 bits a sample, with values up to {self.largest:,} "
+            f"of {MAX_16_BIT:,}: rounded to 8 bits, levels 0 to {_level(self.largest)} of 255"
+        )
+        if not self.dark:
+            return rounded
+        return f"{rounded}; {_and_others(self.dark_first, self.dark, self.count)} {self._dark_range}"
+
+    def check(self) -> None:
+        """Raises `ComponentError` if values of half the files or more would become only the darkest of 256 levels.
+
+        Each file is judged by itself, because one bright file says nothing of the others. Fewer dark files may be
+        photographs of the night, of which the warning tells.
+        """
+        if 2 * self.dark >= self.count and self.dark:
+            raise ComponentError(
+                f"{_and_others(self.dark_first, self.dark, self.files)} 16 bits a sample, but {self._dark_range}; "
+                f"spread the values over 0 to {MAX_16_BIT:,}, or write 8 bits a sample, or, of an image_folder, set "
+                f"range = [0, {2 ** self.dark_largest.bit_length() - 1}]"
+            )
+
+    @property
+    def _dark_range(self) -> str:
+        level = "" if self.kept else f", which becomes level {_level(self.dark_largest)} of 255"
+        return f"no value above {self.dark_largest:,}{level or f' of {MAX_16_BIT:,}'}"
+
+
+def _level(value: int) -> int:
+    """The level, of 8 bits, of a sample of 16 bits."""
+    return (value + 128) // 257
+
+
+def _and_others(first: str, count: int, files: int) -> str:
+    """The beginning of a line about `count` of `files` image files, up to its verb "to have"."""
+    if count == 1:
+        return f"{first} has"
+    return f"{first} and {count - 1:,} more of {files:,} files have"
+
+
+def high_bit_depth(
+    largest: Mapping[int, int], files: Sequence[Path | EncodedImage], decoded: int, kept: bool = False
+) -> HighBitDepth | None:
+    """What the largest values of image files with 16 bits a sample, by index, say; None where there is no such file.
+
+    `files` are all of them, of which `decoded` could be decoded. Where all bits are kept, only dark ones are told of.
+    """
+    dark = {index: value for index, value in largest.items() if 0 < value < DARK}
+    if not (dark if kept else largest):
+        return None
+    return HighBitDepth(
+        len(largest),
+        decoded,
+        max(largest.values()),
+        str(files[min(largest)]),
+        len(dark),
+        max(dark.values(), default=0),
+        str(files[min(dark)]) if dark else "",
+        kept,
+    )

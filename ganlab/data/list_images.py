@@ -1,0 +1,112 @@
+"""The image files below a folder, by their names: which files are images, and how many others there are.
+
+Decisions:
+- A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
+  its header is an image's.
+- Links are followed; a link to a folder that contains it is refused with its name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from ganlab.data.image_file import image_extensions, looks_like_image
+from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.progress import Progress, paced
+
+NAMED = 10
+"""How many folders that cannot be listed an error names, one a line."""
+
+COMMON = (".bmp", ".gif", ".jpg", ".png", ".tif", ".webp")
+"""Extensions that an error names as examples of images."""
+
+ENDINGS = 8
+"""How many endings of files that are left out are named."""
+
+NO_ENDING = "no ending"
+"""What files whose names have no ending are counted under."""
+
+
+@frozen
+class ListedImages:
+    """What an image folder holds: its images' sorted relative POSIX paths, and how many other files of each ending."""
+
+    names: list[str]
+    left_out: dict[str, int]
+
+
+def list_images(folder: Path, progress: Progress, arrays: bool = False) -> ListedImages:
+    """Lists the image files below a folder. Links are followed; a cycle is an error.
+
+    A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
+    its header is an image's. With `arrays` .npy files are images too, in a folder that has no others.
+    """
+    names: list[str] = []
+    found_arrays: list[str] = []
+    left_out: Counter[str] = Counter()
+    problems: list[str] = []
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    report = paced(progress)
+    while waiting:
+        below, above = waiting.pop()
+        here = folder / below
+        try:
+            real = os.path.realpath(here)
+            if real in above:
+                problems.append(f"{here}: is a link to a folder that contains it; remove it")
+                continue
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    report("image files found", len(names), 0)
+                    if entry.name.startswith("."):
+                        continue
+                    if _is_folder(entry):
+                        waiting.append((f"{below}{entry.name}/", (*above, real)))
+                        continue
+                    ending = os.path.splitext(entry.name)[1].lower().removesuffix(".")  # "name." has none
+                    if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
+                        names.append(f"{below}{entry.name}")
+                    elif arrays and ending == ".npy":
+                        found_arrays.append(f"{below}{entry.name}")
+                    else:
+                        left_out[ending or NO_ENDING] += 1
+        except OSError as error:
+            problems.append(f"{here}: cannot be listed ({error.strerror})")
+    if problems:
+        more = [f"and {len(problems) - NAMED:,} more folders"] if len(problems) > NAMED else []
+        raise ComponentError("\n".join([*sorted(problems)[:NAMED], *more]))
+    if not names:
+        names = found_arrays
+    elif found_arrays:
+        left_out[".npy"] = len(found_arrays)
+    if not names:
+        raise no_images(folder, left_out)
+    return ListedImages(sorted(names), dict(sorted(left_out.items())))
+
+
+def no_images(path: Path, left_out: Mapping[str, int]) -> ComponentError:
+    """The error of a folder or a zip file that holds no image files."""
+    there = f"; there are {by_ending(left_out)}" if left_out else ""
+    return ComponentError(f"{path}: contains no images; wanted files such as {', '.join(COMMON)}{there}")
+
+
+def by_ending(left_out: Mapping[str, int]) -> str:
+    """The numbers of files of each ending that an image folder leaves out, in words, the most frequent first."""
+    by_number = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    shown = {NO_ENDING: f"with {NO_ENDING}"}
+    named = [f"{count:,} {shown.get(ending, one_line(ending, 20))}" for ending, count in by_number]
+    more = f" and {len(named) - ENDINGS:,} more endings" if len(named) > ENDINGS else ""
+    return ", ".join(named[:ENDINGS]) + more
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of an image folder is a folder or a link to one; a link to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

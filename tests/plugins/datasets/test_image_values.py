@@ -1,0 +1,227 @@
+"""Image files with other values than 8 bits: what numpy, tifffile, imagecodecs and Pillow wrote is what is decoded."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from ganlab import ComponentError, ImageDataset, Places
+from ganlab_plugins.datasets.image_folder import ImageFolder
+from image_files import noise, save
+
+RNG = np.random.default_rng(1)
+DEEP = RNG.integers(0, 65536, (3, 8, 8), dtype=np.uint16)
+FLOATS = RNG.uniform(-3, 3, (3, 8, 8)).astype(np.float32)
+
+
+def build(places: Places, split: str = "train", **options: Any) -> ImageDataset:
+    return ImageFolder(**{"path": "set", "size": "original", "channels": 1, **options}).build(places, split)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bits_of_grey_are_kept(ending: str, folder: Path, places: Places) -> None:
+    for index, values in enumerate(DEEP):
+        Image.fromarray(values).save(folder / f"{index}.{ending}")
+    found = build(places, dtype="uint16")
+    assert found.images.dtype == torch.uint16
+    assert np.array_equal(found.images.numpy()[:, 0], DEEP)
+    scaled = build(places, dtype="float32", range=(0, 65535)).images.numpy()[:, 0]
+    assert np.abs(scaled - (DEEP / 32767.5 - 1)).max() < 1e-6
+    coloured = build(places, dtype="uint16", channels=3).images.numpy()
+    assert all(np.array_equal(coloured[:, band], DEEP) for band in range(3))
+
+
+def test_16_bits_of_colour_and_opacity_are_kept(folder: Path, places: Places) -> None:
+    values = RNG.integers(0, 65536, (8, 8, 4), dtype=np.uint16)
+    (folder / "a.png").write_bytes(imagecodecs.png_encode(values))
+    tifffile.imwrite(folder / "b.tif", values, photometric="rgb", extrasamples=["unassalpha"], compression="lzw")
+    tifffile.imwrite(folder / "c.tif", values.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    for image in build(places, dtype="uint16", channels=4).images.numpy():
+        assert np.array_equal(image.transpose(1, 2, 0), values)
+    share = values[..., 3:] / 65535
+    for laid in build(places, dtype="uint16", channels=3, background="#ff0000").images.numpy():
+        expected = values[..., :3] * share + np.array([65535, 0, 0]) * (1 - share)
+        assert np.abs(laid.transpose(1, 2, 0) - expected).max() <= 0.5
+
+
+def test_a_turned_image_of_16_bits_is_upright(folder: Path, places: Places) -> None:
+    values = RNG.integers(0, 256, (6, 8, 3)).astype(np.uint16)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(values.astype(np.uint8)).save(folder / "eight.png", exif=exif)
+        with Image.open(folder / "eight.png") as image:
+            note = image.info["exif"]
+        plain = imagecodecs.png_encode(values * 257)
+        chunk = b"eXIf" + note.removeprefix(b"Exif\0\0")
+        checksum = int.to_bytes(__import__("zlib").crc32(chunk), 4, "big")
+        whole = plain[:33] + int.to_bytes(len(chunk) - 4, 4, "big") + chunk + checksum + plain[33:]
+        (folder / "sixteen.png").write_bytes(whole)
+        found = build(places, dtype="uint16", channels=3).images.numpy()
+        assert np.array_equal(found[0], found[1]), orientation
+
+
+def test_numbers_of_float_files_are_as_they_are(folder: Path, places: Places) -> None:
+    for index, values in enumerate(FLOATS):
+        Image.fromarray(values).save(folder / f"{index}.tif")
+    assert np.array_equal(build(places, dtype="float32").images.numpy()[:, 0], FLOATS)
+    pixels = build(places, range=(-3, 3)).images.numpy()[:, 0]
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels - (FLOATS + 3) / 6 * 255).max() <= 0.5001
+    half = build(places, dtype="float32", range=(-1, 1), clip=True).images.numpy()[:, 0]
+    assert np.array_equal(half, FLOATS.clip(-1, 1))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_arrays_of_many_channels(first: bool, folder: Path, places: Places) -> None:
+    values = RNG.normal(size=(2, 8, 6, 5)).astype(np.float32)
+    for index, image in enumerate(values):
+        np.save(folder / f"{index}.npy", image.transpose(2, 0, 1) if first else image)
+    found = build(places, dtype="float32", channels=5).images.numpy()
+    assert np.array_equal(found.transpose(0, 2, 3, 1), values)
+
+
+def test_bands_of_a_tiff(folder: Path, places: Places) -> None:
+    values = RNG.integers(0, 65536, (8, 6, 7), dtype=np.uint16)
+    tifffile.imwrite(folder / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    assert np.array_equal(build(places, dtype="uint16", channels=7).images.numpy()[0].transpose(1, 2, 0), values)
+
+
+def test_resized_values_are_those_of_8_bits_up_to_rounding(folder: Path, places: Places) -> None:
+    """Pillow resizes 8 bits with integers; here each channel is resized as floats."""
+    y, x, band = np.mgrid[:40, :61, :4]  # smooth, since between its two passes Pillow clips what is below black
+    save(folder / "a.png", (128 + 100 * np.sin(x / 9 + y / (7 + band) + band)).astype(np.uint8))
+    for channels, size in ((3, 16), (4, 16), (1, 9), (3, (20, 50))):
+        plain = build(places, channels=channels, size=size).images.numpy().astype(int)
+        typed = build(places, channels=channels, size=size, range=(0, 255)).images.numpy().astype(int)
+        sides = (size, size) if isinstance(size, int) else size
+        assert plain.shape == typed.shape == (1, channels, *sides)
+        assert np.abs(plain - typed).max() <= (8 if channels == 4 else 2)  # colours are divided by an opacity of 8 bits
+
+
+def test_opacity_is_kept_or_laid_on_a_colour(folder: Path, places: Places) -> None:
+    pixels = save(folder / "a.png", noise(8, 8, 4))
+    assert np.array_equal(build(places, channels=4).images.numpy()[0].transpose(1, 2, 0), pixels)
+    share = pixels[..., 3:] / 255
+    laid = build(places, channels=3, background="black").images.numpy()[0].transpose(1, 2, 0)
+    assert np.abs(laid - pixels[..., :3] * share).max() <= 1
+
+
+def test_a_zip_file_is_the_folder_it_was_made_of(folder: Path, places: Places) -> None:
+    for name in ("a/1.png", "a/2.jpg", "b/3.png", "b/notes.txt"):
+        if name.endswith("txt"):
+            (folder / name).write_text("x")
+        else:
+            save(folder / name)
+    with zipfile.ZipFile(places.data / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.rglob("*.*"):
+            archive.write(file, f"root/{file.relative_to(folder)}")
+        archive.writestr("__MACOSX/root/a/._1.png", b"")
+    with pytest.warns(UserWarning, match="left out 1 of 4 files"):
+        one = build(places, channels=3)
+    with pytest.warns(UserWarning, match="left out 1 of 4 files"):
+        other = build(places, channels=3, path="set.zip")
+    assert one.fingerprint == other.fingerprint
+    assert other.classes == ("a", "b")
+    assert torch.equal(one.condition, other.condition)  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_with_a_zip_file_is_named(places: Places) -> None:
+    path = places.data / "set.zip"
+    path.write_bytes(b"PK")
+    with pytest.raises(ComponentError, match=r"set\.zip: cannot be read as a zip file"):
+        build(places, path="set.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.md", "x")
+    with pytest.raises(ComponentError, match=r"contains no images; .*; there are 1 \.md"):
+        build(places, path="set.zip")
+    stream = io.BytesIO()
+    Image.fromarray(noise(8, 8, 3)).save(stream, "PNG")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", stream.getvalue())
+    path.write_bytes(path.read_bytes().replace(stream.getvalue()[60:70], b"0123456789"))
+    with pytest.raises(ComponentError, match=r"set\.zip/a\.png: cannot be read as an image \(Bad CRC-32"):
+        build(places, path="set.zip")
+
+
+def test_classes_and_attributes_of_a_table(folder: Path, places: Places) -> None:
+    for name in ("x/1.png", "x/2.png", "y/3.png"):
+        save(folder / name)
+    (folder / "about.csv").write_text(
+        "kind,file,age,pose\nzebra,x/1.png,3,0.5\nant,x/2,4,-1\nzebra,y/3.png,5,2e1\nbee,z,1,1\n"
+    )
+    found = build(places, table="about.csv", classes="kind", attributes=("pose", "age"))
+    assert found.classes == ("ant", "bee", "zebra")
+    assert found.condition["labels"].tolist() == [2, 0, 2]  # type: ignore[index]
+    assert found.condition["attributes"].tolist() == [[0.5, 3], [-1, 4], [20, 5]]  # type: ignore[index]
+    assert not found.left_out
+    assert build(places, table="about.csv", classes="age").classes == ("1", "3", "4", "5")
+    alone = build(places, table="about.csv", classes="none", attributes=("age",))
+    assert alone.condition.tolist() == [[3], [4], [5]]  # type: ignore[union-attr]
+    assert alone.classes == ()
+
+
+BAD_TABLES = {
+    "a,b\n1,2\n": "has no row for 1 of 1 images: 1.png",
+    "file,b\n1,x\n": r"line 2: b is 'x'; wanted a finite number",
+    "file,b\n1,nan\n": r"line 2: b is 'nan'; wanted a finite number",
+    "file,b\n1,2\n1,3\n": "lines 2 and 3 are both of 1",
+    "file,b\n1\n": "line 2 has 1 values; its header has 2",
+    "file,c\n1,2\n": "has no column 'b'; it has c",
+    "": "its first line is ''; wanted different names",
+}
+
+
+@pytest.mark.parametrize("text", BAD_TABLES)
+def test_what_is_wrong_with_a_table_is_named(text: str, folder: Path, places: Places) -> None:
+    save(folder / "1.png")
+    (folder / "about.csv").write_text(text)
+    if text.startswith("a,b"):
+        (folder / "about.csv").write_text("a,b\n7,2\n")
+    with pytest.raises(ComponentError, match=BAD_TABLES[text]):
+        build(places, table="about.csv", classes="none", attributes=("b",))
+
+
+def test_what_would_be_a_guess_is_refused(folder: Path, places: Places) -> None:
+    Image.fromarray(FLOATS[0]).save(folder / "a.tif")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, r"a\.tif: its samples are .*floating-point numbers, for which no value stands for white; set range"),
+        ({"range": (-1.0, 1.0)}, r"a\.tif: has the value -?[23]\.\d+, outside range = \[-1, 1\]; widen"),
+        ({"dtype": "float32", "channels": 5}, r"a\.tif: has 1 channel; wanted 5 channels"),
+    ]
+    for options, expected in cases:
+        with pytest.raises(ComponentError, match=expected):
+            build(places, **options)
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(folder / "a.tif")
+    with pytest.raises(ComponentError, match=r"a\.tif: has values that are NaN or infinite"):
+        build(places, dtype="float32")
+    (folder / "a.tif").unlink()
+    Image.fromarray(noise(8, 8)).save(folder / "a.png")
+    with pytest.raises(ComponentError, match=r"a\.png: its values are uint8, which become float32 by a range only"):
+        build(places, dtype="float32")
+    Image.fromarray((DEEP[0] // 16).astype(np.uint16)).save(folder / "a.png")
+    with pytest.raises(ComponentError, match=r"no value above 4,\d+ of 65,535; .* set range = \[0, 4095\]"):
+        build(places, dtype="uint16")
+    found = build(places, dtype="uint16", range=(0, 4095)).images.numpy()[0, 0]
+    assert np.abs(found - (DEEP[0] // 16) / 4095 * 65535).max() <= 0.5
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    for options, expected in (
+        ({"range": (1.0, 1.0)}, "range: "),
+        ({"clip": True}, "clip: is set, and range is not"),
+        ({"background": "no colour"}, "background: 'no colour'; wanted a colour"),
+        ({"attributes": ("age",)}, "attributes: is a column, and table is not set"),
+        ({"classes": "age"}, "classes: is a column, and table is not set"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            ImageFolder("set", **options)  # type: ignore[arg-type]
