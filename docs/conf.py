@@ -41,7 +41,7 @@ nitpick_ignore = [
             "ganlab.data.condition_sampler.ConditionSampler",
             "ganlab.config.schema.Experiment",
             "ganlab.plugin.loader.Plugins",
-            "ganlab.run.load_run.CheckpointNetworks",
+            "ganlab.run.checkpoint_networks.CheckpointNetworks",
             "ganlab.evaluation.network_sampler.NetworkSampler",
         )
     ),

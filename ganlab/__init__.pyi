@@ -46,6 +46,7 @@ from .evaluation.features import random_subset as random_subset
 from .evaluation.features import reference_features as reference_features
 from .evaluation.features import reference_rows as reference_rows
 from .evaluation.latents import latents as latents
+from .evaluation.moments import moments_of as moments_of
 from .evaluation.network_sampler import sampler_of as sampler_of
 from .evaluation.network_sampler import translator_of as translator_of
 from .evaluation.output_scores import output_scores as output_scores
@@ -122,10 +123,12 @@ from .protocols import latent_dim_of as latent_dim_of
 from .protocols import logits_per_image as logits_per_image
 from .protocols import map_condition as map_condition
 from .protocols import taken_by as taken_by
+from .report.compare_runs import compare_runs as compare_runs
 from .run.load_run import load_run as load_run
 from .run.records import is_score as is_score
 from .run.records import numbers_of as numbers_of
 from .run.run_folder import RunFolder as RunFolder
+from .run.train_from_python import train as train
 from .testing import Check as Check
 from .testing import check as check
 from .testing import conformance as conformance
@@ -147,5 +150,6 @@ from .utils.memory import FittingBatches as FittingBatches
 from .utils.progress import Progress as Progress
 from .utils.progress import no_progress as no_progress
 from .utils.progress import paced as paced
+from .viz.show_images import show_images as show_images
 
 __version__: str

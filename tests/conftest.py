@@ -79,6 +79,7 @@ def own_folders(tmp_path: Path, shared_folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANLAB_PLUGINS", raising=False)
     monkeypatch.setenv("GANLAB_CACHE", str(shared_folder / "cache"))
+    monkeypatch.setenv("TRACKIO_DIR", str(shared_folder / "trackio"))
     if "real_data" not in request.fixturenames:
         monkeypatch.setenv("GANLAB_DATA", str(tmp_path / "data"))
     if "real_plots" not in request.fixturenames:

@@ -13,6 +13,7 @@ from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.sweep.matrix import matrix_variants
 from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
+from tiers import spread
 
 Write = Callable[..., Path]
 
@@ -192,24 +193,30 @@ def test_a_long_name_keeps_its_beginning_and_stays_unique() -> None:
 
 @pytest.mark.parametrize(
     ("matrix", "line"),
-    [
-        (3, "matrix: expected a table with a list of values for each key, got 3"),
-        ({}, "matrix: expected a list of values for each key, got {}"),
-        ({"optimizer.lr": 0.1}, "matrix.'optimizer.lr': expected a list of values, got 0.1"),
-        ({"optimizer.lr": []}, "matrix.'optimizer.lr': expected a list of values, got []"),
-        ({"optimizer.lr": [0.1, 0.2, 0.1]}, "matrix.'optimizer.lr': 0.1 is listed twice"),
-        ({"optimizer.lr": [0.1], "optimizer": {"lr": [0.2]}}, "matrix.'optimizer.lr': is given twice"),
-        ({"optimizer..lr": [0.1]}, "matrix.'optimizer..lr': expected a dotted key, such as 'optimizer.lr'"),
-        ({"seed": [1]}, "matrix.seed: cannot be varied; give the seeds by the sweep's key seeds"),
-        ({"name": ["a"]}, "matrix.name: cannot be varied; it is the same for all variants"),
-        ({"loss": ["bce"], "loss.name": ["hinge"]}, "matrix.'loss.name': another key of the matrix sets 'loss' as a"),
-        ({"loss.name": ["hinge"], "loss": ["bce"]}, "matrix.loss: another key of the matrix sets a part of it"),
-        ({"optimizer.lr": [0.1], "x.y": [1]}, "matrix, lr-0.1_y-1: "),
-        ({"loss.name": ["bec"]}, "matrix, loss-bec: "),
-        ({"train.ema": [0.0]}, "matrix, ema-0.0: resolves to the same experiment as 'own'"),
-        ({"own": [1]}, "matrix: it makes a variant 'own-1' too"),
-        ({f"a.b{n}": list(range(10)) for n in range(9)}, "matrix: 1,000,000,000 combinations; a sweep has at most"),
-    ],
+    spread(
+        6,
+        [
+            (3, "matrix: expected a table with a list of values for each key, got 3"),
+            ({}, "matrix: expected a list of values for each key, got {}"),
+            ({"optimizer.lr": 0.1}, "matrix.'optimizer.lr': expected a list of values, got 0.1"),
+            ({"optimizer.lr": []}, "matrix.'optimizer.lr': expected a list of values, got []"),
+            ({"optimizer.lr": [0.1, 0.2, 0.1]}, "matrix.'optimizer.lr': 0.1 is listed twice"),
+            ({"optimizer.lr": [0.1], "optimizer": {"lr": [0.2]}}, "matrix.'optimizer.lr': is given twice"),
+            ({"optimizer..lr": [0.1]}, "matrix.'optimizer..lr': expected a dotted key, such as 'optimizer.lr'"),
+            ({"seed": [1]}, "matrix.seed: cannot be varied; give the seeds by the sweep's key seeds"),
+            ({"name": ["a"]}, "matrix.name: cannot be varied; it is the same for all variants"),
+            (
+                {"loss": ["bce"], "loss.name": ["hinge"]},
+                "matrix.'loss.name': another key of the matrix sets 'loss' as a",
+            ),
+            ({"loss.name": ["hinge"], "loss": ["bce"]}, "matrix.loss: another key of the matrix sets a part of it"),
+            ({"optimizer.lr": [0.1], "x.y": [1]}, "matrix, lr-0.1_y-1: "),
+            ({"loss.name": ["bec"]}, "matrix, loss-bec: "),
+            ({"train.ema": [0.0]}, "matrix, ema-0.0: resolves to the same experiment as 'own'"),
+            ({"own": [1]}, "matrix: it makes a variant 'own-1' too"),
+            ({f"a.b{n}": list(range(10)) for n in range(9)}, "matrix: 1,000,000,000 combinations; a sweep has at most"),
+        ],
+    ),
 )
 def test_a_bad_matrix(
     matrix: object, line: str, table: dict[str, Any], write: Write, ganlab: Callable[..., tuple[int, str, str]]

@@ -62,7 +62,7 @@ def test_bash_offers_the_names_that_are_there_now(environment: dict[str, str], t
     assert offered_by_bash("ganlab new loss", environment) == ["loss", "loss_wrapper"]
     assert offered_by_bash("ganlab eval r --metric k", environment) == ["kid"]
     assert offered_by_bash("ganlab score x --features in", environment) == ["inception"]
-    assert offered_by_bash("ganlab sweep x.toml --launcher ", environment) == ["local", "ray"]
+    assert offered_by_bash("ganlab sweep x.toml --launcher ", environment) == ["local", "ray", "slurm"]
     assert offered_by_bash("ganlab run x.toml --no-plugin wed", environment) == ["wedge"]
     assert offered_by_bash("ganlab run ti", environment) == ["tiny.toml"]
     (tmp_path / "cache" / "floor").mkdir(parents=True, exist_ok=True)

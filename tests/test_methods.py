@@ -81,8 +81,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
     "mixed_table": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
-    "pix2pix": PAIRS | {"game": {"name": "small_pix2pix", "dropout": 0.0}},
-    "pixelda": {"source": {"name": "digits"}, "game": {"width": 8}},
+    "pix2pix": PAIRS | {"game": {"name": "small_pix2pix"}},
+    "pixelda": {"source": {"name": "digits"}, "game": {"name": "small_pixelda", "width": 8}},
     "priors": DISCRIMINATOR | {"game": {"latent_dim": 8, "width": 8}},
     "projected_gan": GENERATOR | {"game": {"stages": 2, "width": 8}},
     "sixteen_bit": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
@@ -287,6 +287,23 @@ def test_styles_are_truncated_towards_their_mean(
     assert not torch.equal(run.sample(3), run.sample(3, truncation=0.5))
 
 
+def test_path_lengths_are_those_of_the_jacobian(experiment: Callable[[str], dict[str, Any]], write: Write) -> None:
+    """StyleGAN2, appendix B: the norm of J^T y, in the mean over layers, of each image by itself."""
+    synthesis = built(experiment("stylegan2"), write).game.networks["synthesis"]
+    random = torch.Generator().manual_seed(0)
+    w, noise, y = (torch.randn(2, *shape, generator=random) for shape in ((4, 8), (4, 8, 8), (1, 8, 8)))
+    lengths = synthesis.lengths(w.requires_grad_(), noise, y)
+    for number in range(2):
+
+        def image(styles: torch.Tensor, number: int = number) -> torch.Tensor:
+            made: torch.Tensor = synthesis(styles[None], noise[number : number + 1]).flatten()
+            return made
+
+        jacobian = torch.autograd.functional.jacobian(image, w[number].detach())
+        gradient = torch.einsum("p,pld->ld", y[number].flatten() / 8, jacobian)
+        torch.testing.assert_close(lengths[number], gradient.square().sum(1).mean().sqrt())
+
+
 def test_several_discriminators_in_the_default_game(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     """A discriminator that returns a list of logits: the loss is the sum of those of its members."""
     table |= {"plugins": [str(FILES["gman"])], "discriminator": {"name": "several", **DISCRIMINATOR, "count": 2}}
@@ -307,7 +324,7 @@ def test_the_classifier_is_scored_on_the_targets_test_split(
 ) -> None:
     """PixelDA's and DANN's figure: the share of test images of [dataset] whose class it finds, and has not seen."""
     table = experiment(name) | {"metric": [{"name": "target_accuracy"}]}
-    table["train"] |= {"steps": 20}
+    table["train"] |= {"steps": 100}
     table["optimizer"] |= {"lr": 2e-3}
     assert ganlab("run", write(table), "--out", "run", "--device", "cpu")[0] == 0
     score = read_records(Path("run/metrics.jsonl"))[-1]["value"]

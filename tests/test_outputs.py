@@ -284,7 +284,7 @@ def test_a_sampler_of_condition_images_translates_the_test_split(
         **common,
         "plugins": [str(method), paired_images.__file__],
         "dataset": paired,
-        "game": {"name": "small_pix2pix"},
+        "game": {"name": "small_pix2pix", "dropout": 0.0},
     }
     code, _, err = ganlab("run", write(table | {"metric": metrics}))
     assert (code, err.count("\n")) == (2, 1)

@@ -1,4 +1,4 @@
-"""The command `ganlab data`: says what is in a folder or zip file of images, and what a run would make of it."""
+"""The commands on data: `ganlab data` says what is in a folder of images, `ganlab moments` writes moments for FID."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganlab.cli.arguments import DatasetName, Device, FeaturesName, Set
 from ganlab.utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -58,6 +59,43 @@ def data(path: Path, /, *, grid: Path | None = None, json: bool = False) -> int:
     return 0
 
 
+def moments(
+    dataset: DatasetName,
+    /,
+    *,
+    out: Path,
+    features: FeaturesName = None,
+    split: str = "train",
+    set_: Set = None,
+    device: Device = "auto",
+    plugin: list[Path] | None = None,
+) -> int:
+    """Write the moments of a data set's features, as others publish them for FID: `mu` and `sigma` in an .npz file.
+
+    Parameters
+    ----------
+    dataset
+        A data set of `ganlab plugins dataset`, or a folder of images.
+    out
+        The file to write.
+    features
+        The network whose features they are of. Default: inception.
+    split
+        Which images: train or test.
+    set_
+        KEY=VALUE: features.weights=FILE, dataset.size=64; can be repeated.
+    device
+        Where to compute.
+    plugin
+        A plugin file to load; can be repeated.
+    """
+    from ganlab.evaluation.write_moments import write_moments
+
+    images, size = write_moments(dataset, out, features, split, set_ or [], device, plugin or [])
+    print(f"moments of {size:,} features of {images:,} images: {out}")
+    return 0
+
+
 def _write_grid(found: Inspection, file: Path) -> None:
     """Writes the grid of images of `ganlab data`."""
     import numpy as np
@@ -87,10 +125,10 @@ def _lines(found: Inspection) -> list[str]:
     if twice := found.duplicates:
         groups = [" = ".join(names[:3]) + (" = …" if len(names) > 3 else "") for names in twice]
         lines.append(f"duplicates  {sum(map(len, twice)) - len(twice):,} too many: {_some(groups)}")
-    for what, named in (("unreadable", found.unreadable), ("refused", found.refused)):
-        lines += [f"{what:11} {name}: {reason}" for name, reason in list(named.items())[:SHOWN]]
-        if len(named) > SHOWN:
-            lines.append(f"{what:11} and {len(named) - SHOWN:,} more")
+    for what, reasons in (("unreadable", found.unreadable), ("refused", found.refused)):
+        lines += [f"{what:11} {name}: {reason}" for name, reason in list(reasons.items())[:SHOWN]]
+        if len(reasons) > SHOWN:
+            lines.append(f"{what:11} and {len(reasons) - SHOWN:,} more")
     if found.source.left_out:
         lines.append(f"left out    {_counts(Counter(found.source.left_out))}")
     lines += [f"note        {note}" for note in found.notes]

@@ -101,7 +101,7 @@ def _told_of_pretend(device: str, console: Console) -> Iterator[None]:
 
 
 def _print_summary(console: Console, outcome: Outcome) -> None:
-    from ganlab.viz.progress import format_duration
+    from ganlab.viz.progress_text import format_duration
 
     console.print(
         f"\n{outcome.status} at step {outcome.step:,} in {format_duration(outcome.seconds)}",

@@ -66,14 +66,9 @@ def score_images(
     `overrides` are texts such as "dataset.size=64", "features.weights=FILE" and "metric.0.samples=5000". Raises
     UserError with a line for every problem.
     """
-    files = [file.expanduser().resolve() for file in plugin_files]
-    plugins = load_plugins(files)
-    problems = [*plugins.problems, *(str(failure) for failure in plugins.failures if failure.origin.file in files)]
-    if problems:
-        raise UserError(*problems)
-    registry = plugins.registry
+    registry = registry_with(plugin_files)
     table: dict[str, Any] = {
-        "dataset": _reference_table(against, registry),
+        "dataset": reference_table(against, registry),
         "metric": [{"name": name} for name in dict.fromkeys(names or [DEFAULT_METRIC])],
     }
     if features is not None:
@@ -110,15 +105,28 @@ def score_images(
         return [{"images": source, **record} for record in records]
 
 
-def _reference_table(against: str, registry: Registry) -> dict[str, Any]:
-    """To score images: the TOML table of the reference, a data set's name or a folder at original size."""
+def registry_with(plugin_files: Sequence[Path]) -> Registry:
+    """To score images: the components that there are with these plugin files. Raises UserError where one fails."""
+    files = [file.expanduser().resolve() for file in plugin_files]
+    plugins = load_plugins(files)
+    problems = [*plugins.problems, *(str(failure) for failure in plugins.failures if failure.origin.file in files)]
+    if problems:
+        raise UserError(*problems)
+    return plugins.registry
+
+
+def reference_table(against: str, registry: Registry, option: str = "--against ") -> dict[str, Any]:
+    """To score images: the TOML table of the reference, a data set's name or a folder at original size.
+
+    `option` is what errors begin with.
+    """
     names = [known.name for known in registry.of_kind("dataset")]
     if against in names:
         return {"name": against}
     if Path(against).is_dir():
         return {"name": IMAGE_FOLDER, "path": str(Path(against).absolute()), "size": "original"}
     near = did_you_mean(against, names) or f"; the data sets are: {', '.join(names)}"
-    raise UserError(f"--against {against}: neither a data set nor a folder{near}")
+    raise UserError(f"{option}{against}: neither a data set nor a folder{near}")
 
 
 def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:

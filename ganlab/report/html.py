@@ -21,7 +21,7 @@ from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import shell_word
 from ganlab.viz.plots import metric_curves_png
-from ganlab.viz.progress import format_duration
+from ganlab.viz.progress_text import format_duration
 
 MAX_SAMPLE_GRIDS = 6
 """Sample grids of one run on its page: the first, the last, and some between."""

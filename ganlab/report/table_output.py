@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ganlab.report.compare import ComparisonRow, ComparisonTable
 from ganlab.report.statistics import Estimate
-from ganlab.viz.progress import format_duration
+from ganlab.viz.progress_text import format_duration
 
 HEADINGS = ("variant", "seeds", "final", "best", "at step", "against {baseline}", "verdict", "time", "img/s")
 

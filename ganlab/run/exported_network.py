@@ -77,6 +77,7 @@ class _WithoutLatents(nn.Module):
 
 def exported_sampler(run: Run) -> ExportedNetwork:
     """Returns the sampler of a run as it is exported: from latents and conditions to images."""
+    run.check_samples()
     sampler, conditions = run.sampler, run.conditions
 
     def drawn(count: int) -> tuple[Tensor, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,68 +19,22 @@ from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampler_options import sampler_options
 from ganlab.evaluation.sampling import check_sampling, ignores_truncation, sample
-from ganlab.nn.pretrained import note_weights
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
+from ganlab.run.checkpoint_networks import CheckpointNetworks
 from ganlab.run.kept_plugins import kept_plugin_finder
+from ganlab.run.notebook import run_frame, run_html
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
-from ganlab.training.build import build_network
-from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
-from ganlab.training.state import ema_part
+from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, whole_number
+from ganlab.utils.errors import UserError, did_you_mean, quote, whole_number
 
 NEEDED_TO_SAMPLE = ("game",)
 """The kinds of components that a run's samples depend on, besides networks; with images as conditions, data sets."""
-
-
-class CheckpointNetworks(Mapping[str, nn.Module]):
-    """The networks of a run that `load_run` reads, by name, in eval mode: each is read when it is first asked for.
-
-    Those that are sampled have averaged weights where the checkpoint has an average; `weights` is then "ema".
-    """
-
-    def __init__(self, rules: Rules, images: ImageSpec, checkpoint: Path, device: torch.device) -> None:
-        configs = {name: rules.network(name).config for name in rules.networks}
-        self._names = [name for name, config in configs.items() if not isinstance(config, MissingComponent)]
-        self._rules, self._images, self._checkpoint, self._device = rules, images, checkpoint, device
-        sampled = rules.sampled
-        parts = {name: ema_part(name, sampled) for name in sampled}
-        averaged = any((checkpoint / f"{part}.safetensors").is_file() for part in parts.values())
-        self.weights = "ema" if averaged else "plain"
-        self._parts = parts if averaged else {}
-        self.loaded: dict[str, nn.Module] = {}
-
-    def __getitem__(self, name: str) -> nn.Module:
-        if name not in self._names:
-            raise KeyError(name)
-        if name not in self.loaded:
-            part = self._parts.get(name, name)
-            network = build_network(self._rules.network(name), self._images, self)
-            state = load_checkpoint(self._checkpoint, {part})
-            note_weights(self._checkpoint / f"{part}.safetensors")  # where another run is initialised by these
-            try:
-                network.load_state_dict(state[part])
-            except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-                raise UserError(f"{self._checkpoint}: does not fit the experiment: {one_line(error)}") from None
-            self.loaded[name] = network.requires_grad_(False).eval().to(self._device)
-        return self.loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CheckpointNetworks:
-        """Copies the networks of a run that `load_run` read: those that have been asked for; others are read again."""
-        same = copy.copy(self)
-        same.loaded = copy.deepcopy(self.loaded, memo)
-        return same
 
 
 @frozen
@@ -211,6 +165,16 @@ class Run:
         if truncation is not None and ignores_truncation(self.sampler, truncation):
             of = f"the sampler {quote(self.sampler_name)}" if self.sampler_name else "the game's sampler"
             raise UserError(f"--truncation {truncation:g}: {of} takes none: its latents are the same with any")
+
+    def frame(self, library: str | None = None) -> Any:
+        """The records of a run that `load_run` read as a data frame of pandas or polars, a row a step.
+
+        Its columns are `step`, `train/…` and `score/…`; raises UserError where neither library is installed.
+        """
+        return run_frame(self.log, self.metrics, library)
+
+    def _repr_html_(self) -> str:
+        return run_html(self.path, self.step, self.info, self.metrics)
 
     def __copy__(self) -> Run:
         return attrs.evolve(self)

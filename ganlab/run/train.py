@@ -59,7 +59,15 @@ from ganlab.training.loop import Training, train
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
-from ganlab.utils.errors import CannotWrite, ComponentError, NotDeterministic, PluginFailed, UserError, one_line
+from ganlab.utils.errors import (
+    CannotWrite,
+    ComponentError,
+    Interrupted,
+    NotDeterministic,
+    PluginFailed,
+    UserError,
+    one_line,
+)
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
 from ganlab.utils.progress import Progress, no_progress
@@ -337,6 +345,8 @@ def finish(run: OpenedRun, step: int, error: BaseException | None, began: float)
         if guard.error is not None:
             view.line(f"some plots are missing: {type(guard.error).__name__}: {one_line(guard.error)}")
     run.events.finished(failure)
+    if isinstance(failure, Interrupted):
+        failure.path = folder.path
     if failure is error and error is not None:
         raise error
     if failure is not None:

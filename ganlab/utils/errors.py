@@ -10,6 +10,7 @@ import difflib
 import operator
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class GanlabError(Exception):
@@ -97,9 +98,13 @@ class SamplesNotFinite(Diverged):
 
 
 class Interrupted(GanlabError):
-    """The error class for a run that a signal stopped; its state is saved and it can be resumed."""
+    """The error class for a run that a signal stopped; its state is saved and it can be resumed.
+
+    `path` is the run's folder, once the run has ended.
+    """
 
     exit_code = 75
+    path: Path | None = None
 
 
 def one_line(error: object, limit: int = 300) -> str:

@@ -89,10 +89,14 @@ def encode_pixels(pixels: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
-def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Writes an image grid of images, or a scatter plot of 2-D points, to one PNG file, atomically."""
+def grid_png(images: Tensor, columns: int | None = None) -> bytes:
+    """An image grid of images as PNG, or a scatter plot of 2-D points."""
     if images.shape[1:] == POINT:
         x, y = to_float(images).flatten(1).T.tolist()
-        write_whole(path, scatter_png(x, y))
-    else:
-        write_whole(path, encode_png(image_grid(images, columns)))
+        return scatter_png(x, y)
+    return encode_png(image_grid(images, columns))
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """Writes an image grid of images, or a scatter plot of 2-D points, to one PNG file, atomically."""
+    write_whole(path, grid_png(images, columns))

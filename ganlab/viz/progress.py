@@ -21,6 +21,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ganlab.utils import distributed
+from ganlab.viz.notebook_view import NotebookView
+from ganlab.viz.progress_text import alarm_lines, amount_done, floor_note, format_duration, tick_values
 
 NARROW = 60
 """On terminals with fewer columns than this there is no progress bar."""
@@ -50,57 +52,14 @@ class ProgressView(Protocol):
 
 
 def make_progress_view(console: Console) -> ProgressView:
+    if console.is_jupyter:
+        return NotebookView(console)
     return LiveView(console) if can_redraw(console) else PlainView(console)
 
 
 def can_redraw(console: Console) -> bool:
     """Whether the console can redraw lines."""
     return console.is_terminal and not console.is_dumb_terminal
-
-
-def format_duration(seconds: float) -> str:
-    """3725 as "1:02:05"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _tick_values(record: Mapping[str, Any]) -> dict[str, str]:
-    """Progress display: formats a tick's record, as labels and values."""
-    names = {**_loss_labels(record), "d_real": "D(real)", "d_fake": "D(fake)"}
-    shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
-    for name, value in record.items():
-        if name.startswith("penalty_"):
-            shown[name.removeprefix("penalty_")] = f"{value:.3g}"
-    shown["img/s"] = f"{record['images_per_second']:,.0f}"
-    return shown
-
-
-def _loss_labels(record: Mapping[str, Any]) -> dict[str, str]:
-    """Progress display: the losses of a record's moves, without their terms, each with a label.
-
-    A label has the move's initial, as in "loss D", or its name where two moves have the same initial.
-    """
-    losses = [name for name in record if name.startswith("loss_")]
-    moves = [name.removeprefix("loss_") for name in losses if not any(name.startswith(f"{other}_") for other in losses)]
-    initials = [move[:1].upper() for move in moves]
-    labels = initials if len(set(initials)) == len(moves) else moves
-    return {f"loss_{move}": f"loss {label}" for move, label in zip(moves, labels, strict=True)}
-
-
-def _alarm_lines(record: Mapping[str, Any]) -> list[str]:
-    """The active alarms, as lines."""
-    return [f"ALARM: {name}" for name in record.get("alarms", ())]
-
-
-def _floor_note(record: Mapping[str, Any]) -> str:
-    """The score's floor, shown next to it."""
-    return f" (floor {record['floor']['value']:.4g})" if "floor" in record else ""
-
-
-def _amount_done(what: str, done: int, total: int) -> str:
-    """Progress display: how much is done, where it is known."""
-    return f"{what}: {done:,}/{total:,}" if total else what
 
 
 @define
@@ -129,21 +88,21 @@ class PlainView:
             return
         self._last_line = now
         left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
-        parts = [f"{label} {value}" for label, value in {**_tick_values(record), **self._scores}.items()]
-        parts += [f"{format_duration(left)} left", *_alarm_lines(record)]
+        parts = [f"{label} {value}" for label, value in {**tick_values(record), **self._scores}.items()]
+        parts += [f"{format_duration(left)} left", *alarm_lines(record)]
         self.line(f"step {step:,}/{self._total:,}  {'  '.join(parts)}")
 
     def score(self, record: Mapping[str, Any]) -> None:
         self._scores[record["name"]] = f"{record['value']:.4g}"
         self.line(
-            f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}{_floor_note(record)}"
+            f"step {record['step']:,}/{self._total:,}  {record['name']} {record['value']:.4g}{floor_note(record)}"
         )
 
     def progress(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what and now - self._last_line >= PLAIN_SECONDS:
             self._last_line = now
-            self.line(_amount_done(what, done, total))
+            self.line(amount_done(what, done, total))
 
     def line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -202,14 +161,14 @@ class LiveView:
         self._bar.update(self._task, total=total, completed=step)
 
     def tick(self, record: Mapping[str, Any]) -> None:
-        self._terms, self._alarms = _tick_values(record), _alarm_lines(record)
+        self._terms, self._alarms = tick_values(record), alarm_lines(record)
         self._bar.update(self._task, completed=record["step"])
 
     def score(self, record: Mapping[str, Any]) -> None:
-        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{_floor_note(record)}"
+        self._scores[record["name"]] = f"{record['value']:.4g} at {record['step']:,}{floor_note(record)}"
 
     def progress(self, what: str, done: int, total: int) -> None:
-        self._doing = _amount_done(what, done, total) if what else ""
+        self._doing = amount_done(what, done, total) if what else ""
 
     def line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -67,6 +67,14 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
         None,
     ),
     "game aae": ({"encoder": ENCODER}, None),
+    "game pixelda": (
+        {
+            "source": {"name": "digits"},
+            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1, "halvings": 1, "norm": "none"},
+            "channels": 4,
+        },
+        None,
+    ),
     "generator unet": ({"channels": 8}, None),
     "generator dcgan_encoder": ({"channels": 8}, None),
     "generator resnet_translator": ({"channels": 4, "blocks": 2}, None),

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import define
 
-from children import Child, Command
+from children import Child, Command, set_environment
 from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, two_domains
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate
+from test_distributed import environments
 
 Write = Callable[..., Path]
 
@@ -184,6 +186,17 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
+    "game pixelda, metric target_accuracy": (
+        {
+            "game": {"name": "pixelda", "channels": 4},
+            "metric": [{"name": "target_accuracy", "every": 2}],
+            "dataset": {"name": "digits"},
+            "source": {"name": "digits"},
+            "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1, "latent_dim": 2, "latent_maps": 1},
+            "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
+        },
+        None,
+    ),
     "dataset degraded, dataset photographs": (
         {
             "dataset": {
@@ -229,11 +242,13 @@ def test_every_bundled_component_is_among_them() -> None:
     registry = load_plugins().registry
     kinds = {kind for kind, _ in registry._components} - {"launcher"}  # tests/plugins/launchers kills those
     among = {component for together in CHANGES for component in together.split(", ")}
-    among.add("metric target_accuracy")  # which needs a game that classifies: tests/methods/pixelda.py
+    among |= {"tracker wandb", "tracker trackio"}  # tests/plugins/trackers kills those
     assert {f"{kind} {part.name}" for kind in kinds for part in registry.of_kind(kind)} == among
 
 
 FIRST, *OTHERS = CHANGES
+ON_TWO = ("game pixelda, metric target_accuracy",)
+"""What is killed on two processes too: games with moves of several players and data sets."""
 
 
 @pytest.mark.kill
@@ -253,4 +268,41 @@ def test_killed_in_a_step(together: str, table: dict[str, Any], write: Write, tm
     again = Child(Command("run", file, "--out", "r", "--resume"), tmp_path / "log")
     assert again.ended() == 0, again.said
     assert "resuming r at step 3" in again.said
+    assert_same_run(Path("whole"), Path("r"))
+
+
+@define
+class OneOfTwo:
+    """What one of two processes does before its command: it takes its environment, and dies in a step if it shall."""
+
+    environment: dict[str, str]
+    dies: bool
+
+    def __call__(self) -> None:
+        set_environment(self.environment)
+        if self.dies:
+            AtUpdate(4)()
+
+
+@pytest.mark.extended
+@pytest.mark.torchrun
+@pytest.mark.parametrize("together", ON_TWO)
+def test_killed_in_a_step_on_two_processes(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
+    """As on one; both are killed, as by a machine that stops."""
+    changes, _ = CHANGES[together]
+    table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
+    file = write(table | changes)
+
+    def run(*arguments: object, dies: bool = False) -> list[int]:
+        children = []
+        for rank, environment in enumerate(environments(2)):
+            before = OneOfTwo(environment, dies)
+            command = Command("run", file, "--device", "cpu", *arguments, before=before)
+            children.append(Child(command, tmp_path / f"{rank}.log"))
+        return [child.ended() for child in children]
+
+    assert run("--out", "whole") == [0, 0]
+    assert run("--out", "r", dies=True) == [-signal.SIGKILL] * 2
+    assert run("--out", "r", "--resume") == [0, 0]
+    assert "resuming r at step 3" in (tmp_path / "0.log").read_text()
     assert_same_run(Path("whole"), Path("r"))

@@ -87,12 +87,12 @@ def _compared(part: Part, name: str, file: Path) -> dict[str, Any]:
     reason = captured[1]
     if different and repeating == "deterministic algorithms":
         part.fault(f"{name}: {in_words(different)}")
-    if (reason != "captured") != (name in READING):
+    if (reason != "captured") != (name in READING or captured[2]):
         part.fault(f"{name}: {reason}")
     return {"steps": reason, "bits": in_words(different), "with": repeating}
 
 
-State = tuple[dict[str, torch.Tensor], str]
+State = tuple[dict[str, torch.Tensor], str, bool]
 
 
 def _both(part: Part, file: Path) -> tuple[State, State]:
@@ -100,7 +100,10 @@ def _both(part: Part, file: Path) -> tuple[State, State]:
 
 
 def _trained(part: Part, file: Path, capture: bool) -> State:
-    """The tensors of a training after some steps, and what has become of its capture."""
+    """The tensors of a training after some steps, what has become of its capture, and whether there can be none.
+
+    There can be none where a schedule moves what the optimiser takes as a number.
+    """
     experiment, plugins = load_experiment(file, (f"train.capture={str(capture).lower()}",))
     training = build(experiment, plugins.registry, places(), torch.device(part.device))
     if capture and part.rehearsed:
@@ -111,8 +114,9 @@ def _trained(part: Part, file: Path, capture: bool) -> State:
     training.loader.close()
     used = training.capture
     if used is None:
-        return state, "no capture"
-    return state, used.refusal or ("captured" if used.captured else "no step was captured")
+        return state, "no capture", False
+    how = used.refusal or ("captured" if used.captured else "no step was captured")
+    return state, how, training.schedules.eager_reason is not None
 
 
 def _with_replays(training: Training, plugins: Plugins) -> Training:

@@ -9,19 +9,21 @@ import ganlab
 
 
 class UNet(nn.Module):
-    """A small U-Net from images to images, with dropout as its noise."""
+    """A small U-Net from images to images; its noise are rows (N, width) in [0, 1], by which channels are dropped."""
 
     def __init__(self, given: int, channels: int, width: int, dropout: float) -> None:
         super().__init__()
         self.down = nn.Sequential(nn.Conv2d(given, width, 4, 2, 1), nn.LeakyReLU(0.2))
-        self.middle = nn.Sequential(
-            nn.Conv2d(width, width, 3, 1, 1), nn.InstanceNorm2d(width), nn.Dropout(dropout), nn.ReLU()
-        )
+        self.middle = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.InstanceNorm2d(width), nn.ReLU())
+        self.dropout = dropout
         self.up = nn.ConvTranspose2d(2 * width, channels, 4, 2, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         features = self.down(images)
-        return torch.tanh(self.up(torch.cat([features, self.middle(features)], 1)))
+        middle = self.middle(features)
+        if noise is not None:
+            middle = middle * (noise >= self.dropout)[:, :, None, None] / (1 - self.dropout)
+        return torch.tanh(self.up(torch.cat([features, middle], 1)))
 
 
 class Patches(nn.Module):
@@ -43,7 +45,7 @@ class Pix2Pix:
 
     loss: the adversarial loss, of patches.
     absolute: the weight of the generator's absolute error.
-    dropout: the generator's dropout, its only noise.
+    dropout: the generator's dropout, its only noise; samples have it too. It is drawn as latents are.
     width: channels of the networks.
     """
 
@@ -66,19 +68,27 @@ class Pix2Pix:
                 ganlab.Move("discriminator", players=("discriminator",), terms=self.judge),
                 ganlab.Move("generator", players=("generator",), terms=self.translate),
             ],
-            sampler=ganlab.translator_of("generator"),
+            sampler=ganlab.Sampler(
+                networks=("generator",),
+                images=lambda networks, noise, condition: networks["generator"](condition, noise),
+                latents=lambda networks, count, random, truncation: torch.rand(count, self.width, generator=random),
+            ),
         )
+
+    def fake(self, turn: ganlab.Turn) -> Tensor:
+        noise = turn.draw(lambda n, r: torch.rand(n, self.width, device=turn.real.device, generator=r))
+        return turn.forward("generator", turn.condition, noise).float()
 
     def logits(self, turn: ganlab.Turn, images: Tensor) -> Tensor:
         return turn.gather(turn.forward("discriminator", images, turn.condition).float())
 
     def judge(self, turn: ganlab.Turn) -> Tensor:
         with torch.no_grad():
-            fake = turn.forward("generator", turn.condition).float()
+            fake = self.fake(turn)
         return 0.5 * self.loss.discriminator(self.logits(turn, turn.real), self.logits(turn, fake))
 
     def translate(self, turn: ganlab.Turn) -> dict[str, Tensor]:
-        fake = turn.forward("generator", turn.condition).float()
+        fake = self.fake(turn)
         return {
             "adversarial": self.loss.generator(self.logits(turn, turn.real), self.logits(turn, fake)),
             "absolute": self.absolute * (fake - turn.real).abs().mean(),

@@ -124,4 +124,4 @@ class PixelDA:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("pixelda", PixelDA)
+    register("small_pixelda", PixelDA)

@@ -66,6 +66,11 @@ class VAEGAN:
                 ganlab.Move("autoencoder", players=("encoder", "decoder"), terms=self.reconstruct),
             ],
             sampler=ganlab.sampler_of("decoder"),
+            outputs={
+                "reconstruction": lambda networks, images, condition: networks["decoder"](
+                    networks["encoder"](images)[0], condition
+                )
+            },
         )
 
     def encode(self, turn: ganlab.Turn) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ Decisions:
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import time
@@ -156,7 +158,8 @@ class Slurm:
                 stderr_to_stdout=True,
                 **options,
             )
-            job = executor.submit(run_job, task.command, str(log), os.getcwd(), environment, str(stop))
+            with contextlib.redirect_stderr(io.StringIO()):  # to which submitit repeats what sbatch says
+                job = executor.submit(run_job, task.command, str(log), os.getcwd(), environment, str(stop))
         except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             raise ComponentError(f"launcher slurm: the job is not accepted: {one_line(error)}") from None
         return Job(task, attempt, job, stop)

@@ -11,7 +11,8 @@ Decisions:
   step of every run. Here the square root R of the reference's covariance is computed once and cached, and the trace is
   that of (R S R)^(1/2), a symmetric matrix with real eigenvalues: the same value, in a third of the time at 2048
   features.
-- The reference is the whole split. Its moments are cached under everything they depend on.
+- The reference is the whole split. Its moments are cached under everything they depend on. Or it is a file of moments,
+  which the protocol then names by its hash.
 - The score is biased upwards by about c/N, with a c that depends on the generator: only scores of equal `samples` are
   comparable, and real training against real test images score above 0 too.
 - FID-infinity (Chong & Forsyth 2020, "Effectively Unbiased FID and Inception Score and where to find them",
@@ -23,8 +24,9 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
@@ -44,14 +46,18 @@ from ganlab import (
     about_reference,
     built_features,
     cached_reference,
+    cached_tensors,
     component,
     features_of,
     generated_features,
     hookimpl,
+    location,
+    moments_of,
     random_state,
     reference_rows,
     taken_by,
 )
+from ganlab_plugins.metrics._moments_file import about_moments, read_moments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +79,8 @@ class FID:
     samples: number of generated images. If there are fewer than features, the covariance is singular: the distance of
         these samples is still exact, but its bias is large.
     split: the reference; all its images are used.
+    moments: an .npz file of moments that others publish (arrays `mu`, `sigma`), of the same features: the reference in
+        place of the split.
     features: the feature extractor.
     seed: of the latents, and of the subsets for `infinity`.
     infinity: also compute `fid_infinity`, the score extrapolated to infinitely many generated images. It needs at least
@@ -82,6 +90,7 @@ class FID:
     every: Interval = Interval()
     samples: int = field(default=10_000, validator=[validators.ge(2), validators.le(MOST_SAMPLES)])
     split: Literal["train", "test"] = "train"
+    moments: str | None = location(default=None, validator=validators.optional(validators.min_len(1)))
     features: FeaturesConfig = component("features", default="inception")
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
     infinity: bool = False
@@ -94,6 +103,8 @@ class FID:
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads or trains the features of FID, so that missing files are reported before training."""
         features = built_features(self.features, evaluation)
+        if self.moments is not None:
+            read_moments(Path(self.moments).expanduser(), features)
         if self.infinity:
             subset_sizes(self.samples, features)
 
@@ -101,9 +112,15 @@ class FID:
         """Computes `fid`, and `fid_infinity` if it is enabled. They are nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
-        reference = cached_reference(
-            "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)
-        )
+        if self.moments is None:
+            about = about_reference(dataset)
+            reference = cached_reference(
+                "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)
+            )
+        else:
+            path = Path(self.moments).expanduser()
+            about = about_moments(path)
+            reference = rooted_moments(path, features, evaluation)
         distance = partial(
             frechet_distance, reference["mean"].to(evaluation.device), reference["root"].to(evaluation.device)
         )
@@ -124,7 +141,7 @@ class FID:
             protocol={
                 "metric": "fid",
                 "features": about_features(features),
-                "reference": about_reference(dataset),
+                "reference": about,
                 **about_generated(count, self.seed, dataset.images),
             },
             details=details,
@@ -177,18 +194,15 @@ def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluati
     return {"mean": mean, "root": symmetric_root(cov)}
 
 
-def moments_of(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """FID's moments: the mean (d,) and unbiased covariance (d, d) of batches of features (n, d), float64."""
-    import torch
+def rooted_moments(path: Path, features: Features, evaluation: Evaluation) -> dict[str, Tensor]:
+    """For FID: the `mean` (d,) of a file of moments and the `root` (d, d) of its covariance, perhaps cached."""
 
-    count, total, products = 0, torch.zeros(()), torch.zeros(())
-    for row in rows:
-        features = row.double()
-        count += len(features)
-        total = total.to(features) + features.sum(0)
-        products = products.to(features) + features.T @ features
-    mean = total / count
-    return mean, (products - count * mean.outer(mean)) / (count - 1)
+    def compute() -> dict[str, Tensor]:
+        mean, cov = read_moments(path, features)
+        return {"mean": mean, "root": symmetric_root(cov)}
+
+    key = {**about_moments(path), "dim": features.dim}
+    return cached_tensors(evaluation.places.cache / "reference", "moments", key, compute, evaluation.progress)
 
 
 def subset_sizes(count: int, features: Features) -> list[int]:

@@ -32,10 +32,11 @@ from ganlab import (
     component,
     features_of,
     hookimpl,
+    moments_of,
     output_scores,
     taken_by,
 )
-from ganlab_plugins.metrics.fid import ROWS, frechet_distance, moments_of, reference_moments
+from ganlab_plugins.metrics.fid import ROWS, frechet_distance, reference_moments
 
 if TYPE_CHECKING:
     from torch import Tensor

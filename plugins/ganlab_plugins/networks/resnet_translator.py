@@ -63,7 +63,7 @@ class _Translator(nn.Module):
     def __init__(self, config: ResnetTranslator, images: ImageSpec) -> None:
         super().__init__()
         self.latent_dim = config.latent_dim
-        self.given = TranslatorInput("resnet_translator", config.latent_dim, images)
+        self.given = TranslatorInput("resnet_translator", config.latent_dim, images, config.latent_maps)
         least = max(4, 2 ** (config.halvings + 1))
         if min(images.height, images.width) < least:
             raise ComponentError(
@@ -108,6 +108,8 @@ class ResnetTranslator:
     norm: of each layer except the last.
     padding: of the convolutions: "reflect" as published; "zeros" has a deterministic gradient on CUDA.
     latent_dim: size of a latent, which is joined to the input as constant maps; 0 for none.
+    latent_maps: how many maps a linear layer makes of a latent instead, as PixelDA has one (arXiv:1612.05424): they
+        differ from place to place, and all images have one size; 0 for constant maps.
     """
 
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
@@ -116,6 +118,13 @@ class ResnetTranslator:
     norm: NormName = "instance"
     padding: Padding = "reflect"
     latent_dim: int = field(default=0, validator=[ge(0), le(2**20)])
+    latent_maps: int = field(default=0, validator=[ge(0), le(2**16)])
+
+    def __attrs_post_init__(self) -> None:
+        if self.latent_maps and not self.latent_dim:
+            raise ValueError(
+                f"latent_maps: {self.latent_maps} with latent_dim = 0; there are no latents to make maps of"
+            )
 
     def build(self, images: ImageSpec) -> nn.Module:
         return _Translator(self, images)

@@ -181,6 +181,7 @@ class Trackio:
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
+        trackio.context_vars.current_run.set(None)  # which trackio would finish, and say so, when Python ends
         tracker = LoggedRun(trackio, client)
         tracker.begin(run, (run.resumed_from or 0) + 1 if sent and run.resumed_from is not None else 0)
         return tracker
