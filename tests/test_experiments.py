@@ -204,3 +204,25 @@ def test_translations_of_folders(ganlab: Command, tmp_path: Path) -> None:
             assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "2.png"]
             with Image.open(out / "0.png") as picture:
                 assert picture.size == (40, 40)
+
+
+CODES = ["digits_vae_gan", "mnist_aae", "mnist_bigan", "mnist_infogan"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [CODES[0], *(pytest.param(name, marks=pytest.mark.extended) for name in CODES[1:])])
+def test_games_with_codes(name: str, ganlab: Command) -> None:
+    """Each recipe but for its steps and its batch, on digits, which need no download, with one of its metrics."""
+    metric = "code_accuracy" if name == "mnist_infogan" else "reconstruction_error"
+    settings = ["train={steps=2, batch_size=4, log_every=1, sample_count=4}", f"metric=[{{name='{metric}'}}]"]
+    settings += ["dataset={name='digits', size=16}"] if name == "mnist_infogan" else ["dataset={name='digits'}"]
+    path = EXPERIMENTS / f"{name}.toml"
+    code, _, err = ganlab("run", path, *(part for setting in settings for part in ("--set", setting)), "--out", "r")
+    assert code == 0, err
+    records = read_records(Path("r/log.jsonl"))
+    assert len(records) == 2
+    assert all(np.isfinite(value) for record in records for key, value in record.items() if key != "alarms")
+    scores = read_records(Path("r/metrics.jsonl"))
+    assert {score["name"] for score in scores} == {metric}
+    assert all(score["protocol"]["reference"]["split"] == "test" for score in scores)
+    assert Path("r/samples/step-00000002.png").is_file()

@@ -60,7 +60,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "adversarial_autoencoder": GENERATOR,
     "began": GENERATOR
     | {"discriminator": {"name": "autoencoder", "code": 4, "width": 16}, "loss": "began", "game": "gan"},
-    "bigan": GENERATOR,
+    "bigan": GENERATOR | {"game": "small_bigan"},
     "context_encoder": {},
     "ctgan": {"game": {"continuous": 2, "latent_dim": 8, "width": 16}},
     "cut": {"source": {"name": "digits"}, "game": {"name": "small_cut", "patches": 8, "width": 8}},
@@ -77,7 +77,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "dataset": {"name": "tones", "hop": 8},
         "game": {"periods": [2, 3], "scales": 2, "width": 4, "sample_rate": 1000},
     },
-    "infogan": {"game": {"categories": 4, "noise": 6}},
+    "infogan": {"game": {"name": "small_infogan", "categories": 4, "noise": 6}},
     "inversion": GENERATOR | {"dataset": {"name": "numbered", "count": 32}},
     "mixed_table": GENERATOR | DISCRIMINATOR | {"loss": "bce", "game": "gan"},
     "mmd_gan": GENERATOR | {"game": {"critic_steps": 2, "dim": 16, "clip": 1.0}},
@@ -93,7 +93,7 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "stylegan2": DISCRIMINATOR | {"game": {"dim": 8}, "penalty": [{"name": "r1"}]},
     "topk": GENERATOR | DISCRIMINATOR,
-    "vae_gan": GENERATOR,
+    "vae_gan": GENERATOR | {"game": "small_vae_gan"},
     "vision_aided": GENERATOR | DISCRIMINATOR | {"game": {"stages": 1, "width": 8, "interval": 2}},
     "wavegan": TONES
     | {

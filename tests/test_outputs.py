@@ -23,7 +23,7 @@ from ganlab.utils.paths import places
 from ganlab.viz.image_grid import save_grid
 from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
-from ganlab_plugins.metrics import output_fid, psnr, reconstruction_error, ssim, target_accuracy
+from ganlab_plugins.metrics import code_accuracy, output_fid, psnr, reconstruction_error, ssim, target_accuracy
 from paired_images import PairedImages
 from stubs import StubConfig, StubFeatures, an_evaluation, photos
 from test_distributed import forked
@@ -418,6 +418,37 @@ def test_target_accuracy(tmp_path: Path) -> None:
         evaluated(target_accuracy.TargetAccuracy(), tmp_path, (logits[:, :3], images, labels))
     with pytest.raises(ComponentError, match=r"pairs \(test\) has no class labels"):
         evaluated(target_accuracy.TargetAccuracy(), tmp_path, (logits, images, None))
+
+
+def test_code_accuracy_by_hand(tmp_path: Path) -> None:
+    """Code 0 has both zeros and a two, code 2 both ones; a class is assigned once, in whatever order."""
+    logits, images = torch.eye(4)[torch.tensor([0, 0, 0, 2, 2, 3])], torch.zeros(6, 1, 4, 4)
+    metric, labels = code_accuracy.CodeAccuracy(), torch.tensor([0, 0, 2, 1, 1, 2])
+    batches = [(logits[:4], images[:4], labels[:4]), (logits[4:], images[4:], labels[4:])]
+    assert evaluated(metric, tmp_path, *batches) == {"code_accuracy": 5 / 6}
+    one = torch.eye(4)[torch.zeros(6, dtype=torch.int64)]  # a single code for all: only one of the classes is right
+    assert evaluated(metric, tmp_path, (one, images, labels)) == {"code_accuracy": 2 / 6}
+    more = torch.eye(6)  # more codes than classes: the others are wrong
+    assert evaluated(metric, tmp_path, (more, images, labels)) == {"code_accuracy": 3 / 6}
+    with pytest.raises(ComponentError, match=r"has the shape \(1, 4, 4\); wanted logits of a code"):
+        evaluated(metric, tmp_path, (images, images, labels))
+    with pytest.raises(ComponentError, match=r"pairs \(test\) has no class labels"):
+        evaluated(metric, tmp_path, (logits, images, None))
+
+
+def test_code_accuracy_is_the_best_of_all_assignments(tmp_path: Path) -> None:
+    """Tried one after another, on the table that scikit-learn counts."""
+    from itertools import permutations
+
+    from sklearn.metrics.cluster import contingency_matrix
+
+    random = torch.Generator().manual_seed(0)
+    codes, labels = (torch.randint(5, (200,), generator=random) for _ in range(2))
+    labels = torch.where(torch.rand(200, generator=random) < 0.5, (codes + 2) % 5, labels)
+    counts = contingency_matrix(labels.numpy(), codes.numpy())
+    best = max(sum(counts[row, column] for row, column in enumerate(chosen)) for chosen in permutations(range(5)))
+    batch = (torch.eye(5)[codes], torch.zeros(200, 1, 4, 4), labels)
+    assert evaluated(code_accuracy.CodeAccuracy(), tmp_path, batch) == {"code_accuracy": best / 200}
 
 
 def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -23,9 +23,12 @@ from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
 BUNDLED = {
-    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda", "vqgan"},
-    "generator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"},
-    "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan"},
+    "game": {"gan", "pix2pix", "cyclegan", "cut", "pixelda", "vqgan", "vae_gan", "aae", "bigan", "infogan"},
+    "generator": {
+        *("mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"),
+        *("mlp_encoder", "dcgan_encoder"),
+    },
+    "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan", "mlp_joint"},
     "loss": {
         *("bce", "hinge", "least_squares", "minimax", "relativistic", "relativistic_average", "value", "wasserstein"),
     },
@@ -43,7 +46,7 @@ BUNDLED = {
     },
     "metric": {
         *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
-        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid", "codebook_use"),
+        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid", "codebook_use", "code_accuracy"),
     },
     "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
     "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},

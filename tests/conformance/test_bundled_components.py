@@ -27,6 +27,8 @@ from tiers import spread
 pytestmark = pytest.mark.usefixtures("quick_timing")
 
 
+ENCODER = {"name": "mlp_encoder", "hidden": [8], "latent_dim": 2}
+
 OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "dataset mnist": ({}, mnist),
     "dataset fashion_mnist": ({}, mnist),
@@ -53,6 +55,18 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
         },
         None,
     ),
+    # What it judges are pairs with the codes, and the suite's own discriminator does not look at these.
+    "game bigan": ({"discriminator": {"name": "mlp_joint", "hidden": [8]}}, None),
+    "game vae_gan": ({"discriminator": {"name": "mlp", "hidden": [8]}, "encoder": ENCODER}, None),
+    "game infogan": (
+        {
+            "generator": {"name": "mlp", "latent_dim": 9, "hidden": [8]},
+            "discriminator": {"name": "mlp", "hidden": [8]},
+            **{"categories": [3, 2], "continuous": 1, "hidden": 8},
+        },
+        None,
+    ),
+    "game aae": ({"encoder": ENCODER}, None),
     "game pixelda": (
         {
             "source": {"name": "digits"},
@@ -63,6 +77,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     "game vqgan": ({"codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1}, None),
     "generator unet": ({"channels": 8}, None),
+    "generator dcgan_encoder": ({"channels": 8}, None),
     "generator resnet_translator": ({"channels": 4, "blocks": 2}, None),
     "discriminator patchgan": ({"channels": 8, "halvings": 1}, None),
     # Not the cluster of another test, which takes nodes away from it.

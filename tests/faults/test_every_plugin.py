@@ -163,6 +163,29 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
+    "game vae_gan, generator mlp_encoder": (
+        {"game": "vae_gan", "encoder": {"name": "mlp_encoder", "hidden": [8], "latent_dim": 2}},
+        None,
+    ),
+    "game aae, generator dcgan_encoder": (
+        {"game": "aae", "dataset": SIXTEEN, "encoder": {"name": "dcgan_encoder", "channels": 4}},
+        None,
+    ),
+    "game bigan, discriminator mlp_joint": (
+        {
+            "game": "bigan",
+            "encoder": {"name": "mlp_encoder", "hidden": [8]},
+            "discriminator": {"name": "mlp_joint", "hidden": [8], "dropout": 0.2},
+        },
+        None,
+    ),
+    "game infogan, metric code_accuracy": (
+        {
+            "game": {"name": "infogan", "categories": [3], "continuous": 1, "hidden": 8},
+            "metric": [{"name": "code_accuracy", "every": 2}],
+        },
+        None,
+    ),
     "game pixelda, metric target_accuracy": (
         {
             "game": {"name": "pixelda", "channels": 4},
@@ -233,7 +256,14 @@ def test_every_bundled_component_is_among_them() -> None:
 
 
 FIRST, *OTHERS = CHANGES
-ON_TWO = ("game pixelda, metric target_accuracy", "game vqgan, metric codebook_use")
+ON_TWO = (
+    "game pixelda, metric target_accuracy",
+    "game vqgan, metric codebook_use",
+    "game vae_gan, generator mlp_encoder",
+    "game aae, generator dcgan_encoder",
+    "game bigan, discriminator mlp_joint",
+    "game infogan, metric code_accuracy",
+)
 """What is killed on two processes too: games with moves of several players and data sets."""
 
 

@@ -92,4 +92,4 @@ class BiGAN:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("bigan", BiGAN)
+    register("small_bigan", BiGAN)

@@ -115,4 +115,4 @@ class InfoGAN:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("infogan", InfoGAN)
+    register("small_infogan", InfoGAN)

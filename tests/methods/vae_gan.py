@@ -113,4 +113,4 @@ class VAEGAN:
 
 @ganlab.hookimpl
 def register_games(register: ganlab.Register[ganlab.GameConfig]) -> None:
-    register("vae_gan", VAEGAN)
+    register("small_vae_gan", VAEGAN)

@@ -6,10 +6,14 @@ Decisions:
   The number of channels doubles when the sides are halved.
 - As published: strided convolutions only, batch norm except at the generator's output and the discriminator's input,
   ReLU in the generator and leaky ReLU in the discriminator, weights from N(0, 0.02), batch norm gains from N(1, 0.02).
+- `dcgan_encoder` is a generator whose input is its condition, images of these sizes: the discriminator's layers, with
+  codes, or other data, in the place of the logit.
 - Options for later variants: other norms, spectral norm (close to SNGAN's CNN), self-attention (SAGAN), class labels.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, le
@@ -104,6 +108,7 @@ class _DCGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.apply(_initialise)
         self.head = ClassHead(config.head, width, images)
+        self.feature_shape = (width, base, base)
         # A group of one image has no deviation from others.
         self.batch_independent = (
             (config.norm != "batch" or doublings == 1)  # the first layer has no norm
@@ -111,10 +116,36 @@ class _DCGANDiscriminator(nn.Module):
             and config.head != "class_logits"
         )
 
-    def forward(self, images: Tensor, condition: Condition = None) -> Tensor | Judged:
+    def forward(self, images: Tensor, condition: Condition = None, with_features: bool = False) -> Any:
         maps = self.layers[:-1](images)
         judged: Tensor | Judged = self.head(maps.sum((2, 3)), self.layers[-1](maps).flatten(), condition)
-        return judged
+        return (judged, maps) if with_features else judged
+
+
+class _DCGANEncoder(nn.Module):
+    def __init__(self, config: DCGANEncoder, images: ImageSpec) -> None:
+        super().__init__()
+        given = images.condition_shape or ()
+        if len(given) != 3:
+            raise ComponentError("dcgan_encoder: its input is images as conditions, and the data set has none")
+        base, doublings = _base_and_doublings(ImageSpec(*given))
+        self.latent_dim = 0
+        self.shape = images.shape
+        width, bias = config.channels, config.norm == "none"
+        layers: list[nn.Module] = [nn.Conv2d(given[0], width, 4, 2, 1, bias=bias), nn.LeakyReLU(config.slope, True)]
+        for _ in range(doublings - 1):
+            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=bias), norm_layer(config.norm, 2 * width, 2)]
+            layers += [nn.LeakyReLU(config.slope, inplace=True)]
+            width *= 2
+        layers += [nn.Conv2d(width, images.size, base), nn.Identity() if images.dtype == "float32" else nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        self.apply(_initialise)
+
+    def forward(self, z: Tensor, condition: Condition = None) -> Tensor:
+        if not isinstance(condition, Tensor) or condition.ndim != 4:
+            raise ComponentError("dcgan_encoder: was called without images as conditions")
+        made: Tensor = self.layers(condition).flatten(1).unflatten(1, self.shape)
+        return made
 
 
 def _initialise(module: nn.Module) -> None:
@@ -173,9 +204,27 @@ class DCGANDiscriminator:
         return spectrally_normed(network) if self.spectral_norm else network
 
 
+@frozen
+class DCGANEncoder:
+    """An encoder with the layers of DCGAN's discriminator: makes codes, or other data, of condition images.
+
+    channels: feature maps after the first layer; each further layer has twice as many.
+    slope: the leaky ReLU's slope below zero.
+    norm: of each layer except the first and the last.
+    """
+
+    channels: int = field(default=64, validator=[ge(1), le(2**16)])
+    slope: float = field(default=0.2, validator=[ge(0), le(100)])
+    norm: NormName = "batch"
+
+    def build(self, images: ImageSpec) -> nn.Module:
+        return _DCGANEncoder(self, images)
+
+
 @hookimpl
 def register_generators(register: Register[NetworkConfig]) -> None:
     register("dcgan", DCGANGenerator)
+    register("dcgan_encoder", DCGANEncoder)
 
 
 @hookimpl
