@@ -31,7 +31,7 @@ def test_a_codebook_is_the_nearest_code_and_gradients_pass_through() -> None:
     weights = torch.randn_like(vectors)
     assert torch.equal(torch.autograd.grad((quantised * weights).sum(), vectors, retain_graph=True)[0], weights)
     distance = rows - codebook.codes[wanted]
-    assert float(loss) == pytest.approx(1.5 * float(distance.square().mean()), rel=1e-5)
+    assert loss.item() == pytest.approx(1.5 * float(distance.square().mean()), rel=1e-5)
     to_vectors, to_codes = torch.autograd.grad(loss, (vectors, codebook.codes))
     moved = 2 * distance / distance.numel()
     torch.testing.assert_close(to_vectors.permute(0, 2, 3, 1).reshape(-1, 3), 0.5 * moved)
