@@ -208,7 +208,8 @@ class _Play:
         last: Any = turn.networks["decoder"].last
         gradients = [torch.autograd.grad(term, last.weight, retain_graph=True)[0] for term in (error, fooled)]
         of_error, of_fooled = (turn.mean_of_all(gradient).norm() for gradient in gradients)
-        return (of_error / (of_fooled + DELTA)).clamp(0, 1 / DELTA)
+        weight: Tensor = (of_error / (of_fooled + DELTA)).clamp(0, 1 / DELTA)
+        return weight
 
     def judge(self, turn: Turn) -> Tensor:
         fake, vectors = turn.kept["fake"]
