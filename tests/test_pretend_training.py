@@ -111,7 +111,7 @@ def test_captured_steps_that_are_replayed_have_the_bits_of_eager_ones(
     found = on_pretend(compare_captured, tmp_path, as_files(chosen, tmp_path))
     kinds = {"everything": 2}  # with the lazy penalty and without: three eager steps come before each replay
     assert found == {name: [8 - 3 * kinds.get(name, 1)] for name in chosen}
-    assert len(chosen) == (1 if default else 4)
+    assert len(chosen) == 1 if default else len(chosen) >= 4
 
 
 def test_a_run_its_resume_and_all_that_reads_it_are_those_of_the_cpu(mlp: dict[str, Any], tmp_path: Path) -> None:
