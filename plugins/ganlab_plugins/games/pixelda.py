@@ -10,13 +10,12 @@ Decisions:
   generator's update.
 - The classifier is that of the paper for digits, after Ganin et al. 2016 (arXiv:1505.07818), for any size and channels.
 - It is averaged together with the generator (`train.ema`), since it is scored.
-- With `adapt = false` it learns from the source images alone, to compare with; samples are these images themselves.
+- With `adapt = false` it learns from the source images alone, to compare with, and there are no samples.
 """
 
 from __future__ import annotations
 
 import attrs
-import torch
 from attrs import field, frozen
 from attrs.validators import ge, le, lt
 from torch import Tensor, nn
@@ -34,7 +33,6 @@ from ganlab import (
     NetworkConfig,
     Register,
     Rules,
-    Sampler,
     Turn,
     component,
     hookimpl,
@@ -108,7 +106,7 @@ class PixelDA:
         outputs = {"class_logits": lambda networks, images, condition: networks["classifier"](images)}
         if not self.adapt:
             move = Move("classifier", players=("classifier",), terms=play.classify)
-            return Rules({"classifier": classifier}, [move], _unchanged(target.shape), outputs=outputs)
+            return Rules({"classifier": classifier}, [move], outputs=outputs)
         alone = attrs.evolve(target, classes=None, condition_shape=None)
         return Rules(
             networks={
@@ -136,16 +134,6 @@ def _classes(source: ImageSpec) -> int:
     if source.classes is None:
         raise ComponentError("pixelda learns from labels: [source] must have class labels, as 'digits' has")
     return source.classes
-
-
-def _unchanged(shape: tuple[int, ...]) -> Sampler:
-    """A sampler of the source images as they are, with the channels of the target."""
-    return Sampler(
-        networks=("classifier",),
-        images=lambda networks, z, images: images.expand(-1, *shape),
-        latents=lambda networks, count, generator, truncation: torch.zeros(count, 0),
-        source="source",
-    )
 
 
 @frozen
