@@ -146,10 +146,15 @@ def compare_operations() -> list[str]:
         made += [torch.tensor([1, 2], device=device), torch.full((2,), 0.5, device=device)[[1, 0]]]
         view = made[-1].view(2, 1)
         view.add_(1)  # which the tensor that it is a view of sees
+        made += [torch.arange(5, device=device), torch.linspace(0, 1, 3, device=device)]  # which resize their result
+        made.append(torch.mul(made[-1], 2, out=torch.empty(0, device=device)))
         made += [x.detach().to("cpu").to(device), copy.deepcopy(network).state_dict()["0.weight"]]
     for index, (one, other) in enumerate(zip(results["cpu"], results[DEVICE], strict=True)):
         if other.device.type != DEVICE:
             wrong.append(f"result {index} is on {other.device}")
+        if one.shape != other.shape:
+            wrong.append(f"result {index} has the shape {tuple(other.shape)}; on the CPU {tuple(one.shape)}")
+            continue
         # Where an optimiser's count of updates is on the device its formula is another, and rounds otherwise.
         tolerance = 1e-4 if index in near else 0.0
         if one.dtype != other.dtype or not torch.allclose(one, other.cpu(), rtol=tolerance, atol=tolerance):

@@ -57,6 +57,27 @@ def said_of_run(file: str) -> tuple[int, str, bool]:
     return code, said, Path("refused").exists()
 
 
+def said_of_both(files: Mapping[str, str]) -> dict[str, list[tuple[int, str]]]:
+    """What the run of each experiment says that does not end well, on the CPU and on the device."""
+    return {
+        name: [said_of("run", file, "--device", device, "--out", f"{name} {device}") for device in ("cpu", "pretend")]
+        for name, file in files.items()
+    }
+
+
+def scores_of_both(files: Mapping[str, str]) -> dict[str, list[dict[str, float]]]:
+    """The last scores of each experiment's run, on the CPU and on the device."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, file in files.items():
+        for device in ("cpu", "pretend"):
+            out = f"{name} {device}"
+            code, said = said_of("run", file, "--device", device, "--out", out)
+            assert code == 0, said
+            records = read_records(Path(out) / "metrics.jsonl")
+            found.setdefault(name, []).append({record["name"]: record["value"] for record in records})
+    return found
+
+
 def said_of_check(file: str) -> tuple[int, str]:
     return said_of("check", file, "--device", "pretend")
 

@@ -10,6 +10,7 @@ import pytest
 import pretend_mutations
 import pretend_runs
 import typed_data
+from odd_plugin import FAULTS, STEP, odd
 from pretend_mutations import MUTATIONS
 from pretend_work import compare_captured, compare_trainings, needs_pretend, on_pretend
 from step_cases import as_files, changed, experiment_tables, method_tables
@@ -127,6 +128,59 @@ def test_a_run_its_resume_and_all_that_reads_it_are_those_of_the_cpu(mlp: dict[s
     )
     files = as_files({"run": table}, tmp_path)
     assert on_pretend(pretend_runs.run_and_read, tmp_path, files["run"]) == []
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_divergence_has_the_same_cause_there(table: dict[str, Any], tmp_path: Path) -> None:
+    """A loss, a penalty's gradient and a network that give what is not finite in a step."""
+    odd(table, tmp_path)
+    table["plugins"] = [str(tmp_path / "odd.py")]
+    chosen = ("loss", "penalty's gradient", "network")
+    files = as_files({name: table | FAULTS[name][0] for name in chosen}, tmp_path)
+    found = on_pretend(pretend_runs.said_of_both, tmp_path, files)
+    for name in chosen:
+        here, there = ((code, said.splitlines()[-1]) for code, said in found[name])
+        assert here == there, name
+        assert here[0] == 3
+        assert here[1].startswith(f"diverged in step {STEP}: {FAULTS[name][1]} ({FAULTS[name][2]} ")
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_metrics_of_outputs_and_classes_score_the_same_there(table: dict[str, Any], tmp_path: Path) -> None:
+    features = {"name": "classifier", "updates": 20}
+    classes = changed(
+        dcgan(changed(table, discriminator={"dropout": 0.0})),
+        metric=[{"name": "class_accuracy", "samples": 40, "features": features}],
+        generator={"name": "conditional", "network": {"name": "dcgan", "latent_dim": 8, "channels": 4}},
+    )
+    modes = changed(
+        classes,
+        metric=[{"name": "mode_coverage", "samples": 40, "features": features}],
+    )
+    pairs = changed(
+        table,
+        game={"name": "pix2pix"},
+        dataset={"name": "degraded", "dataset": {"name": "digits"}, "blur": 1.0},
+        generator={"name": "unet", "channels": 4, "dropout": 0.0},
+        discriminator={"name": "patchgan", "channels": 4, "halvings": 1},
+        metric=[{"name": "psnr"}, {"name": "ssim", "window": 7}, {"name": "output_fid", "features": "pixels"}],
+    )
+    adapted = changed(
+        table,
+        game={"name": "pixelda", "adapt": False, "channels": 4, "dropout": 0.0},
+        source={"name": "digits"},
+        dataset={"name": "blended"},
+        metric=[{"name": "target_accuracy"}],
+    )
+    for unused in ("generator", "discriminator", "loss"):
+        adapted.pop(unused, None)
+    tables = {"classes": classes, "modes": modes, "pairs": pairs, "adapted": adapted}
+    found = on_pretend(pretend_runs.scores_of_both, tmp_path, as_files(tables, tmp_path))
+    for name, (here, there) in found.items():
+        assert here, name
+        assert there == pytest.approx(here, rel=1e-3), name
 
 
 @pytest.fixture

@@ -115,10 +115,14 @@ class PretendTensor(Tensor):
             raise DeviceMismatch(
                 f"{current_place()}: .data of a tensor on {self.device} is set to one on {value.device}"
             )
-        vars(Tensor.__base__)["data"].__set__(self, value)
+        _BASE_DATA.__set__(self, value)
         self.data_on_cpu = value.data_on_cpu
 
     data = property(_data, _set_data)
+
+
+_BASE_DATA: Any = vars(Tensor.__base__)["data"]
+"""`data` of torch's own tensors: setting it gives a tensor the sizes of another."""
 
 
 def living_tensors() -> list[PretendTensor]:
@@ -302,6 +306,8 @@ class _Call:
         if isinstance(result, Tensor):
             known = self.wrappers.get(id(result))
             if known is not None:
+                if known.shape != result.shape and not self.kind.moves:  # resized, as the `out` of arange is
+                    _BASE_DATA.__set__(known, PretendTensor(result, known.device_index))
                 return known
             if any(result is one for one in self.on_cpu) or self.index is None:
                 return result
