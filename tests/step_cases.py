@@ -116,7 +116,7 @@ def _narrow(network: dict[str, Any]) -> None:
             _narrow(value)
         elif name == "dropout":
             network[name] = 0.0
-    if network["name"] in ("dcgan", "resnet"):
+    if network.get("name") in ("dcgan", "resnet"):  # a network's optimiser has no name
         network["channels"] = 4
 
 

@@ -225,7 +225,7 @@ def test_no_buffer_truncates() -> None:
     """Float data were once rounded to bytes where they were made resident."""
     pixels = torch.rand(8, 1, 4, 4)
     assert torch.equal(copy_to_device(pixels, CPU), pixels)
-    prefetcher = Prefetcher(pixels, 4, CPU)
-    assert torch.equal(prefetcher.batch(0, lambda number: torch.arange(4) + 4 * number), pixels[:4])
+    prefetcher = Prefetcher([pixels], 4, CPU)
+    assert torch.equal(prefetcher.batch(0, lambda number: torch.arange(4) + 4 * number)[0], pixels[:4])
     prefetcher.close()
     assert torch.equal(BatchLoader(pixels, 4, 0, CPU).batch(0).images, pixels[BatchLoader(pixels, 4, 0, CPU).index(0)])

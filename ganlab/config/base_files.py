@@ -9,6 +9,7 @@ Decisions:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,13 @@ def read_experiment_table(path: Path) -> ExperimentTable:
             chain.append((base, read_toml(base)))
         except UserError as error:
             raise UserError(*(f"{file}: base: {line}" for line in error.problems)) from None
-    merged: dict[str, Any] = {}
-    for file, table in reversed(chain):
+    *others, (first, merged) = chain
+    if others:
+        merged = copy.deepcopy(dict(with_absolute_plugins(first, merged)))  # the bases stay as they are
+    for file, table in reversed(others):
         merged.pop("name", None)
-        own = table if file is path else with_absolute_plugins(file, table)
         try:
-            apply_changes(merged, own)
+            apply_changes(merged, table if file is path else with_absolute_plugins(file, table))
         except UserError as error:
             raise UserError(*(f"{file}: {line}" for line in error.problems)) from None
     return ExperimentTable(merged, tuple(chain[1:]))

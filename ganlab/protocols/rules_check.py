@@ -214,7 +214,8 @@ def built_network_problems(rules: Rules, networks: Mapping[str, nn.Module]) -> I
     """
     first: dict[int, tuple[str, str]] = {}
     modules: dict[int, str] = {}
-    found = set()
+    found: set[tuple[str, str]] = set()
+    idle = []
     for name, network in networks.items():
         frozen = rules.network(name).frozen
         if id(network) in modules:
@@ -222,7 +223,7 @@ def built_network_problems(rules: Rules, networks: Mapping[str, nn.Module]) -> I
             continue
         modules[id(network)] = name
         if not frozen and not any(parameter.requires_grad for parameter in network.parameters()):
-            yield f"game: the network {name!r} has no parameters to train; declare it frozen, and no player of a move"
+            idle.append(name)
         for path, parameter in network.named_parameters():
             other, of_other = first.setdefault(id(parameter), (name, path))
             if other != name and (other, name) not in found and not (frozen and rules.network(other).frozen):
@@ -236,3 +237,6 @@ def built_network_problems(rules: Rules, networks: Mapping[str, nn.Module]) -> I
                         else "which two optimisers would change; make what they share a network of its own"
                     )
                 )
+    for name in idle:
+        if not any(name in pair for pair in found):
+            yield f"game: the network {name!r} has no parameters to train; declare it frozen, and no player of a move"

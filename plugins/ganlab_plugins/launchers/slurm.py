@@ -95,7 +95,7 @@ class Slurm:
     minutes: int = field(default=240, validator=[ge(3), le(10**6)])
     threads: int = field(default=4, validator=[ge(1), le(4096)])
     gpus: int = field(default=0, validator=[ge(0), le(64)])
-    memory_gb: float | None = field(default=None, validator=optional(gt(0)))
+    memory_gb: float | None = field(default=None, validator=optional([gt(0), le(10**6)]))
     setup: tuple[str, ...] = ()
     submissions: int = field(default=100, validator=[ge(1), le(10**6)])
     cluster: Literal["slurm", "local"] = "slurm"

@@ -108,7 +108,7 @@ class _DCGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.apply(_initialise)
         self.head = ClassHead(config.head, width, images)
-        self.feature_shape = (width, base, base)
+        self.feature_shape = (width, *base)
         # A group of one image has no deviation from others.
         self.batch_independent = (
             (config.norm != "batch" or doublings == 1)  # the first layer has no norm

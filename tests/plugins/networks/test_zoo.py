@@ -150,7 +150,11 @@ def test_a_residual_block_of_r3gan_is_nothing_at_first() -> None:
         (ResNetGenerator(), ImageSpec(1, 28, 28), "16, 32, 64 or 128"),
         (ResNetDiscriminator(attention=(4,)), CIFAR, r"no maps of side 4; there are: \[16, 8\]"),
         (DCGANGenerator(attention=(32,)), CIFAR, r"no maps of side 32; there are: \[8, 16\]"),
-        (R3GANGenerator(widths=(8, 8)), CIFAR, "2 stages from 4x4 are for images of 8x8, not of 32x32"),
+        (
+            R3GANGenerator(widths=(8, 8)),
+            CIFAR,
+            "2 stages from 4x4 to 7x7 on the shorter side are .*, not of 32x32; 4 stages make this size",
+        ),
         (R3GANGenerator(group_width=7), CIFAR, "group_width: 7 does not divide 256 inner channels"),
         (MLPDiscriminator(head="projection"), ImageSpec(1, 8, 8), 'head = "projection" needs class labels'),
     ],
