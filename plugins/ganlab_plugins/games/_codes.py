@@ -74,6 +74,12 @@ def code_of(networks: Mapping[str, nn.Module], images: Tensor) -> Tensor:
     return _rows(networks["encoder"](images.new_zeros(len(images), latent_dim_of(networks["encoder"])), images))
 
 
+def decoded(networks: Mapping[str, nn.Module], images: Tensor) -> Tensor:
+    """What the generator of a game with codes makes of the codes of images: their reconstructions."""
+    made: Tensor = networks["generator"](code_of(networks, images), None)
+    return made
+
+
 def _rows(codes: Any) -> Tensor:
     if not isinstance(codes, Tensor) or codes.ndim != 2:
         got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__

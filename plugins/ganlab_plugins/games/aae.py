@@ -15,13 +15,11 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, le
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganlab import (
     DataSpec,
@@ -42,7 +40,7 @@ from ganlab import (
 )
 from ganlab_plugins.games._adversary import generated
 from ganlab_plugins.games._codes import (
-    code_of,
+    decoded,
     encoded,
     encoder_of,
     log_probabilities,
@@ -91,9 +89,9 @@ class AAE:
             sampler=attrs.evolve(
                 normal, images=lambda networks, z, _: normal.images(networks, self.deviation * z, None)
             ),
-            samplers={"reconstruction": reconstruction_sampler(_reconstructed)},
+            samplers={"reconstruction": reconstruction_sampler(decoded)},
             loss=self.loss,
-            outputs={"reconstruction": reconstruction_output(_reconstructed)},
+            outputs={"reconstruction": reconstruction_output(decoded)},
         )
 
 
@@ -131,11 +129,6 @@ class _Play:
 
     def logits(self, turn: Turn, codes: Tensor) -> Tensor:
         return turn.gather(logits_per_image(turn.forward("discriminator", codes, None)).float())
-
-
-def _reconstructed(networks: Mapping[str, nn.Module], images: Tensor) -> Tensor:
-    made: Tensor = networks["generator"](code_of(networks, images), None)
-    return made
 
 
 @hookimpl

@@ -12,11 +12,9 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganlab import (
     DataSpec,
@@ -35,7 +33,7 @@ from ganlab import (
 )
 from ganlab_plugins.games._adversary import generated
 from ganlab_plugins.games._codes import (
-    code_of,
+    decoded,
     encoded,
     encoder_of,
     judged,
@@ -81,9 +79,9 @@ class BiGAN:
                 Move("generator", players=("generator", "encoder"), terms=play.fool),
             ],
             sampler=sampler_of("generator"),
-            samplers={"reconstruction": reconstruction_sampler(_reconstructed)},
+            samplers={"reconstruction": reconstruction_sampler(decoded)},
             loss=self.loss,
-            outputs={"reconstruction": reconstruction_output(_reconstructed)},
+            outputs={"reconstruction": reconstruction_output(decoded)},
         )
 
 
@@ -110,11 +108,6 @@ class _Play:
     def pairs(self, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
         """The codes E(x) of the real images, and generated images G(z) with their latents z."""
         return encoded(turn, turn.real), *generated(turn, self.shape, None)
-
-
-def _reconstructed(networks: Mapping[str, nn.Module], images: Tensor) -> Tensor:
-    made: Tensor = networks["generator"](code_of(networks, images), None)
-    return made
 
 
 @hookimpl
