@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 from attrs import define, field
 
+from children import set_environment
+
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -125,6 +127,19 @@ class AtUpdate:
             plain(game, move, batch, updates)
 
         Game.make_update = make_update  # type: ignore[method-assign]
+
+
+@define
+class InEnvironment:
+    """What a command's process does first: it takes environment variables, and dies in a step if it is told when."""
+
+    variables: dict[str, str]
+    updates: int | None = None
+
+    def __call__(self) -> None:
+        set_environment(self.variables)
+        if self.updates is not None:
+            AtUpdate(self.updates)()
 
 
 def ignore_hangup() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,8 +109,6 @@ def test_onnxruntime_and_torch_alone_make_the_runs_images(table: dict[str, Any],
         torch.testing.assert_close(program(z, labels)[0], wanted, atol=1e-5, rtol=0)
     # The prior that the file names is the one that samples are drawn from.
     images, drawn = run.sample_with_condition(4, seed=2)
-    from ganlab.evaluation.sampling import sample_inputs
-
     z, _ = next(sample_inputs(run.sampler, 4, 2, run.conditions))
     assert facts_in_onnx(Path("tiny.onnx"))["prior"] == "standard normal"
     made = to_uint8(torch.from_numpy(ran_by_onnx(Path("tiny.onnx"), latents=z, labels=drawn)))
@@ -119,18 +118,18 @@ def test_onnxruntime_and_torch_alone_make_the_runs_images(table: dict[str, Any],
 @pytest.mark.extended
 @pytest.mark.large
 def test_other_networks_and_images_as_inputs(table: dict[str, Any], write: Write, ganlab: Command) -> None:
-    """A translator is given images, and its discriminator pairs: what each is called with is found."""
+    """A translator is given noise and images, and its discriminator pairs: what each is called with is found."""
     method = Path(__file__).parent / "methods" / "pix2pix.py"
     common = {key: table[key] for key in ("name", "optimizer", "train")}
     pairs = {"plugins": [paired_images.__file__, str(method)], "dataset": {"name": "paired"}}
-    game = {"game": {"name": "small_pix2pix", "dropout": 0.5}}  # which draws nothing in eval mode
+    game = {"game": {"name": "small_pix2pix", "dropout": 0.5}}  # by the noise that is drawn
     code, _, err = ganlab("run", write(common | pairs | game), "--out", "r")
     assert code == 0, err
     assert ganlab("export", "r", "--to", "onnx", "--out", "t.onnx")[0] == 0
     run = load_run("r")
-    images = run.conditions.drawn(3, torch.Generator().manual_seed(0))
-    wanted = run.sampler(torch.zeros(3, 0), images)
-    np.testing.assert_allclose(ran_by_onnx(Path("t.onnx"), condition_images=images), wanted, atol=1e-4)
+    z, images = next(sample_inputs(run.sampler, 3, 0, run.conditions))
+    made = ran_by_onnx(Path("t.onnx"), latents=z, condition_images=images)
+    np.testing.assert_allclose(made, run.sampler(z, images), atol=1e-4)
     code, _, err = ganlab("export", "r", "--to", "onnx", "--out", "d.onnx", "--network", "discriminator")
     assert code == 0, err
     inputs = {name: torch.randn(5, *of["shape"][1:]) for name, of in facts_in_onnx(Path("d.onnx"))["inputs"].items()}
@@ -272,7 +271,7 @@ def test_a_hub_folder_is_a_run_anywhere(
     torch.testing.assert_close(images, run.generator(z), atol=1e-5, rtol=0)
     card = (hub / "README.md").read_text()
     assert f"| `fid` | {float(score):.5g} | 4 |" in card
-    assert "- `fid`: `generated 32; " in card
+    assert re.search(r"^- `fid`: `metric fid; .*generated 32; ", card, re.MULTILINE)
     assert "![The last samples of the run](samples.png)" in card
     assert (hub / "samples.png").is_file()
     example = card.split("```python\n")[1].split("```")[0]

@@ -34,11 +34,15 @@ def tiny_signal_evaluator() -> Evaluator:
 def tiny_outputs(metric: Metric, channels: int) -> GameOutputs:
     """Returns what the suite's own game makes of the evaluator's images, for metrics of outputs under check.
 
-    "class_logits" are a few pixels; any other output, such as the one that a metric's option `output` names, is darker
-    images.
+    "class_logits" and "category_logits" are a few pixels, "codes" a few pixels rounded; any other output, such as the one
+    that a metric's option `output` names, is darker images.
     """
-    wanted = {"translation", "reconstruction", str(getattr(metric, "output", "translation"))} - {"class_logits"}
-    outputs: dict[str, Output] = {name: lambda networks, images, condition: images * 0.9 for name in sorted(wanted)}
-    outputs["class_logits"] = lambda networks, images, condition: images.flatten(1)[:, :CLASSES]
+    outputs: dict[str, Output] = {
+        name: lambda networks, images, condition: images * 0.9
+        for name in ("translation", "reconstruction", str(getattr(metric, "output", "translation")))
+    }
+    for name in ("class_logits", "category_logits"):
+        outputs[name] = lambda networks, images, condition: images.flatten(1)[:, :CLASSES]
+    outputs["codes"] = lambda networks, images, condition: (4 * images.flatten(1)[:, :CLASSES]).round().long()
     rules = Rules(networks={}, moves=[], sampler=sampler_of(GENERATES), outputs=outputs)
     return GameOutputs("tiny", rules, ImageSpec(channels, 8, 8), {})

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define
 
-from children import Child, Command, set_environment
+from children import Child, Command
 from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, two_domains
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
-from saboteur import AtUpdate
+from saboteur import AtUpdate, InEnvironment
 from test_distributed import environments
 
 Write = Callable[..., Path]
@@ -201,6 +200,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         {
             "game": {"name": "vqgan", "start": 2, "codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1},
             "metric": [{"name": "codebook_use", "every": 2}],
+            "generator": None,
             "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
             "loss": "hinge",
         },
@@ -244,7 +244,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         of_timm("test_vit"),
     ),
 }
-"""What makes the small experiment use a component, or some at once, and the data that it needs."""
+"""What makes the small experiment use a component, or some at once (None: without the table), and the data it needs."""
 
 
 def test_every_bundled_component_is_among_them() -> None:
@@ -271,12 +271,10 @@ ON_TWO = (
 @pytest.mark.parametrize("together", [FIRST, *(pytest.param(one, marks=pytest.mark.extended) for one in OTHERS)])
 def test_killed_in_a_step(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """In the fifth step, when all moves but the last have had their update, with a checkpoint of the third."""
-    changes, data = CHANGES[together]
-    table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
-    table |= changes
+    data = CHANGES[together][1]
     if data is not None:
         data(tmp_path / "data")
-    file = write(table)
+    file = write(with_changes(table, together))
     whole = Child(Command("run", file, "--out", "whole"), tmp_path / "log")
     assert whole.ended() == 0, whole.said
     killed = Child(Command("run", file, "--out", "r", before=AtUpdate(4)), tmp_path / "log")
@@ -287,17 +285,10 @@ def test_killed_in_a_step(together: str, table: dict[str, Any], write: Write, tm
     assert_same_run(Path("whole"), Path("r"))
 
 
-@define
-class OneOfTwo:
-    """What one of two processes does before its command: it takes its environment, and dies in a step if it shall."""
-
-    environment: dict[str, str]
-    dies: bool
-
-    def __call__(self) -> None:
-        set_environment(self.environment)
-        if self.dies:
-            AtUpdate(4)()
+def with_changes(table: dict[str, Any], together: str) -> dict[str, Any]:
+    """The small experiment as it uses some components."""
+    table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
+    return {key: value for key, value in (table | CHANGES[together][0]).items() if value is not None}
 
 
 @pytest.mark.extended
@@ -305,14 +296,12 @@ class OneOfTwo:
 @pytest.mark.parametrize("together", ON_TWO)
 def test_killed_in_a_step_on_two_processes(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """As on one; both are killed, as by a machine that stops."""
-    changes, _ = CHANGES[together]
-    table["train"] |= {"steps": 6, "checkpoint_every": 3, "ema": 0.9}
-    file = write(table | changes)
+    file = write(with_changes(table, together))
 
     def run(*arguments: object, dies: bool = False) -> list[int]:
         children = []
         for rank, environment in enumerate(environments(2)):
-            before = OneOfTwo(environment, dies)
+            before = InEnvironment(environment, 4 if dies else None)
             command = Command("run", file, "--device", "cpu", *arguments, before=before)
             children.append(Child(command, tmp_path / f"{rank}.log"))
         return [child.ended() for child in children]

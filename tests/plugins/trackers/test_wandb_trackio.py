@@ -6,7 +6,6 @@ wandb's file is read as its protocol buffers and its framing (a log of LevelDB) 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -18,11 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from children import Child, Command, set_environment
+from children import Child, Command
 from ganlab import RunFolder, numbers_of
 from ganlab.run.records import read_records
 from ganlab_plugins.trackers.wandb_trackio import Wandb, identity_of
-from saboteur import AtUpdate
+from read_trackio import read_trackio
+from saboteur import InEnvironment
 
 Write = Callable[..., Path]
 Row = tuple[int, str, float]
@@ -95,11 +95,11 @@ def test_killed_and_resumed_it_is_one_run_that_holds_the_records(
     """In step 7 of 9, after the checkpoint of step 4: steps 5 and 6 are in it once."""
     file, place = write(tracked), {"TRACKIO_DIR": str(tmp_path / "trackio")}
 
-    def before(killed: bool) -> Callable[[], object]:
-        return partial(set_up, place, 6 if killed else None)
-
     for resume, code in ((), -signal.SIGKILL), (("--resume",), 0):
-        child = Child(Command("run", file, "--out", "r", *resume, before=before(not resume)), tmp_path / "log")
+        child = Child(
+            Command("run", file, "--out", "r", *resume, before=InEnvironment(place, None if resume else 6)),
+            tmp_path / "log",
+        )
         assert child.ended() == code, child.said
     assert "not called again" not in child.said
     assert "* " not in child.said, "what trackio prints"
@@ -131,22 +131,6 @@ def test_killed_and_resumed_it_is_one_run_that_holds_the_records(
 
 def grid(run: Path, step: int) -> Path:
     return run / "samples" / f"step-{step:08d}.png"
-
-
-def set_up(variables: dict[str, str], killed_at: int | None) -> None:
-    set_environment(variables)
-    if killed_at is not None:
-        AtUpdate(killed_at)()
-
-
-def read_trackio(variables: dict[str, str], file: str) -> None:
-    os.environ.update(variables)
-    import trackio
-    from trackio.sqlite_storage import SQLiteStorage
-
-    names = [run.name for run in trackio.Api().runs("tiny")]
-    logs, config = SQLiteStorage.get_logs("tiny", names[0]), SQLiteStorage.get_run_config("tiny", names[0])
-    Path(file).write_text(json.dumps([names, logs, config]))
 
 
 def test_online_without_a_key_is_offline_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
