@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import paired_images
 from ganlab import load_run, to_uint8
+from ganlab.evaluation.sampling import sample_inputs
 from ganlab.run import export
 from ganlab.run.run_folder import read_info
 

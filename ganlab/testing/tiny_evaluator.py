@@ -34,8 +34,8 @@ def tiny_signal_evaluator() -> Evaluator:
 def tiny_outputs(metric: Metric, channels: int) -> GameOutputs:
     """Returns what the suite's own game makes of the evaluator's images, for metrics of outputs under check.
 
-    "class_logits" and "category_logits" are a few pixels, "codes" a few pixels rounded; any other output, such as the one
-    that a metric's option `output` names, is darker images.
+    "class_logits" and "category_logits" are a few pixels, "codes" a few pixels rounded; any other output, such as the
+    one that a metric's option `output` names, is darker images.
     """
     outputs: dict[str, Output] = {
         name: lambda networks, images, condition: images * 0.9

@@ -28,7 +28,7 @@ def training_state(training: Training, step: int) -> dict[str, Any]:
     state |= {name: network.state_dict() for name, network in ema_parts(training).items()}
     state |= {
         "optimizers": {name: player.optimizer.state_dict() for name, player in game.players.items()},
-        "meters": {"sums": game.meters.sums, "counts": game.meters.counts},
+        "meters": {"sums": distributed.all_gather_scalars(game.meters.sums), "counts": game.meters.counts},
         "random": _random_state(game),
         "components": {name: part.state_dict() for name, part in training.stateful.items()},
         "progress": {"step": step, "images_seen": game.images_seen},
@@ -86,7 +86,8 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
             for name, value in values.items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    game.meters.sums = {name: value.to(game.device) for name, value in state["meters"]["sums"].items()}
+    sums = {name: distributed.own_scalar(value) for name, value in state["meters"]["sums"].items()}
+    game.meters.sums = {name: value.to(game.device) for name, value in sums.items()}
     game.meters.counts = dict(state["meters"]["counts"])
     game.images_seen.copy_(state["progress"]["images_seen"])
     for name, part in training.stateful.items():

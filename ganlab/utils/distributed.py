@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,6 +93,21 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(world_size())]
     distributed.all_gather(parts, padded)
     return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+
+def all_gather_scalars(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gathers scalars of all processes, by name: (world_size,) each; on one process they stay 0-dim."""
+    if world_size() == 1 or not values:
+        return dict(values)
+    rows = all_gather_rows(torch.stack([*values.values()])[None])
+    return dict(zip(values, rows.unbind(1), strict=True))
+
+
+def own_scalar(value: Tensor) -> Tensor:
+    """This process's of what `all_gather_scalars` returned; the mean where there are as many processes no more."""
+    if value.ndim == 0:
+        return value
+    return value[rank()].clone() if len(value) == world_size() else value.mean()
 
 
 def broadcast_json(compute: Callable[[], Any]) -> Any:

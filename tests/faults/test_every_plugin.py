@@ -198,7 +198,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     ),
     "game vqgan, metric codebook_use": (
         {
-            "game": {"name": "vqgan", "start": 2, "codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1},
+            "game": {"name": "vqgan", "start": 0, "codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1},
             "metric": [{"name": "codebook_use", "every": 2}],
             "generator": None,
             "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
