@@ -14,6 +14,7 @@ import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_origin
 
 import attrs
@@ -159,9 +160,9 @@ class Names(SphinxDirective):
                 lines += [f".. autoclass:: {name}", "   :members:", "   :special-members: __call__"]
                 # Only for protocols: the fields of other classes are in their signature.
                 lines += ["   :undoc-members:" if is_protocol(thing) else "", ""]
-            elif inspect.isfunction(thing):
+            elif inspect.isfunction(thing) or hasattr(thing, "cache_info"):
                 lines += [f".. autofunction:: {name}", ""]
-            elif isinstance(thing, int) or get_origin(thing) is Literal:
+            elif isinstance(thing, int | UnionType) or get_origin(thing) is Literal:
                 lines += [f".. autodata:: {name}", ""]
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
