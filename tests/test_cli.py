@@ -85,7 +85,10 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Gan
         (["run", good, "--out", "taken"], ["taken: is not empty and holds no run"]),
         (["run", good, "--out", "file"], ["file: is a file"]),
         (["run", good, "--set", "train.batch_size=5000"], ["5000 is larger than the data set 'digits' (1500 images)"]),
-        (["run", good, "--set", "generator=dcgan", "--set", "dataset.size=27"], ["27x27", "the nearest sizes are 28x"]),
+        (
+            ["run", good, "--set", "generator=dcgan", "--set", "dataset.size=27"],
+            ["27x27", "the nearest sizes are 28x28 and 24x24"],
+        ),
         (["run", good, "--plugin", bare, *smoothed], ["loss_wrapper[0] 'label_smoothing'", "no label targets"]),
         (["run", good, "--set", "dataset={name='image_folder', path='gone'}"], ["gone"]),
         (["run", good, "--set", f"dataset={{name='image_folder', path='{tmp_path}/no_photos'}}"], ["no_photos"]),

@@ -21,14 +21,13 @@ EXPERIMENTS = REPOSITORY / "experiments"
 @pytest.mark.extended
 @pytest.mark.large
 def test_the_quick_start_learns_digits(ganlab: Command) -> None:
-    """A third of its steps."""
-    code, _, err = ganlab("run", EXPERIMENTS / "digits_mlp.toml", "--set", "train.steps=2000", "--out", "r")
+    code, _, err = ganlab("run", EXPERIMENTS / "digits_mlp.toml", "--out", "r")
     assert code == 0, err
     fids = {record["step"]: record["value"] for record in read_records(Path("r/metrics.jsonl"))}
-    assert list(fids) == [0, 2000], "before and after"
-    assert fids[0] > 5 * fids[2000]
+    assert list(fids) == [0, 2000, 4000, 6000], "before, during and after"
+    assert fids[0] > 10 * fids[6000]
     last = read_records(Path("r/log.jsonl"))[-1]
-    assert 0.3 < last["d_fake"] < last["d_real"] < 0.7, "neither player has won"
+    assert 0.4 < last["d_fake"] < last["d_real"] < 0.7, "neither player has won"
 
 
 def celeba_shaped(folder: Path, count: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from data_files import celeba, cifar10, mnist, of_timm, pairs_of_images, parquet, two_domains
+from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, two_domains
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate, InEnvironment
@@ -198,7 +198,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     ),
     "game vqgan, metric codebook_use": (
         {
-            "game": {"name": "vqgan", "start": 0, "codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1},
+            "game": {"name": "vqgan", "start": 1, "codes": 8, "dim": 4, "channels": 4, "blocks": 1, "halvings": 1},
             "metric": [{"name": "codebook_use", "every": 2}],
             "generator": None,
             "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
@@ -234,6 +234,11 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         None,
     ),
     "tracker csv, tracker tensorboard, tracker mlflow": ({"tracker": ["csv", "tensorboard", "mlflow"]}, None),
+    "features inception": (large_features(name="inception", weights="data/inception.pth"), inception),
+    "features dinov2": (
+        large_features(name="dinov2", size="small", weights="data/timm.safetensors"),
+        of_timm("vit_small_patch14_dinov2.lvd142m"),
+    ),
     "features timm, dataset image_folder": (
         large_features(name="timm", model="test_vit", weights="data/timm.safetensors"),
         of_timm("test_vit"),
@@ -244,11 +249,9 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
 
 def test_every_bundled_component_is_among_them() -> None:
     registry = load_plugins().registry
-    # Launchers are killed in tests/plugins/launchers; features hold nothing between steps.
-    kinds = {kind for kind, _ in registry._components} - {"launcher", "features"}
+    kinds = {kind for kind, _ in registry._components} - {"launcher"}  # tests/plugins/launchers kills those
     among = {component for together in CHANGES for component in together.split(", ")}
     among |= {"tracker wandb", "tracker trackio"}  # tests/plugins/trackers kills those
-    among = {component for component in among if component.split()[0] != "features"}
     assert {f"{kind} {part.name}" for kind in kinds for part in registry.of_kind(kind)} == among
 
 

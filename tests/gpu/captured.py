@@ -20,7 +20,7 @@ from ganlab.training.build import build, captured_train_step
 from ganlab.training.loop import Training, take_step
 from ganlab.training.state import training_state
 from ganlab.utils.determinism import deterministic
-from ganlab.utils.errors import NotDeterministic
+from ganlab.utils.errors import GanlabError, NotDeterministic
 from ganlab.utils.paths import places
 from ganlab.utils.state_tree import tensors_with_paths
 from gpu import tables
@@ -50,7 +50,7 @@ def run(part: Part) -> None:
         began = time.monotonic()
         try:
             row = _compared(part, name, Path(file))
-        except Exception as error:  # noqa: BLE001 - it is reported, and the other cases go on
+        except (GanlabError, RuntimeError) as error:  # it is reported, and the other cases go on
             row = {"steps": "", "bits": text_of(error), "with": ""}
             part.fault(f"{name}: {row['bits']}")
         part.row(case=name, **row, seconds=round(time.monotonic() - began, 2))

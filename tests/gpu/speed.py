@@ -10,6 +10,7 @@ import torch
 from ganlab.bench import benchmark
 from ganlab.config.load import load_experiment
 from ganlab.training.build import build
+from ganlab.utils.errors import GanlabError
 from ganlab.utils.paths import places
 from gpu import tables
 from gpu.ceilings import PRECISIONS, Ceilings, LeastTime, measure
@@ -42,7 +43,7 @@ def run(part: Part) -> None:
             file = tables.write(table, part.folder)
             try:
                 row = _bench(part, file, precision, ceilings)
-            except Exception as error:  # noqa: BLE001 - it is reported, and the others go on
+            except (GanlabError, RuntimeError) as error:  # it is reported, and the others go on
                 part.fault(f"{table['name']}, {precision}: {text_of(error)}")
                 continue
             part.row(experiment=table["name"], precision=precision, **row)

@@ -24,10 +24,10 @@ from ganlab import (
     Scores,
     Takes,
     about_output,
-    class_labels_of,
     hookimpl,
     labels_in,
 )
+from ganlab_plugins.metrics._class_labels import highest_label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,13 +51,13 @@ class CodeAccuracy:
     def prepare(self, evaluation: Evaluation) -> None:
         """Code accuracy refuses a game without the output, and data without the split or without class labels."""
         evaluation.outputs(self.output, self.split)
-        self._classes(evaluation)
+        highest_label(evaluation, self.split)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`code_accuracy`, from 0 to 1."""
         import torch
 
-        classes = self._classes(evaluation)
+        classes = highest_label(evaluation, self.split) + 1
         dataset = evaluation.dataset(self.split)
         found = [torch.zeros(0, 2, dtype=torch.int64, device=evaluation.device)]
         done, total = 0, len(dataset.images)
@@ -82,14 +82,6 @@ class CodeAccuracy:
                 "assignment": "one to one, best on these images",
             },
         )
-
-    def _classes(self, evaluation: Evaluation) -> int:
-        """How many class labels there are; raises `ComponentError` for data without labels."""
-        dataset = evaluation.dataset(self.split)
-        labels = class_labels_of(dataset)
-        if labels is None:
-            raise ComponentError(f"{dataset.name} ({dataset.split}) has no class labels")
-        return int(labels.max()) + 1
 
 
 def assigned(counts: Tensor) -> int:

@@ -19,10 +19,10 @@ from ganlab import (
     Scores,
     Takes,
     about_output,
-    class_labels_of,
     hookimpl,
     labels_in,
 )
+from ganlab_plugins.metrics._class_labels import highest_label
 
 
 @frozen
@@ -43,13 +43,13 @@ class TargetAccuracy:
     def prepare(self, evaluation: Evaluation) -> None:
         """Target accuracy refuses a game without the output, and data without the split or without class labels."""
         evaluation.outputs(self.output, self.split)
-        self._check(evaluation)
+        highest_label(evaluation, self.split)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`target_accuracy`, from 0 to 1."""
         import torch
 
-        most = self._check(evaluation)
+        most = highest_label(evaluation, self.split)
         right = [torch.empty(0, dtype=torch.float64, device=evaluation.device)]
         done, total = 0, len(evaluation.dataset(self.split).images)
         for logits, images, condition in evaluation.outputs(self.output, self.split):
@@ -68,14 +68,6 @@ class TargetAccuracy:
             better={"target_accuracy": "higher"},
             protocol={"metric": "target_accuracy", **about_output(self.output, evaluation.dataset(self.split))},
         )
-
-    def _check(self, evaluation: Evaluation) -> int:
-        """The highest class label; raises `ComponentError` for data without labels."""
-        dataset = evaluation.dataset(self.split)
-        labels = class_labels_of(dataset)
-        if labels is None:
-            raise ComponentError(f"{dataset.name} ({dataset.split}) has no class labels")
-        return int(labels.max())
 
 
 @hookimpl
