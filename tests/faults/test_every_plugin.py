@@ -25,16 +25,17 @@ CLASSIFIER = {"name": "classifier", "updates": 10, "dim": 8}
 SCORED = {"samples": 16, "features": CLASSIFIER}
 
 
+TEST_VIT = {"model": "test_vit", "weights": "data/timm.safetensors"}
 FOLDER = {"name": "image_folder", "path": "folder", "size": 8}
 
 
-def features(samples: int = 16, **table: Any) -> dict[str, Any]:
-    return {"metric": [{"name": "fid", "samples": samples, "features": table}], "floor": False}
+def features(samples: int = 16, metric: str = "fid", **table: Any) -> dict[str, Any]:
+    return {"metric": [{"name": metric, "samples": samples, "features": table}], "floor": False}
 
 
-def large_features(**table: Any) -> dict[str, Any]:
+def large_features(metric: str = "fid", **table: Any) -> dict[str, Any]:
     """Which take so long that the data must be few."""
-    return {"dataset": FOLDER, **features(4, **table)}
+    return {"dataset": FOLDER, **features(4, metric, **table)}
 
 
 CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
@@ -222,25 +223,35 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     ),
     "dataset image_pairs": ({"dataset": {"name": "image_pairs", "path": "pairs/train", "size": 8}}, pairs_of_images),
     "dataset unpaired": ({"dataset": {"name": "unpaired", "path": "domains", "size": 8}}, two_domains),
-    "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage": (
+    "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage, metric cmmd": (
         {
             "metric": [
                 {"name": "fid", "every": 2, **SCORED},
                 {"name": "kid", "every": 2, "subsets": 2, "subset_size": 8, **SCORED},
-                *({"name": name, "every": 2, **SCORED} for name in ("precision_recall", "inception_score")),
+                *({"name": name, "every": 2, **SCORED} for name in ("precision_recall", "inception_score", "cmmd")),
                 {"name": "mode_coverage", "every": 2, **SCORED},
             ]
         },
         None,
     ),
     "tracker csv, tracker tensorboard, tracker mlflow": ({"tracker": ["csv", "tensorboard", "mlflow"]}, None),
-    "features inception": (large_features(name="inception", weights="data/inception.pth"), inception),
+    "features inception, metric sfid": (
+        large_features(metric="sfid", name="inception", weights="data/inception.pth"),
+        inception,
+    ),
     "features dinov2": (
         large_features(name="dinov2", size="small", weights="data/timm.safetensors"),
         of_timm("vit_small_patch14_dinov2.lvd142m"),
     ),
-    "features timm, dataset image_folder": (
-        large_features(name="timm", model="test_vit", weights="data/timm.safetensors"),
+    "features timm, features clip, dataset image_folder": (
+        {
+            "dataset": FOLDER,
+            "metric": [
+                {"name": metric, "samples": 4, "features": {"name": name, **TEST_VIT}}
+                for metric, name in (("fid", "timm"), ("cmmd", "clip"))
+            ],
+            "floor": False,
+        },
         of_timm("test_vit"),
     ),
 }

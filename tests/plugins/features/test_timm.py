@@ -25,7 +25,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ganlab import ComponentError
 from ganlab.config.load import load_experiment
-from ganlab_plugins.features.timm import DINOv2, Preprocessing, Timm, TimmFeatures, timm_features
+from ganlab_plugins.features.timm import CLIP, DINOv2, Preprocessing, Timm, TimmFeatures, timm_features
 from stubs import CPU, an_evaluation, photos
 
 
@@ -95,6 +95,20 @@ def test_features_are_timms(model: str, tmp_path: Path) -> None:
         # A level of 256 in some pixels, by which the resize differs from PIL's, moves features by 1% of what separates
         # images.
         assert (found - wanted).abs().max() < 0.02 * found.std(0).mean()
+
+
+def test_clip_keeps_its_projection(vit: Any, vit_file: Path, tmp_path: Path) -> None:
+    """The network's own classifier stands for the projection, of OpenAI's names as timm converts them."""
+    ours = CLIP("test_vit", str(vit_file)).build(an_evaluation(tmp_path))
+    images = photos(2, 0)
+    assert ours.dim == vit.num_classes
+    torch.testing.assert_close(ours(images), vit(ours.prepared(images)))
+    assert ours.name == "test_vit.r160_in1k (projected)"
+    save_file(
+        {name: value for name, value in tensors_of(vit).items() if "head" not in name}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(ComponentError, match=r"w\.safetensors does not hold the weights of timm's test_vit"):
+        CLIP("test_vit", str(tmp_path / "w.safetensors")).build(an_evaluation(tmp_path))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
