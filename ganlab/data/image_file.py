@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from PIL import Image, ImageColor, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from ganlab.utils.errors import ComponentError, one_line
+
+if TYPE_CHECKING:
+    from ganlab.data.image_values import Samples
 
 ImageHalf = Literal["left", "right"]
 """Half of a picture that has two images of the same size side by side."""
@@ -97,10 +100,14 @@ class UnreadableImage(ComponentError):
 
 @frozen
 class EncodedImage:
-    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes."""
+    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes.
+
+    `samples` reads the `Samples` of what is no picture file, such as a frame of a video.
+    """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
+    samples: Callable[[], Samples] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.name

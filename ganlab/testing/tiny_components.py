@@ -242,7 +242,7 @@ class _Features:
 
 @frozen
 class TinyFeatures:
-    """The suite's tiny feature extractor component, with class logits and spatial ones: a random projection of pixels."""
+    """The suite's tiny feature extractor component, with class logits and spatial ones: a random projection."""
 
     def build(self, evaluation: Evaluation) -> _Features:
         return _Features()

@@ -47,7 +47,9 @@ class ImageFolder:
     images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, AVIF,
     BMP, TIFF, GIF (its first frame) or PPM, by any extension that Pillow knows for these, or by their content if the
     name has no extension. Where there are none of these they are .npy files, of (height, width) or (height, width,
-    channels). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by extension.
+    channels); else DICOM files (`pip install 'ganlab[dicom]'`); else the frames of videos, not in a zip file (`pip
+    install 'ganlab[video]'`). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by
+    extension.
 
     Each image is rotated upright by its EXIF orientation, laid on a colour if it is transparent, resized (Lanczos,
     antialiased) to cover `size`, and cropped to its centre. 16 bits are rounded to 8 without `dtype`, with a warning;
@@ -68,6 +70,7 @@ class ImageFolder:
     classes: "folders", "none", or the column of `table` that has class labels.
     attributes: columns of `table` with numbers, float32 as they are; with classes too, conditions are `labels` and
         `attributes`.
+    frame_step: of a video, or a DICOM file with several images, every frame, every second with 2, and so on.
     skip_unreadable: skip files that cannot be read as images, and decompression bombs, instead of refusing the folder.
         A warning and `dataset.skipped` in run.json have their number.
     """
@@ -83,6 +86,7 @@ class ImageFolder:
     table: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
     classes: str = attrs.field(default="folders", validator=attrs.validators.min_len(1))
     attributes: tuple[str, ...] = ()
+    frame_step: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     skip_unreadable: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -99,9 +103,11 @@ class ImageFolder:
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
-        train = source = open_images(find_folder("path", self.path, places, or_zip=True), progress)
+        train = source = open_images(find_folder("path", self.path, places, or_zip=True), progress, self.frame_step)
         if split == "test" and self.test_path is not None:
-            source = open_images(find_folder("test_path", self.test_path, places, or_zip=True), progress)
+            source = open_images(
+                find_folder("test_path", self.test_path, places, or_zip=True), progress, self.frame_step
+            )
         labelled = self._labelled(train, source)
         if self.table is not None and source.has(self.table):
             source = _without(source, self.table)
@@ -149,10 +155,10 @@ class ImageFolder:
             column = table.column("classes", self.classes)
             own = table if source is train else _table_of(self.table, train, train)
             classes = own.classes(own.column("classes", column))
-            parts["labels"] = table.labels(source.names, column, classes)
+            parts["labels"] = table.labels(source.file_names, column, classes)
         if table is not None and self.attributes:
             columns = [table.column("attributes", name) for name in self.attributes]
-            parts["attributes"] = table.attributes(source.names, columns)
+            parts["attributes"] = table.attributes(source.file_names, columns)
         return Labelled(parts, classes)
 
 
