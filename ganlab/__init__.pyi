@@ -45,6 +45,7 @@ from .evaluation.features import random_state as random_state
 from .evaluation.features import random_subset as random_subset
 from .evaluation.features import reference_features as reference_features
 from .evaluation.features import reference_rows as reference_rows
+from .evaluation.features import spatial_of as spatial_of
 from .evaluation.latents import latents as latents
 from .evaluation.moments import moments_of as moments_of
 from .evaluation.network_sampler import sampler_of as sampler_of

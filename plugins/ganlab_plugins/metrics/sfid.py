@@ -11,10 +11,8 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from attrs import field, frozen, validators
 
@@ -38,12 +36,10 @@ from ganlab import (
     hookimpl,
     location,
     moments_of,
+    spatial_of,
 )
 from ganlab_plugins.metrics._moments_file import SPATIAL_KEYS, about_moments, read_moments
 from ganlab_plugins.metrics.fid import ROWS, frechet_distance, reference_moments, rooted_moments
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @frozen
@@ -69,14 +65,14 @@ class SFID:
     def prepare(self, evaluation: Evaluation) -> None:
         """Loads the features of sFID, and its moments, so that what is missing is reported before training."""
         features = built_features(self.features, evaluation)
-        _, dim = spatial(features)
+        _, dim = spatial_of(features, "sfid")
         if self.moments is not None:
             read_moments(Path(self.moments).expanduser(), _named(features), dim, SPATIAL_KEYS)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """Computes `sfid`; nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
-        measure, dim = spatial(features)
+        measure, dim = spatial_of(features, "sfid")
         dataset = evaluation.dataset(self.split)
         if self.moments is None:
             about = about_reference(dataset)
@@ -102,22 +98,6 @@ class SFID:
                 **about_generated(len(generated), self.seed),
             },
         )
-
-
-def spatial(features: Features) -> tuple[Callable[[Tensor], Tensor], int]:
-    """The function from uint8 images to spatial features (N, d), for sFID, and d; `ComponentError` if there is none."""
-    found: Any = getattr(features, "spatial", None)
-    dim: Any = getattr(features, "spatial_dim", None)
-    if found is None or dim is None:
-        raise ComponentError(f"the features {features.name!r} have no spatial features, which sfid needs")
-    return partial(_measured, features.name, found, dim), dim
-
-
-def _measured(name: str, measure: Callable[[Tensor], Tensor], dim: int, images: Tensor) -> Tensor:
-    found = measure(images)
-    if found.shape != (len(images), dim):
-        raise ComponentError(f"the spatial features of {name!r} are {tuple(found.shape)}, wanted {(len(images), dim)}")
-    return found
 
 
 def _named(features: Features) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from attrs import define
 from pytorch_fid import fid_score
 from torch import Tensor
 
-from ganlab import ComponentError
+from ganlab import ComponentError, Places
+from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.metrics.sfid import SFID
 from stubs import StubConfig, StubFeatures, an_evaluation, images
 
@@ -60,3 +63,48 @@ def test_what_has_no_spatial_features_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "ref.npz", mu_s=np.zeros(9), sigma_s=np.eye(9))
     with pytest.raises(ComponentError, match="is of 9 features, and spatial stub has 8"):
         metric.prepare(evaluation)
+
+
+PLUGIN = """
+import attrs
+import ganlab
+
+
+class Quarters:
+    name, dim, fingerprint, preprocessing, spatial_dim = "quarters", 1, "1", "none", 4
+
+    def __call__(self, images):
+        return images.flatten(1).float().mean(1, keepdim=True)
+
+    def spatial(self, images):
+        return images[:, 0].float().unflatten(2, (2, -1)).unflatten(1, (2, -1)).mean((2, 4)).flatten(1)
+
+
+@attrs.frozen
+class Config:
+    "Means of quarters."
+
+    def build(self, evaluation):
+        return Quarters()
+
+
+@ganlab.hookimpl
+def register_features(register):
+    register("quarters", Config)
+"""
+
+
+def test_the_command_writes_moments_of_spatial_features(ganlab: Callable[..., Any], tmp_path: Path) -> None:
+    Path("quarters.py").write_text(PLUGIN)
+    given = ("moments", "digits", "--spatial", "--out", "ref.npz")
+    code, _, err = ganlab(*given, "--features", "quarters", "--plugin", "quarters.py")
+    assert code == 0, err
+    pixels = Digits().build(Places(tmp_path, tmp_path), "train").images.double().numpy()
+    quarters = pixels.reshape(-1, 2, 4, 2, 4).mean((2, 4)).reshape(-1, 4)
+    with np.load("ref.npz") as found:
+        assert set(found) == {"mu", "sigma", "mu_s", "sigma_s"}
+        assert np.allclose(found["mu_s"], quarters.mean(0))
+        assert np.allclose(found["sigma_s"], np.cov(quarters, rowvar=False))
+    code, _, err = ganlab(*given, "--features", "pixels")
+    assert code == 2
+    assert "the features 'pixels' have no spatial features, which --spatial needs" in err
