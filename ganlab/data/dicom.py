@@ -1,8 +1,8 @@
 """DICOM files, the images of medicine, as an image folder's files: read by pydicom, with all bits that are stored.
 
 Decisions:
-- Black and white are 0 and the largest value of the bits that are stored (12 of 16, say), which the file says. Values
-  in a unit of their own, such as the Hounsfield units of CT, and signed ones have neither: `range` says them.
+- Black and white are 0 and the largest value of the bits that are stored (12 of 16, say), which the file says. Values of
+  32 bits, in a unit of their own, such as the Hounsfield units of CT, and signed ones have neither: `range` says them.
 - Windows in the file are not applied: they are for a screen, and differ between files.
 - Where low values are bright (MONOCHROME1) they are turned over. Colour becomes RGB.
 """
@@ -85,17 +85,17 @@ def _samples(opened: Opened, index: int, pydicom: Any) -> Samples:
         raise ValueError("it is no DICOM file") from None
     except _UNREADABLE as error:
         raise ValueError(one_line(error)) from None
+    white = 2**bits - 1 if bits <= 16 else None  # 32 bits are never all used
     values, signed = np.asarray(rescaled), bool(header.PixelRepresentation)
     is_own = values.dtype.kind == "f" and not np.array_equal(values, np.asarray(pixels))
     if pixels.ndim == 3:
-        return Samples(values[:, :, :3], 2**bits - 1, None, f"{bits}-bit colour", of)
-    if is_own or signed:
+        return Samples(values[:, :, :3], white, None, f"{bits}-bit colour", of)
+    if is_own or signed or white is None:
         if kind == "MONOCHROME1":
             raise UnfitImage("its low values are bright and have a unit of their own; convert it to MONOCHROME2")
-        words = "values in a unit of their own" if is_own else f"{bits}-bit signed grey"
-        return Samples(values.astype(np.float32)[:, :, None], None, None, words, of)
+        words = "values in a unit of their own" if is_own else f"{bits}-bit {'signed ' if signed else ''}grey"
+        return Samples(values.astype(np.float64)[:, :, None], None, None, words, of)
     values = np.asarray(pixels)
-    white = 2**bits - 1
     if kind == "MONOCHROME1":
         values = white - values
     return Samples(values[:, :, None], white, None, f"{bits}-bit grey", of)

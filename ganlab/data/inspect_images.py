@@ -270,8 +270,8 @@ def _notes(images: Sequence[ImageFound], source: ImageArchive, table: Mapping[st
         notes.append(f"{deep:,} with more than 8 bits, rounded to 8")
     if "range" in table and "float32" in table.values():
         notes.append("range is what the files have; values of other files outside it would be refused")
-    if source.frames:
-        files = len(set(source.file_names))
+    files = len(set(source.file_names))
+    if files < len(source.names):
         notes.append(f"{len(source.names):,} frames of {files:,} files; frame_step = k takes every k-th of each")
     for ending in (".csv", ".tsv"):
         if source.left_out.get(ending):

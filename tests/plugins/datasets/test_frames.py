@@ -205,6 +205,10 @@ def test_values_in_a_unit_of_their_own_need_a_range(pydicom: Any, places: Places
     assert np.allclose(np.asarray(build(places, channels=1, dtype="float32").images)[0, 0], units)
     made = np.asarray(build(places, channels=1, dtype="float32", range=[-1024.0, 1024.0]).images)[0, 0]
     assert np.allclose(made, units / 1024, atol=1e-6)
+    dose = VALUES.astype(np.uint32) * 256 + 1
+    write_dicom(pydicom, folder / "ct.dcm", dose, bits=32)
+    made = np.asarray(build(places, channels=1, dtype="uint16", range=[0.0, 65535.0 * 16]).images)[0, 0]
+    assert np.array_equal(made, np.rint(dose / 16))
     with pytest.raises(ComponentError, match=r"ct\.dcm: .* no value stands for white; set range"):
         build(places, channels=1)
 
