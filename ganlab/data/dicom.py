@@ -1,8 +1,9 @@
 """DICOM files, the images of medicine, as an image folder's files: read by pydicom, with all bits that are stored.
 
 Decisions:
-- Black and white are 0 and the largest value of the bits that are stored (12 of 16, say), which the file says. Values of
-  32 bits, in a unit of their own, such as the Hounsfield units of CT, and signed ones have neither: `range` says them.
+- Black and white are 0 and the largest value of the bits that are stored (12 of 16, say), which the file says. Values
+  of 32 bits, in a unit of their own, such as the Hounsfield units of CT, and signed ones have neither: `range` says
+  them.
 - Windows in the file are not applied: they are for a screen, and differ between files.
 - Where low values are bright (MONOCHROME1) they are turned over. Colour becomes RGB.
 """
