@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
@@ -76,7 +77,7 @@ def write_moments(
                 lambda count, seed: iter(()), progress
             )
             built = built_features(config.features, evaluation)
-            measures = {"": partial(features_of, built)}
+            measures: dict[str, Callable[[Tensor], Tensor]] = {"": partial(features_of, built)}
             if spatial:
                 measures["_s"], _ = spatial_of(built, "--spatial")
             arrays: dict[str, np.ndarray[Any, Any]] = {}
