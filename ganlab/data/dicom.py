@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ganlab.data.image_file import EncodedImage, UnfitImage
-from ganlab.data.image_values import Samples
+from ganlab.data.image_file import EncodedImage, Samples, UnfitImage
 from ganlab.utils.errors import ComponentError, one_line
 
 DICOM = (".dcm", ".dicom")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from PIL import Image, ImageColor, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from ganlab.utils.errors import ComponentError, one_line
-
-if TYPE_CHECKING:
-    from ganlab.data.image_values import Samples
 
 ImageHalf = Literal["left", "right"]
 """Half of a picture that has two images of the same size side by side."""
@@ -96,6 +93,22 @@ class UnfitImage(ValueError):
 
 class UnreadableImage(ComponentError):
     """An image file cannot be decoded: it is missing, damaged, not an image or a decompression bomb."""
+
+
+@frozen
+class Samples:
+    """An image file's own numbers, upright: (H, W, n), with the opacity (H, W) in [0, 1] apart, None without.
+
+    `white` is the value of white, None where the file does not say it. `is_array`: the channels are those of an array
+    and have no meaning as colours. `mode` is what the file holds in words, and `format` Pillow's name, or another's.
+    """
+
+    values: NDArray[Any]
+    white: int | None
+    alpha: NDArray[Any] | None
+    mode: str
+    format: str
+    is_array: bool = False
 
 
 @frozen

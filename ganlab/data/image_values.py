@@ -31,6 +31,7 @@ from ganlab.data.image_file import (
     EncodedImage,
     ImageHalf,
     ImageSize,
+    Samples,
     UnfitImage,
     background_colour,
     content_of,
@@ -73,22 +74,6 @@ class ValueForm:
     range: tuple[float, float] | None = None
     clip: bool = False
     background: str = "white"
-
-
-@frozen
-class Samples:
-    """An image file's own numbers, upright: (H, W, n), with the opacity (H, W) in [0, 1] apart, None without.
-
-    `white` is the value of white, None where the file does not say it. `is_array`: the channels are those of an array
-    and have no meaning as colours. `mode` is what the file holds in words, and `format` Pillow's name, or another's.
-    """
-
-    values: NDArray[Any]
-    white: int | None
-    alpha: NDArray[Any] | None
-    mode: str
-    format: str
-    is_array: bool = False
 
 
 def decode_values(

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from attrs import define, frozen
 
-from ganlab.data.image_file import EncodedImage, UnfitImage
-from ganlab.data.image_values import Samples
+from ganlab.data.image_file import EncodedImage, Samples, UnfitImage
 from ganlab.utils.errors import ComponentError, one_line
 
 VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ganlab import ImageArchive, ImageDataset
+    from ganlab_plugins.datasets._decoded_file import Options
     from ganlab_plugins.datasets._label_table import LabelTable
 
 
@@ -118,7 +119,7 @@ class ImageFolder:
         options = Options(size, self.channels, None, self.skip_unreadable, form=form)
         images, skipped = decode_images(source, options, places.cache, progress)
         if skipped:
-            _warn_of_skipped(source, skipped)
+            _warn_of_skipped(source, skipped, options)
         gaps = set(skipped)
         kept = [index for index in builtins.range(len(source.names)) if index not in gaps]
         parts = {name: part[kept] if skipped else part for name, part in labelled.parts.items()}
@@ -227,15 +228,16 @@ def _warn_of_left_out(source: ImageArchive) -> None:
     )
 
 
-def _warn_of_skipped(source: ImageArchive, skipped: list[int]) -> None:
-    """Warns of the image files that were skipped, also when they are known from the cache."""
-    from ganlab_plugins.datasets._decoded_cache import NAMED
+def _warn_of_skipped(source: ImageArchive, skipped: list[int], options: Options) -> None:
+    """Warns of the image files that were skipped, also when they are known from the cache, with the first's reason."""
+    from ganlab_plugins.datasets._decoded_file import NAMED, reason_of
 
     named = ", ".join(source.names[index] for index in skipped[:NAMED])
     more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
+    why = one_line(reason_of(source.files()[skipped[0]], options), 200)
     warnings.warn(
         f"image_folder: left out {len(skipped):,} of {len(source.names):,} files in {source.path}, which cannot be "
-        f"read as images: {named}{more}",
+        f"read as images: {named}{more}; {'the first' if len(skipped) > 1 else 'it'}: {why}",
         stacklevel=3,
     )
 
