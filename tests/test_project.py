@@ -140,6 +140,9 @@ def test_a_runs_own_image_is_found_again(run: Path, ganlab: Ganlab) -> None:
     film = Image.open("p/way.webp")
     assert film.n_frames > 10
     assert ganlab("sample", run, "--latents", "p/latents.safetensors", "--walk", "--out", "w.gif")[0] == 0
+    html = loaded.project(images, updates=1, starts=4, label=label)._repr_html_()
+    assert html.count("<img") == 1
+    assert html.count("(") == 2
     # Without --label the class is that of the best random latents.
     free = loaded.project(images[:1], updates=5, starts=256)
     assert free.errors[0] <= free.first_errors[0]

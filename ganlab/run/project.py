@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from ganlab.protocols.condition import Condition
 from ganlab.run.latents_file import SampledRun, write_latents
 from ganlab.utils.errors import UserError, whole_number
 from ganlab.utils.progress import Progress, no_progress, paced
+from ganlab.viz.data_picture import as_pixels
+from ganlab.viz.image_grid import grid_png
+from ganlab.viz.pairs import columns_of_pairs, side_by_side
+from ganlab.viz.show_images import png_html
 
 TOGETHER = 32
 """Images that are projected at a time."""
@@ -89,6 +94,16 @@ class Projection:
         if path.suffix not in (".npz", ".safetensors"):
             raise UserError(f"{path}: expected FILE.npz or FILE.safetensors")
         write_latents(path, self.latents, self.condition, errors=self.errors)
+
+    def _repr_html_(self) -> str:
+        if self.images.ndim < 3:
+            return f"<pre>{escape(repr(self))}</pre>"
+        pairs = side_by_side([as_pixels(self.targets), as_pixels(self.images)])
+        errors = ", ".join(
+            f"{error:.3g} ({first:.3g})" for error, first in zip(self.errors, self.first_errors, strict=True)
+        )
+        picture = png_html(grid_png(pairs, columns_of_pairs(len(pairs), 2)), "targets and results")
+        return f"<div>{picture}<div>errors, and those of the best random latents: {errors}</div></div>"
 
 
 def project(
