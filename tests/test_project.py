@@ -166,6 +166,7 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         (["b.png"], "b.png: cannot be read as an image"),
         (["empty"], "empty"),
         (["a.png", "--out", "full"], "--out full: a folder that is not empty"),
+        (["a.png", "--out", "a.png/p"], "a.png is not a folder"),
         (["a.png", "--out", "x.png"], "--out x.png: expected a folder"),
         (["a.png", "--label", "10"], "--label 10: expected one of the 10 classes"),
         (["a.png", "--updates", 0], "--updates 0: expected at least 1"),

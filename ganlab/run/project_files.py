@@ -115,8 +115,7 @@ def _check(run: Run, out: Path, files: ProjectedFiles) -> None:
         raise UserError(f"--out {out}: is a file; expected a folder")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: a folder that is not empty; choose another")
-    if files.film != "none":
-        check_film(out / f"way.{files.film}", 1, 30.0)
+    check_film(out / f"way.{'webp' if files.film == 'none' else files.film}", 1, 30.0)
 
 
 def _pictures(given: Sequence[Path], progress: Progress) -> list[Path]:
