@@ -16,7 +16,7 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ganlab import (
+    Batch,
     ComponentError,
     Condition,
     DataSpec,
@@ -45,6 +46,7 @@ from ganlab import (
 )
 from ganlab_plugins.games._adversary import Adversary, generated
 from ganlab_plugins.games._codes import with_features
+from ganlab_plugins.games._plain_loops import Optimizers, pix2pix_step
 
 
 @frozen
@@ -91,6 +93,12 @@ class Pix2Pix:
         if _used(self.perceptual):
             networks["content"] = with_features(self.content, alone, frozen=True)
         return Rules(networks, moves, sampler_of("generator"), **adversary)
+
+    def plain_step(
+        self, networks: Mapping[str, nn.Module], optimizers: Optimizers, next_batch: Callable[[], Batch]
+    ) -> Callable[[], None]:
+        """A step without ganlab, which `ganlab bench` compares with."""
+        return pix2pix_step(self, networks, optimizers, next_batch)
 
 
 @frozen
