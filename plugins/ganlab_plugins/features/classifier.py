@@ -149,20 +149,20 @@ class Classifier:
 
     The data set must have class labels.
 
-    dataset: the data set that it is trained on, with images of the shape of those that are scored, which need no labels
-        then; by default `[dataset]`.
     updates: training updates, with batches of 128 images; fewer if 30 epochs are fewer.
     dim: number of features; with `per_channel`, of each channel.
     seed: of the initial weights and of the order of images.
     per_channel: each channel is an image with its own class, and the label has these as digits, as in `stacked_mnist`.
         The network is trained on single channels, each of which counts as an image.
+    dataset: the data set that it is trained on, with images of the shape of those that are scored, which need no labels
+        then; by default `[dataset]`.
     """
 
-    dataset: DatasetConfig | None = component("dataset", default=None)
     updates: int = field(default=800, validator=[validators.ge(1), validators.le(1_000_000)])
     dim: int = field(default=64, validator=[validators.ge(2), validators.le(2**16)])
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
     per_channel: bool = False
+    dataset: DatasetConfig | None = component("dataset", default=None)
 
     def build(self, evaluation: Evaluation) -> ClassifierFeatures | PerChannelFeatures:
         """Trains the classifier on the training split, or loads its cached weights."""
