@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch_fidelity.feature_extractor_inceptionv3 as published
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -80,6 +81,13 @@ def inception(data: Path) -> None:
         patch.setattr(published.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         network = published.FeatureExtractorInceptionV3("random", ["2048"])
     torch.save(network.state_dict(), data / "inception.pth")
+
+
+def squeezenet(data: Path) -> None:
+    """Random weights of torchvision's SqueezeNet, for LPIPS."""
+    features = torchvision.models.squeezenet1_1().features
+    data.mkdir(exist_ok=True)
+    save_file({f"features.{key}": value for key, value in features.state_dict().items()}, data / "squeeze.safetensors")
 
 
 def of_timm(model: str) -> Callable[[Path], None]:

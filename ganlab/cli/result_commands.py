@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from ganlab.cli.arguments import DatasetName, Device, FeaturesName, MetricName, MetricNames, Set
+from ganlab.cli.arguments import DatasetName, Device, Direction, FeaturesName, MetricName, MetricNames, SamplerName, Set
 from ganlab.utils.errors import UserError, quote
 
 
@@ -182,7 +182,7 @@ def sample(
     step: int | None = None,
     label: list[str] | None = None,
     truncation: float | None = None,
-    sampler: str = "",
+    sampler: SamplerName = "",
     option: list[str] | None = None,
     latents: Path | None = None,
     interpolate: bool = False,
@@ -294,7 +294,7 @@ def translate(
     /,
     *,
     out: Path,
-    to: str = "",
+    to: Direction = "",
     option: list[str] | None = None,
     seed: int = 0,
     step: int | None = None,
