@@ -53,6 +53,8 @@ class Degraded:
     smaller: the condition's height and width are so many times smaller (bicubic, antialiased); it divides both.
     grey: colour becomes grey, with one channel.
     hole: height and width of a hole at a random place, as a share of the image's; its pixels have the level 128.
+    alpha: conditions have one channel more, the last, that is 0 in the hole and 255 elsewhere, as transparent pictures
+        have it: so it need not be guessed where the hole is.
     noise: standard deviation of Gaussian noise, in levels of 0 to 255.
     seed: of the holes' places and the noise.
     """
@@ -62,12 +64,15 @@ class Degraded:
     smaller: int = field(default=1, validator=[ge(1), le(64)])
     grey: bool = False
     hole: float = field(default=0.0, validator=[ge(0), lt(1)])
+    alpha: bool = False
     noise: float = field(default=0.0, validator=[ge(0), le(255)])
     seed: int = stream_seed()
 
     def __attrs_post_init__(self) -> None:
         if not (self.blur or self.smaller > 1 or self.grey or self.hole or self.noise):
             raise ValueError("degraded: nothing is degraded; set blur, smaller, grey, hole or noise")
+        if self.alpha and not self.hole:
+            raise ValueError("degraded: alpha shows where a hole is, and hole = 0; set hole, such as 0.25")
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         import numpy as np
@@ -105,10 +110,13 @@ class Degraded:
             values = interpolate(values, size, mode="bicubic", antialias=True)
         if self.grey:
             values = (values * values.new_tensor(GREY)[:, None, None]).sum(1, keepdim=True)
-        if self.hole:
-            values = torch.where(self._holes(values, drawn), values.new_tensor(EMPTY), values)
+        holes = self._holes(values, drawn) if self.hole else None
+        if holes is not None:
+            values = torch.where(holes, values.new_tensor(EMPTY), values)
         if self.noise:
             values = values + self.noise * torch.from_numpy(drawn.standard_normal(values.shape)).float()
+        if holes is not None and self.alpha:
+            values = torch.cat([values, 255.0 * ~holes], 1)
         return values.round().clamp(0, 255).to(torch.uint8)
 
     def _holes(self, values: Tensor, drawn: np.random.RandomState) -> Tensor:
