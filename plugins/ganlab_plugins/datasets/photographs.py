@@ -63,8 +63,8 @@ class Photographs:
     def __attrs_post_init__(self) -> None:
         if self.held_out_from is not None and self.held_out_from + self.held_out > 1:
             raise ValueError(
-                f"held_out_from: {self.held_out_from} and held_out = {self.held_out} go beyond the right edge; wanted at "
-                "most 1 in sum"
+                f"held_out_from: {self.held_out_from} and held_out = {self.held_out} go beyond the right edge; wanted "
+                "at most 1 in sum"
             )
 
     def build(self, places: Places, split: str) -> ImageDataset:

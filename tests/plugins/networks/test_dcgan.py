@@ -64,7 +64,7 @@ def test_batch_norm_where_the_paper_has_it() -> None:
 
 
 def test_infogans_networks_for_mnist() -> None:
-    """Table 1 of arXiv:1606.03657, layer by layer: fully connected layers of 1024 units, batch norm but at both ends."""
+    """Table 1 of arXiv:1606.03657, fully connected layers of 1024 units, batch norm but at both ends."""
     images = ImageSpec(1, 28, 28)
     generator = DCGANGenerator(latent_dim=74, hidden=1024).build(images)
     sizes = [74 * 1024, 1024 * 7 * 7 * 128, 128 * 64 * 4 * 4, 64 * 4 * 4]
