@@ -182,6 +182,10 @@ def test_a_hole_is_a_rectangle_at_a_random_place(places: Places) -> None:
     assert (np.where((images != holed).any(1), with_alpha[:, 3], 0) == 0).all()
     assert ((with_alpha[:, 3] == 0).sum((1, 2)) == 64).all()
     assert set(np.unique(with_alpha[:, 3])) == {0, 255}
+    filled = pixels_of(places, Degraded(PATCHES, hole=0.25, filled="border"))[1]
+    for image, fill, opaque in zip(images, filled, with_alpha[:, 3] > 0, strict=True):
+        border = scipy.ndimage.binary_dilation(~opaque, np.ones((3, 3))) & opaque
+        assert np.abs(fill[:, ~opaque] - image[:, border].mean(1)[:, None]).max() <= 0.51
 
 
 def test_noise_has_its_deviation_and_is_of_a_split_and_a_seed(places: Places) -> None:
@@ -201,7 +205,7 @@ def test_degradations_combine(places: Places) -> None:
 def test_what_cannot_be_degraded_is_refused(places: Places) -> None:
     with pytest.raises(ValueError, match="nothing is degraded; set blur, smaller, grey, hole or noise"):
         Degraded(PATCHES)
-    with pytest.raises(ValueError, match="alpha shows where a hole is, and hole = 0"):
+    with pytest.raises(ValueError, match="alpha is for holes, and hole = 0"):
         Degraded(PATCHES, blur=1.0, alpha=True)
     with pytest.raises(ComponentError, match="grey: the images of digits have 1 channels; wanted 3"):
         Degraded(Digits(), grey=True).build(places, "train")
