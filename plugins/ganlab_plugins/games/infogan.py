@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, le, min_len
+from attrs.validators import and_, deep_iterable, ge, gt, le, min_len
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -82,6 +82,7 @@ class InfoGAN:
     categories: how many values each categorical code has.
     continuous: how many continuous codes there are.
     categorical_weight, continuous_weight: factors of the codes' negative log likelihoods.
+    noise: standard deviation of the noise; with 0.1 the codes outweigh it, as in ClusterGAN (arXiv:1809.03627).
     hidden: units of the hidden layer of the head.
     norm: of the hidden layer of the head; the paper's is "batch".
     """
@@ -93,6 +94,7 @@ class InfoGAN:
     continuous: int = field(default=2, validator=[ge(0), le(2**16)])
     categorical_weight: float = field(default=1.0, validator=[ge(0), le(1e9)])
     continuous_weight: float = field(default=0.1, validator=[ge(0), le(1e9)])
+    noise: float = field(default=1.0, validator=[gt(0), le(1e3)])
     hidden: int = field(default=128, validator=[ge(1), le(2**16)])
     norm: Literal["none", "batch", "layer"] = "none"
 
@@ -134,7 +136,7 @@ class InfoGAN:
         drawn = [torch.randint(size, (count,), device=device, generator=random) for size in self.categories]
         categorical = [one_hot(code, size).float() for code, size in zip(drawn, self.categories, strict=True)]
         continuous = 2 * torch.rand(count, self.continuous, device=device, generator=random) - 1
-        return torch.cat([*categorical, continuous, noise], 1)
+        return torch.cat([*categorical, continuous, self.noise * noise], 1)
 
     def _latents(
         self, networks: Mapping[str, nn.Module], count: int, random: torch.Generator, truncation: float | None
