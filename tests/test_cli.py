@@ -348,6 +348,7 @@ def test_the_live_view_on_a_terminal(
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_plain_lines_elsewhere(table: dict[str, Any], write: Write) -> None:
     command = [sys.executable, "-m", "ganlab", "run", str(write(table)), "--out", "r"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

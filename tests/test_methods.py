@@ -113,8 +113,10 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
     "hifi_gan": {"hifi_gan": {"periods": [2], "scales": 1, "width": 2}},
     "mixed_table": {"mixed_table": {"file": "table.csv", "discrete": ["plan", "town"], "modes": 3}},
+    "mmd_gan": {"mmd_gan": {"critic_steps": 2, "dim": 16, "width": 32}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
     "sixteen_bit": {"grey16": {"folder": "scans"}},
+    "stylegan2": {"stylegan2": {"dim": 8, "width": 8}},
     "vision_aided": {"vision_aided": {"stages": 1, "width": 8, "interval": 1}},
     "srgan": {
         "srgan": {"blocks": 1, "width": 8, "convolutions": 2},

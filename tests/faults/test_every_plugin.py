@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, squeezenet, two_domains
+from data_files import (
+    celeba,
+    cifar10,
+    inception,
+    mnist,
+    of_timm,
+    pairs_of_images,
+    parquet,
+    quarters,
+    squeezenet,
+    two_domains,
+)
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate, InEnvironment
@@ -29,13 +40,14 @@ TEST_VIT = {"model": "test_vit", "weights": "data/timm.safetensors"}
 FOLDER = {"name": "image_folder", "path": "folder", "size": 8}
 
 
-def features(samples: int = 16, metric: str = "fid", **table: Any) -> dict[str, Any]:
-    return {"metric": [{"name": metric, "samples": samples, "features": table}], "floor": False}
+def features(**table: Any) -> dict[str, Any]:
+    return {"metric": [{"name": "fid", "samples": 16, "features": table}], "floor": False}
 
 
-def large_features(metric: str = "fid", **table: Any) -> dict[str, Any]:
-    """Which take so long that the data must be few."""
-    return {"dataset": FOLDER, **features(4, metric, **table)}
+def large_features(**table: Any) -> dict[str, Any]:
+    """Which take so long that the data must be few, and are so many that FID's algebra would take longer still."""
+    metric = {"name": "kid", "samples": 4, "subsets": 2, "subset_size": 4, "features": table}
+    return {"dataset": FOLDER, "metric": [metric], "floor": False}
 
 
 CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
@@ -242,9 +254,14 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         None,
     ),
     "tracker csv, tracker tensorboard, tracker mlflow": ({"tracker": ["csv", "tensorboard", "mlflow"]}, None),
-    "features inception, metric sfid": (
-        large_features(metric="sfid", name="inception", weights="data/inception.pth"),
-        inception,
+    "features inception": (large_features(name="inception", weights="data/inception.pth"), inception),
+    "metric sfid": (
+        {
+            "plugins": ["data/quarters.py"],
+            "metric": [{"name": "sfid", "every": 2, "samples": 16, "features": "quarters"}],
+            "floor": False,
+        },
+        quarters,
     ),
     "features dinov2": (
         large_features(name="dinov2", size="small", weights="data/timm.safetensors"),
