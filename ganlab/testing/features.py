@@ -113,7 +113,20 @@ def _check_shapes(inspection: Inspection, built: dict[int, Any]) -> str:
                 raise Fault("its features require a gradient, which keeps their whole graph: use torch.no_grad()", at)
             if not is_finite(found):
                 raise Fault(f"returns NaN or infinity for {count} images of {channels} channels", at)
+            if hasattr(features, "spatial"):
+                _check_spatial(inspection, features, channels, count)
     return summarize_refusals(refused, tried)
+
+
+def _check_spatial(inspection: Inspection, features: Any, channels: int, count: int) -> None:
+    """Checks that spatial features are float32 (N, spatial_dim) and finite."""
+    found, dim = features.spatial(_test_images(channels, count)), getattr(features, "spatial_dim", None)
+    at = inspection.line_of("spatial", features)
+    if not isinstance(found, Tensor) or found.dtype != torch.float32 or tuple(found.shape) != (count, dim):
+        got = describe_value(found)
+        raise Fault(f"spatial returns {got} for {count} images, expected torch.float32 {(count, dim)}", at)
+    if not is_finite(found):
+        raise Fault(f"spatial returns NaN or infinity for {count} images of {channels} channels", at)
 
 
 def _check_rows(inspection: Inspection, built: dict[int, Any]) -> None:
