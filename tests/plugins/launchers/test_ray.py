@@ -196,7 +196,6 @@ def sweep(path: Path, out: str, address: str, *arguments: str) -> subprocess.Pop
 
 @pytest.mark.extended
 @pytest.mark.ray
-@pytest.mark.usefixtures("forked_processes")
 def test_a_sweep_that_loses_a_node_ends_as_it_does_on_this_machine(
     cluster: Cluster,
     table: dict[str, Any],
