@@ -123,7 +123,7 @@ def test_bombs_are_left_out_too(side: int, size: int | str, places: Places, fold
         dataset, (warned,) = build(places, size=size)
         assert dataset.skipped == 3
         assert values(dataset) == [1, 2, 3, 4, 5, 7, 9]
-        assert warned.endswith("images: a/0.png, b/6.png, b/8.png")
+        assert "images: a/0.png, b/6.png, b/8.png; the first: refused as a decompression bomb" in warned
     with pytest.raises(ComponentError, match=r"a/0\.png: refused as a decompression bomb"):
         build(places, size=size, skip_unreadable=False)
 
