@@ -1,5 +1,6 @@
 """The public names and where each is defined: for type checkers, and imported by `ganlab/__init__.py` on first use."""
 
+from .config.plugin_list import list_plugins as list_plugins
 from .data.class_labels import class_count as class_count
 from .data.class_labels import class_labels_of as class_labels_of
 from .data.dataset import ImageDataset as ImageDataset

@@ -24,6 +24,9 @@ class Features(Protocol):
     Optional methods of an extractor that is also a classifier:
     `logits(images)` returns class logits (N, classes) of uint8 images (N, C, H, W).
     `belongs(images)` returns a bool (N,): whether an image belongs to any class.
+
+    Optional method `with_gradients(images)`: features (N, dim), with gradients, of float images (N, C, H, W) in
+    [-1, 1]. `ganlab project` compares images by them.
     """
 
     @property

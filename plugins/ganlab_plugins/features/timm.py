@@ -82,12 +82,13 @@ class Preprocessing:
             f"each rounded to uint8, as PIL does), / 255, (x - {list(self.mean)}) / {list(self.std)}"
         )
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, rounds: bool = True) -> Tensor:
         from torch.nn.functional import interpolate
 
         pixels = images.expand(-1, 3, -1, -1).float()
         for size in ((pixels.shape[2], self.size[1]), self.size):
-            pixels = interpolate(pixels, size, mode=self.interpolation, antialias=True).clamp(0, 255).round()
+            pixels = interpolate(pixels, size, mode=self.interpolation, antialias=True).clamp(0, 255)
+            pixels = pixels.round() if rounds else pixels
         mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels / 255 - mean) / std
 
@@ -117,6 +118,13 @@ class TimmFeatures:
             raise ComponentError(f"{self.name} takes images of 1 or 3 channels, got {images.shape[1]}")
         with torch.no_grad(), full_precision(self.device):
             return self.batches(images)
+
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """The timm network's features, with gradients, of float images (N, 1 or 3, H, W) in [-1, 1]: not rounded."""
+        if images.shape[1] not in (1, 3):
+            raise ComponentError(f"{self.name} takes images of 1 or 3 channels, got {images.shape[1]}")
+        features: Tensor = self.network(self.prepared((images.to(self.device) + 1) * 127.5, rounds=False))
+        return features
 
 
 @frozen

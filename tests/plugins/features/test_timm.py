@@ -148,6 +148,17 @@ def test_grey_images_are_three_equal_channels(features: TimmFeatures) -> None:
         features(photos(1, 0, channels=4))
 
 
+def test_features_with_gradients_are_those_without(features: TimmFeatures) -> None:
+    """Of images of the network's own size, which nothing rounds."""
+    images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = (images.float() / 127.5 - 1).requires_grad_(True)
+    found = features.with_gradients(pixels)
+    torch.testing.assert_close(found, features(images), rtol=1e-3, atol=1e-4)
+    found.square().sum().backward()
+    assert pixels.grad is not None
+    assert pixels.grad.abs().sum() > 0
+
+
 def test_features_do_not_depend_on_the_batch(features: TimmFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
     images = photos(5, 0)
     together = features(images)

@@ -13,6 +13,7 @@ from attrs import define
 from pytorch_fid import fid_score
 from torch import Tensor
 
+from data_files import QUARTERS
 from ganlab import ComponentError, Places
 from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.metrics.sfid import SFID
@@ -65,37 +66,8 @@ def test_what_has_no_spatial_features_is_refused(tmp_path: Path) -> None:
         metric.prepare(evaluation)
 
 
-PLUGIN = """
-import attrs
-import ganlab
-
-
-class Quarters:
-    name, dim, fingerprint, preprocessing, spatial_dim = "quarters", 1, "1", "none", 4
-
-    def __call__(self, images):
-        return images.flatten(1).float().mean(1, keepdim=True)
-
-    def spatial(self, images):
-        return images[:, 0].float().unflatten(2, (2, -1)).unflatten(1, (2, -1)).mean((2, 4)).flatten(1)
-
-
-@attrs.frozen
-class Config:
-    "Means of quarters."
-
-    def build(self, evaluation):
-        return Quarters()
-
-
-@ganlab.hookimpl
-def register_features(register):
-    register("quarters", Config)
-"""
-
-
 def test_the_command_writes_moments_of_spatial_features(ganlab: Callable[..., Any], tmp_path: Path) -> None:
-    Path("quarters.py").write_text(PLUGIN)
+    Path("quarters.py").write_text(QUARTERS)
     given = ("moments", "digits", "--spatial", "--out", "ref.npz")
     code, _, err = ganlab(*given, "--features", "quarters", "--plugin", "quarters.py")
     assert code == 0, err
