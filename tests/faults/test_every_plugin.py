@@ -276,7 +276,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
             ],
             "floor": False,
         },
-        of_timm("test_vit"),
+        of_timm("test_vit", classes=7),  # in the place of CLIP's projection
     ),
 }
 """What makes the small experiment use a component, or some at once (None: without the table), and the data it needs."""
