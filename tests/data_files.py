@@ -83,6 +83,41 @@ def inception(data: Path) -> None:
     torch.save(network.state_dict(), data / "inception.pth")
 
 
+QUARTERS = """
+import attrs
+import ganlab
+
+
+class Quarters:
+    name, dim, fingerprint, preprocessing, spatial_dim = "quarters", 1, "1", "none", 4
+
+    def __call__(self, images):
+        return images.flatten(1).float().mean(1, keepdim=True)
+
+    def spatial(self, images):
+        return images[:, 0].float().unflatten(2, (2, -1)).unflatten(1, (2, -1)).mean((2, 4)).flatten(1)
+
+
+@attrs.frozen
+class Config:
+    "Means of quarters."
+
+    def build(self, evaluation):
+        return Quarters()
+
+
+@ganlab.hookimpl
+def register_features(register):
+    register("quarters", Config)
+"""
+"""A plugin of spatial features, of a grey image its quarters."""
+
+
+def quarters(data: Path) -> None:
+    data.mkdir()
+    (data / "quarters.py").write_text(QUARTERS)
+
+
 def squeezenet(data: Path) -> None:
     """Random weights of torchvision's SqueezeNet, for LPIPS."""
     features = torchvision.models.squeezenet1_1().features

@@ -96,6 +96,8 @@ def experiment_tables() -> dict[str, dict[str, Any]]:
         of = table["dataset"]["name"]
         if of in ("image_pairs", "unpaired"):  # one's own pictures; glyphs have these games and networks
             continue
+        if of == "blended" and table["dataset"]["dataset"]["name"] in SHAPES:  # digits have its game and networks
+            continue
         if "pixelda" in file.stem:
             table["game"]["dropout"] = 0.0
         if of in SHAPES:

@@ -20,6 +20,8 @@ from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step, train
 from tiers import spread
 
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
 STEPS = 6
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {},

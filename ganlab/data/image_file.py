@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -96,11 +96,31 @@ class UnreadableImage(ComponentError):
 
 
 @frozen
+class Samples:
+    """An image file's own numbers, upright: (H, W, n), with the opacity (H, W) in [0, 1] apart, None without.
+
+    `white` is the value of white, None where the file does not say it. `is_array`: the channels are those of an array
+    and have no meaning as colours. `mode` is what the file holds in words, and `format` Pillow's name, or another's.
+    """
+
+    values: NDArray[Any]
+    white: int | None
+    alpha: NDArray[Any] | None
+    mode: str
+    format: str
+    is_array: bool = False
+
+
+@frozen
 class EncodedImage:
-    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes."""
+    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes.
+
+    `samples` reads the `Samples` of what is no picture file, such as a frame of a video.
+    """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
+    samples: Callable[[], Samples] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.name

@@ -10,14 +10,11 @@ Decisions:
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -35,7 +32,7 @@ from ganlab.run.sample_arrays import write_npz
 from ganlab.run.sample_files import as_array
 from ganlab.run.translate import Translator
 from ganlab.utils.errors import ComponentError, Interrupted, UserError, counted, printable
-from ganlab.utils.files import raise_cannot_write, write_whole
+from ganlab.utils.files import raise_cannot_write, whole_folder, write_whole
 from ganlab.utils.progress import Progress
 from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.image_grid import PNG_CHANNELS, encode_pixels
@@ -184,7 +181,7 @@ def _translate_folder(way: Translator, given: Path, out: Path, progress: Progres
         both = [name for name, new in zip(listed.names, made, strict=True) if new.casefold() == twice[0]]
         raise UserError(f"{given}: {' and '.join(both)} would both become {_png(both[0])}; rename one of them")
     pictures, sizes = _Pictures([given / name for name in listed.names]), set()
-    with _whole_folder(out) as folder, ThreadPoolExecutor(1, "ganlab-writer") as writer:
+    with whole_folder(out) as folder, ThreadPoolExecutor(1, "ganlab-writer") as writer:
         for parent in {PurePath(name).parent for name in made}:
             with raise_cannot_write(out / parent, 0):
                 (folder / parent).mkdir(parents=True, exist_ok=True)
@@ -214,22 +211,6 @@ def _translate_folder(way: Translator, given: Path, out: Path, progress: Progres
 
 def _are(left_out: dict[str, int]) -> str:
     return "is not" if sum(left_out.values()) == 1 else "are not"
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Yields a folder under a temporary name, which takes its place after the body, or is removed."""
-    with raise_cannot_write(out, 0):
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
-    try:
-        folder = temporary / "made"
-        folder.mkdir()  # with the usual mode, which that of mkdtemp is not
-        yield folder
-        with raise_cannot_write(out, 0):
-            os.replace(folder, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _translate_array(way: Translator, given: Path, out: Path, progress: Progress) -> str:

@@ -102,8 +102,8 @@ REFUSED = {
 BUNDLED = {f"{part.kind} {part.name}": part for kind in KINDS for part in load_plugins().registry.of_kind(kind)}
 
 
-# It is what `timm` is, with one network's name, and takes half a minute.
-del BUNDLED["features dinov2"]
+# They are what `timm` is, with one network's name, and take half a minute.
+del BUNDLED["features dinov2"], BUNDLED["features clip"]
 
 
 SMALL: list[tuple[str, dict[str, Any]]] = [

@@ -7,7 +7,7 @@ Decisions:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, le, lt
@@ -52,7 +52,10 @@ class Degraded:
     blur: standard deviation of a Gaussian blur, in pixels.
     smaller: the condition's height and width are so many times smaller (bicubic, antialiased); it divides both.
     grey: colour becomes grey, with one channel.
-    hole: height and width of a hole at a random place, as a share of the image's; its pixels have the level 128.
+    hole: height and width of a hole at a random place, as a share of the image's.
+    filled: what a hole is filled with: "grey", the level 128, or "border", the mean of the pixels that touch it.
+    alpha: conditions have one channel more, the last, that is 0 in the hole and 255 elsewhere, as transparent pictures
+        have it: so it need not be guessed where the hole is.
     noise: standard deviation of Gaussian noise, in levels of 0 to 255.
     seed: of the holes' places and the noise.
     """
@@ -62,12 +65,17 @@ class Degraded:
     smaller: int = field(default=1, validator=[ge(1), le(64)])
     grey: bool = False
     hole: float = field(default=0.0, validator=[ge(0), lt(1)])
+    filled: Literal["grey", "border"] = "grey"
+    alpha: bool = False
     noise: float = field(default=0.0, validator=[ge(0), le(255)])
     seed: int = stream_seed()
 
     def __attrs_post_init__(self) -> None:
         if not (self.blur or self.smaller > 1 or self.grey or self.hole or self.noise):
             raise ValueError("degraded: nothing is degraded; set blur, smaller, grey, hole or noise")
+        if not self.hole and (self.alpha or self.filled != "grey"):
+            option = "alpha" if self.alpha else "filled"
+            raise ValueError(f"degraded: {option} is for holes, and hole = 0; set hole, such as 0.25")
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         import numpy as np
@@ -105,10 +113,14 @@ class Degraded:
             values = interpolate(values, size, mode="bicubic", antialias=True)
         if self.grey:
             values = (values * values.new_tensor(GREY)[:, None, None]).sum(1, keepdim=True)
-        if self.hole:
-            values = torch.where(self._holes(values, drawn), values.new_tensor(EMPTY), values)
+        holes = self._holes(values, drawn) if self.hole else None
+        if holes is not None:
+            fill = _border_means(values, holes) if self.filled == "border" else values.new_tensor(EMPTY)
+            values = torch.where(holes, fill, values)
         if self.noise:
             values = values + self.noise * torch.from_numpy(drawn.standard_normal(values.shape)).float()
+        if holes is not None and self.alpha:
+            values = torch.cat([values, 255.0 * ~holes], 1)
         return values.round().clamp(0, 255).to(torch.uint8)
 
     def _holes(self, values: Tensor, drawn: np.random.RandomState) -> Tensor:
@@ -123,6 +135,14 @@ class Degraded:
             at = torch.arange(side).view(view)
             inside = inside & (at >= first) & (at < first + length)
         return inside
+
+
+def _border_means(values: Tensor, holes: Tensor) -> Tensor:
+    """The means (n, C, 1, 1) of the pixels of images (n, C, H, W) that touch their holes (n, 1, H, W)."""
+    from torch.nn.functional import max_pool2d
+
+    border = (max_pool2d(holes.float(), 3, 1, 1) > 0) & ~holes
+    return (values * border).sum((2, 3), keepdim=True) / border.sum((2, 3), keepdim=True)
 
 
 def _blurred(values: Tensor, std: float) -> Tensor:

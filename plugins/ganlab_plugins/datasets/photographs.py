@@ -5,7 +5,7 @@ licence Attribution 2.0, as scikit-learn says; grace_hopper.jpg (512x600) is mat
 
 Decisions:
 - Flat patches, such as sky, are left out: a mean over patches of a ratio such as PSNR would be that of the flattest.
-- The splits are regions: the rightmost part of each photograph is the test split. No pixel is in both.
+- The splits are regions: a part of each photograph, by default the rightmost, is the test split. No pixel is in both.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Photographs:
     stride: pixels from one patch to the next, along and down; by default a quarter of `size`.
     shrink: the photographs are first made so many times smaller, by averages, so that a patch shows more of them.
     contrast: the least standard deviation of brightness, 0 to 255, within a patch; flatter patches are left out.
-    held_out: the share of each photograph's width, from the right, that is the test split.
+    held_out: the share of each photograph's width that is the test split.
+    held_out_from: where that part begins, as a share of the width from the left; by default it ends at the right edge.
+        From the middle, objects in it go on in the training split, as colours must for a task of colour.
     """
 
     photographs: tuple[Photograph, ...] = field(default=("china", "flower", "grace_hopper"), validator=min_len(1))
@@ -56,6 +58,14 @@ class Photographs:
     shrink: int = field(default=1, validator=[ge(1), le(64)])
     contrast: float = field(default=20.0, validator=[ge(0), le(127)])
     held_out: float = field(default=0.25, validator=[gt(0), lt(1)])
+    held_out_from: float | None = field(default=None, validator=optional([ge(0), lt(1)]))
+
+    def __attrs_post_init__(self) -> None:
+        if self.held_out_from is not None and self.held_out_from + self.held_out > 1:
+            raise ValueError(
+                f"held_out_from: {self.held_out_from} and held_out = {self.held_out} go beyond the right edge; wanted "
+                "at most 1 in sum"
+            )
 
     def build(self, places: Places, split: str) -> ImageDataset:
         import torch
@@ -63,24 +73,26 @@ class Photographs:
         from ganlab import ImageDataset
 
         check_split("photographs", split)
-        regions = [self._region(name, split) for name in self.photographs]
+        photographs = [self._regions(name, split) for name in self.photographs]
         stride = self.stride or max(1, self.size // 4)
-        counts = [_count(region, self.size, stride) for region in regions]
+        counts = [sum(_count(region, self.size, stride) for region in regions) for regions in photographs]
         if (wanted := 3 * self.size**2 * sum(counts)) > MOST:
             raise ComponentError(
                 f"photographs: stride: {stride} gives {sum(counts):,} patches of {self.size}x{self.size}, "
                 f"{wanted / 1e9:.1f} GB; wanted at most {MOST / 1e9:.0f} GB"
             )
-        every = torch.stack([patch for region in regions for patch in _patches(region, self.size, stride)])
-        labels = torch.arange(len(regions)).repeat_interleave(torch.tensor(counts))
+        every = torch.stack(
+            [patch for regions in photographs for region in regions for patch in _patches(region, self.size, stride)]
+        )
+        labels = torch.arange(len(photographs)).repeat_interleave(torch.tensor(counts))
         # Of brightness; without Bessel's correction, so that a patch of one pixel has no contrast.
         kept = every.float().mean(1).flatten(1).std(1, correction=0) >= self.contrast
         if not kept.any():
             raise ComponentError(f"photographs: contrast: no {split} patch has {self.contrast:g} levels or more")
         return ImageDataset(every[kept], "photographs", split, labels[kept], self.photographs)
 
-    def _region(self, name: str, split: str) -> Tensor:
-        """The part of a photograph (3, H, W) that is a split; ComponentError if no patch fits into it."""
+    def _regions(self, name: str, split: str) -> list[Tensor]:
+        """The parts (3, H, W) of a photograph that are a split; ComponentError if no patch fits into any."""
         import numpy as np
         import torch
 
@@ -88,14 +100,17 @@ class Photographs:
         if self.shrink > 1:
             picture = picture.reduce(self.shrink)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        border = round((1 - self.held_out) * pixels.shape[2])
-        region = pixels[..., border:] if split == "test" else pixels[..., :border]
-        if min(region.shape[1:]) < self.size:
+        start = 1 - self.held_out if self.held_out_from is None else self.held_out_from
+        first, last = round(start * pixels.shape[2]), round((start + self.held_out) * pixels.shape[2])
+        parts = [pixels[..., first:last]] if split == "test" else [pixels[..., :first], pixels[..., last:]]
+        regions = [part for part in parts if min(part.shape[1:]) >= self.size]
+        if not regions:
+            widest = max(parts, key=lambda part: part.shape[2])
             raise ComponentError(
-                f"photographs: the {split} region of {name} has {region.shape[2]}x{region.shape[1]} pixels; wanted at "
+                f"photographs: the {split} region of {name} has {widest.shape[2]}x{widest.shape[1]} pixels; wanted at "
                 f"least {self.size}x{self.size} (size, shrink, held_out)"
             )
-        return region
+        return regions
 
 
 def _opened(name: str) -> Any:

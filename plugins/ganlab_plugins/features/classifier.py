@@ -92,6 +92,13 @@ class ClassifierFeatures:
         with torch.no_grad(), full_precision(self.device):
             return self.batches(images)
 
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """The classifier's features (N, dim), with gradients, of float images (N, C, H, W) in [-1, 1]."""
+        if tuple(images.shape[1:]) != self.shape:
+            raise ComponentError(f"the classifier was trained on images of {self.shape}, got {tuple(images.shape[1:])}")
+        features: Tensor = self.body(images.to(self.device))
+        return features
+
     def logits(self, images: Tensor) -> Tensor:
         """The classifier's class logits (N, classes) of uint8 images (N, C, H, W)."""
         import torch
@@ -126,6 +133,11 @@ class PerChannelFeatures:
     def __call__(self, images: Tensor, /) -> Tensor:
         each: Tensor = self.single(self._channels_of(images)).unflatten(0, (len(images), self.channels))
         return each.flatten(1)
+
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """The classifier's features of each channel, with gradients, of float images (N, C, H, W) in [-1, 1]."""
+        each = self.single.with_gradients(self._channels_of(images))
+        return each.reshape(len(images), -1)
 
     def logits(self, images: Tensor) -> Tensor:
         """The log probabilities (N, k^C) of the channels' joint classes of uint8 images (N, C, H, W), as logits."""

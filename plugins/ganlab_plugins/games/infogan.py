@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, le, min_len
+from attrs.validators import and_, deep_iterable, ge, gt, le, min_len
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -41,6 +42,7 @@ from ganlab import (
     latent_dim_of,
     latents,
     logits_per_image,
+    norm_layer,
 )
 from ganlab_plugins.games._adversary import generated
 from ganlab_plugins.games._codes import (
@@ -56,10 +58,12 @@ from ganlab_plugins.games._codes import (
 class _Head(nn.Module):
     """Q: from features (N, …) of the discriminator to logits of the categorical codes, and the continuous codes."""
 
-    def __init__(self, features: int, hidden: int, codes: int) -> None:
+    def __init__(self, features: int, config: InfoGAN) -> None:
         super().__init__()
+        hidden = config.hidden
+        norm = [] if config.norm == "none" else [norm_layer(config.norm, hidden, 0)]
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(features, hidden), nn.LeakyReLU(0.1), nn.Linear(hidden, codes)
+            nn.Flatten(), nn.Linear(features, hidden), *norm, nn.LeakyReLU(0.1), nn.Linear(hidden, config.codes)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -78,7 +82,9 @@ class InfoGAN:
     categories: how many values each categorical code has.
     continuous: how many continuous codes there are.
     categorical_weight, continuous_weight: factors of the codes' negative log likelihoods.
+    noise: standard deviation of the noise; with 0.1 the codes outweigh it, as in ClusterGAN (arXiv:1809.03627).
     hidden: units of the hidden layer of the head.
+    norm: of the hidden layer of the head; the paper's is "batch".
     """
 
     generator: NetworkConfig = component("generator")
@@ -88,7 +94,9 @@ class InfoGAN:
     continuous: int = field(default=2, validator=[ge(0), le(2**16)])
     categorical_weight: float = field(default=1.0, validator=[ge(0), le(1e9)])
     continuous_weight: float = field(default=0.1, validator=[ge(0), le(1e9)])
+    noise: float = field(default=1.0, validator=[gt(0), le(1e3)])
     hidden: int = field(default=128, validator=[ge(1), le(2**16)])
+    norm: Literal["none", "batch", "layer"] = "none"
 
     def build(self, data: DataSpec) -> Rules:
         images, play = without_conditions(data.images), _Play(self, data.images.shape)
@@ -120,7 +128,7 @@ class InfoGAN:
                 f"the generator's latent_dim is {latent_dim_of(generator)}; the codes alone have {self.codes} values: "
                 f"categories = {list(self.categories)}, continuous = {self.continuous}"
             )
-        return _Head(math.prod(feature_shape(discriminator)), self.hidden, self.codes)
+        return _Head(math.prod(feature_shape(discriminator)), self)
 
     def coded(self, noise: Tensor, random: torch.Generator | None) -> Tensor:
         """Latents (n, latent_dim) of InfoGAN: categorical codes, vectors with a single 1, continuous codes, noise."""
@@ -128,7 +136,7 @@ class InfoGAN:
         drawn = [torch.randint(size, (count,), device=device, generator=random) for size in self.categories]
         categorical = [one_hot(code, size).float() for code, size in zip(drawn, self.categories, strict=True)]
         continuous = 2 * torch.rand(count, self.continuous, device=device, generator=random) - 1
-        return torch.cat([*categorical, continuous, noise], 1)
+        return torch.cat([*categorical, continuous, self.noise * noise], 1)
 
     def _latents(
         self, networks: Mapping[str, nn.Module], count: int, random: torch.Generator, truncation: float | None

@@ -73,7 +73,11 @@ class _DCGANGenerator(nn.Module):
         def normed_relu() -> list[nn.Module]:
             return [norm_layer(config.norm, width, 2, images), nn.ReLU(inplace=True)]
 
-        layers: list[nn.Module] = [nn.ConvTranspose2d(self.latent_dim, width, base, bias=bias), *normed_relu()]
+        layers: list[nn.Module] = []
+        if config.hidden:
+            norm = norm_layer(config.norm, config.hidden, 2, images)
+            layers += [nn.ConvTranspose2d(self.latent_dim, config.hidden, 1, bias=bias), norm, nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(config.hidden or self.latent_dim, width, base, bias=bias), *normed_relu()]
         for _ in range(doublings - 1):
             width, side = width // 2, 2 * side
             layers += [nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=bias), *normed_relu()]
@@ -104,6 +108,10 @@ class _DCGANDiscriminator(nn.Module):
         if config.minibatch_stddev:
             layers.append(MinibatchStdDev(config.minibatch_stddev))
             width += 1
+        if config.hidden:
+            layers += [nn.Conv2d(width, config.hidden, base, bias=bias), norm_layer(config.norm, config.hidden, 2)]
+            layers += [nn.LeakyReLU(slope, inplace=True)]
+            width, base = config.hidden, (1, 1)
         layers += [nn.Conv2d(width, 1, base, bias=bias)]
         self.layers = nn.Sequential(*layers)
         self.apply(_initialise)
@@ -111,7 +119,7 @@ class _DCGANDiscriminator(nn.Module):
         self.feature_shape = (width, *base)
         # A group of one image has no deviation from others.
         self.batch_independent = (
-            (config.norm != "batch" or doublings == 1)  # the first layer has no norm
+            (config.norm != "batch" or (doublings == 1 and not config.hidden))  # the first layer has no norm
             and config.minibatch_stddev <= 1
             and config.head != "class_logits"
         )
@@ -164,12 +172,14 @@ class DCGANGenerator:
     channels: feature maps before the last layer; each earlier layer has twice as many as the next.
     norm: of each layer except the last. "conditional_batch" is batch norm with a gain and a bias for each class.
     attention: heights of the feature maps after which self-attention is inserted, such as [32].
+    hidden: units of a fully connected layer before the convolutions, as InfoGAN has it; 0 for none, as published.
     """
 
     latent_dim: int = field(default=100, validator=[ge(1), le(2**20)])
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
     norm: ConditionalNormName = "batch"
     attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
+    hidden: int = field(default=0, validator=[ge(0), le(2**16)])
 
     def build(self, images: ImageSpec) -> nn.Module:
         check_attention(self.attention, _inner_sides(images))
@@ -188,6 +198,7 @@ class DCGANDiscriminator:
     minibatch_stddev: group size of the minibatch standard deviation, a feature map before the last layer; 0 for none.
     head: how class labels are used: "plain" not at all; "projection" adds an inner product with a class embedding to
         the logit; "class_logits" adds class logits, for AC-GAN.
+    hidden: units of a fully connected layer after the convolutions, as InfoGAN has it; 0 for none, as published.
     """
 
     channels: int = field(default=64, validator=[ge(1), le(2**16)])
@@ -197,6 +208,7 @@ class DCGANDiscriminator:
     attention: tuple[int, ...] = field(default=(), validator=deep_iterable(and_(ge(1), le(2**16))))
     minibatch_stddev: int = field(default=0, validator=[ge(0), le(2**16)])
     head: HeadName = "plain"
+    hidden: int = field(default=0, validator=[ge(0), le(2**16)])
 
     def build(self, images: ImageSpec) -> nn.Module:
         check_attention(self.attention, _inner_sides(images))

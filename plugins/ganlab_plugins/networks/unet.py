@@ -73,12 +73,13 @@ class _UNet(nn.Module):
             to = widths[level - 1] if level else images.channels
             self.up.append(_Up(channels, to, config.norm if level else "none", dropout))
         self.residual = config.residual
-        if config.residual and images.condition_shape and images.condition_shape[0] not in (1, images.channels):
+        self.condition_channels = self.given.channels - config.latent_dim
+        self.has_alpha = self.condition_channels == images.channels + 1
+        if config.residual and not self.has_alpha and self.condition_channels not in (1, images.channels):
             raise ComponentError(
-                f"unet: residual: conditions with {images.condition_shape[0]} channels cannot be added to images with "
+                f"unet: residual: conditions with {self.condition_channels} channels cannot be added to images with "
                 f"{images.channels}"
             )
-        self.condition_channels = self.given.channels - config.latent_dim
         self.apply(initialise)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -90,7 +91,10 @@ class _UNet(nn.Module):
             like = seen[-2 - level]
             maps = up(maps if level == 0 else torch.cat([maps, seen[-1 - level]], 1), like)
         if self.residual:
-            return cast("Tensor", maps + seen[0][:, : self.condition_channels])
+            given = seen[0][:, : self.condition_channels]
+            if self.has_alpha:  # in [-1, 1], 1 where nothing is to be filled
+                given, maps = given[:, :-1], maps * (1 - given[:, -1:]) / 2
+            return cast("Tensor", maps + given)
         return cast("Tensor", maps.tanh())
 
 
@@ -114,7 +118,8 @@ class UNet:
     norm: of each layer except the outermost and the innermost.
     dropout: in the three innermost layers on the way up, in training: the noise of pix2pix.
     residual: what the network makes is added to the condition, without the tanh at its end: for images to restore. A
-        condition with one channel is added to each.
+        condition with one channel is added to each. Where it has one channel more than the images, that is alpha:
+        nothing is added where it is opaque, as for holes to be filled.
     latent_dim: size of a latent, which is joined to the input as constant maps; 0 for none.
     """
 

@@ -120,6 +120,11 @@ def test_patches_are_cut_from_their_region(places: Places) -> None:
     stds = train.images.numpy().astype(float).mean(1).std((1, 2))
     assert np.array_equal(varied.numpy(), train.images.numpy()[stds >= 30])
     assert 0 < len(varied) < len(train.images)
+    middle = evolve(config, photographs=("flower",), held_out_from=0.5)
+    train, test = (middle.build(places, split) for split in ("train", "test"))
+    assert np.array_equal(test.images[0].numpy(), flower[:, :40, 320:360])
+    assert np.array_equal(train.images[6 * 8].numpy(), flower[:, :40, 512:552]), "320 pixels: six patches a row"
+    assert (len(train.images), len(test.images)) == ((6 + 2) * 8, 4 * 8)
 
 
 def test_photographs_are_made_smaller_by_averages(places: Places) -> None:
@@ -132,6 +137,8 @@ def test_photographs_are_made_smaller_by_averages(places: Places) -> None:
 def test_regions_too_small_and_patches_too_many_are_refused(places: Places) -> None:
     with pytest.raises(ComponentError, match="the test region of china has 32x107 pixels; wanted at least 64x64"):
         Photographs(size=64, shrink=4, held_out=0.2).build(places, "test")
+    with pytest.raises(ValueError, match=r"held_out_from: 0.8 and held_out = 0.25 go beyond the right edge"):
+        Photographs(held_out_from=0.8)
     with pytest.raises(ComponentError, match="contrast: no test patch has 120 levels or more"):
         Photographs(contrast=120).build(places, "test")
     with pytest.raises(ComponentError, match=r"stride: 1 gives .* patches of 128x128, .* GB; wanted at most 2 GB"):
@@ -182,6 +189,15 @@ def test_a_hole_is_a_rectangle_at_a_random_place(places: Places) -> None:
         places_of.append((top, left))
         assert (hole[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == 128).all()
     assert len(set(places_of)) > len(images) / 2
+    with_alpha = pixels_of(places, Degraded(PATCHES, hole=0.25, alpha=True))[1]
+    assert np.array_equal(with_alpha[:, :3], holed)
+    assert (np.where((images != holed).any(1), with_alpha[:, 3], 0) == 0).all()
+    assert ((with_alpha[:, 3] == 0).sum((1, 2)) == 64).all()
+    assert set(np.unique(with_alpha[:, 3])) == {0, 255}
+    filled = pixels_of(places, Degraded(PATCHES, hole=0.25, filled="border"))[1]
+    for image, fill, opaque in zip(images, filled, with_alpha[:, 3] > 0, strict=True):
+        border = scipy.ndimage.binary_dilation(~opaque, np.ones((3, 3))) & opaque
+        assert np.abs(fill[:, ~opaque] - image[:, border].mean(1)[:, None]).max() <= 0.51
 
 
 def test_noise_has_its_deviation_and_is_of_a_split_and_a_seed(places: Places) -> None:
@@ -201,6 +217,8 @@ def test_degradations_combine(places: Places) -> None:
 def test_what_cannot_be_degraded_is_refused(places: Places) -> None:
     with pytest.raises(ValueError, match="nothing is degraded; set blur, smaller, grey, hole or noise"):
         Degraded(PATCHES)
+    with pytest.raises(ValueError, match="alpha is for holes, and hole = 0"):
+        Degraded(PATCHES, blur=1.0, alpha=True)
     with pytest.raises(ComponentError, match="grey: the images of digits have 1 channels; wanted 3"):
         Degraded(Digits(), grey=True).build(places, "train")
     with pytest.raises(ComponentError, match="smaller: 3 does not divide the size of the images of photographs, 32x32"):

@@ -22,6 +22,8 @@ from ganlab_plugins.features.classifier import (
     folded,
 )
 
+pytestmark = pytest.mark.xdist_group("classifier")  # trained once, and not by each worker
+
 QUICK = Classifier(updates=120)
 
 

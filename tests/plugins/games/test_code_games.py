@@ -121,7 +121,8 @@ def test_bigan_by_hand() -> None:
 
 def test_infogan_by_hand() -> None:
     """With two categorical codes; a normal distribution's likelihood is torch's own, without its constant."""
-    options = {"categories": [3, 2], "continuous": 1, "categorical_weight": 0.7, "continuous_weight": 0.3, "hidden": 5}
+    options = {"categories": [3, 2], "continuous": 1, "categorical_weight": 0.7, "continuous_weight": 0.3}
+    options |= {"noise": 0.1, "hidden": 5, "norm": "layer"}
     wide = {"generator": {"name": "mlp", "latent_dim": 9, "hidden": [12]}}
     training = training_of(game={"name": "infogan", **options}, **{**NETWORKS, **wide})
     nets = copy.deepcopy(dict(training.game.networks))
@@ -131,7 +132,7 @@ def test_infogan_by_hand() -> None:
         noise = torch.randn(8, 3)
         first, second = torch.randint(3, (8,)), torch.randint(2, (8,))
         value = 2 * torch.rand(8, 1) - 1
-        return torch.cat([torch.eye(3)[first], torch.eye(2)[second], value, noise], 1)
+        return torch.cat([torch.eye(3)[first], torch.eye(2)[second], value, 0.1 * noise], 1)
 
     def information(images: Tensor, z: Tensor) -> Tensor:
         found = head(features(judge, images))

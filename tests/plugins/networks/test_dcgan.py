@@ -63,6 +63,23 @@ def test_batch_norm_where_the_paper_has_it() -> None:
     assert discriminator == ["Conv2d", "LeakyReLU"] + ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 2 + ["Conv2d"]
 
 
+def test_infogans_networks_for_mnist() -> None:
+    """Table 1 of arXiv:1606.03657, fully connected layers of 1024 units, batch norm but at both ends."""
+    images = ImageSpec(1, 28, 28)
+    generator = DCGANGenerator(latent_dim=74, hidden=1024).build(images)
+    sizes = [74 * 1024, 1024 * 7 * 7 * 128, 128 * 64 * 4 * 4, 64 * 4 * 4]
+    norms = 2 * (1024 + 128 + 64)  # of the second layer by channel, where the authors' has a gain for each unit
+    assert sum(p.numel() for p in generator.parameters()) == sum(sizes) + norms
+    assert generator(torch.randn(2, 74)).shape == (2, 1, 28, 28)
+    discriminator = DCGANDiscriminator(hidden=1024).build(images)
+    sizes = [64 * 4 * 4, 64 * 128 * 4 * 4, 7 * 7 * 128 * 1024, 1024]
+    assert sum(p.numel() for p in discriminator.parameters()) == sum(sizes) + 2 * (128 + 1024)
+    logits, features = discriminator(torch.randn(2, 1, 28, 28), None, True)
+    assert logits.shape == (2,)
+    assert features.shape[1:] == discriminator.feature_shape == (1024, 1, 1)
+    assert not DCGANDiscriminator(hidden=8).build(ImageSpec(1, 8, 8)).batch_independent
+
+
 REFUSED = {
     (27, 27): "28x28 and 24x24",
     (4, 4): "8x8 and 8x14",

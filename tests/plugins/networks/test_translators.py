@@ -89,6 +89,13 @@ def test_a_residual_is_added_to_the_enlarged_condition() -> None:
     condition = torch.rand(2, 1, 16, 16)
     enlarged = nn.functional.interpolate(condition, (32, 32), mode="bicubic")
     assert torch.allclose(network(torch.ones(2, 2), condition), enlarged.expand(-1, 3, -1, -1))
+    filled = UNet(channels=4, residual=True).build(ImageSpec(3, 32, 32, None, (4, 32, 32))).eval()
+    holed = torch.ones(2, 4, 32, 32)
+    holed[:, -1, 8:16, 4:12] = -1
+    made = filled(torch.ones(2, 0), holed)
+    opaque = (holed[:, -1:] > 0).expand_as(made)
+    assert torch.equal(made[opaque], holed[:, :3][opaque])
+    assert (made[~opaque] != 1).all()
     with pytest.raises(ComponentError, match="conditions with 3 channels cannot be added to images with 1"):
         UNet(residual=True).build(ImageSpec(1, 32, 32, None, (3, 32, 32)))
 
