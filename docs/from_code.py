@@ -1,9 +1,10 @@
 """Sphinx directives that generate documentation from the code when the site is built: keys, components, public names.
 
-Three directives, for pages that are also read on GitHub, where the directive is shown as it is written:
+Four directives, for pages that are also read on GitHub, where the directive is shown as it is written:
 
 - `keys`: the keys of a class such as `ganlab.config.schema.Train`, each with its type, bounds and default;
 - `components`: the bundled components of a kind with their options;
+- `notebook`: the cells of a notebook, whose outputs are left out;
 - `names`: the public names of one package of ganlab, by autodoc, and classes that they return.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -131,6 +133,20 @@ class Components(MarkdownDirective):
         return "\n".join(lines) or f"None is bundled; `ganlab new {argument} NAME` writes one."
 
 
+class Notebook(MarkdownDirective):
+    """The `notebook` directive: the cells of a notebook in the folder of the docs, without outputs."""
+
+    def markdown(self, argument: str) -> str:
+        file = Path(__file__).parent / argument
+        self.env.note_dependency(str(file))
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        texts = ["".join(cell["source"]) for cell in cells]
+        return "\n\n".join(
+            text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+            for cell, text in zip(cells, texts, strict=True)
+        )
+
+
 def public_names(package: str) -> list[str]:
     """The public names that `ganlab/__init__.pyi` imports from a package of ganlab, in the stub's order."""
     stub = ast.parse(Path(ganlab.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
@@ -185,6 +201,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("keys", Keys)
     app.add_directive("components", Components)
     app.add_directive("names", Names)
+    app.add_directive("notebook", Notebook)
     app.connect("autodoc-process-docstring", list_options)
     app.connect("autodoc-process-signature", drop_protocol_arguments)
     return {"parallel_read_safe": True}

@@ -1,5 +1,6 @@
 """The public names and where each is defined: for type checkers, and imported by `ganlab/__init__.py` on first use."""
 
+from .config.plugin_list import list_plugins as list_plugins
 from .data.class_labels import class_count as class_count
 from .data.class_labels import class_labels_of as class_labels_of
 from .data.dataset import ImageDataset as ImageDataset
@@ -45,6 +46,7 @@ from .evaluation.features import random_state as random_state
 from .evaluation.features import random_subset as random_subset
 from .evaluation.features import reference_features as reference_features
 from .evaluation.features import reference_rows as reference_rows
+from .evaluation.features import spatial_of as spatial_of
 from .evaluation.latents import latents as latents
 from .evaluation.moments import moments_of as moments_of
 from .evaluation.network_sampler import sampler_of as sampler_of

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+import forked_python
 import ganlab_plugins
 import quick_plots
 from ganlab.viz import plots
@@ -26,6 +27,7 @@ _context.set_forkserver_preload(
         *("ganlab.cli.main", "ganlab.run.train", "ganlab.viz.plots", "matplotlib.figure", "torchvision"),
         "sklearn.datasets",
         *(module.name for module in pkgutil.walk_packages(ganlab_plugins.__path__, "ganlab_plugins.")),
+        "forked_from",
     ]
 )
 
@@ -75,6 +77,13 @@ class Command:
         if self.before is not None:
             self.before()
         return main.call(self.arguments)
+
+
+def serve_commands(folder: Path) -> None:
+    """The work of a child that forks commands for `forked_python.executable(folder)`, until this process ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    forked_python.Server(folder, parent.sentinel).serve()
 
 
 def _child(work: Callable[[], object], environment: dict[str, str], folder: str, log: str) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import gc
-import importlib.metadata
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch
 
+import children
+import forked_python
+import quick_disk  # noqa: F401 - it changes os.fsync
+import quick_loading
 import quick_plots
+import quick_timing as quick_timing_of
+from ganlab.bench import benchmark
 from ganlab.cli import main
 from ganlab.testing import step_timing
 from ganlab.viz import plots
-from support import WEDGE
-
-_find_entry_points = importlib.metadata.entry_points
-
-
-@functools.cache
-def _entry_points(path: tuple[str, ...], **parameters: str) -> Any:
-    return _find_entry_points(**parameters)
-
-
-# What is installed does not change while the tests run. Looking for it takes half of the time of loading plugins, which
-# every command does.
-importlib.metadata.entry_points = lambda **parameters: _entry_points(tuple(sys.path), **parameters)
+from support import WEDGE, until
 
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
@@ -51,10 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    # What was imported until now is never garbage. Without this each full collection looks through a million objects,
-    # which takes longer than what many tests test.
-    gc.collect()
-    gc.freeze()
+    quick_loading.keep_what_is_imported()
 
 
 @pytest.fixture(scope="session")
@@ -103,9 +93,10 @@ def real_data() -> Path:
 
 @pytest.fixture
 def quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The conformance suite times two calls of a step and not forty, for tests that do not look at the time."""
-    monkeypatch.setattr(step_timing, "ROUNDS", 1)
-    monkeypatch.setattr(step_timing, "CALLS_PER_ROUND", 1)
+    """The conformance suite times two calls of a step and not forty; the turns of the benchmark are short too."""
+    monkeypatch.setattr(step_timing, "ROUNDS", quick_timing_of.ROUNDS)
+    monkeypatch.setattr(step_timing, "CALLS_PER_ROUND", quick_timing_of.CALLS_PER_ROUND)
+    monkeypatch.setattr(benchmark, "TURN_SECONDS", quick_timing_of.TURN_SECONDS)
 
 
 @pytest.fixture
@@ -144,6 +135,24 @@ def ganlab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def command_server() -> Iterator[Path]:
+    """The executable file that forks what a `python -m ganlab` would do."""
+    with tempfile.TemporaryDirectory(prefix="ganlab-") as folder:  # a socket's path must be short
+        server = children.Child(functools.partial(children.serve_commands, Path(folder)), Path(folder) / "log")
+        file = forked_python.executable(Path(folder))
+        until(file.exists)
+        yield file
+        server.process.kill()
+        server.process.join()
+
+
+@pytest.fixture
+def forked_processes(command_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test or its command starts by `sys.executable -m ganlab`, such as a sweep's runs, is forked."""
+    monkeypatch.setattr(sys, "executable", str(command_server))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch_fidelity.feature_extractor_inceptionv3 as published
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -80,6 +81,48 @@ def inception(data: Path) -> None:
         patch.setattr(published.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         network = published.FeatureExtractorInceptionV3("random", ["2048"])
     torch.save(network.state_dict(), data / "inception.pth")
+
+
+QUARTERS = """
+import attrs
+import ganlab
+
+
+class Quarters:
+    name, dim, fingerprint, preprocessing, spatial_dim = "quarters", 1, "1", "none", 4
+
+    def __call__(self, images):
+        return images.flatten(1).float().mean(1, keepdim=True)
+
+    def spatial(self, images):
+        return images[:, 0].float().unflatten(2, (2, -1)).unflatten(1, (2, -1)).mean((2, 4)).flatten(1)
+
+
+@attrs.frozen
+class Config:
+    "Means of quarters."
+
+    def build(self, evaluation):
+        return Quarters()
+
+
+@ganlab.hookimpl
+def register_features(register):
+    register("quarters", Config)
+"""
+"""A plugin of spatial features, of a grey image its quarters."""
+
+
+def quarters(data: Path) -> None:
+    data.mkdir()
+    (data / "quarters.py").write_text(QUARTERS)
+
+
+def squeezenet(data: Path) -> None:
+    """Random weights of torchvision's SqueezeNet, for LPIPS."""
+    features = torchvision.models.squeezenet1_1().features
+    data.mkdir(exist_ok=True)
+    save_file({f"features.{key}": value for key, value in features.state_dict().items()}, data / "squeeze.safetensors")
 
 
 def of_timm(model: str) -> Callable[[Path], None]:

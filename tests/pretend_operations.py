@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganlab.testing.pretend import DeviceMismatch, record_events
+from ganlab.testing.pretend import DeviceMismatch, install, record_events
+from ganlab.utils.errors import UserError
 
 DEVICE = "pretend"
 HERE = str(Path(__file__))
@@ -40,6 +41,9 @@ MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "another generator in place": lambda there, here: there.normal_(generator=torch.Generator()),
     "another generator on the CPU": lambda there, here: here.normal_(generator=torch.Generator(DEVICE)),
     "another device of its kind": lambda there, here: there + torch.ones(3, device="pretend:1"),
+    "a copy of its form on the CPU": lambda there, here: torch.zeros_like(there, device="cpu") + there,
+    "numpy": lambda there, here: there.numpy(),
+    "an array": lambda there, here: there * here.numpy(),
     "in a backward pass": lambda there, here: Crossing.apply(there.requires_grad_()).sum().backward(),
 }
 
@@ -54,6 +58,19 @@ class Crossing(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         return gradient * torch.ones(3)
+
+
+def install_late() -> int:
+    """Installs the device after a backward pass, which says so each time."""
+    torch.ones(1, requires_grad=True).sum().backward()
+    for _ in range(2):
+        try:
+            install()
+        except UserError as error:
+            assert str(error).startswith("the pretend device was installed after a backward pass of this process")
+        else:
+            return 1
+    return 0
 
 
 def find_mixed() -> dict[str, str]:
@@ -72,6 +89,11 @@ READING: dict[str, tuple[str, Callable[[Tensor], Any]]] = {
     "bool": ("reads a value back", lambda x: bool(x.sum() > 0)),
     "float": ("reads a value back", lambda x: float(x[0])),
     "format": ("reads a value back", lambda x: f"{x.sum():.2f}"),
+    "its text": ("reads a value back", lambda x: f"{x}"),
+    "numbers in a list": ("reads a value back", lambda x: torch.tensor([x[0], x[1]])),
+    "an assignment by a mask": ("reads a value back", lambda x: x.__setitem__(x > 0, x[1:] + 1)),
+    "an inverse": ("reads a value back", lambda x: torch.linalg.inv(torch.diag(x + 1))),
+    "singular values": ("reads a value back", lambda x: torch.linalg.svdvals(torch.diag(x))),
     "nonzero": ("reads a value back", lambda x: x.nonzero()),
     "a mask": ("reads a value back", lambda x: x[x > 1]),
     "masked_select": ("reads a value back", lambda x: x.masked_select(x > 1)),
@@ -91,6 +113,8 @@ QUIET: dict[str, Callable[[Tensor], Any]] = {
     "a number": lambda x: x.clamp(0, 1).mul_(3).add_(1),
     "an index": lambda x: x[torch.arange(2, device=DEVICE)] + x[1:],
     "a mask that is assigned": lambda x: torch.where(x > 0, x, 0.0).masked_fill_(x > 1, 0.0),
+    "a number for a mask": lambda x: x.__setitem__(x > 1, 0.0),
+    "repeats whose number is known": lambda x: x.repeat_interleave(torch.ones_like(x).long(), output_size=3),
     "random numbers": lambda x: torch.randn(3, device=DEVICE) * torch.rand_like(x) + torch.randperm(3, device=DEVICE),
     "a shape": lambda x: x.new_zeros(len(x), x.shape[0]).T.reshape(-1),
 }

@@ -19,11 +19,13 @@ from ganlab.cli import main
 from ganlab.plugin.loader import load_plugins
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
+from ganlab.run.sample_spread import spread
 from ganlab.testing.pretend import record_events
-from ganlab.testing.pretend.events import FROM_CPU
+from ganlab.testing.pretend.events import FROM_CPU, READ, TO_CPU
 from ganlab.testing.pretend.tensor import PretendTensor
-from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.training.checkpoint import list_checkpoints, load_checkpoint, to_bytes
 from ganlab.training.loop import take_step
+from ganlab.training.state import training_state
 from ganlab.utils.state_tree import tensors_with_paths
 from pretend_work import _work, built, compare_trainings, is_allowed
 from step_cases import as_files, component_tables, experiment_tables
@@ -164,6 +166,40 @@ def run_and_read(file: str) -> list[str]:
     if gaps[0] is None or gaps[0] != gaps[1]:
         wrong.append(f"the loss asks for gaps of {gaps}")
     return wrong
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Waiting for the device
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def count_waits(file: str) -> dict[str, Any]:
+    """How often the host waits for the device, for a copy or a value: to save a state, and for the spread of images."""
+    training = built(Path(file), "pretend")
+    for step in range(2):
+        take_step(training, step)
+    training.loader.close()
+    state = training_state(training, 2)
+    there = [tensor for _, tensor in tensors_with_paths(state, "") if tensor.device.type == "pretend"]
+    images = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8)
+    classes = torch.arange(64) % 4
+
+    def waits(work: Callable[[], object]) -> int:
+        with record_events() as events:
+            work()
+        return sum(event.what in (READ, TO_CPU) for event in events)
+
+    def spread_of(*parts: tuple[torch.Tensor, torch.Tensor | None]) -> int:
+        return waits(lambda: spread((images.to("pretend"), labels) for images, labels in parts))
+
+    return {
+        "tensors": len(there),
+        "types": len({tensor.dtype for tensor in there}),
+        "checkpoint": waits(lambda: to_bytes(state)),
+        "spread": spread_of((images, None)),
+        "spread of parts": spread_of(*((part, None) for part in images.split(16))),
+        "spread of four classes": spread_of(*zip(images.split(16), classes.split(16), strict=True)),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -41,14 +41,10 @@ def on_pretend(work: Work, folder: Path, *arguments: Any, seconds: float = 300) 
     return json.loads(result.read_text())
 
 
-def _work(work: Work, arguments: tuple[Any, ...], result: str) -> int:
-    try:
-        install()
-        Path(result).write_text(json.dumps(work(*arguments)))
-    except BaseException:  # noqa: BLE001 - it is told to the test
-        traceback.print_exc()
-        return 1
-    return 0
+def _work(work: Work, arguments: tuple[Any, ...], result: str) -> None:
+    """What is raised ends the child with its trace in the log and exit code 1, as in any process."""
+    install()
+    Path(result).write_text(json.dumps(work(*arguments)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ganlab.utils.device import random_states, set_random_states
 
@@ -34,10 +34,15 @@ class Recording(TorchDispatchMode):
             if memory._cdata not in self.before:
                 self.before[memory._cdata] = memory, memory.clone()
         result = func(*args, **kwargs)
-        if func.namespace == "profiler":
-            return result
-        self.operations.append((func, args, kwargs, result))
+        # What changes a tensor's shape in place, as the end of torch.stft does, touches no memory.
+        if func.namespace != "profiler" and torch.Tag.inplace_view not in func.tags:
+            self.operations.append((func, *_as_they_are((args, kwargs, result))))
         return result
+
+
+def _as_they_are(values: Any) -> Any:
+    """Tensors of the same memory that keep their shapes, whatever becomes of those of the given ones."""
+    return tree_map(lambda leaf: torch.ops.aten.alias(leaf) if isinstance(leaf, Tensor) else leaf, values)
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:

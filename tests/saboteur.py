@@ -167,6 +167,11 @@ def small_files(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
 
+def in_tokyo() -> None:
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+
+
 def clock_set_back() -> None:
     """The clock says 1999."""
     then, began = 930_000_000.0, time.monotonic()

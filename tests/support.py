@@ -1,8 +1,13 @@
 """What several tests share: where the repository is, plugins in files of their own, waiting."""
 
+import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -40,6 +45,20 @@ class Here:
 def register_launchers(register): register("here", Here)
 """
 """A launcher that runs the tasks of a sweep in this process: processes of their own would start torch many times."""
+
+
+def computed_once(file: Path, compute: Callable[[], Any]) -> Any:
+    """A JSON value that the tests' processes share by a file; the first that needs it computes it."""
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            file.write_text(json.dumps(compute()))
+    return json.loads(file.read_text())
+
+
+def with_tests_modules() -> dict[str, str]:
+    """The environment of a process that finds the tests' own modules, such as `pytest -p quick_timing`."""
+    folders = [str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def until(condition: Callable[[], object], seconds: float = 120) -> None:

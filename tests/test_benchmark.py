@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from ganlab.bench import hand_written_loop, tutorial_loop
-from ganlab.bench.benchmark import median_ratio, run_benchmark
+from ganlab.bench import game_loop, hand_written_loop, tutorial_loop
+from ganlab.bench.benchmark import MIN_ROUNDS, median_ratio, run_benchmark, time_in_turns, timed_loops
 from ganlab.config.load import convert_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.training.build import build
-from ganlab.training.loop import Training, train
+from ganlab.training.loop import Training, take_step, train
 from tiers import spread
+
+pytestmark = pytest.mark.usefixtures("quick_timing")
 
 STEPS = 6
 CASES: dict[str, dict[str, Any]] = {
@@ -73,6 +75,68 @@ def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[s
     ):
         for (name, value), other in zip(ours.network.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert torch.allclose(value, other, rtol=1e-3, atol=1e-5), f"{case}: {ours.name} {name} differs"
+
+
+PAIRS = {"name": "degraded", "dataset": {"name": "digits", "size": 16}, "blur": 1.0}
+GAMES: dict[str, dict[str, Any]] = {
+    "pix2pix": {
+        "game": {"name": "pix2pix", "perceptual": 1.0},
+        "generator": {"name": "unet", "channels": 4, "dropout": 0.0},
+        "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
+        "content": {"name": "vgg", "layers": 2, "channels": 4},
+    },
+    # The pool is not full, so that nothing is drawn.
+    "cyclegan": {
+        "game": {"name": "cyclegan", "pool": 1000, "identity": 1.0},
+        "source": {"name": "digits", "size": 16},
+        "generator": {"name": "resnet_translator", "channels": 4, "blocks": 1, "halvings": 1},
+        "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1, "norm": "instance"},
+    },
+}
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+@pytest.mark.parametrize("game", GAMES)
+def test_the_plain_loop_of_a_game_takes_the_same_steps(game: str, table: dict[str, Any], tmp_path: Path) -> None:
+    """And is measured."""
+    table |= {"dataset": PAIRS, "optimizer": {"name": "sgd", "lr": 0.01}, **GAMES[game]}
+    plugins = load_plugins()
+    experiment = convert_experiment(table, plugins)
+    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    step, networks = game_loop.plain_game_step(experiment, training)
+    for number in range(2):
+        step()
+        take_step(training, number)
+    assert set(networks) == set(training.game.networks)
+    for name, network in networks.items():
+        for (key, value), other in zip(
+            network.state_dict().items(), training.game.networks[name].state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(
+                other, value, rtol=1e-4, atol=1e-6, msg=lambda text, at=f"{name}.{key}": at + text
+            )
+    rounds = time_in_turns(timed_loops(experiment, training, False), 0.1, torch.device("cpu"), lambda done, total: None)
+    assert {name: len(rates) >= MIN_ROUNDS for name, rates in rounds.items()} == {"ganlab": True, "by hand": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"game": "aae"}, "game: 'aae' has no plain loop to compare with, which is its method `plain_step`"),
+        (
+            {**GAMES["pix2pix"], "dataset": PAIRS, "augmentation": ["flip"]},
+            "augmentation: the plain loop of a game does without it; ganlab bench needs an experiment without",
+        ),
+    ],
+    ids=["no plain loop", "augmentation"],
+)
+def test_a_game_without_a_plain_loop_and_what_such_loops_do_without_are_refused(
+    change: dict[str, Any], said: str, table: dict[str, Any], write: Callable[..., Path], ganlab: Any
+) -> None:
+    code, _, err = ganlab("bench", write(table | change))
+    assert code == 2
+    assert said in err
 
 
 @pytest.mark.extended

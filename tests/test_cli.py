@@ -76,6 +76,8 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Gan
         (["run", good, "--bogus"], ["--bogus"]),
         (["run", good, "--device", "tpu"], ["tpu"]),
         (["run", good, "--device", "cuda"], ["no CUDA device"]),
+        (["run", good, "--device", "CPU"], ["--device 'CPU'", "; did you mean 'cpu'?"]),
+        (["run", good, "--device", "cpu:1"], ["--device cpu:1: torch finds 1 CPU device here"]),
         (["run", good, "--anyway"], ["--anyway: only goes with --resume"]),
         (["run", good, "--plugin", "none.py"], ["none.py", "no such file"]),
         (["run", good, "--plugin", "n" * 300], ["no such file"]),
@@ -348,6 +350,7 @@ def test_the_live_view_on_a_terminal(
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_plain_lines_elsewhere(table: dict[str, Any], write: Write) -> None:
     command = [sys.executable, "-m", "ganlab", "run", str(write(table)), "--out", "r"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

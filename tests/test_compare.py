@@ -378,6 +378,7 @@ def test_a_sweep_runs_skips_what_has_finished_and_compares(
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_a_sweep_runs_skips_resumes_and_compares(sweep_file: Path, ganlab: Command) -> None:
     code, out, err = ganlab("sweep", sweep_file, "--jobs", 2, "--out", "s")
     assert code == 0, out + err
@@ -450,6 +451,7 @@ def test_a_run_without_its_time_is_compared(ganlab: Command) -> None:
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_what_finished_as_another_experiment_is_not_taken_for_this_one(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:
@@ -465,6 +467,7 @@ def test_what_finished_as_another_experiment_is_not_taken_for_this_one(
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_a_failed_run_never_stops_the_others(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:
@@ -481,10 +484,16 @@ def test_a_failed_run_never_stops_the_others(
 
 @pytest.mark.extended
 @pytest.mark.kill
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, "real"), (signal.SIGTERM, "forked")])
 def test_stopping_a_sweep_saves_its_runs(
-    number: signal.Signals, table: dict[str, Any], write: Callable[..., Path]
+    number: signal.Signals,
+    processes: str,
+    table: dict[str, Any],
+    write: Callable[..., Path],
+    request: pytest.FixtureRequest,
 ) -> None:
+    if processes == "forked":
+        request.getfixturevalue("forked_processes")
     table["train"] |= {"steps": 50_000, "log_every": 10}
     write(table)
     path = write({"base": "tiny.toml", "seeds": [0, 1], "variants": {"bce": {}}}, "sweep.toml")

@@ -65,6 +65,11 @@ def test_bash_offers_the_names_that_are_there_now(environment: dict[str, str], t
     assert offered_by_bash("ganlab sweep x.toml --launcher ", environment) == ["local", "ray", "slurm"]
     assert offered_by_bash("ganlab run x.toml --no-plugin wed", environment) == ["wedge"]
     assert offered_by_bash("ganlab run ti", environment) == ["tiny.toml"]
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "run.json").write_text('{"samplers": {"b_to_a": null}}')
+    assert offered_by_bash("ganlab translate r x.png --to ", environment) == ["a", "b"]
+    assert offered_by_bash("ganlab sample r --sampler ", environment) == ["b_to_a"]
+    assert offered_by_bash("ganlab translate no_run x.png --to ", environment) == []
     (tmp_path / "cache" / "floor").mkdir(parents=True, exist_ok=True)
     assert offered_by_bash("ganlab cache --kind fl", environment) == ["floor"]
     (tmp_path / "plugins" / "wedge.py").rename(tmp_path / "plugins" / "soft.py")

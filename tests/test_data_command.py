@@ -81,7 +81,7 @@ def test_ten_odd_pictures_are_told_of_and_trained_on(
     _, text, _ = ganlab("data", odd)
     assert tomllib.loads(text[text.index("[dataset]") :]) == {"dataset": found["dataset"]}
     options = {key: value for key, value in found["dataset"].items() if key != "name"}
-    with pytest.warns(UserWarning, match=r"cannot be read as images: float\.tif, z_broken\.png"):
+    with pytest.warns(UserWarning, match=r"images: float\.tif, z_broken\.png; the first: its samples are floating"):
         images = ImageFolder(**options).build(Places(tmp_path, tmp_path), "train").images.numpy()
     names = ("cmyk", "grey16", "onebit", "palette", "panorama", "rgba", "turned", "web")
     made = dict(zip(names, images.transpose(0, 2, 3, 1).astype(int), strict=True))

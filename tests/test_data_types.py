@@ -129,6 +129,15 @@ def test_images_of_another_type_are_refused(given: Callable[..., Path], ganlab: 
             assert advice in result[2]
 
 
+def test_data_on_another_device_are_refused(given: Callable[..., Path], ganlab: Command) -> None:
+    images = "torch.zeros(40, 1, 8, 8, dtype=torch.uint8, device='meta')"
+    for name in ("given", "own"):
+        refused(ganlab("run", given(name, images=images), "--out", "r"), "images: on meta; wanted on the CPU")
+    condition = "torch.zeros(40, 2, device='meta')"
+    line = "condition: on meta; wanted on the CPU"
+    refused(ganlab("run", given(images=BYTES, condition=condition), "--out", "r"), line)
+
+
 def test_values_that_are_not_finite_are_refused(given: Callable[..., Path], ganlab: Command) -> None:
     for images, line in NOT_FINITE.items():
         refused(ganlab("run", given(images=images), "--out", "r"), line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from ganlab.config.schema import InitFrom
 from ganlab.nn.freeze import freeze_parameters
 from ganlab.nn.layers import spectrally_normed
 from ganlab.nn.transfer import renamed, transfer_weights
-from ganlab.run.init_from import InitialWeights
+from ganlab.run.init_from import InitialWeights, with_names_of_file
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
 from ganlab.training.loop import Training
@@ -156,6 +157,19 @@ def test_names_that_differ_are_mapped_and_files_of_other_tools_are_read(
     training, _ = begun(path)
     halves = {name: value.half().float() for name, value in earlier["generator"].items()}
     assert same(training.game.networks["generator"], halves) == list(halves)
+    # A checkpoint of several networks and what is none, with the names in a file; one of a single network.
+    optimizer = torch.optim.Adam([nn.Parameter(torch.ones(2))])
+    optimizer.step(lambda: 0.0)
+    checkpoint = {"g_ema": theirs, "d": {"w": torch.ones(1)}, "opt": optimizer.state_dict(), "epoch": 3, "rng": None}
+    torch.save(checkpoint, "checkpoint.pth")
+    Path("names.toml").write_text('[generator]\nlayers = "g_ema.body"\n"layers.2" = "g_ema.head"\n')
+    given = {"file": "checkpoint.pth", "names_file": "names.toml", "networks": ["generator"]}
+    training, first = begun(write(table | {"init_from": given}))
+    assert same(training.game.networks["generator"], earlier["generator"]) == list(earlier["generator"])
+    assert first.record["generator"]["new"] == {}
+    torch.save({"state_dict": earlier["generator"], "epoch": 3}, "one.pth")
+    training, _ = begun(write(table | {"init_from": {"file": "one.pth", "networks": ["generator"]}}))
+    assert same(training.game.networks["generator"], earlier["generator"]) == list(earlier["generator"])
 
 
 REFUSED = {
@@ -192,6 +206,23 @@ def test_what_cannot_be_begun_with_is_refused_in_one_line(
             begun(write(table | {"init_from": given}))
         (problem,) = raised.value.problems
         assert line in problem, name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("names.toml", None, "cannot be read (No such file or directory)"),
+        ("names.toml", "a = ", "Invalid value"),
+        ("names.json", "[1]", "is no table of names"),
+        ("names.json", '{"generator": {"a": 3}}', "'a' is 3; wanted a name"),
+    ],
+)
+def test_a_file_that_holds_no_names_is_refused(name: str, content: str | None, line: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(line)) as raised:
+        with_names_of_file(InitFrom(file="w.pt", names_file=str(tmp_path / name)))
+    assert str(raised.value).startswith(f"init_from.names_file: {tmp_path / name}: ")
 
 
 @pytest.mark.parametrize(

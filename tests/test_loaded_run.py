@@ -188,6 +188,7 @@ def test_numbers_of_other_libraries_are_arguments_of_sample(run: Path) -> None:
             ({"step": -1}, "--step -1: expected at least 0"),
             ({"step": 3}, "--step 3: r has no such checkpoint; there are: 4"),
             ({"device": "gpu"}, "--device 'gpu': expected auto or a device that is here: cpu"),
+            ({"device": "pretend"}, "; call ganlab.testing.pretend.install() first, before any backward pass"),
             ({"device": None}, "--device None: expected auto or a device that is here: cpu"),
             ({"device": "cuda:99"}, "--device cuda:99: torch finds "),
             ({"overrides": "seed=5"}, "load_run: overrides: expected a list, got 'seed=5'; write ['seed=5']"),

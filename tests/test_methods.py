@@ -28,6 +28,7 @@ from children import Child
 from ganlab.config.load import load_experiment
 from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import to_uint8
+from ganlab.evaluation.sampling import generate_images, sample_inputs
 from ganlab.protocols import DataSpec, ImageSpec
 from ganlab.run.load_run import load_run
 from ganlab.run.records import read_records
@@ -112,8 +113,10 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "esrgan": {"esrgan": {"blocks": 1, "width": 8, "convolutions": 2}},
     "hifi_gan": {"hifi_gan": {"periods": [2], "scales": 1, "width": 2}},
     "mixed_table": {"mixed_table": {"file": "table.csv", "discrete": ["plan", "town"], "modes": 3}},
+    "mmd_gan": {"mmd_gan": {"critic_steps": 2, "dim": 16, "width": 32}},
     "projected_gan": {"projected_gan": {"stages": 2, "width": 8}},
     "sixteen_bit": {"grey16": {"folder": "scans"}},
+    "stylegan2": {"stylegan2": {"dim": 8, "width": 8}},
     "vision_aided": {"vision_aided": {"stages": 1, "width": 8, "interval": 1}},
     "srgan": {
         "srgan": {"blocks": 1, "width": 8, "convolutions": 2},
@@ -285,6 +288,40 @@ def test_styles_are_truncated_towards_their_mean(
     torch.testing.assert_close(half, (style + mean) / 2)
     assert not style.requires_grad
     assert not torch.equal(run.sample(3), run.sample(3, truncation=0.5))
+    styles_are_mixed_walked_between_and_found(run, ganlab)
+
+
+def styles_are_mixed_walked_between_and_found(run: Any, ganlab: Callable[..., Any]) -> None:
+    """By hand: the synthesis network of styles that are exchanged, or that lie on a line; an image's own are found."""
+    w, _ = next(sample_inputs(run.sampler, 4, 5))
+
+    def made(styles: torch.Tensor) -> torch.Tensor:
+        (image,) = generate_images(run.sampler, styles[None], run.device)
+        return image[0]
+
+    def same(images: torch.Tensor, others: torch.Tensor) -> bool:
+        return bool((images.int() - others.int()).abs().max() <= 1)  # a batch of another size may round otherwise
+
+    grid = run.mix([1, 3], count=2, seed=5)
+    for row in range(2):
+        for column in range(2):
+            styles = torch.stack([w[2 + column if layer in (1, 3) else row, layer] for layer in range(4)])
+            assert same(grid[row + 1, column + 1], made(styles))
+    assert same(grid[0, 2], made(w[3]))
+    assert same(grid[1, 0], made(w[0]))
+    assert ganlab("sample", "run", "--mix", "0-1", "--count", 2, "--out", "mix.png")[0] == 0
+    for layers, words in (
+        ("0-3", "expected some of the layers 0 to 3"),
+        ("4", "0 to 3"),
+        ("a", "expected layers such as"),
+    ):
+        code, _, err = ganlab("sample", "run", "--mix", layers)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert words in err
+    assert same(run.walk(5, count=2, frames=4).frames[1], made((w[0] + w[1]) / 2))
+    found = run.project(made(w[0])[None], updates=200, starts=16)
+    assert found.latents.shape == (1, 4, 8)
+    assert found.errors[0] < 0.2 * found.first_errors[0]
 
 
 def test_path_lengths_are_those_of_the_jacobian(experiment: Callable[[str], dict[str, Any]], write: Write) -> None:

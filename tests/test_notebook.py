@@ -5,8 +5,10 @@ A notebook is stood in for by a module IPython.display that keeps what is displa
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
+import json
 import sys
 import types
 from html.parser import HTMLParser
@@ -23,6 +25,7 @@ import ganlab
 from ganlab.run.notebook import data_frame, run_frame, run_html
 from ganlab.utils.errors import UserError
 from ganlab.viz.notebook_view import NotebookView
+from support import REPOSITORY
 from test_compare import make_run
 
 HOSTILE = "<script>alert(1)</script>&\"'"
@@ -188,3 +191,59 @@ def test_the_view_of_a_notebook_is_one_output(monkeypatch: pytest.MonkeyPatch) -
     assert '<progress value="5" max="10">' in html
     assert HOSTILE not in page.text, "what was done is over"
     assert lines.getvalue() == "said\n"
+
+
+def test_a_list_of_plugins_shows_itself(tmp_path: Path) -> None:
+    """What `ganlab plugins --json` has, as cells, with the texts of a hostile plugin escaped."""
+    file = tmp_path / "hostile.py"
+    file.write_text(
+        "import attrs\nfrom ganlab import hookimpl\n"
+        "@attrs.frozen\nclass Hostile:\n"
+        f"    {HOSTILE!r}\n"
+        f"    text: str = {HOSTILE!r}\n"
+        "    def discriminator(self, real, fake): return real.mean()\n"
+        "    def generator(self, real, fake): return fake.mean()\n"
+        "@hookimpl\ndef register_losses(register): register('hostile', Hostile)\n"
+    )
+    (tmp_path / "broken.py").write_text("raise RuntimeError('<i>no</i>')")
+    found = ganlab.list_plugins("loss", [file])
+    page = Page(found._repr_html_())
+    assert set(page.tags) <= {"div", "table", "tr", "th", "td", "br"}
+    assert page.tags.count("tr") == 2 + len(found)
+    assert page.text.count(HOSTILE) == 1, "the class's words"
+    assert "text: text = " in page.text
+    names = [record["name"] for record in found]
+    assert {"bce", "hinge", "hostile"} <= set(names)
+    assert all(name in page.text for name in names)
+    broken = Page(ganlab.list_plugins("broken", [tmp_path / "broken.py"])._repr_html_())
+    assert "<i>no</i>" in broken.text
+    with pytest.raises(UserError, match="did you mean 'loss'"):
+        ganlab.list_plugins("los")
+    with pytest.raises(UserError, match="no such file"):
+        ganlab.list_plugins(plugins=["gone.py"])
+
+
+@pytest.mark.extended
+@pytest.mark.docs
+def test_the_notebook_of_the_docs_runs() -> None:
+    """Its code cells, one after the other; the last expression of each is what a notebook would show."""
+    cells = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text())["cells"]
+    assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
+    names: dict[str, Any] = {}
+    shown: list[Any] = []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            tree = ast.parse("".join(cell["source"]))
+            last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, "notebook", "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))
+    run, images, frame, comparison, walk, found, losses = shown
+    assert run.info["status"] == "finished"
+    for thing in (run, images, comparison, walk, found, losses):
+        assert len(Page(thing._repr_html_()).text) + len(Page(thing._repr_html_()).images) > 0
+    assert len(frame) > 3
+    assert frame["score/fid"].notna().sum() == 3
+    assert walk.frames.shape == (45, 1, 8, 8)
+    assert len(comparison.tables[0].rows) == 2
+    assert (names["found"].errors < names["found"].first_errors).all()

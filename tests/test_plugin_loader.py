@@ -28,7 +28,9 @@ BUNDLED = {
         *("mlp", "dcgan", "resnet", "r3gan", "conditional", "unet", "resnet_translator"),
         *("mlp_encoder", "dcgan_encoder"),
     },
-    "discriminator": {"mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan", "mlp_joint"},
+    "discriminator": {
+        *("mlp", "dcgan", "resnet", "r3gan", "conditional", "packed", "patchgan", "mlp_joint", "vgg"),
+    },
     "loss": {
         *("bce", "hinge", "least_squares", "minimax", "relativistic", "relativistic_average", "value", "wasserstein"),
     },
@@ -45,10 +47,11 @@ BUNDLED = {
         *("ring", "grid", "glyphs", "photographs", "degraded", "blended", "image_pairs", "unpaired"),
     },
     "metric": {
-        *("fid", "kid", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
-        *("psnr", "ssim", "target_accuracy", "reconstruction_error", "output_fid", "codebook_use", "code_accuracy"),
+        *("fid", "sfid", "kid", "cmmd", "precision_recall", "inception_score", "mode_coverage", "class_accuracy"),
+        *("psnr", "ssim", "lpips", "target_accuracy", "reconstruction_error", "output_fid", "codebook_use"),
+        "code_accuracy",
     },
-    "features": {"inception", "classifier", "pixels", "dinov2", "timm"},
+    "features": {"inception", "classifier", "pixels", "dinov2", "clip", "timm"},
     "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},
     "launcher": {"local", "ray", "slurm"},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from children import Child
 from pretend_operations import (
     HERE,
     MIXED,
@@ -13,6 +14,7 @@ from pretend_operations import (
     compare_operations,
     find_events,
     find_mixed,
+    install_late,
     line_of,
     look_at_memory,
 )
@@ -35,6 +37,11 @@ def test_what_crosses_devices_is_recorded_with_its_line_and_nothing_else_is(tmp_
     for name, (what, work) in READING.items():
         assert found[name], name
         assert found[name][0].startswith(f"{line_of(work)}: {what} ("), name
+
+
+def test_a_backward_pass_before_the_device_is_there_is_named(tmp_path: Path) -> None:
+    child = Child(install_late, tmp_path / "child.log")
+    assert child.ended(60) == 0, child.said
 
 
 def test_operations_have_the_values_of_the_cpu(tmp_path: Path) -> None:

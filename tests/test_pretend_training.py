@@ -80,7 +80,7 @@ def test_trainings_are_those_of_the_cpu_and_a_step_reads_nothing_back(mlp: dict[
 
 
 def captured_trainings(mlp: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Everything that a step may have, and every bundled game."""
+    """Everything that a step may have, every bundled game, and a method with spectra, which are transposed in place."""
     everything = changed(
         mlp,
         loss={"name": "least_squares"},
@@ -101,7 +101,8 @@ def captured_trainings(mlp: dict[str, Any]) -> dict[str, dict[str, Any]]:
     )
     games = {table["game"]["name"]: table for table in experiment_tables().values() if "name" in table.get("game", ())}
     batch_norm = changed(dcgan(mlp), train={"precision": "bfloat16"})
-    return {"everything": everything, "batch norm in bfloat16": batch_norm, **games}
+    spectra = {"hifi_gan": method_tables(mlp)["hifi_gan"]}
+    return {"everything": everything, "batch norm in bfloat16": batch_norm, **games, **spectra}
 
 
 @pytest.mark.parametrize("default", [True, pytest.param(False, marks=(pytest.mark.extended, pytest.mark.large))])
@@ -114,7 +115,7 @@ def test_captured_steps_that_are_replayed_have_the_bits_of_eager_ones(
     kinds = {"everything": 2}  # with the lazy penalty and without: three eager steps come before each replay
     assert found == {name: [8 - 3 * kinds.get(name, 1)] for name in chosen}
     bundled = {part.name for part in load_plugins([]).registry.of_kind("game")} - {"gan"}
-    assert chosen.keys() == ({"everything"} if default else {"batch norm in bfloat16", *bundled})
+    assert chosen.keys() == ({"everything"} if default else {"batch norm in bfloat16", "hifi_gan", *bundled})
 
 
 def test_a_run_its_resume_and_all_that_reads_it_are_those_of_the_cpu(mlp: dict[str, Any], tmp_path: Path) -> None:
@@ -183,6 +184,15 @@ def test_metrics_of_outputs_and_classes_score_the_same_there(table: dict[str, An
     for name, (here, there) in found.items():
         assert here, name
         assert there == pytest.approx(here, rel=1e-3), name
+
+
+def test_a_checkpoint_and_the_spread_of_samples_wait_a_few_times(mlp: dict[str, Any], tmp_path: Path) -> None:
+    """However many tensors and batches there are: once for a type of number, and twice for a class."""
+    found = on_pretend(pretend_runs.count_waits, tmp_path, as_files({"run": mlp}, tmp_path)["run"])
+    assert found["tensors"] > 20
+    assert found["checkpoint"] == found["types"] <= 3
+    assert found["spread"] == found["spread of parts"] == 2
+    assert found["spread of four classes"] == 8
 
 
 @pytest.fixture

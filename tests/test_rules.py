@@ -453,6 +453,15 @@ def test_a_wrong_shape_names_the_network_and_the_move(training_of: Callable[...,
         training_of(rules(moves=[MOVES[0], terms]))
 
 
+def test_a_tensor_on_another_device_is_the_game_s_mistake_not_the_network_s(
+    training_of: Callable[..., Training],
+) -> None:
+    terms = ganlab.Move("making", ("maker",), lambda turn: turn.forward("judge", turn.real.to("meta")).mean())
+    line = "the network 'judge' is given a tensor on meta, and the run is on cpu"
+    with pytest.raises(RuntimeError, match=f"^{line}$"):  # which is no PluginFailed of the network
+        training_of(rules(moves=[MOVES[0], terms]))
+
+
 def test_every_name_of_a_record_that_is_no_meters_is_reserved(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., Any]
 ) -> None:

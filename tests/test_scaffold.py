@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ganlab.plugin.kinds import KINDS
-from support import REPOSITORY
+from support import REPOSITORY, with_tests_modules
 
 Ganlab = Callable[..., tuple[int, str, str]]
 
@@ -37,8 +37,8 @@ def test_what_is_written_passes(ganlab: Ganlab, tmp_path: Path) -> None:
         assert "0 faults" in out
         assert " refused by the component" not in out
         assert " left out" not in out
-    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    done = subprocess.run(pytest_, capture_output=True, text=True, check=False)
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "quick_timing", "."]
+    done = subprocess.run(pytest_, env=with_tests_modules(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert f"{2 * len(KINDS)} passed" in done.stdout
     ruff("check", tmp_path)
@@ -58,8 +58,8 @@ def test_the_written_test_fails_for_a_plugin_that_was_broken(ganlab: Ganlab) -> 
     ganlab("new", "loss", "mine")
     file = Path("mine.py")
     file.write_text(file.read_text().replace("-fake.mean()", "-fake.detach().mean()"))
-    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-    done = subprocess.run(pytest_, capture_output=True, text=True, check=False)
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "quick_timing", "test_mine.py"]
+    done = subprocess.run(pytest_, env=with_tests_modules(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "the generator's loss has no gradient: it is detached from the logits" in done.stdout
     assert "1 failed, 1 passed" in done.stdout

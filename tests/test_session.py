@@ -130,6 +130,7 @@ def test_stopped_and_resumed_ends_with_the_same_bits(
 
 @pytest.mark.extended
 @pytest.mark.kill
+@pytest.mark.usefixtures("forked_processes")
 def test_ctrl_c_in_a_process_of_its_own(table: dict[str, Any], write: Write, ganlab: Command) -> None:
     table["train"] |= {"steps": 100_000, "log_every": 10, "checkpoint_every": 0}
     path = write(table)

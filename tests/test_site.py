@@ -20,7 +20,7 @@ from ganlab.plugin.loader import load_plugins
 from ganlab.sweep.plan import SweepFile
 from support import REPOSITORY
 
-pytestmark = pytest.mark.docs
+pytestmark = [pytest.mark.docs, pytest.mark.xdist_group("site")]
 
 
 @pytest.fixture(scope="module")

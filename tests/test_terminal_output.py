@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 
+import quick_timing
 from children import Child, Command
 
 Write = Callable[..., Path]
@@ -32,7 +33,7 @@ def piped(*arguments: object) -> str:
     """What a command prints where there is no terminal; it must end well."""
     log = Path(tempfile.mkdtemp(dir=".")) / "log"
     with mock.patch.dict(os.environ, environment(), clear=True):
-        child = Child(Command(*arguments), log)
+        child = Child(Command(*arguments, before=quick_timing.shorten), log)
     assert child.ended() == 0, child.said
     assert "\x1b" not in child.said
     return child.said
@@ -43,7 +44,7 @@ def on_terminal(columns: int, *arguments: object, **more: str) -> str:
     screen, terminal = os.openpty()
     termios.tcsetwinsize(terminal, (40, columns))
     with mock.patch.dict(os.environ, environment(**more), clear=True):
-        child = Child(Command(*arguments), Path(os.ttyname(terminal)))
+        child = Child(Command(*arguments, before=quick_timing.shorten), Path(os.ttyname(terminal)))
     sent = b""
     while True:
         ended = child.process.exitcode is not None

@@ -19,7 +19,7 @@ import pytest
 from ganlab.run.load_run import load_run
 from ganlab.run.run_folder import read_info
 from pages import BLOCK, FILE, commands
-from support import HERE, REPOSITORY
+from support import HERE, REPOSITORY, with_tests_modules
 
 Ganlab = Callable[..., tuple[int, str, str]]
 PAGE, GAME_PAGE = ((REPOSITORY / "docs" / f"tutorial{part}.md").read_text() for part in ("", "_game"))
@@ -56,8 +56,8 @@ class Reader:
             case ["python", "-m", "pip"]:
                 return ""
             case ["python", "-m", "pytest"]:
-                rest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words[3:]]
-                done = subprocess.run(rest, capture_output=True, text=True, check=False)
+                rest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "quick_timing", *words[3:]]
+                done = subprocess.run(rest, env=with_tests_modules(), capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stdout
                 return done.stdout
             case ["mkdir", folder, "&&"] if words[3:] == ["cd", folder]:

@@ -15,10 +15,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from ganlab.config.schema import DEFAULT_GAME, Experiment
+from ganlab.config.schema import Experiment
 from ganlab.nn import dropout, memory_format
 from ganlab.nn.initialise import initialise_network
-from ganlab.plugin.registry import Registry
 from ganlab.protocols import Step, build_optimizer, parameters_of
 from ganlab.training.loop import Training
 from ganlab.training.update import Player
@@ -79,12 +78,6 @@ def build_parts(experiment: Experiment, training: Training, prepared: bool) -> B
     loss = copy.deepcopy(rules.loss)
     fresh = not judging.unfrozen
     return BaselineParts(names, g, d, g_optimizer, d_optimizer, loss, penalties, judging.repeats, judging.every, fresh)
-
-
-def check_game(experiment: Experiment, registry: Registry) -> None:
-    """Raises UserError for an experiment whose game the baseline loops do not play; they play the default one."""
-    if registry.component_of("game", experiment.game).name != DEFAULT_GAME:
-        raise UserError(f"game: ganlab bench has hand-written loops of the game {DEFAULT_GAME!r} alone")
 
 
 def clip_gradients(network: nn.Module, player: Player) -> None:

@@ -1,6 +1,7 @@
 """Benchmark of an experiment's training step: timed in turns with two baseline loops that do the same arithmetic.
 
 Decisions:
+- Another game than the default one has one baseline loop, which it brings itself (`game_loop`).
 - The loops take turns of a fraction of a second, and a ratio is the median over rounds: other load on the machine slows
   all of them.
 - ganlab's steps are those of `ganlab run`, with its meters, which are read once a tick.
@@ -24,10 +25,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ganlab.bench import hand_written_loop, tutorial_loop
-from ganlab.bench.baseline_parts import check_game
+from ganlab.bench import game_loop, hand_written_loop, tutorial_loop
 from ganlab.config.load import load_experiment
-from ganlab.config.schema import Experiment
+from ganlab.config.schema import DEFAULT_GAME, Experiment
 from ganlab.plugin.loader import Plugins
 from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
@@ -60,12 +60,16 @@ def run_benchmark(
     seconds: how long the three loops are timed in turns, with `MIN_ROUNDS` rounds at least.
     """
     experiment, plugins = load_experiment(path, overrides, plugin_files)
-    check_game(experiment, plugins.registry)
+    game = plugins.registry.component_of("game", experiment.game).name
+    if game != DEFAULT_GAME:
+        game_loop.check_game(game, experiment.game)
     on = pick_device(device)
     training = _build_training(path, experiment, plugins, on)
     _check_options(path, experiment, training)
-    rounds = time_in_turns(timed_loops(experiment, training), seconds, on, partial(progress, "loops"))
-    names = ("tutorial", "by hand")
+    if game != DEFAULT_GAME:
+        game_loop.check_plain_options(experiment, training)
+    loops = timed_loops(experiment, training, game == DEFAULT_GAME)
+    rounds = time_in_turns(loops, seconds, on, partial(progress, "loops"))
     result: dict[str, Any] = {
         "experiment": experiment.name,
         "device": device_name(on),
@@ -75,7 +79,7 @@ def run_benchmark(
         "precision": experiment.train.precision,
         "rounds": len(rounds["ganlab"]),
         "steps_per_second": {name: statistics.median(rates) for name, rates in rounds.items()},
-        "ratios": {name: median_ratio(rounds["ganlab"], rounds[name]) for name in names},
+        "ratios": {name: median_ratio(rounds["ganlab"], rounds[name]) for name in loops if name != "ganlab"},
         "levers": training.step_optimizations,
     }
     progress("parts of a step", 0, 1)
@@ -113,8 +117,11 @@ def _check_options(path: Path, experiment: Experiment, training: Training) -> No
             raise UserError(f"{path}: train.stop_{move.name}_under: {without} {move.stop_under}; leave it out")
 
 
-def timed_loops(experiment: Experiment, training: Training) -> dict[str, StepFunction]:
-    """The loops that the benchmark times: ganlab and both baselines."""
+def timed_loops(experiment: Experiment, training: Training, default_game: bool = True) -> dict[str, StepFunction]:
+    """The loops that the benchmark times: ganlab and both baselines, or the one of a game that is not the default."""
+    if not default_game:
+        by_hand = game_loop.plain_game_step(experiment, training)[0]
+        return {"ganlab": ganlab_step(experiment, training), "by hand": by_hand}
     return {
         "ganlab": ganlab_step(experiment, training),
         "tutorial": tutorial_loop.tutorial_step(experiment, training)[0],

@@ -12,8 +12,10 @@ from ganlab.cli.completion import (
     complete_components,
     complete_components_and_kinds,
     complete_devices,
+    complete_directions,
     complete_kinds,
     complete_plugins,
+    complete_samplers,
     complete_with,
 )
 
@@ -35,9 +37,11 @@ Device = Annotated[str, complete_with(complete_devices), Parameter(converter=_re
 CacheKinds = Annotated[list[str] | None, complete_with(complete_cache_kinds)]
 Blocked = Annotated[list[str] | None, complete_with(complete_plugins)]
 DatasetName = Annotated[str, complete_with(complete_components("dataset"))]
+Direction = Annotated[str, complete_with(complete_directions)]
 FeaturesName = Annotated[str | None, complete_with(complete_components("features"))]
 KindName = Annotated[str, complete_with(complete_kinds)]
 LauncherName = Annotated[str | None, complete_with(complete_components("launcher"))]
 ListedName = Annotated[str | None, complete_with(complete_components_and_kinds)]
 MetricName = Annotated[str | None, complete_with(complete_components("metric"))]
 MetricNames = Annotated[list[str] | None, complete_with(complete_components("metric"))]
+SamplerName = Annotated[str, complete_with(complete_samplers)]

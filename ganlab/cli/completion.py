@@ -55,6 +55,31 @@ def complete_devices(context: CompletionContext) -> Completions:
     }
 
 
+def complete_samplers(context: CompletionContext) -> Completions:
+    """The further samplers of the run on the line under shell completion."""
+    return dict.fromkeys(_samplers_of_line(context), "a sampler of the run's game")
+
+
+def complete_directions(context: CompletionContext) -> Completions:
+    """Completes `ganlab translate --to`: `a` and `b` where the run on the line has the sampler `b_to_a`."""
+    found: Completions = {}
+    for name in _samplers_of_line(context):
+        start, is_direction, end = name.rpartition("_to_")
+        found |= {end: f"by the sampler {name}"}
+        if is_direction:
+            found.setdefault(start, "by the main sampler")
+    return found
+
+
+def _samplers_of_line(context: CompletionContext) -> list[str]:
+    """The names of the further samplers of the run on the line under shell completion, of its run.json."""
+    run = context.get("run")
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        content = json.loads(Path(run.raw_tokens[0]).expanduser().joinpath("run.json").read_text(encoding="utf-8"))
+        return list(content.get("samplers", {}))
+    return []
+
+
 def complete_components(*wanted: str) -> Callable[[CompletionContext], Completions]:
     """Completes names of components of these kinds."""
 

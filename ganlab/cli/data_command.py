@@ -69,6 +69,7 @@ def moments(
     set_: Set = None,
     device: Device = "auto",
     plugin: list[Path] | None = None,
+    spatial: bool = False,
 ) -> int:
     """Write the moments of a data set's features, as others publish them for FID: `mu` and `sigma` in an .npz file.
 
@@ -88,10 +89,12 @@ def moments(
         Where to compute.
     plugin
         A plugin file to load; can be repeated.
+    spatial
+        Also write those of spatial features, for sfid: `mu_s` and `sigma_s`.
     """
     from ganlab.evaluation.write_moments import write_moments
 
-    images, size = write_moments(dataset, out, features, split, set_ or [], device, plugin or [])
+    images, size = write_moments(dataset, out, features, split, set_ or [], device, plugin or [], spatial)
     print(f"moments of {size:,} features of {images:,} images: {out}")
     return 0
 

@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
-import attrs
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from ganlab.config.describe import class_description, options_of
-from ganlab.plugin.component import Component, Origin
+from ganlab.config.plugin_list import component_record, listed
+from ganlab.plugin.component import Component
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins
-from ganlab.utils.errors import UserError, did_you_mean, quote
-
-
-def component_record(component: Component, also_by: Sequence[Origin] = ()) -> dict[str, Any]:
-    """A component as listed by `ganlab plugins --json`: kind, name, docstring, options, origin, others of that name."""
-    return {
-        "kind": component.kind,
-        "name": component.name,
-        "doc": class_description(component.cls),
-        "options": [attrs.asdict(option) for option in options_of(component.cls)],
-        "origin": component.origin.record() | {"location": component.location},
-        "also_by": [origin.record() for origin in also_by],
-    }
 
 
 def list_plugins(plugins: Plugins, wanted: str | None, as_json: bool, out: Console, errors: Console) -> None:
     """Prints the list of components, or those of the name or kind `wanted`, then the plugins that failed to load."""
-    found = [
-        component
-        for kind in KINDS
-        for component in plugins.registry.of_kind(kind)
-        if wanted in (None, component.name, kind)
-    ]
-    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)]
-    if wanted and not found and not failures:
-        names = {component.name for kind in KINDS for component in plugins.registry.of_kind(kind)} | set(KINDS)
-        raise UserError(
-            f"{quote(wanted)}: no component, kind or failed plugin of that name{did_you_mean(wanted, names)}",
-            *(f"{failure} (so what it registers is unknown)" for failure in plugins.failures),
-        )
+    chosen = listed(plugins, wanted)
+    found, failures = chosen.components, chosen.failures
     if as_json:
         content = {
-            "components": [component_record(part, plugins.registry.also_by(part.kind, part.name)) for part in found],
+            "components": list(chosen),
             "failures": [{**failure.origin.record(), "cause": failure.cause} for failure in failures],
         }
         out.print_json(json.dumps(content)) if out.is_terminal else print(json.dumps(content, indent=2))

@@ -1,8 +1,9 @@
 """The entry point of the command line: parses arguments, runs a command, turns errors into lines and exit codes.
 
-The commands are in `training_commands`, `result_commands`, `export_command`, `author_commands`, `data_command` and
-`cache_command`. They import torch only when called, so that `ganlab --help` answers at once. A user's mistake is
-printed to stderr, one line for each problem, and the exit code is 2; `ganlab.utils.errors` has the other exit codes.
+The commands are in `training_commands`, `result_commands`, `project_command`, `export_command`, `author_commands`,
+`data_command` and `cache_command`. They import torch only when called, so that `ganlab --help` answers at once. A
+user's mistake is printed to stderr, one line for each problem, and the exit code is 2; `ganlab.utils.errors` has the
+other exit codes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ganlab.cli import (
     cache_command,
     data_command,
     export_command,
+    project_command,
     result_commands,
     training_commands,
 )
@@ -55,6 +57,7 @@ app.command(result_commands.evaluate, name="eval")
 app.command(result_commands.score)
 app.command(result_commands.sample)
 app.command(result_commands.translate)
+app.command(project_command.project)
 app.command(export_command.export)
 app.command(result_commands.report)
 app.command(training_commands.bench)

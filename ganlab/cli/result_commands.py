@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from ganlab.cli.arguments import DatasetName, Device, FeaturesName, MetricName, MetricNames, Set
+from ganlab.cli.arguments import DatasetName, Device, Direction, FeaturesName, MetricName, MetricNames, SamplerName, Set
 from ganlab.utils.errors import UserError, quote
 
 
@@ -177,47 +177,67 @@ def sample(
     run: Path,
     /,
     *,
-    count: int = 64,
-    seed: int = 0,
+    count: int | None = None,
+    seed: list[int] | None = None,
     step: int | None = None,
-    label: str | None = None,
+    label: list[str] | None = None,
     truncation: float | None = None,
-    sampler: str = "",
+    sampler: SamplerName = "",
     option: list[str] | None = None,
+    latents: Path | None = None,
     interpolate: bool = False,
+    mix: str | None = None,
+    walk: bool = False,
+    frames: int | None = None,
+    fps: float | None = None,
+    loop: Annotated[bool, Parameter(negative="--no-loop")] = True,
     by_class: bool = False,
-    out: Path = Path("samples.png"),
+    out: Path | None = None,
     device: Device = "auto",
     plugin: list[Path] | None = None,
 ) -> int:
-    """Draw images from a run's generator.
+    """Draw images from a run's generator, or a film of a walk through its latents.
 
     Parameters
     ----------
     run
         The run folder.
     count
-        How many images.
+        How many images. Default: 64; of a walk 8, which it passes.
     seed
-        Equal seeds give equal images.
+        Equal seeds give equal images. Default: 0. Repeated, a walk passes the first image of each.
     step
         Which checkpoint. Default: the latest.
     label
-        Draw only images of this class, by name or number; for class-conditional runs.
+        Draw only images of this class, by name or number; for class-conditional runs. Repeated, a walk passes each.
     truncation
         Draw latents from a normal truncated at this distance from 0; a smaller one gives less diverse images.
     sampler
         A further sampler of the run's game, such as that of the other direction. Default: the main one.
     option
         NAME=VALUE, an option of the sampler; can be repeated.
+    latents
+        FILE.npz or FILE.safetensors, as ganlab project writes it: the images of its latents.
     interpolate
         Interpolate from one latent to another in each row, instead of independent images.
+    mix
+        Layers such as 2-3 or 0,2-3: a grid of images with the styles of the columns' samples in these layers, and of
+        the rows' in the others; --count of each, by default 6. For games whose latents are styles.
+    walk
+        Write a film that changes smoothly from one image to the next.
+    frames
+        The number of frames of a walk. Default: 60 from one image to the next.
+    fps
+        Frames a second of a walk. Default: 30.
+    loop
+        The walk ends where it begins.
     by_class
         In a folder of images, make a folder for each class.
     out
         FILE.png is a grid, of pairs where images are translated; FILE.npz an array `images`, uint8 NHWC or the data's
         own type and shape; FILE.csv the rows of a table; anything else a folder with one PNG per image. An interrupted
-        command that writes a folder goes on when it is called again.
+        command that writes a folder goes on when it is called again. Of a walk FILE.mp4, FILE.webp, FILE.gif or a
+        folder. Default: samples.png; of a walk walk.webp.
     device
         Where to compute.
     plugin
@@ -225,15 +245,44 @@ def sample(
     """
     from ganlab.config.overrides import parse_options
     from ganlab.evaluation.sampling import check_sampling
+    from ganlab.run.latents_file import read_latents
     from ganlab.run.load_run import load_run
+    from ganlab.run.mix import mix as mixed
+    from ganlab.run.mix import write_mix
     from ganlab.run.sample_images import SampleRequest, write_samples
+    from ganlab.run.walk import WalkRequest, write_walk
 
-    check_sampling(count, seed, truncation)
+    seeds, labels = seed or [0], label or []
+    if walk and (interpolate or by_class or mix is not None):
+        raise UserError("--walk: goes without --interpolate, --mix and --by-class")
+    if mix is not None and (interpolate or by_class or latents is not None):
+        raise UserError("--mix: goes without --interpolate, --latents and --by-class")
+    for given, name in () if walk else ((frames, "--frames"), (fps, "--fps"), (not loop or None, "--no-loop")):
+        if given is not None:
+            raise UserError(f"{name}: is for a film; add --walk")
+    for name, several in () if walk else (("--seed", seeds), ("--label", labels)):
+        if len(several) > 1:
+            raise UserError(f"{name}: can be repeated for a walk only; add --walk")
+    if latents is not None and count is not None:
+        raise UserError(f"--count {count}: goes without --latents, all of which are drawn")
+    check_sampling(1 if count is None else count, seeds[0], truncation)
     options = parse_options(option or [])
     loaded = load_run(run, step, device, plugins=plugin or [])
     if sampler or options:
         loaded = loaded.with_sampler(sampler, options)
-    request = SampleRequest(count, seed, interpolate, label, truncation, by_class)
+    found = None if latents is None else read_latents(loaded, latents)
+    if walk:
+        out = out or Path("walk.webp")
+        wanted = WalkRequest(frames, 30.0 if fps is None else fps, loop, seeds, labels, count, truncation, found)
+        print(f"{write_walk(loaded, wanted, out)}, from {loaded.weights} weights at step {loaded.step:,}")
+        return 0
+    out = out or Path("samples.png")
+    if mix is not None:
+        written = write_mix(loaded, mixed(loaded, mix, count, seeds[0], next(iter(labels), None), truncation), out)
+        print(f"{written} from {loaded.weights} weights at step {loaded.step:,}: {out}")
+        return 0
+    count = len(found) if found else 64 if count is None else count
+    request = SampleRequest(count, seeds[0], interpolate, next(iter(labels), None), truncation, by_class, found)
     written = write_samples(loaded, request, out)
     print(f"{written} from {loaded.weights} weights at step {loaded.step:,}: {out}")
     return 0
@@ -245,7 +294,7 @@ def translate(
     /,
     *,
     out: Path,
-    to: str = "",
+    to: Direction = "",
     option: list[str] | None = None,
     seed: int = 0,
     step: int | None = None,

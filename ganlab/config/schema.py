@@ -123,12 +123,14 @@ class InitFrom:
 
     run: the folder of another run; give this or `file`.
     file: a .safetensors file, or a .pt file of tensors (no code in it is run): the weights of one network, or those of
-        several with the network's name before each, as in "generator.layers.0.weight".
+        several with the network's name before each, as in "generator.layers.0.weight"; also a checkpoint with several
+        state_dicts, by their names.
     step: the step of the run's checkpoint; by default the latest.
     networks: the networks of the game that begin so; by default those that are trained and whose weights are there.
     ema: of the networks that the run averages, take the running average; by default where there is one.
     names: names there by names here, where they differ: "generator" = "generator_ab", or of a layer,
         "generator.layers.4" = "generator.layers.5".
+    names_file: a .toml or .json file of more such names, in tables or not; those in `names` come first.
     strict: refuse the run where a layer or a tensor is left.
     """
 
@@ -138,6 +140,7 @@ class InitFrom:
     networks: tuple[str, ...] = ()
     ema: bool | None = None
     names: Mapping[str, str] = field(factory=dict)
+    names_file: str | None = location(default=None)
     strict: bool = False
 
     def __attrs_post_init__(self) -> None:

@@ -4,10 +4,13 @@ Decisions:
 - What an image in a zip file is called, and which class it has, is as if the file were unpacked; a single folder that
   holds all the rest, as archives have, is no class. What macOS adds (`__MACOSX`) and hidden files are left out.
 - The files of both kinds are opened by `decode_image` and `decode_values` in the same way.
+- A file with several images, a video or a DICOM file, is as many images as it has frames, called FILE#INDEX. A video
+  in a zip file is not read: it could not be opened in its middle.
 """
 
 from __future__ import annotations
 
+import io
 import lzma
 import os
 import zipfile
@@ -17,11 +20,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from ganlab.data.dicom import DICOM, dicom_frames, is_dicom
 from ganlab.data.image_file import EncodedImage, image_extensions
-from ganlab.data.image_values import ARRAY
-from ganlab.data.list_images import NO_ENDING, list_images, no_images
+from ganlab.data.list_images import NO_ENDING, OTHERS, chosen_kind, list_images, no_images, other_kind
+from ganlab.data.video import VIDEO, video_frames
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.progress import Progress, paced
 
@@ -37,7 +41,8 @@ class ImageArchive:
     """Image files below a folder or in a zip file: their sorted relative POSIX paths, and how many others there are.
 
     `left_out` counts files that are no images by the endings of their names. `prefix` is the folder in the zip file
-    that holds all, with a slash; "" without.
+    that holds all, with a slash; "" without. `frames` are the names that are not those of files: of images in a file
+    that has several.
     """
 
     path: Path
@@ -45,6 +50,7 @@ class ImageArchive:
     left_out: Mapping[str, int]
     prefix: str = ""
     _zip: zipfile.ZipFile | None = None
+    frames: Mapping[str, EncodedImage] = field(factory=dict, repr=False)
 
     @property
     def is_zip(self) -> bool:
@@ -53,11 +59,41 @@ class ImageArchive:
 
     def files(self) -> list[Path | EncodedImage]:
         """What each of the image files is read by."""
+        return [self.frames.get(name) or self._file(name) for name in self.names]
+
+    @property
+    def file_names(self) -> list[str]:
+        """For each image file the name of the file that it is in: its own, or that of a video."""
+        return [name.rpartition("#")[0] or name if name in self.frames else name for name in self.names]
+
+    def _file(self, name: str) -> Path | EncodedImage:
         if self._zip is None:
-            return [self.path / name for name in self.names]
-        return [
-            EncodedImage(f"{self.path}/{name}", partial(_read, self._zip, self.prefix + name)) for name in self.names
-        ]
+            return self.path / name
+        return EncodedImage(f"{self.path}/{name}", partial(_read, self._zip, self.prefix + name))
+
+    def _open(self, name: str) -> Path | io.BytesIO:
+        return self.path / name if self._zip is None else io.BytesIO(self.read(name))
+
+    def with_frames(self, step: int, progress: Progress) -> ImageArchive:
+        """The images of videos and DICOM files, every `step`-th of those with several, in the place of the files.
+
+        Raises ComponentError where the package that reads them is not installed.
+        """
+        frames: dict[str, EncodedImage] = {}
+        names: list[str] = []
+        report = paced(progress)
+        for done, name in enumerate(self.names):
+            ending = os.path.splitext(name)[1].lower()
+            found = []
+            if ending in VIDEO:
+                found = video_frames(self.path / name, str(self.path / name), step)
+            elif ending in DICOM or (not ending and self._zip is None and is_dicom(self.path / name)):
+                found = dicom_frames(f"{self.path}/{name}", partial(self._open, name))[::step]
+            own = {name + frame.name.removeprefix(f"{self.path}/{name}"): frame for frame in found}
+            frames |= own
+            names += own or [name]
+            report("image files opened", done, len(self.names))
+        return evolve(self, names=names, frames=frames) if frames else self
 
     def read(self, name: str) -> bytes:
         """The content of any file below the image folder, or in the zip file. Raises OSError."""
@@ -72,20 +108,21 @@ class ImageArchive:
         return (self.path / name).is_file() if self._zip is None else self.prefix + name in self._zip.namelist()
 
 
-def open_images(path: Path, progress: Progress) -> ImageArchive:
-    """Lists the image files below a folder or in a zip file; arrays (.npy) where there are no others.
+def open_images(path: Path, progress: Progress, frame_step: int = 1) -> ImageArchive:
+    """Lists the image files below a folder or in a zip file: pictures; else arrays (.npy), DICOM files or videos.
 
-    Raises ComponentError where there are none, or if a folder or the file cannot be read.
+    Of files with several frames every `frame_step`-th is an image. Raises ComponentError where there are none, or if a
+    folder or the file cannot be read.
     """
     if path.is_dir():
-        listed = list_images(path, progress, arrays=True)
-        return ImageArchive(path, listed.names, listed.left_out)
+        listed = list_images(path, progress, others=True)
+        return ImageArchive(path, listed.names, listed.left_out).with_frames(frame_step, progress)
     try:
         opened = zipfile.ZipFile(path)
     except (OSError, *_UNREADABLE) as error:
         raise ComponentError(f"{path}: cannot be read as a zip file ({one_line(error)})") from error
     names: list[str] = []
-    arrays: list[str] = []
+    others: dict[str, list[str]] = {kind: [] for kind in OTHERS}
     left_out, report = Counter[str](), paced(progress)
     members = [
         member.filename for member in opened.infolist() if not member.is_dir() and not _is_hidden(member.filename)
@@ -96,17 +133,15 @@ def open_images(path: Path, progress: Progress) -> ImageArchive:
         ending = os.path.splitext(member)[1].lower()
         if ending in image_extensions():
             names.append(member.removeprefix(prefix))
-        elif ending == ARRAY:
-            arrays.append(member.removeprefix(prefix))
+        elif (kind := other_kind(ending)) and ending not in VIDEO:
+            others[kind].append(member.removeprefix(prefix))
         else:
             left_out[ending.removesuffix(".") or NO_ENDING] += 1
-    if not names:
-        names = arrays
-    elif arrays:
-        left_out[ARRAY] = len(arrays)
+    names = chosen_kind(names, others, left_out)
     if not names:
         raise no_images(path, left_out)
-    return ImageArchive(path, sorted(names), dict(sorted(left_out.items())), prefix, opened)
+    found = ImageArchive(path, sorted(names), dict(sorted(left_out.items())), prefix, opened)
+    return found.with_frames(frame_step, progress)
 
 
 def _is_hidden(name: str) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -96,11 +96,31 @@ class UnreadableImage(ComponentError):
 
 
 @frozen
+class Samples:
+    """An image file's own numbers, upright: (H, W, n), with the opacity (H, W) in [0, 1] apart, None without.
+
+    `white` is the value of white, None where the file does not say it. `is_array`: the channels are those of an array
+    and have no meaning as colours. `mode` is what the file holds in words, and `format` Pillow's name, or another's.
+    """
+
+    values: NDArray[Any]
+    white: int | None
+    alpha: NDArray[Any] | None
+    mode: str
+    format: str
+    is_array: bool = False
+
+
+@frozen
 class EncodedImage:
-    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes."""
+    """An encoded image stored inside another file: its name for error messages, and a function that reads its bytes.
+
+    `samples` reads the `Samples` of what is no picture file, such as a frame of a video.
+    """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
+    samples: Callable[[], Samples] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.name
@@ -154,23 +174,30 @@ def naming_image(file: Path | EncodedImage) -> Iterator[None]:
 def decode_image(
     file: Path | EncodedImage,
     size: ImageSize,
-    channels: int,
+    channels: int | None,
     crop: int | None,
     half: ImageHalf | None = None,
     background: str = "white",
 ) -> DecodedImage:
     """Decodes one image file, or one half of it, to uint8 (channels, H, W), with 1 to 4 channels: see `MODES`.
 
+    With None it has 1 channel where the file is grey, and else 3.
     It is cropped to its central square of `crop` pixels if `crop` is set, resized to cover `size` (Lanczos,
     antialiased) and cropped to the centre of it. Without a size it keeps its own. Transparency is laid on the colour
     `background` where `channels` has no opacity. Raises `UnreadableImage` with the file's name.
     """
     with opened_image(file) as image:
-        plain, largest = _plain(image, MODES[channels], background)
+        plain, largest = _plain(image, _own_mode(image) if channels is None else MODES[channels], background)
         plain = plain if half is None else _half(plain, half)
         fitted = plain if size is None else _fitted(plain, size, crop)
-        pixels = np.asarray(fitted).reshape(fitted.height, fitted.width, channels).transpose(2, 0, 1)
+        pixels = np.asarray(fitted).reshape(fitted.height, fitted.width, -1).transpose(2, 0, 1)
     return DecodedImage(pixels, largest)
+
+
+def _own_mode(image: Image.Image) -> str:
+    """The mode, grey or RGB, in which an opened image file without opacity is decoded as it is."""
+    grey = has_deep_grey(image) or (image.mode in ("1", "L") and not image.has_transparency_data)
+    return MODES[1 if grey else 3]
 
 
 def _plain(image: Image.Image, mode: str, background: str) -> tuple[Image.Image, int | None]:

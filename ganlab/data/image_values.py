@@ -31,6 +31,7 @@ from ganlab.data.image_file import (
     EncodedImage,
     ImageHalf,
     ImageSize,
+    Samples,
     UnfitImage,
     background_colour,
     content_of,
@@ -75,22 +76,6 @@ class ValueForm:
     background: str = "white"
 
 
-@frozen
-class Samples:
-    """An image file's own numbers, upright: (H, W, n), with the opacity (H, W) in [0, 1] apart, None without.
-
-    `white` is the value of white, None where the file does not say it. `is_array`: the channels are those of an array
-    and have no meaning as colours. `mode` is what the file holds in words, and `format` Pillow's name or "NPY".
-    """
-
-    values: NDArray[Any]
-    white: int | None
-    alpha: NDArray[Any] | None
-    mode: str
-    format: str
-    is_array: bool = False
-
-
 def decode_values(
     file: Path | EncodedImage,
     size: ImageSize,
@@ -120,6 +105,8 @@ def decode_values(
 
 def is_plain(file: Path | EncodedImage, channels: int, form: ValueForm) -> bool:
     """Whether an image file is one for `decode_image`, of 8 bits and 1 to 4 channels; else for `decode_values`."""
+    if isinstance(file, EncodedImage) and file.samples is not None:
+        return False
     return form.dtype == "uint8" and form.range is None and channels in MODES and not is_array_file(file)
 
 
@@ -136,6 +123,8 @@ def is_array_file(file: Path | EncodedImage) -> bool:
 
 def read_samples(file: Path | EncodedImage) -> Samples:
     """Reads an image file's own numbers. Raises what Pillow and numpy raise, and UnfitImage with the reason."""
+    if isinstance(file, EncodedImage) and file.samples is not None:
+        return file.samples()
     if is_array_file(file):
         return _array_samples(file)
     try:

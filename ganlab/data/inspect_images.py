@@ -218,9 +218,9 @@ def proposed_options(images: Sequence[ImageFound]) -> dict[str, Any]:
     lowest, highest = min(image.lowest for image in alike), max(image.highest for image in alike)
     if white is None:
         options |= {"dtype": "float32", "range": [lowest, highest if highest > lowest else lowest + 1.0]}
-    elif white == MAX_16_BIT:
+    elif white > 255:
         options["dtype"] = "uint16"
-        if 0 < highest < DARK:
+        if white == MAX_16_BIT and 0 < highest < DARK:
             options["range"] = [0.0, float(2 ** int(highest).bit_length() - 1)]
     return options
 
@@ -265,11 +265,14 @@ def _notes(images: Sequence[ImageFound], source: ImageArchive, table: Mapping[st
             notes.append(f"{cut:,} of which less than half is in the central square; size = [height, width] keeps more")
         if small := sum(min(image.size) < table["size"] for image in images):
             notes.append(f"{small:,} smaller than {table['size']} pixels, which are enlarged")
-    deep = sum(image.white == MAX_16_BIT for image in images)
+    deep = sum((image.white or 0) > 255 for image in images)
     if deep and "dtype" not in table:
-        notes.append(f"{deep:,} with 16 bits, rounded to 8")
+        notes.append(f"{deep:,} with more than 8 bits, rounded to 8")
     if "range" in table and "float32" in table.values():
         notes.append("range is what the files have; values of other files outside it would be refused")
+    files = len(set(source.file_names))
+    if files < len(source.names):
+        notes.append(f"{len(source.names):,} frames of {files:,} files; frame_step = k takes every k-th of each")
     for ending in (".csv", ".tsv"):
         if source.left_out.get(ending):
             notes.append(f"a {ending} file may have classes or attributes: `table` names it")

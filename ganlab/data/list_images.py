@@ -2,7 +2,8 @@
 
 Decisions:
 - A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
-  its header is an image's.
+  its header is an image's. Arrays, DICOM files and videos are images only where there are no others: an image folder
+  that has some beside its pictures is what it was before these were read.
 - Links are followed; a link to a folder that contains it is refused with its name.
 """
 
@@ -15,7 +16,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ganlab.data.dicom import DICOM, is_dicom
 from ganlab.data.image_file import image_extensions, looks_like_image
+from ganlab.data.video import VIDEO
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.progress import Progress, paced
 
@@ -27,6 +30,9 @@ COMMON = (".bmp", ".gif", ".jpg", ".png", ".tif", ".webp")
 
 ENDINGS = 8
 """How many endings of files that are left out are named."""
+
+OTHERS = {"array": (".npy",), "DICOM": DICOM, "video": VIDEO}
+"""Files that are images where there are no pictures, by their extensions, the first kind first."""
 
 NO_ENDING = "no ending"
 """What files whose names have no ending are counted under."""
@@ -40,14 +46,15 @@ class ListedImages:
     left_out: dict[str, int]
 
 
-def list_images(folder: Path, progress: Progress, arrays: bool = False) -> ListedImages:
+def list_images(folder: Path, progress: Progress, others: bool = False) -> ListedImages:
     """Lists the image files below a folder. Links are followed; a cycle is an error.
 
     A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
-    its header is an image's. With `arrays` .npy files are images too, in a folder that has no others.
+    its header is an image's. With `others` the files of the first of `OTHERS` that there are are images too, in a
+    folder that has no pictures.
     """
     names: list[str] = []
-    found_arrays: list[str] = []
+    found: dict[str, list[str]] = {kind: [] for kind in OTHERS}
     left_out: Counter[str] = Counter()
     problems: list[str] = []
     waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
@@ -71,8 +78,10 @@ def list_images(folder: Path, progress: Progress, arrays: bool = False) -> Liste
                     ending = os.path.splitext(entry.name)[1].lower().removesuffix(".")  # "name." has none
                     if ending in image_extensions() or (not ending and looks_like_image(Path(entry.path))):
                         names.append(f"{below}{entry.name}")
-                    elif arrays and ending == ".npy":
-                        found_arrays.append(f"{below}{entry.name}")
+                    elif others and (kind := other_kind(ending)):
+                        found[kind].append(f"{below}{entry.name}")
+                    elif others and not ending and is_dicom(Path(entry.path)):
+                        found["DICOM"].append(f"{below}{entry.name}")
                     else:
                         left_out[ending or NO_ENDING] += 1
         except OSError as error:
@@ -80,13 +89,26 @@ def list_images(folder: Path, progress: Progress, arrays: bool = False) -> Liste
     if problems:
         more = [f"and {len(problems) - NAMED:,} more folders"] if len(problems) > NAMED else []
         raise ComponentError("\n".join([*sorted(problems)[:NAMED], *more]))
-    if not names:
-        names = found_arrays
-    elif found_arrays:
-        left_out[".npy"] = len(found_arrays)
+    names = chosen_kind(names, found, left_out)
     if not names:
         raise no_images(folder, left_out)
     return ListedImages(sorted(names), dict(sorted(left_out.items())))
+
+
+def other_kind(ending: str) -> str | None:
+    """The kind of image files other than pictures that an extension stands for, one of `OTHERS`."""
+    return next((kind for kind, endings in OTHERS.items() if ending in endings), None)
+
+
+def chosen_kind(pictures: list[str], others: Mapping[str, list[str]], left_out: Counter[str]) -> list[str]:
+    """The image files that are taken: pictures, or the others of one kind. What is not is counted in `left_out`."""
+    taken = pictures
+    for names in others.values():
+        if not taken:
+            taken = names
+        else:
+            left_out.update(Path(name).suffix.lower() or NO_ENDING for name in names)
+    return taken
 
 
 def no_images(path: Path, left_out: Mapping[str, int]) -> ComponentError:

@@ -71,6 +71,8 @@ def data_problem(images: Any) -> str | None:
 
     Data are uint8, uint16 or float32, of shape (N, C, H, W), (N, C, T) or (N, D).
     """
+    if isinstance(images, Tensor) and images.device.type != "cpu":
+        return f"images: on {images.device}; wanted on the CPU: the core copies them to the run's device"
     if isinstance(images, Tensor) and images.dtype in DATA_TYPES and images.ndim in (2, 3, 4):
         return None if images[:1].numel() or not len(images) else f"images: {described(images)}; each has no value"
     return (
@@ -135,6 +137,8 @@ def condition_problem(condition: Any, count: int, which: str = "condition") -> s
     """
     if condition is None:
         return None
+    if isinstance(condition, Tensor) and condition.device.type != "cpu":
+        return f"{which}: on {condition.device}; wanted on the CPU: the core copies it to the run's device"
     advice = ""
     if isinstance(condition, Tensor):
         shape = tuple(condition.shape)

@@ -160,3 +160,20 @@ def classifying(features: Features, needed_by: str) -> Callable[[Tensor], Tensor
         return given
 
     return logits
+
+
+def spatial_of(features: Features, needed_by: str) -> tuple[Callable[[Tensor], Tensor], int]:
+    """Extracts spatial features (N, d): the function that does, and d; `ComponentError` if there are none."""
+    found: Any = getattr(features, "spatial", None)
+    dim: Any = getattr(features, "spatial_dim", None)
+    if found is None or dim is None:
+        raise ComponentError(f"the features {features.name!r} have no spatial features, which {needed_by} needs")
+
+    def spatial(images: Tensor) -> Tensor:
+        given: Tensor = found(images)
+        if given.shape != (len(images), dim):
+            wanted = f"{(len(images), dim)}"
+            raise ComponentError(f"the spatial features of {features.name!r} are {tuple(given.shape)}, wanted {wanted}")
+        return given
+
+    return spatial, dim

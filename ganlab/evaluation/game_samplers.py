@@ -128,6 +128,8 @@ def check_sampled_images(
             z: Any = draw_latents(sampler, count, torch.Generator().manual_seed(0))
             if not isinstance(z, Tensor) or z.shape[:1] != (count,):
                 raise InvalidRules(f"game: {of}draws latents {_shape(z)} for a count of {count}; expected {count} rows")
+            if sampler.sampler.styles and z.ndim != 3:
+                raise InvalidRules(f"game: {of}draws latents {_shape(z)} as styles; expected (count, layers, dim)")
             made = sampler(z.to(device), map_condition(lambda part: part[:count], condition))
     except ComponentError as error:
         raise UserError(f"game: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.data.load_dataset import load_dataset
 from ganlab.evaluation.evaluator import Evaluator
-from ganlab.evaluation.features import built_features, features_of, reference_rows
+from ganlab.evaluation.features import built_features, features_of, reference_rows, spatial_of
 from ganlab.evaluation.moments import moments_of
 from ganlab.evaluation.score_images import reference_table, registry_with
 from ganlab.plugin.fields import component
@@ -44,10 +45,12 @@ def write_moments(
     overrides: Iterable[str],
     device: str,
     plugin_files: Sequence[Path] = (),
+    spatial: bool = False,
 ) -> tuple[int, int]:
     """Writes the moments of a split of a data set, or of a folder, to an .npz file; returns how many images, features.
 
-    Raises UserError with a line for every problem; then nothing is written.
+    With `spatial` the file also has those of the spatial features, `mu_s` and `sigma_s`. Raises UserError with a line
+    for every problem; then nothing is written.
     """
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: expected FILE.npz")
@@ -74,12 +77,18 @@ def write_moments(
                 lambda count, seed: iter(()), progress
             )
             built = built_features(config.features, evaluation)
-            mean, cov = moments_of(reference_rows(evaluation, dataset.images, partial(features_of, built)))
+            measures: dict[str, Callable[[Tensor], Tensor]] = {"": partial(features_of, built)}
+            if spatial:
+                measures["_s"], _ = spatial_of(built, "--spatial")
+            arrays: dict[str, np.ndarray[Any, Any]] = {}
+            for ending, measure in measures.items():
+                mean, cov = moments_of(reference_rows(evaluation, dataset.images, measure))
+                arrays |= {f"mu{ending}": mean.cpu().numpy(), f"sigma{ending}": cov.cpu().numpy()}
         except ComponentError as error:
             raise UserError(*(f"{of}: {line}" for line in str(error).splitlines())) from None
-    if not (mean.isfinite().all() and cov.isfinite().all()):
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UserError(f"{of}: the features of {dataset.name} are not finite")
     stream = io.BytesIO()
-    np.savez_compressed(stream, mu=mean.cpu().numpy(), sigma=cov.cpu().numpy())
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     write_whole(out, stream.getvalue())
-    return len(dataset.images), len(mean)
+    return len(dataset.images), len(arrays["mu"])

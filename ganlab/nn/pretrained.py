@@ -48,10 +48,12 @@ def note_weights(path: Path) -> None:
         files[str(path.absolute())] = file_sha256(path)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, nested: bool = False) -> dict[str, Tensor]:
     """Reads the named tensors of a pretrained network's weights file, at least one, without running any code in it.
 
-    The hash of a file that is read to initialise a network is in run.json (`initialised`).
+    With `nested` it may be a checkpoint: a dictionary that also has state_dicts of networks, whose names come before
+    those of their tensors, and other things, which are left out. The hash of a file that is read to initialise a
+    network is in run.json (`initialised`).
     """
     import torch
     from safetensors import SafetensorError
@@ -69,9 +71,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ComponentError(f"{path} was refused: a weights file must hold tensors only, and no code") from error
+        raise ComponentError(
+            f"{path} was refused: a weights file must hold tensors only, and no code; where it is from, save "
+            "network.state_dict() alone with torch.save"
+        ) from error
     except (*UNREADABLE, SafetensorError) as error:
         raise ComponentError(f"{path} cannot be read as a weights file: {one_line(error)}") from error
+    found = _state_dicts(found) if nested else found
     if (
         not isinstance(found, dict)
         or not found
@@ -80,6 +86,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ComponentError(f"{path} must hold a dictionary of named tensors (a state_dict)")
     note_weights(path)
     return dict(found)
+
+
+def _state_dicts(found: Any) -> Any:
+    """The tensors of a checkpoint of pretrained networks, by the names of networks and tensors."""
+    import torch
+
+    if not isinstance(found, dict) or all(isinstance(value, torch.Tensor) for value in found.values()):
+        return found
+    own = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    inner = {name: _state_dicts(value) for name, value in found.items() if isinstance(value, dict)}
+    inner = {name: value for name, value in inner.items() if value and all(isinstance(key, str) for key in value)}
+    return own | {f"{name}.{key}": tensor for name, part in inner.items() for key, tensor in part.items()}
 
 
 def load_weights(network: nn.Module, weights: str | Path, partly: bool = False) -> None:

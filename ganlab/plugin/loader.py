@@ -193,6 +193,8 @@ def _register_plugin(plugins: Plugins, origin: Origin, module: ModuleType) -> li
     plugins.manager.register(plugin, origin.plugin)
     others = [other for other in plugins.manager.get_plugins() if other is not plugin]
     for kind in KINDS.values():
+        if kind.hook not in hooks.implementations:
+            continue
         # Called for one plugin at a time, so that the origin of every component is known.
         caller = plugins.manager.subset_hook_caller(kind.hook, remove_plugins=others)
         with CatchPluginErrors() as caught:

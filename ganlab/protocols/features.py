@@ -18,9 +18,15 @@ class Features(Protocol):
     `fingerprint` is a hash of its weights, and `preprocessing` describes how images are resized and normalised: both
     are part of a score's protocol.
 
+    Optional method `spatial(images)`, of images as above: features float32 (N, spatial_dim) that keep what lies where,
+    with the attribute `spatial_dim`.
+
     Optional methods of an extractor that is also a classifier:
     `logits(images)` returns class logits (N, classes) of uint8 images (N, C, H, W).
     `belongs(images)` returns a bool (N,): whether an image belongs to any class.
+
+    Optional method `with_gradients(images)`: features (N, dim), with gradients, of float images (N, C, H, W) in
+    [-1, 1]. `ganlab project` compares images by them.
     """
 
     @property

@@ -104,6 +104,7 @@ class Sampler:
     source: the game's data set whose images are the conditions of samples, by its field, or "dataset" for the images of
         `[dataset]`, as for reconstructions; empty for the conditions of `[dataset]`.
     makes: the game's data set whose images it makes, by its field, for a further sampler; empty for `[dataset]`.
+    styles: whether latents are styles (count, layers, dim), those of two samples to be mixed (`ganlab sample --mix`).
     options: what a user may choose when sampling, by name, with default values (`ganlab sample --option`); `images` is
         given them by name. They are in the protocol of each score.
     """
@@ -114,6 +115,7 @@ class Sampler:
     source: str = ""
     options: Mapping[str, float | int | bool | str] = field(factory=dict)
     makes: str = ""
+    styles: bool = False
 
 
 @frozen

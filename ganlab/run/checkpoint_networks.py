@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,25 @@ class CheckpointNetworks(Mapping[str, nn.Module]):
         same = copy.copy(self)
         same.loaded = copy.deepcopy(self.loaded, memo)
         return same
+
+
+def callable_with_latents(network: nn.Module, info: Mapping[str, Any]) -> nn.Module:
+    """Lets the generator of a run that `load_run` reads be called as `generator(z)`, if it does not use conditions.
+
+    Bundled networks have a default for the condition; one of a plugin may not.
+    """
+    if info.get("condition") is None:
+        try:
+            inspect.signature(network.forward).bind(None)
+        except TypeError:
+            network.register_forward_pre_hook(_without_condition, with_kwargs=True)
+        except ValueError:  # no signature, as of a compiled function
+            pass
+    return network
+
+
+def _without_condition(
+    network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Gives the generator of a run that `load_run` read the condition None where it is called without one."""
+    return ((*inputs, None), named) if len(inputs) == 1 and not named else (inputs, named)

@@ -231,6 +231,11 @@ class FirstUpdates(GameTrial):
         entered: list[tuple[int, dict[str, tuple[Tensor, int]]]] = []
 
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            # The game's mistake, which would otherwise be raised in the network and look like its own.
+            for given in inputs:
+                if isinstance(given, Tensor) and given.device.type != self.game.device.type:
+                    where = f"on {given.device}, and the run is on {self.game.device}"
+                    raise RuntimeError(f"the network {name!r} is given a tensor {where}")
             entered.append((len(self._inside), self._versions(inputs)))
             self._inside.append(name)
 

@@ -8,6 +8,8 @@ Decisions:
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -78,13 +80,13 @@ class InitialWeights:
 
         Raises UserError with a line for each thing that does not fit.
         """
-        config = self.config
+        config = self.config = with_names_of_file(self.config)
         self.lines.clear()
         if unknown := [name for name in (*config.networks, *map(_first, config.names)) if name not in networks]:
             there = did_you_mean(unknown[0], networks) or f"; its networks are: {', '.join(networks)}"
             raise UserError(f"init_from: the game has no network {quote(unknown[0])}{there}")
         wanted = config.networks or tuple(name for name in networks if not rules.network(name).frozen)
-        source = _read_run(config, wanted) if config.run is not None else _read_file(config, wanted)
+        source = _read_run(config, wanted) if config.run is not None else _read_file(config, wanted, networks)
         begun: dict[str, dict[str, str]] = {}
         problems = list(_unknown_names(config.names, networks, source))
         for name in wanted:
@@ -118,6 +120,8 @@ class InitialWeights:
         with noted_weights() as read:
             for file in {source.file_of(there[tensor]) for tensor in given}:
                 note_weights(file)
+            if config.names_file is not None:
+                note_weights(Path(config.names_file).expanduser())
             initialise_by(partial(_transfer, given, done), network)
         (found,) = done
         left = [f"{_joined(name, layer)} begins anew: {why}" for layer, why in found.left.items()]
@@ -136,6 +140,36 @@ class InitialWeights:
         if more:
             self.lines.append(f"init_from: {len(more)} tensors of {source.where} are not used, such as {unused[0]}")
         return read
+
+
+def with_names_of_file(config: InitFrom) -> InitFrom:
+    """What a run is to begin with, with the names of `names_file` among its names. Raises UserError."""
+    if config.names_file is None:
+        return config
+    path = Path(config.names_file).expanduser()
+    try:
+        read = json.loads if path.suffix == ".json" else tomllib.loads
+        names = _flat(read(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"init_from.names_file: {path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"init_from.names_file: {path}: {one_line(error)}") from None
+    return evolve(config, names={**names, **config.names})
+
+
+def _flat(table: Any) -> dict[str, str]:
+    """Names there by names here, of a table that a run is to begin with, which may have tables. Raises ValueError."""
+    if not isinstance(table, dict):
+        raise ValueError("is no table of names; wanted name here = name there")
+    found: dict[str, str] = {}
+    for name, value in table.items():
+        if isinstance(value, str):
+            found[name] = value
+        elif isinstance(value, dict):
+            found |= {f"{name}.{own}": other for own, other in _flat(value).items()}
+        else:
+            raise ValueError(f"{quote(name)} is {one_line(repr(value), 40)}; wanted a name")
+    return found
 
 
 def _transfer(given: Mapping[str, Tensor], done: list[Transferred], network: nn.Module) -> None:
@@ -208,12 +242,12 @@ def _shapes(file: Path) -> dict[str, list[int]]:
         raise UserError(f"init_from.run: {file}: cannot be read: {one_line(error)}") from None
 
 
-def _read_file(config: InitFrom, wanted: tuple[str, ...]) -> Source:
+def _read_file(config: InitFrom, wanted: tuple[str, ...], networks: Mapping[str, nn.Module]) -> Source:
     """Reads what a run is to begin with from a file: of one network, or of several with their names before each."""
     assert config.file is not None
     path = Path(config.file).expanduser()
     try:
-        tensors = read_weights(path)
+        tensors = read_weights(path, nested=True)
     except ComponentError as error:
         raise UserError(f"init_from.file: {error}") from None
     source = Source(str(path), tensors, {"": path}, config.names, tuple(dict.fromkeys(map(_first, tensors))))
@@ -224,7 +258,8 @@ def _read_file(config: InitFrom, wanted: tuple[str, ...]) -> Source:
             f"init_from.file: it is not said which network the weights in {path} are of ({source.contents}); write "
             f"networks = [{quote(wanted[0])}], or another"
         )
-    return evolve(source, names={wanted[0]: ""})
+    is_bare = len(source.known) != 1 or any(name in tensors for name in networks[wanted[0]].state_dict())
+    return evolve(source, names={wanted[0]: "" if is_bare else source.known[0]})
 
 
 def _unknown_names(names: Mapping[str, str], networks: Mapping[str, nn.Module], source: Source) -> Iterator[str]:

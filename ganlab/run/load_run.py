@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,23 @@ from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
-from ganlab.run.checkpoint_networks import CheckpointNetworks
+from ganlab.run.checkpoint_networks import CheckpointNetworks, callable_with_latents
 from ganlab.run.kept_plugins import kept_plugin_finder
+from ganlab.run.latents_file import latents_for, read_latents
 from ganlab.run.missing_components import missing_components
+from ganlab.run.mix import mix
 from ganlab.run.notebook import run_frame, run_html
+from ganlab.run.project import Projection, ProjectionOptions, project
+from ganlab.run.projection_features import features_of_run
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
 from ganlab.run.translate import translate
+from ganlab.run.walk import WalkRequest, walk_film
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, did_you_mean, quote, whole_number
+from ganlab.viz.film import Film
 
 NEEDED_TO_SAMPLE = ("game",)
 """The kinds of components that a run's samples depend on, besides networks; with images as conditions, data sets."""
@@ -172,6 +177,59 @@ class Run:
         """
         return translate(self, images, to, options, seed)
 
+    def walk(
+        self,
+        seeds: int | Sequence[int] = 0,
+        labels: Sequence[int | str] = (),
+        latents: Tensor | str | Path | None = None,
+        count: int | None = None,
+        frames: int | None = None,
+        fps: float = 30.0,
+        loop: bool = True,
+        truncation: float | None = None,
+    ) -> Film:
+        """Walks through the latents of a run that `load_run` read: a film, as of `ganlab sample --walk`.
+
+        seeds: the samples that it passes: the first `count` of one seed, by default 8, or the first of each of several.
+        labels: classes that it passes, by number or name, along with the samples. latents: (N, …) to pass instead, or a
+        file of them. frames: the length, by default 60 from one to the next. loop: it ends where it begins. Raises
+        UserError for a walk that leads nowhere and for what the run has not.
+        """
+        given = read_latents(self, Path(latents)) if isinstance(latents, (str, Path)) else None
+        if isinstance(latents, Tensor):
+            given = latents_for(self, latents)
+        seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+        return walk_film(self, WalkRequest(frames, fps, loop, seeds, tuple(labels), count, truncation, given))
+
+    def mix(self, layers: str | Sequence[int], count: int = 6, seed: int = 0, label: int | str | None = None) -> Tensor:
+        """Mixes the styles of samples of a run that `load_run` read, as `ganlab sample --mix`.
+
+        Returns images (count + 1, count + 1, C, H, W): sources in the first row and column, `layers` of the column's.
+        """
+        return mix(self, layers, count, seed, label)
+
+    def project(
+        self,
+        images: Tensor,
+        updates: int = 500,
+        starts: int = 256,
+        lr: float = 0.1,
+        seed: int = 0,
+        label: int | str | None = None,
+        features: str | None = None,
+        overrides: Sequence[str] = (),
+        feature_weight: float = 1.0,
+    ) -> Projection:
+        """Projects images into the latents of a run that `load_run` read: which latents make them, by Adam.
+
+        images: (N, C, H, W), of the type and shape that the run samples. updates: of Adam, from the best of `starts`
+        random latents. lr: the learning rate, in standard deviations of the latents. label: the class; by default that
+        of the best random ones. features: a component of the kind `features` that is compared besides pixels, with
+        options such as "features.weights=FILE" as `overrides`. Raises UserError for what cannot be projected.
+        """
+        compared = None if features is None else features_of_run(self, features, overrides)
+        return project(self, images, ProjectionOptions(updates, starts, lr, seed, label, compared, feature_weight))
+
     def check_samples(self, truncation: float | None = None) -> None:
         """Raises UserError where a run that `load_run` read makes no samples, or its sampler takes no truncation."""
         if why := self.rules.why_no_samples:
@@ -304,7 +362,7 @@ def load_run_for(
     data = ImageSpec.recorded(info["images"])
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks if rules.sampler else ():
-        _callable_with_latents(networks[name], info)
+        callable_with_latents(networks[name], info)
     conditions, condition_data = UNCONDITIONAL, None
     if has_conditions:
         conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
@@ -331,25 +389,3 @@ def _data_spec(info: Mapping[str, Any]) -> DataSpec:
     """Of a run that `load_run` read: the shapes of the images that its game was built for."""
     streams = {name: ImageSpec.recorded(images) for name, images in info.get("streams", {}).items()}
     return DataSpec(ImageSpec.recorded(info["images"]), streams)
-
-
-def _callable_with_latents(network: nn.Module, info: dict[str, Any]) -> nn.Module:
-    """Lets the generator of a run that `load_run` reads be called as `generator(z)`, if it does not use conditions.
-
-    Bundled networks have a default for the condition; one of a plugin may not.
-    """
-    if info.get("condition") is None:
-        try:
-            inspect.signature(network.forward).bind(None)
-        except TypeError:
-            network.register_forward_pre_hook(_without_condition, with_kwargs=True)
-        except ValueError:  # no signature, as of a compiled function
-            pass
-    return network
-
-
-def _without_condition(
-    network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Gives the generator of a run that `load_run` read the condition None where it is called without one."""
-    return ((*inputs, None), named) if len(inputs) == 1 and not named else (inputs, named)

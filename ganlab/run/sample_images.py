@@ -15,12 +15,14 @@ from torch import Tensor
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.between import has_normal_latents, latents_between
 from ganlab.evaluation.game_samplers import GameSampler
 from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, generate_images, sample_inputs
 from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
+from ganlab.run.latents_file import GivenLatents
 from ganlab.run.load_run import Run
 from ganlab.run.sample_arrays import write_csv, write_npz
 from ganlab.run.sample_files import SampleFolder, condition_record, file_names_of_classes
@@ -48,7 +50,7 @@ class SampleRequest:
     """What `ganlab sample` is to draw from a run: `count` images, of class `label` where one is given.
 
     `interpolate` asks for latent walks. `truncation` is that of the latents. `by_class` puts the files of a folder into
-    a folder for each class.
+    a folder for each class. `latents` are given instead of drawn; there are `count` of them.
     """
 
     count: int
@@ -57,6 +59,7 @@ class SampleRequest:
     label: int | str | None = None
     truncation: float | None = None
     by_class: bool = False
+    latents: GivenLatents | None = None
 
 
 def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
@@ -68,6 +71,8 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     """
     check_truncation(request.truncation)
     run.check_samples(request.truncation)
+    if request.latents is not None and (request.interpolate or request.truncation is not None):
+        raise UserError("--latents: goes without --interpolate and --truncation; --walk leads from each to the next")
     _check_out(run, request, out)
     try:
         with signals_as_keyboard_interrupt():
@@ -88,7 +93,9 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
         return _write_grid(run, request, conditions, label, out) + of
     device = next(run.sampler.parameters()).device
     count, seed, truncation, noun = request.count, request.seed, request.truncation, _noun(run)
-    if request.interpolate:
+    if request.latents is not None:
+        inputs = _given_inputs(run, request, label)
+    elif request.interpolate:
         inputs = walk_inputs(run.sampler, count, seed, conditions, truncation)
     else:
         inputs = sample_inputs(run.sampler, count, seed, conditions, truncation=truncation)
@@ -171,6 +178,7 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
         "truncation": request.truncation,
         "interpolate": request.interpolate,
         "by_class": request.by_class,
+        **({"latents_sha256": tensors_sha256({"": request.latents.z})} if request.latents else {}),
         **({"sampler": run.sampler_name} if run.sampler_name else {}),
         **({"options": run.sampler.options} if run.sampler.options else {}),
         "classes": list(run.conditions.names),
@@ -182,14 +190,24 @@ def _about(run: Run, request: SampleRequest, label: int | None, device: torch.de
     }
 
 
+def _given_inputs(run: Run, request: SampleRequest, label: int | None) -> Iterator[tuple[Tensor, Condition]]:
+    """Inputs of samples of given latents, in batches, with their conditions."""
+    given = request.latents
+    assert given is not None
+    condition = given.conditions_for(run, label, request.seed)
+    for rows in torch.arange(len(given)).split(BATCH):
+        yield given.z[rows], map_condition(lambda part, rows=rows: part[rows], condition)
+
+
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
     count, classes, noun = request.count, len(run.conditions.counts), _noun(run)
     data = run.sampled
     has_points = len(data.shape) == 1 or data.shape == POINT
-    labels = None if request.interpolate or label is not None else run.conditions.rows(count)
+    is_drawn = not request.interpolate and request.latents is None
+    labels = run.conditions.rows(count) if is_drawn and label is None else None
     drawn = GameSampler(run.sampler, conditions, run.condition_data, data.range)
-    parts = 1 if request.interpolate else drawn.parts
+    parts = drawn.parts if is_drawn else 1
     columns = WALK if request.interpolate else None if labels is None else labels.shape[1]
     most = MOST_POINTS if has_points else Image.MAX_IMAGE_PIXELS or 2**31
     pixels = count
@@ -200,7 +218,10 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
         raise UserError(
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
-    if request.interpolate:
+    if request.latents is not None:
+        device = next(run.sampler.parameters()).device
+        images = torch.cat([_generate(run.sampler, device, *part) for part in _given_inputs(run, request, label)])
+    elif request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
     elif labels is not None or parts > 1:
         images, columns = drawn.grid(count, request.seed, run.device, request.truncation)
@@ -224,28 +245,26 @@ def walk_inputs(
     """Inputs of samples on latent walks, in batches: latents (n, latent_dim), and conditions, one for each row."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "walk"))
     drawing = torch.Generator().manual_seed(derived_seed(seed, "walk", "condition"))
-    along = torch.linspace(0, 1, WALK)[None, :, None]
+    spherical = has_normal_latents(network)
     rows = BATCH // WALK
+    along = torch.linspace(0, 1, WALK).repeat(rows)
     for start in range(0, count, BATCH):
         # As in `sample_inputs`, whole batches are drawn, so that a longer walk begins with the shorter.
         ends = draw_latents(network, 2 * rows, generator, truncation)
-        first, second = ends[0::2, None], ends[1::2, None]
-        cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).clamp(-1, 1)[..., None]
-        angle = torch.acos(cosine)
-        z = (torch.sin((1 - along) * angle) * first + torch.sin(along * angle) * second) / torch.sin(angle)
+        first, second = (part.repeat_interleave(WALK, 0) for part in (ends[0::2], ends[1::2]))
+        z = latents_between(first, second, along, spherical)
         condition = conditions.drawn(rows, drawing)
         rest = count - start
         along_row = map_condition(lambda part, rest=rest: part.repeat_interleave(WALK, 0)[:rest], condition)
-        yield z.flatten(0, 1)[:rest], along_row
+        yield z[:rest], along_row
 
 
 def latent_walk(
     run: Run, count: int, seed: int, label: int | str | None = None, truncation: float | None = None
 ) -> tuple[Tensor, Any]:
-    """Sample images on a latent walk: spherical interpolation between pairs, 8 in a row (White 2016, arXiv:1609.04468).
+    """Sample images on a latent walk: interpolation between pairs, 8 in a row; between normal latents it is spherical.
 
-    Normal latents lie near a sphere; linear interpolation would leave the region that the generator was trained on. A
-    row has one condition. `truncation` cuts off the latents at the ends of each row.
+    A row has one condition. `truncation` cuts off the latents at the ends of each row.
     """
     check_truncation(truncation)
     run.check_samples(truncation)

@@ -58,7 +58,7 @@ from ganlab.training.checkpoint import list_checkpoints
 from ganlab.training.loop import Training, train
 from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
-from ganlab.utils.device import pick_device
+from ganlab.utils.device import has_tf32, pick_device
 from ganlab.utils.errors import (
     CannotWrite,
     ComponentError,
@@ -227,6 +227,8 @@ def open_run(
         start = start or 0
         for line in first.lines if first else ():
             view.line(line)
+        if experiment.train.precision == "tf32" and not has_tf32(device):
+            view.line(f'train.precision = "tf32" is of CUDA; products on {device.type} are of float32')
         if folder.writes:
             write_whole(folder.experiment_file, toml)
         keep_plugins(folder, experiment, plugins, environment["imports"])

@@ -3,24 +3,25 @@
 Decisions:
 - Pictures are decoded as data sets decode them: upright, transparency on white, 16 bits rounded to 8. They keep their
   names, and are written as PNG, which loses nothing.
-- Files are read, translated and written a few at a time, those that follow each other and have one size together. So
-  memory depends on the size of one picture and not on their number.
+- Files are read, translated and written a few at a time, those that follow each other and have one size together. A
+  thread reads ahead and another writes behind. So memory depends on the size of one picture and not on their number.
 - Nothing is left half-written: a folder is filled under a temporary name beside its place, and renamed.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from attrs import define, field, frozen
+from attrs import define, field
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -31,11 +32,13 @@ from ganlab.run.sample_arrays import write_npz
 from ganlab.run.sample_files import as_array
 from ganlab.run.translate import Translator
 from ganlab.utils.errors import ComponentError, Interrupted, UserError, counted, printable
-from ganlab.utils.files import raise_cannot_write, write_whole
+from ganlab.utils.files import raise_cannot_write, whole_folder, write_whole
 from ganlab.utils.progress import Progress
 from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.image_grid import PNG_CHANNELS, encode_pixels
 from ganlab.viz.progress import progress_bar
+
+T = TypeVar("T")
 
 
 def translate_files(way: Translator, given: Path, out: Path) -> str:
@@ -57,9 +60,9 @@ def translate_files(way: Translator, given: Path, out: Path) -> str:
                 return _translate_array(way, given, out, progress)
             if given.is_dir():
                 return _translate_folder(way, given, out, progress)
-            (picture,) = _Pictures([given]).translated(way, progress)
-            write_whole(_file_of(given, out), picture.encoded)
-            return f"1 image, {picture.width}x{picture.height} pixels,"
+            ((_, (pixels,)),) = _Pictures([given]).translated(way, progress)
+            write_whole(_file_of(given, out), encode_pixels(pixels))
+            return f"1 image, {pixels.shape[1]}x{pixels.shape[0]} pixels,"
     except KeyboardInterrupt:
         raise Interrupted(f"{out}: nothing is written; the same command starts again") from None
     except ComponentError as error:
@@ -106,16 +109,6 @@ def _png(name: str) -> str:
     return str(PurePath(name).with_suffix(".png"))
 
 
-@frozen(eq=False)
-class _Picture:
-    """A translated picture: its number in the list of files, its size and its PNG file."""
-
-    number: int
-    width: int
-    height: int
-    encoded: bytes = field(repr=False)
-
-
 @define
 class _Pictures:
     """The picture files of a translation, in their order; `_deep` is the largest value of those with 16 bits."""
@@ -123,44 +116,61 @@ class _Pictures:
     files: Sequence[Path]
     _deep: dict[int, int] = field(factory=dict)
 
-    def translated(self, way: Translator, progress: Progress) -> Iterator[_Picture]:
-        """Yields the translated pictures in order; UserError or ComponentError for the first that does not fit."""
+    def translated(self, way: Translator, progress: Progress) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yields the number of a picture and the translations (n, H, W, C) of it and of those of its size that follow.
+
+        Raises UserError or ComponentError for the first that does not fit.
+        """
         z = way.latents(len(self.files))
-        waiting: list[Tensor] = []
-        for number, file in enumerate(self.files):
-            pixels = self._read(number, file, way)
-            if waiting and (pixels.shape != waiting[0].shape or len(waiting) >= way.at_once(tuple(pixels.shape))):
-                yield from self._made(way, waiting, number, z)
-                progress("images", number, len(self.files))
-                waiting = []
-            waiting.append(pixels)
-        yield from self._made(way, waiting, len(self.files), z)
+        # Filters of warnings are those of all threads, so they are set once, and not where each picture is read.
+        with warnings.catch_warnings(), closing(_one_ahead(self._given(way))) as batches:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for first, given in batches:
+                end = first + len(given)
+                yield first, as_array(way(given, z[first:end], str(self.files[first])))
+                progress("images", end, len(self.files))
         found = high_bit_depth(self._deep, self.files, len(self.files))
         if found is not None:
             found.check()
             warnings.warn(str(found), stacklevel=2)
 
-    def _made(self, way: Translator, waiting: Sequence[Tensor], end: int, z: Tensor) -> Iterator[_Picture]:
-        """The translations of pictures of one size, which end before number `end`."""
-        first = end - len(waiting)
-        made = as_array(way(torch.stack([*waiting]), z[first:end], str(self.files[first])))
-        for number, pixels in enumerate(made, start=first):
-            yield _Picture(number, pixels.shape[1], pixels.shape[0], encode_pixels(pixels))
+    def _given(self, way: Translator) -> Iterator[tuple[int, Tensor]]:
+        """Yields the pictures to translate (n, C, H, W), those of one size together, and the first's number."""
+        waiting: list[NDArray[np.uint8]] = []
+        for number, file in enumerate(self.files):
+            pixels = self._read(number, file, way)
+            if waiting and (pixels.shape != waiting[0].shape or len(waiting) >= way.at_once(pixels.shape)):
+                yield number - len(waiting), _stacked(waiting, way)
+                waiting = []
+            waiting.append(pixels)
+        yield len(self.files) - len(waiting), _stacked(waiting, way)
 
-    def _read(self, number: int, file: Path, way: Translator) -> Tensor:
-        """One picture as the translation takes it: (C, H, W) of its type."""
+    def _read(self, number: int, file: Path, way: Translator) -> NDArray[np.uint8]:
+        """One picture that the translation takes: (C, H, W), grey ones with one channel."""
         if not file.is_file():
             raise UserError(f"{file}: is no file; remove it")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Grey runs take colour whose channels are equal, so that is seen first.
-            decoded = decode_image(file, None, 3 if way.given.channels == 1 else way.given.channels, None)
+        channels = way.given.channels
+        decoded = decode_image(file, None, None if channels in (1, 3) else channels, None)
         if decoded.largest is not None:
             self._deep[number] = decoded.largest
-        pixels = torch.from_numpy(decoded.pixels.copy())
-        if way.given.dtype == "uint16":  # 255 becomes 65535
-            pixels = pixels.int().mul(257).to(torch.uint16)
-        return way.fitted(pixels[None], str(file))[0]
+        if len(decoded.pixels) != channels:  # with this file's name
+            way.fitted(_stacked([decoded.pixels], way), str(file))
+        return decoded.pixels
+
+
+def _stacked(pixels: Sequence[NDArray[np.uint8]], way: Translator) -> Tensor:
+    """Pictures of one size as the translation takes them: (n, C, H, W) of its type."""
+    images = torch.from_numpy(np.stack(pixels))
+    return images.int().mul(257).to(torch.uint16) if way.given.dtype == "uint16" else images  # 255 becomes 65535
+
+
+def _one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Yields what an iterator of pictures does, of which a thread makes one ahead."""
+    with ThreadPoolExecutor(1, "ganlab-reader") as reader:
+        following = reader.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = reader.submit(next, items, None)
+            yield item
 
 
 def _translate_folder(way: Translator, given: Path, out: Path, progress: Progress) -> str:
@@ -170,15 +180,24 @@ def _translate_folder(way: Translator, given: Path, out: Path, progress: Progres
     if twice := [name for name, count in Counter(map(str.casefold, made)).items() if count > 1]:
         both = [name for name, new in zip(listed.names, made, strict=True) if new.casefold() == twice[0]]
         raise UserError(f"{given}: {' and '.join(both)} would both become {_png(both[0])}; rename one of them")
-    pictures = _Pictures([given / name for name in listed.names])
-    sizes = set()
-    with _whole_folder(out) as folder:
-        for picture in pictures.translated(way, progress):
-            file = folder / made[picture.number]
-            with raise_cannot_write(out / made[picture.number], len(picture.encoded)):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(picture.encoded)
-            sizes.add((picture.width, picture.height))
+    pictures, sizes = _Pictures([given / name for name in listed.names]), set()
+    with whole_folder(out) as folder, ThreadPoolExecutor(1, "ganlab-writer") as writer:
+        for parent in {PurePath(name).parent for name in made}:
+            with raise_cannot_write(out / parent, 0):
+                (folder / parent).mkdir(parents=True, exist_ok=True)
+
+        def write(first: int, translated: NDArray[Any]) -> None:
+            for number, pixels in enumerate(translated, start=first):
+                encoded = encode_pixels(pixels)
+                with raise_cannot_write(out / made[number], len(encoded)):
+                    (folder / made[number]).write_bytes(encoded)
+
+        writing = writer.submit(write, 0, np.empty(0))
+        for first, translated in pictures.translated(way, progress):
+            writing.result()
+            writing = writer.submit(write, first, translated)
+            sizes.add((translated.shape[2], translated.shape[1]))
+        writing.result()
     if listed.left_out:
         warnings.warn(
             f"{given}: left out {counted(sum(listed.left_out.values()), 'file')} that {_are(listed.left_out)} in a "
@@ -192,22 +211,6 @@ def _translate_folder(way: Translator, given: Path, out: Path, progress: Progres
 
 def _are(left_out: dict[str, int]) -> str:
     return "is not" if sum(left_out.values()) == 1 else "are not"
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Yields a folder under a temporary name, which takes its place after the body, or is removed."""
-    with raise_cannot_write(out, 0):
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
-    try:
-        folder = temporary / "made"
-        folder.mkdir()  # with the usual mode, which that of mkdtemp is not
-        yield folder
-        with raise_cannot_write(out, 0):
-            os.replace(folder, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _translate_array(way: Translator, given: Path, out: Path, progress: Progress) -> str:

@@ -23,6 +23,9 @@ from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.paths import places
 from ganlab.utils.rng import seed_everything
 
+SEVERAL = 3
+"""Images of most checks of features; a large network on the CPU takes a fifth of a second for each."""
+
 
 def check_features(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a feature extractor."""
@@ -110,13 +113,26 @@ def _check_shapes(inspection: Inspection, built: dict[int, Any]) -> str:
                 raise Fault("its features require a gradient, which keeps their whole graph: use torch.no_grad()", at)
             if not is_finite(found):
                 raise Fault(f"returns NaN or infinity for {count} images of {channels} channels", at)
+            if hasattr(features, "spatial"):
+                _check_spatial(inspection, features, channels, count)
     return summarize_refusals(refused, tried)
+
+
+def _check_spatial(inspection: Inspection, features: Any, channels: int, count: int) -> None:
+    """Checks that spatial features are float32 (N, spatial_dim) and finite."""
+    found, dim = features.spatial(_test_images(channels, count)), getattr(features, "spatial_dim", None)
+    at = inspection.line_of("spatial", features)
+    if not isinstance(found, Tensor) or found.dtype != torch.float32 or tuple(found.shape) != (count, dim):
+        got = describe_value(found)
+        raise Fault(f"spatial returns {got} for {count} images, expected torch.float32 {(count, dim)}", at)
+    if not is_finite(found):
+        raise Fault(f"spatial returns NaN or infinity for {count} images of {channels} channels", at)
 
 
 def _check_rows(inspection: Inspection, built: dict[int, Any]) -> None:
     """Checks that an image's features are the same each time and do not depend on the others in its batch."""
     for channels, features in built.items():
-        one, other = features(_test_images(channels, 7)), features(_test_images(channels, 7))
+        one, other = features(_test_images(channels, SEVERAL)), features(_test_images(channels, SEVERAL))
         if not states_equal(one, other):
             raise Fault(
                 "returns other features for the same images in a second call", _line_of_call(inspection, features)
@@ -128,16 +144,16 @@ def _check_rows(inspection: Inspection, built: dict[int, Any]) -> None:
 def _check_input_kept(inspection: Inspection, built: dict[int, Any]) -> None:
     """Checks that features do not change the input images in place."""
     for channels, features in built.items():
-        images = _test_images(channels, 7).clone()
+        images = _test_images(channels, SEVERAL).clone()
         features(images)
-        if not states_equal(images, _test_images(channels, 7)):
+        if not states_equal(images, _test_images(channels, SEVERAL)):
             raise Fault("changes its input images in place", _line_of_call(inspection, features))
 
 
 def _check_randomness(inspection: Inspection, built: dict[int, Any]) -> None:
     """Checks that features draw no global random numbers."""
     for channels, features in built.items():
-        images = _test_images(channels, 7)
+        images = _test_images(channels, SEVERAL)
         if whose := global_generators_used(partial(features, images)):
             raise Fault(f"draws {whose} global random numbers", _line_of_call(inspection, features))
 
@@ -147,7 +163,7 @@ def _check_fingerprint(inspection: Inspection, built: dict[int, Any]) -> None:
     channels, features = next(iter(built.items()))
     seed_everything(7)
     again: Any = inspection.fresh().build(_evaluation(channels))
-    images = _test_images(channels, 7)
+    images = _test_images(channels, SEVERAL)
     alike = torch.allclose(features(images), again(images), rtol=1e-3, atol=1e-4)
     at = inspection.line_of("build")
     if alike != (features.fingerprint == again.fingerprint):
@@ -161,18 +177,20 @@ def _check_classes(inspection: Inspection, built: dict[int, Any]) -> str:
     """Checks the class logits and `belongs` of features that have them."""
     notes = []
     for channels, features in built.items():
-        images = _test_images(channels, 7)
+        images = _test_images(channels, SEVERAL)
         if hasattr(features, "logits"):
             found = features.logits(images)
-            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 7 or not is_finite(found):
+            if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != SEVERAL or not is_finite(found):
                 at = inspection.line_of("logits", features)
-                raise Fault(f"logits returns {describe_value(found)} for 7 images, expected finite (7, classes)", at)
+                wanted = f"expected finite ({SEVERAL}, classes)"
+                raise Fault(f"logits returns {describe_value(found)} for {SEVERAL} images, {wanted}", at)
             notes.append(f"{found.shape[1]} classes")
         if hasattr(features, "belongs"):
             found = features.belongs(images)
-            if not isinstance(found, Tensor) or found.dtype != torch.bool or tuple(found.shape) != (7,):
+            if not isinstance(found, Tensor) or found.dtype != torch.bool or tuple(found.shape) != (SEVERAL,):
                 at = inspection.line_of("belongs", features)
-                raise Fault(f"belongs returns {describe_value(found)} for 7 images, expected torch.bool (7,)", at)
+                wanted = f"expected torch.bool ({SEVERAL},)"
+                raise Fault(f"belongs returns {describe_value(found)} for {SEVERAL} images, {wanted}", at)
             notes.append("recognizes images of no class")
     return ", ".join(dict.fromkeys(notes)) or "it has none"
 

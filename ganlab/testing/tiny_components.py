@@ -219,6 +219,7 @@ class TinySignals:
 @frozen
 class _Features:
     dim: int = 8
+    spatial_dim: int = 4
     name: str = "tiny"
     fingerprint: str = "tiny-1"
     preprocessing: str = "uint8 to [0, 1]"
@@ -232,13 +233,16 @@ class _Features:
     def logits(self, images: Tensor) -> Tensor:
         return 3 * self(images)[:, :CLASSES]
 
+    def spatial(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1) / 255, 2).flatten(1)
+
     def belongs(self, images: Tensor) -> Tensor:
         return images.flatten(1).float().mean(1) > 1  # black images belong to no class
 
 
 @frozen
 class TinyFeatures:
-    """The suite's tiny feature extractor component, with class logits: a fixed random projection of the pixels."""
+    """The suite's tiny feature extractor component, with class logits and spatial ones: a random projection."""
 
     def build(self, evaluation: Evaluation) -> _Features:
         return _Features()

@@ -39,7 +39,7 @@ from ganlab.utils.fake_cuda import needs_values_on_cuda
 from ganlab.utils.paths import PACKAGE
 
 _READS, _TAKES_SHAPE = "reads a value back from the device", "takes a shape from values"
-_READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__}
+_READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__, Tensor.__repr__, Tensor.__format__}
 _CORE = f"{PACKAGE}{os.sep}"
 _TORCH = str(Path(torch.__file__).parent)  # also matches torchvision and other packages installed next to it
 _STEP = tuple(str(Path(__file__).with_name(name)) for name in ("game.py", "train_step.py", "cuda_graphs.py"))

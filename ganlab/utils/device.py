@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ganlab.utils.errors import UserError, counted, quote
+from ganlab.utils.errors import UserError, counted, did_you_mean, quote
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -25,16 +25,16 @@ def pick_device(wanted: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except (RuntimeError, TypeError):
-        here = ", ".join(known_devices())
-        raise UserError(f"--device {quote(wanted)}: expected auto or a device that is here: {here}") from None
-    if device.type == "cpu":
-        return device
+        raise UserError(
+            f"--device {quote(wanted)}: expected auto or a device that is here: {', '.join(known_devices())}"
+            + _advice(wanted)
+        ) from None
     count = device_count(device.type)
     if (device.index or 0) >= count:
-        name = "CUDA" if device.type == "cuda" else device.type
+        name = {"cuda": "CUDA", "cpu": "CPU"}.get(device.type, device.type)
         there = counted(count, f"{name} device") if count else f"no {name} device"
         raise UserError(f"--device {device}: torch finds {there} here; there are: {', '.join(known_devices())}")
-    return device if device.index is None else select_device(device)
+    return device if device.index is None or device.type == "cpu" else select_device(device)
 
 
 def known_devices() -> list[str]:
@@ -46,8 +46,18 @@ def known_devices() -> list[str]:
     return names
 
 
+def _advice(wanted: object) -> str:
+    """Which device was meant by a name that torch does not know."""
+    name = str(wanted)
+    if name.partition(":")[0] == "pretend":
+        return "; call ganlab.testing.pretend.install() first, before any backward pass"
+    return did_you_mean(name.lower(), ["auto", "cpu", "cuda", "mps", "xpu", "pretend"])
+
+
 def device_count(kind: str) -> int:
     """How many devices of a type there are here; 0 for a type that torch only knows by name."""
+    if kind == "cpu":
+        return 1
     module = getattr(torch, kind, None)
     count = getattr(module, "device_count", None)
     return int(count()) if count is not None else 0
@@ -78,6 +88,11 @@ def select_device(device: torch.device) -> torch.device:
 
 def can_capture(device: torch.device) -> bool:
     """Whether steps can be captured as graphs on a device: on CUDA."""
+    return device.type == "cuda"
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device has the precision "tf32": CUDA."""
     return device.type == "cuda"
 
 

@@ -117,3 +117,22 @@ def check_room(path: Path, size: int, files: int = 1) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if free.f_files and files > free.f_favail:
             raise OSError(errno.ENOSPC, f"its disk has room for {free.f_favail:,} more files, wanted {files:,}")
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Writes a folder atomically: the body fills one under a temporary name, which takes its place or is removed.
+
+    `path` may be an empty folder. Raises CannotWrite.
+    """
+    with raise_cannot_write(path, 0):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
+    try:
+        folder = temporary / "made"
+        folder.mkdir()  # with the usual mode, which that of mkdtemp is not
+        yield folder
+        with raise_cannot_write(path, 0):
+            os.replace(folder, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -17,6 +17,7 @@ from data_files import (
     of_timm,
     pairs_of_images,
     parquet,
+    squeezenet,
     two_domains,
 )
 from ganlab.plugin.kinds import KINDS
@@ -67,6 +68,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
         None,
     ),
     "game aae": ({"encoder": ENCODER}, None),
+    "game pix2pix": ({"perceptual": 1.0, "content": {"name": "vgg", "layers": 3, "channels": 8}}, None),
     "game pixelda": (
         {
             "source": {"name": "digits"},
@@ -85,6 +87,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "launcher slurm": ({"cluster": "local"}, None),
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
     "metric ssim": ({"window": 7}, None),
+    "metric lpips": ({"weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 4}, squeezenet),
+    "discriminator vgg": ({"layers": 3, "channels": 8}, None),
 }
 """What a component needs besides its defaults: options, and files in the data folder."""
 
@@ -98,8 +102,8 @@ REFUSED = {
 BUNDLED = {f"{part.kind} {part.name}": part for kind in KINDS for part in load_plugins().registry.of_kind(kind)}
 
 
-# It is what `timm` is, with one network's name, and takes half a minute.
-del BUNDLED["features dinov2"]
+# They are what `timm` is, with one network's name, and take half a minute.
+del BUNDLED["features dinov2"], BUNDLED["features clip"]
 
 
 SMALL: list[tuple[str, dict[str, Any]]] = [

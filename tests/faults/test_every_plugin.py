@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from children import Child, Command
-from data_files import celeba, cifar10, inception, mnist, of_timm, pairs_of_images, parquet, two_domains
+from data_files import (
+    celeba,
+    cifar10,
+    inception,
+    mnist,
+    of_timm,
+    pairs_of_images,
+    parquet,
+    quarters,
+    squeezenet,
+    two_domains,
+)
 from ganlab.plugin.loader import load_plugins
 from run_folders import assert_same_run
 from saboteur import AtUpdate, InEnvironment
@@ -25,16 +36,18 @@ CLASSIFIER = {"name": "classifier", "updates": 10, "dim": 8}
 SCORED = {"samples": 16, "features": CLASSIFIER}
 
 
+TEST_VIT = {"model": "test_vit", "weights": "data/timm.safetensors"}
 FOLDER = {"name": "image_folder", "path": "folder", "size": 8}
 
 
-def features(samples: int = 16, **table: Any) -> dict[str, Any]:
-    return {"metric": [{"name": "fid", "samples": samples, "features": table}], "floor": False}
+def features(**table: Any) -> dict[str, Any]:
+    return {"metric": [{"name": "fid", "samples": 16, "features": table}], "floor": False}
 
 
 def large_features(**table: Any) -> dict[str, Any]:
-    """Which take so long that the data must be few."""
-    return {"dataset": FOLDER, **features(4, **table)}
+    """Which take so long that the data must be few, and are so many that FID's algebra would take longer still."""
+    metric = {"name": "kid", "samples": 4, "subsets": 2, "subset_size": 4, "features": table}
+    return {"dataset": FOLDER, "metric": [metric], "floor": False}
 
 
 CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
@@ -206,15 +219,22 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
-    "dataset degraded, dataset photographs": (
+    "dataset degraded, dataset photographs, game pix2pix, discriminator vgg, metric lpips": (
         {
+            "game": {"name": "pix2pix", "perceptual": 1.0},
             "dataset": {
                 "name": "degraded",
                 "dataset": {"name": "photographs", "size": 8, "stride": 32},
                 **{"blur": 1.0, "smaller": 2, "grey": True, "hole": 0.2, "noise": 5.0},
-            }
+            },
+            "generator": {"name": "unet", "channels": 4},
+            "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
+            "content": {"name": "vgg", "layers": 3, "channels": 4},
+            "metric": [
+                {"name": "lpips", "weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 4, "every": 2}
+            ],
         },
-        None,
+        squeezenet,
     ),
     "dataset blended": (
         {"dataset": {"name": "blended", "over": {"name": "photographs", "size": 8, "stride": 32}}},
@@ -222,12 +242,12 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     ),
     "dataset image_pairs": ({"dataset": {"name": "image_pairs", "path": "pairs/train", "size": 8}}, pairs_of_images),
     "dataset unpaired": ({"dataset": {"name": "unpaired", "path": "domains", "size": 8}}, two_domains),
-    "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage": (
+    "metric fid, metric kid, metric precision_recall, metric inception_score, metric mode_coverage, metric cmmd": (
         {
             "metric": [
                 {"name": "fid", "every": 2, **SCORED},
                 {"name": "kid", "every": 2, "subsets": 2, "subset_size": 8, **SCORED},
-                *({"name": name, "every": 2, **SCORED} for name in ("precision_recall", "inception_score")),
+                *({"name": name, "every": 2, **SCORED} for name in ("precision_recall", "inception_score", "cmmd")),
                 {"name": "mode_coverage", "every": 2, **SCORED},
             ]
         },
@@ -235,12 +255,27 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
     ),
     "tracker csv, tracker tensorboard, tracker mlflow": ({"tracker": ["csv", "tensorboard", "mlflow"]}, None),
     "features inception": (large_features(name="inception", weights="data/inception.pth"), inception),
+    "metric sfid": (
+        {
+            "plugins": ["data/quarters.py"],
+            "metric": [{"name": "sfid", "every": 2, "samples": 16, "features": "quarters"}],
+            "floor": False,
+        },
+        quarters,
+    ),
     "features dinov2": (
         large_features(name="dinov2", size="small", weights="data/timm.safetensors"),
         of_timm("vit_small_patch14_dinov2.lvd142m"),
     ),
-    "features timm, dataset image_folder": (
-        large_features(name="timm", model="test_vit", weights="data/timm.safetensors"),
+    "features timm, features clip, dataset image_folder": (
+        {
+            "dataset": FOLDER,
+            "metric": [
+                {"name": metric, "samples": 4, "features": {"name": name, **TEST_VIT}}
+                for metric, name in (("fid", "timm"), ("cmmd", "clip"))
+            ],
+            "floor": False,
+        },
         of_timm("test_vit"),
     ),
 }
@@ -263,8 +298,9 @@ ON_TWO = (
     "game aae, generator dcgan_encoder",
     "game bigan, discriminator mlp_joint",
     "game infogan, metric code_accuracy",
+    "dataset degraded, dataset photographs, game pix2pix, discriminator vgg, metric lpips",
 )
-"""What is killed on two processes too: games with moves of several players and data sets."""
+"""What is killed on two processes too: games with moves of several players and data sets, and frozen networks."""
 
 
 @pytest.mark.kill
@@ -296,6 +332,8 @@ def with_changes(table: dict[str, Any], together: str) -> dict[str, Any]:
 @pytest.mark.parametrize("together", ON_TWO)
 def test_killed_in_a_step_on_two_processes(together: str, table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     """As on one; both are killed, as by a machine that stops."""
+    if (data := CHANGES[together][1]) is not None:
+        data(tmp_path / "data")
     file = write(with_changes(table, together))
 
     def run(*arguments: object, dies: bool = False) -> list[int]:

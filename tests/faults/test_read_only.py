@@ -92,6 +92,7 @@ def test_a_file_of_scores_stands_for_a_run_that_has_none(table: dict[str, Any], 
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_a_file_of_scores_of_a_sweeps_run_has_its_variant(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
     write(table)
     Path("s.toml").write_text('base = "tiny.toml"\n[variants.a]\n[variants.b]\nloss.name = "hinge"\n')

@@ -57,11 +57,14 @@ def test_a_clock_that_is_set_back(scored: Path, tmp_path: Path) -> None:
 
 @pytest.mark.extended
 @pytest.mark.slow
-def test_another_time_zone_and_locale(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_time_zone_and_locale(scored: Path, tmp_path: Path) -> None:
     """A locale without the characters that are printed; a folder's name has some of its own."""
     plain = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "OMP_NUM_THREADS": "1"}
-    first = run(scored, "--out", "läufe-é", "--set", "train.steps=2", env=os.environ | plain | {"TZ": "Asia/Tokyo"})
-    assert first.returncode == 0, first.stderr.decode()
+    first = Child(
+        Command("run", scored, "--out", "läufe-é", "--set", "train.steps=2", before=saboteur.in_tokyo),
+        tmp_path / "log",
+    )
+    assert first.ended() == 0, first.said
     other = plain | {"LC_ALL": "C", "TZ": "America/New_York"}
     second = run(scored, "--out", "läufe-é", "--resume", env=os.environ | other)
     assert second.returncode == 0, second.stderr.decode()
@@ -86,6 +89,7 @@ def test_a_user_without_a_home(scored: Path, tmp_path: Path) -> None:
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_no_terminal_and_nobody_who_reads(scored: Path) -> None:
     """A pipe that is closed at its other end, as by `| head -1`; output that is closed from the beginning."""
     command = [sys.executable, "-m", "ganlab", "run", str(scored)]
@@ -102,6 +106,7 @@ def test_no_terminal_and_nobody_who_reads(scored: Path) -> None:
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_a_terminal_that_goes_away(table: dict[str, Any], write: Write) -> None:
     """The run gets SIGHUP, saves, and ends as interrupted; output that nobody can read does not stop it."""
     import pexpect

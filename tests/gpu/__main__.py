@@ -69,6 +69,8 @@ def run_parts(parts: Sequence[Planned], folder: Path, seconds: float) -> dict[st
     results["machine"] = _about(environment)
     device = os.environ.get("DEVICE") or "cuda"
     results["rehearsed"] = not (device.startswith("cuda") and results["machine"].get("gpus"))
+    if results["rehearsed"]:  # on a machine that may be busy, where two threads would keep waiting for each other
+        environment.setdefault("OMP_NUM_THREADS", "1")
     pretend = results["rehearsed"] and results["machine"].pop("no_pretend_device", "none") == ""
     results["device"] = device if not results["rehearsed"] else "the CPU and a pretend device" if pretend else "the CPU"
     results["commit"] = _commit()

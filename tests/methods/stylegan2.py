@@ -120,6 +120,7 @@ class StyleGAN2:
                 networks=("mapping", "synthesis"),
                 images=lambda networks, w, condition: networks["synthesis"](w),
                 latents=lambda networks, *how: networks["mapping"].sampled(*how),
+                styles=True,
             ),
         )
 

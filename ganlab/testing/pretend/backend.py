@@ -94,9 +94,25 @@ def why_missing() -> str:
 
 
 def install() -> None:
-    """Makes the pretend device known to torch in this process, for good; raises UserError where torch cannot."""
-    if _libraries:
-        return
+    """Makes the pretend device known to torch in this process, for good; raises UserError where torch cannot.
+
+    It must come before the first backward pass of the process, in which torch makes a thread for each type of device.
+    """
+    if not _libraries:
+        _register()
+    try:
+        torch.ones(1, device=NAME, requires_grad=True).sum().backward()
+    except RuntimeError as error:
+        if "device_ready_queues_" not in str(error):
+            raise
+        raise UserError(
+            f"the {NAME} device was installed after a backward pass of this process, in which torch made its threads; "
+            "call ganlab.testing.pretend.install() before the first one"
+        ) from None
+
+
+def _register() -> None:
+    """Registers the pretend device, its operations, and the functions of torch that know it, once a process."""
     if why := why_missing():
         raise UserError(f"--device {NAME}: {why}")
     getattr(backend_registration, _SET_UP)(NAME, _Module())

@@ -55,6 +55,7 @@ def _made_on_cpu(make: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(make)
     def made(data: Any, *, device: Any = None, **options: Any) -> Any:
+        data = _with_numbers(data)
         where = None if device is None else torch.device(device)
         if where is None or where.type != NAME:
             return make(data, **options) if device is None else make(data, device=device, **options)
@@ -65,3 +66,13 @@ def _made_on_cpu(make: Callable[..., Any]) -> Callable[..., Any]:
         return make(data, **options).to(where).requires_grad_(requires_grad)
 
     return made
+
+
+def _with_numbers(data: Any) -> Any:
+    """Lists in which tensors of the device are numbers, each of which is read back, as torch does on a device."""
+    if not isinstance(data, (list, tuple)):
+        return data
+    return [
+        (one.tolist() if one.ndim else one.item()) if isinstance(one, PretendTensor) else _with_numbers(one)
+        for one in data
+    ]

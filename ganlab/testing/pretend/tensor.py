@@ -13,7 +13,8 @@ Decisions:
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -70,10 +71,17 @@ class PretendTensor(Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
+    def numpy(self, **_: Any) -> Any:
+        raise DeviceMismatch(f"{current_place()}: numpy of a tensor on {self.device}; copy it to the CPU first")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        return self.numpy()
+
     def __format__(self, form: str) -> str:
         return self.item().__format__(form) if self.ndim == 0 else object.__format__(self, form)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        add_event(READ, "its text, as print has it")
         return f"{self.data_on_cpu!r} on {self.device}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -180,6 +188,10 @@ _TAKES_SCALARS = {
     "_index_put_impl_",
 }
 """Operations, besides elementwise ones, that take a 0-dim tensor of the CPU among tensors of a device."""
+_CHECKING = {"_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq"}
+"""Operations of torch.linalg that CUDA waits for, to raise an error where a matrix has no result."""
+_WORDS = {"_local_scalar_dense": "item, bool, float or int of a tensor", "_to_copy": "to"}
+"""What the code that is running calls an operation, where its name is another."""
 
 
 class _Kind:
@@ -190,12 +202,13 @@ class _Kind:
         self.copies = func in _COPIES
         self.empty = self.name in _EMPTY
         self.indexed = self.name in _INDEXED
+        self.says = _WORDS.get(self.name, self.name)
         self.takes_scalars = torch.Tag.pointwise in func.tags or self.name in _TAKES_SCALARS
         given = func._schema.arguments
         self.writes_first = bool(given and given[0].alias_info is not None and given[0].alias_info.is_write)
         self.generator = torch.Tag.nondeterministic_seeded in func.tags
         reads = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
-        self.reads = reads and not self.indexed
+        self.reads = (reads and not self.indexed) or self.name in _CHECKING
         self.moves = torch.Tag.inplace_view in func.tags
         self.view = self.moves or bool(func.is_view)
 
@@ -211,14 +224,16 @@ def run_operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     call = _Call(func, kind)
     inner_args = call.unwrap(args)
     inner_kwargs = {name: call.unwrap(value) for name, value in kwargs.items()} if kwargs else {}
-    call.check(args)
-    if call.target is not None:
+    call.check(args, kwargs)
+    if call.target is not None and call.target.type == NAME:
         inner_kwargs["device"] = "cpu"
-    if kind.generator and call.index is not None:
-        with device_random(call.index, inner_kwargs):
+    drawing = kind.generator and call.index is not None
+    try:
+        with device_random(call.index or 0, inner_kwargs) if drawing else nullcontext():
             result = func(*inner_args, **inner_kwargs)
-    else:
-        result = func(*inner_args, **inner_kwargs)
+    except NotImplementedError as error:
+        message = f"{current_place()}: the {NAME} device has no {kind.name}, an operation that torch has on GPUs only"
+        raise NotImplementedError(message) from error
     if kind.empty and isinstance(result, Tensor) and result.is_floating_point():
         result.fill_(torch.nan)
     wrapped = call.wrap(result)
@@ -262,15 +277,16 @@ class _Call:
             self.generators.append(value)
         return value
 
-    def check(self, args: tuple[Any, ...]) -> None:
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuses what no device would do, and notes what it would wait for."""
         kind = self.kind
         source = None if self.index is None else torch.device(NAME, self.index)
         if self.target is not None:  # a factory, or a copy to another device
             if self.target.type == NAME:
                 self.index = self.target.index or current_index()
-            elif source is not None and kind.copies:
-                _copied_to_cpu(kind.name)
+            elif source is not None:
+                if kind.copies:
+                    _copied_to_cpu(kind.says, source)
                 self.index = None
         elif kind.copies and source is not None:
             if isinstance(args[0], PretendTensor):
@@ -278,7 +294,7 @@ class _Call:
                     add_event(FROM_CPU, kind.name, sum(tensor.nbytes for tensor in self.on_cpu))
                 self.index = args[0].device_index
             elif self.on_cpu:
-                _copied_to_cpu(kind.name)
+                _copied_to_cpu(kind.says, source)
         elif source is not None:
             for tensor in self.on_cpu:
                 written = kind.writes_first and tensor is args[0]
@@ -286,12 +302,8 @@ class _Call:
                     what = f"{kind.name} of tensors on {source} and cpu, of shape {tuple(tensor.shape)}"
                     raise DeviceMismatch(f"{current_place()}: {what}")
                 add_event(SCALAR, kind.name)
-        if kind.reads or (
-            kind.indexed
-            and any(isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1] or ())
-            and kind.name in ("index", "_unsafe_index")
-        ):
-            add_event(READ, kind.name)
+        if (kind.reads and kwargs.get("output_size") is None) or (kind.indexed and _finds_indices(args)):
+            add_event(READ, kind.says)
         for generator in self.generators:
             of = generator_device(generator)
             index = of.index or 0
@@ -317,11 +329,22 @@ class _Call:
         return result
 
 
-def _copied_to_cpu(name: str) -> None:
+def _finds_indices(args: tuple[Any, ...]) -> bool:
+    """Whether an operation with indices has a mask among them, whose indices it must find, for which a device waits.
+
+    Where one mask is set to one value, no indices are needed.
+    """
+    _, indices, *values = args
+    masks = [one for one in indices or () if isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8)]
+    fills = values and values[0].numel() == 1 and len(indices) == 1 and not (len(values) > 1 and values[1])
+    return bool(masks) and not fills
+
+
+def _copied_to_cpu(name: str, source: torch.device) -> None:
     """Notes a copy to the CPU, and refuses it in a train step, which would wait for the device."""
     event = add_event(TO_CPU, name)
     if event.in_step:
-        raise DeviceMismatch(f"{event.place}: {name} of a tensor on {NAME} to cpu inside the train step")
+        raise DeviceMismatch(f"{event.place}: {name} of a tensor on {source} to cpu inside the train step")
 
 
 _current = [0]

@@ -109,7 +109,10 @@ def decode_images(
         digest.update(os.fsencode("\0".join(source.names)))
         key = digest.hexdigest()
     else:
-        key = _key(source.path, source.names, options, progress)
+        key = _key(source.path, list(dict.fromkeys(source.file_names)), options, progress)
+        if source.frames:
+            frames = os.fsencode("\0".join(source.names))
+            key = hashlib.sha256(f"{key}\n".encode() + frames).hexdigest()
     return _cached(key, source.files(), options, cache, progress)
 
 
@@ -117,9 +120,7 @@ def decode_embedded(
     sources: Sequence[Path],
     about: str,
     items: Sequence[EncodedImage],
-    *,
-    size: int | None,
-    channels: int,
+    options: Options,
     cache: Path,
     progress: Progress = no_progress,
 ) -> MappedImages:
@@ -128,7 +129,6 @@ def decode_embedded(
     The cache key is made of the names and states (`file_state`) of those files, `sources`, and of `about`, which must
     identify the selection of `items` from them.
     """
-    options = Options(size, channels, None, skips=False)
     digest = hashlib.sha256(f"{_of(options)}\n{about}\n".encode())
     for source in sources:
         digest.update(os.fsencode(source.resolve()) + f"\0{file_state(stat_file(source))}\n".encode())

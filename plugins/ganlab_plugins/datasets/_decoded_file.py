@@ -14,6 +14,7 @@ import math
 import os
 import stat
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from attrs import frozen
 from numpy.lib import format as npy
+from PIL import Image
 
 from ganlab import (
     ComponentError,
@@ -176,6 +178,17 @@ def _decode(file: Path | EncodedImage, options: Options) -> DecodedImage:
     if is_plain(file, options.channels, options.form):
         return decode_image(file, options.size, options.channels, options.crop, options.half, options.form.background)
     return decode_values(file, options.size, options.channels, options.form, options.half)
+
+
+def reason_of(file: Path | EncodedImage, options: Options) -> str:
+    """Why an image file that was skipped cannot be decoded, without its name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            _decode(file, options)
+        except UnreadableImage as error:
+            return str(error).removeprefix(f"{file}: ")
+    return "it can be read now"
 
 
 def _header(count: int, shape: tuple[int, ...], options: Options) -> bytes:

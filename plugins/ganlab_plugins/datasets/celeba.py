@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import frozen
@@ -27,10 +27,10 @@ from ganlab import (
     check_split,
     downloading,
     hookimpl,
-    image_size,
     no_progress,
     one_line,
 )
+from ganlab_plugins.datasets.image_folder import original_or_size
 
 if TYPE_CHECKING:
     from ganlab import ImageDataset
@@ -40,6 +40,13 @@ PARTITION = "list_eval_partition.txt"
 CODES = {"train": "0", "test": "2"}  # 1 is the validation split
 
 
+def _up_to_the_width(celeba: object, option: attrs.Attribute[Any], value: int | str) -> None:
+    """Validates CelebA's central crop: 1 to 178 pixels, or "none"."""
+    if isinstance(value, int):
+        attrs.validators.ge(1)(celeba, option, value)
+        attrs.validators.le(178)(celeba, option, value)
+
+
 @frozen
 class CelebA:
     """CelebA faces without labels: the official training split (162,770 images) and test split (19,962).
@@ -47,13 +54,16 @@ class CelebA:
     They are read from `celeba/img_align_celeba/*.jpg` and `celeba/list_eval_partition.txt` in the data folder. If these
     are missing, they are downloaded; this needs the package `gdown`.
 
-    size: height and width in pixels.
+    size: height and width in pixels, or [height, width].
     crop: side of the central crop before resizing. 178, the full width, is used by published 64-pixel recipes; others
-        use 148, 140 or 108, which leaves less background. Scores are comparable only for equal crops.
+        use 148, 140 or 108, which leaves less background. "none" is the whole photograph, for a size that is higher
+        than wide. Scores are comparable only for equal crops.
+    channels: 3 for colour or 1 for grey.
     """
 
-    size: int = image_size(64)
-    crop: int = attrs.field(default=178, validator=[attrs.validators.ge(1), attrs.validators.le(178)])
+    size: int | tuple[int, int] = attrs.field(default=64, validator=original_or_size)
+    crop: int | Literal["none"] = attrs.field(default=178, validator=_up_to_the_width)
+    channels: Literal[1, 3] = 3
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         from ganlab import ImageDataset
@@ -66,7 +76,13 @@ class CelebA:
                 _download(folder)
         names = _names(folder / PARTITION, CODES[split])
         images = decode_files(
-            folder / IMAGES, names, size=self.size, crop=self.crop, cache=places.cache, progress=progress
+            folder / IMAGES,
+            names,
+            size=self.size,
+            channels=self.channels,
+            crop=None if self.crop == "none" else self.crop,
+            cache=places.cache,
+            progress=progress,
         )
         return ImageDataset(images, "celeba", split)
 

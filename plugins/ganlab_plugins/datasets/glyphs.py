@@ -71,8 +71,11 @@ class Glyphs:
     For unpaired games, take one for `[dataset]` and one for the second data set, with the fonts exchanged: each has its
     own order, and the true partner of each image is there for metrics.
 
+    With `others` the images are in several fonts, and the class label of each is its font.
+
     font: of the images, a file of matplotlib.
-    condition: the font of the condition images; "none" for no conditions.
+    condition: the font of the condition images; "none" for no conditions, as with `others`.
+    others: more fonts of images, besides `font`, which is class 0.
     size: height and width in pixels.
     held_out: the share of characters in the test split. No accented form of theirs is in the training split.
     seed: of the choice of these characters.
@@ -80,20 +83,32 @@ class Glyphs:
 
     font: Font = "DejaVuSerif"
     condition: Font | Literal["none"] = "DejaVuSans"
+    others: tuple[Font, ...] = ()
     size: int = field(default=32, validator=[ge(8), le(512)])
     held_out: float = field(default=0.1, validator=[gt(0), lt(1)])
     seed: int = stream_seed()
 
+    def __attrs_post_init__(self) -> None:
+        if self.others and self.condition != "none":
+            raise ValueError('others: their images have labels as conditions, and no images; set condition = "none"')
+        if twice := [font for font in self.others if font == self.font or self.others.count(font) > 1]:
+            raise ValueError(f"others: {twice[0]} is there twice")
+
     def build(self, places: Places, split: str) -> ImageDataset:
+        import torch
+
         from ganlab import ImageDataset
 
         check_split("glyphs", split)
-        fonts = [self.font, *([] if self.condition == "none" else [self.condition])]
+        fonts = [self.font, *self.others, *([] if self.condition == "none" else [self.condition])]
         characters = _characters(tuple(sorted(set(fonts))))
         test = _held_out(characters, self.held_out, self.seed)
         mine = [character for character in characters if (character in test) == (split == "test")]
-        images, *conditions = (_drawn(font, mine, self.size) for font in fonts)
-        return ImageDataset(images, f"glyphs:{self.font}", split, conditions[0] if conditions else None)
+        images, *more = (_drawn(font, mine, self.size) for font in fonts)
+        if self.others:
+            labels = torch.arange(len(fonts)).repeat_interleave(len(mine))
+            return ImageDataset(torch.cat([images, *more]), "glyphs:fonts", split, labels)
+        return ImageDataset(images, f"glyphs:{self.font}", split, more[0] if more else None)
 
 
 def _path(font: str) -> Path:

@@ -39,7 +39,7 @@ from ganlab import (
     no_progress,
     one_line,
 )
-from ganlab_plugins.datasets.image_folder import find_folder, original_or_size
+from ganlab_plugins.datasets.image_folder import check_background, check_range, find_folder, original_or_size
 
 if TYPE_CHECKING:
     from ganlab import EncodedImage, ImageDataset
@@ -80,8 +80,13 @@ class HuggingFace:
     train: the data's split that is used as the training split. For data on the hub, or files, also a part of one:
         "train[:90%]".
     test: the data's split that is used as the test split.
-    size: height and width in pixels; "original" keeps the images' own size, which must be the same for all.
-    channels: 3 for colour or 1 for grey.
+    size: height and width in pixels, or [height, width]; "original" keeps the images' own size, which must be the same
+        for all.
+    channels: 3 for colour, 1 for grey, 4 or 2 for these with opacity; that of the files if they have other channels.
+    dtype: "uint8", or "uint16" to keep 16 bits, or "float32" for numbers that are not rounded.
+    range: the values in the files that are black and white, [low, high], as of `image_folder`.
+    clip: set values outside `range` to its limits, instead of refusing the image.
+    background: the colour below transparency, by name or as "#rrggbb", where `channels` has no opacity.
     """
 
     path: str = location(validator=attrs.validators.min_len(1))
@@ -91,12 +96,20 @@ class HuggingFace:
     label: str | None = _text(None)
     train: str = _text("train")
     test: str = _text("test")
-    size: int | Literal["original"] = attrs.field(default=64, validator=original_or_size)
-    channels: Literal[1, 3] = 3
+    size: int | Literal["original"] | tuple[int, int] = attrs.field(default=64, validator=original_or_size)
+    channels: int = attrs.field(default=3, validator=[attrs.validators.ge(1), attrs.validators.le(256)])
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    range: tuple[float, float] | None = None
+    clip: bool = False
+    background: str = "white"
+
+    def __attrs_post_init__(self) -> None:
+        check_range(self.range, self.clip)
+        check_background(self.background)
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        from ganlab import ImageDataset
-        from ganlab_plugins.datasets._decoded_cache import decode_embedded
+        from ganlab import ImageDataset, ValueForm
+        from ganlab_plugins.datasets._decoded_cache import Options, decode_embedded
 
         check_split("huggingface", split)
         package = _package()
@@ -113,9 +126,9 @@ class HuggingFace:
         about = f"{name} {self.config} {part} {image} {len(rows)}"
         size = None if self.size == "original" else self.size
         items = _Files(files, image, f"{name} ({part})")
-        images = decode_embedded(
-            sources, about, items, size=size, channels=self.channels, cache=places.cache, progress=progress
-        )
+        form = ValueForm(self.dtype, self.range, self.clip, self.background)
+        options = Options(size, self.channels, None, skips=False, form=form)
+        images = decode_embedded(sources, about, items, options, places.cache, progress)
         labels, classes = (None, ()) if label is None else _labels(rows, label)
         return ImageDataset(images, f"huggingface:{name}", split, labels, classes)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ganlab import ImageArchive, ImageDataset
+    from ganlab_plugins.datasets._decoded_file import Options
     from ganlab_plugins.datasets._label_table import LabelTable
 
 
@@ -47,7 +48,9 @@ class ImageFolder:
     images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, AVIF,
     BMP, TIFF, GIF (its first frame) or PPM, by any extension that Pillow knows for these, or by their content if the
     name has no extension. Where there are none of these they are .npy files, of (height, width) or (height, width,
-    channels). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by extension.
+    channels); else DICOM files (`pip install 'ganlab[dicom]'`); else the frames of videos, not in a zip file (`pip
+    install 'ganlab[video]'`). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by
+    extension.
 
     Each image is rotated upright by its EXIF orientation, laid on a colour if it is transparent, resized (Lanczos,
     antialiased) to cover `size`, and cropped to its centre. 16 bits are rounded to 8 without `dtype`, with a warning;
@@ -68,6 +71,7 @@ class ImageFolder:
     classes: "folders", "none", or the column of `table` that has class labels.
     attributes: columns of `table` with numbers, float32 as they are; with classes too, conditions are `labels` and
         `attributes`.
+    frame_step: of a video, or a DICOM file with several images, every frame, every second with 2, and so on.
     skip_unreadable: skip files that cannot be read as images, and decompression bombs, instead of refusing the folder.
         A warning and `dataset.skipped` in run.json have their number.
     """
@@ -83,6 +87,7 @@ class ImageFolder:
     table: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
     classes: str = attrs.field(default="folders", validator=attrs.validators.min_len(1))
     attributes: tuple[str, ...] = ()
+    frame_step: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     skip_unreadable: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -99,9 +104,11 @@ class ImageFolder:
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
             raise ComponentError("there is no test split; set dataset.test_path")
-        train = source = open_images(find_folder("path", self.path, places, or_zip=True), progress)
+        train = source = open_images(find_folder("path", self.path, places, or_zip=True), progress, self.frame_step)
         if split == "test" and self.test_path is not None:
-            source = open_images(find_folder("test_path", self.test_path, places, or_zip=True), progress)
+            source = open_images(
+                find_folder("test_path", self.test_path, places, or_zip=True), progress, self.frame_step
+            )
         labelled = self._labelled(train, source)
         if self.table is not None and source.has(self.table):
             source = _without(source, self.table)
@@ -112,7 +119,7 @@ class ImageFolder:
         options = Options(size, self.channels, None, self.skip_unreadable, form=form)
         images, skipped = decode_images(source, options, places.cache, progress)
         if skipped:
-            _warn_of_skipped(source, skipped)
+            _warn_of_skipped(source, skipped, options)
         gaps = set(skipped)
         kept = [index for index in builtins.range(len(source.names)) if index not in gaps]
         parts = {name: part[kept] if skipped else part for name, part in labelled.parts.items()}
@@ -149,10 +156,10 @@ class ImageFolder:
             column = table.column("classes", self.classes)
             own = table if source is train else _table_of(self.table, train, train)
             classes = own.classes(own.column("classes", column))
-            parts["labels"] = table.labels(source.names, column, classes)
+            parts["labels"] = table.labels(source.file_names, column, classes)
         if table is not None and self.attributes:
             columns = [table.column("attributes", name) for name in self.attributes]
-            parts["attributes"] = table.attributes(source.names, columns)
+            parts["attributes"] = table.attributes(source.file_names, columns)
         return Labelled(parts, classes)
 
 
@@ -221,15 +228,16 @@ def _warn_of_left_out(source: ImageArchive) -> None:
     )
 
 
-def _warn_of_skipped(source: ImageArchive, skipped: list[int]) -> None:
-    """Warns of the image files that were skipped, also when they are known from the cache."""
-    from ganlab_plugins.datasets._decoded_cache import NAMED
+def _warn_of_skipped(source: ImageArchive, skipped: list[int], options: Options) -> None:
+    """Warns of the image files that were skipped, also when they are known from the cache, with the first's reason."""
+    from ganlab_plugins.datasets._decoded_file import NAMED, reason_of
 
     named = ", ".join(source.names[index] for index in skipped[:NAMED])
     more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
+    why = one_line(reason_of(source.files()[skipped[0]], options), 200)
     warnings.warn(
         f"image_folder: left out {len(skipped):,} of {len(source.names):,} files in {source.path}, which cannot be "
-        f"read as images: {named}{more}",
+        f"read as images: {named}{more}; {'the first' if len(skipped) > 1 else 'it'}: {why}",
         stacklevel=3,
     )
 

@@ -4,6 +4,8 @@ Features learned on photographs do not separate handwritten digits well; those o
 set do. FID in these features is Heusel et al.'s distance (2017, arXiv:1706.08500) in another feature space.
 
 Decisions:
+- It may be trained on another data set than the one that is scored: for images without labels, such as glyphs in one
+  font, a classifier of fonts.
 - The classifier is trained on the training split, whichever split a metric compares with, and always from the same
   seed. Its weights are cached under everything they depend on, and their hash is in every score's protocol: only
   scores with equal hashes are comparable.
@@ -31,6 +33,7 @@ from attrs import field, frozen, validators
 from ganlab import (
     ComponentError,
     Dataset,
+    DatasetConfig,
     Evaluation,
     FeaturesConfig,
     FittingBatches,
@@ -38,8 +41,10 @@ from ganlab import (
     cached_tensors,
     class_count,
     class_labels_of,
+    component,
     full_precision,
     hookimpl,
+    load_dataset,
     tensors_sha256,
 )
 
@@ -87,6 +92,13 @@ class ClassifierFeatures:
         with torch.no_grad(), full_precision(self.device):
             return self.batches(images)
 
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """The classifier's features (N, dim), with gradients, of float images (N, C, H, W) in [-1, 1]."""
+        if tuple(images.shape[1:]) != self.shape:
+            raise ComponentError(f"the classifier was trained on images of {self.shape}, got {tuple(images.shape[1:])}")
+        features: Tensor = self.body(images.to(self.device))
+        return features
+
     def logits(self, images: Tensor) -> Tensor:
         """The classifier's class logits (N, classes) of uint8 images (N, C, H, W)."""
         import torch
@@ -122,6 +134,11 @@ class PerChannelFeatures:
         each: Tensor = self.single(self._channels_of(images)).unflatten(0, (len(images), self.channels))
         return each.flatten(1)
 
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """The classifier's features of each channel, with gradients, of float images (N, C, H, W) in [-1, 1]."""
+        each = self.single.with_gradients(self._channels_of(images))
+        return each.reshape(len(images), -1)
+
     def logits(self, images: Tensor) -> Tensor:
         """The log probabilities (N, k^C) of the channels' joint classes of uint8 images (N, C, H, W), as logits."""
         each = self.single.logits(self._channels_of(images)).log_softmax(1).unflatten(0, (len(images), self.channels))
@@ -140,7 +157,7 @@ class PerChannelFeatures:
 
 @frozen
 class Classifier:
-    """Features of a convolutional classifier of the data set's classes, trained when it is first needed.
+    """Features of a convolutional classifier of a data set's classes, trained when it is first needed.
 
     The data set must have class labels.
 
@@ -149,18 +166,21 @@ class Classifier:
     seed: of the initial weights and of the order of images.
     per_channel: each channel is an image with its own class, and the label has these as digits, as in `stacked_mnist`.
         The network is trained on single channels, each of which counts as an image.
+    dataset: the data set that it is trained on, with images of the shape of those that are scored, which need no labels
+        then; by default `[dataset]`.
     """
 
     updates: int = field(default=800, validator=[validators.ge(1), validators.le(1_000_000)])
     dim: int = field(default=64, validator=[validators.ge(2), validators.le(2**16)])
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
     per_channel: bool = False
+    dataset: DatasetConfig | None = component("dataset", default=None)
 
     def build(self, evaluation: Evaluation) -> ClassifierFeatures | PerChannelFeatures:
         """Trains the classifier on the training split, or loads its cached weights."""
         import torch
 
-        dataset = evaluation.dataset("train")
+        dataset = evaluation.dataset("train") if self.dataset is None else self._trained_on(self.dataset, evaluation)
         images, labels = dataset.images, class_labels(dataset)
         classes = int(labels.max()) + 1
         if self.per_channel:
@@ -200,6 +220,18 @@ class Classifier:
         found = ClassifierFeatures(body, head, shape, evaluation.device, tensors_sha256(weights), self.dim)
         return PerChannelFeatures(found, dataset.images.shape[1]) if self.per_channel else found
 
+    def _trained_on(self, config: DatasetConfig, evaluation: Evaluation) -> Dataset:
+        """Another data set that the classifier is trained on; `ComponentError` for images of another shape or type."""
+        found, scored = (
+            load_dataset(config, evaluation.places, "train", evaluation.progress),
+            evaluation.dataset("train"),
+        )
+        images = found.images
+        if images.shape[1:] != scored.images.shape[1:] or images.dtype != scored.images.dtype:
+            got, wanted = (f"{str(of.dtype)[6:]} {tuple(of.shape[1:])}" for of in (images, scored.images))
+            raise ComponentError(f"the classifier's data set has images of {got}; those to score are {wanted}")
+        return found
+
 
 def class_labels(dataset: Dataset) -> Tensor:
     """The class labels (N,) to train the classifier on. Raises `ComponentError` if the data set has none."""
@@ -207,7 +239,7 @@ def class_labels(dataset: Dataset) -> Tensor:
     if labels is None or int(labels.max()) < 1:
         raise ComponentError(
             f"the features 'classifier' need class labels, of at least 2 classes, and {dataset.name} has none; "
-            'set features = "inception"'
+            'set features = "inception", or `dataset` to another data set that has some'
         )
     return labels
 

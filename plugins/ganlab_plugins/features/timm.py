@@ -1,4 +1,4 @@
-"""timm features: networks of the package timm, DINOv2 and any other by its name.
+"""timm features: networks of the package timm, DINOv2, CLIP and any other by its name.
 
 Stein et al. 2023, "Exposing flaws of generative model evaluation metrics and their unfair treatment of diffusion
 models" (arXiv:2306.04675), asked people how real images look: FID in Inception's features does not rank generators as
@@ -12,6 +12,7 @@ Decisions:
 - DINOv2's input is 224x224 pixels, as in that paper. Its position embedding is for 518x518; timm resamples it when it
   loads the weights, differently from torch.hub's DINOv2, so scores may differ slightly from dgm-eval's. They have not
   been compared.
+- CLIP's features are those that it compares with texts: after the projection, which is the classifier in timm.
 - Weights are passed to timm as tensors in memory, by its own `pretrained_cfg_overlay`: so its conversion of names and
   sizes applies, and no third-party file is opened by code that may execute it.
 - A network with some random weights would be scored without an error, and timm ignores tensors that a file lacks if it
@@ -81,12 +82,13 @@ class Preprocessing:
             f"each rounded to uint8, as PIL does), / 255, (x - {list(self.mean)}) / {list(self.std)}"
         )
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, rounds: bool = True) -> Tensor:
         from torch.nn.functional import interpolate
 
         pixels = images.expand(-1, 3, -1, -1).float()
         for size in ((pixels.shape[2], self.size[1]), self.size):
-            pixels = interpolate(pixels, size, mode=self.interpolation, antialias=True).clamp(0, 255).round()
+            pixels = interpolate(pixels, size, mode=self.interpolation, antialias=True).clamp(0, 255)
+            pixels = pixels.round() if rounds else pixels
         mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels / 255 - mean) / std
 
@@ -117,6 +119,13 @@ class TimmFeatures:
         with torch.no_grad(), full_precision(self.device):
             return self.batches(images)
 
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """The timm network's features, with gradients, of float images (N, 1 or 3, H, W) in [-1, 1]: not rounded."""
+        if images.shape[1] not in (1, 3):
+            raise ComponentError(f"{self.name} takes images of 1 or 3 channels, got {images.shape[1]}")
+        features: Tensor = self.network(self.prepared((images.to(self.device) + 1) * 127.5, rounds=False))
+        return features
+
 
 @frozen
 class DINOv2:
@@ -136,6 +145,27 @@ class DINOv2:
         network, cfg = loaded_network(model, self.weights, table, evaluation, img_size=DINOV2_SIZE)
         cfg["input_size"] = (3, *DINOV2_SIZE)
         return timm_features(network, f"dinov2-{self.size}", evaluation.device, cfg)
+
+
+@frozen
+class CLIP:
+    """CLIP's image embedding, at 336x336 in CMMD's paper (arXiv:2401.09603). Needs `ganlab[timm]`.
+
+    model: the network's name in timm, with the tag of its weights; by default OpenAI's ViT-L/14 at 336x336, of 768
+        features.
+    weights: a file of its weights, timm's, OpenAI's (as a state_dict) or OpenCLIP's: .safetensors, or a .pth that
+        contains only tensors. By default the published file (1.7 GB) is downloaded once into the cache.
+    """
+
+    model: str = "vit_large_patch14_clip_quickgelu_336.openai"
+    weights: str | None = location(default=None)
+
+    def build(self, evaluation: Evaluation) -> TimmFeatures:
+        """Loads the timm network onto the evaluation's device."""
+        table = f'name = "clip", model = "{self.model}"'
+        network, cfg = loaded_network(self.model, self.weights, table, evaluation, projects=True)
+        name = ".".join(part for part in (cfg["architecture"], cfg.get("tag")) if part)
+        return timm_features(network, f"{name} (projected)", evaluation.device, cfg)
 
 
 @frozen
@@ -178,12 +208,12 @@ def timm_features(network: nn.Module, name: str, device: torch.device, cfg: Mapp
 
 
 def loaded_network(
-    model: str, weights: str | None, table: str, evaluation: Evaluation, **options: Any
+    model: str, weights: str | None, table: str, evaluation: Evaluation, projects: bool = False, **options: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A timm network with the weights of a file, or the published ones, and its timm configuration.
 
-    The network is in eval mode, without gradients, without its classifier, and on the CPU. `table` is the experiment's
-    table that selects it, for error messages; `options` are for its constructor.
+    The network is in eval mode, without gradients, and on the CPU. It has no classifier, unless it `projects` by that.
+    `table` is the experiment's table that selects it, for error messages; `options` are for its constructor.
     """
     import torch
 
@@ -196,9 +226,9 @@ def loaded_network(
         tensors = read_weights(Path(weights).expanduser())
     # The constructor first draws initial weights from the global generator, which training noise depends on.
     with torch.random.fork_rng(devices=[]):
-        network = fitted_network(model, published, tensors, source, options)
+        network = fitted_network(model, published, tensors, source, options, projects)
         if network.state_dict().keys() - tensors.keys():
-            again = fitted_network(model, published, tensors, source, options).state_dict()
+            again = fitted_network(model, published, tensors, source, options, projects).state_dict()
             random = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, again[name])]
             if random:
                 raise ComponentError(misfit(source, model, f"it lacks {len(random)} tensors, such as {random[0]}"))
@@ -226,11 +256,18 @@ def published_network(model: str) -> PretrainedCfg:
 
 
 def fitted_network(
-    model: str, published: PretrainedCfg, tensors: dict[str, Tensor], source: str, options: Mapping[str, Any]
+    model: str,
+    published: PretrainedCfg,
+    tensors: dict[str, Tensor],
+    source: str,
+    options: Mapping[str, Any],
+    projects: bool = False,
 ) -> Any:
-    """A timm network with these weights, without the classifier that they may include."""
+    """A timm network with these weights, without the classifier that they may include, unless it `projects` by that."""
     import timm
 
+    if projects and not published.num_classes:
+        raise ComponentError(f'timm\'s {model} has no projection; wanted a CLIP network, or features = "timm"')
     names = [published.classifier] if isinstance(published.classifier, str) else published.classifier or []
     last = [tensors[f"{name}.weight"] for name in names if f"{name}.weight" in tensors]
     # If no tensor has timm's name of the classifier, either the names are not timm's or there is no classifier.
@@ -242,9 +279,12 @@ def fitted_network(
                 model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
             )
         except UNFIT as error:
-            cause = error
+            cause: Exception = error
             continue
-        if hasattr(network, "reset_classifier"):
+        if projects and not network.num_classes:
+            cause = RuntimeError("it has no projection")
+            continue
+        if hasattr(network, "reset_classifier") and not projects:
             network.reset_classifier(0)
         return network
     raise ComponentError(misfit(source, model, one_line(cause, limit=160))) from cause
@@ -295,5 +335,6 @@ def published_tensors(published: PretrainedCfg, model: str, table: str, folder: 
 
 @hookimpl
 def register_features(register: Register[FeaturesConfig]) -> None:
+    register("clip", CLIP)
     register("dinov2", DINOv2)
     register("timm", Timm)

@@ -52,15 +52,15 @@ def encoder_of(config: NetworkConfig, images: ImageSpec, values: int = 1) -> Net
     )
 
 
-def with_features(config: NetworkConfig, images: ImageSpec) -> Network:
-    """A discriminator of a game with codes that shows features too; `ComponentError` for one that has none."""
+def with_features(config: NetworkConfig, images: ImageSpec, frozen: bool = False) -> Network:
+    """A discriminator of a game that shows features too, trained or `frozen`; `ComponentError` for one without them."""
 
     def build() -> nn.Module:
         network = config.build(images)
         feature_shape(network)
         return network
 
-    return Network(build, initialise=lambda network: initialise_network(config, network))
+    return Network(build, frozen=frozen, initialise=lambda network: initialise_network(config, network))
 
 
 def encoded(turn: Turn, images: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def feature_shape(discriminator: nn.Module) -> tuple[int, ...]:
     if shape is None:
         raise ComponentError(
             f"the discriminator, {type(discriminator).__name__}, shows no features of its last hidden layer "
-            "(`feature_shape` and `with_features`); use 'mlp' or 'dcgan'"
+            "(`feature_shape` and `with_features`); use 'mlp', 'dcgan' or 'vgg'"
         )
     return tuple(shape)
 

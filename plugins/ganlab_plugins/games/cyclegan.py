@@ -13,14 +13,15 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 from attrs import field, frozen
 from attrs.validators import ge, le
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganlab import (
+    Batch,
     ComponentError,
     DatasetConfig,
     DataSpec,
@@ -39,6 +40,7 @@ from ganlab import (
     sampler_of,
 )
 from ganlab_plugins.games._adversary import Adversary, generated, translations
+from ganlab_plugins.games._plain_loops import Optimizers, cyclegan_step
 
 
 @frozen
@@ -93,6 +95,12 @@ class CycleGAN:
             state=play.pools,
             outputs=translations(data, "generator_ab"),
         )
+
+    def plain_step(
+        self, networks: Mapping[str, nn.Module], optimizers: Optimizers, next_batch: Callable[[], Batch]
+    ) -> Callable[[], None]:
+        """A step without ganlab, which `ganlab bench` compares with."""
+        return cyclegan_step(self, networks, optimizers, next_batch)
 
 
 def _alone(images: ImageSpec) -> ImageSpec:

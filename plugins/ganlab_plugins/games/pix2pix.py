@@ -4,22 +4,30 @@ The discriminator tells real pairs of a condition and an image from pairs whose 
 (equation 1). The generator has the mean absolute error as a second term (equations 3 and 4), which leaves what is sharp
 to the discriminator. Its noise is dropout alone, in training.
 
+With `perceptual` it is SRGAN's game too (Ledig et al. 2017, arXiv:1609.04802): the generator has the squared error of
+features of a network that is not trained as a further term, the content loss (equation 5).
+
 Decisions:
 - As published, the discriminator's loss is halved, and the images that it has judged are those of the generator's
   update.
 - With `adversarial = 0` there is no discriminator: regression, to compare with.
+- The content loss is the mean over all features. SRGAN divides VGG's by 12.75, so that its weight 1 is 0.006 here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
+import torch
 from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from ganlab import (
+    Batch,
     ComponentError,
     Condition,
     DataSpec,
@@ -37,6 +45,8 @@ from ganlab import (
     sampler_of,
 )
 from ganlab_plugins.games._adversary import Adversary, generated
+from ganlab_plugins.games._codes import with_features
+from ganlab_plugins.games._plain_loops import Optimizers, pix2pix_step
 
 
 @frozen
@@ -45,41 +55,50 @@ class Pix2Pix:
 
     generator: the network that translates.
     discriminator: the network that judges images, with their conditions.
+    content: the frozen network whose features are compared: `vgg`, or another discriminator that has `feature_shape`,
+        and returns its logits and these features where its third argument is True. It sees no conditions.
     loss: the losses of both networks.
     adversarial: the weight of the generator's adversarial loss; 0 leaves the discriminator out.
     absolute: the weight of the generator's mean absolute error, with pixels in [-1, 1].
+    perceptual: the weight of the generator's mean squared error of features; 0 leaves the network `content` out.
     conditional: whether the discriminator is given the conditions too.
     """
 
     generator: NetworkConfig = component("generator", default="unet")
     discriminator: NetworkConfig = component("discriminator", default="patchgan")
+    content: NetworkConfig = component("discriminator", default="vgg")
     loss: Loss = component("loss", default="bce")
     adversarial: float = field(default=1.0, validator=[ge(0), le(1e9)])
     absolute: float = field(default=100.0, validator=[ge(0), le(1e9)])
+    perceptual: float = field(default=0.0, validator=[ge(0), le(1e9)])
     conditional: bool = True
 
     def __attrs_post_init__(self) -> None:
-        if not (_used(self.adversarial) or _used(self.absolute)):
-            raise ValueError("adversarial: is 0, and absolute too; the generator would learn nothing")
+        if not any(map(_used, (self.adversarial, self.absolute, self.perceptual))):
+            raise ValueError("adversarial: is 0, and absolute and perceptual too; the generator would learn nothing")
 
     def build(self, data: DataSpec) -> Rules:
         if data.images.condition_shape is None:
             raise ComponentError("pix2pix translates images: [dataset] must have images as conditions, as 'glyphs' has")
+        alone = attrs.evolve(data.images, classes=None, condition_shape=None)
         play = _Play(self, Adversary(self.loss), data.images.shape)
-        generator = Move("generator", players=("generator",), terms=play.translate)
-        if not _used(self.adversarial):
-            return Rules({"generator": self.generator}, [generator], sampler_of("generator"))
-        judged = data.images if self.conditional else attrs.evolve(data.images, condition_shape=None)
-        discriminator = Move(
-            "discriminator", players=("discriminator",), terms=play.discriminate, unfrozen=("generator",)
-        )
-        return Rules(
-            networks={"generator": self.generator, "discriminator": Network(self.discriminator, images=judged)},
-            moves=[discriminator, generator],
-            sampler=sampler_of("generator"),
-            judge=_judge if self.conditional else None,
-            loss=self.loss,
-        )
+        networks: dict[str, NetworkConfig | Network] = {"generator": self.generator}
+        moves = [Move("generator", players=("generator",), terms=play.translate)]
+        adversary: dict[str, Any] = {}
+        if _used(self.adversarial):
+            networks["discriminator"] = Network(self.discriminator, images=data.images if self.conditional else alone)
+            first = Move("discriminator", players=("discriminator",), terms=play.discriminate, unfrozen=("generator",))
+            moves.insert(0, first)
+            adversary = {"judge": _judge if self.conditional else None, "loss": self.loss}
+        if _used(self.perceptual):
+            networks["content"] = with_features(self.content, alone, frozen=True)
+        return Rules(networks, moves, sampler_of("generator"), **adversary)
+
+    def plain_step(
+        self, networks: Mapping[str, nn.Module], optimizers: Optimizers, next_batch: Callable[[], Batch]
+    ) -> Callable[[], None]:
+        """A step without ganlab, which `ganlab bench` compares with."""
+        return pix2pix_step(self, networks, optimizers, next_batch)
 
 
 @frozen
@@ -100,7 +119,17 @@ class _Play:
         if _used(self.game.adversarial):
             loss = self.adversary.generator_loss(turn, turn.real, fake, self.given(turn), z)
             terms["adversarial"] = self.game.adversarial * loss
+        if _used(self.game.perceptual):
+            with torch.no_grad():
+                wanted = self.content(turn, turn.real)
+            terms["perceptual"] = self.game.perceptual * mse_loss(self.content(turn, fake), wanted)
         return terms
+
+    def content(self, turn: Turn, images: Tensor) -> Tensor:
+        """The features of images by which their content is compared, float32."""
+        _, features = turn.forward("content", images, None, True)
+        found: Tensor = features.float()
+        return found
 
     def given(self, turn: Turn) -> Condition:
         """The conditions that the discriminator is given."""

@@ -57,7 +57,7 @@ from ganlab import (
     reference_rows,
     taken_by,
 )
-from ganlab_plugins.metrics._moments_file import about_moments, read_moments
+from ganlab_plugins.metrics._moments_file import KEYS, Keys, about_moments, read_moments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ class FID:
         """Loads or trains the features of FID, so that missing files are reported before training."""
         features = built_features(self.features, evaluation)
         if self.moments is not None:
-            read_moments(Path(self.moments).expanduser(), features)
+            read_moments(Path(self.moments).expanduser(), features.name, features.dim)
         if self.infinity:
             subset_sizes(self.samples, features)
 
@@ -112,15 +112,16 @@ class FID:
         """Computes `fid`, and `fid_infinity` if it is enabled. They are nan if a feature is not finite."""
         features = built_features(self.features, evaluation)
         dataset = evaluation.dataset(self.split)
+        measure = partial(features_of, features)
         if self.moments is None:
             about = about_reference(dataset)
             reference = cached_reference(
-                "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)
+                "fid", features, dataset, evaluation, lambda: reference_moments(measure, dataset, evaluation)
             )
         else:
             path = Path(self.moments).expanduser()
             about = about_moments(path)
-            reference = rooted_moments(path, features, evaluation)
+            reference = rooted_moments(path, features.name, features.dim, evaluation)
         distance = partial(
             frechet_distance, reference["mean"].to(evaluation.device), reference["root"].to(evaluation.device)
         )
@@ -184,24 +185,28 @@ def symmetric_root(cov: Tensor) -> Tensor:
     return root
 
 
-def reference_moments(features: Features, dataset: Dataset, evaluation: Evaluation) -> dict[str, Tensor]:
-    """FID's moments of the reference, float64: the features' `mean` (d,) and the `root` (d, d) of their covariance."""
+def reference_moments(
+    measure: Callable[[Tensor], Tensor], dataset: Dataset, evaluation: Evaluation
+) -> dict[str, Tensor]:
+    """FID's moments of the reference, float64: the `mean` (d,) of what `measure` gives, and the `root` (d, d) of its
+    covariance.
+    """
     total = len(dataset.images)
     if total < 2:
         raise ComponentError(f"FID needs at least 2 reference images; {dataset.name} ({dataset.split}) has {total}")
-    rows = reference_rows(evaluation, dataset.images, partial(features_of, features))
+    rows = reference_rows(evaluation, dataset.images, measure)
     mean, cov = moments_of(rows)
     return {"mean": mean, "root": symmetric_root(cov)}
 
 
-def rooted_moments(path: Path, features: Features, evaluation: Evaluation) -> dict[str, Tensor]:
+def rooted_moments(path: Path, of: str, dim: int, evaluation: Evaluation, keys: Keys = KEYS) -> dict[str, Tensor]:
     """For FID: the `mean` (d,) of a file of moments and the `root` (d, d) of its covariance, perhaps cached."""
 
     def compute() -> dict[str, Tensor]:
-        mean, cov = read_moments(path, features)
+        mean, cov = read_moments(path, of, dim, keys)
         return {"mean": mean, "root": symmetric_root(cov)}
 
-    key = {**about_moments(path), "dim": features.dim}
+    key = {**about_moments(path, keys), "dim": dim}
     return cached_tensors(evaluation.places.cache / "reference", "moments", key, compute, evaluation.progress)
 
 

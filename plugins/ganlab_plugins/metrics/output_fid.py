@@ -11,6 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen, validators
@@ -72,8 +73,9 @@ class OutputFID:
         """`output_fid`; nan if a feature is not finite."""
         self._check(evaluation)
         features, dataset = built_features(self.features, evaluation), evaluation.dataset(self.split)
+        measure = partial(features_of, features)
         reference = cached_reference(
-            "fid", features, dataset, evaluation, lambda: reference_moments(features, dataset, evaluation)
+            "fid", features, dataset, evaluation, lambda: reference_moments(measure, dataset, evaluation)
         )
         dtype = str(dataset.images.dtype).removeprefix("torch.")
 

@@ -55,6 +55,12 @@ def test_a_split_is_its_files_cropped_and_resized(
     assert (dataset.name, dataset.split) == ("celeba", split)
 
 
+def test_the_whole_photograph_in_grey(small: Places) -> None:
+    image = CelebA(crop="none", size=(109, 89), channels=1).build(small, "test").images[0, 0]
+    photograph = Image.open(small.data / "celeba" / "img_align_celeba" / "000003.jpg").convert("L")
+    assert np.array_equal(np.asarray(image), np.asarray(photograph.resize((89, 109), Image.Resampling.LANCZOS)))
+
+
 def test_the_default_is_64_pixels(small: Places) -> None:
     assert CelebA().build(small, "test").images.shape == (1, 3, 64, 64)
 

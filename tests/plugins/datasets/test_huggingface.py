@@ -75,6 +75,29 @@ def as_files(places: Places, files: list[bytes], **options: Any) -> ImageDataset
     return ImageFolder(str(folder), **{"size": 8, **options}).build(places, "train")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "uint16", "channels": 1, "range": [0.0, 60000.0], "clip": True, "size": (6, 8)},
+        {"channels": 4, "size": (9, 6)},
+        {"background": "#204080", "size": "original"},
+    ],
+    ids=str,
+)
+def test_values_are_those_of_an_image_folder(options: dict[str, Any], places: Places, folder: Path) -> None:
+    """16 bits in a range, opacity kept, or laid on a colour; sizes of two numbers."""
+    files = []
+    for _ in range(3):
+        stream = io.BytesIO()
+        deep = Image.fromarray(RNG.integers(0, 65536, (9, 8), dtype=np.uint16))
+        (deep if "dtype" in options else Image.fromarray(noise(9, 8, 4))).save(stream, "PNG")
+        files.append(stream.getvalue())
+    write(folder, "parquet", train=rows(files))
+    found, wanted = built(places, **options).images, as_files(places, files, **options).images
+    assert found.dtype == wanted.dtype
+    assert np.array_equal(np.asarray(found), np.asarray(wanted))
+
+
 @pytest.mark.parametrize("how", ["save_to_disk", "parquet"])
 def test_images_are_those_of_an_image_folder(how: str, places: Places, folder: Path) -> None:
     train, test = pngs(150), pngs(4)

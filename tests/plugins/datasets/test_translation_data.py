@@ -76,6 +76,18 @@ def test_no_letter_is_in_both_splits_and_no_two_pairs_are_alike() -> None:
     assert test != glyphs._held_out(characters, 0.1, 1)
 
 
+def test_glyphs_of_several_fonts_have_their_font_as_label(places: Places) -> None:
+    both = Glyphs(size=8, others=("DejaVuSans",), condition="none").build(places, "test")
+    pair = Glyphs(size=8).build(places, "test")
+    for label, images in enumerate((pair.images, pair.condition)):
+        assert images is not None
+        assert torch.equal(both.images[both.condition == label], images)
+    with pytest.raises(ValueError, match=r'others: .* set condition = "none"'):
+        Glyphs(others=("DejaVuSans",))
+    with pytest.raises(ValueError, match="others: DejaVuSerif is there twice"):
+        Glyphs(others=("DejaVuSerif",), condition="none")
+
+
 def test_glyphs_of_exchanged_fonts_are_partners_in_the_same_order(places: Places) -> None:
     one = Glyphs(size=16).build(places, "test")
     other = Glyphs(size=16, font="DejaVuSans", condition="DejaVuSerif").build(places, "test")

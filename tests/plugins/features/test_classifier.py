@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ganlab import ComponentError, Evaluation, ImageDataset, Places
+from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.features.classifier import (
     Classifier,
     ClassifierFeatures,
@@ -20,6 +21,8 @@ from ganlab_plugins.features.classifier import (
     classifier_network,
     folded,
 )
+
+pytestmark = pytest.mark.xdist_group("classifier")  # trained once, and not by each worker
 
 QUICK = Classifier(updates=120)
 
@@ -284,3 +287,19 @@ def test_classes_without_an_image_count_where_they_are_named(tmp_path):
 def test_channels_of_another_shape_are_refused(per_channel):
     with pytest.raises(ComponentError, match="trained on channels of images of 2x8x8, got 3x8x8"):
         per_channel.logits(noise(2, 3, 8).images)
+
+
+def test_it_may_be_trained_on_another_data_set(trained, digits, tmp_path):
+    """The features are those of a run on that data set; what is scored needs no labels."""
+    unlabelled = ImageDataset(digits["test"].images, "others", "train", None)
+    evaluation = an_evaluation(tmp_path, {"train": unlabelled})
+    on_digits = Classifier(dataset=Digits(), updates=2)
+    features = on_digits.build(evaluation)
+    with_labels = {split: Digits().build(evaluation.places, split) for split in ("train", "test")}
+    alone = Classifier(updates=2).build(an_evaluation(tmp_path, with_labels))
+    assert features.fingerprint == alone.fingerprint != trained.fingerprint
+    larger = ImageDataset(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), "larger", "train", None)
+    with pytest.raises(
+        ComponentError, match=r"has images of uint8 \(1, 8, 8\); those to score are uint8 \(1, 16, 16\)"
+    ):
+        on_digits.build(an_evaluation(tmp_path, {"train": larger}))

@@ -25,7 +25,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ganlab import ComponentError
 from ganlab.config.load import load_experiment
-from ganlab_plugins.features.timm import DINOv2, Preprocessing, Timm, TimmFeatures, timm_features
+from ganlab_plugins.features.timm import CLIP, DINOv2, Preprocessing, Timm, TimmFeatures, timm_features
 from stubs import CPU, an_evaluation, photos
 
 
@@ -97,6 +97,20 @@ def test_features_are_timms(model: str, tmp_path: Path) -> None:
         assert (found - wanted).abs().max() < 0.02 * found.std(0).mean()
 
 
+def test_clip_keeps_its_projection(vit: Any, vit_file: Path, tmp_path: Path) -> None:
+    """The network's own classifier stands for the projection, of OpenAI's names as timm converts them."""
+    ours = CLIP("test_vit", str(vit_file)).build(an_evaluation(tmp_path))
+    images = photos(2, 0)
+    assert ours.dim == vit.num_classes
+    torch.testing.assert_close(ours(images), vit(ours.prepared(images)))
+    assert ours.name == "test_vit.r160_in1k (projected)"
+    save_file(
+        {name: value for name, value in tensors_of(vit).items() if "head" not in name}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(ComponentError, match=r"w\.safetensors does not hold the weights of timm's test_vit"):
+        CLIP("test_vit", str(tmp_path / "w.safetensors")).build(an_evaluation(tmp_path))
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(50, 50), (41, 20), (9, 7)])
 def test_pixels_are_pils(interpolation: str, size: tuple[int, int]) -> None:
@@ -132,6 +146,17 @@ def test_grey_images_are_three_equal_channels(features: TimmFeatures) -> None:
     torch.testing.assert_close(features(grey), features(grey.repeat(1, 3, 1, 1)))
     with pytest.raises(ComponentError, match="takes images of 1 or 3 channels, got 4"):
         features(photos(1, 0, channels=4))
+
+
+def test_features_with_gradients_are_those_without(features: TimmFeatures) -> None:
+    """Of images of the network's own size, which nothing rounds."""
+    images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = (images.float() / 127.5 - 1).requires_grad_(True)
+    found = features.with_gradients(pixels)
+    torch.testing.assert_close(found, features(images), rtol=1e-3, atol=1e-4)
+    found.square().sum().backward()
+    assert pixels.grad is not None
+    assert pixels.grad.abs().sum() > 0
 
 
 def test_features_do_not_depend_on_the_batch(features: TimmFeatures, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.functional import l1_loss
+from torchvision.transforms.functional import normalize
 
 from games_by_hand import STEPS, assert_same, descend, problem, training_of
 from ganlab import ImageSpec
@@ -33,8 +34,18 @@ def adversarial(logits: Tensor, target: float) -> Tensor:
     return cross_entropy(logits, torch.full_like(logits, target))
 
 
+def normalised(images: Tensor) -> Tensor:
+    """Grey images in [-1, 1] as torchvision's networks have them."""
+    return normalize((images.expand(-1, 3, -1, -1) + 1) / 2, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"adversarial": 0.3, "absolute": 7.0}, {"conditional": False}, {"adversarial": 0.0}], ids=str
+    "options",
+    [
+        *({}, {"adversarial": 0.3, "absolute": 7.0}, {"conditional": False}, {"adversarial": 0.0}),
+        {"perceptual": 3.0, "absolute": 0.0},
+    ],
+    ids=str,
 )
 def test_pix2pix_by_hand(options: dict[str, Any]) -> None:
     training = training_of(
@@ -42,11 +53,13 @@ def test_pix2pix_by_hand(options: dict[str, Any]) -> None:
         dataset=BLURRED,
         generator={"name": "unet", "channels": 4, "dropout": 0.0},
         discriminator=PATCHES,
+        content={"name": "vgg", "layers": 3, "channels": 8},
         loss="bce",
     )
     nets = copy.deepcopy(dict(training.game.networks))
-    weights = {"adversarial": 1.0, "absolute": 100.0, "conditional": True, **options}
-    assert set(nets) == ({"generator", "discriminator"} if weights["adversarial"] else {"generator"})
+    weights = {"adversarial": 1.0, "absolute": 100.0, "conditional": True, "perceptual": 0.0, **options}
+    used = {"discriminator": weights["adversarial"], "content": weights["perceptual"]}
+    assert set(nets) == {"generator", *(name for name, weight in used.items() if weight)}
     for step in range(STEPS):
         batch = training.loader.batch(step)
         assert batch.condition is not None
@@ -60,6 +73,9 @@ def test_pix2pix_by_hand(options: dict[str, Any]) -> None:
         loss = weights["absolute"] * l1_loss(fake, batch.images)
         if weights["adversarial"]:
             loss = loss + weights["adversarial"] * adversarial(nets["discriminator"](fake, given), 1.0)
+        if weights["perceptual"]:
+            compared = [nets["content"].features(normalised(images)) for images in (fake, batch.images)]
+            loss = loss + weights["perceptual"] * (compared[0] - compared[1]).square().mean()
         descend(loss, nets["generator"])
         take_step(training, step)
     assert_same(training, nets)
@@ -146,6 +162,9 @@ def test_what_a_game_cannot_translate_is_refused() -> None:
     )
     nothing = {"name": "pix2pix", "adversarial": 0.0, "absolute": 0.0}
     assert "the generator would learn nothing" in problem(game=nothing, dataset=BLURRED, **both)
+    compares = {"name": "pix2pix", "perceptual": 1.0}
+    said = problem(game=compares, dataset=BLURRED, content=PATCHES, **both)
+    assert "content: the discriminator, _PatchGAN, shows no features" in said
     other = {"dataset": BLURRED, "source": {"name": "photographs", "size": 16}}
     keeps = {"name": "cyclegan", "identity": 1.0}
     assert "identity: is 1.0, and the images of [source], (3, 16, 16), have another shape" in problem(

@@ -89,6 +89,7 @@ def test_the_last_submission_is_the_last(tmp_path: Path) -> None:
 
 @pytest.mark.extended
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
 def test_a_sweep_by_slurms_launcher_is_that_of_the_local_one(
     table: dict[str, Any], write: Callable[..., Path], ganlab: Command
 ) -> None:

@@ -24,6 +24,7 @@ from ganlab_plugins.metrics.inception_score import InceptionScore
 from ganlab_plugins.metrics.kid import KID
 from ganlab_plugins.metrics.precision_recall import PrecisionRecall
 from stubs import StubConfig, an_evaluation, photos
+from support import computed_once
 
 COUNT, SEED, SUBSETS, SUBSET_SIZE, SPLITS = 16, 2020, 10, 12, 3
 REAL = photos(COUNT, 1)
@@ -61,7 +62,11 @@ class Images(torch.utils.data.Dataset):
 
 
 @pytest.fixture(scope="module")
-def theirs(weights: Path) -> Mapping[str, float]:
+def theirs(weights: Path, shared_folder: Path) -> Mapping[str, float]:
+    return computed_once(shared_folder / "torch_fidelity.json", lambda: of_torch_fidelity(weights))
+
+
+def of_torch_fidelity(weights: Path) -> Mapping[str, float]:
     return torch_fidelity.calculate_metrics(
         input1=Images(FAKE),
         input2=Images(REAL),
@@ -100,8 +105,15 @@ class Remembering:
 
 
 @pytest.fixture(scope="module")
-def ours(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, float]]:
-    evaluation = an_evaluation(tmp_path_factory.mktemp("places"), REAL, FAKE)
+def ours(
+    weights: Path, shared_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, Mapping[str, float]]:
+    places = tmp_path_factory.mktemp("places")
+    return computed_once(shared_folder / "scores.json", lambda: of_ganlab(weights, places))
+
+
+def of_ganlab(weights: Path, places: Path) -> Mapping[str, Mapping[str, float]]:
+    evaluation = an_evaluation(places, REAL, FAKE)
     features = StubConfig(Remembering(Inception(str(weights)).build(evaluation)))
     return {
         name: metric(samples=COUNT, seed=SEED, features=features, **options).evaluate(evaluation).values

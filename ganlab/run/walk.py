@@ -1,0 +1,182 @@
+"""Walks through a run's latents (`ganlab sample --walk`, `Run.walk`): a film from sample to sample, of exact length.
+
+Decisions:
+- A walk passes stops at equal distances in time. Its first frame is the first stop. A closed walk, which loops, goes on
+  from the last stop to the first, and its last frame is the one before that.
+- Stops are the samples that `ganlab sample` draws: the first ones of one seed, the first of each of several seeds, or
+  images of given latents. A list of classes goes along with them, the shorter list beginning again.
+- Attributes change along the way, and labels too (`evaluation/between.py`); images as conditions stay those of the
+  first stop, as do several conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.evaluation.between import ALONG, FIRST, SECOND, BlendingSampler, has_normal_latents, latents_between
+from ganlab.evaluation.network_sampler import draw_latents
+from ganlab.evaluation.sampling import BATCH, check_sampling, generate_images, sample_inputs
+from ganlab.protocols import map_condition
+from ganlab.protocols.condition import Condition
+from ganlab.run.latents_file import GivenLatents, SampledRun
+from ganlab.utils.errors import Interrupted, UserError, counted, whole_number
+from ganlab.utils.signals import signals_as_keyboard_interrupt
+from ganlab.viz.film import MOST_FRAMES, Film, check_film, said, write_film
+from ganlab.viz.progress import progress_bar
+
+STOPS = 8
+"""The number of stops of a walk through the samples of one seed, where none is asked for."""
+
+FRAMES = 60
+"""The number of frames from one stop of a walk to the next, where none is asked for."""
+
+
+@frozen(eq=False)
+class WalkRequest:
+    """Which walk is wanted: between `count` samples of one seed, the first samples of several, classes, or latents.
+
+    `frames` is the length of the film, `fps` frames a second, and `loop` whether it ends where it begins.
+    """
+
+    frames: int | None = None
+    fps: float = 30.0
+    loop: bool = True
+    seeds: Sequence[int] = (0,)
+    labels: Sequence[int | str] = ()
+    count: int | None = None
+    truncation: float | None = None
+    latents: GivenLatents | None = None
+
+
+@frozen(eq=False)
+class Walk:
+    """A walk: its stops, latents (K, …) and their conditions as networks are given them, and its number of frames."""
+
+    sampler: BlendingSampler
+    device: torch.device
+    z: Tensor
+    condition: Condition
+    frames: int
+    loop: bool
+
+    def images(self) -> Iterator[Tensor]:
+        """Yields the walk's images in batches (n, C, H, W), of the type of the data, on the CPU."""
+        spherical = has_normal_latents(self.sampler)
+        stops = len(self.z)
+        legs = stops if self.loop else stops - 1
+        steps = self.frames if self.loop else max(1, self.frames - 1)
+        for part in torch.arange(self.frames).split(BATCH):
+            leg = (part * legs // steps).clamp(max=legs - 1)
+            along = ((part * legs - leg * steps).double() / steps).float()
+            first, second = leg, (leg + 1) % stops
+            z = latents_between(self.z[first], self.z[second], along, spherical)
+            for images in generate_images(self.sampler, z, self.device, self._between(first, second, along)):
+                yield images.cpu()
+
+    def _between(self, first: Tensor, second: Tensor, along: Tensor) -> Condition:
+        """The conditions on a walk, at shares of the way between two stops each."""
+        known = self.condition
+        if isinstance(known, Tensor) and known.ndim == 2:
+            return known[first].lerp(known[second], along[:, None])
+        if isinstance(known, Tensor) and known.ndim == 1 and bool((known != known[0]).any()):
+            return {FIRST: known[first], SECOND: known[second], ALONG: along}
+        held: Condition = map_condition(lambda part: part[:1].expand(len(first), *part.shape[1:]), known)
+        return held
+
+
+def walk_of(run: SampledRun, request: WalkRequest) -> Walk:
+    """A walk through a run's latents. Raises UserError for a walk that leads nowhere or that the run has not."""
+    run.check_samples(request.truncation)
+    if not run.sampled.is_image and len(run.sampled.shape) != 2:
+        raise UserError(f"--walk: films are of images, and the run samples {run.sampled.in_words}")
+    for seed in request.seeds:
+        check_sampling(1, seed, request.truncation)
+    if not draw_latents(run.sampler, 1, torch.Generator().manual_seed(0))[0].numel():
+        raise UserError(f"--walk: {run.path}: what is sampled has no latents, so there is nothing to walk between")
+    z, condition = _stops(run, request)
+    stops = len(z)
+    if stops < 2:
+        raise UserError("--walk: leads from 1 stop to nowhere; expected at least 2 seeds, samples, classes or latents")
+    sampler = BlendingSampler.of(run.sampler)
+    if isinstance(condition, Tensor) and condition.ndim == 1 and bool((condition != condition[0]).any()):
+        other = int((condition != condition[0]).nonzero()[0])
+        ends = (part.to(run.device) for part in (z[:1], condition[:1], condition[other : other + 1]))
+        if not sampler.blends(*ends):
+            raise UserError(
+                "--walk: the networks of this run use labels otherwise than by an embedding or a one-hot vector, so "
+                "there is nothing between two classes; give one --label"
+            )
+    frames = FRAMES * (stops if request.loop else stops - 1) if request.frames is None else request.frames
+    frames = whole_number("--frames", frames, 1, MOST_FRAMES)
+    return Walk(sampler, run.device, z, condition, frames, request.loop)
+
+
+def _stops(run: SampledRun, request: WalkRequest) -> tuple[Tensor, Condition]:
+    """The stops of a walk: latents (K, …) and conditions."""
+    labels, given = [run.conditions.label_of(label) for label in request.labels], request.latents
+    seed, *more = request.seeds
+    conditions = run.conditions if len(labels) != 1 else run.conditions.of_class(labels[0])
+    if given is not None:
+        if request.count is not None or more or request.truncation is not None:
+            raise UserError("--latents: goes without --count, --truncation and several --seed")
+        z, condition = given.z, given.conditions_for(run, labels[0] if len(labels) == 1 else None, seed)
+    elif more:
+        if request.count is not None:
+            raise UserError(
+                f"--count {request.count}: goes with one --seed; {counted(len(more) + 1, 'seed')} are given"
+            )
+        z, condition = _joined(_drawn(run, request, conditions, each, 1) for each in request.seeds)
+    else:
+        count = (
+            (1 if len(labels) > 1 else STOPS)
+            if request.count is None
+            else whole_number("--count", request.count, 1, MOST_FRAMES)
+        )
+        z, condition = _drawn(run, request, conditions, seed, count)
+    if len(labels) < 2:
+        return z, condition
+    if not isinstance(run.conditions.known, Tensor):
+        raise UserError("--label: several are for a walk of networks that are given the class and nothing else")
+    stops = torch.arange(max(len(z), len(labels)))
+    return z[stops % len(z)], torch.tensor(labels)[stops % len(labels)]
+
+
+def _drawn(
+    run: SampledRun, request: WalkRequest, conditions: ConditionSampler, seed: int, count: int
+) -> tuple[Tensor, Condition]:
+    """The first samples of a seed, as stops of a walk."""
+    return _joined(sample_inputs(run.sampler, count, seed, conditions, truncation=request.truncation))
+
+
+def _joined(parts: Iterable[tuple[Tensor, Condition]]) -> tuple[Tensor, Condition]:
+    """Stops of a walk that come in parts, as one."""
+    latents, conditions = zip(*parts, strict=True)
+    first, *others = conditions
+    return torch.cat(latents), map_condition(lambda *each: torch.cat(each), first, *others)
+
+
+def write_walk(run: SampledRun, request: WalkRequest, out: Path) -> str:
+    """Writes a walk as a film to a file or a folder, for `ganlab sample --walk`; returns what it is, in words.
+
+    Raises UserError, and Interrupted where SIGINT or SIGTERM ends it; then nothing is written. For the main thread.
+    """
+    walk = walk_of(run, request)
+    check_film(out, walk.frames, request.fps)
+    try:
+        with signals_as_keyboard_interrupt(), progress_bar() as progress_of:
+            write_film(walk.images(), out, walk.frames, request.fps, run.sampled.range, progress_of(str(out)))
+    except KeyboardInterrupt:
+        raise Interrupted(f"{out}: nothing is written; the same command starts again") from None
+    return said(out, walk.frames, request.fps)
+
+
+def walk_film(run: SampledRun, request: WalkRequest) -> Film:
+    """A walk as a film in memory, for `Run.walk`."""
+    walk = walk_of(run, request)
+    return Film(torch.cat(list(walk.images())), request.fps, run.sampled.range)

@@ -1,0 +1,43 @@
+"""CMMD held against the formula of its paper, over all pairs, in NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ganlab_plugins.metrics import cmmd
+from stubs import StubConfig, StubFeatures, an_evaluation, images
+
+
+def by_numpy(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return np.exp(-((x[:, None] - y[None]) ** 2).sum(2) / (2 * sigma**2)).mean()
+
+    return 1000 * (kernel(a, a) + kernel(b, b) - 2 * kernel(a, b))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("sigma", [10.0, 0.5])
+def test_the_score_is_the_papers_formula(
+    normalize: bool, sigma: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cmmd, "ROWS", 64)  # several blocks of pairs, the last one smaller
+    real, fake = images(150, 1), images(100, 2) // 2
+    metric = cmmd.CMMD(samples=100, features=StubConfig(StubFeatures()), sigma=sigma, normalize=normalize)
+    scores = metric.evaluate(an_evaluation(tmp_path, real, fake))
+    rows = [StubFeatures()(part).double().numpy() for part in (real, fake)]
+    if normalize:
+        rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in rows]
+    wanted = by_numpy(*rows, sigma)
+    assert wanted > 0.1
+    assert scores.values["cmmd"] == pytest.approx(wanted, rel=1e-5)
+    assert scores.protocol["features"]["unit_length"] is normalize
+    assert f"{sigma:g}^2" in scores.protocol["kernel"]
+
+
+def test_equal_sets_have_no_distance() -> None:
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(cmmd.squared_mmd(rows, rows.flip(0), 10.0)) == pytest.approx(0, abs=1e-15)
