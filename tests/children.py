@@ -12,7 +12,9 @@ import pkgutil
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -20,6 +22,7 @@ import forked_python
 import ganlab_plugins
 import quick_plots
 from ganlab.viz import plots
+from support import with_tests_modules
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -37,6 +40,9 @@ class Child:
 
     def __init__(self, work: Callable[[], object], log: Path) -> None:
         self.log = log
+        # The process that is forked from finds the tests' modules by PYTHONPATH alone, and passes over what is missing.
+        with mock.patch.dict(os.environ, with_tests_modules()):
+            forkserver.ensure_running()
         self.process = _context.Process(target=_child, args=(work, dict(os.environ), os.getcwd(), str(log)))
         self.process.start()
 

@@ -153,6 +153,7 @@ def command_server() -> Iterator[Path]:
 def forked_processes(command_server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test or its command starts by `sys.executable -m ganlab`, such as a sweep's runs, is forked."""
     monkeypatch.setattr(sys, "executable", str(command_server))
+    monkeypatch.setenv("PYTHON_EXEC", str(command_server))  # which torchrun starts
 
 
 @pytest.fixture

@@ -125,10 +125,10 @@ def squeezenet(data: Path) -> None:
     save_file({f"features.{key}": value for key, value in features.state_dict().items()}, data / "squeeze.safetensors")
 
 
-def of_timm(model: str) -> Callable[[Path], None]:
+def of_timm(model: str, classes: int = 0) -> Callable[[Path], None]:
     def write(data: Path) -> None:
         folder_of_images(data)
-        state = timm.create_model(model, num_classes=0).state_dict()
+        state = timm.create_model(model, num_classes=classes).state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, data / "timm.safetensors")
 
     return write

@@ -28,6 +28,8 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.
 
 FILE = """#!{python} -IS
 import json, os, signal, socket, struct, sys
+if sys.argv[1:2] == ["-u"]:  # as torchrun has it
+    del sys.argv[1]
 if sys.argv[1:3] != ["-m", "ganlab"] or not all(os.path.exists(f"/proc/self/fd/{{number}}") for number in (0, 1, 2)):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 ignored = [number for number in {signals} if signal.getsignal(number) == signal.SIG_IGN]

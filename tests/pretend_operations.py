@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -64,12 +65,8 @@ def install_late() -> int:
     """Installs the device after a backward pass, which says so each time."""
     torch.ones(1, requires_grad=True).sum().backward()
     for _ in range(2):
-        try:
+        with pytest.raises(UserError, match=r"^the pretend device was installed after a backward pass of this process"):
             install()
-        except UserError as error:
-            assert str(error).startswith("the pretend device was installed after a backward pass of this process")
-        else:
-            return 1
     return 0
 
 

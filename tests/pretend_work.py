@@ -100,7 +100,7 @@ def compare_trainings(files: Mapping[str, str], steps: int = 4) -> dict[str, lis
     return found
 
 
-def compare_captured(files: Mapping[str, str], steps: int = 8) -> dict[str, list[Any]]:
+def compare_captured(files: Mapping[str, str], steps: int) -> dict[str, list[Any]]:
     """Each experiment on the device, its steps captured by a recorder that replays: how it differs from eager steps.
 
     With the number of replays.

@@ -124,9 +124,10 @@ def test_the_plain_loop_of_a_game_takes_the_same_steps(game: str, table: dict[st
     ("change", "said"),
     [
         ({"game": "aae"}, "game: 'aae' has no plain loop to compare with, which is its method `plain_step`"),
-        (
+        pytest.param(
             {**GAMES["pix2pix"], "dataset": PAIRS, "augmentation": ["flip"]},
             "augmentation: the plain loop of a game does without it; ganlab bench needs an experiment without",
+            marks=(pytest.mark.extended, pytest.mark.slow),
         ),
     ],
     ids=["no plain loop", "augmentation"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -71,12 +70,6 @@ def forked(processes: int, folder: Path, *arguments: object, code: int = 0) -> N
     """As `started`, to the end."""
     children = started(processes, folder, *arguments)
     assert [child.ended() for child in children] == [code] * processes, [child.said for child in children]
-
-
-def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
 
 
 def weights(run: Path) -> torch.Tensor:
@@ -173,12 +166,12 @@ def test_one_stopped_process_stops_all_and_resuming_is_exact(
 
 @pytest.mark.extended
 @pytest.mark.torchrun
-def test_a_batch_that_cannot_be_shared_is_refused(table: dict[str, Any], write: Write) -> None:
+def test_a_batch_that_cannot_be_shared_is_refused(table: dict[str, Any], write: Write, tmp_path: Path) -> None:
     table["train"]["batch_size"] = 15
-    process = torchrun(2, "run", write(table), "--out", "r", "--device", "cpu")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert re.search(r"train.batch_size: 15 cannot be shared equally by 2 processes", err)
+    forked(2, tmp_path, "run", write(table), "--out", "r", code=2)
+    for rank in range(2):
+        said = (tmp_path / f"rank{rank}.log").read_text()
+        assert "train.batch_size: 15 cannot be shared equally by 2 processes" in said
     assert not Path("r").exists()
 
 
@@ -318,6 +311,7 @@ def test_a_process_that_loses_another_one_says_only_that(
 
 @pytest.mark.extended
 @pytest.mark.torchrun
+@pytest.mark.usefixtures("forked_processes")
 def test_under_torchrun_a_refusal_is_printed_once_and_repeated_in_its_table(
     table: dict[str, Any], write: Write
 ) -> None:

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
+import forked_python
 import ganlab
 from pages import files
-from support import REPOSITORY, WEDGE
+from support import REPOSITORY, WEDGE, until
 
 pytestmark = pytest.mark.xdist_group("distribution")
 
@@ -53,9 +57,29 @@ class Fresh:
     def pip(self, *arguments: object) -> str:
         return well_done(sys.executable, "-m", "pip", "--python", self.python, *arguments)
 
-    def ganlab(self, *arguments: object, cwd: Path) -> tuple[int, str, str]:
+    def script(self, *arguments: object, cwd: Path) -> tuple[int, str, str]:
+        """The command that pip has installed."""
         result = done(self.folder / "bin" / "ganlab", *arguments, cwd=cwd)
         return result.returncode, result.stdout, result.stderr
+
+    @cached_property
+    def forked(self) -> Path:
+        """An executable file of this environment, for `-m ganlab`: torch is imported once, what is installed is not."""
+        sockets = Path(tempfile.mkdtemp(prefix="ganlab-"))  # a socket's path must be short
+        modules = ("ganlab.run.train", "torch._dynamo", "sklearn.datasets", "matplotlib.figure")
+        command = [self.python, "-P", forked_python.__file__, sockets, *modules]
+        self.server = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, env=ENVIRONMENT)
+        until(lambda: forked_python.executable(sockets).exists() or self.server.poll() is not None)
+        return forked_python.executable(sockets)
+
+    def ganlab(self, *arguments: object, cwd: Path) -> tuple[int, str, str]:
+        result = done(self.forked, "-m", "ganlab", *arguments, cwd=cwd)
+        return result.returncode, result.stdout, result.stderr
+
+    def close(self) -> None:
+        if "forked" in vars(self):
+            self.server.communicate()  # which closes its stdin
+            shutil.rmtree(self.forked.parent)
 
 
 def wheel(project: Path, to: Path) -> Path:
@@ -78,7 +102,7 @@ def third_party(folder: Path, name: str = "ganlab-wedge", version: str = "0.1.0"
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
     """ganlab's wheel, and nothing else of its own."""
     made = Fresh(tmp_path_factory.mktemp("fresh"))
     made.pip("install", "--no-deps", "--no-index", wheel(REPOSITORY, tmp_path_factory.mktemp("wheel")))
@@ -88,7 +112,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
         made.python, "-P", "-c", "import ganlab, ganlab_plugins; print(ganlab.__file__, ganlab_plugins.__file__)"
     )
     assert all(Path(file).is_relative_to(made.packages) for file in where.split()), "not the wheel"
-    return made
+    yield made
+    made.close()
 
 
 @pytest.mark.packaging
@@ -113,7 +138,7 @@ def test_a_distribution_of_its_own(
 ) -> None:
     fresh.pip("install", "--no-index", third_party(tmp_path / "one"))
 
-    code, out, err = fresh.ganlab("plugins", "wedge", "--json", cwd=tmp_path)
+    code, out, err = fresh.script("plugins", "wedge", "--json", cwd=tmp_path)
     assert code == 0, err
     (found,) = json.loads(out)["components"]
     assert found["origin"]["distribution"] == "ganlab-wedge"
@@ -199,7 +224,8 @@ def test_a_game_of_a_distribution(fresh: Fresh, tmp_path: Path, write: Callable[
     assert code == 2
     (line,) = err.splitlines()
     assert line.startswith(f"{file}: game.name: unknown game 'small_cyclegan'")
-    done("report", "parts", "--html", "page.html")
+    code, out, err = fresh.script("report", "parts", "--html", "page.html", cwd=tmp_path)
+    assert code == 0, out + err
 
 
 @pytest.mark.extended

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,16 @@ import numpy as np
 import pytest
 import torch
 
+import children
 from ganlab import UserError, load_run
 from ganlab.data.npz import read_npz
 from ganlab.report.collect_runs import SCORES
 from ganlab.run.records import read_records
 from ganlab.viz.image_grid import encode_png
+from test_distributed import environments
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 QUICK = ("--features", "classifier", "--set", "features.updates=20")
 
 
@@ -215,16 +214,18 @@ def test_many_processes_score_what_one_does(ganlab: Command) -> None:
     metrics = ["--metric", "fid", "--metric", "kid", "--metric", "inception_score", "--set", "metric.1.subset_size=9"]
     arguments = ["score", "a.npz", "--against", "digits", *QUICK, *metrics]
     alone = scored(ganlab, *arguments[1:])
-    process = subprocess.run(
-        [*TORCHRUN, "3", "-m", "ganlab", *arguments, "--json"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    together = json.loads(process.stdout)
+    processes = [
+        children.Child(
+            children.Command(*arguments, "--json", before=partial(children.set_environment, environment)),
+            Path(f"rank{rank}.log"),
+        )
+        for rank, environment in enumerate(environments(3))
+    ]
+    assert [process.ended() for process in processes] == [0, 0, 0], [process.said for process in processes]
+    found = re.search(r"^\[$.*", processes[0].said, re.MULTILINE | re.DOTALL)  # after lines on its progress
+    assert found is not None
+    together = json.loads(found[0])
+    assert [process.said for process in processes[1:]] == ["", ""]
     for one, other in zip(alone, together, strict=True):
         assert other["value"] == pytest.approx(one["value"], rel=1e-5, abs=1e-7)
         assert other["protocol"] == one["protocol"]

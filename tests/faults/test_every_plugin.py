@@ -224,15 +224,13 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
             "game": {"name": "pix2pix", "perceptual": 1.0},
             "dataset": {
                 "name": "degraded",
-                "dataset": {"name": "photographs", "size": 8, "stride": 32},
+                "dataset": {"name": "photographs", "size": 8, "stride": 64},
                 **{"blur": 1.0, "smaller": 2, "grey": True, "hole": 0.2, "noise": 5.0},
             },
             "generator": {"name": "unet", "channels": 4},
             "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
             "content": {"name": "vgg", "layers": 3, "channels": 4},
-            "metric": [
-                {"name": "lpips", "weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 4, "every": 2}
-            ],
+            "metric": [{"name": "lpips", "weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 3}],
         },
         squeezenet,
     ),
@@ -276,7 +274,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
             ],
             "floor": False,
         },
-        of_timm("test_vit"),
+        of_timm("test_vit", classes=7),  # in the place of CLIP's projection
     ),
 }
 """What makes the small experiment use a component, or some at once (None: without the table), and the data it needs."""

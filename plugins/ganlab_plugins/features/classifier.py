@@ -44,7 +44,6 @@ from ganlab import (
     component,
     full_precision,
     hookimpl,
-    load_dataset,
     tensors_sha256,
 )
 
@@ -222,6 +221,8 @@ class Classifier:
 
     def _trained_on(self, config: DatasetConfig, evaluation: Evaluation) -> Dataset:
         """Another data set that the classifier is trained on; `ComponentError` for images of another shape or type."""
+        from ganlab import load_dataset
+
         found, scored = (
             load_dataset(config, evaluation.places, "train", evaluation.progress),
             evaluation.dataset("train"),

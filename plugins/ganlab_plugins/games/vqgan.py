@@ -5,7 +5,7 @@ from the error of its reconstructions, the codebook's loss (equation 4), and the
 its gradient at the decoder's last layer is as long as the error's (equation 7).
 
 Decisions:
-- The error is the mean absolute error of pixels. The paper has a perceptual error besides, whose network is not here.
+- The error is the mean absolute error of pixels. The paper has a perceptual error besides, which is left out.
 - Before the discriminator begins its loss has the weight 0 in the autoencoder's move: a step is the same at any time.
 - Encoder and decoder are the paper's, without attention: residual blocks at each size, which is halved in between.
 - As in the authors' code the discriminator's loss is halved, and the images that it judges are those of the

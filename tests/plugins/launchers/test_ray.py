@@ -196,6 +196,7 @@ def sweep(path: Path, out: str, address: str, *arguments: str) -> subprocess.Pop
 
 @pytest.mark.extended
 @pytest.mark.ray
+@pytest.mark.usefixtures("forked_processes")
 def test_a_sweep_that_loses_a_node_ends_as_it_does_on_this_machine(
     cluster: Cluster,
     table: dict[str, Any],
@@ -253,6 +254,7 @@ def test_a_sweep_that_loses_a_node_ends_as_it_does_on_this_machine(
 
 @pytest.mark.extended
 @pytest.mark.ray
+@pytest.mark.usefixtures("forked_processes")
 def test_stopping_a_sweep_saves_its_runs(table: dict[str, Any], write: Callable[..., Path]) -> None:
     """On a Ray of its own, whose handler of SIGTERM would end the sweep and leave the run unsaved."""
     table["train"] |= {"steps": 5_000_000, "log_every": 10}
