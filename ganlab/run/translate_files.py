@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -123,7 +123,7 @@ class _Pictures:
         """
         z = way.latents(len(self.files))
         # Filters of warnings are those of all threads, so they are set once, and not where each picture is read.
-        with warnings.catch_warnings(), closing(_one_ahead(self._given(way))) as batches:
+        with warnings.catch_warnings(), _one_ahead(self._given(way)) as batches:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for first, given in batches:
                 end = first + len(given)
@@ -164,13 +164,18 @@ def _stacked(pixels: Sequence[NDArray[np.uint8]], way: Translator) -> Tensor:
     return images.int().mul(257).to(torch.uint16) if way.given.dtype == "uint16" else images  # 255 becomes 65535
 
 
-def _one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yields what an iterator of pictures does, of which a thread makes one ahead."""
+@contextmanager
+def _one_ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Yields an iterator of what one of pictures yields, of which a thread makes one ahead while the body lasts."""
     with ThreadPoolExecutor(1, "ganlab-reader") as reader:
-        following = reader.submit(next, items, None)
-        while (item := following.result()) is not None:
+
+        def read_ahead() -> Iterator[T]:
             following = reader.submit(next, items, None)
-            yield item
+            while (item := following.result()) is not None:
+                following = reader.submit(next, items, None)
+                yield item
+
+        yield read_ahead()
 
 
 def _translate_folder(way: Translator, given: Path, out: Path, progress: Progress) -> str:

@@ -23,7 +23,7 @@ from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.paths import places
 from ganlab.utils.rng import seed_everything
 
-SEVERAL = 3
+SEVERAL = 5
 """Images of most checks of features; a large network on the CPU takes a fifth of a second for each."""
 
 

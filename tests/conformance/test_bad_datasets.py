@@ -41,7 +41,7 @@ BAD: dict[str, BadPlugin] = {
         features("rows", "def logits(self, images): return self(images).argmax(1)  # here"),
         "# here",
         "classes",
-        "logits returns torch.int64 (7,)",
+        "logits returns torch.int64 (5,)",
     ),
 }
 

@@ -87,7 +87,7 @@ class ImageFolder:
     table: str | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.min_len(1)))
     classes: str = attrs.field(default="folders", validator=attrs.validators.min_len(1))
     attributes: tuple[str, ...] = ()
-    frame_step: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    frame_step: int = attrs.field(default=1, validator=[attrs.validators.ge(1), attrs.validators.le(10**9)])
     skip_unreadable: bool = False
 
     def __attrs_post_init__(self) -> None:

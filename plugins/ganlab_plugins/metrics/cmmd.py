@@ -64,7 +64,7 @@ class CMMD:
     samples: int = field(default=10_000, validator=[validators.ge(1), validators.le(MOST_SAMPLES)])
     split: Literal["train", "test"] = "train"
     features: FeaturesConfig = component("features", default="clip")
-    sigma: float = field(default=10.0, validator=validators.gt(0))
+    sigma: float = field(default=10.0, validator=[validators.gt(0), validators.le(1e9)])
     normalize: bool = True
     seed: int = field(default=0, validator=[validators.ge(0), validators.lt(2**63)])
 

@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused() -> None:
     for game in ("infogan", "vae_gan"):
         said = problem(game=game, **{**NETWORKS, "discriminator": bare, "generator": {"name": "mlp", "latent_dim": 20}})
         assert "the discriminator, _PatchGAN, shows no features of its last hidden layer" in said
-        assert "use 'mlp' or 'dcgan'" in said
+        assert "use 'mlp', 'dcgan' or 'vgg'" in said
     said = problem(game="aae", **{**NETWORKS, "generator": {"name": "conditional"}}, **ENCODER)
     assert "a conditional generator needs" in said
     assert "categories" in problem(game={"name": "infogan", "categories": []}, **NETWORKS)
