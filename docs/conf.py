@@ -34,12 +34,13 @@ default_role = "code"  # docstrings use single backticks for code
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!ganlab\.).*")]  # names of other packages are on no page
 nitpick_ignore = [
-    # Types of the fields of Run, and of what compare_runs and list_plugins return.
+    # Types of the fields of Run and of EncodedImage, and of what compare_runs and list_plugins return.
     *(
         ("py:class", name)
         for name in (
             "ganlab.data.condition_sampler.ConditionSampler",
             "ganlab.config.schema.Experiment",
+            "ganlab.data.image_file.Samples",
             "ganlab.plugin.component.Component",
             "ganlab.plugin.failures.PluginFailure",
             "ganlab.plugin.loader.Plugins",

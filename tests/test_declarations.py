@@ -183,7 +183,11 @@ OPTIONS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
             (0, 1, 2), ("none", "batch", "layer", "instance"), (False, True)
         )
     ),
+    "vgg": lambda: ({"channels": 2, "layers": layers} for layers in (1, 2, 3, 9)),
 }
+ALWAYS = {"vgg": {True}}
+"""What a discriminator declares that has no other options."""
+
 CLS = {part.name: part.cls for part in REGISTRY.of_kind("discriminator")}
 SPEC = ImageSpec(1, 16, 16, classes=3)
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -194,7 +198,8 @@ def configs(name: str) -> Iterator[Any]:
     if name in OPTIONS:
         yield from (CLS[name](**options) for options in OPTIONS[name]())
     elif name == "conditional":
-        yield from (CLS[name](network=inner) for kind in OPTIONS for inner in itertools.islice(configs(kind), 24))
+        kinds = [kind for kind in OPTIONS if kind != "vgg"]  # which judges images of one or three channels alone
+        yield from (CLS[name](network=inner) for kind in kinds for inner in itertools.islice(configs(kind), 24))
         yield from (CLS[name](network=CLS["packed"](network=CLS["mlp"](hidden=(8,)), size=size)) for size in (1, 2, 3))
     elif name == "packed":
         inner = [CLS["mlp"](hidden=(8,)), CLS["mlp"](hidden=(8,), norm="batch"), CLS["resnet"](channels=2)]
@@ -221,7 +226,7 @@ def test_a_bundled_discriminator_declares_what_the_probe_finds(name: str) -> Non
         declared = batch_independent(network)
         assert declared == probed_independence(network, (), SPEC, LABELS), config
         found.add(declared)
-    assert found == {True, False}
+    assert found == ALWAYS.get(name, {True, False})
 
 
 @pytest.mark.parametrize("side", [8, 10, 14, 28])

@@ -19,6 +19,8 @@ from ganlab.utils.errors import UserError
 
 _SET_UP = "_setup_privateuseone_for_python_backend"
 _libraries: list[torch.library.Library] = []
+_works: list[bool] = []
+"""Whether a backward pass on the device has been tried, which needs to be done once."""
 
 
 class _Module:
@@ -100,8 +102,11 @@ def install() -> None:
     """
     if not _libraries:
         _register()
+    if _works:
+        return
     try:
         torch.ones(1, device=NAME, requires_grad=True).sum().backward()
+        _works.append(True)
     except RuntimeError as error:
         if "device_ready_queues_" not in str(error):
             raise
