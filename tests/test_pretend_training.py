@@ -219,6 +219,13 @@ def test_a_plugin_on_another_device_is_named_with_its_line_before_there_is_a_run
     code, said = on_pretend(pretend_runs.said_of_check, tmp_path, str(crossing))
     assert code == 1
     assert f"{crossing}:9: mul of tensors on pretend:0 and cpu" in said
+    copying = pretend_runs.CROSSING.replace("torch.ones(len(real))", "1.0").replace(
+        "-fake.mean()", "-fake.mean().cpu()"
+    )
+    crossing.write_text(copying)
+    code, said, there = on_pretend(pretend_runs.said_of_run, tmp_path, files["run"])
+    assert (code, there) == (1, False)
+    assert f"{crossing}:10: to of a tensor on pretend:0 to cpu inside the train step" in said.strip().splitlines()[-1]
 
 
 def test_devices_by_their_names(mlp: dict[str, Any], tmp_path: Path) -> None:

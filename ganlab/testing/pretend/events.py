@@ -36,6 +36,7 @@ _DRIVERS = tuple(f"{PACKAGE / name}{os.sep}" for name in ("training", "run", "be
 _DATA = f"{PACKAGE / 'data'}{os.sep}"
 _RUN = f"{PACKAGE / 'run'}{os.sep}"
 _LOOP = str(PACKAGE / "training" / "loop.py")
+_TRIAL = str(PACKAGE / "run" / "first_updates.py")
 
 
 @frozen
@@ -104,6 +105,16 @@ def find_place() -> tuple[str, int, bool]:
         if "ganlab-reader" not in threading.current_thread().name:
             own, core = own or calling, core or calling_core
     return *(own or core or ("", 0)), in_step
+
+
+def in_first_update(event: Event) -> bool:
+    """Whether an event is of a plugin in the updates that a run tries before it has a folder."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not event.file.startswith(_CORE):
+        if frame.f_code.co_filename == _TRIAL and frame.f_code.co_name == "try_move":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def current_place() -> str:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from ganlab.testing.pretend.events import FROM_CPU, READ, SCALAR, TO_CPU, add_event, current_place
+from ganlab.testing.pretend.events import FROM_CPU, READ, SCALAR, TO_CPU, add_event, current_place, in_first_update
 from ganlab.testing.pretend.random_state import device_random, generator_device
 
 NAME = "pretend"
@@ -343,7 +343,7 @@ def _finds_indices(args: tuple[Any, ...]) -> bool:
 def _copied_to_cpu(name: str, source: torch.device) -> None:
     """Notes a copy to the CPU, and refuses it in a train step, which would wait for the device."""
     event = add_event(TO_CPU, name)
-    if event.in_step:
+    if event.in_step or in_first_update(event):
         raise DeviceMismatch(f"{event.place}: {name} of a tensor on {source} to cpu inside the train step")
 
 
