@@ -224,6 +224,14 @@ def test_diverged_and_missing_seeds_are_shown_and_never_averaged_away(tmp_path: 
     code, out, _ = ganlab("compare", sweep)
     assert code == 0
     assert "2 of 3 (1 diverged)" in " ".join(out.split())
+    for seed in range(3):
+        (sweep / "wild" / f"seed-{seed}" / "run.json").unlink()
+        (sweep / "wild" / f"seed-{seed}" / "metrics.jsonl").unlink()
+    (table,) = comparison_tables(collect_runs([sweep]), "fid", None, split=False)
+    assert [(row.variant, row.finished, row.others) for row in table.rows][1:] == [("wild", 0, {"missing": 3})]
+    code, out, _ = ganlab("compare", sweep)
+    assert code == 0
+    assert "0 of 3 (3 missing)" in " ".join(out.split())
 
 
 def test_a_variant_that_diverged_is_never_called_better(tmp_path: Path, ganlab: Command) -> None:

@@ -315,12 +315,14 @@ def test_patterns_name_parameters_or_are_refused_with_the_nearest() -> None:
         assert frozen == names
     of = networks()
     with pytest.raises(UserError) as raised:
-        freeze_parameters(of, ["g.0", "d.layer.0", "g.2-9", "h", "g.0.bias.1", "d.layers"])
+        freeze_parameters(of, ["g.0", "d.layer.0", "g.2-9", "h", "g.0.bias.1", "", "d.", "d.layers"])
     assert list(raised.value.problems) == [
         "train.freeze: 'd.layer.0' matches no parameter; did you mean 'd.layers'?",
         "train.freeze: 'g.2-9' matches no parameter; g has 0, 1, 10",
         "train.freeze: 'h' matches no parameter; the networks that are trained: g, d",
         "train.freeze: 'g.0.bias.1' matches no parameter; 'g.0.bias' is a parameter",
+        "train.freeze: '' matches no parameter; the networks that are trained: g, d",
+        "train.freeze: 'd.' matches no parameter; d has layers",
         "train.freeze: nothing of 'd' is left to train",
     ]
     assert all(parameter.requires_grad for network in of.values() for parameter in network.parameters())

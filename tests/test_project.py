@@ -171,6 +171,8 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         (["a.png", "--label", "10"], "--label 10: expected one of the 10 classes"),
         (["a.png", "--updates", 0], "--updates 0: expected at least 1"),
         (["a.png", "--lr", "inf"], "--lr inf: expected a finite number above 0"),
+        (["a.png", "--feature-weight", 3], "--feature-weight: is for features that are compared; add --features NAME"),
+        (["a.png", "--set", "features.model=x"], "--set: is for features that are compared; add --features NAME"),
         (["a.png", "--features", "clasifier"], "did you mean 'classifier'?"),
         (["a.png", "--features", "pixels"], "--features pixels: they have no gradients"),
     ):

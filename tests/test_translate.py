@@ -283,6 +283,22 @@ def test_what_cannot_be_translated_is_refused_in_one_line_and_nothing_is_written
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_the_input_is_never_replaced(run: Path, ganlab: Ganlab, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = _picture(tmp_path / "in" / "x.png", 4, 4, 3)
+    before = picture.read_bytes()
+    for given, out, words in (
+        (picture, picture, f"--out {picture}: is the input itself; choose another"),
+        (picture, picture.parent, f"--out {picture.parent}: is the input itself; choose another"),
+        (picture.parent, picture.parent / "new", f"lies in the input {picture.parent}; choose a folder beside it"),
+    ):
+        code, _, said = ganlab("translate", run, given, "--out", out)
+        assert (code, len(said.splitlines())) == (2, 1)
+        assert words in said
+    assert [*picture.parent.iterdir()] == [picture]
+    assert picture.read_bytes() == before
+
+
 def test_a_run_that_translates_nothing_is_refused(run: Path, tmp_path: Path) -> None:
     loaded = load_run(run)
     loaded.rules.samplers["noise"] = loaded.rules.sampler.__class__(("larger",), lambda n, z, c: z, lambda *_: None)  # type: ignore[index, arg-type, return-value]

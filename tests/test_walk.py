@@ -23,7 +23,7 @@ from ganlab.evaluation.network_sampler import NetworkSampler, sampler_of
 from ganlab.evaluation.sampling import generate_images
 from ganlab.nn.layers import spectrally_normed
 from ganlab.run.latents_file import read_latents, write_latents
-from ganlab.run.walk import WalkRequest, write_walk
+from ganlab.run.walk import WalkRequest, walk_film, write_walk
 from ganlab.viz.film import Film, write_film
 from image_files import save
 from tiers import spread
@@ -279,6 +279,14 @@ def test_a_film_is_written_whole_or_not_at_all(run: Path, ganlab: Ganlab, monkey
         with pytest.raises(UserError, match=re.escape(words)) as caught:
             write_walk(loaded, WalkRequest(**wanted), Path(out))
         assert len(caught.value.problems) == 1
+    for wanted, words in (
+        ({"fps": 0}, "--fps 0: expected 0.1 to 240 frames a second"),
+        ({"fps": "x"}, "--fps 'x': expected a number"),
+        ({"seeds": ()}, "--seed: none is given"),
+        ({"truncation": 0}, "--truncation 0: expected a finite number above 0"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            walk_film(loaded, WalkRequest(**wanted))
     for more, words in (
         (["--fps", 5], "--fps: is for a film; add --walk"),
         (["--seed", 1, "--seed", 2], "--seed: can be repeated for a walk only; add --walk"),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ganlab.cli.arguments import Device, FeaturesName, Set
-from ganlab.utils.errors import printable
+from ganlab.utils.errors import UserError, printable
 
 
 def project(
@@ -74,6 +74,11 @@ def project(
     plugin
         A plugin file to load; can be repeated.
     """
+    if features is None:
+        for name, given in (("--set", set_), ("--feature-weight", feature_weight != 1.0)):
+            if given:
+                raise UserError(f"{name}: is for features that are compared; add --features NAME")
+
     from ganlab.config.overrides import parse_options
     from ganlab.run.load_run import NEEDED_TO_SAMPLE, load_run_for
     from ganlab.run.project import ProjectionOptions

@@ -71,7 +71,7 @@ def _nearest(pattern: list[str], paths: Iterable[list[str]]) -> str:
     if not names:
         return f"; {'.'.join(pattern[:depth])!r} is a parameter"
     known = [".".join((*pattern[:depth], name)) for name in names]
-    if near := did_you_mean(".".join(pattern[: depth + 1]), known) if not pattern[depth][0].isdecimal() else "":
+    if near := did_you_mean(".".join(pattern[: depth + 1]), known) if not pattern[depth][:1].isdecimal() else "":
         return near
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     of = f"{'.'.join(pattern[:depth])} has" if depth else "the networks that are trained:"

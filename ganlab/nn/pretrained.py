@@ -76,7 +76,10 @@ def read_weights(path: Path, nested: bool = False) -> dict[str, Tensor]:
             "network.state_dict() alone with torch.save"
         ) from error
     except (*UNREADABLE, SafetensorError) as error:
-        raise ComponentError(f"{path} cannot be read as a weights file: {one_line(error)}") from error
+        raise ComponentError(
+            f"{path} cannot be read as a weights file: {type(error).__name__}: {one_line(error)}; wanted .safetensors, "
+            "or what torch.save makes of a state_dict"
+        ) from error
     found = _state_dicts(found) if nested else found
     if (
         not isinstance(found, dict)

@@ -95,10 +95,14 @@ def comparison_tables(
     if len(groups) > 1 and not split:
         raise UserError(*_protocol_problems(metric, groups))
     result = []
+    scored_somewhere = {entry.variant for group in groups.values() for entry in group}
     for group in groups.values():
         inside = {entry.variant for entry in group}
-        mine = [entry for entry in entries if entry in group or (entry.variant in inside and not entry.curve(metric))]
-        result.append(_build_table(mine, metric, baseline if baseline in inside else mine[0].variant))
+        # A variant that has no value yet is a row too, of every table.
+        rows = inside | (set(variants) - scored_somewhere)
+        mine = [entry for entry in entries if entry in group or (entry.variant in rows and not entry.curve(metric))]
+        first = next(entry.variant for entry in mine if entry.variant in inside)
+        result.append(_build_table(mine, metric, baseline if baseline in inside else first))
     return result
 
 

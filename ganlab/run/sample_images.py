@@ -32,7 +32,7 @@ from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.rng import derived_seed
 from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.data_picture import picture_shape, save_picture
-from ganlab.viz.image_grid import PNG_CHANNELS, POINT, grid_size
+from ganlab.viz.image_grid import POINT, check_png, grid_size
 from ganlab.viz.progress import progress_bar
 
 WALK = 8
@@ -136,15 +136,7 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     if not data.is_image:
         also = " or FILE.csv" if len(data.shape) == 1 else ""
         raise UserError(f"--out {out}: a folder holds images, and the run samples {data.in_words}; use FILE.npz{also}")
-    if data.dtype == "float32":
-        raise UserError(f"--out {out}: a PNG file cannot hold float32 images; use FILE.npz")
-    if data.channels not in PNG_CHANNELS:
-        raise UserError(f"--out {out}: a PNG file cannot hold images of {data.channels} channels; use FILE.npz")
-    if data.dtype == "uint16" and data.channels != 1:
-        raise UserError(
-            f"--out {out}: PNG files of uint16 images are written of grey ones, not of {data.channels} channels; use "
-            "FILE.npz"
-        )
+    check_png(out, data, "FILE.npz")
     if request.by_class and not run.conditions.counts:
         raise UserError("--by-class: the networks of this run know no classes")
 

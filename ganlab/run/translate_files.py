@@ -95,6 +95,11 @@ def _check_out(given: Path, out: Path, is_array: bool) -> None:
         raise UserError(f"--out {out}: expected FILE.png or a folder")
     elif not out.suffix and out.is_file():
         raise UserError(f"--out {out}: is a file; expected FILE.png or a folder")
+    written = out if is_array or given.is_dir() else _file_of(given, out)
+    if written.exists() and written.samefile(given):
+        raise UserError(f"--out {out}: is the input itself; choose another")
+    if given.is_dir() and given.resolve() in out.resolve().parents:
+        raise UserError(f"--out {out}: lies in the input {given}; choose a folder beside it")
 
 
 def _file_of(given: Path, out: Path) -> Path:

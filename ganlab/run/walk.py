@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.between import ALONG, FIRST, SECOND, BlendingSampler, has_normal_latents, latents_between
+from ganlab.evaluation.latents import check_truncation
 from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, check_sampling, generate_images, sample_inputs
 from ganlab.protocols import map_condition
@@ -27,7 +28,8 @@ from ganlab.protocols.condition import Condition
 from ganlab.run.latents_file import GivenLatents, SampledRun
 from ganlab.utils.errors import Interrupted, UserError, counted, whole_number
 from ganlab.utils.signals import signals_as_keyboard_interrupt
-from ganlab.viz.film import MOST_FRAMES, Film, check_film, said, write_film
+from ganlab.viz.film import ENDINGS, MOST_FRAMES, Film, check_film, check_length, said, write_film
+from ganlab.viz.image_grid import check_png
 from ganlab.viz.progress import progress_bar
 
 STOPS = 8
@@ -92,9 +94,12 @@ class Walk:
 
 def walk_of(run: SampledRun, request: WalkRequest) -> Walk:
     """A walk through a run's latents. Raises UserError for a walk that leads nowhere or that the run has not."""
+    check_truncation(request.truncation)
     run.check_samples(request.truncation)
     if not run.sampled.is_image and len(run.sampled.shape) != 2:
         raise UserError(f"--walk: films are of images, and the run samples {run.sampled.in_words}")
+    if not request.seeds:
+        raise UserError("--seed: none is given; expected at least one")
     for seed in request.seeds:
         check_sampling(1, seed, request.truncation)
     if not draw_latents(run.sampler, 1, torch.Generator().manual_seed(0))[0].numel():
@@ -168,6 +173,8 @@ def write_walk(run: SampledRun, request: WalkRequest, out: Path) -> str:
     """
     walk = walk_of(run, request)
     check_film(out, walk.frames, request.fps)
+    if out.suffix not in ENDINGS:
+        check_png(out, run.sampled, "FILE.mp4, FILE.webp or FILE.gif")
     try:
         with signals_as_keyboard_interrupt(), progress_bar() as progress_of:
             write_film(walk.images(), out, walk.frames, request.fps, run.sampled.range, progress_of(str(out)))
@@ -179,4 +186,5 @@ def write_walk(run: SampledRun, request: WalkRequest, out: Path) -> str:
 def walk_film(run: SampledRun, request: WalkRequest) -> Film:
     """A walk as a film in memory, for `Run.walk`."""
     walk = walk_of(run, request)
+    check_length(walk.frames, request.fps)
     return Film(torch.cat(list(walk.images())), request.fps, run.sampled.range)

@@ -16,6 +16,7 @@ import importlib.util
 import io
 import itertools
 import math
+import numbers
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ganlab.utils.errors import UserError, did_you_mean, printable
+from ganlab.utils.errors import UserError, did_you_mean, printable, quote
 from ganlab.utils.files import raise_cannot_write, whole_file, whole_folder
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.viz.data_picture import Limits, as_pixels
@@ -63,13 +64,20 @@ def check_film(path: Path, frames: int, fps: float) -> None:
         raise UserError(f"--out {path}: a folder that is not empty; choose another")
     if file := next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None):
         raise UserError(f"--out {path}: {file} is not a folder")
-    most = FASTEST.get(path.suffix, FASTEST[""])
+    check_length(frames, fps, path.suffix)
+    if path.suffix == ".mp4" and importlib.util.find_spec("av") is None:
+        raise UserError(f"--out {path}: needs av: pip install 'ganlab[video]'; .webp and .gif files need nothing")
+
+
+def check_length(frames: int, fps: float, ending: str = "") -> None:
+    """Raises UserError for a number of frames, or of frames a second, that no film of this ending has."""
+    most = FASTEST.get(ending, FASTEST[""])
+    if isinstance(fps, bool) or not isinstance(fps, numbers.Real):
+        raise UserError(f"--fps {quote(fps)}: expected a number")
     if not 0.1 <= fps <= most:
         raise UserError(f"--fps {fps:g}: expected 0.1 to {most} frames a second{' of a GIF' if most == 50 else ''}")
     if not 1 <= frames <= MOST_FRAMES:
         raise UserError(f"--frames {frames}: expected 1 to {MOST_FRAMES:,}")
-    if path.suffix == ".mp4" and importlib.util.find_spec("av") is None:
-        raise UserError(f"--out {path}: needs av: pip install 'ganlab[video]'; .webp and .gif files need nothing")
 
 
 def write_film(

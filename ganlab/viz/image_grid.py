@@ -21,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from ganlab.data.pixels import to_float
+from ganlab.protocols import ImageSpec
+from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.viz.plots import scatter_png
 
@@ -124,3 +126,16 @@ def grid_png(images: Tensor, columns: int | None = None) -> bytes:
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Writes an image grid of images, or a scatter plot of 2-D points, to one PNG file, atomically."""
     write_whole(path, grid_png(images, columns))
+
+
+def check_png(out: Path, data: ImageSpec, instead: str) -> None:
+    """Raises UserError where PNG files do not hold images of this shape and type; `instead` is what does."""
+    if data.dtype == "float32":
+        raise UserError(f"--out {out}: a PNG file cannot hold float32 images; use {instead}")
+    if data.channels not in PNG_CHANNELS:
+        raise UserError(f"--out {out}: a PNG file cannot hold images of {data.channels} channels; use {instead}")
+    if data.dtype == "uint16" and data.channels != 1:
+        raise UserError(
+            f"--out {out}: PNG files of uint16 images are written of grey ones, not of {data.channels} channels; use "
+            f"{instead}"
+        )
