@@ -162,6 +162,8 @@ def test_waiting_is_reported_and_can_be_ended(tmp_path: Path) -> None:
     cached_tensors(tmp_path, "x", cache_work.KEY, value)  # nothing is left locked
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_without_locks_values_are_kept_nevertheless(open_folder: Path) -> None:
     assert said(open_folder, "no locks", times=2) == ["computed 1"]
     assert left(open_folder / "cache") == [".json", ".safetensors"]
