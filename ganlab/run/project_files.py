@@ -37,7 +37,7 @@ from ganlab.utils.progress import Progress
 from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.data_picture import as_pixels
 from ganlab.viz.film import check_film, write_film
-from ganlab.viz.image_grid import PNG_CHANNELS, encode_pixels, image_grid, save_grid
+from ganlab.viz.image_grid import encode_pixels, fits_png, image_grid, save_grid
 from ganlab.viz.pairs import columns_of_pairs, side_by_side
 from ganlab.viz.progress import progress_bar
 
@@ -104,8 +104,7 @@ def project_files(
 def _check(run: Run, out: Path, files: ProjectedFiles) -> None:
     """Refuses a projection of pictures where the run's data are none, and a place that nothing can be written to."""
     data = run.sampled
-    deep = data.dtype == "uint16" and data.shape[0] != 1
-    if not data.is_image or data.dtype == "float32" or data.channels not in PNG_CHANNELS or deep:
+    if not fits_png(data):
         raise UserError(
             f"{run.path}: the run samples {data.in_words}, which picture files do not hold; Run.project takes tensors"
         )

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+import attrs
 import numpy as np
 import torch
 from attrs import define, field
@@ -35,7 +36,7 @@ from ganlab.utils.errors import ComponentError, Interrupted, UserError, counted,
 from ganlab.utils.files import raise_cannot_write, whole_folder, write_whole
 from ganlab.utils.progress import Progress
 from ganlab.utils.signals import signals_as_keyboard_interrupt
-from ganlab.viz.image_grid import PNG_CHANNELS, encode_pixels
+from ganlab.viz.image_grid import encode_pixels, fits_png
 from ganlab.viz.progress import progress_bar
 
 T = TypeVar("T")
@@ -74,8 +75,9 @@ def _check_pictures(way: Translator, given: Path) -> None:
     if not given.is_dir() and not given.is_file():
         raise UserError(f"{given}: is no file; expected a picture, a folder of pictures or FILE.npz")
     for what, data in (("translates", way.given), ("makes", way.made)):
-        deep = data.dtype == "uint16" and data.shape[0] != 1 and data is way.made
-        if not data.is_image or data.dtype == "float32" or data.channels not in PNG_CHANNELS or deep:
+        # Pictures that are read have 8 bits, whatever the run takes.
+        read = attrs.evolve(data, dtype="uint8") if data is not way.made and data.dtype == "uint16" else data
+        if not fits_png(read):
             raise UserError(f"{given}: the run {what} {data.in_words}, which picture files do not hold; use FILE.npz")
 
 

@@ -128,6 +128,12 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     write_whole(path, grid_png(images, columns))
 
 
+def fits_png(data: ImageSpec) -> bool:
+    """Whether PNG files hold images of this shape and type: 8 bits, or 16 of grey ones."""
+    is_deep = data.dtype == "uint16" and data.shape[0] != 1
+    return data.is_image and data.dtype != "float32" and data.channels in PNG_CHANNELS and not is_deep
+
+
 def check_png(out: Path, data: ImageSpec, instead: str) -> None:
     """Raises UserError where PNG files do not hold images of this shape and type; `instead` is what does."""
     if data.dtype == "float32":
