@@ -76,11 +76,22 @@ def test_weights_are_exported_or_refused_in_one_line(
     monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx_gone",))
     for arguments, line in [
         ([], "--out tiny.safetensors: is there already; name another, or remove it"),
-        (["--out", "x", "--network", "genrator"], "--network 'genrator': the run has no such network; did you mean"),
-        (["--out", "x", "--step", "3"], "--step 3: r has no such checkpoint"),
-        (["--out", "x", "--network", "generator", "--option", "psi=1"], "--network: goes without --sampler"),
-        (["--out", "x", "--to", "onnx"], "--to onnx: needs onnx_gone: pip install 'ganlab[onnx]'"),
-        (["--out", "tiny.safetensors/x"], "--out tiny.safetensors/x: tiny.safetensors is not a folder"),
+        (
+            ["--out", "x.safetensors", "--network", "genrator"],
+            "--network 'genrator': the run has no such network; did you mean",
+        ),
+        (["--out", "x.safetensors", "--step", "3"], "--step 3: r has no such checkpoint"),
+        (
+            ["--out", "x.safetensors", "--network", "generator", "--option", "psi=1"],
+            "--network: goes without --sampler",
+        ),
+        (["--out", "x.onnx", "--to", "onnx"], "--to onnx: needs onnx_gone: pip install 'ganlab[onnx]'"),
+        (["--out", "x.onnx"], "--out x.onnx: expected FILE.safetensors"),
+        (["--out", "x.onnx", "--to", "hub-folder"], "--out x.onnx: expected a folder, which --to hub-folder writes"),
+        (
+            ["--out", "tiny.safetensors/x.safetensors"],
+            "--out tiny.safetensors/x.safetensors: tiny.safetensors is not a folder",
+        ),
     ]:
         to = [] if "--to" in arguments else ["--to", "safetensors"]
         code, _, err = ganlab("export", "r", *to, *arguments)
