@@ -82,18 +82,16 @@ def test_the_frames_of_a_video_are_images(ending: str, av: Any, places: Places) 
     assert np.array_equal(np.asarray(every.images[:6]), np.asarray(dataset.images[:COUNT:7]))
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_videos_in_a_zip_file_are_those_of_the_folder(
-    method: int, av: Any, places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_videos_in_a_zip_file_are_those_of_the_folder(av: Any, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are unpacked in memory, and not once for each thread; one that is too large is named."""
     folder, path = places.data / "folder", places.data / "clips.zip"
     write_video(av, folder / "clip.mp4")
     (folder / "broken.mkv").write_bytes(b"x" * 100)
-    with zipfile.ZipFile(path, "w", method) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in folder.iterdir():
             archive.write(file, f"clips/{file.name}")
-    wanted = np.asarray(build(places, skip_unreadable=True).images)
+    with pytest.warns(UserWarning, match=r"broken\.mkv"):
+        wanted = np.asarray(build(places, skip_unreadable=True).images)
     zipped = ImageFolder(path=str(path), size="original", skip_unreadable=True)
     with pytest.warns(UserWarning, match=r"broken\.mkv"):
         assert np.array_equal(np.asarray(zipped.build(places, "train").images), wanted)
