@@ -164,7 +164,7 @@ def inspect_images(source: ImageArchive, progress: Progress) -> Inspection:
     images = [found[name] for name in names if name in found]
     table = {"name": "image_folder", "path": str(source.path.absolute()), **proposed_options(images)}
     refused = _refused(images, files, table)
-    advice = []
+    advice: list[str] = []
     if refused:
         table, refused, advice = _with_range(images, files, table, refused)
     if unreadable or refused:
