@@ -215,3 +215,29 @@ def test_16_bits_are_trained_on_sampled_and_read_again(
     assert read.dtype == torch.uint16
     with np.load("made.npz") as arrays:
         assert np.array_equal(arrays["images"].reshape(4, 6, 10), read.numpy().reshape(4, 6, 10))
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_trained_on_one_picture_of_16_bits_samples_are_nearest_to_it(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Command, tmp_path: Path
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 65536, (16, 6, 10), dtype=np.uint16)
+    for copy in range(8):
+        save(tmp_path / "one" / f"{copy}.png", pictures[3])
+    table |= {
+        "dataset": {"name": "image_folder", "path": "one", "size": "original", "channels": 1, "dtype": "uint16"},
+        "generator": {"name": "mlp", "latent_dim": 4, "hidden": [32]},
+        "discriminator": {"name": "mlp", "hidden": [32]},
+        "loss": "relativistic",
+        "penalty": [{"name": "r1", "gamma": 1.0}, {"name": "r2", "gamma": 1.0}],
+        "optimizer": {"name": "adam", "lr": 5e-3, "betas": [0.0, 0.9]},
+        "train": {"steps": 400, "batch_size": 8, "log_every": 400, "sample_count": 4},
+    }
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    assert ganlab("sample", "r", "--count", "4", "--out", "made")[0] == 0
+    made = np.stack([np.asarray(Image.open(file)) for file in sorted((tmp_path / "made").glob("*.png"))])
+    assert made.dtype == np.uint16
+    away = np.abs(made[:, None].astype(float) - pictures).mean((2, 3))
+    assert (away.argmin(1) == 3).all()
+    assert (away[:, 3] < 0.6 * np.sort(away, 1)[:, 1]).all()
