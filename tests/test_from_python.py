@@ -114,6 +114,8 @@ def test_options_in_messages_become_arguments(line: str, wanted: str) -> None:
         Thing().not_written("q")
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_the_public_functions_say_what_their_callers_can_write(table: dict[str, Any], ganlab_run: Path) -> None:
     run = ganlab.load_run(ganlab_run)
     calls: list[tuple[Callable[[], Any], str]] = [
