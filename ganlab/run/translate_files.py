@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ganlab.data.image_file import decode_image, high_bit_depth
 from ganlab.data.list_images import by_ending, list_images
-from ganlab.data.npz import read_npz
+from ganlab.data.npz import check_no_single_array, read_npz
 from ganlab.run.sample_arrays import write_npz
 from ganlab.run.sample_files import as_array
 from ganlab.run.translate import Translator
@@ -52,6 +52,8 @@ def translate_files(way: Translator, given: Path, out: Path) -> str:
     if not given.exists():
         raise UserError(f"{given}: no such file or folder")
     if not is_array:
+        if given.is_file():
+            check_no_single_array(given)
         _check_pictures(way, given)
     _check_out(given, out, is_array)
     try:
