@@ -628,3 +628,15 @@ def test_bad_sweep_arguments(sweep_file: Path, ganlab: Command) -> None:
     code, _, err = ganlab("sweep", sweep_file, "--launcher", "lokal")
     assert code == 2
     assert err == "--launcher lokal: unknown launcher 'lokal'; did you mean 'local'?\n"
+    for key, value, line in (
+        (
+            "seeds",
+            "[7]",
+            "--set seeds: is a key of the sweep file, and --set changes its experiments; edit seeds",
+        ),
+        ("seed", "7", f"--set seed: each variant is trained with the seeds of {sweep_file}, "),
+        ("launcher.jobs", "2", "--set launcher: is of the sweep, and --set changes its experiments; use --launcher"),
+    ):
+        code, _, err = ganlab("sweep", sweep_file, "--set", f"{key}={value}")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert err.startswith(line)

@@ -16,6 +16,7 @@ from ganlab.plugin.failures import PluginFailure
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, did_you_mean, printable, quote
+from ganlab.utils.from_python import from_python
 
 
 @frozen(eq=False)
@@ -53,14 +54,13 @@ class PluginList:
         return f"<div><table>{head}{body}</table>{failed}</div>"
 
 
+@from_python
 def list_plugins(wanted: str | None = None, plugins: Iterable[str | Path] = ()) -> PluginList:
     """Lists the components of all plugins that there are, as `ganlab plugins` does.
 
     wanted: only components of this name, or of this kind. plugins: plugin files to load too. Raises UserError where
     there are none, or where a plugin file is not there.
     """
-    if isinstance(plugins, (str, bytes, Path)):  # whose letters would be taken one by one
-        raise UserError(f"list_plugins: plugins: expected a list, got {quote(plugins)}; write [{quote(plugins)}]")
     loaded = load_plugins(map(Path, plugins))
     if loaded.problems:
         raise UserError(*loaded.problems)

@@ -85,13 +85,13 @@ class ImageArchive:
         report = paced(progress)
         for done, name in enumerate(self.names):
             ending = os.path.splitext(name)[1].lower()
-            found = []
+            found, shown = [], str(self.path / name)
             if ending in VIDEO:
                 video = self.path / name if self._zip is None else _InMemory(self._zip, self.prefix + name)
-                found = video_frames(video, f"{self.path}/{name}", step)
+                found = video_frames(video, shown, step)
             elif ending in DICOM or (not ending and self._zip is None and is_dicom(self.path / name)):
-                found = dicom_frames(f"{self.path}/{name}", partial(self._open, name))[::step]
-            own = {name + frame.name.removeprefix(f"{self.path}/{name}"): frame for frame in found}
+                found = dicom_frames(shown, partial(self._open, name))[::step]
+            own = {name + frame.name.removeprefix(shown): frame for frame in found}
             frames |= own
             names += own or [name]
             report("image files opened", done, len(self.names))

@@ -33,6 +33,27 @@ class FeaturedRun(Protocol):
     def device(self) -> torch.device: ...
 
 
+def compared_features(
+    run: FeaturedRun,
+    name: str | None,
+    overrides: Sequence[str] = (),
+    weight: float = 1.0,
+    progress: Progress = no_progress,
+) -> PixelFeatures | None:
+    """The features of a projection as `features_of_run` has them, None for none; UserError for options of none."""
+    if name is not None:
+        return features_of_run(run, name, overrides, progress)
+    check_features_asked(name, overrides, weight)
+    return None
+
+
+def check_features_asked(name: str | None, overrides: Sequence[str], weight: float) -> None:
+    """Refuses options of a projection's features where no features are compared."""
+    for option, given in (("--set", bool(overrides)), ("--feature-weight", weight != 1.0)):
+        if name is None and given:
+            raise UserError(f"{option}: is for features that are compared; add --features NAME")
+
+
 def features_of_run(
     run: FeaturedRun, name: str, overrides: Sequence[str] = (), progress: Progress = no_progress
 ) -> PixelFeatures:

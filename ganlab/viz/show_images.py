@@ -13,6 +13,7 @@ from torch import Tensor
 from ganlab.data.pixels import as_input, to_uint8
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
+from ganlab.utils.from_python import from_python
 from ganlab.viz.image_grid import grid_png
 
 
@@ -22,6 +23,7 @@ class ShownImages:
 
     png: bytes
 
+    @from_python
     def save(self, path: str | Path) -> None:
         """Writes the images that are shown as a PNG file."""
         write_whole(Path(path), self.png)
@@ -30,6 +32,7 @@ class ShownImages:
         return png_html(self.png, "images")
 
 
+@from_python
 def show_images(images: Tensor, columns: int | None = None) -> ShownImages:
     """Shows images in a notebook, as a grid.
 
