@@ -274,9 +274,9 @@ def test_a_blended_digit_differs_from_a_patch_of_its_own_split(places: Places) -
 
 def test_what_cannot_be_blended_is_refused(places: Places) -> None:
     with pytest.raises(ComponentError, match=r"over: the images of photographs, 32x32, are smaller .* digits, 40x40"):
-        Blended(Digits(size=40), Photographs()).build(places, "train")
+        Blended(Digits(size=40), Photographs(stride=64)).build(places, "train")
     with pytest.raises(ComponentError, match="images of photographs have 3 channels and those of digits 1; wanted as"):
-        Blended(Photographs(size=8), Digits()).build(places, "train")
+        Blended(Photographs(size=8, stride=64), Digits()).build(places, "train")
 
 
 # Pairs of files -------------------------------------------------------------------------------------------------------
