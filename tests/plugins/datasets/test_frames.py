@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ganlab import ComponentError, ImageDataset, Places, open_images
+from ganlab.data import image_archive
 from ganlab.data.image_values import read_samples
 from ganlab.utils.progress import no_progress
 from ganlab_plugins.datasets.image_folder import ImageFolder
@@ -58,6 +59,34 @@ def test_the_frames_of_a_video_are_images(ending: str, av: Any, places: Places) 
     every = build(places, frame_step=7)
     assert len(every.images) == 2 * len(range(0, COUNT, 7))
     assert np.array_equal(np.asarray(every.images[:6]), np.asarray(dataset.images[:COUNT:7]))
+
+
+def test_videos_in_a_zip_file_are_those_of_the_folder(av: Any, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are unpacked in memory, and not once for each thread; one that is too large is named."""
+    folder, path = places.data / "folder", places.data / "clips.zip"
+    write_video(av, folder / "clip.mp4")
+    (folder / "broken.mkv").write_bytes(b"x" * 100)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"clips/{file.name}")
+    with pytest.warns(UserWarning, match=r"broken\.mkv"):
+        wanted = np.asarray(build(places, skip_unreadable=True).images)
+    zipped = ImageFolder(path=str(path), size="original", skip_unreadable=True)
+    with pytest.warns(UserWarning, match=r"broken\.mkv"):
+        assert np.array_equal(np.asarray(zipped.build(places, "train").images), wanted)
+    video = archived_video(path)
+    first, second = video(), video()
+    assert first is not second
+    assert first.getvalue() is second.getvalue()
+    monkeypatch.setattr(image_archive, "LARGEST", 1000)
+    with pytest.raises(ComponentError, match=r"clip\.mp4: .* at most 1,000 are read of a zip file; unpack it"):
+        ImageFolder(path=str(path), size="original", frame_step=2).build(places, "train")
+
+
+def archived_video(path: Path) -> Any:
+    """What opens the first video of a zip file."""
+    frames = open_images(path, no_progress).frames
+    return next(frame.samples.args[1].source for name, frame in frames.items() if "#" in name)  # type: ignore[union-attr]
 
 
 def test_frames_are_found_in_any_order(av: Any, places: Places) -> None:
