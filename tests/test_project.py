@@ -236,6 +236,11 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         (["a.png", "--feature-weight", 3], "--feature-weight: is for features that are compared; add --features NAME"),
         (["a.png", "--set", "features.model=x"], "--set: is for features that are compared; add --features NAME"),
         (["a.png", "--features", "clasifier"], "did you mean 'classifier'?"),
+        (["a.png", "--features", "timm"], "--set features.model: missing; text is needed"),
+        (
+            ["a.png", "--features", "timm", "--set", "model=x"],
+            "--set model: is no option of the features; did you mean",
+        ),
         (["a.png", "--features", "pixels"], "--features pixels: they have no gradients"),
     ):
         code, out, err = ganlab("project", run, *arguments)
