@@ -104,6 +104,7 @@ def test_options_in_messages_become_arguments(line: str, wanted: str) -> None:
         Thing().save("p", line)
     assert caught.value.problems == (wanted, "path x: second")
     assert str(caught.value) == f"{wanted}\npath x: second"
+    assert caught.traceback[-1].name == "public", "where the mistake was found says nothing to the caller"
     with command_running(), pytest.raises(UserError) as caught:
         Thing().save("p", line)
     assert caught.value.problems[0] == line

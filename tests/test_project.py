@@ -121,6 +121,8 @@ def test_image_files_are_read_as_the_run_samples() -> None:
     assert torch.equal(read.images[:, 0].int(), (wanted * 4).int().expand(2, 8, 8))
     own = read_files(grey, [Path("own.npy")], FileOptions.of([-32, 31], 1)).images
     assert torch.equal(own[0, 0].int(), (wanted * 255 / 63).round().int())
+    window = read_files(grey, [Path("own.npy")], FileOptions.of([-20, 20], 1)).images
+    assert torch.equal(window[0, 0].int(), ((wanted - 12).clamp(0, 40) * 255 / 40).round().int())
     assert torch.equal(read_files(deep, [Path("deep.png")], FileOptions()).images[0, 0].int(), (wanted * 1000).int())
     zipped = zipfile.ZipFile("set.zip", "w")
     zipped.write("grey.png", "in/grey.png")
@@ -234,6 +236,11 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         (["a.png", "--feature-weight", 3], "--feature-weight: is for features that are compared; add --features NAME"),
         (["a.png", "--set", "features.model=x"], "--set: is for features that are compared; add --features NAME"),
         (["a.png", "--features", "clasifier"], "did you mean 'classifier'?"),
+        (["a.png", "--features", "timm"], "--set features.model: missing; text is needed"),
+        (
+            ["a.png", "--features", "timm", "--set", "model=x"],
+            "--set model: is no option of the features; did you mean",
+        ),
         (["a.png", "--features", "pixels"], "--features pixels: they have no gradients"),
     ):
         code, out, err = ganlab("project", run, *arguments)

@@ -274,6 +274,7 @@ def test_a_film_is_written_whole_or_not_at_all(run: Path, ganlab: Ganlab, monkey
         ("w.gif", {"latents": one, "seeds": (1, 2)}, "--latents: goes without"),
         ("w.gif", {"latents": one, "seeds": (3,)}, "--seed 3: has no effect with --latents"),
         ("w", {"fps": 5, "count": 2}, "--fps 5: is of a film; a folder of PNG files has none"),
+        ("w.gif", {"seeds": (1, 1, 1)}, "--walk: its 3 stops are one and the same image"),
         ("w.gif", {"count": 2, "seeds": (1, 2)}, "--count 2: goes without several --seed; 2 are given"),
         ("w.gif", {"seeds": (1, -2)}, "--seed -2: expected at least 0"),
         ("w.gif", {"labels": ["ant"]}, "--label 'ant': the networks of this run know no classes"),

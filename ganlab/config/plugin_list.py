@@ -50,8 +50,9 @@ class PluginList:
             cells = (_text(record["name"]), _text(doc), options, _text(f"{origin['plugin']} ({origin['source']})"))
             body += "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
         failed = "".join(f"<div><b>failed to load: {_text(failure)}</b></div>" for failure in self.failures)
-        head = "<tr><th>name</th><th>what it is</th><th>options</th><th>plugin</th></tr>"
-        return f"<div><table>{head}{body}</table>{failed}</div>"
+        headings = ("name", "what it is", "options", "plugin")
+        head = "".join(f'<th style="text-align:left">{heading}</th>' for heading in headings)
+        return f"<div><table><tr>{head}</tr>{body}</table>{failed}</div>"
 
 
 @from_python

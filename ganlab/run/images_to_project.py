@@ -37,6 +37,7 @@ from ganlab.viz.progress import progress_bar
 class FileOptions:
     """How files that are projected are read: `range` are their values of black and white, None for what they say.
 
+    Values outside it are black or white too, as in a window of a CT image.
     Of videos and DICOM files with several images every `frame_step`-th is taken.
     """
 
@@ -138,13 +139,13 @@ def _opened(path: Path, frame_step: int, progress: Progress) -> ImageArchive:
         return open_images(path, progress, frame_step)
     if not path.is_file():  # a pipe would block forever
         raise UserError(f"{path}: is not a file; expected a picture or a folder of pictures")
-    return ImageArchive(path.parent, [path.name], {}).with_frames(frame_step, progress)
+    return ImageArchive(path.parent, [path.name], {}).with_frames(frame_step, no_progress)
 
 
 def _decoded(data: ImageSpec, file: Path | EncodedImage, options: FileOptions) -> Tensor:
     """One image file that is projected, (C, H, W)."""
     dtype: Any = data.dtype
-    form, size = ValueForm(dtype, options.range), (data.height, data.width)
+    form, size = ValueForm(dtype, options.range, clip=options.range is not None), (data.height, data.width)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if is_plain(file, data.channels, form):

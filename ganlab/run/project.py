@@ -106,7 +106,9 @@ class Projection:
         write_latents(path, self.latents, self.condition, errors=self.errors)
 
     def film(self) -> Film:
-        """The way of the first 16 projected images, beside their targets, as a film of 3 seconds."""
+        """The way of the first 16 projected images, beside their targets; UserError for rows of a table."""
+        if self.images.ndim < 3:
+            raise UserError("film: films are of images; these are rows of a table")
         condition = map_condition(lambda part: as_input(part[:MOST_FILMED]), self.condition)
         targets = as_pixels(self.targets[:MOST_FILMED])
         columns = columns_of_pairs(len(targets), 2)

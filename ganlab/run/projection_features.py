@@ -64,10 +64,13 @@ def features_of_run(
     table: dict[str, Any] = {"features": {"name": name}}
     for text in overrides:
         apply_override(table, *parse_override(text))
+    if others := table.keys() - {"features"}:
+        key = sorted(others)[0]
+        raise UserError(f"--set {key}: is no option of the features; did you mean features.{key}?")
     try:
         config: FeaturesConfig = TableConverter(run.plugins.registry).component("features", table["features"])
     except InvalidTable as error:
-        raise UserError(*(f"--features: {problem}" for problem in error.problems)) from None
+        raise UserError(*(_by_option(str(problem)) for problem in error.problems)) from None
     except ValueError as error:
         raise UserError(f"--features: {error}") from None
     if isinstance(run.experiment.dataset, MissingComponent):
@@ -80,3 +83,9 @@ def features_of_run(
         raise UserError(f"--features {name}: they have no gradients (no method with_gradients), which project needs")
     differentiable: PixelFeatures = found
     return differentiable
+
+
+def _by_option(problem: str) -> str:
+    """A problem of a projection's features, with the option that mends it."""
+    about_name = problem.removeprefix("name: ")
+    return f"--features: {about_name}" if about_name != problem else f"--set features.{problem}"

@@ -116,6 +116,9 @@ def walk_of(run: SampledRun, request: WalkRequest) -> Walk:
     stops = len(z)
     if stops < 2:
         raise UserError("--walk: leads from 1 stop to nowhere; expected at least 2 seeds, samples, classes or latents")
+    changes = [z, *(part for part in (condition,) if isinstance(part, Tensor) and part.ndim < 3)]
+    if all(bool((part == part[0]).all()) for part in changes):
+        raise UserError(f"--walk: its {stops} stops are one and the same image, so it leads nowhere")
     sampler = BlendingSampler.of(run.sampler)
     if isinstance(condition, Tensor) and condition.ndim == 1 and bool((condition != condition[0]).any()):
         other = int((condition != condition[0]).nonzero()[0])

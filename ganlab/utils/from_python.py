@@ -66,6 +66,8 @@ def from_python(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*given.args, **given.kwargs)
             except GanlabError as error:
                 _reword(error, function.__name__, signature, args[:1] if "self" in signature.parameters else ())
+                if isinstance(error, UserError):  # a mistake of the caller: where it was found says nothing to him
+                    raise error.with_traceback(None) from None
                 raise
 
     return public
