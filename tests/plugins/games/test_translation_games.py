@@ -168,7 +168,7 @@ def test_what_a_game_cannot_translate_is_refused() -> None:
     assert "content: the discriminator, _PatchGAN, shows no features" in said
     said = problem(game=compares, dataset=BLURRED, **both)
     assert "perceptual: compares the features of the network [content], which is not there; add one, such as" in said
-    other = {"dataset": BLURRED, "source": {"name": "photographs", "size": 16}}
+    other = {"dataset": BLURRED, "source": {"name": "photographs", "size": 16, "stride": 64}}
     keeps = {"name": "cyclegan", "identity": 1.0}
     assert "identity: is 1.0, and the images of [source], (3, 16, 16), have another shape" in problem(
         game=keeps, **other, **both
