@@ -141,6 +141,8 @@ def test_image_files_are_read_as_the_run_samples() -> None:
             FileOptions.of(limits, 1)
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_frames_of_videos_and_dicom_files_are_read() -> None:
     pydicom, av = pytest.importorskip("pydicom"), pytest.importorskip("av")
     values = np.arange(64, dtype=np.uint16).reshape(8, 8)
