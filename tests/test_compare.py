@@ -558,6 +558,7 @@ def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[
         ({"seeds": [1, 1]}, "seeds: expected different whole numbers"),
         ({"seeds": [True]}, "seeds: expected different whole numbers"),
         ({"sedes": [1]}, "sedes: unknown key; did you mean 'seeds'?"),
+        ({"dataset": "digits"}, "an experiment's keys are for its base or a variant"),
         ({"variants": {}}, "variants: expected a table [variants.NAME] for each variant, got {}"),
         ({"launcher": "lokal"}, "launcher.name: unknown launcher 'lokal'; did you mean 'local'?"),
         ({"launcher": {"threads": 2}}, "launcher: name: expected the name of a launcher (local"),
@@ -627,3 +628,15 @@ def test_bad_sweep_arguments(sweep_file: Path, ganlab: Command) -> None:
     code, _, err = ganlab("sweep", sweep_file, "--launcher", "lokal")
     assert code == 2
     assert err == "--launcher lokal: unknown launcher 'lokal'; did you mean 'local'?\n"
+    for key, value, line in (
+        (
+            "seeds",
+            "[7]",
+            "--set seeds: is a key of the sweep file, and --set changes its experiments; edit seeds",
+        ),
+        ("seed", "7", f"--set seed: each variant is trained with the seeds of {sweep_file}, "),
+        ("launcher.jobs", "2", "--set launcher: is of the sweep, and --set changes its experiments; use --launcher"),
+    ):
+        code, _, err = ganlab("sweep", sweep_file, "--set", f"{key}={value}")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert err.startswith(line)

@@ -179,6 +179,7 @@ def test_steps_replace_epochs() -> None:
     [
         ("train.steps", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
+        ("loss.margin=", r"loss.margin=: has no value; expected one, such as .*'loss.margin=\"\"' for an empty text"),
         ("train..steps=3", "expected KEY=VALUE"),
         ("loss.name=[1", "neither a TOML value nor a plain word"),
         ("loss.name=a\nb=2", "on one line"),

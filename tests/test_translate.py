@@ -237,6 +237,16 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
         ["--out", "new.npz"],
         "x.npz: has 4 channels, and the run translates images with 3",
     ),
+    "an archive of two arrays": (
+        lambda folder: [np.savez(folder / "x.npz", a=noise(2, 4, 4, 3), b=noise(2, 4, 4, 3)), folder / "x.npz"][1],  # type: ignore[list-item]
+        ["--out", "new.npz"],
+        "x.npz: holds 2 arrays and none named images: a uint8 (2, 4, 4, 3), b uint8 (2, 4, 4, 3); save the wanted one",
+    ),
+    "an array alone": (
+        lambda folder: [np.save(folder / "x.npy", noise(2, 4, 4, 3)), folder / "x.npy"][1],  # type: ignore[list-item]
+        ["--out", "new.npz"],
+        "x.npy: is one array without a name; wanted an .npz file: numpy.savez('x.npz', images=numpy.load('x.npy'))",
+    ),
     "no such file": (lambda folder: folder / "x.png", ["--out", "new.png"], "x.png: no such file or folder"),
     "another kind of file": (
         lambda folder: _picture(folder / "x.png", 8, 8, 3),
@@ -302,7 +312,8 @@ def test_the_input_is_never_replaced(run: Path, ganlab: Ganlab, tmp_path: Path) 
 def test_a_run_that_translates_nothing_is_refused(run: Path, tmp_path: Path) -> None:
     loaded = load_run(run)
     loaded.rules.samplers["noise"] = loaded.rules.sampler.__class__(("larger",), lambda n, z, c: z, lambda *_: None)  # type: ignore[index, arg-type, return-value]
-    with pytest.raises(UserError, match="'noise' of this run translates nothing: its game, 'both', is given no images"):
+    line = "'noise' of this run translates nothing: its game, 'both', is given no images; there is --to b_to_a, --to b_"
+    with pytest.raises(UserError, match=line):
         loaded.translate(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), to="noise")
 
 

@@ -12,6 +12,7 @@ Decisions:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.fields import COMPONENT, TABLE
 from ganlab.plugin.kinds import NETWORK_KINDS
 from ganlab.plugin.registry import Registry
+from ganlab.protocols import Rules
 from ganlab.utils.errors import UserError
 
 OPTIMIZER, CLIP_NORM = "optimizer", "clip_norm"
@@ -52,6 +54,29 @@ def network_tables(game: Any) -> list[str]:
     if isinstance(game, MissingComponent):
         return []
     return [name for name, kind in component_fields(game).items() if kind in NETWORK_KINDS]
+
+
+def warn_of_unused_networks(experiment: Experiment, registry: Registry, rules: Rules) -> None:
+    """Warns of each table of a game's networks that is not as by default, where the game's options leave it out.
+
+    Whether a network that a function makes has a table is only known where its name or its `table` says so. Where one
+    has neither, nothing is said.
+    """
+    game, tables = experiment.game, network_tables(experiment.game)
+    networks = {name: rules.network(name) for name in rules.networks}
+    used = {*networks, *(network.table for network in networks.values())}
+    of_no_table = [name for name, network in networks.items() if {name, network.table}.isdisjoint(tables)]
+    if any(not hasattr(networks[name].config, "build") for name in of_no_table):
+        return
+    name = registry.component_of("game", game).name
+    for f in game_fields(game):
+        value, is_set = getattr(game, f.name), f.alias in {**experiment.optimizers, **experiment.clip_norms}
+        if f.alias not in tables or f.alias in used or any(value is network.config for network in networks.values()):
+            continue
+        default = registry.find(f.metadata[COMPONENT], f.default).cls() if isinstance(f.default, str) else None
+        if is_set or value != default:
+            why = f"the game {name!r} leaves this network out with its other options, so the table has no effect"
+            warnings.warn(f"{f.alias}: {why}; see ganlab plugins {name}", stacklevel=2)
 
 
 def file_path(experiment_path: tuple[str, ...], game: Any) -> tuple[str, ...]:

@@ -30,10 +30,15 @@ def parse_override(text: str, of: str = "--set", example: str = "train.steps=100
     value = value.strip()
     if len(value) > MAX_BYTES or "\n" in value:
         raise UserError(f"{of} {key}: expected a value on one line")
+    if not value:
+        raise UserError(
+            f"{of} {shown}: has no value; expected one, such as {example}. Write '{key}=\"\"' for an empty text, "
+            f"{key}=[] for an empty list, and leave {of} {key} out for what the file has, or the default"
+        )
     try:
         return parts, parse_toml(f"value = {value}", f"{of} {key}")["value"]
     except tomllib.TOMLDecodeError:
-        if value and not re.search(r"""["'\[\]{}=]""", value):
+        if not re.search(r"""["'\[\]{}=]""", value):
             return parts, value
         raise UserError(f"{of} {shown}: {quote(value)} is neither a TOML value nor a plain word") from None
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, TiffImagePlugin
 from torch import Tensor
 
+from ganlab.data.plain_png import read_plain_png
 from ganlab.utils.errors import ComponentError, one_line
 
 ImageHalf = Literal["left", "right"]
@@ -186,6 +187,10 @@ def decode_image(
     antialiased) and cropped to the centre of it. Without a size it keeps its own. Transparency is laid on the colour
     `background` where `channels` has no opacity. Raises `UnreadableImage` with the file's name.
     """
+    if size is None and crop is None and half is None and isinstance(file, Path) and channels in (None, 1, 3):
+        quick = read_plain_png(file)
+        if quick is not None and channels in (None, len(quick)):
+            return DecodedImage(quick)
     with opened_image(file) as image:
         plain, largest = _plain(image, _own_mode(image) if channels is None else MODES[channels], background)
         plain = plain if half is None else _half(plain, half)
@@ -254,8 +259,8 @@ def has_deep_colour(image: Image.Image) -> bool:
     if image.format not in ("PNG", "PPM") or not tiles:
         return False
     arguments = tiles[0][3]
-    if image.format == "PNG":  # the raw mode, such as "RGB;16B"
-        return ";16" in str(arguments)
+    if image.format == "PNG":  # the raw mode, such as "RGB;16B"; Pillow keeps all bits of "I;16B", which is grey
+        return ";16" in str(arguments) and not has_deep_grey(image)
     # The raw mode and the largest value that the file declares, of which Pillow makes 255.
     return isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,13 @@ _NO_ARRAYS = (
 
 
 def read_npz(path: Path, reference: Sequence[int] | None = None, dtype: str = "uint8") -> tuple[Tensor, Condition]:
-    """Reads the images of an .npz file, its array `images` or the first, as uint8 (N, C, H, W), and their conditions.
+    """Reads the images of an .npz file as uint8 (N, C, H, W), and their conditions.
 
-    In the file they are uint8 (N, H, W, C) or (N, C, H, W). `reference` is the shape (C, H, W) of the images that they
-    are to be compared with, or that of a signal (C, T) or of a row of a table (D,), and `dtype` the type. Conditions
-    are class labels int64 (N,), of an array `labels` of integers, or images like the others or float32 attributes, of
-    an array `condition`, or of several arrays `condition.NAME`; None without any. Raises UserError, also where the
-    layout cannot be told.
+    They are its array `images`, or the only one that could be: uint8 (N, H, W, C) or (N, C, H, W) in the file.
+    `reference` is the shape (C, H, W) of the images that they are to be compared with, or that of a signal (C, T) or of
+    a row of a table (D,), and `dtype` the type. Conditions are class labels int64 (N,), of an array `labels` of
+    integers, or images like the others or float32 attributes, of an array `condition`, or of several arrays
+    `condition.NAME`; None without any. Raises UserError, also where the layout cannot be told.
     """
     sides = 3 if reference is None else len(reference)
     try:
@@ -48,7 +48,7 @@ def read_npz(path: Path, reference: Sequence[int] | None = None, dtype: str = "u
             names = list(arrays)
             if not names:
                 raise UserError(f"{path}: holds no array")
-            name = "images" if "images" in names else names[0]
+            name = _images_among(path, arrays, dtype, sides + 1)
             array = arrays[name]
             several = [key for key in names if key.startswith("condition.")]
             given = several or [key for key in ("labels", "condition") if key in names and key != name][:1]
@@ -74,6 +74,31 @@ def read_npz(path: Path, reference: Sequence[int] | None = None, dtype: str = "u
     if several:
         return images, {key.removeprefix("condition."): part for key, part in read.items()}
     return images, next(iter(read.values()), None)
+
+
+def _images_among(path: Path, arrays: Mapping[str, Any], dtype: str, ndim: int) -> str:
+    """The name of the array that holds an .npz file's images: `images`, or the only one that could be."""
+    names = [name for name in arrays if name not in ("labels", "condition") and not name.startswith("condition.")]
+    if "images" in names or len(names) < 2:
+        return "images" if "images" in names else (names or list(arrays))[0]
+    found = {name: array for name in names if isinstance(array := arrays[name], np.ndarray)}
+    fit = [name for name, array in found.items() if array.dtype == np.dtype(dtype) and array.ndim == ndim]
+    if len(fit) != 1:
+        held = ", ".join(f"{one_line(name, 60)} {array.dtype} {array.shape}" for name, array in list(found.items())[:8])
+        raise UserError(
+            f"{path}: holds {len(names)} arrays and none named images: {held}; save the wanted one by this name, as "
+            f"numpy.savez(FILE, images=array) does"
+        )
+    return fit[0]
+
+
+def check_no_single_array(path: Path) -> None:
+    """Refuses an .npy file where an .npz file of images is meant; raises UserError."""
+    if path.suffix.lower() == ".npy":
+        raise UserError(
+            f"{path}: is one array without a name; wanted an .npz file: numpy.savez({path.stem + '.npz'!r}, "
+            f"images=numpy.load({path.name!r})) makes one of it"
+        )
 
 
 def _channels_first(array: np.ndarray[Any, Any], is_first: bool) -> Tensor:

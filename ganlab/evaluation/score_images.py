@@ -23,7 +23,7 @@ from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.data.dataset import ImageDataset, image_spec
 from ganlab.data.load_dataset import load_dataset
-from ganlab.data.npz import CHANNELS, read_npz
+from ganlab.data.npz import CHANNELS, check_no_single_array, read_npz
 from ganlab.data.pixels import type_name
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.run_metrics import named_metrics, run_metrics_with_progress
@@ -137,7 +137,9 @@ def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
         options: Any = attrs.fields_dict(classes[entry["name"]]) if entry.get("name") in classes else {}
         if "features" in options:
             own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
-            entry.setdefault("features", own)
+            given = entry.setdefault("features", own)
+            if isinstance(given, dict) and "name" not in given and isinstance(own, dict):
+                entry["features"] = {**own, **given}  # as of metric.0.features.resize=clean-fid
     try:
         wanted: ScoreConfig = TableConverter(registry).read(table, ScoreConfig)
     except InvalidTable as error:
@@ -170,6 +172,7 @@ def _load_images(
     elif path.suffix == ".npz":
         images, condition = read_npz(path, shape, type_name(dtype))
     else:
+        check_no_single_array(path)
         raise UserError(f"{path}: expected a folder of images or an .npz file")
     if len(images) < 2:
         raise UserError(f"{path}: a score needs at least 2 images, and this has {len(images)}")

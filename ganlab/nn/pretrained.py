@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import struct
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -69,7 +70,9 @@ def read_weights(path: Path, nested: bool = False) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # which is refused if it matters
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ComponentError(
             f"{path} was refused: a weights file must hold tensors only, and no code; where it is from, save "
@@ -110,14 +113,26 @@ def load_weights(network: nn.Module, weights: str | Path, partly: bool = False) 
     that cannot be read, or that does not fit.
     """
     path = Path(weights).expanduser()
-    found = read_weights(path)
-    if partly:
-        own = network.state_dict()
-        found = {name: tensor for name, tensor in found.items() if name in own}
+    found, own = read_weights(path), network.state_dict()
+    problems = []
+    if missing := [name for name in own if name not in found]:
+        problems.append(f"it has no {_listed(missing)}, and holds {_listed(list(found))}")
+    if not partly and (more := [name for name in found if name not in own]):
+        problems.append(f"the network has no {_listed(more)}")
+    for name in [name for name in own if name in found and found[name].shape != own[name].shape][:1]:
+        problems.append(f"{name} is {tuple(found[name].shape)}, and the network's is {tuple(own[name].shape)}")
+    if problems:
+        raise ComponentError(f"{path} does not fit: {'; '.join(problems)}")
     try:
-        network.load_state_dict(found)
+        network.load_state_dict({name: tensor for name, tensor in found.items() if name in own})
     except RuntimeError as error:
         raise ComponentError(f"{path} does not fit: {one_line(error, limit=300)}") from error
+
+
+def _listed(names: list[str]) -> str:
+    """Names of a network's tensors in words, few of many."""
+    shown = ", ".join(one_line(name, 80) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3:,} more"
 
 
 @contextlib.contextmanager

@@ -206,7 +206,9 @@ def _given(run: LoadedRun, sampler: Sampler, name: str) -> ImageSpec:
     takes = "several conditions by name" if images.conditions else "no images"
     of = f"the sampler {name!r} of this run" if name else "this run"
     game = run.plugins.registry.component_of("game", run.experiment.game).name
-    raise UserError(f"{run.path}: {of} translates nothing: its game, {game!r}, is given {takes}")
+    others = [key for key, other in run.rules.all_samplers.items() if key and other.source]
+    advice = f"; there is {', '.join(f'--to {key}' for key in others)}" if others else ""
+    raise UserError(f"{run.path}: {of} translates nothing: its game, {game!r}, is given {takes}{advice}")
 
 
 def _size(shape: tuple[int, ...]) -> str:

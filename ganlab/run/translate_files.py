@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from ganlab.data.image_file import decode_image, high_bit_depth
 from ganlab.data.list_images import by_ending, list_images
-from ganlab.data.npz import read_npz
+from ganlab.data.npz import check_no_single_array, read_npz
 from ganlab.run.sample_arrays import write_npz
 from ganlab.run.sample_files import as_array
 from ganlab.run.translate import Translator
@@ -52,6 +53,8 @@ def translate_files(way: Translator, given: Path, out: Path) -> str:
     if not given.exists():
         raise UserError(f"{given}: no such file or folder")
     if not is_array:
+        if given.is_file():
+            check_no_single_array(given)
         _check_pictures(way, given)
     _check_out(given, out, is_array)
     try:
@@ -144,11 +147,14 @@ class _Pictures:
     def _given(self, way: Translator) -> Iterator[tuple[int, Tensor]]:
         """Yields the pictures to translate (n, C, H, W), those of one size together, and the first's number."""
         waiting: list[NDArray[np.uint8]] = []
+        shape, most = (0, 0, 0), 0
         for number, file in enumerate(self.files):
             pixels = self._read(number, file, way)
-            if waiting and (pixels.shape != waiting[0].shape or len(waiting) >= way.at_once(pixels.shape)):
+            if waiting and (pixels.shape != shape or len(waiting) >= most):
                 yield number - len(waiting), _stacked(waiting, way)
                 waiting = []
+            if not waiting:
+                shape, most = pixels.shape, way.at_once(pixels.shape)
             waiting.append(pixels)
         yield len(self.files) - len(waiting), _stacked(waiting, way)
 
@@ -201,8 +207,9 @@ def _translate_folder(way: Translator, given: Path, out: Path, progress: Progres
         def write(first: int, translated: NDArray[Any]) -> None:
             for number, pixels in enumerate(translated, start=first):
                 encoded = encode_pixels(pixels)
-                with raise_cannot_write(out / made[number], len(encoded)):
-                    (folder / made[number]).write_bytes(encoded)
+                file = os.path.join(folder, made[number])
+                with raise_cannot_write(out / made[number], len(encoded)), open(file, "wb") as stream:
+                    stream.write(encoded)
 
         writing = writer.submit(write, 0, np.empty(0))
         for first, translated in pictures.translated(way, progress):

@@ -38,6 +38,9 @@ from ganlab.utils.errors import UserError, did_you_mean, quote, quote_key
 
 MAX_RUNS = 10_000
 
+OF_THE_SWEEP = ("base", "variants", "matrix", "launcher", "seeds", "seed")
+"""Keys that the plan of a sweep takes from the sweep file alone; `--set` changes the experiments."""
+
 
 @frozen
 class SweepFile:
@@ -114,8 +117,10 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     table = read_toml(path)
     keys: dict[str, Any] = {f.name: f.default for f in attrs.fields(SweepFile)}
     unknown = [key for key in table if key not in keys]
+    others = f"; a sweep has {', '.join(keys)}; an experiment's keys are for its base or a variant"
     problems = [
-        f"{path}: {quote_key(key)}: unknown key{did_you_mean(key, keys)}" for key in unknown[:MAX_NAMED_PROBLEMS]
+        f"{path}: {quote_key(key)}: unknown key{did_you_mean(key, keys) or others}"
+        for key in unknown[:MAX_NAMED_PROBLEMS]
     ]
     if len(unknown) > MAX_NAMED_PROBLEMS:
         problems.append(f"{path}: and {len(unknown) - MAX_NAMED_PROBLEMS:,} more unknown keys")
@@ -160,6 +165,8 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
         raise UserError(*problems)
 
     settings = [parse_override(text) for text in overrides]
+    if own_keys := [parts[0] for parts, _ in settings if parts[0] in OF_THE_SWEEP]:
+        raise UserError(*dict.fromkeys(_why_not_set(key, path, seeds) for key in own_keys))
     planned = []
     resolved: dict[str, str] = {}
     failed = 0
@@ -184,6 +191,15 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return Sweep(own, tuple(seeds), variants, tuple(planned), found)
+
+
+def _why_not_set(key: str, path: Path, seeds: list[int]) -> str:
+    """Why `--set` has no key that is of the sweep's plan itself, and what to do instead."""
+    if key == "launcher":
+        return f"--set launcher: is of the sweep, and --set changes its experiments; use --launcher, or edit {path}"
+    if key == "seed":
+        return f"--set seed: each variant is trained with the seeds of {path}, {quote(seeds)}; edit seeds there"
+    return f"--set {key}: is a key of the sweep file, and --set changes its experiments; edit {key} in {path}"
 
 
 def _combined(matrix: object, path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ganlab.config.game_tables import game_fields, network_tables
+from ganlab.config.game_tables import game_fields, network_tables, warn_of_unused_networks
 from ganlab.config.schedule_targets import EMA_HALF_LIFE
 from ganlab.config.schema import Experiment, Train
 from ganlab.data.dataset import image_spec
@@ -93,6 +93,7 @@ def build(
     # experiment.
     rules = _build_rules(components.game, data, problems)
     _raise(problems)
+    warn_of_unused_networks(components.experiment, registry, rules)
     seed_everything(experiment.seed)
     networks = _build_networks(rules, data.images, device, problems)
     _raise(problems)
@@ -131,10 +132,8 @@ def build(
     total_steps = _total_steps(train, loader, train_step)
     for move in rules.moves:
         if move.start >= total_steps:
-            late = (
-                f"the move {move.name!r} begins in step {move.start:,} of a run of {total_steps:,}, and is never made"
-            )
-            warnings.warn(f"game: {late}", stacklevel=2)
+            late = f"begins in step {move.start:,} of a run of {total_steps:,}, and is never made"
+            warnings.warn(f"game: the move {move.name!r} {late}", stacklevel=2)
     scheduled_options = schedules.build_schedules(
         experiment,
         components.targets,

@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import math
 import random
 import unicodedata
 from functools import cache
@@ -103,6 +104,12 @@ class Glyphs:
         fonts = [self.font, *self.others, *([] if self.condition == "none" else [self.condition])]
         characters = _characters(tuple(sorted(set(fonts))))
         test = _held_out(characters, self.held_out, self.seed)
+        if not 0 < len(test) < len(characters):
+            one = math.ceil(1000 / len(characters)) / 1000
+            raise ComponentError(
+                f"glyphs: held_out: {self.held_out:g} of {len(characters)} characters leaves none to a split; expected "
+                f"from {one:g} to {1 - one:g}"
+            )
         mine = [character for character in characters if (character in test) == (split == "test")]
         images, *more = (_drawn(font, mine, self.size) for font in fonts)
         if self.others:

@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,6 +74,7 @@ class Photographs:
         from ganlab import ImageDataset
 
         check_split("photographs", split)
+        self._check_regions()  # of both splits at once, before anything is trained
         photographs = [self._regions(name, split) for name in self.photographs]
         stride = self.stride or max(1, self.size // 4)
         counts = [sum(_count(region, self.size, stride) for region in regions) for regions in photographs]
@@ -91,8 +93,33 @@ class Photographs:
             raise ComponentError(f"photographs: contrast: no {split} patch has {self.contrast:g} levels or more")
         return ImageDataset(every[kept], "photographs", split, labels[kept], self.photographs)
 
+    def _check_regions(self) -> None:
+        """Raises ComponentError for a photograph of which no patch fits into one of the splits."""
+        sizes = {name: [-(-side // self.shrink) for side in _opened(name).size] for name in self.photographs}
+        for name, (width, height) in sizes.items():
+            if min(width, height) < self.size:
+                raise ComponentError(
+                    f"photographs: size: {name} has {width}x{height} pixels with shrink = {self.shrink}; wanted at "
+                    f"least {self.size}x{self.size}"
+                )
+        least = max(math.ceil(1000 * self.size / width) / 1000 for width, _ in sizes.values())
+        for name, (width, _) in sizes.items():
+            first, last = self._columns(width)
+            for split, found in (("test", last - first), ("training", max(first, width - last))):
+                if found < self.size:
+                    limits = f"from {least:g} to {1 - least:.3g}" if self.held_out_from is None else f"from {least:g}"
+                    raise ComponentError(
+                        f"photographs: held_out: {self.held_out:g} leaves {found} of {width} columns of {name} to the "
+                        f"{split} split; wanted {self.size} for a patch, so held_out {limits}"
+                    )
+
+    def _columns(self, width: int) -> tuple[int, int]:
+        """The first column of a photograph's test split, and the one after its last."""
+        start = 1 - self.held_out if self.held_out_from is None else self.held_out_from
+        return round(start * width), round((start + self.held_out) * width)
+
     def _regions(self, name: str, split: str) -> list[Tensor]:
-        """The parts (3, H, W) of a photograph that are a split; ComponentError if no patch fits into any."""
+        """The parts (3, H, W) of a photograph that are a split, and into which a patch fits."""
         import numpy as np
         import torch
 
@@ -100,17 +127,9 @@ class Photographs:
         if self.shrink > 1:
             picture = picture.reduce(self.shrink)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        start = 1 - self.held_out if self.held_out_from is None else self.held_out_from
-        first, last = round(start * pixels.shape[2]), round((start + self.held_out) * pixels.shape[2])
+        first, last = self._columns(pixels.shape[2])
         parts = [pixels[..., first:last]] if split == "test" else [pixels[..., :first], pixels[..., last:]]
-        regions = [part for part in parts if min(part.shape[1:]) >= self.size]
-        if not regions:
-            widest = max(parts, key=lambda part: part.shape[2])
-            raise ComponentError(
-                f"photographs: the {split} region of {name} has {widest.shape[2]}x{widest.shape[1]} pixels; wanted at "
-                f"least {self.size}x{self.size} (size, shrink, held_out)"
-            )
-        return regions
+        return [part for part in parts if min(part.shape[1:]) >= self.size]
 
 
 def _opened(name: str) -> Any:

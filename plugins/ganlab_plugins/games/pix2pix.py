@@ -55,8 +55,9 @@ class Pix2Pix:
 
     generator: the network that translates.
     discriminator: the network that judges images, with their conditions.
-    content: the frozen network whose features are compared: `vgg`, or another discriminator that has `feature_shape`,
-        and returns its logits and these features where its third argument is True. It sees no conditions.
+    content: the frozen network whose features are compared, which `perceptual` needs: `vgg`, or another discriminator
+        that has `feature_shape`, and returns its logits and these features where its third argument is True. It sees no
+        conditions.
     loss: the losses of both networks.
     adversarial: the weight of the generator's adversarial loss; 0 leaves the discriminator out.
     absolute: the weight of the generator's mean absolute error, with pixels in [-1, 1].
@@ -66,7 +67,7 @@ class Pix2Pix:
 
     generator: NetworkConfig = component("generator", default="unet")
     discriminator: NetworkConfig = component("discriminator", default="patchgan")
-    content: NetworkConfig = component("discriminator", default="vgg")
+    content: NetworkConfig | None = component("discriminator", default=None)
     loss: Loss = component("loss", default="bce")
     adversarial: float = field(default=1.0, validator=[ge(0), le(1e9)])
     absolute: float = field(default=100.0, validator=[ge(0), le(1e9)])
@@ -91,6 +92,11 @@ class Pix2Pix:
             moves.insert(0, first)
             adversary = {"judge": _judge if self.conditional else None, "loss": self.loss}
         if _used(self.perceptual):
+            if self.content is None:
+                raise ComponentError(
+                    "perceptual: compares the features of the network [content], which is not there; add one, such as "
+                    'content = { name = "vgg", layers = 4, weights = "vgg19-dcbb9e9d.pth" }'
+                )
             networks["content"] = with_features(self.content, alone, frozen=True)
         return Rules(networks, moves, sampler_of("generator"), **adversary)
 

@@ -88,7 +88,11 @@ class VGG:
     def initialise(self, network: nn.Module) -> None:
         if self.weights is not None:
             convolutions = nn.ModuleDict({"features": network.get_submodule("features")})
-            load_weights(convolutions, self.weights, partly=True)
+            try:
+                load_weights(convolutions, self.weights, partly=True)
+            except ComponentError as error:
+                kind = "" if self.channels == 64 else f", which have 64 channels and not {self.channels}"
+                raise ComponentError(f"weights: {error}; expected torchvision's weights of VGG-19{kind}") from error
 
 
 @hookimpl

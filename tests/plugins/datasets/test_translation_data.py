@@ -82,6 +82,10 @@ def test_glyphs_of_several_fonts_have_their_font_as_label(places: Places) -> Non
     for label, images in enumerate((pair.images, pair.condition)):
         assert images is not None
         assert torch.equal(both.images[both.condition == label], images)
+    with pytest.raises(
+        ComponentError, match=r"held_out: 0.9999 of \d+ characters leaves none to a split; expected from"
+    ):
+        Glyphs(held_out=0.9999).build(places, "train")
     with pytest.raises(ValueError, match=r'others: .* set condition = "none"'):
         Glyphs(others=("DejaVuSans",))
     with pytest.raises(ValueError, match="others: DejaVuSerif is there twice"):
@@ -135,8 +139,14 @@ def test_photographs_are_made_smaller_by_averages(places: Places) -> None:
 
 
 def test_regions_too_small_and_patches_too_many_are_refused(places: Places) -> None:
-    with pytest.raises(ComponentError, match="the test region of china has 32x107 pixels; wanted at least 64x64"):
-        Photographs(size=64, shrink=4, held_out=0.2).build(places, "test")
+    line = "0.2 leaves 32 of 160 columns of china to the test split; wanted 64 for a patch, so held_out from 0.5"
+    with pytest.raises(ComponentError, match=line):  # 0.5 of grace_hopper's 128 columns
+        Photographs(size=64, shrink=4, held_out=0.2).build(places, "train")
+    assert len(Photographs(size=64, shrink=4, held_out=0.5).build(places, "test").images)
+    with pytest.raises(ComponentError, match=r"leaves 32 of 640 columns of china to the training .* to 0.8"):
+        Photographs(size=64, held_out=0.95).build(places, "test")
+    with pytest.raises(ComponentError, match="size: china has 92x61 pixels with shrink = 7; wanted at least 64x64"):
+        Photographs(size=64, shrink=7).build(places, "train")
     with pytest.raises(ValueError, match=r"held_out_from: 0.8 and held_out = 0.25 go beyond the right edge"):
         Photographs(held_out_from=0.8)
     with pytest.raises(ComponentError, match="contrast: no test patch has 120 levels or more"):
@@ -264,9 +274,9 @@ def test_a_blended_digit_differs_from_a_patch_of_its_own_split(places: Places) -
 
 def test_what_cannot_be_blended_is_refused(places: Places) -> None:
     with pytest.raises(ComponentError, match=r"over: the images of photographs, 32x32, are smaller .* digits, 40x40"):
-        Blended(Digits(size=40), Photographs()).build(places, "train")
+        Blended(Digits(size=40), Photographs(stride=64)).build(places, "train")
     with pytest.raises(ComponentError, match="images of photographs have 3 channels and those of digits 1; wanted as"):
-        Blended(Photographs(size=8), Digits()).build(places, "train")
+        Blended(Photographs(size=8, stride=64), Digits()).build(places, "train")
 
 
 # Pairs of files -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import attrs
@@ -53,8 +54,8 @@ def test_pix2pix_by_hand(options: dict[str, Any]) -> None:
         dataset=BLURRED,
         generator={"name": "unet", "channels": 4, "dropout": 0.0},
         discriminator=PATCHES,
-        content={"name": "vgg", "layers": 3, "channels": 8},
         loss="bce",
+        **({"content": {"name": "vgg", "layers": 3, "channels": 8}} if "perceptual" in options else {}),
     )
     nets = copy.deepcopy(dict(training.game.networks))
     weights = {"adversarial": 1.0, "absolute": 100.0, "conditional": True, "perceptual": 0.0, **options}
@@ -165,7 +166,9 @@ def test_what_a_game_cannot_translate_is_refused() -> None:
     compares = {"name": "pix2pix", "perceptual": 1.0}
     said = problem(game=compares, dataset=BLURRED, content=PATCHES, **both)
     assert "content: the discriminator, _PatchGAN, shows no features" in said
-    other = {"dataset": BLURRED, "source": {"name": "photographs", "size": 16}}
+    said = problem(game=compares, dataset=BLURRED, **both)
+    assert "perceptual: compares the features of the network [content], which is not there; add one, such as" in said
+    other = {"dataset": BLURRED, "source": {"name": "photographs", "size": 16, "stride": 64}}
     keeps = {"name": "cyclegan", "identity": 1.0}
     assert "identity: is 1.0, and the images of [source], (3, 16, 16), have another shape" in problem(
         game=keeps, **other, **both
@@ -175,6 +178,21 @@ def test_what_a_game_cannot_translate_is_refused() -> None:
     )
     said = problem(game="cut", **{"dataset": BLURRED, "source": SOURCE, "generator": {"name": "unet", "channels": 2}})
     assert "shows no features of its encoder" in said
+
+
+def test_a_network_that_the_options_leave_out_is_named() -> None:
+    given: dict[str, Any] = {"game": "pix2pix", "dataset": BLURRED, "generator": {"name": "unet", "channels": 2}}
+    content = {"name": "vgg", "layers": 2, "channels": 4}
+    with pytest.warns(UserWarning, match="content: the game 'pix2pix' leaves this network out with its other options"):
+        training_of(**given, discriminator=PATCHES, content=content)
+    with pytest.warns(UserWarning, match="discriminator: the game 'pix2pix' leaves this network out") as warned:
+        training_of(**{**given, "game": {"name": "pix2pix", "adversarial": 0.0}}, discriminator=PATCHES)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training_of(**{**given, "game": {"name": "pix2pix", "adversarial": 0.0}})  # with the default discriminator
+        games = {"name": "pix2pix", "adversarial": 0.0, "perceptual": 1.0}
+        training_of(**{**given, "game": games}, content=content)
 
 
 def test_domains_of_other_channels_are_translated() -> None:

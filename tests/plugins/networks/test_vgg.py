@@ -51,5 +51,10 @@ def test_what_does_not_fit_vgg_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match="there is no weights file"):
         config.initialise(network)
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}, config.weights)
-    with pytest.raises(ComponentError, match=r"does not fit: .*features\.0\.weight"):
+    shapes = r"does not fit: features\.0\.weight is \(64, 3, 3, 3\), and the network's is \(8, 3, 3, 3\); expected"
+    with pytest.raises(ComponentError, match=f"weights: .* {shapes} .* VGG-19, which have 64 channels and not 8"):
+        config.initialise(network)
+    save_file({"conv1.weight": torch.zeros(1)}, config.weights)
+    names = r"it has no features\.0\.weight, features\.0\.bias, and holds conv1\.weight; expected torchvision's weights"
+    with pytest.raises(ComponentError, match=names):
         config.initialise(network)
