@@ -210,9 +210,7 @@ def test_two_columns_or_two_halves_are_pairs(places: Places, folder: Path) -> No
 
 def test_what_is_no_pair_is_refused(places: Places, folder: Path) -> None:
     write(folder, "parquet", train=rows(pngs(3), edges=images_of([*pngs(2), *pngs(1, 8, 16)])))
-    line = (
-        r"set \(train\), picture: row 2 has 8x9 pixels and its condition set \(train\), edges: row 2 16x8; wanted"
-    )
+    line = r"set \(train\), picture: row 2 has 8x9 pixels and its condition set \(train\), edges: row 2 16x8; wanted"
     with pytest.raises(ComponentError, match=line):
         built(places, condition="edges")
     with pytest.raises(ComponentError, match="condition: the column 'edges' has the images"):
