@@ -558,6 +558,7 @@ def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[
         ({"seeds": [1, 1]}, "seeds: expected different whole numbers"),
         ({"seeds": [True]}, "seeds: expected different whole numbers"),
         ({"sedes": [1]}, "sedes: unknown key; did you mean 'seeds'?"),
+        ({"dataset": "digits"}, "an experiment's keys are for its base or a variant"),
         ({"variants": {}}, "variants: expected a table [variants.NAME] for each variant, got {}"),
         ({"launcher": "lokal"}, "launcher.name: unknown launcher 'lokal'; did you mean 'local'?"),
         ({"launcher": {"threads": 2}}, "launcher: name: expected the name of a launcher (local"),

@@ -136,6 +136,40 @@ def test_what_is_proposed_for_other_data(tmp_path: Path) -> None:
     assert proposed(lambda path: save(path.with_suffix(".png"), noise(300, 400, 3)), 1) == {"size": 256, "channels": 3}
 
 
+def test_a_range_is_found_for_files_that_say_no_white(tmp_path: Path) -> None:
+    """Proposed where it changes nothing for the others, and else named: whether the unit is the same is a guess."""
+
+    def found(own: np.ndarray[Any, Any], *others: np.ndarray[Any, Any]) -> tuple[Any, list[str], list[str]]:
+        folder = tmp_path / f"set{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        np.save(folder / "a.npy", own)
+        for index, values in enumerate(others):
+            np.save(folder / f"b{index}.npy", values)
+        made = inspect_images(open_images(folder, no_progress), no_progress)
+        options = {key: value for key, value in made.table.items() if key not in ("name", "path")}
+        if "range" in options and not made.refused:
+            taken = {**options, "range": tuple(options["range"])}
+            images = ImageFolder(path=str(folder), **taken).build(Places(tmp_path, tmp_path), "train").images
+            assert len(images) == 1 + len(others)
+            assert np.array_equal(np.asarray(images[1])[0], others[0])
+        return options, list(made.refused), [note for note in made.notes if "npy" in note]
+
+    whole = np.arange(64).reshape(8, 8) * 4
+    plain = {"size": "original", "channels": 1}
+    eight = whole.astype(np.uint8)
+    assert found(whole.astype(np.int32), eight, eight) == (
+        {**plain, "range": [0.0, 255.0]},
+        [],
+        ["a.npy: black and white, which they do not say, are those of the other files"],
+    )
+    options, refused, (note,) = found(whole.astype(np.int32) - 100, eight, eight)
+    assert (options, refused) == ({**plain, "skip_unreadable": True}, ["a.npy"])
+    assert note == "a.npy: with range = [-100, 255], the values of all files, they are taken too"
+    options, refused, (note,) = found(whole / 252, eight, eight)
+    assert (options, refused) == ({**plain, "skip_unreadable": True}, ["a.npy"])
+    assert note.startswith("a.npy: values from 0 to 1, in another unit than other files")
+
+
 def test_classes_and_duplicates_of_a_zip_file(tmp_path: Path, ganlab: Command) -> None:
     pixels = save(tmp_path / "set" / "b" / "1.png")
     save(tmp_path / "set" / "a" / "2.bmp", pixels)
@@ -151,9 +185,15 @@ def test_classes_and_duplicates_of_a_zip_file(tmp_path: Path, ganlab: Command) -
     assert found["duplicates"] == [["a/2.bmp", "b/1.png"]]
     assert found["left_out"] == {".csv": 1}
     assert any("`table` names it" in note for note in found["notes"])
-    for path, expected in (("gone", "gone: no such folder or zip file"), ("set/labels.csv", "as a zip file")):
-        code, _, err = ganlab("data", path)
-        assert code == 2
+    for arguments, expected in (
+        (["gone"], "gone: no such folder or zip file"),
+        (["set/labels.csv"], "as a zip file"),
+        (["set.zip", "--grid", "a.jpg"], "--grid a.jpg: expected FILE.png"),
+        (["set.zip", "--grid", "set"], "--grid set: expected FILE.png"),
+        (["set.zip", "--grid", "set.zip/a.png"], "--grid set.zip/a.png: set.zip is not a folder"),
+    ):
+        code, out, err = ganlab("data", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
         assert expected in err
 
 
@@ -175,3 +215,29 @@ def test_16_bits_are_trained_on_sampled_and_read_again(
     assert read.dtype == torch.uint16
     with np.load("made.npz") as arrays:
         assert np.array_equal(arrays["images"].reshape(4, 6, 10), read.numpy().reshape(4, 6, 10))
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_trained_on_one_picture_of_16_bits_samples_are_nearest_to_it(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Command, tmp_path: Path
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 65536, (16, 6, 10), dtype=np.uint16)
+    for copy in range(8):
+        save(tmp_path / "one" / f"{copy}.png", pictures[3])
+    table |= {
+        "dataset": {"name": "image_folder", "path": "one", "size": "original", "channels": 1, "dtype": "uint16"},
+        "generator": {"name": "mlp", "latent_dim": 4, "hidden": [32]},
+        "discriminator": {"name": "mlp", "hidden": [32]},
+        "loss": "relativistic",
+        "penalty": [{"name": "r1", "gamma": 1.0}, {"name": "r2", "gamma": 1.0}],
+        "optimizer": {"name": "adam", "lr": 5e-3, "betas": [0.0, 0.9]},
+        "train": {"steps": 400, "batch_size": 8, "log_every": 400, "sample_count": 4},
+    }
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    assert ganlab("sample", "r", "--count", "4", "--out", "made")[0] == 0
+    made = np.stack([np.asarray(Image.open(file)) for file in sorted((tmp_path / "made").glob("*.png"))])
+    assert made.dtype == np.uint16
+    away = np.abs(made[:, None].astype(float) - pictures).mean((2, 3))
+    assert (away.argmin(1) == 3).all()
+    assert (away[:, 3] < 0.6 * np.sort(away, 1)[:, 1]).all()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import hub_server
 import paired_images
 from ganlab import load_run, to_uint8
 from ganlab.evaluation.sampling import sample_inputs
@@ -76,11 +75,22 @@ def test_weights_are_exported_or_refused_in_one_line(
     monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx_gone",))
     for arguments, line in [
         ([], "--out tiny.safetensors: is there already; name another, or remove it"),
-        (["--out", "x", "--network", "genrator"], "--network 'genrator': the run has no such network; did you mean"),
-        (["--out", "x", "--step", "3"], "--step 3: r has no such checkpoint"),
-        (["--out", "x", "--network", "generator", "--option", "psi=1"], "--network: goes without --sampler"),
-        (["--out", "x", "--to", "onnx"], "--to onnx: needs onnx_gone: pip install 'ganlab[onnx]'"),
-        (["--out", "tiny.safetensors/x"], "--out tiny.safetensors/x: tiny.safetensors is not a folder"),
+        (
+            ["--out", "x.safetensors", "--network", "genrator"],
+            "--network 'genrator': the run has no such network; did you mean",
+        ),
+        (["--out", "x.safetensors", "--step", "3"], "--step 3: r has no such checkpoint"),
+        (
+            ["--out", "x.safetensors", "--network", "generator", "--option", "psi=1"],
+            "--network: goes without --sampler",
+        ),
+        (["--out", "x.onnx", "--to", "onnx"], "--to onnx: needs onnx_gone: pip install 'ganlab[onnx]'"),
+        (["--out", "x.onnx"], "--out x.onnx: expected FILE.safetensors"),
+        (["--out", "x.onnx", "--to", "hub-folder"], "--out x.onnx: expected a folder, which --to hub-folder writes"),
+        (
+            ["--out", "tiny.safetensors/x.safetensors"],
+            "--out tiny.safetensors/x.safetensors: tiny.safetensors is not a folder",
+        ),
     ]:
         to = [] if "--to" in arguments else ["--to", "safetensors"]
         code, _, err = ganlab("export", "r", *to, *arguments)
@@ -187,35 +197,18 @@ def test_what_cannot_be_exported_is_named_with_its_module(table: dict[str, Any],
     assert ganlab("export", "svd", "--to", "torch")[0] == 0
 
 
-class HubStandIn:
-    """What the hub's client is called with, which must fit the real client; an owner "nobody" is refused."""
-
-    calls: ClassVar[list[dict[str, Any]]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        from huggingface_hub.errors import LocalTokenNotFoundError
-        from huggingface_hub.hf_api import HfApi
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            real = inspect.signature(getattr(HfApi, name))
-            given = real.bind(self, *arguments, **named).arguments
-            if given["repo_id"].startswith("nobody/"):
-                raise LocalTokenNotFoundError("you are not logged in")
-            self.calls.append({"call": name, **{key: value for key, value in given.items() if key != "self"}})
-            return SimpleNamespace(commit_url=f"https://hub/{given['repo_id']}/commit/1")
-
-        return call
-
-
 @pytest.mark.extended
 @pytest.mark.large
 def test_a_hub_folder_is_pushed_by_the_hubs_client(
-    table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub
+    """The client itself, and a server in the place of the hub: what it has then is a run, with the same images."""
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", HubStandIn)
-    monkeypatch.setattr(HubStandIn, "calls", [])
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # a protocol that the server lacks
     assert ganlab("run", write(table), "--out", "r")[0] == 0
     hub = ("export", "r", "--to", "hub-folder")
     for arguments, line in [
@@ -225,16 +218,22 @@ def test_a_hub_folder_is_pushed_by_the_hubs_client(
         code, _, err = ganlab(*arguments)
         assert (code, err.count("\n"), Path("tiny-hub").exists()) == (2, 1, False)
         assert line in err
-    code, _, err = ganlab(*hub, "--push", "nobody/tiny")
-    assert (code, err) == (2, "--push nobody/tiny: you are not logged in; tiny-hub is written nevertheless\n")
-    code, out, _ = ganlab(*hub, "--out", "again", "--push", "ada/tiny")
-    assert (code, out.splitlines()[-1]) == (0, "https://hub/ada/tiny/commit/1")
-    made, sent = HubStandIn.calls
-    assert made == {"call": "create_repo", "repo_id": "ada/tiny", "private": True, "exist_ok": True}
-    assert sent == {
-        **{"call": "upload_folder", "repo_id": "ada/tiny", "folder_path": Path("again")},
-        "commit_message": "tiny at step 4",
-    }
+    with hub_server.serve() as (server, address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        code, _, err = ganlab(*hub, "--push", "nobody/tiny")
+        assert (code, err.count("\n"), server.made) == (2, 1, {})
+        assert err.startswith("--push nobody/tiny: ")
+        assert err.endswith("; `hf auth login` says who you are; tiny-hub is written nevertheless\n")
+        monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+        code, out, err = ganlab(*hub, "--out", "again", "--push", "ada/tiny")
+    assert (code, out.splitlines()[-1]) == (0, f"{address}/ada/tiny/commit/{hub_server.OID}"), err
+    assert server.commits == ["tiny at step 4"]
+    (asked,) = server.made.values()
+    assert asked.get("visibility") == "private" or asked.get("private") is True
+    server.save(tmp_path / "pushed")
+    written = {path.relative_to("again").as_posix(): path for path in Path("again").rglob("*") if path.is_file()}
+    assert server.files == {name: path.read_bytes() for name, path in written.items()}
+    assert torch.equal(load_run("pushed").sample(4, seed=1), load_run("r").sample(4, seed=1))
 
 
 @pytest.mark.extended

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ganlab import UserError, load_run
+from ganlab import ImageSpec, UserError, load_run
 from ganlab.config.load import load_experiment
 from ganlab.config.schema import InitFrom
 from ganlab.nn.freeze import freeze_parameters
@@ -26,6 +26,8 @@ from ganlab.training.loop import Training
 from ganlab.utils.errors import ComponentError
 from ganlab.utils.hashing import file_sha256
 from ganlab.utils.paths import places
+from ganlab_plugins.networks.conditional import ConditionalGenerator
+from ganlab_plugins.networks.mlp import MLPDiscriminator, MLPGenerator
 from run_folders import assert_same_bits, tensors
 from stubs import CPU
 
@@ -251,6 +253,22 @@ def test_a_layer_is_taken_whole_or_not_at_all() -> None:
     assert done.taken == ()
     assert set(done.left) == {"0", "1", "2"}, "the last has a bias of 2 in both"
     assert same(target, before) == list(before)
+
+
+def test_of_another_number_of_classes_all_is_taken_but_what_belongs_to_a_class() -> None:
+    for config, own in (
+        (ConditionalGenerator(MLPGenerator()), "classes"),
+        (MLPDiscriminator(head="projection"), "head.classes"),
+    ):
+        source, target = (config.build(ImageSpec(1, 8, 8, classes)) for classes in (10, 2))
+        before = target.get_submodule(own).weight.clone()
+        done = transfer_weights(target, source.state_dict())
+        ((layer, why),) = done.left.items()
+        width = before.shape[1]
+        assert (layer, why) == (own, f"weight is 2x{width} here and 10x{width} there")
+        others = {name: value for name, value in source.state_dict().items() if not name.startswith(own)}
+        assert same(target, others) == list(others)
+        assert torch.equal(target.get_submodule(own).weight, before)
 
 
 def test_the_longest_beginning_is_renamed_and_ends_with_a_part() -> None:

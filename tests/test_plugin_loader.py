@@ -51,7 +51,7 @@ BUNDLED = {
         *("psnr", "ssim", "lpips", "target_accuracy", "reconstruction_error", "output_fid", "codebook_use"),
         "code_accuracy",
     },
-    "features": {"inception", "classifier", "pixels", "dinov2", "clip", "timm"},
+    "features": {"inception", "classifier", "pixels", "dinov2", "clip", "timm", "lpips"},
     "tracker": {"csv", "tensorboard", "mlflow", "wandb", "trackio"},
     "launcher": {"local", "ray", "slurm"},
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,11 @@ from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.network_sampler import NetworkSampler, sampler_of
 from ganlab.evaluation.sampling import generate_images
 from ganlab.protocols import ImageSpec, Sampler
-from ganlab.run import project_files
+from ganlab.run.images_to_project import FileOptions, read_files
 from ganlab.run.latents_file import read_latents
 from ganlab.run.project import ProjectionOptions, project
 from ganlab_plugins.features.classifier import ClassifierFeatures, PerChannelFeatures, classifier_network, folded
+from image_files import pictures, write_dicom, write_video
 from stubs import CPU, photos
 
 Ganlab = Callable[..., tuple[int, str, str]]
@@ -85,7 +89,7 @@ def test_features_pull_the_latents_to_what_they_see() -> None:
     layer = run.sampler.networks["g"].layer
     wanted = torch.linalg.lstsq(layer.weight[:4], target.flatten()[:4] - layer.bias[:4]).solution
     assert (found.latents[0] - wanted).abs().max() < 0.03
-    with pytest.raises(UserError, match=r"the features are \(64, 4, 4\); expected \(64, dim\)"):
+    with pytest.raises(UserError, match=r"the features are \(1, 4, 4\); expected \(1, dim\)"):
         project(run, target, ProjectionOptions(1, 64, features=lambda images: images[:, 0]))
 
 
@@ -101,6 +105,61 @@ def test_the_classifiers_features_with_gradients_are_those_without() -> None:
     both = PerChannelFeatures(features, 2)
     two = torch.cat([images, images.flip(3)], 1)
     assert torch.allclose(both.with_gradients(two.float() / 127.5 - 1), both(two), atol=1e-5)
+
+
+def test_image_files_are_read_as_the_run_samples() -> None:
+    """Pictures, arrays, DICOM files and frames of videos, against the numbers that were written."""
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray((values * 4).astype(np.uint8)).save("grey.png")
+    np.save("plain.npy", (values * 4).astype(np.uint8))
+    np.save("own.npy", values.astype(np.float32) - 32)
+    Image.fromarray(values * 1000).save("deep.png")
+    grey, deep = ImageSpec.of((1, 8, 8)), ImageSpec.of((1, 8, 8), "uint16")
+    wanted = torch.from_numpy(values.astype(int))
+    read = read_files(grey, [Path("grey.png"), Path("plain.npy")], FileOptions())
+    assert read.names == ["grey.png", "plain.npy"]
+    assert torch.equal(read.images[:, 0].int(), (wanted * 4).int().expand(2, 8, 8))
+    own = read_files(grey, [Path("own.npy")], FileOptions.of([-32, 31], 1)).images
+    assert torch.equal(own[0, 0].int(), (wanted * 255 / 63).round().int())
+    window = read_files(grey, [Path("own.npy")], FileOptions.of([-20, 20], 1)).images
+    assert torch.equal(window[0, 0].int(), ((wanted - 12).clamp(0, 40) * 255 / 40).round().int())
+    assert torch.equal(read_files(deep, [Path("deep.png")], FileOptions()).images[0, 0].int(), (wanted * 1000).int())
+    zipped = zipfile.ZipFile("set.zip", "w")
+    zipped.write("grey.png", "in/grey.png")
+    zipped.close()
+    assert torch.equal(read_files(grey, [Path("set.zip")], FileOptions()).images, read.images[:1])
+    os.mkfifo("pipe.png")
+    for path, options, words in (
+        ("own.npy", FileOptions(), "own.npy: its samples are 32-bit float grey, for which no value stands for white;"),
+        ("grey.png", FileOptions(None, 2), "--frame-step 2: is for videos and DICOM files; none is given"),
+        ("pipe.png", FileOptions(), "pipe.png: is not a file"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            read_files(grey, [Path(path)], options)
+    for limits in ([3, 3], [0, float("inf")], [1]):
+        with pytest.raises(UserError, match=r"^--range .*: expected two finite numbers, the lower one first"):
+            FileOptions.of(limits, 1)
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_frames_of_videos_and_dicom_files_are_read() -> None:
+    pydicom, av = pytest.importorskip("pydicom"), pytest.importorskip("av")
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    write_dicom(pydicom, Path("scan.dcm"), np.stack([values * 60, values * 30, values]))
+    write_video(av, Path("clip.mp4"))
+    grey = ImageSpec.of((1, 8, 8))
+    read = read_files(grey, [Path("scan.dcm")], FileOptions(None, 2))
+    assert read.names == ["scan.dcm#0", "scan.dcm#2"]
+    for image, factor in zip(read.images, (60, 1), strict=True):
+        assert torch.equal(image[0].int(), torch.from_numpy(values * 255.0 * factor / 4095).round().int())
+    read = read_files(ImageSpec.of((3, 32, 48)), [Path("clip.mp4")], FileOptions(None, 13))
+    assert read.names == [f"clip.mp4#{index}" for index in (0, 13, 26, 39)]
+    wanted = torch.from_numpy(np.stack(pictures()[::13])).permute(0, 3, 1, 2)
+    assert (read.images.int() - wanted.int())[:, :, 20:, 20:].abs().max() <= 3
+    Path("broken.mp4").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"^broken.mp4: cannot be read as an image"):
+        read_files(grey, [Path("broken.mp4")], FileOptions())
 
 
 @pytest.fixture
@@ -147,6 +206,8 @@ def test_a_runs_own_image_is_found_again(run: Path, ganlab: Ganlab) -> None:
     free = loaded.project(images[:1], updates=5, starts=256)
     assert free.errors[0] <= free.first_errors[0]
     assert 0 <= int(free.condition[0]) < 10
+    assert free.film().frames.shape[0] == len(free.way)
+    assert torch.equal(loaded.project(["0.png"], updates=1, starts=4, label=label).targets, images[:1])
     free.save("z.npz")
     assert torch.equal(read_latents(loaded, Path("z.npz")).z, free.latents)
 
@@ -164,7 +225,10 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         ([], "project: no images"),
         (["gone.png"], "gone.png: no such file or folder"),
         (["b.png"], "b.png: cannot be read as an image"),
-        (["empty"], "empty"),
+        (["empty"], "empty: contains no images"),
+        (["a.png", "--range", "3", "-3"], "--range 3 -3: expected two finite numbers, the lower one first"),
+        (["a.png", "--frame-step", "2"], "--frame-step 2: is for videos and DICOM files; none is given"),
+        (["a.png", "--frame-step", "0"], "--frame-step 0: expected at least 1"),
         (["a.png", "--out", "full"], "--out full: a folder that is not empty"),
         (["a.png", "--out", "a.png/p"], "a.png is not a folder"),
         (["a.png", "--out", "x.png"], "--out x.png: expected a folder"),
@@ -174,6 +238,11 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         (["a.png", "--feature-weight", 3], "--feature-weight: is for features that are compared; add --features NAME"),
         (["a.png", "--set", "features.model=x"], "--set: is for features that are compared; add --features NAME"),
         (["a.png", "--features", "clasifier"], "did you mean 'classifier'?"),
+        (["a.png", "--features", "timm"], "--set features.model: missing; text is needed"),
+        (
+            ["a.png", "--features", "timm", "--set", "model=x"],
+            "--set model: is no option of the features; did you mean",
+        ),
         (["a.png", "--features", "pixels"], "--features pixels: they have no gradients"),
     ):
         code, out, err = ganlab("project", run, *arguments)
@@ -184,7 +253,7 @@ def test_what_cannot_be_projected(run: Path, ganlab: Ganlab, monkeypatch: pytest
         def ends(*given: Any) -> Any:
             raise KeyboardInterrupt
 
-        patch.setattr(project_files, "write_film", ends)
+        patch.setattr("ganlab.run.project.generate_images", ends)
         code, out, err = ganlab("project", run, "a.png", "--updates", 2, "--out", "p")
         assert (code, out, err) == (75, "", "p: nothing is written; the same command starts again\n")
     assert sorted(Path().iterdir()) == before

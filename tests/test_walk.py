@@ -272,7 +272,10 @@ def test_a_film_is_written_whole_or_not_at_all(run: Path, ganlab: Ganlab, monkey
         ("w.gif", {"count": 1}, "--walk: leads from 1 stop to nowhere"),
         ("w.gif", {"latents": one}, "--walk: leads from 1 stop to nowhere"),
         ("w.gif", {"latents": one, "seeds": (1, 2)}, "--latents: goes without"),
-        ("w.gif", {"count": 2, "seeds": (1, 2)}, "--count 2: goes with one --seed"),
+        ("w.gif", {"latents": one, "seeds": (3,)}, "--seed 3: has no effect with --latents"),
+        ("w", {"fps": 5, "count": 2}, "--fps 5: is of a film; a folder of PNG files has none"),
+        ("w.gif", {"seeds": (1, 1, 1)}, "--walk: its 3 stops are one and the same image"),
+        ("w.gif", {"count": 2, "seeds": (1, 2)}, "--count 2: goes without several --seed; 2 are given"),
         ("w.gif", {"seeds": (1, -2)}, "--seed -2: expected at least 0"),
         ("w.gif", {"labels": ["ant"]}, "--label 'ant': the networks of this run know no classes"),
     ):
@@ -292,6 +295,7 @@ def test_a_film_is_written_whole_or_not_at_all(run: Path, ganlab: Ganlab, monkey
         (["--seed", 1, "--seed", 2], "--seed: can be repeated for a walk only; add --walk"),
         (["--walk", "--interpolate"], "--walk: goes without --interpolate, --mix and --by-class"),
         (["--walk", "--count", 0], "--count 0: expected at least 1"),
+        (["--latents", "one.npz", "--seed", 3], "--seed 3: has no effect with --latents, as nothing is drawn"),
         (["--latents", "one.npz", "--truncation", 1], "--latents: goes without --interpolate and --truncation"),
     ):
         code, _, err = ganlab("sample", run, "--out", "w.png", *more)
@@ -305,11 +309,18 @@ def test_a_film_is_written_whole_or_not_at_all(run: Path, ganlab: Ganlab, monkey
 
 @pytest.mark.extended
 @pytest.mark.slow
-def test_a_run_without_latents_or_samples_has_no_walk(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_latents_or_samples_has_no_walk(
+    run: Path, ganlab: Ganlab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = load_run(run)
-    monkeypatch.setattr("ganlab.run.walk.draw_latents", lambda *given: torch.zeros(1, 0))
+    monkeypatch.setattr("ganlab.run.latents_file.draw_latents", lambda *given: torch.zeros(1, 0))
     with pytest.raises(UserError, match="what is sampled has no latents"):
         loaded.walk()
+    # Before data are read, which conditions are drawn from.
+    monkeypatch.setattr("ganlab.run.load_run.run_conditions", lambda *given: pytest.fail("data are read"))
+    for command in (["sample", run, "--walk"], ["project", run, "any.png"]):
+        code, _, err = ganlab(*command, "--out", "x")
+        assert (code, err.split(", so ")[0]) == (2, "r: what is sampled has no latents")
     monkeypatch.setattr(library.Rules, "why_no_samples", "it makes none")
     with pytest.raises(UserError, match="it makes none"):
         loaded.walk()

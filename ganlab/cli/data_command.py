@@ -37,11 +37,14 @@ def data(path: Path, /, *, grid: Path | None = None, json: bool = False) -> int:
     from ganlab.data.image_archive import open_images
     from ganlab.data.inspect_images import inspect_images
     from ganlab.utils.errors import ComponentError, Interrupted
+    from ganlab.utils.files import check_file
     from ganlab.utils.signals import signals_as_keyboard_interrupt
     from ganlab.viz.progress import progress_bar
 
     if not path.exists():
         raise UserError(f"{path}: no such folder or zip file")
+    if grid is not None:
+        check_file("--grid", grid, ".png")
     try:
         with signals_as_keyboard_interrupt(), progress_bar() as progress_of:
             progress = progress_of(str(path))

@@ -34,8 +34,8 @@ def export(
         onnx: latents and conditions to images, for any number of them; torch: the same, as a program of torch.export;
         safetensors: the weights alone; hub-folder: a small run folder with weights, scores, samples and a model card.
     out
-        The file or folder to write, which must not exist. Default: the run's name, with .onnx, .pt2, .safetensors or
-        -hub.
+        The file, which ends so, or folder to write, which must not exist. Default: the run's name, with .onnx, .pt2,
+        .safetensors or -hub.
     network
         Export this network of the run alone, such as its discriminator. Default: what is sampled and scored.
     step
@@ -53,11 +53,15 @@ def export(
     from ganlab.config.overrides import parse_options
     from ganlab.report.hub_folder import write_hub_folder
     from ganlab.report.hub_push import check_push, push_folder
-    from ganlab.run.export import exported_path, write_onnx, write_program, write_safetensors
+    from ganlab.run.export import check_export, exported_path, write_onnx, write_program, write_safetensors
     from ganlab.run.exported_network import exported_network, exported_sampler
     from ganlab.run.load_run import load_run
 
     options = parse_options(option or [])
+    if out is not None:
+        if to == "hub-folder" and out.suffix in SUFFIXES.values():
+            raise UserError(f"--out {out}: expected a folder, which --to hub-folder writes")
+        check_export(out, "" if to == "hub-folder" else SUFFIXES[to])
     if network is not None and (sampler or options):
         raise UserError("--network: goes without --sampler and --option, which are of what is sampled")
     if to == "hub-folder" and (network is not None or sampler or options):

@@ -31,6 +31,7 @@ from ganlab.cli import (
 )
 from ganlab.cli.report_error import report_error
 from ganlab.utils.errors import GanlabError, PluginFailed
+from ganlab.utils.from_python import command_running
 from ganlab.utils.signals import ignore_signals_at_exit, keep_exit_code, terminate_as_interrupt
 from ganlab.utils.stdio import fail_safe_stream
 
@@ -99,7 +100,8 @@ def call(arguments: list[str]) -> int:
     if not help_to.is_terminal:
         help_to.width = 10_000  # each line whole, for grep
     try:
-        result = app(arguments, console=help_to, exit_on_error=False, print_error=False)
+        with command_running():
+            result = app(arguments, console=help_to, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         error.console = stderr
         report_error(" ".join(str(error).split()), stderr)

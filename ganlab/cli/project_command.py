@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ganlab.cli.arguments import Device, FeaturesName, Set
-from ganlab.utils.errors import UserError, printable
+from ganlab.utils.errors import printable
 
 
 def project(
@@ -24,6 +24,8 @@ def project(
     features: FeaturesName = None,
     set_: Set = None,
     feature_weight: float = 1.0,
+    range_: Annotated[tuple[float, float] | None, Parameter(name="--range")] = None,
+    frame_step: int = 1,
     latents: Literal["npz", "safetensors"] = "npz",
     film: Literal["webp", "mp4", "gif", "none"] = "webp",
     step: int | None = None,
@@ -39,7 +41,7 @@ def project(
     run
         The run folder.
     pictures
-        Pictures, or folders of pictures; resized and cropped to what the run samples.
+        Pictures, or folders of pictures; resized and cropped to what the run samples. Also .npy, DICOM and video files.
     out
         A new folder: what the latents make of each picture, pairs.png beside the pictures, latents for ganlab sample,
         a film of the way, and projection.json.
@@ -59,6 +61,11 @@ def project(
         KEY=VALUE, an option of the features: features.weights=FILE; can be repeated.
     feature_weight
         How much features count, beside pixels.
+    range_
+        The values in the files that are black and white, as all below and above become. Default: 0 and the largest
+        value of the files' integers.
+    frame_step
+        Of a video, or a DICOM file with several images, every frame, every second with 2, and so on.
     latents
         The form of the file of latents.
     film
@@ -74,23 +81,21 @@ def project(
     plugin
         A plugin file to load; can be repeated.
     """
-    if features is None:
-        for name, given in (("--set", set_), ("--feature-weight", feature_weight != 1.0)):
-            if given:
-                raise UserError(f"{name}: is for features that are compared; add --features NAME")
-
     from ganlab.config.overrides import parse_options
+    from ganlab.run.images_to_project import FileOptions
     from ganlab.run.load_run import NEEDED_TO_SAMPLE, load_run_for
-    from ganlab.run.project import ProjectionOptions
+    from ganlab.run.project import ProjectionOptions, check_projectable
     from ganlab.run.project_files import ProjectedFiles, project_files
 
-    options = parse_options(option or [])
+    options, reading = parse_options(option or []), FileOptions.of(range_, frame_step)
     needed = NEEDED_TO_SAMPLE if features is None else (*NEEDED_TO_SAMPLE, "dataset")
-    loaded = load_run_for(needed, run, step, device, (), plugin or [])
+    check = None if sampler else check_projectable
+    loaded = load_run_for(needed, run, step, device, (), plugin or [], check=check)
     if sampler or options:
         loaded = loaded.with_sampler(sampler, options)
     wanted = ProjectionOptions(updates, starts, lr, seed, label, feature_weight=feature_weight)
-    lines = project_files(loaded, pictures, out, wanted, ProjectedFiles(latents, film), features, set_ or [])
+    forms = ProjectedFiles(latents, film)
+    lines = project_files(loaded, pictures, out, wanted, forms, features, set_ or [], reading)
     for line in lines:
         print(printable(line))
     images = f"{len(lines):,} image{'' if len(lines) == 1 else 's'}"

@@ -246,11 +246,11 @@ def sample(
     from ganlab.config.overrides import parse_options
     from ganlab.evaluation.sampling import check_sampling
     from ganlab.run.latents_file import read_latents
-    from ganlab.run.load_run import load_run
+    from ganlab.run.load_run import NEEDED_TO_SAMPLE, load_run_for
     from ganlab.run.mix import mix as mixed
     from ganlab.run.mix import write_mix
     from ganlab.run.sample_images import SampleRequest, write_samples
-    from ganlab.run.walk import WalkRequest, write_walk
+    from ganlab.run.walk import WalkRequest, check_walkable, write_walk
 
     seeds, labels = seed or [0], label or []
     if walk and (interpolate or by_class or mix is not None):
@@ -267,13 +267,16 @@ def sample(
         raise UserError(f"--count {count}: goes without --latents, all of which are drawn")
     check_sampling(1 if count is None else count, seeds[0], truncation)
     options = parse_options(option or [])
-    loaded = load_run(run, step, device, plugins=plugin or [])
+    check = check_walkable if walk and not sampler else None
+    loaded = load_run_for(NEEDED_TO_SAMPLE, run, step, device, (), plugin or [], check=check)
     if sampler or options:
         loaded = loaded.with_sampler(sampler, options)
     found = None if latents is None else read_latents(loaded, latents)
+    if found is not None:
+        found.check_seed(loaded, next(iter(labels), None), seed)
     if walk:
         out = out or Path("walk.webp")
-        wanted = WalkRequest(frames, 30.0 if fps is None else fps, loop, seeds, labels, count, truncation, found)
+        wanted = WalkRequest(frames, fps, loop, seed, labels, count, truncation, found)
         print(f"{write_walk(loaded, wanted, out)}, from {loaded.weights} weights at step {loaded.step:,}")
         return 0
     out = out or Path("samples.png")

@@ -16,6 +16,7 @@ from ganlab.plugin.failures import PluginFailure
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, did_you_mean, printable, quote
+from ganlab.utils.from_python import from_python
 
 
 @frozen(eq=False)
@@ -49,18 +50,18 @@ class PluginList:
             cells = (_text(record["name"]), _text(doc), options, _text(f"{origin['plugin']} ({origin['source']})"))
             body += "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
         failed = "".join(f"<div><b>failed to load: {_text(failure)}</b></div>" for failure in self.failures)
-        head = "<tr><th>name</th><th>what it is</th><th>options</th><th>plugin</th></tr>"
-        return f"<div><table>{head}{body}</table>{failed}</div>"
+        headings = ("name", "what it is", "options", "plugin")
+        head = "".join(f'<th style="text-align:left">{heading}</th>' for heading in headings)
+        return f"<div><table><tr>{head}</tr>{body}</table>{failed}</div>"
 
 
+@from_python
 def list_plugins(wanted: str | None = None, plugins: Iterable[str | Path] = ()) -> PluginList:
     """Lists the components of all plugins that there are, as `ganlab plugins` does.
 
     wanted: only components of this name, or of this kind. plugins: plugin files to load too. Raises UserError where
     there are none, or where a plugin file is not there.
     """
-    if isinstance(plugins, (str, bytes, Path)):  # whose letters would be taken one by one
-        raise UserError(f"list_plugins: plugins: expected a list, got {quote(plugins)}; write [{quote(plugins)}]")
     loaded = load_plugins(map(Path, plugins))
     if loaded.problems:
         raise UserError(*loaded.problems)
@@ -72,7 +73,7 @@ def listed(plugins: Plugins, wanted: str | None = None) -> PluginList:
     registry = plugins.registry
     every = [component for kind in KINDS for component in registry.of_kind(kind)]
     found = [component for component in every if wanted in (None, component.name, component.kind)]
-    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)]
+    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin) or found]
     if wanted and not found and not failures:
         names = {component.name for component in every} | set(KINDS)
         raise UserError(

@@ -4,8 +4,7 @@ Decisions:
 - What an image in a zip file is called, and which class it has, is as if the file were unpacked; a single folder that
   holds all the rest, as archives have, is no class. What macOS adds (`__MACOSX`) and hidden files are left out.
 - The files of both kinds are opened by `decode_image` and `decode_values` in the same way.
-- A file with several images, a video or a DICOM file, is as many images as it has frames, called FILE#INDEX. A video
-  in a zip file is not read: it could not be opened in its middle.
+- A file with several images, a video or a DICOM file, is as many images as it has frames, called FILE#INDEX.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import threading
+import weakref
 import zipfile
 import zlib
 from collections import Counter
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ganlab.data.dicom import DICOM, dicom_frames, is_dicom
 from ganlab.data.image_file import EncodedImage, image_extensions
@@ -84,12 +85,13 @@ class ImageArchive:
         report = paced(progress)
         for done, name in enumerate(self.names):
             ending = os.path.splitext(name)[1].lower()
-            found = []
+            found, shown = [], str(self.path / name)
             if ending in VIDEO:
-                found = video_frames(self.path / name, str(self.path / name), step)
+                video = self.path / name if self._zip is None else _InMemory(self._zip, self.prefix + name)
+                found = video_frames(video, shown, step)
             elif ending in DICOM or (not ending and self._zip is None and is_dicom(self.path / name)):
-                found = dicom_frames(f"{self.path}/{name}", partial(self._open, name))[::step]
-            own = {name + frame.name.removeprefix(f"{self.path}/{name}"): frame for frame in found}
+                found = dicom_frames(shown, partial(self._open, name))[::step]
+            own = {name + frame.name.removeprefix(shown): frame for frame in found}
             frames |= own
             names += own or [name]
             report("image files opened", done, len(self.names))
@@ -117,6 +119,8 @@ def open_images(path: Path, progress: Progress, frame_step: int = 1) -> ImageArc
     if path.is_dir():
         listed = list_images(path, progress, others=True)
         return ImageArchive(path, listed.names, listed.left_out).with_frames(frame_step, progress)
+    if os.path.splitext(path)[1].lower() in (*image_extensions(), *VIDEO, *DICOM):
+        raise ComponentError(f"{path}: is one file; expected a folder or a zip file of images")
     try:
         opened = zipfile.ZipFile(path)
     except (OSError, *_UNREADABLE) as error:
@@ -133,7 +137,7 @@ def open_images(path: Path, progress: Progress, frame_step: int = 1) -> ImageArc
         ending = os.path.splitext(member)[1].lower()
         if ending in image_extensions():
             names.append(member.removeprefix(prefix))
-        elif (kind := other_kind(ending)) and ending not in VIDEO:
+        elif kind := other_kind(ending):
             others[kind].append(member.removeprefix(prefix))
         else:
             left_out[ending.removesuffix(".") or NO_ENDING] += 1
@@ -142,6 +146,24 @@ def open_images(path: Path, progress: Progress, frame_step: int = 1) -> ImageArc
         raise no_images(path, left_out)
     found = ImageArchive(path, sorted(names), dict(sorted(left_out.items())), prefix, opened)
     return found.with_frames(frame_step, progress)
+
+
+@define(eq=False)
+class _InMemory:
+    """A video in a zip file, for image folders: unpacked in memory, once for all who have it open at the same time."""
+
+    _zip: zipfile.ZipFile
+    _name: str
+    _lock: threading.Lock = field(factory=threading.Lock)
+    _last: weakref.ReferenceType[io.BytesIO] | None = None
+
+    def __call__(self) -> io.BytesIO:
+        with self._lock:
+            last = None if self._last is None else self._last()
+            # Streams of the same bytes share them.
+            stream = io.BytesIO(_read(self._zip, self._name) if last is None or last.closed else last.getvalue())
+            self._last = weakref.ref(stream)
+            return stream
 
 
 def _is_hidden(name: str) -> bool:
@@ -160,7 +182,7 @@ def _read(opened: zipfile.ZipFile, name: str) -> bytes:
     try:
         size = opened.getinfo(name).file_size
         if size > LARGEST:
-            raise OSError(f"{size:,} bytes when it is unpacked; at most {LARGEST:,} are read")
+            raise OSError(f"{size:,} bytes when it is unpacked; at most {LARGEST:,} are read of a zip file; unpack it")
         return opened.read(name)
     except _UNREADABLE as error:
         raise OSError(one_line(error)) from error

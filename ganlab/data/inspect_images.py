@@ -4,7 +4,7 @@ Decisions:
 - Every file is decoded whole: a header says nothing of a broken end, and not which values there are.
 - Images are duplicates if their upright pixels are equal, whatever their format and name.
 - The proposed options lose nothing that most of the files have. Whether a run would take the files with them is tried:
-  one file of each kind is decoded so.
+  one file of each kind is decoded so. Where files are refused for want of a range, one is looked for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from PIL import Image
 from ganlab.data.image_archive import ImageArchive
 from ganlab.data.image_file import DARK, MAX_16_BIT, EncodedImage, UnreadableImage, decode_image, naming_image
 from ganlab.data.image_values import ValueForm, decode_values, is_plain, read_samples
+from ganlab.utils.errors import one_line
 from ganlab.utils.progress import Progress
 
 SHARE = 64
@@ -163,10 +164,13 @@ def inspect_images(source: ImageArchive, progress: Progress) -> Inspection:
     images = [found[name] for name in names if name in found]
     table = {"name": "image_folder", "path": str(source.path.absolute()), **proposed_options(images)}
     refused = _refused(images, files, table)
+    advice: list[str] = []
+    if refused:
+        table, refused, advice = _with_range(images, files, table, refused)
     if unreadable or refused:
         table["skip_unreadable"] = True
     ordered = {name: unreadable[name] for name in names if name in unreadable}
-    return Inspection(source, images, ordered, refused, table, _notes(images, source, table))
+    return Inspection(source, images, ordered, refused, table, _notes(images, source, table) + advice)
 
 
 def _inspected(name: str, file: Path | EncodedImage) -> ImageFound:
@@ -242,6 +246,34 @@ def _refused(
         if (reason := reasons[kind]) is not None:
             refused[image.name] = reason
     return refused
+
+
+def _with_range(
+    images: Sequence[ImageFound],
+    files: Mapping[str, Path | EncodedImage],
+    table: dict[str, Any],
+    refused: dict[str, str],
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Options with a range that takes image files which are refused without, what is refused then, and notes.
+
+    The range is proposed where it changes nothing for the others; else a note names it, since units may differ.
+    """
+    own = [image for image in images if image.name not in refused]
+    white = max((image.white or 0 for image in own), default=0)
+    low, high = min(0.0, *(image.lowest for image in images)), max(float(white), *(image.highest for image in images))
+    wider = {**table, "range": [low, high]}
+    still = _refused(images, files, wider)
+    taken = [image for image in images if image.name in refused and image.name not in still]
+    if not taken or still.keys() - refused.keys():
+        return table, refused, []
+    named = one_line(taken[0].name, 60) + (f" and {len(taken) - 1:,} more" if len(taken) > 1 else "")
+    if max(image.highest - image.lowest for image in taken) < (high - low) / 16 or 0 < 16 * white < high:
+        values = f"{min(image.lowest for image in taken):g} to {max(image.highest for image in taken):g}"
+        note = f"{named}: values from {values}, in another unit than other files; a run takes them from a folder apart"
+        return table, refused, [note]
+    if "range" not in table and (low, high) == (0.0, white):
+        return wider, still, [f"{named}: black and white, which they do not say, are those of the other files"]
+    return table, refused, [f"{named}: with range = [{low:g}, {high:g}], the values of all files, they are taken too"]
 
 
 def _decoded(file: Path | EncodedImage, table: Mapping[str, Any]) -> np.ndarray[Any, Any]:

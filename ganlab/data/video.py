@@ -6,13 +6,15 @@ Decisions:
   a container has no times (AVI), all frames are decoded once to count them, and each is found from the first.
 - Frames are upright and have 8 bits a colour. Which pixels FFmpeg makes of them may depend on its version.
 - Only containers in files are opened: FFmpeg also knows lists that name other files and addresses.
+- A video in a zip file is read into memory whole, once for all threads: packed bytes cannot be opened in their middle.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,12 @@ NEAR = 64
 
 @frozen
 class Video:
-    """A video file, its number of frames, and the time of each in the unit of its stream; none if it has no times."""
+    """A video file, its number of frames, and the time of each in the unit of its stream; none if it has no times.
 
-    path: Path
+    `source` is its path, or opens its content in memory, which may raise OSError.
+    """
+
+    source: Path | Callable[[], io.BytesIO]
     count: int
     times: tuple[int, ...]
 
@@ -55,43 +60,45 @@ class _Position:
 _opened = threading.local()
 
 
-def video_frames(path: Path, name: str, step: int) -> list[EncodedImage]:
+def video_frames(source: Path | Callable[[], io.BytesIO], name: str, step: int) -> list[EncodedImage]:
     """Every `step`-th frame of a video file, each called NAME#INDEX.
 
-    A file that cannot be read is one image, whose reading says so. Raises ComponentError without PyAV.
+    `source` is the file's path, or opens its content in memory. A file that cannot be read is one image, whose reading
+    says so. Raises ComponentError without PyAV.
     """
     try:
         av = importlib.import_module("av")
     except ImportError:
-        raise ComponentError(f"{path}: videos are read by PyAV; pip install 'ganlab[video]'") from None
+        raise ComponentError(f"{name}: videos are read by PyAV; pip install 'ganlab[video]'") from None
     try:
-        video = _looked_at(av, path)
+        video = _looked_at(av, source)
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         why = "there is no video in it" if type(error) is IndexError else one_line(error)
-        return [EncodedImage(str(path), _no_bytes, partial(_refuse, why))]
+        return [EncodedImage(name, _no_bytes, partial(_refuse, why))]
     if not video.count:
-        return [EncodedImage(str(path), _no_bytes, partial(_refuse, "there is no frame in it"))]
+        return [EncodedImage(name, _no_bytes, partial(_refuse, "there is no frame in it"))]
     return [
         EncodedImage(f"{name}#{index}", _no_bytes, partial(_samples, av, video, index))
         for index in range(0, video.count, step)
     ]
 
 
-def _looked_at(av: Any, path: Path) -> Video:
+def _looked_at(av: Any, source: Path | Callable[[], io.BytesIO]) -> Video:
     """A video's number of frames and their times. Raises what PyAV raises; IndexError where there is no video."""
-    with _open(av, path) as container:
+    with _open(av, source) as container:
         stream = container.streams.video[0]
         times = [packet.pts for packet in container.demux(stream) if packet.size]
         if None not in times and len(set(times)) == len(times):
-            return Video(path, len(times), tuple(sorted(times)))
-    with _open(av, path) as container:
-        return Video(path, sum(1 for _ in container.decode(container.streams.video[0])), ())
+            return Video(source, len(times), tuple(sorted(times)))
+    with _open(av, source) as container:
+        return Video(source, sum(1 for _ in container.decode(container.streams.video[0])), ())
 
 
-def _open(av: Any, path: Path) -> Any:
-    if not path.is_file():  # a pipe would block forever
-        raise OSError("there is no such file" if not path.exists() else "is not a file")
-    return av.open(str(path), options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
+def _open(av: Any, source: Path | Callable[[], io.BytesIO]) -> Any:
+    if isinstance(source, Path) and not source.is_file():  # a pipe would block forever
+        raise OSError("there is no such file" if not source.exists() else "is not a file")
+    file = str(source) if isinstance(source, Path) else source()
+    return av.open(file, options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
 
 
 def _no_bytes() -> bytes:
@@ -119,7 +126,7 @@ def _frame(av: Any, video: Video, index: int) -> tuple[Any, str]:
     at: _Position | None = getattr(_opened, "at", None)
     if at is None or at.video is not video or (index < at.index and not video.times):
         _close()
-        container = _open(av, video.path)
+        container = _open(av, video.source)
         at = _opened.at = _Position(video, container, container.decode(container.streams.video[0]), 0)
     stream = at.container.streams.video[0]
     if video.times and not at.index <= index < at.index + NEAR:

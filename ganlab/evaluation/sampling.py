@@ -14,7 +14,7 @@ from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
-from ganlab.utils.errors import SamplesNotFinite, whole_number
+from ganlab.utils.errors import SamplesNotFinite, UserError, whole_number
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
 
@@ -30,6 +30,18 @@ def check_sampling(count: int, seed: int, truncation: float | None) -> tuple[int
     """Checks a request for samples, and returns count and seed as numbers of Python. Raises UserError."""
     check_truncation(truncation)
     return whole_number("--count", count, 1, MOST_IMAGES), whole_number("--seed", seed, 0)
+
+
+def room_for_samples(count: int, like: Tensor) -> Tensor:
+    """Makes room for all samples, `count` of the shape and type of `like`; UserError where the memory is too small."""
+    try:
+        return torch.empty(count, *like.shape[1:], dtype=like.dtype)
+    except RuntimeError:
+        size = count * like[0].numel() / 2**30
+        raise UserError(
+            f"--count {count:,}: {size:,.0f} GiB of images do not fit into memory; `ganlab sample` writes any number "
+            "of images to a folder or an .npz file"
+        ) from None
 
 
 def ignores_truncation(sampler: NetworkSampler, truncation: float) -> bool:

@@ -137,7 +137,9 @@ def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
         options: Any = attrs.fields_dict(classes[entry["name"]]) if entry.get("name") in classes else {}
         if "features" in options:
             own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
-            entry.setdefault("features", own)
+            given = entry.setdefault("features", own)
+            if isinstance(given, dict) and "name" not in given and isinstance(own, dict):
+                entry["features"] = {**own, **given}  # as of metric.0.features.resize=clean-fid
     try:
         wanted: ScoreConfig = TableConverter(registry).read(table, ScoreConfig)
     except InvalidTable as error:

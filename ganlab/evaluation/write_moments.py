@@ -24,7 +24,7 @@ from ganlab.plugin.fields import component
 from ganlab.protocols import DatasetConfig, FeaturesConfig, taken_by
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError
-from ganlab.utils.files import write_whole
+from ganlab.utils.files import check_file, write_whole
 from ganlab.utils.paths import places
 from ganlab.viz.progress import progress_bar
 
@@ -52,8 +52,7 @@ def write_moments(
     With `spatial` the file also has those of the spatial features, `mu_s` and `sigma_s`. Raises UserError with a line
     for every problem; then nothing is written.
     """
-    if out.suffix != ".npz":
-        raise UserError(f"--out {out}: expected FILE.npz")
+    check_file("--out", out, ".npz")
     registry = registry_with(plugin_files)
     table: dict[str, Any] = {"dataset": reference_table(of, registry, option="")}
     if features is not None:

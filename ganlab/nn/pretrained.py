@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import struct
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -69,7 +70,9 @@ def read_weights(path: Path, nested: bool = False) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # which is refused if it matters
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ComponentError(
             f"{path} was refused: a weights file must hold tensors only, and no code; where it is from, save "

@@ -16,6 +16,7 @@ from ganlab.report.compare import ComparisonTable, comparison_tables
 from ganlab.report.table_output import HEADINGS, row_cells, table_notes, tables_as_csv
 from ganlab.run.notebook import data_frame
 from ganlab.utils.errors import UserError
+from ganlab.utils.from_python import from_python
 
 TEXTS = ("metric", "variant", "others", "best_steps", "verdict", "baseline")
 """Columns of a comparison's data frame that are no numbers."""
@@ -30,6 +31,7 @@ class Comparison:
     def __iter__(self) -> Iterator[ComparisonTable]:
         return iter(self.tables)
 
+    @from_python
     def frame(self, library: str | None = None) -> Any:
         """The rows of a comparison of runs as a data frame of pandas or polars, with the columns of `--csv`.
 
@@ -45,6 +47,7 @@ class Comparison:
         return "".join(map(_table_html, self.tables))
 
 
+@from_python
 def compare_runs(
     *paths: str | Path, metric: str | None = None, baseline: str | None = None, split: bool = False
 ) -> Comparison:

@@ -39,6 +39,9 @@ def push_folder(folder: Path, repository: str, message: str) -> str:
     try:
         client.create_repo(repository, private=True, exist_ok=True)
         made: Any = client.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-    except (OSError, *http_errors) as error:
-        raise UserError(f"--push {repository}: {one_line(error, 200)}; {folder} is written nevertheless") from None
+    except (OSError, ValueError, *http_errors) as error:
+        is_unknown = getattr(getattr(error, "response", None), "status_code", None) == 401
+        advice = "`hf auth login` says who you are; " if is_unknown else ""
+        why = one_line(error, 200).rstrip(".")
+        raise UserError(f"--push {repository}: {why}; {advice}{folder} is written nevertheless") from None
     return str(made.commit_url)

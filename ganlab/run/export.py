@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ganlab.run.exported_network import ExportedNetwork
 from ganlab.utils.errors import UserError, one_line
-from ganlab.utils.files import raise_cannot_write
+from ganlab.utils.files import check_file, check_parents, raise_cannot_write
 
 TOLERANCE = 1e-4
 """The largest difference of a written network's outputs from the original's, relative where these are above 1."""
@@ -40,16 +40,22 @@ UNTRACEABLE = (RuntimeError, ValueError, TypeError, AttributeError, AssertionErr
 """Errors that torch.export raises, or passes on from a network."""
 
 
+def check_export(out: Path, ending: str = "") -> None:
+    """Raises UserError where nothing can be exported to `out`: it is there, or its name does not end as it should."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--out {out}: is there already; name another, or remove it")
+    if ending:
+        check_file("--out", out, ending)
+    check_parents("--out", out)
+
+
 @contextlib.contextmanager
 def exported_path(out: Path, size: int) -> Iterator[Path]:
     """Gives a temporary path for a file or folder to export; afterwards it is moved to `out`, which must not exist.
 
     `size` in bytes, if only about, is for the message of CannotWrite.
     """
-    if out.exists() or out.is_symlink():
-        raise UserError(f"--out {out}: is there already; name another, or remove it")
-    if file := next((parent for parent in out.parents if parent.exists() and not parent.is_dir()), None):
-        raise UserError(f"--out {out}: {file} is not a folder")
+    check_export(out)
     with raise_cannot_write(out, size):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,14 @@ class GivenLatents:
     def __len__(self) -> int:
         return len(self.z)
 
+    def check_seed(self, run: SampledRun, label: int | str | None, seeds: Sequence[int] | None) -> None:
+        """Raises UserError for seeds of these latents' conditions where none are drawn; None for no seeds."""
+        known = run.conditions.known
+        draws_any = label is None and self.condition is None and known is not None
+        draws_others = label is not None and isinstance(known, Mapping)  # than the class
+        if seeds is not None and not draws_any and not draws_others:
+            raise UserError(f"--seed {' '.join(map(str, seeds))}: has no effect with --latents, as nothing is drawn")
+
     def conditions_for(self, run: SampledRun, label: int | str | None, seed: int) -> Condition:
         """The conditions of these latents: of the class `label`; else their own; else drawn, as samples' are."""
         own = run.conditions if label is None else run.conditions.of_class(label)
@@ -68,6 +76,12 @@ class GivenLatents:
             return self.condition
         drawn: Condition = own.drawn(len(self), torch.Generator().manual_seed(seed))
         return drawn
+
+
+def check_latents(run: SampledRun, so: str) -> None:
+    """Raises UserError where what a run samples has no latents, and `so` nothing can be done with them."""
+    if not draw_latents(run.sampler, 1, torch.Generator().manual_seed(0))[0].numel():
+        raise UserError(f"{run.path}: what is sampled has no latents, so {so}")
 
 
 def latents_for(run: SampledRun, z: Tensor, condition: Condition = None, source: str = "latents") -> GivenLatents:

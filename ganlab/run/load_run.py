@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,19 @@ from ganlab.config.schema import Experiment
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampler_options import sampler_options
-from ganlab.evaluation.sampling import check_sampling, ignores_truncation, sample
+from ganlab.evaluation.sampling import check_sampling, ignores_truncation, room_for_samples, sample
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.kinds import KINDS, NETWORK_KINDS
 from ganlab.plugin.loader import Plugins
 from ganlab.protocols import Dataset, DataSpec, ImageSpec, Rules, Sampler, map_condition, named_conditions
 from ganlab.run.checkpoint_networks import CheckpointNetworks, callable_with_latents
+from ganlab.run.images_to_project import FileOptions, project_given
 from ganlab.run.kept_plugins import kept_plugin_finder
 from ganlab.run.latents_file import latents_for, read_latents
 from ganlab.run.missing_components import missing_components
 from ganlab.run.mix import mix
 from ganlab.run.notebook import run_frame, run_html
-from ganlab.run.project import Projection, ProjectionOptions, project
-from ganlab.run.projection_features import features_of_run
+from ganlab.run.project import Projection, ProjectionOptions
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
@@ -38,6 +38,7 @@ from ganlab.run.walk import WalkRequest, walk_film
 from ganlab.training.checkpoint import list_checkpoints
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, did_you_mean, quote, whole_number
+from ganlab.utils.from_python import from_python
 from ganlab.viz.film import Film
 
 NEEDED_TO_SAMPLE = ("game",)
@@ -92,6 +93,7 @@ class Run:
         """Of a run that `load_run` read: the shape and type of the images that it samples."""
         return _made_by(self.sampler.sampler, self.info)
 
+    @from_python
     def with_sampler(self, name: str = "", options: Mapping[str, Any] | None = None) -> Run:
         """Returns a run that `load_run` read with another of its game's samplers, by name, and with these options.
 
@@ -114,6 +116,7 @@ class Run:
         made = NetworkSampler(sampler, self.networks, _made_by(sampler, self.info).dtype, values)
         return attrs.evolve(self, conditions=conditions, condition_data=data, sampler_name=name, sampler=made)
 
+    @from_python
     def sample(
         self,
         count: int,
@@ -135,6 +138,7 @@ class Run:
         """
         return self.sample_with_condition(count, seed, label, truncation, sampler, options)[0]
 
+    @from_python
     def sample_with_condition(
         self,
         count: int,
@@ -156,7 +160,7 @@ class Run:
         done = 0
         for part, condition in sample(self.sampler, count, seed, self.device, conditions, truncation=truncation):
             if images is None:  # made once, since parts that are put together at the end take the memory twice
-                images = _empty_images(count, part)
+                images = room_for_samples(count, part)
                 drawn = map_condition(lambda of: of.new_empty(count, *of.shape[1:]), condition)
             images[done : done + len(part)] = part
             for room, given in zip(named_conditions(drawn).values(), named_conditions(condition).values(), strict=True):
@@ -165,6 +169,7 @@ class Run:
         assert images is not None
         return images, drawn
 
+    @from_python
     def translate(
         self, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0
     ) -> Tensor:
@@ -177,9 +182,10 @@ class Run:
         """
         return translate(self, images, to, options, seed)
 
+    @from_python
     def walk(
         self,
-        seeds: int | Sequence[int] = 0,
+        seeds: int | Sequence[int] | None = None,
         labels: Sequence[int | str] = (),
         latents: Tensor | str | Path | None = None,
         count: int | None = None,
@@ -190,7 +196,7 @@ class Run:
     ) -> Film:
         """Walks through the latents of a run that `load_run` read: a film, as of `ganlab sample --walk`.
 
-        seeds: the samples that it passes: the first `count` of one seed, by default 8, or the first of each of several.
+        seeds: the samples that it passes: the first `count` of one seed, by default 8 of 0, or the first of several.
         labels: classes that it passes, by number or name, along with the samples. latents: (N, …) to pass instead, or a
         file of them. frames: the length, by default 60 from one to the next. loop: it ends where it begins. Raises
         UserError for a walk that leads nowhere and for what the run has not.
@@ -198,9 +204,10 @@ class Run:
         given = read_latents(self, Path(latents)) if isinstance(latents, (str, Path)) else None
         if isinstance(latents, Tensor):
             given = latents_for(self, latents)
-        seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+        seeds = (seeds,) if isinstance(seeds, int) else seeds
         return walk_film(self, WalkRequest(frames, fps, loop, seeds, tuple(labels), count, truncation, given))
 
+    @from_python
     def mix(self, layers: str | Sequence[int], count: int = 6, seed: int = 0, label: int | str | None = None) -> Tensor:
         """Mixes the styles of samples of a run that `load_run` read, as `ganlab sample --mix`.
 
@@ -208,9 +215,10 @@ class Run:
         """
         return mix(self, layers, count, seed, label)
 
+    @from_python
     def project(
         self,
-        images: Tensor,
+        images: Tensor | str | Path | Sequence[str | Path],
         updates: int = 500,
         starts: int = 256,
         lr: float = 0.1,
@@ -219,16 +227,19 @@ class Run:
         features: str | None = None,
         overrides: Sequence[str] = (),
         feature_weight: float = 1.0,
+        range: Sequence[float] | None = None,
+        frame_step: int = 1,
     ) -> Projection:
         """Projects images into the latents of a run that `load_run` read: which latents make them, by Adam.
 
-        images: (N, C, H, W), of the type and shape that the run samples. updates: of Adam, from the best of `starts`
-        random latents. lr: the learning rate, in standard deviations of the latents. label: the class; by default that
-        of the best random ones. features: a component of the kind `features` that is compared besides pixels, with
-        options such as "features.weights=FILE" as `overrides`. Raises UserError for what cannot be projected.
+        images: (N, C, H, W), of the type and shape that the run samples; or image files, or folders of them, with
+        `range` and `frame_step` as of an `image_folder`. updates: of Adam, from the best of `starts` random latents.
+        lr: the learning rate, in standard deviations of the latents. label: the class; by default that of the best
+        random ones. features: a component of the kind `features` that is compared besides pixels, with options such as
+        "features.weights=FILE" as `overrides`. Raises UserError for what cannot be projected.
         """
-        compared = None if features is None else features_of_run(self, features, overrides)
-        return project(self, images, ProjectionOptions(updates, starts, lr, seed, label, compared, feature_weight))
+        options = ProjectionOptions(updates, starts, lr, seed, label, None, feature_weight)
+        return project_given(self, images, options, features, overrides, FileOptions.of(range, frame_step))
 
     def check_samples(self, truncation: float | None = None) -> None:
         """Raises UserError where a run that `load_run` read makes no samples, or its sampler takes no truncation."""
@@ -238,6 +249,7 @@ class Run:
             of = f"the sampler {quote(self.sampler_name)}" if self.sampler_name else "the game's sampler"
             raise UserError(f"--truncation {truncation:g}: {of} takes none: its latents are the same with any")
 
+    @from_python
     def frame(self, library: str | None = None) -> Any:
         """The records of a run that `load_run` read as a data frame of pandas or polars, a row a step.
 
@@ -273,18 +285,6 @@ def _made_by(sampler: Sampler, info: Mapping[str, Any]) -> ImageSpec:
     return ImageSpec.recorded(info["streams"][sampler.makes] if sampler.makes else info["images"])
 
 
-def _empty_images(count: int, like: Tensor) -> Tensor:
-    """Makes room for all samples of a run that `load_run` read; UserError where that is more than the memory."""
-    try:
-        return torch.empty(count, *like.shape[1:], dtype=like.dtype)
-    except RuntimeError:
-        size = count * like[0].numel() / 2**30
-        raise UserError(
-            f"--count {count:,}: {size:,.0f} GiB of images do not fit into memory; `ganlab sample` writes any number "
-            "of images to a folder or an .npz file"
-        ) from None
-
-
 def _load_pickled(
     arguments: tuple[Any, ...], weights: dict[str, dict[str, Tensor]], sampler: str, options: dict[str, Any]
 ) -> Run:
@@ -295,6 +295,7 @@ def _load_pickled(
     return run
 
 
+@from_python
 def load_run(
     path: str | Path,
     step: int | None = None,
@@ -309,9 +310,6 @@ def load_run(
     for each, and `networks` lacks their networks. Raises UserError where the folder is not a run, or has no checkpoint
     of that step.
     """
-    for name, given in (("overrides", overrides), ("plugins", plugins)):
-        if isinstance(given, (str, bytes, Path)):  # whose letters would be taken one by one
-            raise UserError(f"load_run: {name}: expected a list, got {quote(given)}; write [{quote(given)}]")
     return load_run_for(NEEDED_TO_SAMPLE, Path(path), step, device, overrides, map(Path, plugins))
 
 
@@ -324,11 +322,12 @@ def load_run_for(
     plugin_files: Iterable[Path] = (),
     metrics: Iterable[str] = (),
     has_conditions: bool = True,
+    check: Callable[[Run], None] | None = None,
 ) -> Run:
     """As `load_run`, for a command that needs the components of these kinds, and the data set for its conditions.
 
     `metrics` are names of those that the experiment is to have, where any are given. Without `has_conditions` no data
-    set is needed or read, and the run has no conditions to sample for.
+    set is needed or read, and the run has no conditions to sample for. `check` may refuse the run before data are read.
     """
     overrides, plugin_files = tuple(overrides), tuple(plugin_files)
     info = read_info(path)
@@ -363,10 +362,7 @@ def load_run_for(
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks if rules.sampler else ():
         callable_with_latents(networks[name], info)
-    conditions, condition_data = UNCONDITIONAL, None
-    if has_conditions:
-        conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
-    return Run(
+    run = Run(
         path=path,
         step=step,
         experiment=experiment,
@@ -378,11 +374,16 @@ def load_run_for(
         rules=rules,
         weights=networks.weights,
         plugins=plugins,
-        conditions=conditions,
+        conditions=UNCONDITIONAL,
         overrides=overrides,
         plugin_files=plugin_files,
-        condition_data=condition_data,
     )
+    if check is not None:
+        check(run)
+    if not has_conditions:
+        return run
+    conditions, condition_data = run_conditions(experiment, info, rules.main_sampler)
+    return attrs.evolve(run, conditions=conditions, condition_data=condition_data)
 
 
 def _data_spec(info: Mapping[str, Any]) -> DataSpec:

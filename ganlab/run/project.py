@@ -21,15 +21,18 @@ from attrs import field, frozen
 from torch import Tensor
 
 from ganlab.data.pixels import as_input, as_stored, type_name
-from ganlab.evaluation.sampling import sample_inputs
+from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.sampling import generate_images, sample_inputs
 from ganlab.nn.modes import eval_mode, frozen_parameters
 from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
-from ganlab.run.latents_file import SampledRun, write_latents
+from ganlab.run.latents_file import SampledRun, check_latents, write_latents
 from ganlab.utils.errors import UserError, whole_number
+from ganlab.utils.from_python import from_python
 from ganlab.utils.progress import Progress, no_progress, paced
 from ganlab.viz.data_picture import as_pixels
-from ganlab.viz.image_grid import grid_png
+from ganlab.viz.film import Film
+from ganlab.viz.image_grid import grid_png, image_grid
 from ganlab.viz.pairs import columns_of_pairs, side_by_side
 from ganlab.viz.show_images import png_html
 
@@ -38,6 +41,9 @@ TOGETHER = 32
 
 WAY = 91
 """Latents that are kept of the way, at equal distances, the random ones and the last ones among them."""
+
+MOST_FILMED = 16
+"""The most images whose way a film shows."""
 
 MOST = 10**7
 
@@ -77,7 +83,8 @@ class Projection:
 
     `latents` (N, …), with their `condition` in the type of the data set, make `images` (N, C, H, W) of its type, which
     are near `targets`. `errors` (N,) are the roots of the mean squared differences, in the data's unit (levels of uint8
-    images), `first_errors` those of the best random latents. `way` (K, N, …) are latents on the way.
+    images), `first_errors` those of the best random latents. `way` (K, N, …) are latents on the way, of which `film`
+    makes images by `sampler`.
     """
 
     latents: Tensor = field(repr=False)
@@ -87,13 +94,29 @@ class Projection:
     errors: Tensor
     first_errors: Tensor
     way: Tensor = field(repr=False)
+    sampler: NetworkSampler = field(repr=False)
+    device: torch.device = field(repr=False)
 
+    @from_python
     def save(self, path: str | Path) -> None:
         """Writes the latents of projected images to FILE.npz or FILE.safetensors, for `ganlab sample --latents`."""
         path = Path(path)
         if path.suffix not in (".npz", ".safetensors"):
             raise UserError(f"{path}: expected FILE.npz or FILE.safetensors")
         write_latents(path, self.latents, self.condition, errors=self.errors)
+
+    def film(self) -> Film:
+        """The way of the first 16 projected images, beside their targets; UserError for rows of a table."""
+        if self.images.ndim < 3:
+            raise UserError("film: films are of images; these are rows of a table")
+        condition = map_condition(lambda part: as_input(part[:MOST_FILMED]), self.condition)
+        targets = as_pixels(self.targets[:MOST_FILMED])
+        columns = columns_of_pairs(len(targets), 2)
+        frames = []
+        for z in self.way[:, :MOST_FILMED]:
+            (made,) = generate_images(self.sampler, z, self.device, condition)
+            frames.append(image_grid(side_by_side([targets, as_pixels(made.cpu())]), columns))
+        return Film(torch.stack(frames))
 
     def _repr_html_(self) -> str:
         if self.images.ndim < 3:
@@ -114,7 +137,7 @@ def project(
     Raises UserError where they are of another type or shape, and where nothing leads from an image back to latents.
     """
     options.check()
-    run.check_samples()
+    check_projectable(run)
     _check_images(run, images)
     images = images.cpu()
     random = _Random.drawn(run, options)
@@ -128,7 +151,15 @@ def project(
         torch.cat([part.errors for part in parts]),
         torch.cat([part.first_errors for part in parts]),
         torch.cat([part.way for part in parts], 1),
+        run.sampler,
+        run.device,
     )
+
+
+def check_projectable(run: SampledRun) -> None:
+    """Refuses a run whose images cannot be projected, by what can be known before its data are read; UserError."""
+    run.check_samples()
+    check_latents(run, "no image can be projected")
 
 
 def _check_images(run: SampledRun, images: Any) -> None:
@@ -145,12 +176,11 @@ def _check_images(run: SampledRun, images: Any) -> None:
 
 @frozen(eq=False)
 class _Random:
-    """Random samples that images are projected from: latents, conditions, images as networks make them, features."""
+    """Random samples that images are projected from: latents, conditions, and images as networks make them."""
 
     z: Tensor
     condition: Condition
     made: Tensor
-    features: Tensor | None
 
     @classmethod
     def drawn(cls, run: SampledRun, options: ProjectionOptions) -> _Random:
@@ -159,23 +189,27 @@ class _Random:
         latents: list[Tensor] = []
         given: list[Condition] = []
         made: list[Tensor] = []
-        features: list[Tensor] = []
         for z, condition in sample_inputs(run.sampler, options.starts, options.seed, conditions):
-            if not z[0].numel():
-                raise UserError(f"{run.path}: what is sampled has no latents, so no image can be projected")
             with eval_mode(run.sampler):
                 images = run.sampler(z.to(run.device), map_condition(lambda part: part.to(run.device), condition))
-                if options.features is not None:
-                    features.append(_features(options.features, images).cpu())
             latents.append(z)
             given.append(condition)
             made.append(images.cpu())
         return cls(
-            torch.cat(latents),
-            map_condition(lambda *each: torch.cat(each), given[0], *given[1:]),
-            torch.cat(made),
-            torch.cat(features) if features else None,
+            torch.cat(latents), map_condition(lambda *each: torch.cat(each), given[0], *given[1:]), torch.cat(made)
         )
+
+    def feature_distances(self, features: PixelFeatures, wanted: Tensor) -> Tensor:
+        """Squared distances (N, starts) of the features (N, dim) of images that are projected from random ones'.
+
+        The random images' features, which may be large maps, are not kept.
+        """
+        parts = []
+        for images in self.made.split(TOGETHER):
+            with torch.no_grad():
+                found = _features(features, images.to(wanted.device))
+            parts.append(torch.cdist(wanted.cpu().double(), found.cpu().double()).square())
+        return torch.cat(parts, 1)
 
 
 def _features(features: PixelFeatures, images: Tensor) -> Tensor:
@@ -198,8 +232,8 @@ def _projected(
     pixels = torch.cdist(target.cpu().flatten(1).double(), random.made.flatten(1).double()).square() / target[0].numel()
     scale = float(pixels.mean()) or 1.0
     distances, feature_scale = pixels / scale, 1.0
-    if wanted is not None and random.features is not None:
-        apart = torch.cdist(wanted.cpu().double(), random.features.double()).square()
+    if wanted is not None and options.features is not None:
+        apart = random.feature_distances(options.features, wanted)
         feature_scale = float(apart.mean()) or 1.0
         distances = distances + options.feature_weight * apart / feature_scale
     nearest = distances.argmin(1)
@@ -240,6 +274,8 @@ def _projected(
         _errors(found, images),
         _errors(first, images),
         torch.stack(way),
+        sampler,
+        device,
     )
 
 

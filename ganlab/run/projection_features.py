@@ -33,6 +33,27 @@ class FeaturedRun(Protocol):
     def device(self) -> torch.device: ...
 
 
+def compared_features(
+    run: FeaturedRun,
+    name: str | None,
+    overrides: Sequence[str] = (),
+    weight: float = 1.0,
+    progress: Progress = no_progress,
+) -> PixelFeatures | None:
+    """The features of a projection as `features_of_run` has them, None for none; UserError for options of none."""
+    if name is not None:
+        return features_of_run(run, name, overrides, progress)
+    check_features_asked(name, overrides, weight)
+    return None
+
+
+def check_features_asked(name: str | None, overrides: Sequence[str], weight: float) -> None:
+    """Refuses options of a projection's features where no features are compared."""
+    for option, given in (("--set", bool(overrides)), ("--feature-weight", weight != 1.0)):
+        if name is None and given:
+            raise UserError(f"{option}: is for features that are compared; add --features NAME")
+
+
 def features_of_run(
     run: FeaturedRun, name: str, overrides: Sequence[str] = (), progress: Progress = no_progress
 ) -> PixelFeatures:
@@ -43,10 +64,13 @@ def features_of_run(
     table: dict[str, Any] = {"features": {"name": name}}
     for text in overrides:
         apply_override(table, *parse_override(text))
+    if others := table.keys() - {"features"}:
+        key = sorted(others)[0]
+        raise UserError(f"--set {key}: is no option of the features; did you mean features.{key}?")
     try:
         config: FeaturesConfig = TableConverter(run.plugins.registry).component("features", table["features"])
     except InvalidTable as error:
-        raise UserError(*(f"--features: {problem}" for problem in error.problems)) from None
+        raise UserError(*(_by_option(str(problem)) for problem in error.problems)) from None
     except ValueError as error:
         raise UserError(f"--features: {error}") from None
     if isinstance(run.experiment.dataset, MissingComponent):
@@ -59,3 +83,9 @@ def features_of_run(
         raise UserError(f"--features {name}: they have no gradients (no method with_gradients), which project needs")
     differentiable: PixelFeatures = found
     return differentiable
+
+
+def _by_option(problem: str) -> str:
+    """A problem of a projection's features, with the option that mends it."""
+    about_name = problem.removeprefix("name: ")
+    return f"--features: {about_name}" if about_name != problem else f"--set features.{problem}"

@@ -22,7 +22,7 @@ from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, generate_images, sample_inputs
 from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
-from ganlab.run.latents_file import GivenLatents
+from ganlab.run.latents_file import GivenLatents, check_latents
 from ganlab.run.load_run import Run
 from ganlab.run.sample_arrays import write_csv, write_npz
 from ganlab.run.sample_files import SampleFolder, condition_record, file_names_of_classes
@@ -73,6 +73,8 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
     run.check_samples(request.truncation)
     if request.latents is not None and (request.interpolate or request.truncation is not None):
         raise UserError("--latents: goes without --interpolate and --truncation; --walk leads from each to the next")
+    if request.interpolate:
+        check_latents(run, "there is nothing to interpolate between")
     _check_out(run, request, out)
     try:
         with signals_as_keyboard_interrupt():

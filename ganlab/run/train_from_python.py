@@ -15,11 +15,13 @@ from ganlab.run import train as run_training
 from ganlab.run.load_run import Run, load_run
 from ganlab.run.request import RunRequest
 from ganlab.utils.errors import Interrupted, UserError, one_line, quote
+from ganlab.utils.from_python import from_python
 from ganlab.viz.progress import make_progress_view
 
 FILE = "experiment.toml"
 
 
+@from_python
 def train(
     experiment: str | Path | Mapping[str, Any],
     out: str | Path | None = None,
@@ -27,6 +29,8 @@ def train(
     resume: bool = False,
     device: str = "auto",
     plugins: Iterable[str | Path] = (),
+    anyway: bool = False,
+    no_plugins: Iterable[str] = (),
 ) -> Run:
     """Trains a run as `ganlab run` does, with its progress in the notebook or the terminal, and returns it loaded.
 
@@ -35,14 +39,13 @@ def train(
     overrides: texts as for `--set`, such as "train.steps=100".
     resume: whether to go on with the interrupted run in `out`, or with the latest of this name and seed.
     plugins: plugin files to load besides those that the experiment names.
+    anyway: whether to resume a run even where it will not be repeated exactly.
+    no_plugins: names of plugins that are not loaded.
 
     Interrupted once, by Ctrl-C or a notebook's stop button, it saves a checkpoint and returns the run, whose
     `info["status"]` is then "interrupted". Only for the main thread. Raises UserError where `ganlab run` refuses, and
     Diverged where the training diverges; the run is then in its folder.
     """
-    for name, given in (("overrides", overrides), ("plugins", plugins)):
-        if isinstance(given, (str, bytes, Path)):  # whose letters would be taken one by one
-            raise UserError(f"train: {name}: expected a list, got {quote(given)}; write [{quote(given)}]")
     files = tuple(map(Path, plugins))
     with tempfile.TemporaryDirectory() as folder:
         table = experiment if isinstance(experiment, Mapping) else None
@@ -54,8 +57,10 @@ def train(
             overrides=tuple(overrides),
             out=None if out is None else Path(out),
             resume=resume,
+            anyway=anyway,
             device=device,
             plugin_files=files,
+            blocked=tuple(no_plugins),
         )
         view = make_progress_view(Console())
         try:
@@ -78,7 +83,26 @@ def _write(table: Mapping[str, Any], file: Path) -> None:
     whole = {"name": "experiment", **with_absolute_plugins(here, table)}
     if isinstance(whole.get(BASE), str):
         whole[BASE] = str(here.parent / Path(whole[BASE]).expanduser())
+    if problem := _unfit(table):
+        raise UserError(f"experiment: {problem}")
     try:
         file.write_text(tomli_w.dumps(whole), encoding="utf-8")
-    except (TypeError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise UserError(f"experiment: cannot be written as TOML: {one_line(error)}") from None
+
+
+def _unfit(value: object, path: str = "") -> str:
+    """What in a table that is to be trained no experiment file can hold, by its key, in words; "" for nothing."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                return f"{path}{'.' * bool(path)}{key}: expected a text as key, got {quote(key)}"
+        parts = [(f"{path}.{key}" if path else key, part) for key, part in value.items()]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
+    elif isinstance(value, (str, bool, int, float)):
+        return ""
+    else:
+        got = "None; leave it out" if value is None else type(value).__name__
+        return f"{path}: expected a text, a number, True or False, a list or a dictionary, got {got}"
+    return next(filter(None, (_unfit(part, where) for where, part in parts)), "")

@@ -21,12 +21,11 @@ from torch import Tensor
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.evaluation.between import ALONG, FIRST, SECOND, BlendingSampler, has_normal_latents, latents_between
 from ganlab.evaluation.latents import check_truncation
-from ganlab.evaluation.network_sampler import draw_latents
 from ganlab.evaluation.sampling import BATCH, check_sampling, generate_images, sample_inputs
 from ganlab.protocols import map_condition
 from ganlab.protocols.condition import Condition
-from ganlab.run.latents_file import GivenLatents, SampledRun
-from ganlab.utils.errors import Interrupted, UserError, counted, whole_number
+from ganlab.run.latents_file import GivenLatents, SampledRun, check_latents
+from ganlab.utils.errors import Interrupted, UserError, whole_number
 from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.film import ENDINGS, MOST_FRAMES, Film, check_film, check_length, said, write_film
 from ganlab.viz.image_grid import check_png
@@ -34,6 +33,9 @@ from ganlab.viz.progress import progress_bar
 
 STOPS = 8
 """The number of stops of a walk through the samples of one seed, where none is asked for."""
+
+FPS = 30.0
+"""Frames a second of a walk, where nothing else is asked for."""
 
 FRAMES = 60
 """The number of frames from one stop of a walk to the next, where none is asked for."""
@@ -43,13 +45,14 @@ FRAMES = 60
 class WalkRequest:
     """Which walk is wanted: between `count` samples of one seed, the first samples of several, classes, or latents.
 
-    `frames` is the length of the film, `fps` frames a second, and `loop` whether it ends where it begins.
+    `frames` is the length of the film, `fps` frames a second, and `loop` whether it ends where it begins. `seeds` are
+    None for seed 0.
     """
 
     frames: int | None = None
-    fps: float = 30.0
+    fps: float | None = None
     loop: bool = True
-    seeds: Sequence[int] = (0,)
+    seeds: Sequence[int] | None = None
     labels: Sequence[int | str] = ()
     count: int | None = None
     truncation: float | None = None
@@ -92,22 +95,30 @@ class Walk:
         return held
 
 
+def check_walkable(run: SampledRun) -> None:
+    """Refuses a run that there is no walk through, by what can be known before its data are read; UserError."""
+    run.check_samples()
+    if not run.sampled.is_image and len(run.sampled.shape) != 2:
+        raise UserError(f"--walk: films are of images, and the run samples {run.sampled.in_words}")
+    check_latents(run, "there is nothing to walk between")
+
+
 def walk_of(run: SampledRun, request: WalkRequest) -> Walk:
     """A walk through a run's latents. Raises UserError for a walk that leads nowhere or that the run has not."""
     check_truncation(request.truncation)
+    check_walkable(run)
     run.check_samples(request.truncation)
-    if not run.sampled.is_image and len(run.sampled.shape) != 2:
-        raise UserError(f"--walk: films are of images, and the run samples {run.sampled.in_words}")
-    if not request.seeds:
+    if request.seeds is not None and not request.seeds:
         raise UserError("--seed: none is given; expected at least one")
-    for seed in request.seeds:
+    for seed in request.seeds or ():
         check_sampling(1, seed, request.truncation)
-    if not draw_latents(run.sampler, 1, torch.Generator().manual_seed(0))[0].numel():
-        raise UserError(f"--walk: {run.path}: what is sampled has no latents, so there is nothing to walk between")
     z, condition = _stops(run, request)
     stops = len(z)
     if stops < 2:
         raise UserError("--walk: leads from 1 stop to nowhere; expected at least 2 seeds, samples, classes or latents")
+    changes = [z, *(part for part in (condition,) if isinstance(part, Tensor) and part.ndim < 3)]
+    if all(bool((part == part[0]).all()) for part in changes):
+        raise UserError(f"--walk: its {stops} stops are one and the same image, so it leads nowhere")
     sampler = BlendingSampler.of(run.sampler)
     if isinstance(condition, Tensor) and condition.ndim == 1 and bool((condition != condition[0]).any()):
         other = int((condition != condition[0]).nonzero()[0])
@@ -125,18 +136,18 @@ def walk_of(run: SampledRun, request: WalkRequest) -> Walk:
 def _stops(run: SampledRun, request: WalkRequest) -> tuple[Tensor, Condition]:
     """The stops of a walk: latents (K, …) and conditions."""
     labels, given = [run.conditions.label_of(label) for label in request.labels], request.latents
-    seed, *more = request.seeds
+    seed, *more = request.seeds or (0,)
     conditions = run.conditions if len(labels) != 1 else run.conditions.of_class(labels[0])
     if given is not None:
         if request.count is not None or more or request.truncation is not None:
             raise UserError("--latents: goes without --count, --truncation and several --seed")
-        z, condition = given.z, given.conditions_for(run, labels[0] if len(labels) == 1 else None, seed)
+        label = labels[0] if labels else None
+        given.check_seed(run, label, request.seeds)
+        z, condition = given.z, given.conditions_for(run, label if len(labels) == 1 else None, seed)
     elif more:
         if request.count is not None:
-            raise UserError(
-                f"--count {request.count}: goes with one --seed; {counted(len(more) + 1, 'seed')} are given"
-            )
-        z, condition = _joined(_drawn(run, request, conditions, each, 1) for each in request.seeds)
+            raise UserError(f"--count {request.count}: goes without several --seed; {len(more) + 1} are given")
+        z, condition = _joined(_drawn(run, request, conditions, each, 1) for each in (seed, *more))
     else:
         count = (
             (1 if len(labels) > 1 else STOPS)
@@ -171,20 +182,23 @@ def write_walk(run: SampledRun, request: WalkRequest, out: Path) -> str:
 
     Raises UserError, and Interrupted where SIGINT or SIGTERM ends it; then nothing is written. For the main thread.
     """
-    walk = walk_of(run, request)
-    check_film(out, walk.frames, request.fps)
+    walk, fps = walk_of(run, request), FPS if request.fps is None else request.fps
+    check_film(out, walk.frames, fps)
+    if request.fps is not None and out.suffix not in ENDINGS:
+        raise UserError(f"--fps {fps:g}: is of a film; a folder of PNG files has none, and {out} is to be one")
     if out.suffix not in ENDINGS:
         check_png(out, run.sampled, "FILE.mp4, FILE.webp or FILE.gif")
     try:
         with signals_as_keyboard_interrupt(), progress_bar() as progress_of:
-            write_film(walk.images(), out, walk.frames, request.fps, run.sampled.range, progress_of(str(out)))
+            write_film(walk.images(), out, walk.frames, fps, run.sampled.range, progress_of(str(out)))
     except KeyboardInterrupt:
         raise Interrupted(f"{out}: nothing is written; the same command starts again") from None
-    return said(out, walk.frames, request.fps)
+    return said(out, walk.frames, fps)
 
 
 def walk_film(run: SampledRun, request: WalkRequest) -> Film:
     """A walk as a film in memory, for `Run.walk`."""
     walk = walk_of(run, request)
-    check_length(walk.frames, request.fps)
-    return Film(torch.cat(list(walk.images())), request.fps, run.sampled.range)
+    fps = FPS if request.fps is None else request.fps
+    check_length(walk.frames, fps)
+    return Film(torch.cat(list(walk.images())), fps, run.sampled.range)

@@ -117,8 +117,10 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
     table = read_toml(path)
     keys: dict[str, Any] = {f.name: f.default for f in attrs.fields(SweepFile)}
     unknown = [key for key in table if key not in keys]
+    others = f"; a sweep has {', '.join(keys)}; an experiment's keys are for its base or a variant"
     problems = [
-        f"{path}: {quote_key(key)}: unknown key{did_you_mean(key, keys)}" for key in unknown[:MAX_NAMED_PROBLEMS]
+        f"{path}: {quote_key(key)}: unknown key{did_you_mean(key, keys) or others}"
+        for key in unknown[:MAX_NAMED_PROBLEMS]
     ]
     if len(unknown) > MAX_NAMED_PROBLEMS:
         problems.append(f"{path}: and {len(unknown) - MAX_NAMED_PROBLEMS:,} more unknown keys")

@@ -34,6 +34,7 @@ from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.tracker import check_tracker
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import UserError, did_you_mean
+from ganlab.utils.from_python import from_python
 from ganlab.utils.rng import preserve_random_state
 
 CHECKS: dict[str, Callable[[Inspection, TinyTraining], None]] = {
@@ -54,6 +55,7 @@ CHECKS: dict[str, Callable[[Inspection, TinyTraining], None]] = {
 """The conformance checks of each kind."""
 
 
+@from_python
 def check(
     component: Any, kind: str, networks: Mapping[str, Sequence[Any]] | None = None, device: str = "cpu"
 ) -> list[Check]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ganlab.utils.errors import CannotWrite, printable
+from ganlab.utils.errors import CannotWrite, UserError, printable
 
 
 def file_state(found: os.stat_result) -> str:
@@ -35,6 +35,21 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_file(option: str, path: Path, ending: str) -> None:
+    """Raises UserError where no file of this ending can be written to `path`, before the work that is written there."""
+    if path.suffix.lower() != ending:
+        raise UserError(f"{option} {path}: expected FILE{ending}")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; expected FILE{ending}")
+    check_parents(option, path)
+
+
+def check_parents(option: str, path: Path) -> None:
+    """Raises UserError where a file or folder that is to be written would be below a file."""
+    if file := next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None):
+        raise UserError(f"{option} {path}: {file} is not a folder")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ganlab.utils.errors import UserError, did_you_mean, printable, quote
 from ganlab.utils.files import raise_cannot_write, whole_file, whole_folder
+from ganlab.utils.from_python import from_python
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.viz.data_picture import Limits, as_pixels
 from ganlab.viz.image_grid import PNG_CHANNELS, encode_pixels
@@ -112,6 +113,7 @@ class Film:
     fps: float = 30.0
     limits: Limits = None
 
+    @from_python
     def save(self, path: str | Path) -> None:
         """Writes a film to a file, in the form of its ending, or to a folder. Raises UserError for another ending."""
         write_film(self.frames.split(128), Path(path), len(self.frames), self.fps, self.limits)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ganlab.data.pixels import as_input, to_uint8
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
+from ganlab.utils.from_python import from_python
 from ganlab.viz.image_grid import grid_png
 
 
@@ -22,6 +23,7 @@ class ShownImages:
 
     png: bytes
 
+    @from_python
     def save(self, path: str | Path) -> None:
         """Writes the images that are shown as a PNG file."""
         write_whole(Path(path), self.png)
@@ -30,6 +32,7 @@ class ShownImages:
         return png_html(self.png, "images")
 
 
+@from_python
 def show_images(images: Tensor, columns: int | None = None) -> ShownImages:
     """Shows images in a notebook, as a grid.
 
@@ -42,9 +45,11 @@ def show_images(images: Tensor, columns: int | None = None) -> ShownImages:
     if columns is not None and columns < 1:
         raise UserError(f"show_images: columns: expected at least 1, got {columns}")
     images = images.detach().cpu()
+    if dtype.is_floating_point and not images.isfinite().all():
+        raise UserError("show_images: expected finite images, got values that are NaN or infinite")
     if dtype != torch.uint8:
         images = to_uint8(images.float() if dtype.is_floating_point else as_input(images))
-    return ShownImages(grid_png(images, columns))
+    return ShownImages(grid_png(images, None if columns is None else min(columns, len(images))))
 
 
 def png_html(data: bytes, title: str) -> str:

@@ -88,6 +88,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Any]] = {
     "metric kid": ({"subsets": 2, "subset_size": 8}, None),
     "metric ssim": ({"window": 7}, None),
     "metric lpips": ({"weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 3}, squeezenet),
+    "features lpips": ({"weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 3}, squeezenet),
     "discriminator vgg": ({"layers": 3, "channels": 8}, None),
 }
 """What a component needs besides its defaults: options, and files in the data folder."""

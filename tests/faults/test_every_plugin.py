@@ -36,6 +36,8 @@ CLASSIFIER = {"name": "classifier", "updates": 10, "dim": 8}
 SCORED = {"samples": 16, "features": CLASSIFIER}
 
 
+SQUEEZE = {"weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 3}
+
 TEST_VIT = {"model": "test_vit", "weights": "data/timm.safetensors"}
 FOLDER = {"name": "image_folder", "path": "folder", "size": 8}
 
@@ -219,7 +221,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
         },
         None,
     ),
-    "dataset degraded, dataset photographs, game pix2pix, discriminator vgg, metric lpips": (
+    "dataset degraded, dataset photographs, game pix2pix, discriminator vgg, metric lpips, features lpips": (
         {
             "game": {"name": "pix2pix", "perceptual": 1.0},
             "dataset": {
@@ -230,7 +232,11 @@ CHANGES: dict[str, tuple[dict[str, Any], Callable[[Path], None] | None]] = {
             "generator": {"name": "unet", "channels": 4},
             "discriminator": {"name": "patchgan", "channels": 4, "halvings": 1},
             "content": {"name": "vgg", "layers": 3, "channels": 4},
-            "metric": [{"name": "lpips", "weights": "data/squeeze.safetensors", "network": "squeeze", "enlarge": 3}],
+            "metric": [
+                {"name": "lpips", **SQUEEZE},
+                {"name": "cmmd", "samples": 4, "features": {"name": "lpips", **SQUEEZE}},
+            ],
+            "floor": False,
         },
         squeezenet,
     ),
@@ -298,7 +304,7 @@ ON_TWO = (
     "game aae, generator dcgan_encoder",
     "game bigan, discriminator mlp_joint",
     "game infogan, metric code_accuracy",
-    "dataset degraded, dataset photographs, game pix2pix, discriminator vgg, metric lpips",
+    "dataset degraded, dataset photographs, game pix2pix, discriminator vgg, metric lpips, features lpips",
 )
 """What is killed on two processes too: games with moves of several players and data sets, and frozen networks."""
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, le
 
 from ganlab import (
     ComponentError,
@@ -25,6 +26,7 @@ from ganlab import (
     component,
     hookimpl,
     load_dataset,
+    map_condition,
     no_progress,
     paced,
     stream_seed,
@@ -48,11 +50,14 @@ class Blended:
 
     dataset: whose images are laid over patches; grey ones are laid over each channel.
     over: where the patches are from: images at least as large.
+    patches: how many patches each image is laid over, each of which makes an image; more than 1 for few images, of
+        which a discriminator would soon know every patch.
     seed: of the patches.
     """
 
     dataset: DatasetConfig = component("dataset", default="digits")
     over: DatasetConfig = component("dataset", default="photographs")
+    patches: int = field(default=1, validator=[ge(1), le(1000)])
     seed: int = stream_seed()
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
@@ -65,20 +70,27 @@ class Blended:
         _check(original, ground)
         drawn = np.random.RandomState([self.seed, int(split == "test")])
         report, parts = paced(progress), []
-        for first in range(0, len(original.images), PART):
-            report("images blended", first, len(original.images))
-            images = torch.as_tensor(original.images[first : first + PART])
-            parts.append((images.short() - _patches(ground.images, images, drawn)).abs().to(torch.uint8))
+        count = len(original.images)
+        for time in range(self.patches):
+            for first in range(0, count, PART):
+                report("images blended", time * count + first, self.patches * count)
+                images = torch.as_tensor(original.images[first : first + PART])
+                parts.append((images.short() - _patches(ground.images, images, drawn)).abs().to(torch.uint8))
+        weights = getattr(original, "weights", None)
         return ImageDataset(
             torch.cat(parts),
             f"blended:{original.name}",
             split,
-            original.condition,
+            map_condition(self._repeated, original.condition),
             getattr(original, "classes", ()),
             getattr(original, "skipped", 0),
             getattr(original, "left_out", {}),
-            weights=getattr(original, "weights", None),
+            weights=None if weights is None else self._repeated(weights),
         )
+
+    def _repeated(self, values: Tensor) -> Tensor:
+        """Values (n, …) of the images, once for each patch: (patches n, …)."""
+        return values.repeat(self.patches, *[1] * (values.ndim - 1))
 
 
 def _check(original: Dataset, ground: Dataset) -> None:

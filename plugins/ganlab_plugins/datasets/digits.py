@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, le
 
 from ganlab import (
     DatasetConfig,
@@ -33,9 +34,15 @@ class Digits:
     training split.
 
     size: height and width in pixels; sizes other than 8 are resized.
+    margin: pixels of black on each side, within `size`, as MNIST's digits have 4 of 28; here a digit fills its image.
     """
 
     size: int = image_size(8)
+    margin: int = field(default=0, validator=[ge(0), le(2**16)])
+
+    def __attrs_post_init__(self) -> None:
+        if 2 * self.margin >= self.size:
+            raise ValueError(f"margin: {self.margin} on both sides leaves nothing of size = {self.size}")
 
     def build(self, places: Places, split: str) -> ImageDataset:
         import torch
@@ -48,8 +55,9 @@ class Digits:
         part = slice(-TEST_IMAGES, None) if split == "test" else slice(None, -TEST_IMAGES)
         # The values range from 0 to 16.
         images = torch.from_numpy(digits.images[part]).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+        margin = self.margin
         return ImageDataset(
-            resize_images(images, self.size),
+            torch.nn.functional.pad(resize_images(images, self.size - 2 * margin), (margin,) * 4),
             "digits",
             split,
             torch.from_numpy(digits.target[part]).long(),

@@ -109,6 +109,12 @@ class InceptionFeatures:
     def __call__(self, images: Tensor, /) -> Tensor:
         return self._in_batches(images, self.batches)
 
+    def with_gradients(self, images: Tensor) -> Tensor:
+        """Inception's features, with gradients, of float images (N, 1 or 3, H, W) in [-1, 1]: not rounded."""
+        self._check(images)
+        with full_precision(self.device):
+            return self._through(LAYERS, (images + 1) * 127.5).flatten(1)
+
     def spatial(self, images: Tensor) -> Tensor:
         """Inception's spatial features, float32 (N, 17 * 17 * 7): what lies where, for sFID."""
         return self._in_batches(images, self.spatial_batches)
@@ -125,10 +131,13 @@ class InceptionFeatures:
     def _in_batches(self, images: Tensor, batches: FittingBatches) -> Tensor:
         import torch
 
-        if images.shape[1] not in (1, 3):
-            raise ComponentError(f"Inception takes images of 1 or 3 channels, got {images.shape[1]}")
+        self._check(images)
         with torch.no_grad(), full_precision(self.device):
             return batches(images)
+
+    def _check(self, images: Tensor) -> None:
+        if images.shape[1] not in (1, 3):
+            raise ComponentError(f"Inception takes images of 1 or 3 channels, got {images.shape[1]}")
 
     def _pooled(self, images: Tensor) -> Tensor:
         return self._through(LAYERS, images).flatten(1)
@@ -140,7 +149,7 @@ class InceptionFeatures:
         return located
 
     def _through(self, layers: Sequence[str], images: Tensor) -> Tensor:
-        """A batch of uint8 images, resized, through layers of Inception."""
+        """A batch of images, 0 to 255, resized, through layers of Inception."""
         import torch
 
         found = images.to(self.device).expand(-1, 3, -1, -1)

@@ -14,7 +14,7 @@ Decisions:
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -106,6 +106,11 @@ class LPIPS:
             },
         )
 
+    @property
+    def files(self) -> LPIPSFiles:
+        """Which network LPIPS compares, and its files."""
+        return LPIPSFiles(self.weights, self.network, self.linear, self.enlarge)
+
     def _distance(self, evaluation: Evaluation) -> Distance:
         """The distance of images, loaded once for an evaluation."""
         channels, height, width = evaluation.dataset(self.split).images.shape[1:]
@@ -113,7 +118,7 @@ class LPIPS:
             raise ComponentError(f"lpips compares images of 1 or 3 channels, got {channels}")
         whole = evaluation.whole or evaluation
         key = ("lpips", self.network, self.weights, self.linear, self.enlarge, height, width)
-        distance: Distance = whole.keep(key, lambda: loaded(self, (height, width), evaluation.device))
+        distance: Distance = whole.keep(key, lambda: self.files.loaded((height, width), evaluation.device))
         return distance
 
 
@@ -147,52 +152,69 @@ class Distance:
     def _of_pairs(self, pairs: Tensor) -> Tensor:
         """The distances (n,) of uint8 pairs (n, 2, C, H, W)."""
         import torch
+
+        total = torch.zeros(len(pairs), device=pairs.device)
+        for head, unit in self.units(pairs.flatten(0, 1).float() / 127.5 - 1):
+            first, second = unit.unflatten(0, (-1, 2)).unbind(1)
+            total = total + ((first - second).square() * head).sum(1).mean((1, 2))
+        return total
+
+    def units(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """What LPIPS compares of float images (n, 1 or 3, H, W) in [-1, 1], by layer: its head (C, 1, 1) and unit maps.
+
+        The maps are (n, C, h, w), of length 1 at each position.
+        """
         from torch.nn.functional import interpolate
 
-        images = pairs.flatten(0, 1).float() / 127.5 - 1
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=self.enlarge, mode="bilinear")
         shift, scale = (images.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
         maps = (images.expand(-1, 3, -1, -1) - shift) / scale
-        total = torch.zeros(len(pairs), device=maps.device)
         for number, layer in enumerate(self.features):
             maps = layer(maps)
             if number in self.heads:
-                unit = maps / (maps.norm(dim=1, keepdim=True) + EPSILON)
-                first, second = unit.unflatten(0, (-1, 2)).unbind(1)
-                weighted = (first - second).square() * self.heads[number]
-                total = total + weighted.sum(1).mean((1, 2))
-        return total
+                yield self.heads[number], maps / (maps.norm(dim=1, keepdim=True) + EPSILON)
 
 
-def loaded(metric: LPIPS, size: tuple[int, int], device: torch.device) -> Distance:
-    """The distance LPIPS with the weights of its files; `ComponentError` where these or the images' size do not fit."""
-    import torch
-    from torchvision import models
+@frozen
+class LPIPSFiles:
+    """Which network LPIPS compares, `LPIPS`'s options: a network's name, its file, that of its heads, a factor."""
 
-    name, at = LAYERS[metric.network]
-    widths, height, width = [], *(side * metric.enlarge for side in size)
-    # Without memory and random numbers for weights that are replaced.
-    with torch.device("meta"):
-        features: nn.Sequential = getattr(models, name)().features[: at[-1] + 1].eval()
-        maps = torch.zeros(1, 3, height, width)
-        try:
-            for number, layer in enumerate(features):
-                maps = layer(maps)
-                widths += [maps.shape[1]] if number in at else []
-        except RuntimeError:
-            raise ComponentError(
-                f"images of {size[0]}x{size[1]} are too small for the network {metric.network!r} with enlarge = "
-                f"{metric.enlarge}; use a larger factor"
-            ) from None
-    shapes = {f"features.{key}": tuple(tensor.shape) for key, tensor in features.state_dict().items()}
-    of_features = _fitting(metric.weights, shapes, f"torchvision's {name}")
-    linear = metric.linear or _packaged(metric.network)
-    heads = _fitting(linear, {f"lin{n}.model.1.weight": (1, c, 1, 1) for n, c in enumerate(widths)}, "LPIPS's channels")
-    features.load_state_dict({key.removeprefix("features."): of_features[key] for key in shapes}, assign=True)
-    features.requires_grad_(False).to(device)
-    by_layer = {layer: head[0].to(device) for layer, head in zip(at, heads.values(), strict=True)}
-    return Distance(features, by_layer, metric.enlarge, device, tensors_sha256({**of_features, **heads}))
+    weights: str
+    network: NetworkName
+    linear: str | None
+    enlarge: int
+
+    def loaded(self, size: tuple[int, int], device: torch.device) -> Distance:
+        """The distance LPIPS with the weights of its files, for images of this size; `ComponentError` if unfit."""
+        import torch
+        from torchvision import models
+
+        name, at = LAYERS[self.network]
+        widths, height, width = [], *(side * self.enlarge for side in size)
+        # Without memory and random numbers for weights that are replaced.
+        with torch.device("meta"):
+            features: nn.Sequential = getattr(models, name)().features[: at[-1] + 1].eval()
+            maps = torch.zeros(1, 3, height, width)
+            try:
+                for number, layer in enumerate(features):
+                    maps = layer(maps)
+                    widths += [maps.shape[1]] if number in at else []
+            except RuntimeError:
+                raise ComponentError(
+                    f"images of {size[0]}x{size[1]} are too small for the network {self.network!r} with enlarge = "
+                    f"{self.enlarge}; use a larger factor"
+                ) from None
+        shapes = {f"features.{key}": tuple(tensor.shape) for key, tensor in features.state_dict().items()}
+        of_features = _fitting(self.weights, shapes, f"torchvision's {name}")
+        linear = self.linear or _packaged(self.network)
+        heads = _fitting(
+            linear, {f"lin{n}.model.1.weight": (1, c, 1, 1) for n, c in enumerate(widths)}, "LPIPS's channels"
+        )
+        features.load_state_dict({key.removeprefix("features."): of_features[key] for key in shapes}, assign=True)
+        features.requires_grad_(False).to(device)
+        by_layer = {layer: head[0].to(device) for layer, head in zip(at, heads.values(), strict=True)}
+        return Distance(features, by_layer, self.enlarge, device, tensors_sha256({**of_features, **heads}))
 
 
 def _fitting(file: str, shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Tensor]:

@@ -50,3 +50,10 @@ def test_there_is_no_third_split() -> None:
 def test_a_size_out_of_range_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="size"):
         Digits(size=size)
+
+
+def test_a_margin_is_black_around_a_smaller_digit() -> None:
+    whole, inner = Digits(size=16, margin=3).build(PLACES, "test"), Digits(size=10).build(PLACES, "test")
+    assert np.array_equal(whole.images, np.pad(inner.images, ((0, 0), (0, 0), (3, 3), (3, 3))))
+    with pytest.raises(ValueError, match="margin: 4 on both sides leaves nothing of size = 8"):
+        Digits(margin=4)

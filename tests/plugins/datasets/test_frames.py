@@ -10,7 +10,6 @@ import random
 import sys
 import zipfile
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ import numpy as np
 import pytest
 
 from ganlab import ComponentError, ImageDataset, Places, open_images
+from ganlab.data import image_archive
 from ganlab.data.image_values import read_samples
 from ganlab.utils.progress import no_progress
 from ganlab_plugins.datasets.image_folder import ImageFolder
-from image_files import save
-
-COUNT, HEIGHT, WIDTH = 40, 32, 48
+from image_files import COUNT, HEIGHT, WIDTH, save, write_dicom, write_video
 
 
 def build(places: Places, **options: Any) -> ImageDataset:
@@ -46,24 +44,6 @@ def av() -> Any:
     return pytest.importorskip("av", reason="PyAV is not installed: pip install 'ganlab[video]'")
 
 
-def pictures() -> list[np.ndarray[Any, Any]]:
-    """Frame i is 6 i bright, with a red left upper corner."""
-    made = [np.full((HEIGHT, WIDTH, 3), 6 * index, np.uint8) for index in range(COUNT)]
-    for picture in made:
-        picture[:16, :16] = (255, 0, 0)
-    return made
-
-
-def write_video(av: Any, path: Path) -> None:
-    """With key frames that are far apart, and frames that are stored in another order than they are shown."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(30000, 1001), options={"g": "12", "bf": "2", "crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for picture in pictures():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
 def test_the_frames_of_a_video_are_images(ending: str, av: Any, places: Places) -> None:
     for name in ("cats", "dogs"):
@@ -79,6 +59,34 @@ def test_the_frames_of_a_video_are_images(ending: str, av: Any, places: Places) 
     every = build(places, frame_step=7)
     assert len(every.images) == 2 * len(range(0, COUNT, 7))
     assert np.array_equal(np.asarray(every.images[:6]), np.asarray(dataset.images[:COUNT:7]))
+
+
+def test_videos_in_a_zip_file_are_those_of_the_folder(av: Any, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are unpacked in memory, and not once for each thread; one that is too large is named."""
+    folder, path = places.data / "folder", places.data / "clips.zip"
+    write_video(av, folder / "clip.mp4")
+    (folder / "broken.mkv").write_bytes(b"x" * 100)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"clips/{file.name}")
+    with pytest.warns(UserWarning, match=r"broken\.mkv"):
+        wanted = np.asarray(build(places, skip_unreadable=True).images)
+    zipped = ImageFolder(path=str(path), size="original", skip_unreadable=True)
+    with pytest.warns(UserWarning, match=r"broken\.mkv"):
+        assert np.array_equal(np.asarray(zipped.build(places, "train").images), wanted)
+    video = archived_video(path)
+    first, second = video(), video()
+    assert first is not second
+    assert first.getvalue() is second.getvalue()
+    monkeypatch.setattr(image_archive, "LARGEST", 1000)
+    with pytest.raises(ComponentError, match=r"clip\.mp4: .* at most 1,000 are read of a zip file; unpack it"):
+        ImageFolder(path=str(path), size="original", frame_step=2).build(places, "train")
+
+
+def archived_video(path: Path) -> Any:
+    """What opens the first video of a zip file."""
+    frames = open_images(path, no_progress).frames
+    return next(frame.samples.args[1].source for name, frame in frames.items() if "#" in name)  # type: ignore[union-attr]
 
 
 def test_frames_are_found_in_any_order(av: Any, places: Places) -> None:
@@ -155,30 +163,6 @@ def pydicom() -> Any:
 
 
 VALUES = np.arange(48, dtype=np.uint16).reshape(6, 8) * 87  # up to 4089 of 4095
-
-
-def write_dicom(
-    pydicom: Any, path: Path, values: np.ndarray[Any, Any], kind: str = "MONOCHROME2", bits: int = 12, **more: Any
-) -> None:
-    header = pydicom.Dataset()
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-    header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    header.PhotometricInterpretation, header.Modality = kind, "CT"
-    header.SamplesPerPixel = 3 if kind == "RGB" else 1
-    if kind == "RGB":
-        header.PlanarConfiguration = 0
-    frames = values.ndim - (kind == "RGB") == 3
-    header.Rows, header.Columns = values.shape[frames : frames + 2]
-    if frames:
-        header.NumberOfFrames = len(values)
-    header.BitsAllocated, header.BitsStored, header.HighBit = 8 * values.itemsize, bits, bits - 1
-    header.PixelRepresentation = int(values.dtype.kind == "i")
-    header.PixelData = values.tobytes()
-    for name, value in more.items():
-        setattr(header, name, value)
-    header.save_as(path, enforce_file_format=True)
 
 
 def test_all_stored_bits_are_kept(pydicom: Any, places: Places) -> None:

@@ -262,6 +262,14 @@ def test_a_blended_digit_differs_from_a_patch_of_its_own_split(places: Places) -
     again, other = config.build(places, "test"), evolve(config, seed=4).build(places, "test")
     assert torch.equal(again.images, found.images)
     assert not torch.equal(other.images, found.images)
+    more = evolve(config, patches=3).build(places, "test")
+    first, second, third = more.images.chunk(3)
+    assert torch.equal(first, found.images)
+    assert torch.equal(more.condition, torch.cat([digits.condition] * 3))  # type: ignore[arg-type,list-item]
+    for index in range(0, len(second), 50):
+        assert second[index].numpy().tobytes() in possible(digits.images[index].numpy(), ground["test"])
+    assert not torch.equal(second, first)
+    assert not torch.equal(third, second)
 
 
 def test_what_cannot_be_blended_is_refused(places: Places) -> None:

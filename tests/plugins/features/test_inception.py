@@ -32,6 +32,16 @@ def test_features_are_torch_fidelitys(weights, features):
         torch.testing.assert_close(ours, theirs(images)[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.extended
+def test_features_with_gradients_are_those_without(features):
+    images = photos(2, 0)[:, :, :24, :24]
+    pixels = (images.float() / 127.5 - 1).requires_grad_(True)
+    found = features.with_gradients(pixels)
+    torch.testing.assert_close(found, features(images), rtol=1e-3, atol=1e-4)
+    found.square().sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
 def test_grey_images_are_three_equal_channels(features):
     grey = photos(2, 0, channels=1)
     torch.testing.assert_close(features(grey), features(grey.repeat(1, 3, 1, 1)))

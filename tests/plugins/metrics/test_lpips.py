@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.image import lpips as theirs
 
 from ganlab import ComponentError, Evaluation, ImageDataset, to_float, to_uint8
+from ganlab_plugins.features.lpips import LPIPS as LPIPSFeatures
 from ganlab_plugins.metrics import lpips
 from stubs import an_evaluation, photos
 
@@ -64,6 +65,16 @@ def test_lpips_is_that_of_torchmetrics(
         for images in (to_uint8(made), target)
     ]
     assert scores.values["lpips"] == pytest.approx(float(network(*larger).mean()), rel=1e-4)
+    # The features' squared distances are LPIPS, with gradients too.
+    features = LPIPSFeatures(f"{name}.safetensors", name, enlarge=enlarge).build(evaluation(tmp_path, made, target))
+    ours, real = features(to_uint8(made)), features(target)
+    assert ours.shape == (6, features.dim)
+    assert (ours - real).square().sum(1).mean().item() == pytest.approx(scores.values["lpips"], rel=1e-4)
+    pixels = to_float(target).requires_grad_(True)
+    found = features.with_gradients(pixels)
+    assert torch.allclose(found, real, atol=1e-5)
+    found.square().sum().backward()
+    assert pixels.grad.abs().sum() > 0
     equal = metric.evaluate(evaluation(tmp_path, to_float(target), target))
     assert equal.values["lpips"] == 0
     assert equal.protocol["network"] == scores.protocol["network"]

@@ -23,6 +23,7 @@ from ganlab.run.records import read_records
 from ganlab_plugins.trackers.wandb_trackio import Wandb, identity_of
 from read_trackio import read_trackio
 from saboteur import InEnvironment
+from support import until
 
 Write = Callable[..., Path]
 Row = tuple[int, str, float]
@@ -44,6 +45,8 @@ def messages(file: Path) -> Iterator[bytes]:
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + length > len(data):
+            return  # it is being written
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -52,13 +55,17 @@ def messages(file: Path) -> Iterator[bytes]:
 
 
 def wandb_records(run: Path) -> list[Any]:
+    """The records of a finished run: wandb's own process may still be writing the last ones when `finish` returns."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
-    found = []
-    for message in messages(file):
-        found.append(wandb_internal_pb2.Record())
-        found[-1].ParseFromString(message)
+    found: list[Any] = []
+
+    def finished() -> bool:
+        found[:] = [wandb_internal_pb2.Record.FromString(message) for message in messages(file)]
+        return any(record.WhichOneof("record_type") == "exit" for record in found)
+
+    until(finished)
     return found
 
 
