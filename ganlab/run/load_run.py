@@ -229,6 +229,7 @@ class Run:
         feature_weight: float = 1.0,
         range: Sequence[float] | None = None,
         frame_step: int = 1,
+        one_style: bool = False,
     ) -> Projection:
         """Projects images into the latents of a run that `load_run` read: which latents make them, by Adam.
 
@@ -236,9 +237,10 @@ class Run:
         `range` and `frame_step` as of an `image_folder`. updates: of Adam, from the best of `starts` random latents.
         lr: the learning rate, in standard deviations of the latents. label: the class; by default that of the best
         random ones. features: a component of the kind `features` that is compared besides pixels, with options such as
-        "features.weights=FILE" as `overrides`. Raises UserError for what cannot be projected.
+        "features.weights=FILE" as `overrides`. one_style: latents that are styles are the same in all layers. Raises
+        UserError for what cannot be projected.
         """
-        options = ProjectionOptions(updates, starts, lr, seed, label, None, feature_weight)
+        options = ProjectionOptions(updates, starts, lr, seed, label, None, feature_weight, one_style)
         return project_given(self, images, options, features, overrides, FileOptions.of(range, frame_step))
 
     def check_samples(self, truncation: float | None = None) -> None:
