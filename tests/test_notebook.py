@@ -156,6 +156,9 @@ def test_images_are_shown_as_they_are(tmp_path: Path) -> None:
     shown.save(tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes() == png
     assert ganlab.show_images(images.float() / 127.5 - 1, columns=3).png == png
+    assert ganlab.show_images(images, columns=10**9).png == png, "no wider than its images"
+    with pytest.raises(UserError, match="NaN or infinite"):
+        ganlab.show_images(images / torch.zeros(()))
     for wrong in (images[0], images.long(), images[:0]):
         with pytest.raises(UserError, match=r"show_images: expected images \(N, C, h, w\)"):
             ganlab.show_images(wrong)
@@ -222,6 +225,7 @@ def test_a_list_of_plugins_shows_itself(tmp_path: Path) -> None:
     assert "<i>no</i>" in broken.text
     with pytest.raises(UserError, match="did you mean 'loss'"):
         ganlab.list_plugins("los")
+    assert ganlab.list_plugins("loss", [tmp_path / "broken.py"]).failures, "it may have registered a loss"
     with pytest.raises(UserError, match="no such file"):
         ganlab.list_plugins(plugins=["gone.py"])
 

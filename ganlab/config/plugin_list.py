@@ -73,7 +73,7 @@ def listed(plugins: Plugins, wanted: str | None = None) -> PluginList:
     registry = plugins.registry
     every = [component for kind in KINDS for component in registry.of_kind(kind)]
     found = [component for component in every if wanted in (None, component.name, component.kind)]
-    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin)]
+    failures = [failure for failure in plugins.failures if wanted in (None, failure.origin.plugin) or found]
     if wanted and not found and not failures:
         names = {component.name for component in every} | set(KINDS)
         raise UserError(

@@ -119,6 +119,8 @@ def open_images(path: Path, progress: Progress, frame_step: int = 1) -> ImageArc
     if path.is_dir():
         listed = list_images(path, progress, others=True)
         return ImageArchive(path, listed.names, listed.left_out).with_frames(frame_step, progress)
+    if os.path.splitext(path)[1].lower() in (*image_extensions(), *VIDEO, *DICOM):
+        raise ComponentError(f"{path}: is one file; expected a folder or a zip file of images")
     try:
         opened = zipfile.ZipFile(path)
     except (OSError, *_UNREADABLE) as error:

@@ -259,8 +259,8 @@ def has_deep_colour(image: Image.Image) -> bool:
     if image.format not in ("PNG", "PPM") or not tiles:
         return False
     arguments = tiles[0][3]
-    if image.format == "PNG":  # the raw mode, such as "RGB;16B"
-        return ";16" in str(arguments)
+    if image.format == "PNG":  # the raw mode, such as "RGB;16B"; Pillow keeps all bits of "I;16B", which is grey
+        return ";16" in str(arguments) and not has_deep_grey(image)
     # The raw mode and the largest value that the file declares, of which Pillow makes 255.
     return isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255
 

@@ -172,14 +172,15 @@ def _deep_colour(file: Path | EncodedImage, image: Image.Image) -> Samples:
     source = content_of(file)
     content = source.read_bytes() if isinstance(source, Path) else source.getvalue()
     try:
-        bands = decoder.png_decode(content)
+        decoded = decoder.png_decode(content)
     except RuntimeError as error:  # of libpng
         raise ValueError(str(error)) from None
-    values = _upright(bands.reshape(*bands.shape[:2], -1), turned)
+    values = _upright(decoded.reshape(*decoded.shape[:2], -1), turned)
     has_alpha = values.shape[2] in (2, 4)
     alpha = values[:, :, -1] / MAX_16_BIT if has_alpha else None
-    words = "16-bit colour with opacity" if has_alpha else "16-bit colour"
-    return Samples(values[:, :, : values.shape[2] - has_alpha], MAX_16_BIT, alpha, words, "PNG")
+    bands = values[:, :, : values.shape[2] - has_alpha]
+    words = f"16-bit {'grey' if bands.shape[2] == 1 else 'colour'}{' with opacity' if has_alpha else ''}"
+    return Samples(bands, MAX_16_BIT, alpha, words, "PNG")
 
 
 def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -45,9 +45,11 @@ def show_images(images: Tensor, columns: int | None = None) -> ShownImages:
     if columns is not None and columns < 1:
         raise UserError(f"show_images: columns: expected at least 1, got {columns}")
     images = images.detach().cpu()
+    if dtype.is_floating_point and not images.isfinite().all():
+        raise UserError("show_images: expected finite images, got values that are NaN or infinite")
     if dtype != torch.uint8:
         images = to_uint8(images.float() if dtype.is_floating_point else as_input(images))
-    return ShownImages(grid_png(images, columns))
+    return ShownImages(grid_png(images, None if columns is None else min(columns, len(images))))
 
 
 def png_html(data: bytes, title: str) -> str:

@@ -109,6 +109,8 @@ class ImageFolder:
             source = open_images(
                 find_folder("test_path", self.test_path, places, or_zip=True), progress, self.frame_step
             )
+        if self.frame_step > 1 and not (train.frames or source.frames):
+            raise ComponentError(f"frame_step: is for videos and DICOM files, got {self.frame_step}; there are none")
         labelled = self._labelled(train, source)
         if self.table is not None and source.has(self.table):
             source = _without(source, self.table)

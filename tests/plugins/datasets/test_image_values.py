@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 
 from ganlab import ComponentError, ImageDataset, Places
+from ganlab.data.image_archive import open_images
+from ganlab.data.image_values import read_samples
+from ganlab.utils.progress import no_progress
 from ganlab_plugins.datasets.image_folder import ImageFolder
 from ganlab_plugins.datasets.image_pairs import ImagePairs, Unpaired
 from image_files import noise, save
@@ -32,6 +35,7 @@ def build(places: Places, split: str = "train", **options: Any) -> ImageDataset:
 def test_16_bits_of_grey_are_kept(ending: str, folder: Path, places: Places) -> None:
     for index, values in enumerate(DEEP):
         Image.fromarray(values).save(folder / f"{index}.{ending}")
+    assert read_samples(folder / f"0.{ending}").mode == "16-bit grey"
     found = build(places, dtype="uint16")
     assert found.images.dtype == torch.uint16
     assert np.array_equal(found.images.numpy()[:, 0], DEEP)
@@ -134,6 +138,14 @@ def test_a_zip_file_is_the_folder_it_was_made_of(folder: Path, places: Places) -
     assert one.fingerprint == other.fingerprint
     assert other.classes == ("a", "b")
     assert torch.equal(one.condition, other.condition)  # type: ignore[arg-type]
+
+
+def test_a_file_is_no_folder_and_pictures_have_no_frames(folder: Path, places: Places) -> None:
+    save(folder / "a.png", noise(8, 8, 3))
+    with pytest.raises(ComponentError, match=r"a\.png: is one file; expected a folder or a zip file of images"):
+        open_images(folder / "a.png", no_progress)
+    with pytest.raises(ComponentError, match="frame_step: is for videos and DICOM files, got 3; there are none"):
+        build(places, frame_step=3)
 
 
 def test_what_is_wrong_with_a_zip_file_is_named(places: Places) -> None:
