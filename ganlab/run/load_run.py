@@ -171,14 +171,14 @@ class Run:
 
     @from_python
     def translate(
-        self, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0
+        self, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int | None = None
     ) -> Tensor:
         """Translates images by a run that `load_run` read: of the data's type, (n, C, H, W), on the CPU.
 
         `images` are uint8 (n, C, H, W), or of the type of the data that the run was trained with, of any size that its
         networks take. `to` is the direction: "a" for the sampler `b_to_a`; by default the main one. `options` are the
-        sampler's, and `seed` is of latents, where its networks have any. Raises UserError where the run translates
-        nothing, has no such direction, or was trained with other channels or sizes.
+        sampler's, and `seed`, by default 0, is of latents, for networks that have any. Raises UserError where the run
+        translates nothing, has no such direction, or was trained with other channels or sizes.
         """
         return translate(self, images, to, options, seed)
 
