@@ -78,6 +78,42 @@ def test_a_linear_generator_is_inverted_as_least_squares_does() -> None:
     assert layer.weight.grad is None
 
 
+class Styled(nn.Module):
+    """Images that are linear in the styles of two layers, (N, 2, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Linear(), Linear()])
+        with torch.no_grad():
+            self.layers[1].layer.weight.copy_(self.layers[0].layer.weight.roll(1, 0))
+
+    def forward(self, w: Tensor, condition: Any) -> Tensor:
+        return self.layers[0](w[:, 0], None) + self.layers[1](w[:, 1], None)
+
+
+def test_styles_are_free_in_each_layer_or_the_same_in_all() -> None:
+    """Both against least squares: of six numbers, and of the three that both layers have."""
+    sampler = Sampler(
+        ("g",),
+        lambda networks, w, condition: networks["g"](w, condition),
+        lambda networks, count, random, truncation: torch.randn(count, 1, 3, generator=random).expand(-1, 2, -1),
+        styles=True,
+    )
+    run = Sampled(Styled(), sampler=sampler)
+    target = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    first, second = (part.layer for part in run.sampler.networks["g"].layers)
+    right = target.flatten() - first.bias - second.bias
+    free = project(run, target, ProjectionOptions(updates=400, starts=64)).latents
+    wanted = torch.linalg.lstsq(torch.cat([first.weight, second.weight], 1), right).solution
+    assert (free.flatten() - wanted).abs().max() < 0.02
+    one = project(run, target, ProjectionOptions(updates=400, starts=64, one_style=True)).latents
+    wanted = torch.linalg.lstsq(first.weight + second.weight, right).solution
+    assert torch.equal(one[:, 0], one[:, 1])
+    assert (one[0, 0] - wanted).abs().max() < 0.02
+    with pytest.raises(UserError, match=r"^--one-style: r: the latents of this run are no styles"):
+        project(Sampled(Linear()), target, ProjectionOptions(one_style=True))
+
+
 @pytest.mark.extended
 @pytest.mark.slow
 def test_features_pull_the_latents_to_what_they_see() -> None:

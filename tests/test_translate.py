@@ -138,6 +138,8 @@ def test_latents_depend_on_the_seed_and_not_on_the_count_and_options_are_the_sam
     made = loaded.translate(images)
     assert torch.equal(loaded.translate(images[:130]), made[:130])
     assert not torch.equal(loaded.translate(images, seed=1), made)
+    with pytest.raises(UserError, match=r"^seed 1: has no effect, as this translation has no latents"):
+        loaded.translate(made[:2], to="a", seed=1)
     z = (to_float(made) - loaded.networks["larger"](to_float(images)))[:2].flatten(1).median(1).values
     flat = loaded.translate(images[:2], options={"gain": 0.0})
     assert torch.equal(flat.flatten(1).amin(1), flat.flatten(1).amax(1))  # nothing but the latent is left
@@ -312,7 +314,7 @@ def test_the_input_is_never_replaced(run: Path, ganlab: Ganlab, tmp_path: Path) 
 def test_a_run_that_translates_nothing_is_refused(run: Path, tmp_path: Path) -> None:
     loaded = load_run(run)
     loaded.rules.samplers["noise"] = loaded.rules.sampler.__class__(("larger",), lambda n, z, c: z, lambda *_: None)  # type: ignore[index, arg-type, return-value]
-    line = "'noise' of this run translates nothing: its game, 'both', is given no images; there is --to b_to_a, --to b_"
+    line = "'noise' of this run translates nothing: its game, 'both', is given no images; there is to b_to_a, to b_"
     with pytest.raises(UserError, match=line):
         loaded.translate(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), to="noise")
 

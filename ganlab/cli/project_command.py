@@ -26,6 +26,7 @@ def project(
     feature_weight: float = 1.0,
     range_: Annotated[tuple[float, float] | None, Parameter(name="--range")] = None,
     frame_step: int = 1,
+    one_style: Annotated[bool, Parameter(negative=())] = False,
     latents: Literal["npz", "safetensors"] = "npz",
     film: Literal["webp", "mp4", "gif", "none"] = "webp",
     step: int | None = None,
@@ -66,6 +67,8 @@ def project(
         value of the files' integers.
     frame_step
         Of a video, or a DICOM file with several images, every frame, every second with 2, and so on.
+    one_style
+        Latents that are styles are the same in all layers (W), instead of free in each (W+).
     latents
         The form of the file of latents.
     film
@@ -93,7 +96,7 @@ def project(
     loaded = load_run_for(needed, run, step, device, (), plugin or [], check=check)
     if sampler or options:
         loaded = loaded.with_sampler(sampler, options)
-    wanted = ProjectionOptions(updates, starts, lr, seed, label, feature_weight=feature_weight)
+    wanted = ProjectionOptions(updates, starts, lr, seed, label, None, feature_weight, one_style)
     forms = ProjectedFiles(latents, film)
     lines = project_files(loaded, pictures, out, wanted, forms, features, set_ or [], reading)
     for line in lines:

@@ -299,7 +299,7 @@ def translate(
     out: Path,
     to: Direction = "",
     option: list[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     step: int | None = None,
     device: Device = "auto",
     plugin: list[Path] | None = None,
@@ -320,7 +320,7 @@ def translate(
     option
         NAME=VALUE, an option of the sampler; can be repeated.
     seed
-        Of latents, for networks that have them.
+        Of latents, for networks that have them. Default: 0.
     step
         Which checkpoint. Default: the latest.
     device

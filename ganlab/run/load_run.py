@@ -171,14 +171,14 @@ class Run:
 
     @from_python
     def translate(
-        self, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0
+        self, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int | None = None
     ) -> Tensor:
         """Translates images by a run that `load_run` read: of the data's type, (n, C, H, W), on the CPU.
 
         `images` are uint8 (n, C, H, W), or of the type of the data that the run was trained with, of any size that its
         networks take. `to` is the direction: "a" for the sampler `b_to_a`; by default the main one. `options` are the
-        sampler's, and `seed` is of latents, where its networks have any. Raises UserError where the run translates
-        nothing, has no such direction, or was trained with other channels or sizes.
+        sampler's, and `seed`, by default 0, is of latents, for networks that have any. Raises UserError where the run
+        translates nothing, has no such direction, or was trained with other channels or sizes.
         """
         return translate(self, images, to, options, seed)
 
@@ -229,6 +229,7 @@ class Run:
         feature_weight: float = 1.0,
         range: Sequence[float] | None = None,
         frame_step: int = 1,
+        one_style: bool = False,
     ) -> Projection:
         """Projects images into the latents of a run that `load_run` read: which latents make them, by Adam.
 
@@ -236,9 +237,10 @@ class Run:
         `range` and `frame_step` as of an `image_folder`. updates: of Adam, from the best of `starts` random latents.
         lr: the learning rate, in standard deviations of the latents. label: the class; by default that of the best
         random ones. features: a component of the kind `features` that is compared besides pixels, with options such as
-        "features.weights=FILE" as `overrides`. Raises UserError for what cannot be projected.
+        "features.weights=FILE" as `overrides`. one_style: latents that are styles are the same in all layers. Raises
+        UserError for what cannot be projected.
         """
-        options = ProjectionOptions(updates, starts, lr, seed, label, None, feature_weight)
+        options = ProjectionOptions(updates, starts, lr, seed, label, None, feature_weight, one_style)
         return project_given(self, images, options, features, overrides, FileOptions.of(range, frame_step))
 
     def check_samples(self, truncation: float | None = None) -> None:

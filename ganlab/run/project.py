@@ -66,6 +66,7 @@ class ProjectionOptions:
     label: int | str | None = None
     features: PixelFeatures | None = None
     feature_weight: float = 1.0
+    one_style: bool = False
 
     def check(self) -> None:
         """Raises UserError for options that cannot be."""
@@ -138,6 +139,8 @@ def project(
     """
     options.check()
     check_projectable(run)
+    if options.one_style and not run.sampler.sampler.styles:
+        raise UserError(f"--one-style: {run.path}: the latents of this run are no styles")
     _check_images(run, images)
     images = images.cpu()
     random = _Random.drawn(run, options)
@@ -237,23 +240,25 @@ def _projected(
         feature_scale = float(apart.mean()) or 1.0
         distances = distances + options.feature_weight * apart / feature_scale
     nearest = distances.argmin(1)
-    z = random.z[nearest].to(device).requires_grad_(True)
+    drawn = random.z[nearest].to(device)
+    z = (drawn.mean(1, keepdim=True) if options.one_style else drawn).requires_grad_(True)
     condition = map_condition(lambda part: part[nearest].to(device), random.condition)
     optimizer = torch.optim.Adam([z], lr=options.lr * (float(random.z.std()) if random.z.numel() > 1 else 1.0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
     kept = {round(index * options.updates / (WAY - 1)) for index in range(WAY)}
-    best, least = z.detach().clone(), torch.full((len(z),), math.inf, device=device)
+    best, least = drawn.clone(), torch.full((len(z),), math.inf, device=device)
     way: list[Tensor] = []
     weights = [parameter for parameter in sampler.parameters() if parameter.requires_grad]
     with eval_mode(sampler), frozen_parameters(weights), torch.enable_grad():
         for update in range(options.updates + 1):
-            made = sampler(z, condition)
+            whole = z.expand_as(drawn)
+            made = sampler(whole, condition)
             loss = (made - target).square().flatten(1).mean(1) / scale
             if options.features is not None and wanted is not None:
                 apart = (_features(options.features, made) - wanted).square().sum(1)
                 loss = loss + options.feature_weight * apart / feature_scale
             better = (loss.detach() < least).view(-1, *[1] * (z.ndim - 1))
-            best = torch.where(better, z.detach(), best)
+            best = torch.where(better, whole.detach(), best)
             least = torch.minimum(loss.detach(), least)
             if update in kept:
                 way.append(best.cpu())

@@ -167,11 +167,16 @@ class Translator:
         raise UserError(f"{what}: has {got} channels, and the run translates {self.noun}s with {wanted}")
 
 
-def translator(run: LoadedRun, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0) -> Translator:
-    """The translation of a trained run in one direction; UserError where it translates nothing, or not there."""
+def translator(
+    run: LoadedRun, to: str = "", options: Mapping[str, Any] | None = None, seed: int | None = None
+) -> Translator:
+    """The translation of a trained run in one direction; UserError where it translates nothing, or not there.
+
+    A seed is for networks that have latents, and refused for others.
+    """
     if why := run.rules.why_no_samples:
         raise UserError(f"{run.path}: this run translates nothing: {why}")
-    seed = whole_number("--seed", seed, 0)
+    seed = None if seed is None else whole_number("--seed", seed, 0)
     name = sampler_to(run, to) if to else run.sampler_name
     sampler = run.rules.all_samplers[name]
     given = _given(run, sampler, name)
@@ -182,11 +187,14 @@ def translator(run: LoadedRun, to: str = "", options: Mapping[str, Any] | None =
     values = (
         run.sampler.options if name == run.sampler_name and not options else sampler_options(sampler, options or {})
     )
-    return Translator(NetworkSampler(sampler, run.networks, made.dtype, values), given, made, run.device, seed)
+    network = NetworkSampler(sampler, run.networks, made.dtype, values)
+    if seed is not None and not draw_latents(network, 1, torch.Generator().manual_seed(0))[0].numel():
+        raise UserError(f"--seed {seed}: has no effect, as this translation has no latents")
+    return Translator(network, given, made, run.device, seed or 0)
 
 
 def translate(
-    run: LoadedRun, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int = 0
+    run: LoadedRun, images: Tensor, to: str = "", options: Mapping[str, Any] | None = None, seed: int | None = None
 ) -> Tensor:
     """Translates images through a trained run, for `Run.translate`."""
     if not isinstance(images, Tensor):
