@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ganlab import UserError, load_run
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.image_values import ValueForm
 from ganlab.evaluation.network_sampler import NetworkSampler, sampler_of
 from ganlab.evaluation.sampling import generate_images
 from ganlab.protocols import ImageSpec, Sampler
@@ -160,6 +162,13 @@ def test_image_files_are_read_as_the_run_samples() -> None:
     window = read_files(grey, [Path("own.npy")], FileOptions.of([-20, 20], 1)).images
     assert torch.equal(window[0, 0].int(), ((wanted - 12).clamp(0, 40) * 255 / 40).round().int())
     assert torch.equal(read_files(deep, [Path("deep.png")], FileOptions()).images[0, 0].int(), (wanted * 1000).int())
+    of_run = ValueForm("uint16", (0, 63), background="#ff0000")
+    Image.fromarray(values).save("dark.png")
+    scaled = read_files(grey, [Path("dark.png")], FileOptions(), own=of_run).images
+    assert torch.equal(scaled[0, 0].int(), (wanted * 255 / 63).round().int())
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save("clear.png")
+    laid = read_files(ImageSpec.of((3, 8, 8)), [Path("clear.png")], FileOptions(), own=attrs.evolve(of_run, range=None))
+    assert laid.images[0, :, 0, 0].tolist() == [255, 0, 0]
     zipped = zipfile.ZipFile("set.zip", "w")
     zipped.write("grey.png", "in/grey.png")
     zipped.close()
@@ -169,6 +178,7 @@ def test_image_files_are_read_as_the_run_samples() -> None:
         ("own.npy", FileOptions(), "own.npy: its samples are 32-bit float grey, for which no value stands for white;"),
         ("grey.png", FileOptions(None, 2), "--frame-step 2: is for videos and DICOM files; none is given"),
         ("pipe.png", FileOptions(), "pipe.png: is not a file"),
+        ("dark.png", FileOptions(), "dark.png has 16 bits a sample, but no value above 63, which becomes level 0"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             read_files(grey, [Path(path)], options)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,10 @@ from ganlab import UserError, load_run, to_float, to_uint8
 from ganlab.cli import main
 from ganlab.run import translate_files
 from ganlab.run.sample_files import as_array
+from ganlab.run.translate import translator
 from ganlab.viz import plots
+from ganlab_plugins.datasets.degraded import Degraded
+from ganlab_plugins.datasets.image_folder import ImageFolder
 
 Ganlab = Callable[..., tuple[int, str, str]]
 
@@ -187,6 +191,25 @@ def test_a_folder_keeps_its_names_and_pictures_are_decoded_as_in_data_sets(
         assert difference.max() - difference.min() < 0.02, (index, name)  # a latent is added to each
         latents.append(float(difference.mean()))
     assert len({round(value, 2) for value in latents}) == 5
+
+
+def test_pictures_are_read_as_the_data_set_of_the_given_ones_reads_them(run: Path, tmp_path: Path) -> None:
+    loaded, grey = load_run(run), noise(8, 6, 1)
+    Image.fromarray(grey[:, :, 0].astype(np.uint16) * 16).save(tmp_path / "twelve.png")  # 12 bits in 16
+    reading = ImageFolder(path="x", range=(0, 4080))
+    for data in (reading, Degraded(reading, blur=1.0)):
+        ranged = attrs.evolve(loaded, experiment=attrs.evolve(loaded.experiment, dataset=data))
+        translate_files.translate_files(translator(ranged, "a"), tmp_path / "twelve.png", tmp_path / "made.png")
+        assert np.array_equal(read(tmp_path / "made.png"), by_hand(run, "smaller", grey))
+    game = attrs.evolve(loaded.experiment.game, a=ImageFolder(path="x", background="#ff0000"))
+    coloured = attrs.evolve(loaded, experiment=attrs.evolve(loaded.experiment, game=game))
+    clear = np.dstack([noise(4, 6, 3), np.zeros((4, 6, 1), np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    translate_files.translate_files(translator(coloured), tmp_path / "clear.png", tmp_path / "red.png")
+    red = np.full((4, 6, 3), [255, 0, 0], np.uint8)
+    assert np.array_equal(
+        read(tmp_path / "red.png"), as_array(coloured.translate(torch.tensor(red).permute(2, 0, 1)[None]))[0]
+    )
 
 
 def test_grey_runs_take_colour_without_colour(run: Path, ganlab: Ganlab, tmp_path: Path) -> None:

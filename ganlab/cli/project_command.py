@@ -63,8 +63,8 @@ def project(
     feature_weight
         How much features count, beside pixels.
     range_
-        The values in the files that are black and white, as all below and above become. Default: 0 and the largest
-        value of the files' integers.
+        The values in the files that are black and white, as all below and above become. Default: those of the run's
+        data set.
     frame_step
         Of a video, or a DICOM file with several images, every frame, every second with 2, and so on.
     one_style

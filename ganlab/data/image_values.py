@@ -76,6 +76,12 @@ class ValueForm:
     background: str = "white"
 
 
+def form_of(dataset: object) -> ValueForm:
+    """How a data set reads image files: the attribute `form` of its config; as `ValueForm()` says where it has none."""
+    form = getattr(dataset, "form", None)
+    return form if isinstance(form, ValueForm) else ValueForm()
+
+
 def decode_values(
     file: Path | EncodedImage,
     size: ImageSize,

@@ -3,8 +3,8 @@
 Decisions:
 - They are the files of an image folder: pictures; .npy, DICOM files and frames of videos too, alone or where a folder
   or a zip file has no pictures.
-- They are decoded as data sets of files decode them: upright, transparency on white, resized to cover the size that the
-  run samples, and cropped to its centre. Values have the run's type, and become pixels by a range where one is said.
+- They are decoded as the run's data set decodes files: upright, with its range and its colour behind transparency,
+  resized to cover the size that the run samples, and cropped to its centre. Values have the run's type.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import attrs
 import torch
@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from ganlab.data.image_archive import ImageArchive, open_images
-from ganlab.data.image_file import EncodedImage, decode_image
-from ganlab.data.image_values import ValueForm, decode_values, is_plain
+from ganlab.data.image_file import DecodedImage, EncodedImage, decode_image, high_bit_depth
+from ganlab.data.image_values import DataType, ValueForm, decode_values, form_of, is_plain
 from ganlab.protocols import ImageSpec
 from ganlab.run.latents_file import SampledRun
 from ganlab.run.project import Projection, ProjectionOptions, check_projectable, project
@@ -35,7 +35,7 @@ from ganlab.viz.progress import progress_bar
 
 @frozen
 class FileOptions:
-    """How files that are projected are read: `range` are their values of black and white, None for what they say.
+    """How files that are projected are read: `range` are their values of black and white, by default as for the run.
 
     Values outside it are black or white too, as in a window of a CT image.
     Of videos and DICOM files with several images every `frame_step`-th is taken.
@@ -90,7 +90,9 @@ def project_given(
         progress = progress_of("project")
         if not isinstance(images, Tensor):
             paths = [images] if isinstance(images, (str, Path)) else images
-            images = read_files(run.sampled, [Path(path) for path in paths], files, progress).images
+            images = read_files(
+                run.sampled, [Path(path) for path in paths], files, progress, form_of(run.experiment.dataset)
+            ).images
         elif files.given:
             raise UserError(f"{files.given[0]}: is for files that are read; a tensor is given")
         compared = compared_features(run, features, overrides, options.feature_weight, progress)
@@ -98,19 +100,28 @@ def project_given(
 
 
 def read_files(
-    data: ImageSpec, given: Sequence[Path], options: FileOptions, progress: Progress = no_progress
+    data: ImageSpec,
+    given: Sequence[Path],
+    options: FileOptions,
+    progress: Progress = no_progress,
+    own: ValueForm | None = None,
 ) -> ImagesToProject:
     """Reads image files that are projected, those of folders and zip files too, as the images `data`.
 
-    Raises UserError where there are none, and for one that cannot be read.
+    `own` is how the run's data set reads files. Raises UserError where there are none, for one that cannot be read, and
+    for those of 16 bits that have only the darkest values.
     """
+    form = attrs.evolve(own or ValueForm(), dtype=cast("DataType", data.dtype))
+    form = attrs.evolve(form, range=options.range or form.range, clip=(options.range or form.range) is not None)
     try:
-        return _read(data, given, options, progress)
+        return _read(data, given, options, form, progress)
     except ComponentError as error:
         raise UserError(*str(error).splitlines()) from None
 
 
-def _read(data: ImageSpec, given: Sequence[Path], options: FileOptions, progress: Progress) -> ImagesToProject:
+def _read(
+    data: ImageSpec, given: Sequence[Path], options: FileOptions, form: ValueForm, progress: Progress
+) -> ImagesToProject:
     """Reads image files that are projected."""
     if not data.is_image:
         raise UserError(f"project: the run samples {data.in_words}, which image files do not hold")
@@ -125,9 +136,17 @@ def _read(data: ImageSpec, given: Sequence[Path], options: FileOptions, progress
     if options.frame_step > 1 and not any(isinstance(file, EncodedImage) and file.samples for file in files):
         raise UserError(f"--frame-step {options.frame_step}: is for videos and DICOM files; none is given")
     report, images = paced(progress), []
+    deep: dict[int, int] = {}
     for done, file in enumerate(files):
-        images.append(_decoded(data, file, options))
+        decoded = _decoded(data, file, form)
+        images.append(torch.from_numpy(decoded.pixels.copy()))
+        if decoded.largest is not None:
+            deep[done] = decoded.largest
         report("image files read", done + 1, len(files))
+    dark = high_bit_depth(deep, files, len(files), kept=form.dtype != "uint8")
+    if dark is not None:
+        dark.check()
+        warnings.warn(str(dark), stacklevel=2)
     return ImagesToProject(names, torch.stack(images))
 
 
@@ -142,14 +161,11 @@ def _opened(path: Path, frame_step: int, progress: Progress) -> ImageArchive:
     return ImageArchive(path.parent, [path.name], {}).with_frames(frame_step, no_progress)
 
 
-def _decoded(data: ImageSpec, file: Path | EncodedImage, options: FileOptions) -> Tensor:
-    """One image file that is projected, (C, H, W)."""
-    dtype: Any = data.dtype
-    form, size = ValueForm(dtype, options.range, clip=options.range is not None), (data.height, data.width)
+def _decoded(data: ImageSpec, file: Path | EncodedImage, form: ValueForm) -> DecodedImage:
+    """One image file that is projected."""
+    size = data.height, data.width
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if is_plain(file, data.channels, form):
-            decoded = decode_image(file, size, data.channels, None)
-        else:
-            decoded = decode_values(file, size, data.channels, form)
-    return torch.from_numpy(decoded.pixels.copy())
+            return decode_image(file, size, data.channels, None, background=form.background)
+        return decode_values(file, size, data.channels, form)

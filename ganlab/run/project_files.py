@@ -17,6 +17,7 @@ import torch
 from attrs import frozen
 
 from ganlab import __version__
+from ganlab.data.image_values import form_of
 from ganlab.run.images_to_project import FileOptions, read_files
 from ganlab.run.load_run import Run
 from ganlab.run.project import Projection, ProjectionOptions, project
@@ -62,7 +63,7 @@ def project_files(
     try:
         with signals_as_keyboard_interrupt(), progress_bar() as progress_of:
             progress = progress_of(str(out))
-            read = read_files(run.sampled, given, reading, progress)
+            read = read_files(run.sampled, given, reading, progress, form_of(run.experiment.dataset))
             compared = compared_features(run, features, overrides, options.feature_weight, progress)
             options = attrs.evolve(options, features=compared)
             found = project(run, read.images, options, progress)

@@ -19,7 +19,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from ganlab.config.game_tables import game_fields
 from ganlab.config.schema import Experiment
+from ganlab.data.image_values import ValueForm, form_of
 from ganlab.data.pixels import as_input, type_name
 from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.evaluation.sampler_options import sampler_options
@@ -83,13 +85,17 @@ def _is_back(sampler: Sampler) -> bool:
 
 @frozen(eq=False)
 class Translator:
-    """One direction of a trained run's translation: `given` is what it was trained to take, and `made` to make."""
+    """One direction of a trained run's translation: `given` is what it was trained to take, and `made` to make.
+
+    `form` is how the data set of what is given reads image files.
+    """
 
     sampler: NetworkSampler
     given: ImageSpec
     made: ImageSpec
     device: torch.device
     seed: int = 0
+    form: ValueForm = ValueForm()
 
     @property
     def noun(self) -> str:
@@ -190,7 +196,7 @@ def translator(
     network = NetworkSampler(sampler, run.networks, made.dtype, values)
     if seed is not None and not draw_latents(network, 1, torch.Generator().manual_seed(0))[0].numel():
         raise UserError(f"--seed {seed}: has no effect, as this translation has no latents")
-    return Translator(network, given, made, run.device, seed or 0)
+    return Translator(network, given, made, run.device, seed or 0, _form(run, sampler))
 
 
 def translate(
@@ -217,6 +223,13 @@ def _given(run: LoadedRun, sampler: Sampler, name: str) -> ImageSpec:
     others = [key for key, other in run.rules.all_samplers.items() if key and other.source]
     advice = f"; there is {', '.join(f'--to {key}' for key in others)}" if others else ""
     raise UserError(f"{run.path}: {of} translates nothing: its game, {game!r}, is given {takes}{advice}")
+
+
+def _form(run: LoadedRun, sampler: Sampler) -> ValueForm:
+    """How the data set of what is given to a translation reads image files."""
+    game = run.experiment.game
+    tables = {f.alias: getattr(game, f.name) for f in game_fields(game)}
+    return form_of(tables.get(sampler.source, run.experiment.dataset))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,8 +1,8 @@
 """`ganlab translate`: a picture, a folder of pictures or an .npz file through a trained run, to one of the same kind.
 
 Decisions:
-- Pictures are decoded as data sets decode them: upright, transparency on white, 16 bits rounded to 8. They keep their
-  names, and are written as PNG, which loses nothing.
+- Pictures are decoded as the run's data set decodes them: upright, transparency on its colour, by its range; without a
+  range 16 bits are rounded to 8. They keep their names, and are written as PNG, which loses nothing.
 - Files are read, translated and written a few at a time, those that follow each other and have one size together. A
   thread reads ahead and another writes behind. So memory depends on the size of one picture and not on their number.
 - Nothing is left half-written: a folder is filled under a temporary name beside its place, and renamed.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganlab.data.image_file import decode_image, high_bit_depth
+from ganlab.data.image_values import DataType, decode_values
 from ganlab.data.list_images import by_ending, list_images
 from ganlab.data.npz import check_no_single_array, read_npz
 from ganlab.run.sample_arrays import write_npz
@@ -146,7 +147,7 @@ class _Pictures:
 
     def _given(self, way: Translator) -> Iterator[tuple[int, Tensor]]:
         """Yields the pictures to translate (n, C, H, W), those of one size together, and the first's number."""
-        waiting: list[NDArray[np.uint8]] = []
+        waiting: list[NDArray[Any]] = []
         shape, most = (0, 0, 0), 0
         for number, file in enumerate(self.files):
             pixels = self._read(number, file, way)
@@ -158,12 +159,16 @@ class _Pictures:
             waiting.append(pixels)
         yield len(self.files) - len(waiting), _stacked(waiting, way)
 
-    def _read(self, number: int, file: Path, way: Translator) -> NDArray[np.uint8]:
+    def _read(self, number: int, file: Path, way: Translator) -> NDArray[Any]:
         """One picture that the translation takes: (C, H, W), grey ones with one channel."""
         if not file.is_file():
             raise UserError(f"{file}: is no file; remove it")
-        channels = way.given.channels
-        decoded = decode_image(file, None, None if channels in (1, 3) else channels, None)
+        channels, form = way.given.channels, way.form
+        if form.range is not None:
+            wanted = attrs.evolve(form, dtype=cast("DataType", way.given.dtype), clip=True)
+            return decode_values(file, None, channels, wanted).pixels
+        taken = None if channels in (1, 3) else channels
+        decoded = decode_image(file, None, taken, None, background=form.background)
         if decoded.largest is not None:
             self._deep[number] = decoded.largest
         if len(decoded.pixels) != channels:  # with this file's name
@@ -171,10 +176,12 @@ class _Pictures:
         return decoded.pixels
 
 
-def _stacked(pixels: Sequence[NDArray[np.uint8]], way: Translator) -> Tensor:
+def _stacked(pixels: Sequence[NDArray[Any]], way: Translator) -> Tensor:
     """Pictures of one size as the translation takes them: (n, C, H, W) of its type."""
     images = torch.from_numpy(np.stack(pixels))
-    return images.int().mul(257).to(torch.uint16) if way.given.dtype == "uint16" else images  # 255 becomes 65535
+    if way.given.dtype == "uint16" and images.dtype == torch.uint8:
+        return images.int().mul(257).to(torch.uint16)  # 255 becomes 65535
+    return images
 
 
 @contextmanager

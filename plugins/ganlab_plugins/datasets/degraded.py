@@ -77,6 +77,11 @@ class Degraded:
             option = "alpha" if self.alpha else "filled"
             raise ValueError(f"degraded: {option} is for holes, and hole = 0; set hole, such as 0.25")
 
+    @property
+    def form(self) -> object:
+        """How the data set whose images are degraded reads image files; None where it says nothing of it."""
+        return getattr(self.dataset, "form", None)
+
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         import numpy as np
         import torch

@@ -39,7 +39,13 @@ from ganlab import (
     no_progress,
     one_line,
 )
-from ganlab_plugins.datasets.image_folder import check_background, check_range, find_folder, original_or_size
+from ganlab_plugins.datasets.image_folder import (
+    check_background,
+    check_range,
+    find_folder,
+    original_or_size,
+    value_form,
+)
 from ganlab_plugins.datasets.image_pairs import check_proportions
 
 if TYPE_CHECKING:
@@ -118,8 +124,10 @@ class HuggingFace:
             if getattr(self, name) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{name}: is set, and {other} too; set one of them")
 
+    form = property(value_form)
+
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        from ganlab import ImageDataset, ValueForm
+        from ganlab import ImageDataset
         from ganlab_plugins.datasets._decoded_cache import Options, decode_embedded
 
         check_split("huggingface", split)
@@ -136,7 +144,6 @@ class HuggingFace:
             raise ComponentError(f"condition: the column {condition!r} has the images; there are {_named(rows)}")
         sources = [Path(file["filename"]) for file in rows.cache_files]
         size = None if self.size == "original" else self.size
-        form = ValueForm(self.dtype, self.range, self.clip, self.background)
 
         def files(column: str) -> _Files:
             plain = rows.select_columns([column]).cast_column(column, package.Image(decode=False))
@@ -144,7 +151,7 @@ class HuggingFace:
 
         def decoded(column: str, channels: int, half: Literal["left", "right"] | None = None) -> MappedImages:
             about = f"{name} {self.config} {part} {column} {len(rows)}"
-            options = Options(size, channels, None, skips=False, half=half, form=form)
+            options = Options(size, channels, None, skips=False, half=half, form=self.form)
             return decode_embedded(sources, about, files(column), options, places.cache, progress)
 
         if condition:

@@ -28,7 +28,7 @@ from ganlab import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ganlab import ImageArchive, ImageDataset
+    from ganlab import ImageArchive, ImageDataset, ValueForm
     from ganlab_plugins.datasets._decoded_file import Options
     from ganlab_plugins.datasets._label_table import LabelTable
 
@@ -40,6 +40,13 @@ def original_or_size(folder: object, option: attrs.Attribute[Any], value: int | 
         attrs.validators.le(4096)(folder, option, side)
 
 
+def value_form(folder: Any) -> ValueForm:
+    """How a data set of image files reads them, by its options; so do commands that read pictures for a run with it."""
+    from ganlab import ValueForm
+
+    return ValueForm(folder.dtype, folder.range, folder.clip, folder.background)
+
+
 @frozen
 class ImageFolder:
     """Image folder: the images below a folder or in a zip file, in the order of their paths, without hidden ones.
@@ -48,8 +55,8 @@ class ImageFolder:
     images are in the folder itself, there are no labels, and all images are used. The files are PNG, JPEG, WebP, AVIF,
     BMP, TIFF, GIF (its first frame) or PPM, by any extension that Pillow knows for these, or by their content if the
     name has no extension. Where there are none of these they are .npy files, of (height, width) or (height, width,
-    channels); else DICOM files (`pip install 'ganlab[dicom]'`); else the frames of videos, not in a zip file (`pip
-    install 'ganlab[video]'`). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by
+    channels); else DICOM files (`pip install 'ganlab[dicom]'`); else the frames of videos (`pip install
+    'ganlab[video]'`). A warning and `dataset.left_out_files` in run.json have the numbers of other files, by
     extension.
 
     Each image is rotated upright by its EXIF orientation, laid on a colour if it is transparent, resized (Lanczos,
@@ -97,8 +104,10 @@ class ImageFolder:
             if self.table is None and getattr(self, option) not in ("folders", "none", ()):
                 raise ValueError(f"{option}: is a column, and table is not set; set table to the CSV file that has it")
 
+    form = property(value_form)
+
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        from ganlab import ImageDataset, ValueForm, open_images
+        from ganlab import ImageDataset, open_images
         from ganlab_plugins.datasets._decoded_cache import Options, decode_images
 
         check_split("image_folder", split)
@@ -116,9 +125,8 @@ class ImageFolder:
             source = _without(source, self.table)
         if source.left_out:
             _warn_of_left_out(source)
-        form = ValueForm(self.dtype, self.range, self.clip, self.background)
         size = None if self.size == "original" else self.size
-        options = Options(size, self.channels, None, self.skip_unreadable, form=form)
+        options = Options(size, self.channels, None, self.skip_unreadable, form=self.form)
         images, skipped = decode_images(source, options, places.cache, progress)
         if skipped:
             _warn_of_skipped(source, skipped, options)

@@ -30,7 +30,13 @@ from ganlab import (
     no_progress,
     paced,
 )
-from ganlab_plugins.datasets.image_folder import check_background, check_range, find_folder, original_or_size
+from ganlab_plugins.datasets.image_folder import (
+    check_background,
+    check_range,
+    find_folder,
+    original_or_size,
+    value_form,
+)
 
 if TYPE_CHECKING:
     from ganlab import EncodedImage, ImageDataset, MappedImages
@@ -85,6 +91,8 @@ class ImagePairs:
         if self.test_condition_path and not self.test_path:
             raise ValueError("test_path: is not set, and test_condition_path is; set both")
 
+    form = property(value_form)
+
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         from ganlab import ImageDataset
 
@@ -120,14 +128,19 @@ class ImagePairs:
         progress: Progress,
         half: Literal["left", "right"] | None = None,
     ) -> MappedImages:
-        from ganlab import ValueForm
         from ganlab_plugins.datasets._decoded_cache import decode_files
 
         size = None if self.size == "original" else self.size
-        form = ValueForm(self.dtype, self.range, self.clip, self.background)
         try:
             return decode_files(
-                folder, names, size=size, channels=channels, half=half, form=form, cache=places.cache, progress=progress
+                folder,
+                names,
+                size=size,
+                channels=channels,
+                half=half,
+                form=self.form,
+                cache=places.cache,
+                progress=progress,
             )
         except ComponentError as error:
             if half is None or "side by side" not in str(error):
@@ -220,8 +233,10 @@ class Unpaired:
         check_range(self.range, self.clip)
         check_background(self.background)
 
+    form = property(value_form)
+
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
-        from ganlab import ImageDataset, ValueForm
+        from ganlab import ImageDataset
         from ganlab_plugins.datasets._decoded_cache import decode_files
 
         check_split("unpaired", split)
@@ -238,7 +253,7 @@ class Unpaired:
             listed.names,
             size=size,
             channels=self.channels,
-            form=ValueForm(self.dtype, self.range, self.clip, self.background),
+            form=self.form,
             cache=places.cache,
             progress=progress,
         )
