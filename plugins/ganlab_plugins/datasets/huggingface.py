@@ -40,9 +40,10 @@ from ganlab import (
     one_line,
 )
 from ganlab_plugins.datasets.image_folder import check_background, check_range, find_folder, original_or_size
+from ganlab_plugins.datasets.image_pairs import check_proportions
 
 if TYPE_CHECKING:
-    from ganlab import EncodedImage, ImageDataset
+    from ganlab import EncodedImage, ImageDataset, MappedImages
 
 BUILDERS = ("parquet", "arrow", "imagefolder", "cache")
 """Permitted builders of the package; "cache" reads what one of the others prepared, if the hub is unreachable."""
@@ -77,6 +78,10 @@ class HuggingFace:
     image: the column of images; not needed if there is only one.
     label: the column of class labels; not needed if there is only one. A split with an unlabelled image, written as -1,
         has no labels.
+    condition: the column of condition images, of the images' proportions, as for pix2pix; there are no labels then.
+    half: of pictures with both images side by side, twice as wide as high, which half is the image; the other is its
+        condition, as in `image_pairs`.
+    condition_channels: of the condition images.
     train: the data's split that is used as the training split. For data on the hub, or files, also a part of one:
         "train[:90%]".
     test: the data's split that is used as the test split.
@@ -94,6 +99,9 @@ class HuggingFace:
     revision: str | None = _text(None)
     image: str | None = _text(None)
     label: str | None = _text(None)
+    condition: str | None = _text(None)
+    half: Literal["left", "right"] | None = None
+    condition_channels: int = attrs.field(default=3, validator=[attrs.validators.ge(1), attrs.validators.le(256)])
     train: str = _text("train")
     test: str = _text("test")
     size: int | Literal["original"] | tuple[int, int] = attrs.field(default=64, validator=original_or_size)
@@ -106,6 +114,9 @@ class HuggingFace:
     def __attrs_post_init__(self) -> None:
         check_range(self.range, self.clip)
         check_background(self.background)
+        for name, other in (("half", "condition"), ("label", "condition"), ("label", "half")):
+            if getattr(self, name) is not None and getattr(self, other) is not None:
+                raise ValueError(f"{name}: is set, and {other} too; set one of them")
 
     def build(self, places: Places, split: str, progress: Progress = no_progress) -> ImageDataset:
         from ganlab import ImageDataset, ValueForm
@@ -117,18 +128,34 @@ class HuggingFace:
         rows, name = self._rows(package, places, part)
         if len(rows) == 0:
             raise ComponentError(f"huggingface: {name}: the split {part!r} is empty")
-        image = _column("image", self.image, rows, lambda feature: isinstance(feature, package.Image))
+        condition = self.condition and _column("condition", self.condition, rows, package.Image)
+        image = _column("image", self.image, rows, package.Image, without=condition)
         if image is None:
             raise ComponentError(f"huggingface: {name}: has no column of images; there are {_named(rows)}")
-        label = _column("label", self.label, rows, lambda feature: isinstance(feature, package.ClassLabel))
-        files = rows.select_columns([image]).cast_column(image, package.Image(decode=False))
+        if image == condition:
+            raise ComponentError(f"condition: the column {condition!r} has the images; there are {_named(rows)}")
         sources = [Path(file["filename"]) for file in rows.cache_files]
-        about = f"{name} {self.config} {part} {image} {len(rows)}"
         size = None if self.size == "original" else self.size
-        items = _Files(files, image, f"{name} ({part})")
         form = ValueForm(self.dtype, self.range, self.clip, self.background)
-        options = Options(size, self.channels, None, skips=False, form=form)
-        images = decode_embedded(sources, about, items, options, places.cache, progress)
+
+        def files(column: str) -> _Files:
+            plain = rows.select_columns([column]).cast_column(column, package.Image(decode=False))
+            return _Files(plain, column, f"{name} ({part})" + (f", {column}" if condition else ""))
+
+        def decoded(column: str, channels: int, half: Literal["left", "right"] | None = None) -> MappedImages:
+            about = f"{name} {self.config} {part} {column} {len(rows)}"
+            options = Options(size, channels, None, skips=False, half=half, form=form)
+            return decode_embedded(sources, about, files(column), options, places.cache, progress)
+
+        if condition:
+            both = slice(0, len(rows))
+            check_proportions([*zip(files(image)[both], files(condition)[both], strict=True)], progress)
+        images = decoded(image, self.channels, self.half)
+        if condition or self.half:
+            other: Literal["left", "right"] = "right" if self.half == "left" else "left"
+            partners = decoded(condition or image, self.condition_channels, None if condition else other)
+            return ImageDataset(images, f"huggingface:{name}", split, partners)
+        label = _column("label", self.label, rows, package.ClassLabel)
         labels, classes = (None, ()) if label is None else _labels(rows, label)
         return ImageDataset(images, f"huggingface:{name}", split, labels, classes)
 
@@ -276,12 +303,14 @@ def _split_of(package: Any, loaded: Any, part: str) -> Any:
     return splits[part]
 
 
-def _column(option: str, name: str | None, rows: Any, fits: Any) -> str | None:
+def _column(option: str, name: str | None, rows: Any, kind: Any, without: str | None = None) -> str | None:
     """The column of a `datasets.Dataset` that an option names, or the only one of its type; None if there is none."""
-    fitting = [column for column, feature in rows.features.items() if fits(feature)]
+    fitting = [column for column, feature in rows.features.items() if isinstance(feature, kind)]
     if name is None:
+        fitting = [column for column in fitting if column != without]
         if len(fitting) > 1:
-            raise ComponentError(f"{option}: there are several such columns, {', '.join(fitting)}; name one")
+            pair = ", and one as condition for pairs" if option == "image" and without is None else ""
+            raise ComponentError(f"{option}: there are several such columns, {', '.join(fitting)}; name one{pair}")
         return fitting[0] if fitting else None
     if name not in rows.features:
         raise ComponentError(f"{option}: no column {name!r}; there are {_named(rows)}")

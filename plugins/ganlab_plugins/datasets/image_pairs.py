@@ -8,6 +8,7 @@ Decisions:
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from ganlab import (
 from ganlab_plugins.datasets.image_folder import check_background, check_range, find_folder, original_or_size
 
 if TYPE_CHECKING:
-    from ganlab import ImageDataset, MappedImages
+    from ganlab import EncodedImage, ImageDataset, MappedImages
 
 NAMED = 5
 """How many files without a partner an error names."""
@@ -103,7 +104,7 @@ class ImagePairs:
             other_folder = find_folder(f"{prefix}condition_path", condition_path, places)
             other_names = list_images(other_folder, progress).names
             pairs = _pairs(folder, names, other_folder, other_names)
-            _check_proportions(pairs, progress)
+            check_proportions(pairs, progress)
             partners = [str(partner.relative_to(other_folder)) for _, partner in pairs]
             images = self._decoded(folder, names, self.channels, places, progress)
             conditions = self._decoded(other_folder, partners, self.condition_channels, places, progress)
@@ -159,8 +160,8 @@ def _by_stem(folder: Path, names: list[str]) -> dict[str, str]:
     return found
 
 
-def _check_proportions(pairs: Sequence[tuple[Path, Path]], progress: Progress) -> None:
-    """Checks that the files of each pair have equal proportions, up to rounding; what is no image is named later."""
+def check_proportions(pairs: Sequence[tuple[Path | EncodedImage, Path | EncodedImage]], progress: Progress) -> None:
+    """Checks that the images of each pair have equal proportions, up to rounding; what is no image is named later."""
     report = paced(progress)
     for done, (image, condition) in enumerate(pairs):
         report("pairs compared", done, len(pairs))
@@ -170,19 +171,20 @@ def _check_proportions(pairs: Sequence[tuple[Path, Path]], progress: Progress) -
         (width, height), (other_width, other_height) = sizes  # type: ignore[misc]
         if abs(width * other_height - height * other_width) > max(width, height, other_width, other_height):
             raise ComponentError(
-                f"image_pairs: {image} has {width}x{height} pixels and its condition {condition} "
+                f"pairs: {image} has {width}x{height} pixels and its condition {condition} "
                 f"{other_width}x{other_height}; wanted the same proportions"
             )
 
 
-def _upright_size(path: Path) -> tuple[int, int] | None:
+def _upright_size(file: Path | EncodedImage) -> tuple[int, int] | None:
     """The width and height of an image file, rotated upright, from its header; None if it cannot be read."""
     from PIL import ExifTags, Image
 
     from ganlab import image_formats
 
     try:
-        with Image.open(path, formats=image_formats()) as image:
+        content = file if isinstance(file, Path) else io.BytesIO(file.read())
+        with Image.open(content, formats=image_formats()) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ganlab import ComponentError, ImageDataset, Places
@@ -179,6 +180,51 @@ def test_columns_are_found_or_named(places: Places, folder: Path) -> None:
     for label, wanted in (("fine", [7, 8, 0]), ("number", [3, 1, 2]), ("kind", None)):
         condition = built(places, image="picture", label=label).condition
         assert (None if condition is None else condition.tolist()) == wanted
+
+
+def images_of(files: list[bytes]) -> tuple[Any, list[dict[str, Any]]]:
+    return datasets.Image(), [{"bytes": file, "path": None} for file in files]
+
+
+def test_two_columns_or_two_halves_are_pairs(places: Places, folder: Path) -> None:
+    files, partners = pngs(3), pngs(3, 18, 16)
+    write(folder, "parquet", train=rows(files, [0, 1, 2], edges=images_of(partners)))
+    found = built(places, condition="edges", condition_channels=1)
+    assert np.array_equal(found.images.numpy(), as_files(places, files).images.numpy())
+    assert found.condition is not None
+    assert np.array_equal(found.condition.numpy(), as_files(places, partners, channels=1).images.numpy())
+    domains = [built(places, image=name).images for name in ("picture", "edges")]  # unpaired, for two data sets
+    assert all(
+        np.array_equal(np.asarray(domain), as_files(places, of).images.numpy())
+        for domain, of in zip(domains, (files, partners), strict=True)
+    )
+    wide = pngs(2, 8, 16)
+    write(places.data / "wide", "parquet", train=rows(wide))
+    for half, other in (("left", "right"), ("right", "left")):
+        pair = built(places, path="wide", half=half)
+        assert pair.condition is not None
+        assert torch.equal(pair.condition, built(places, path="wide", half=other).images[:])
+        both = np.stack([np.array(Image.open(io.BytesIO(file))).transpose(2, 0, 1) for file in wide])
+        assert np.array_equal(pair.images.numpy(), both[..., :8] if half == "left" else both[..., 8:])
+
+
+def test_what_is_no_pair_is_refused(places: Places, folder: Path) -> None:
+    write(folder, "parquet", train=rows(pngs(3), edges=images_of([*pngs(2), *pngs(1, 8, 16)])))
+    line = r"set \(train\), picture: row 2 has 8x9 pixels and its condition set \(train\), edges: row 2 16x8; wanted"
+    with pytest.raises(ComponentError, match=line):
+        built(places, condition="edges")
+    with pytest.raises(ComponentError, match="condition: the column 'edges' has the images"):
+        built(places, image="edges", condition="edges")
+    with pytest.raises(ComponentError, match="condition: no column 'edge'; there are picture"):
+        built(places, condition="edge")
+    with pytest.raises(ComponentError, match="8x9 pixels; wanted a picture of two images side by side"):
+        built(places, image="picture", half="left")
+    with pytest.raises(ValueError, match="half: is set, and condition too; set one of them"):
+        built(places, half="left", condition="edges")
+    missing = rows(pngs(2), edges=(datasets.Image(), [{"bytes": pngs(1)[0], "path": None}, None]))
+    write(places.data / "missing", "parquet", train=missing)
+    with pytest.raises(ComponentError, match=r"missing \(train\), edges: row 1: .*there is no image"):
+        built(places, path="missing", condition="edges")
 
 
 def test_what_cannot_be_read_is_named(places: Places, folder: Path) -> None:
