@@ -21,6 +21,7 @@ from ganlab.cli import main
 from ganlab.config.overrides import parse_options
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
+from ganlab.utils.from_python import command_running
 from ganlab.utils.paths import places
 from ganlab.viz import plots
 from ganlab.viz.pairs import side_by_side
@@ -261,9 +262,11 @@ REFUSED = {
 def test_samplers_and_options_that_there_are_not(run: Path, ganlab: Ganlab) -> None:
     loaded = load_run(run)
     for (name, *options), said in REFUSED.items():
-        with pytest.raises(UserError) as refused:
+        with pytest.raises(UserError) as refused, command_running():
             loaded.with_sampler(name, parse_options(options))
         assert refused.value.problems == (said,)
+    with pytest.raises(UserError, match=r"^name 'x': the game of this run has no such sampler"):
+        loaded.with_sampler("x")
     code, _, err = ganlab("sample", run, "--out", "x.png", "--sampler", "to_source", "--option", "gain=2")
     assert (code, err.strip()) == (2, f"--option gain: {NO_OPTION}; it has none")
     code, _, err = ganlab("eval", run, "--option", "gain=x", "--out", "x.json")
