@@ -207,7 +207,7 @@ def _given(run: LoadedRun, sampler: Sampler, name: str) -> ImageSpec:
     of = f"the sampler {name!r} of this run" if name else "this run"
     game = run.plugins.registry.component_of("game", run.experiment.game).name
     others = [key for key, other in run.rules.all_samplers.items() if key and other.source]
-    advice = f"; there is {', '.join(f'--to {key}' for key in others)}" if others else ""
+    advice = f"; set --to {' or '.join(others)}" if others else ""
     raise UserError(f"{run.path}: {of} translates nothing: its game, {game!r}, is given {takes}{advice}")
 
 
