@@ -337,9 +337,11 @@ def test_the_input_is_never_replaced(run: Path, ganlab: Ganlab, tmp_path: Path) 
 def test_a_run_that_translates_nothing_is_refused(run: Path, tmp_path: Path) -> None:
     loaded = load_run(run)
     loaded.rules.samplers["noise"] = loaded.rules.sampler.__class__(("larger",), lambda n, z, c: z, lambda *_: None)  # type: ignore[index, arg-type, return-value]
-    line = "'noise' of this run translates nothing: its game, 'both', is given no images; there is to b_to_a, to b_"
+    line = "'noise' of this run translates nothing: its game, 'both', is given no images; set to b_to_a or b_to_fixed"
     with pytest.raises(UserError, match=line):
         loaded.translate(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), to="noise")
+    with pytest.raises(UserError, match="images: holds no images to translate"):
+        loaded.translate(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_a_signal_ends_it_and_nothing_is_left(

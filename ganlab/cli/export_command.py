@@ -59,7 +59,7 @@ def export(
 
     options = parse_options(option or [])
     if out is not None:
-        if to == "hub-folder" and out.suffix in SUFFIXES.values():
+        if to == "hub-folder" and out.suffix in {*SUFFIXES.values(), ".zip", ".tar", ".gz"}:
             raise UserError(f"--out {out}: expected a folder, which --to hub-folder writes")
         check_export(out, "" if to == "hub-folder" else SUFFIXES[to])
     if network is not None and (sampler or options):

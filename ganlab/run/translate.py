@@ -110,7 +110,7 @@ class Translator:
     def latents(self, count: int) -> Tensor:
         """Latents (count, …) of a translation, for networks that have them; the first are the same for every count."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "translate"))
-        parts = [draw_latents(self.sampler, BATCH, generator) for _ in range(0, count, BATCH)]
+        parts = [draw_latents(self.sampler, BATCH, generator) for _ in range(0, max(1, count), BATCH)]
         return torch.cat(parts)[:count]
 
     def __call__(self, images: Tensor, z: Tensor, what: str = "images") -> Tensor:
@@ -221,7 +221,7 @@ def _given(run: LoadedRun, sampler: Sampler, name: str) -> ImageSpec:
     of = f"the sampler {name!r} of this run" if name else "this run"
     game = run.plugins.registry.component_of("game", run.experiment.game).name
     others = [key for key, other in run.rules.all_samplers.items() if key and other.source]
-    advice = f"; there is {', '.join(f'--to {key}' for key in others)}" if others else ""
+    advice = f"; set --to {' or '.join(others)}" if others else ""
     raise UserError(f"{run.path}: {of} translates nothing: its game, {game!r}, is given {takes}{advice}")
 
 
