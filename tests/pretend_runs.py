@@ -285,6 +285,7 @@ OTHER_LAST_BITS = (
     "cifar_vqgan",
     "penalty path_length",
     "cifar_r3gan",
+    "stacked_mnist_fast",
     "schedule of optimizer.lr",
 )
 """Trainings whose last bits are others on a device.
