@@ -148,6 +148,21 @@ def test_other_networks_and_images_as_inputs(table: dict[str, Any], write: Write
     np.testing.assert_allclose(ran_by_onnx(Path("d.onnx"), **inputs), wanted, atol=1e-4)
 
 
+@pytest.mark.extended
+@pytest.mark.large
+def test_an_encoder_has_no_latents_among_its_inputs(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    code = {"encoder": {"name": "mlp_encoder", "hidden": [16]}, "game": {"name": "aae"}}
+    code["discriminator"] = {"name": "mlp", "hidden": [16]}
+    exit_code, _, err = ganlab("run", write(table | code), "--out", "r")
+    assert exit_code == 0, err
+    assert ganlab("export", "r", "--to", "onnx", "--out", "e.onnx", "--network", "encoder")[0] == 0
+    assert [of["shape"] for of in facts_in_onnx(Path("e.onnx"))["inputs"].values()] == [["batch", 1, 8, 8]]
+    images = torch.rand(5, 1, 8, 8) * 2 - 1
+    with torch.no_grad():
+        wanted = load_run("r").networks["encoder"](torch.zeros(5, 0), images)
+    np.testing.assert_allclose(ran_by_onnx(Path("e.onnx"), condition=images), wanted, atol=1e-4)
+
+
 UNFIT = """
 import ganlab, torch
 from attrs import frozen

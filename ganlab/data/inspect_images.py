@@ -302,9 +302,11 @@ def _notes(images: Sequence[ImageFound], source: ImageArchive, table: Mapping[st
         notes.append(f"{deep:,} with more than 8 bits, rounded to 8")
     if "range" in table and "float32" in table.values():
         notes.append("range is what the files have; values of other files outside it would be refused")
-    files = len(set(source.file_names))
-    if files < len(source.names):
-        notes.append(f"{len(source.names):,} frames of {files:,} files; frame_step = k takes every k-th of each")
+    # A file of one image, or one that is broken, has its own name.
+    holders = [file for name, file in zip(source.names, source.file_names, strict=True) if name != file]
+    if holders:
+        count = len(set(holders))
+        notes.append(f"{len(holders):,} frames of {count:,} file{'s' * (count > 1)}; frame_step = k takes every k-th")
     for ending in (".csv", ".tsv"):
         if source.left_out.get(ending):
             notes.append(f"a {ending} file may have classes or attributes: `table` names it")

@@ -49,6 +49,14 @@ class _Slot(str):
     __slots__ = ()
 
 
+@frozen
+class _Empty:
+    """Stands for a tensor without values, as the latents of a translator are: no input, but rows of this shape."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
 class _CalledWithTensors(nn.Module):
     """An exported network that is called with tensors alone: they are put in the places where it was given them."""
 
@@ -62,19 +70,6 @@ class _CalledWithTensors(nn.Module):
         return tuple(_tensors_by_name(output, "output").values())
 
 
-class _WithoutLatents(nn.Module):
-    """An exported sampler that draws no latents, as of a translator: it is called with its conditions alone."""
-
-    def __init__(self, sampler: NetworkSampler, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.sampler, self.shape = sampler, shape
-
-    def forward(self, condition: Any) -> Tensor:
-        first = next(iter(condition.values())) if isinstance(condition, Mapping) else condition
-        images: Tensor = self.sampler(first.new_zeros((first.shape[0], *self.shape), dtype=torch.float32), condition)
-        return images
-
-
 def exported_sampler(run: Run) -> ExportedNetwork:
     """Returns the sampler of a run as it is exported: from latents and conditions to images."""
     run.check_samples()
@@ -85,30 +80,14 @@ def exported_sampler(run: Run) -> ExportedNetwork:
         return z, condition
 
     z, condition = drawn(2)
-    prior: dict[str, Any] = {}
-    names: tuple[str, ...] = ("latents", _name_of(condition))
-    if z[0].numel():
-        prior = {"latents": list(z.shape[1:]), "prior": _prior(sampler, z)}
-
-        def called(count: int) -> tuple[Any, ...]:
-            return drawn(count)
-
-        network: nn.Module = sampler
-    elif condition is None:
-        raise UserError("export: what is sampled has neither latents nor conditions, and so no inputs")
-    else:
-        shape = tuple(z.shape[1:])
-        network, names = _WithoutLatents(sampler, shape), (_name_of(condition),)
-
-        def called(count: int) -> tuple[Any, ...]:
-            return (drawn(count)[1],)
-
+    prior = {"latents": list(z.shape[1:]), "prior": _prior(sampler, z)} if z[0].numel() else {}
     options = {"options": dict(sampler.options)} if sampler.options else {}
     of = {"sampler": run.sampler_name} if run.sampler_name else {}
     values = "[-1, 1]" if run.sampled.dtype != "float32" else "those of the data"
     networks = {name: run.networks[name] for name in sampler.sampler.networks}
     facts = {**_facts(run, networks), **of, **prior, **options, "values": values}
-    return _exported(network, lambda count: (called(count), {}), names, networks, facts, "images")
+    names = ("latents", _name_of(condition))
+    return _exported(sampler, lambda count: (drawn(count), {}), names, networks, facts, "images")
 
 
 def _prior(sampler: NetworkSampler, z: Tensor) -> str:
@@ -171,6 +150,8 @@ def _exported(
         return found, slots, {name: _emptied(value, name, found) for name, value in named.items()}
 
     found, arguments, named = inputs(2)
+    if not found:
+        raise UserError(f"export: {', '.join(networks)}: called with neither latents nor conditions, so without inputs")
     module = _CalledWithTensors(network, tuple(found), arguments, named).eval()
     with torch.no_grad():
         given = network(*_filled(arguments, found), **_filled(named, found))
@@ -184,6 +165,8 @@ def _exported(
 
 def _emptied(value: Any, name: str, found: dict[str, Tensor]) -> Any:
     """A value with a slot in place of each tensor, which is added to `found`, the inputs of an exported network."""
+    if isinstance(value, Tensor) and 0 in value.shape[1:]:
+        return _Empty(tuple(value.shape[1:]), value.dtype)
     if isinstance(value, Tensor):
         found[name] = value
         return _Slot(name)
@@ -198,6 +181,9 @@ def _filled(value: Any, given: Mapping[str, Tensor]) -> Any:
     """A value of `_emptied` with the tensors that an exported network is given in its slots."""
     if isinstance(value, _Slot):
         return given[value]
+    if isinstance(value, _Empty):
+        rows = next(iter(given.values()))
+        return rows.new_zeros((rows.shape[0], *value.shape), dtype=value.dtype)
     if isinstance(value, dict):
         return {key: _filled(item, given) for key, item in value.items()}
     return [_filled(item, given) for item in value] if isinstance(value, list) else value
