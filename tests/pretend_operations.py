@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ganlab.testing.pretend import DeviceMismatch, install, record_events
 from ganlab.utils.errors import UserError
+from ganlab.utils.rng import global_state, set_global_state
 
 DEVICE = "pretend"
 HERE = str(Path(__file__))
@@ -184,7 +185,10 @@ def compare_operations() -> list[str]:
 
 
 def look_at_memory() -> list[bool]:
-    """What is allocated without a value is NaN; pickling is refused; a state survives, and streams are apart."""
+    """What is allocated without a value is NaN; pickling is refused; a state survives, and streams are apart.
+
+    A state of the first device goes on on the second, and that of two devices where there is one.
+    """
     refused = False
     try:
         torch.save(torch.ones(1, device=DEVICE), "file")
@@ -196,10 +200,17 @@ def look_at_memory() -> list[bool]:
     state = torch.get_device_module(DEVICE).get_rng_state()
     again = torch.rand(3, device=DEVICE).cpu()
     torch.get_device_module(DEVICE).set_rng_state(state)
+    saved = global_state(torch.device("pretend:0"))
+    moved = [torch.rand(3, device="pretend:0").cpu()]
+    saved["pretend"] = [*saved["pretend"], saved["pretend"][0]]
+    set_global_state(saved, torch.device("pretend:1"))
+    moved.append(torch.rand(3, device="pretend:1").cpu())
+    torch.get_device_module(DEVICE).set_rng_state(state)
     return [
         bool(torch.empty(3, device=DEVICE).isnan().all()),
         refused,
         torch.equal(on_device, torch.rand(3, generator=torch.Generator().manual_seed(5))),
         torch.equal(again, torch.rand(3, device=DEVICE).cpu()),
         torch.ones(1, device="pretend:1").device == torch.device("pretend:1"),
+        torch.equal(*moved),
     ]

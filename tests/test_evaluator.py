@@ -165,7 +165,9 @@ def test_shares_of_a_count_are_the_whole(count: int, parts: int) -> None:
     whole = torch.cat([images for images, _ in sample(Linear(), count, 0, CPU)])
     edges = [count * i // parts for i in range(parts + 1)]
     shares = [[i for i, _ in sample(Linear(), count, 0, CPU, share=edge)] for edge in itertools.pairwise(edges)]
-    assert torch.equal(torch.cat([part for share in shares for part in share]), whole)
+    parts_of_shares = [part for share in shares for part in share]
+    assert torch.equal(torch.cat(parts_of_shares), whole)
+    assert all(len(part) for part in parts_of_shares), "a network need not take a batch of none"
 
 
 def test_batches_are_halved_where_memory_runs_out(recwarn: pytest.WarningsRecorder) -> None:
@@ -188,6 +190,22 @@ def test_batches_are_halved_where_memory_runs_out(recwarn: pytest.WarningsRecord
         "out of memory at 4 images at a time; continuing with 2",
     ]
     assert batches(rows[:0]).shape == (0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_sampling_keeps_the_size_that_fits() -> None:
+    sizes: list[int] = []
+
+    class Hungry(Linear):
+        def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+            sizes.append(len(z))
+            if len(z) > 40:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(z, condition)
+
+    made = torch.cat([images for images, _ in sample(Hungry(), 300, 0, CPU)])
+    assert sizes == [128, 64, 32, 32, 32, 32, *[32] * 4, 32, 12]
+    assert torch.equal(made, torch.cat([images for images, _ in sample(Linear(), 300, 0, CPU)]))
 
 
 def test_other_failures_and_one_image_too_many_are_raised() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -57,21 +57,35 @@ def generate_images(
 
     They are of the type of the data set of a `NetworkSampler`, and of a network alone uint8. Raises `SamplesNotFinite`.
     """
-    dtype = network.dtype if isinstance(network, NetworkSampler) else "uint8"
-
-    def made(part: Tensor) -> Tensor:
-        """Generates the images of these rows of latents."""
-        given = map_condition(lambda of: of[part].to(device), condition)
-        images: Tensor = network(z[part].to(device), given)
-        if not images.isfinite().all():  # as pixels they would be scored like any others
-            raise SamplesNotFinite("generated images are not finite: the game's sampler made NaN or infinity")
-        return as_stored(images, dtype)
-
-    fitting = FittingBatches(made, BATCH)
-    for part in torch.arange(len(z)).split(BATCH):
-        with eval_mode(network):
-            images = fitting(part)
+    inputs = (
+        (z[rows], map_condition(lambda of, rows=rows: of[rows], condition))
+        for rows in torch.arange(len(z)).split(BATCH)
+    )
+    for images, _ in _images_of(network, inputs, device):
         yield images
+
+
+def _images_of(
+    network: nn.Module, inputs: Iterable[tuple[Tensor, Condition]], device: torch.device
+) -> Iterator[tuple[Tensor, Condition]]:
+    """Yields the images of `generate_images` for each batch of inputs; where memory runs out, smaller ones from then on."""
+    dtype = network.dtype if isinstance(network, NetworkSampler) else "uint8"
+    size = BATCH
+    for z, condition in inputs:
+
+        def made(part: Tensor, z: Tensor = z, condition: Condition = condition) -> Tensor:
+            """Generates the images of these rows of latents."""
+            given = map_condition(lambda of: of[part].to(device), condition)
+            images: Tensor = network(z[part].to(device), given)
+            if not images.isfinite().all():  # as pixels they would be scored like any others
+                raise SamplesNotFinite("generated images are not finite: the game's sampler made NaN or infinity")
+            return as_stored(images, dtype)
+
+        fitting = FittingBatches(made, size)
+        with eval_mode(network):
+            images = fitting(torch.arange(len(z)))
+        size = fitting.size
+        yield images, condition
 
 
 def sample(
@@ -90,9 +104,8 @@ def sample(
 
     `share` is a half-open range of indices: only that part of them. `truncation` is that of the latents.
     """
-    for z, condition in sample_inputs(network, count, seed, conditions, label, share, truncation):
-        for images in generate_images(network, z, device, condition):
-            yield images, condition
+    inputs = sample_inputs(network, count, seed, conditions, label, share, truncation)
+    return _images_of(network, inputs, device)
 
 
 def sample_inputs(
@@ -113,6 +126,8 @@ def sample_inputs(
         rows = slice(max(0, first - start), end - start)
         z = draw_latents(network, BATCH, generator, truncation)[rows]
         condition = conditions.drawn(BATCH, drawing)
+        if first >= start + BATCH < end:  # it is drawn for the numbers that follow
+            continue
         yield z, map_condition(lambda part, rows=rows: part[rows], condition)
 
 

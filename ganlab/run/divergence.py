@@ -23,6 +23,7 @@ from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.loader import Plugins
 from ganlab.run.finite_hooks import NotFinite, add_finite_checks
+from ganlab.run.init_from import InitialWeights
 from ganlab.training.build import build
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.training.component_names import component_names
@@ -61,7 +62,9 @@ def find_cause(
         warnings.simplefilter("ignore")  # what the data set warns of it has warned of before
         # Components are made again, too: a loss or a penalty may have kept something of the steps that diverged.
         fresh = convert_experiment(experiment_to_table(experiment, plugins), plugins)
-        training = build(fresh, plugins.registry, places(), device, new=not list_checkpoints(checkpoints))
+        begins = InitialWeights(fresh.init_from) if fresh.init_from else None
+        new = not list_checkpoints(checkpoints)
+        training = build(fresh, plugins.registry, places(), device, new=new, start=begins)
         try:
             start = _restore_latest_whole(training, checkpoints)
             _repeat_steps(training, component_names(fresh, plugins.registry, training.game), start, until, progress)

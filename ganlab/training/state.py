@@ -98,15 +98,15 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
 def _random_state(game: Game) -> dict[str, Any]:
     """The random part of a training's state: of all processes, and of the generator of latents in common."""
     if game.noise is None:
-        return global_state()
-    states = [from_bytes(data) for data in distributed.all_gather_bytes(to_bytes(global_state()))]
+        return global_state(game.device)
+    states = [from_bytes(data) for data in distributed.all_gather_bytes(to_bytes(global_state(game.device)))]
     return {"noise": game.noise.get_state(), "ranks": states}
 
 
 def _set_random_state(game: Game, state: dict[str, Any]) -> None:
     if game.noise is None and "ranks" not in state:
-        set_global_state(state)
+        set_global_state(state, game.device)
     elif game.noise is not None and len(state.get("ranks", ())) == distributed.world_size():
         game.noise.set_state(state["noise"])
-        set_global_state(state["ranks"][distributed.rank()])
+        set_global_state(state["ranks"][distributed.rank()], game.device)
     # With another number of processes (--anyway) the random streams begin anew.

@@ -119,6 +119,20 @@ def free_cached_memory() -> None:
             free()
 
 
+def random_state(device: torch.device) -> torch.Tensor | None:
+    """The state of the default random generator of one device; None for the CPU."""
+    module = _module(device)
+    if module is None:
+        return None
+    state: torch.Tensor = module.get_rng_state(*_index(device))
+    return state
+
+
+def set_random_state(device: torch.device, state: torch.Tensor) -> None:
+    """Restores the random state of one device, which may have another index than when `random_state` was called."""
+    _module(device).set_rng_state(state, *_index(device))
+
+
 def random_states() -> dict[str, list[torch.Tensor]]:
     """The states of the default random generators of all devices but the CPU, by type, in order of index."""
     return {kind: _states(getattr(torch, kind)) for kind in _accelerators()}
@@ -130,13 +144,18 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         if kind in states:
             module = getattr(torch, kind)
             if hasattr(module, "set_rng_state_all"):
-                module.set_rng_state_all(states[kind])
+                module.set_rng_state_all(states[kind][: device_count(kind)])
             else:
                 module.set_rng_state(states[kind][0])
 
 
 def _states(module: Any) -> list[torch.Tensor]:
     return list(module.get_rng_state_all()) if hasattr(module, "get_rng_state_all") else [module.get_rng_state()]
+
+
+def _index(device: torch.device) -> tuple[torch.device, ...]:
+    """What tells the generators of a type of device from each other; nothing for mps, which has one."""
+    return () if device.type == "mps" else (device,)
 
 
 def _module(device: torch.device) -> Any:

@@ -102,6 +102,8 @@ class FittingBatches:
             part = rows[start : start + self.size]
             try:
                 done.append(self.function(part))
+                start += len(part)
+                continue
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or len(part) == 1:
                     raise
@@ -109,7 +111,5 @@ class FittingBatches:
                 warnings.warn(
                     f"out of memory at {len(part)} images at a time; continuing with {self.size}", stacklevel=2
                 )
-                free_cached_memory()
-                continue
-            start += len(part)
+            free_cached_memory()  # not where the error is handled, whose traceback holds what was computed
         return torch.cat(done)

@@ -44,6 +44,19 @@ def test_what_went_wrong_first_is_named(
         assert not find_non_finite(load_checkpoint(path))
 
 
+def test_what_a_run_begins_with_is_searched_too(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    """The network counts its calls in its weights: begun anew it would not go wrong before step 6."""
+    odd(table, tmp_path)
+    table["generator"] = {"name": "odd_maker"}
+    assert ganlab("run", write(table), "--out", "a", "--set", "train.steps=4")[0] == 0
+    table |= {"init_from": {"run": "a", "networks": ["generator"]}}
+    code, _, err = ganlab("run", write(table), "--out", "r")
+    assert code == 3
+    assert "diverged in step 2: what the generator returns is not finite (generator 'odd_maker'" in err
+
+
 def test_a_moment_that_overflows_is_found_though_every_weight_and_loss_is_finite(
     table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
 ) -> None:
