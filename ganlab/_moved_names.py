@@ -168,7 +168,7 @@ RENAMED: dict[str, str] = {
     "opening.Request": "run.request.RunRequest",
     "opening.TOLD": "run.resume.MOST_DIFFERENCES",
     "opening.chosen_folder": "run.open_folder.choose_folder",
-    "opening.goes_further": "run.resume.asks_for_more_steps",
+    "opening.goes_further": "run.resume.asks_for_another_length",
     "opening.identity": "run.resume.experiment_identity",
     "opening.restored": "run.resume.restore_latest",
     "opening.surroundings_of": "run.environment.run_environment",

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,13 +50,13 @@ def make_run(
 ) -> None:
     """A run folder whose metric `fid` took these values at steps 0, 100, 200 …"""
     path.mkdir(parents=True)
-    info = {"status": status, "name": name, "seed": seed, "images": {}, "total_steps": 100, "device": "cpu"}
-    (path / "run.json").write_text(json.dumps(info | {"seconds": 60.0}))
+    info = {"status": status, "name": name, "seed": seed, "images": {}, "device": "cpu"}
+    (path / "run.json").write_text(json.dumps(info | {"seconds": 60.0, "total_steps": 100 * (len(values) - 1)}))
     (path / "experiment.toml").write_text(tomli_w.dumps({"seed": seed, "loss": {"name": name}} | (experiment or {})))
     record = {"name": "fid", "better": better, "protocol": protocol or PROTOCOL}
     lines = [record_line({"step": 100 * i, **record, "value": v}) for i, v in enumerate(values)]
     (path / "metrics.jsonl").write_text("".join(lines))
-    (path / "log.jsonl").write_text(record_line({"step": 100, "images_seen": 6400, "seconds": 3.2}))
+    (path / "log.jsonl").write_text(record_line({"step": 100, "images_per_second": 2000.0, "seconds": 3.2}))
 
 
 def make_sweep(path: Path, finals: dict[str, list[float]], **options: Any) -> Path:
@@ -247,7 +248,31 @@ def test_a_variant_that_diverged_is_never_called_better(tmp_path: Path, ganlab: 
     assert (wild.verdict, wild.held_back) == ("cannot tell", False)
     assert "leaves 0 out" not in ganlab("compare", sweep)[1]
     (table,) = comparison_tables(collect_runs([sweep]), "fid", "wild", split=False)
-    assert table.rows[1].verdict == "worse", "which a seed that diverged makes no less true"
+    assert table.rows[1].verdict == "cannot tell", "else the baseline would be called better by the seeds that are left"
+
+
+def test_a_value_of_an_earlier_step_is_not_the_final_one(tmp_path: Path) -> None:
+    """As where a metric fails at the last step; a record that `ganlab eval` adds takes its place."""
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "late": [3.0, 4.0]})
+    run = sweep / "late" / "seed-1"
+    (run / "run.json").write_text(json.dumps(read_info(run) | {"total_steps": 300, "step": 300}))
+    line = re.escape(
+        f"{run}: its last 'fid' is of step 100, not of its last step 300; score that one: ganlab eval {run}"
+    )
+    with pytest.raises(UserError, match=line):
+        comparison_tables(collect_runs([sweep]), None, None, split=False)
+    record = {"step": 300, "name": "fid", "better": "lower", "protocol": PROTOCOL, "value": 2.0, "eval": True}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(record_line(record))
+    (table,) = comparison_tables(collect_runs([sweep]), None, None, split=False)
+    assert [(row.variant, row.final.mean) for row in table.rows] == [("late", 2.5), ("bce", 5.5)]
+
+
+def test_seeds_that_the_baseline_has_not_are_said(tmp_path: Path, ganlab: Command) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "wedge": [3.0, 4.0, 5.0]})
+    (sweep / "bce" / "seed-2").mkdir()
+    _, out, _ = ganlab("compare", sweep)
+    assert "wedge: of its 3 finished seeds the baseline has 2" in out
 
 
 def test_nothing_is_said_of_verdicts_where_there_can_be_none(tmp_path: Path, ganlab: Command) -> None:
@@ -281,7 +306,7 @@ def test_one_seed_has_no_interval(tmp_path: Path, ganlab: Command) -> None:
     code, out, _ = ganlab("compare", sweep)
     assert code == 0
     assert "[one seed]" in out
-    assert "no interval is possible" in out
+    assert "wedge, bce: fewer than two finished seeds, so no interval and no verdict; add seeds" in out
     assert "better" not in out.replace("lower is better", "")
 
 

@@ -68,7 +68,7 @@ def generate_images(
 def _images_of(
     network: nn.Module, inputs: Iterable[tuple[Tensor, Condition]], device: torch.device
 ) -> Iterator[tuple[Tensor, Condition]]:
-    """Yields the images of `generate_images` for each batch of inputs; where memory runs out, smaller ones from then on."""
+    """Yields images with conditions for each batch of inputs; a size that fits in memory is kept for the next ones."""
     dtype = network.dtype if isinstance(network, NetworkSampler) else "uint8"
     size = BATCH
     for z, condition in inputs:

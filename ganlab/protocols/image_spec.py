@@ -134,6 +134,11 @@ class ImageSpec:
         return len(self.shape) == 3
 
     @property
+    def noun(self) -> str:
+        """A network's protocol, for messages: what one entry of the data is called."""
+        return {1: "row", 2: "signal", 3: "image"}.get(len(self.shape), "entry")
+
+    @property
     def in_words(self) -> str:
         """A network's protocol, for messages: the data's form, type and shape."""
         form = {1: "rows of a table", 2: "signals", 3: "images"}.get(len(self.shape), "data")

@@ -14,7 +14,10 @@ from ganlab.utils.errors import did_you_mean, one_line, quote
 if TYPE_CHECKING:
     from torch import nn
 
-RESERVED = ("ema", "optimizers", "meters", "random", "components", "progress")
+NOT_NETWORKS = ("optimizers", "meters", "random", "components", "progress")
+"""The parts of a checkpoint that hold no weights."""
+
+RESERVED = ("ema", *NOT_NETWORKS)
 """Names of other parts of a checkpoint, which no network may have."""
 
 LOGGED = re.compile(r"[\w.-]+")

@@ -46,12 +46,20 @@ class ComparedRun:
         """Of a run that `collect_runs` found: its own records of one metric, in the order of steps.
 
         Where it wrote none, such as of scores per class, those of `ganlab eval`: the last record of each step, if the
-        run's last step has one.
+        run's last step has one. Where it wrote none of its last step, since the metric failed there, that of `eval`.
         """
         records = [record for record in self.records if record["name"] == metric]
         own = [record for record in records if not record.get("eval")]
-        later = {} if own else {record["step"]: record for record in records}
-        return own or [later[step] for step in sorted(later) if self.info.get("step") in later]
+        later = {record["step"]: record for record in records if record.get("eval")}
+        last = self.info.get("step")
+        if last not in later or any(record["step"] == last for record in own):
+            return own
+        return [*own, later[last]] if own else [later[step] for step in sorted(later)]
+
+    def has_final(self, metric: str) -> bool:
+        """Whether the last of the run's records of a metric is of its last step; so is that of a score file."""
+        last = self.info.get("total_steps")
+        return last is None or self.curve(metric)[-1]["step"] == last
 
 
 def collect_runs(paths: Iterable[Path]) -> list[ComparedRun]:

@@ -4,7 +4,8 @@ Decisions:
 - All values come from the run folders; a sweep's `sweep.json` only lists which runs belong to it.
 - Values of different score protocols never share a table. Runs that differ in more than their seed never share a row.
 - Missing, diverged and unfinished runs are counted in the row, not dropped: a variant of which a seed diverged is never
-  called better.
+  called better, nor is another called worse than a baseline of which one did.
+- A final value is of the run's last step. One of an earlier step does not take its place.
 - Final and best are separate columns: the best value of a curve is optimistic, and hides a collapse.
 """
 
@@ -85,6 +86,8 @@ def comparison_tables(
     without = [e for e in entries if e.status == "finished" and not e.curve(metric)]
     if without:
         raise UserError(*(f"{entry.path}: finished without {metric!r}" for entry in without))
+    if late := [entry for entry in entries if entry.status == "finished" and not entry.has_final(metric)]:
+        raise UserError(*(_without_final(entry, metric) for entry in late))
     variants = list(dict.fromkeys(entry.variant for entry in entries))
     baseline = None if baseline is None else printable(baseline)
     if baseline is not None and baseline not in variants:
@@ -106,6 +109,12 @@ def comparison_tables(
     return result
 
 
+def _without_final(entry: ComparedRun, metric: str) -> str:
+    last, ended = entry.curve(metric)[-1]["step"], entry.info["total_steps"]
+    not_that = f"its last {metric!r} is of step {last:,}, not of its last step {ended:,}"
+    return f"{entry.path}: {not_that}; score that one: ganlab eval {entry.path}"
+
+
 def _by_protocol(entries: Sequence[ComparedRun], metric: str) -> dict[str, list[ComparedRun]]:
     """Groups the runs of a comparison by the protocol of their values; UserError where one run has several protocols.
 
@@ -116,7 +125,12 @@ def _by_protocol(entries: Sequence[ComparedRun], metric: str) -> dict[str, list[
     for entry in sorted(entries, key=lambda entry: entry.seed is None):
         protocols = {json.dumps(record["protocol"], sort_keys=True) for record in entry.curve(metric)}
         if len(protocols) > 1:
-            raise UserError(f"{entry.path}: its own {metric} values were taken under {len(protocols)} protocols")
+            one, other = (json.loads(protocol) for protocol in sorted(protocols)[:2])
+            differ = ", ".join(differing_options(one, other, "protocol"))
+            raise UserError(
+                f"{entry.path}: its {metric} values are of {len(protocols)} protocols, which differ in {differ}; score "
+                f"one checkpoint and give the file: ganlab eval {entry.path} --out FILE.json"
+            )
         for protocol in protocols:
             key = protocol
             if entry.seed is None:
@@ -164,8 +178,9 @@ def _build_table(entries: Sequence[ComparedRun], metric: str, baseline: str) -> 
         variant: paired_difference(own, finals[baseline]) for variant, own in finals.items() if variant != baseline
     }
     said = holm_verdicts(apart, better)
+    broken = any(entry.status == "diverged" for entry in by_variant[baseline])
     rows = [
-        _build_row(variant, mine, metric, better, apart.get(variant), said.get(variant, "baseline"))
+        _build_row(variant, mine, metric, better, apart.get(variant), said.get(variant, "baseline"), broken)
         for variant, mine in by_variant.items()
     ]
     sign = -1 if better == "higher" else 1
@@ -187,6 +202,7 @@ def _build_row(
     better: str | None,
     difference: Estimate | None,
     said: str,
+    has_broken_baseline: bool,
 ) -> ComparisonRow:
     finished = [entry for entry in entries if entry.status == "finished"]
     bests = [_best_record(entry.curve(metric), better) for entry in finished]
@@ -196,10 +212,10 @@ def _build_row(
             others[entry.status] = others.get(entry.status, 0) + 1
     alone = "baseline" if difference is None else holm_verdicts({variant: difference}, better)[variant]
     held_back = alone != said
-    if others.get("diverged") and alone == "better":
+    if (others.get("diverged") and alone == "better") or (has_broken_baseline and alone == "worse"):
         said, held_back = "cannot tell", False
     ran = [entry for entry in finished if entry.log]
-    rates = [entry.log[-1]["images_seen"] / sum(record["seconds"] for record in entry.log) for entry in ran]
+    rates = [_rate(entry.log) for entry in ran]
     return ComparisonRow(
         variant=variant,
         finished=len(finished),
@@ -223,6 +239,12 @@ def _best_record(curve: Sequence[Mapping[str, Any]], better: str | None) -> Mapp
     sign = -1 if better == "higher" else 1
     finite = [record for record in curve if math.isfinite(float(record["value"]))]
     return min(finite, key=lambda record: sign * record["value"]) if finite and better else curve[-1]
+
+
+def _rate(log: Sequence[Mapping[str, Any]]) -> float:
+    """Images per second over a log, as its records have them; steps that were taken again are in no record twice."""
+    images = sum(record["images_per_second"] * record["seconds"] for record in log)
+    return float(images / sum(record["seconds"] for record in log))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -135,8 +135,8 @@ def table_notes(table: ComparisonTable) -> list[str]:
     tried = [row for row in table.rows if row.p is not None] if table.better else []
     if len(tried) > 1:
         lines.append(
-            f"verdicts are of all {len(tried)} differences together (Holm): at most one table in 20 tells one that is "
-            "none"
+            f"verdicts are of all {len(tried)} differences together (Holm): in at most one table of 20 is there a "
+            "verdict on a variant that does not differ"
         )
     if alone := [row.variant for row in tried if row.held_back]:
         lines.append(
@@ -152,8 +152,12 @@ def table_notes(table: ComparisonTable) -> list[str]:
         lines.append(f"whether EMA or plain weights generated these images is not recorded: {', '.join(table.given)}")
     if table.scored:
         lines.append(f"checkpoints of runs, scored by `ganlab eval --out`: {', '.join(table.scored)}")
-    if any(row.final.count < 2 for row in table.rows):
-        lines.append("one seed or none: no interval is possible, so nothing can be told; add seeds")
+    if few := [row.variant for row in table.rows if row.final.count < 2]:
+        lines.append(f"{', '.join(few)}: fewer than two finished seeds, so no interval and no verdict; add seeds")
+    for row in table.rows:
+        paired = row.final.count if row.difference is None else row.difference.count
+        if paired < row.final.count and row.variant not in table.given:
+            lines.append(f"{row.variant}: of its {row.final.count} finished seeds the baseline has {paired}")
     if "cifar10-jpeg" in str(table.protocol):
         lines.append("the reference is the JPEG copy of CIFAR-10: no score here compares with a published one")
     return lines

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from ganlab.data.pixels import as_input
+from ganlab.data.pixels import as_input, rows_of
 from ganlab.evaluation.evaluator import subset_batches
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import sample
@@ -23,27 +24,37 @@ SCORED = 1024
 def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) -> None:
     """Draws the final plots of a run: losses, schedules and metrics from its records, and D(real) and D(fake).
 
-    D(real) and D(fake) are computed at this `step`, and only where the run is `sound`.
+    D(real) and D(fake) are computed at this `step`, and only where the run is `sound`: what broke it, such as a disk,
+    might break this too. The plot of metrics is the last, and every run has it (`RunFolder.has_plots`).
     """
     log = read_records(folder.path / "log.jsonl")
     plots.plot_losses(log, folder.plots / "losses.png")
     if moved := list(training.schedules.values(0)):
         plots.plot_scheduled_options(log, moved, folder.plots / "schedules.png")
+    if sound and (judged := _judged(training)):
+        plots.plot_real_and_fake(judged["real"], judged["fake"], folder.plots / "scores.png", step)
     plots.plot_metrics(read_records(folder.path / "metrics.jsonl"), folder.plots / "metrics.png")
-    if not sound:  # what broke the run, such as a disk, might break this too
-        return
+
+
+def _judged(training: Training) -> dict[str, list[float]]:
+    """D(x) of `SCORED` real images and of as many samples; nothing for a game without a judge or a sampler.
+
+    The real ones are from all over the data set, which may be in the order of its classes.
+    """
     game = training.game
-    judge = game.rules.judge
-    if judge is None or game.rules.sampler is None:
-        return
+    judge, sampler = game.rules.judge, game.rules.sampler
+    if judge is None or sampler is None:
+        return {}
     real, condition = training.loader.images, training.loader.condition  # in memory already where they are resident
-    probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     count = min(SCORED, len(real))
-    plain = NetworkSampler(game.rules.sampler, game.networks, training.images.dtype)
+    some = torch.arange(count) * len(real) // count
+    chosen = map_condition(lambda of: rows_of(of, some.to(of.device)), condition)
+    plain = NetworkSampler(sampler, game.networks, training.images.dtype)
     every_network = nn.ModuleDict(game.networks)
+    probabilities: dict[str, list[float]] = {"real": [], "fake": []}
     with preserve_random_state():
         images_of = {
-            "real": subset_batches(real[:count], count, 0, condition=map_condition(lambda of: of[:count], condition)),
+            "real": subset_batches(rows_of(real, some.to(real.device)), count, 0, condition=chosen),
             "fake": sample(plain, count, 0, game.device, training.conditions, "scores"),
         }
         for name, batches in images_of.items():
@@ -52,4 +63,4 @@ def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) ->
                 with eval_mode(every_network):
                     output = judge(game.networks, as_input(images.to(game.device)), given).float()
                 probabilities[name] += output.sigmoid().tolist()
-    plots.plot_real_and_fake(probabilities["real"], probabilities["fake"], folder.plots / "scores.png", step)
+    return probabilities

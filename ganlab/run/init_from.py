@@ -24,15 +24,13 @@ from ganlab.nn.initialise import initialise_by
 from ganlab.nn.pretrained import note_weights, noted_weights, read_weights
 from ganlab.nn.transfer import Transferred, renamed, transfer_weights
 from ganlab.protocols import Rules
+from ganlab.protocols.rules_check import NOT_NETWORKS
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean, one_line, quote
 
 EMA = "ema"
 """The part of a checkpoint with the running average of the one network that is averaged; of several, `ema.NETWORK`."""
-
-NOT_NETWORKS = ("optimizers", "meters", "random", "components", "progress")
-"""The parts of a checkpoint that hold no weights for a run to begin with."""
 
 MOST_LISTED = 40
 """How many layers of a network that begin anew, or tensors that are not used, are listed; run.json lists all."""

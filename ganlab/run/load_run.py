@@ -36,7 +36,7 @@ from ganlab.run.run_folder import read_info
 from ganlab.run.translate import translate
 from ganlab.run.walk import WalkRequest, walk_film
 from ganlab.training.checkpoint import list_checkpoints
-from ganlab.utils.device import pick_device
+from ganlab.utils.device import pick_device, set_float32_precision
 from ganlab.utils.errors import UserError, did_you_mean, quote, whole_number
 from ganlab.utils.from_python import from_python
 from ganlab.viz.film import Film
@@ -360,6 +360,7 @@ def load_run_for(
             load(optional - lacking)  # raises, and says what is missing
     except UserError as error:
         raise UserError(*error.problems, *missing_components(info, needed)) from None
+    set_float32_precision(experiment.train.precision)  # as the run had it, so that its scores are the same again
     data = ImageSpec.recorded(info["images"])
     networks = CheckpointNetworks(rules, data, saved[step], pick_device(device))
     for name in rules.sampler.networks if rules.sampler else ():

@@ -47,7 +47,8 @@ def choose_folder(request: RunRequest, experiment: Experiment) -> Path:
 def latest_unfinished(name: str, seed: int) -> Path | None:
     """The run folder to open where a resume names none: the latest unfinished one of this name and seed in `runs/`."""
     for path in sorted((Path("runs") / name).glob("*/run.json"), reverse=True):
-        if read_info(path.parent)["status"] != "finished" and path.parent.name.endswith(f"-seed{seed}"):
+        info = read_info(path.parent)
+        if info["status"] != "finished" and info["seed"] == seed:
             return path.parent
     return None
 

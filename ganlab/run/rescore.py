@@ -122,8 +122,7 @@ def _rescore(
             return []
         _say_if_images_differ(run, evaluator)
         records = [{"step": run.step, **record} for record in records]
-        for record in records:
-            folder.append("metrics.jsonl", {"eval": True, **record})
+        folder.append("metrics.jsonl", *({"eval": True, **record} for record in records))
         if out is not None:
             write_whole(out, json.dumps(to_json([{"run": _scored_run(run), **r} for r in records]), indent=2) + "\n")
         return records

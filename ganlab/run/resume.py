@@ -44,8 +44,8 @@ RELEASE = ("source", "distribution", "version")
 """What must not change on resume of what run.json says of a component from a bundled plugin."""
 
 
-def asks_for_more_steps(path: Path, experiment: Experiment) -> bool:
-    """Whether a resume asks for more training than the finished run in the folder had."""
+def asks_for_another_length(path: Path, experiment: Experiment) -> bool:
+    """Whether a resume asks for another number of steps, or of epochs, than the run in the folder had."""
     before = read_toml(path / "experiment.toml").get("train")
     if not isinstance(before, Mapping):
         raise UserError(f"{path / 'experiment.toml'}: damaged: it has no table [train]")

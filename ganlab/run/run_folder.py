@@ -71,7 +71,7 @@ class RunFolder:
     @property
     def has_plots(self) -> bool:
         """Whether the run folder has the plots of a finished run, of which this is the last to be drawn."""
-        return (self.plots / "scores.png").is_file()
+        return (self.plots / "metrics.png").is_file()
 
     def sample_file(self, step: int) -> Path:
         return self.samples / f"step-{step:08d}.png"
@@ -127,14 +127,14 @@ class RunFolder:
             return
         write_whole(self.path / "run.json", json.dumps(to_json(self.info), indent=2) + "\n")
 
-    def append(self, file: str, record: Mapping[str, Any]) -> None:
-        """Run folder: appends a record to one of its files."""
+    def append(self, file: str, *records: Mapping[str, Any]) -> None:
+        """Run folder: appends records to one of its files, all in one write."""
         if not self.writes:
             return
-        line, path = record_line(record).encode(), self.path / file
-        with raise_cannot_write(path, len(line)), path.open("ab+") as stream:
+        lines, path = "".join(map(record_line, records)).encode(), self.path / file
+        with raise_cannot_write(path, len(lines)), path.open("ab+") as stream:
             truncate_to_whole_lines(stream)
-            stream.write(line)
+            stream.write(lines)
             stream.flush()
             os.fsync(stream.fileno())
 

@@ -80,7 +80,7 @@ def write_samples(run: Run, request: SampleRequest, out: Path) -> str:
         with signals_as_keyboard_interrupt():
             return _write_images(run, request, out)
     except KeyboardInterrupt:
-        count = counted(request.count, _noun(run))
+        count = counted(request.count, run.sampled.noun)
         is_file = out.suffix in FILES
         said = "nothing is written" if is_file else f"not all of {count} are written"
         raise Interrupted(f"{out}: {said}; the same command {'starts again' if is_file else 'goes on'}") from None
@@ -93,8 +93,8 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
     of = "" if label is None else f" of class {label}{_name(run.conditions, label)}"
     if out.suffix == ".png":
         return _write_grid(run, request, conditions, label, out) + of
-    device = next(run.sampler.parameters()).device
-    count, seed, truncation, noun = request.count, request.seed, request.truncation, _noun(run)
+    device = run.device
+    count, seed, truncation, noun = request.count, request.seed, request.truncation, run.sampled.noun
     if request.latents is not None:
         inputs = _given_inputs(run, request, label)
     elif request.interpolate:
@@ -141,11 +141,6 @@ def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     check_png(out, data, "FILE.npz")
     if request.by_class and not run.conditions.counts:
         raise UserError("--by-class: the networks of this run know no classes")
-
-
-def _noun(run: Run) -> str:
-    """What one sample of a run is."""
-    return {1: "row", 2: "signal", 3: "image"}[len(run.sampled.shape)]
 
 
 def _name(conditions: ConditionSampler, label: int) -> str:
@@ -195,7 +190,7 @@ def _given_inputs(run: Run, request: SampleRequest, label: int | None) -> Iterat
 
 def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, label: int | None, out: Path) -> str:
     """Writes sample images as one picture; returns how many they are, in words."""
-    count, classes, noun = request.count, len(run.conditions.counts), _noun(run)
+    count, classes, noun = request.count, len(run.conditions.counts), run.sampled.noun
     data = run.sampled
     has_points = len(data.shape) == 1 or data.shape == POINT
     is_drawn = not request.interpolate and request.latents is None
@@ -213,7 +208,7 @@ def _write_grid(run: Run, request: SampleRequest, conditions: ConditionSampler, 
             f"--count {count}: too many for one picture, which would be too large to open; use a folder or FILE.npz"
         )
     if request.latents is not None:
-        device = next(run.sampler.parameters()).device
+        device = run.device
         images = torch.cat([_generate(run.sampler, device, *part) for part in _given_inputs(run, request, label)])
     elif request.interpolate:
         images, _ = latent_walk(run, count, request.seed, label, request.truncation)
@@ -262,7 +257,7 @@ def latent_walk(
     """
     check_truncation(truncation)
     run.check_samples(truncation)
-    device = next(run.sampler.parameters()).device
+    device = run.device
     conditions = run.conditions if label is None else run.conditions.of_class(label)
     batches = list(walk_inputs(run.sampler, count, seed, conditions, truncation))
     images = torch.cat([_generate(run.sampler, device, z, condition) for z, condition in batches])

@@ -45,7 +45,7 @@ from ganlab.run.opened_run import OpenedRun
 from ganlab.run.records import best_and_final, read_records
 from ganlab.run.request import RunRequest
 from ganlab.run.resume import (
-    asks_for_more_steps,
+    asks_for_another_length,
     check_resumable,
     earlier_experiment,
     experiment_identity,
@@ -106,7 +106,7 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
         experiment, plugins = _load(request)
         folder = _find_folder(request, experiment)
         whole = folder.info.get("status") == "finished" and folder.has_plots
-        if whole and not asks_for_more_steps(folder.path, experiment):
+        if whole and not asks_for_another_length(folder.path, experiment):
             view.line(f"already finished: {folder.path}")
             return _finished_before(folder)
         with (
@@ -323,12 +323,17 @@ def finish(run: OpenedRun, step: int, error: BaseException | None, began: float)
     """
     folder, view = run.folder, run.view
     failure = explain_failure(error, run, step)
+    metrics: dict[str, Any] = {}
+    try:
+        metrics = best_and_final(read_records(folder.path / "metrics.jsonl"))
+    except UserError as damaged:
+        failure = failure or damaged
     outcome = Outcome(
         path=folder.path,
         status=status_of(failure),
         step=max(list_checkpoints(folder.checkpoints), default=0),
         seconds=run.earlier.get("seconds", 0.0) + time.monotonic() - began,
-        metrics=best_and_final(read_records(folder.path / "metrics.jsonl")),
+        metrics=metrics,
         weights=run.training.weights,
     )
     # Before the plots: whatever happens to them, the run has ended so.

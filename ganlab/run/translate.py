@@ -34,9 +34,6 @@ from ganlab.utils.errors import ComponentError, OutOfMemory, UserError, did_you_
 from ganlab.utils.memory import is_out_of_memory
 from ganlab.utils.rng import derived_seed
 
-NAMES = {1: "row", 2: "signal", 3: "image"}
-"""What one entry of data is called, by its dimensions."""
-
 
 class LoadedRun(Protocol):
     """What a translation needs of a run that `ganlab.load_run` read."""
@@ -96,11 +93,6 @@ class Translator:
     device: torch.device
     seed: int = 0
     form: ValueForm = ValueForm()
-
-    @property
-    def noun(self) -> str:
-        """What one input of a translation is."""
-        return NAMES[len(self.given.shape)]
 
     def at_once(self, shape: tuple[int, ...]) -> int:
         """How many inputs of a shape (C, H, W) are translated at a time: fewer of larger ones, at least one."""
@@ -170,7 +162,7 @@ class Translator:
             if bool((images == images[:, :1]).all()):
                 return images[:, :1]
             raise UserError(f"{what}: is in colour, and the run translates grey images; convert it to grey")
-        raise UserError(f"{what}: has {got} channels, and the run translates {self.noun}s with {wanted}")
+        raise UserError(f"{what}: has {got} channels, and the run translates {self.given.noun}s with {wanted}")
 
 
 def translator(

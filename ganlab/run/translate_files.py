@@ -251,4 +251,4 @@ def _translate_array(way: Translator, given: Path, out: Path, progress: Progress
         return way(images[part], z[part], str(given))
 
     write_npz(out, len(images), rows, made, lambda condition: condition, (), progress)
-    return f"{counted(len(images), way.noun)}, {printable(tuple(images.shape[1:]))},"
+    return f"{counted(len(images), way.given.noun)}, {printable(tuple(images.shape[1:]))},"

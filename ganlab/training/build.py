@@ -53,7 +53,7 @@ from ganlab.training.step_components import penalties_by_player, penalty_tables,
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
-from ganlab.utils.device import can_capture, counts_updates
+from ganlab.utils.device import can_capture, counts_updates, set_float32_precision
 from ganlab.utils.errors import ComponentError, InvalidRules, UserError, did_you_mean
 from ganlab.utils.named import Named
 from ganlab.utils.progress import Progress, no_progress
@@ -104,7 +104,7 @@ def build(
     # Construct the players, each with its optimiser and penalties, and the game between them.
     players = _build_players(components.experiment, registry, rules, networks, device, problems)
     _raise(problems)
-    _set_precision(train)
+    set_float32_precision(train.precision)
     game = Game(
         rules=rules,
         networks=Named("network of the game", networks),
@@ -146,7 +146,7 @@ def build(
     )
 
     # Begin the random stream of the training here, so that it does not depend on how many numbers the weights took.
-    _seed_training(experiment.seed, game)
+    _seed_training(experiment.seed, game, ema)
 
     # Collectives between processes are not captured.
     captured = train.capture and can_capture(device) and distributed.world_size() == 1
@@ -339,20 +339,12 @@ def _build_optimizer(
     return optimizer
 
 
-def _set_precision(train: Train) -> None:
-    """Part of `build`: sets torch's float32 products on CUDA to TF32 or IEEE, as `train.precision` says."""
-    backends: Any = torch.backends
-    backends.cuda.matmul.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
-    # By its older name, which also sets that of recurrent layers: torch.export fails in a process where they differ.
-    backends.cudnn.allow_tf32 = train.precision == "tf32"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Random streams and capture
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _seed_training(seed: int, game: Game) -> None:
+def _seed_training(seed: int, game: Game, ema: EMA | None) -> None:
     """Part of `build`: begins the random streams; on many processes, broadcasts the first one's weights."""
     training_seed = derived_seed(seed, "training")
     seed_everything(training_seed)
@@ -361,9 +353,8 @@ def _seed_training(seed: int, game: Game) -> None:
         # random numbers, such as those of dropout, must differ between processes.
         game.noise = torch.Generator(game.device).manual_seed(training_seed)
         seed_everything(derived_seed(seed, "training", distributed.rank()))
-        distributed.broadcast_from_first(
-            tensor for network in game.networks.values() for tensor in network.state_dict().values()
-        )
+        networks = [*game.networks.values(), *(ema.networks.values() if ema else ())]
+        distributed.broadcast_from_first(tensor for network in networks for tensor in network.state_dict().values())
 
 
 def captured_train_step(

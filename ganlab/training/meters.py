@@ -26,7 +26,7 @@ class Meters:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """Returns the meters' means of all scalars since the last reset; only here the host waits for the device."""
+        """Returns the meters' means of all scalars since the last reset; the host waits for the device."""
         names = [name for name, count in self.counts.items() if count]
         if not names:
             return {}

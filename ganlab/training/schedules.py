@@ -5,7 +5,8 @@ Decisions:
 - An option of a component in the step is a 0-dim tensor that is filled before each step; a captured step reads it.
 - An optimiser's learning rate is such a tensor where the optimiser accepts one, as torch's do. Its other options are
   plain numbers that are set between steps; a captured step would not see them, so steps are eager with them.
-- All values of a schedule are validated by the option's own class before the run folder exists.
+- Before the run folder exists, the least and the greatest of a schedule's values, of a thousand steps all over the run,
+  are validated by the option's own class.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ class Phase:
     With `new_batch` each update takes the next batch; otherwise it takes the batch of the phase before.
     In steps without the phase its batches are still taken, for the phases after it.
     `update(batch, updates)` makes one update on a batch; `updates` counts this phase's earlier ones.
-    `terms(updates)` returns the names of the penalties that are part of that update's loss.
+    `due_penalties(updates)` returns the names of the penalties that are part of that update's loss.
     """
 
     name: str
     update: Callable[[Batch, int], None]
-    terms: Callable[[int], tuple[str, ...]]
+    due_penalties: Callable[[int], tuple[str, ...]]
     repeats: int = 1
     every: int = 1
     start: int = 0
@@ -70,7 +70,7 @@ class TrainStep:
     def signature(self, step: int) -> Hashable:
         """Returns the signature of a train step: steps of one signature do the same operations on other values."""
         return tuple(
-            None if updates is None else phase.terms(updates)
+            None if updates is None else phase.due_penalties(updates)
             for phase in self.phases
             for updates in phase.updates_before(step)
         )

@@ -96,6 +96,14 @@ def has_tf32(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def set_float32_precision(precision: str) -> None:
+    """Sets this process's float32 products on CUDA to TF32 for "tf32", else to IEEE, whatever they were before."""
+    backends: Any = torch.backends
+    backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    # By its older name, which also sets that of recurrent layers: torch.export fails in a process where they differ.
+    backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 def counts_updates(device: torch.device) -> bool:
     """Whether torch's optimisers can count their updates on a device (`capturable`), so that no step waits for it."""
     return device.type not in ("cpu", "mps")

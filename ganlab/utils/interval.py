@@ -20,7 +20,7 @@ MAX_COUNT = 10**12
 class Interval:
     """The interval between two logs, checkpoints or other actions: `500` (steps) or `"2 epochs"`; 0 means never.
 
-    An epoch is one pass of the discriminator over the training data; incomplete batches are dropped.
+    An epoch is one pass over the training images of `[dataset]`; incomplete batches are dropped.
     """
 
     count: int = 0

@@ -57,10 +57,10 @@ def keep_exit_code(code: int) -> None:
     _handle_signals(lambda number, frame: os._exit(code))
 
 
-def _handle_signals(handler: signal.Handlers | Callable[[int, FrameType | None], Any]) -> None:
-    for number in SIGNALS:
-        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handler)
+def _handle_signals(handler: signal.Handlers | Callable[[int, FrameType | None], Any]) -> dict[signal.Signals, Any]:
+    """Sets a handler of all signals, but not of a SIGHUP that is ignored, as `nohup` asks; returns those before it."""
+    handled = [s for s in SIGNALS if s.name != "SIGHUP" or signal.getsignal(s) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in handled}
 
 
 class StopRequest:
@@ -74,9 +74,7 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in SIGNALS:
-            if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
+        self._before = _handle_signals(self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:

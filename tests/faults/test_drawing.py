@@ -68,16 +68,24 @@ def test_plots_that_cannot_be_drawn(
     assert (code, err) == (0, "")
     assert out.count("some plots are missing: RuntimeError: no LaTeX here") == 1
     assert read_info(Path("r"))["status"] == "finished"
-    assert not Path("r/plots/scores.png").exists()
+    assert not Path("r/plots/metrics.png").exists()
     # What is missing is drawn later, and nothing is trained again.
     checkpoint = next(Path("r/checkpoints").iterdir())
     before = checkpoint.stat().st_mtime_ns
     code, out, _ = ganlab("run", file, "--out", "r", "--resume")
     assert code == 0
     assert "resuming r at step 4" in out
-    assert Path("r/plots/scores.png").exists()
+    assert Path("r/plots/metrics.png").exists()
     assert read_info(Path("r"))["status"] == "finished"
     assert checkpoint.stat().st_mtime_ns == before
+    assert "already finished" in ganlab("run", file, "--out", "r", "--resume")[1]
+
+
+def test_a_finished_run_of_a_game_without_a_judge_is_whole(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:
+    codes = {"game": {"name": "aae"}, "encoder": {"name": "mlp_encoder", "hidden": [16]}}
+    file = write(table | codes | {"discriminator": {"name": "mlp", "hidden": [16]}})
+    assert ganlab("run", file, "--out", "r")[0] == 0
+    assert not Path("r/plots/scores.png").exists()
     assert "already finished" in ganlab("run", file, "--out", "r", "--resume")[1]
 
 

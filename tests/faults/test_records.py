@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +22,13 @@ RECORDS = [
     {"step": 200, "name": "fid", "value": 9.5, "list": [1, None, True], "crc32": "deadbeef"},
     {"step": 300, "name": "fid", "value": "nan", "empty": {}},
 ]
+
+
+SPOIL = """
+import ganlab
+@ganlab.hookimpl
+def checkpoint_saved(run, path): (run.path / "metrics.jsonl").write_text("nothing\\n{}\\n")
+"""
 
 
 @settings(deadline=None, max_examples=500)
@@ -62,3 +72,16 @@ def test_what_no_run_wrote_is_no_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(text)
     with pytest.raises(UserError, match=r"log\.jsonl:1: damaged"):
         read_records(tmp_path / "log.jsonl")
+
+
+def test_a_run_whose_records_are_damaged_meanwhile_has_failed(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """And is not "running" for ever, since they are read where it ends."""
+    Path("spoil.py").write_text(SPOIL)
+    code, _, err = ganlab("run", write(table | {"plugins": ["spoil.py"]}), "--out", "r")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("r/metrics.jsonl:1: damaged")
+    info = json.loads(Path("r/run.json").read_text())
+    assert info["status"] == "failed"
+    assert "r/metrics.jsonl:1: damaged" in info["error"]

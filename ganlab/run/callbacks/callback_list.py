@@ -6,7 +6,7 @@ they must agree on: sums, scores, stopping. Training's random streams are not to
 
 from __future__ import annotations
 
-from ganlab.run.callbacks.base import StepClock
+from ganlab.run.callbacks.base import StepClock, is_due
 from ganlab.run.callbacks.checkpoints import CheckpointsCallback
 from ganlab.run.callbacks.finite_check import FiniteCheck
 from ganlab.run.callbacks.log import LogCallback
@@ -14,6 +14,7 @@ from ganlab.run.callbacks.samples import SamplesCallback
 from ganlab.run.callbacks.scores import ScoresCallback
 from ganlab.run.callbacks.stop import StopCallback
 from ganlab.run.opened_run import OpenedRun
+from ganlab.utils.device import synchronize
 
 
 class CallbackList:
@@ -23,6 +24,12 @@ class CallbackList:
         self.step = 0
         self._view, self._total_steps = run.view, run.training.total_steps
         self._clock = StepClock()
+        self._training, train = run.training, run.experiment.train
+        self._intervals = [
+            train.sample_every,
+            train.checkpoint_every,
+            *(metric.every for metric in run.experiment.metric),
+        ]
         check_finite = FiniteCheck(run.training)
         self.log = LogCallback(run, check_finite, self._clock)
         self.samples = SamplesCallback(run)
@@ -42,6 +49,10 @@ class CallbackList:
         self.step = step
         self.stop.agree()
         self.log.after_step(step)
+        device = self._training.game.device
+        # Steps that a device still has to take are not part of the time of what is due now, which waits for them.
+        if device.type != "cpu" and any(is_due(self._training, every, step) for every in self._intervals):
+            synchronize(device)
         self._clock.count()
         self.samples.after_step(step)
         self.checkpoints.after_step(step)

@@ -84,9 +84,9 @@ class ScoresCallback(Callback):
             if index not in self._scored or distributed.world_size() > 1:
                 raise UserError(str(failure)) from guard.error
             run.events.failed(failure, "this score is missing")
-        for scored in records:
-            record = {"step": step, "metric": index, **scored}
-            run.folder.append("metrics.jsonl", record)
+        scored = [{"step": step, "metric": index, **record} for record in records]
+        run.folder.append("metrics.jsonl", *scored)  # together: where one is there, no other is scored on resume
+        for record in scored:
             run.events.scored(record)
             run.view.score(record)
         self._scored.add(index)
