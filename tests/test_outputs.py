@@ -24,6 +24,7 @@ from ganlab.viz.image_grid import save_grid
 from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
 from ganlab_plugins.metrics import code_accuracy, output_fid, psnr, reconstruction_error, ssim, target_accuracy
+from ganlab_plugins.metrics._restored_pixels import restored_pixels
 from paired_images import PairedImages
 from stubs import StubConfig, StubFeatures, an_evaluation, photos
 from test_distributed import forked
@@ -238,6 +239,16 @@ def test_scoring_outputs_leaves_the_training_as_it_is(coding: dict[str, Any], wr
             "metric[0] 'ssim': images of 8x8 are smaller than the window; set `window` to an odd number from 3 to 8; "
             "it is 11",
         ),
+        (
+            {"name": "psnr", "output": "reconstruction", "luminance": True},
+            "digits",
+            "metric[0] 'psnr': luminance = true needs images of 3 channels; these have 1",
+        ),
+        (
+            {"name": "ssim", "output": "reconstruction", "border": 4},
+            "digits",
+            "metric[0] 'ssim': border = 4 leaves nothing of images of 8x8",
+        ),
     ],
 )
 def test_a_game_without_the_output_is_refused_before_training(
@@ -339,6 +350,30 @@ def test_psnr_and_ssim_are_those_of_scikit_image(channels: int) -> None:
             *(b, a), channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
         assert float(ssim.ssim(made, target)[index]) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_luminance_without_a_border_is_that_of_super_resolution() -> None:
+    """The levels of BT.601 for the corners of the colour cube; what is cut off first scores the same."""
+    corners = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
+    levels = restored_pixels(to_float(corners[:, :, None, None]), True, 0)
+    assert levels.flatten().tolist() == pytest.approx([16, 235, 81.481, 144.553, 40.966])
+    made, target = pairs()
+    inside = (..., slice(4, -4), slice(4, -4))
+    assert torch.equal(psnr.psnr(made, target, border=4), psnr.psnr(made[inside], target[inside]))
+    assert torch.equal(ssim.ssim(made, target, border=4), ssim.ssim(made[inside], target[inside]))
+    a, b = (
+        16 + to_uint8(x).double().movedim(1, -1) @ torch.tensor([65.481, 128.553, 24.966]).double() / 255
+        for x in pairs()
+    )
+    wanted = 10 * (255**2 / (a - b).square().flatten(1).mean(1)).log10()
+    torch.testing.assert_close(psnr.psnr(made, target, luminance=True), wanted)
+
+
+def test_luminance_is_that_of_scikit_image() -> None:
+    colour = pytest.importorskip("skimage.color")
+    made, _ = pairs()
+    theirs = colour.rgb2ycbcr(to_uint8(made).numpy(), channel_axis=1)[:, :1]
+    np.testing.assert_allclose(restored_pixels(made, True, 0), theirs, rtol=1e-12)
 
 
 @pytest.mark.parametrize("window", [3, 7])

@@ -89,7 +89,10 @@ def norm_layer(name: ConditionalNormName, channels: int, dimensions: int, images
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """A batch norm layer with gain and bias per class (Dumoulin et al. 2017, arXiv:1610.07629), 1 and 0 at first."""
+    """A batch norm layer with gain and bias per class (de Vries et al. 2017, arXiv:1707.00683), 1 and 0 at first.
+
+    Dumoulin et al. 2017 (arXiv:1610.07629) have the same for instance norm.
+    """
 
     takes_condition = True
 

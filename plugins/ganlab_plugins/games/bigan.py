@@ -5,7 +5,7 @@ The discriminator tells pairs (x, E(x)) of a real image and its code from pairs 
 
 Decisions:
 - Generator and encoder minimise the discriminator's own loss with the two kinds of pairs exchanged: the "inverse"
-  objective of section 3.4, whose gradient does not vanish.
+  objective of section 3.4, whose gradient does not vanish. Label smoothing so smooths their labels too.
 - The discriminator's condition is the latent. It has no penalties: they would judge images of one kind of pair with
   the latents of the other.
 """

@@ -7,6 +7,7 @@ Decisions:
 - The features that are compared are those that the generator returns for `encode_only`; a head of two layers for each
   projects them to vectors of length 1. Negatives are other patches of the same image.
 - The paper's weights of the contrasts, 1, are beside squares that `least_squares` halves: hence the defaults of 0.5.
+  Besides, the authors' code halves the sum of both contrasts.
 - Source images and those of the target domain pass the networks in one batch, as in the authors' code.
 - As published, the discriminator's loss is halved, and the images that it has judged are those of the generator's
   update.
@@ -75,10 +76,11 @@ class CUT:
     source: the data set whose images are translated, of the shape of those of `[dataset]`.
     generator: the network that translates and whose encoder is compared: `resnet_translator`, or one that has
         `feature_channels` too, and returns these features where its third argument is True.
-    discriminator: the network that judges images.
+    discriminator: the network that judges images; the paper's is `patchgan` with `norm = "instance"`.
     loss: the losses of both networks.
     contrast: the weight of the contrast between patches of an image and of its translation.
-    identity: the weight of that of images of `[dataset]`; 0 leaves them out, as FastCUT does (with contrast = 5).
+    identity: the weight of that of images of `[dataset]`; 0 leaves them out, as FastCUT does (with contrast = 5, and
+        with horizontal flips, which are not here).
     patches: how many places of each layer are compared, if it has so many.
     temperature: divides the similarity of two patches.
     dim: size of the vectors that are compared.

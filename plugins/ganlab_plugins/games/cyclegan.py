@@ -49,7 +49,7 @@ class CycleGAN:
 
     source: the data set whose images are translated; pairs with `[dataset]` are neither needed nor used.
     generator: of both networks that translate.
-    discriminator: of both networks that judge.
+    discriminator: of both networks that judge; the paper's is `patchgan` with `norm = "instance"`.
     loss: the losses of all of them.
     cycle: the weight of the mean absolute error there and back, with pixels in [-1, 1].
     identity: the weight of the error of images that need no translation; in the paper half of `cycle` for paintings.

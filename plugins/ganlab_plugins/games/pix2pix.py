@@ -2,7 +2,8 @@
 
 The discriminator tells real pairs of a condition and an image from pairs whose image is generated, patch by patch
 (equation 1). The generator has the mean absolute error as a second term (equations 3 and 4), which leaves what is sharp
-to the discriminator. Its noise is dropout alone, in training.
+to the discriminator. Its noise is dropout alone, in training. Samples and scores are made without it and with batch
+norm's running statistics; the paper keeps dropout, and the statistics of the test batch, at test time too.
 
 With `perceptual` it is SRGAN's game too (Ledig et al. 2017, arXiv:1609.04802): the generator has the squared error of
 features of a network that is not trained as a further term, the content loss (equation 5).

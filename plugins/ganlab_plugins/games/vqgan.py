@@ -7,7 +7,9 @@ its gradient at the decoder's last layer is as long as the error's (equation 7).
 Decisions:
 - The error is the mean absolute error of pixels. The paper has a perceptual error besides, which is left out.
 - Before the discriminator begins its loss has the weight 0 in the autoencoder's move: a step is the same at any time.
-- Encoder and decoder are the paper's, without attention: residual blocks at each size, which is halved in between.
+- Encoder and decoder have residual blocks at each size, which is halved in between, as the paper's; there is neither
+  attention nor the authors' two blocks in the middle, and the decoder has as many blocks as the encoder (theirs has one
+  more at each size). The weight `adversarial` is that of their configurations.
 - As in the authors' code the discriminator's loss is halved, and the images that it judges are those of the
   autoencoder's update, which comes first.
 """
@@ -47,7 +49,10 @@ WIDEST = 4
 """The most channels of a layer, as a multiple of those of the first."""
 
 DELTA = 1e-4
-"""Is added to the length that the adaptive weight divides by; the weight is at most its inverse."""
+"""Is added to the length that the adaptive weight divides by, so that the weight is at most 1e4.
+
+It is that of the authors' code; the paper has 1e-6.
+"""
 
 
 def _normed(channels: int) -> list[nn.Module]:

@@ -10,7 +10,8 @@ from ganlab import ComponentError, Loss, LossWrapper, Register, TargetedLoss, ho
 
 @frozen
 class LabelSmoothing:
-    """Label smoothing: changes the discriminator's target labels of a loss; the generator's loss is unchanged.
+    """Label smoothing: changes the discriminator's target labels of a loss; the generator's loss is unchanged,
+    but in `bigan`, where generator and encoder minimise the discriminator's with exchanged labels.
 
     real: the target label of real images.
     fake: the target label of fake images. Above 0, the optimal discriminator gives fakes no incentive to move where

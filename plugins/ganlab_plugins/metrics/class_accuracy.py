@@ -1,6 +1,6 @@
 """Class accuracy: how often a classifier assigns the images of a conditional generator to the requested class.
 
-AC-GAN reports it for ImageNet with Inception (Odena et al. 2017, arXiv:1610.09585, section 4.2); here the classifier
+AC-GAN reports it for ImageNet with Inception (Odena et al. 2017, arXiv:1610.09585, section 4.1); here the classifier
 must know the data's own classes, as the features `classifier` do.
 """
 

@@ -4,7 +4,8 @@ doi:10.1109/TIP.2003.819861: of means, variances and the covariance in a Gaussia
 
 Decisions:
 - Images are rounded to 256 levels, as they are written to files. Sums are float64.
-- Only windows that lie within the image count. Channels are compared one by one, and their mean is taken.
+- Only windows that lie within the image count. Channels are compared one by one, and their mean is taken;
+  papers on super-resolution compare the luminance without a border (`luminance`, `border`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ganlab import (
     hookimpl,
     output_scores,
 )
+from ganlab_plugins.metrics._restored_pixels import about_restored, check_restored, restored_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +49,16 @@ class SSIM:
     every: how often it is computed in training, in addition to before and after it.
     output: which of the game's outputs; it must be images of the data's shape.
     split: whose images are the targets.
+    luminance: compare the luminance of images of three channels alone, as papers on super-resolution do.
+    border: how many pixels at each side are left out; SRGAN's authors leave out 4.
     window: height and width of the Gaussian window in pixels, odd; no image may be smaller.
     """
 
     every: Interval = Interval()
     output: str = field(default="translation", validator=validators.min_len(1))
     split: Literal["train", "test"] = "test"
+    luminance: bool = False
+    border: int = field(default=0, validator=[validators.ge(0), validators.le(2**16)])
     window: int = field(default=11, validator=[validators.ge(3), validators.le(101), _odd])
 
     def prepare(self, evaluation: Evaluation) -> None:
@@ -63,14 +69,15 @@ class SSIM:
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """`ssim`."""
         self._check(evaluation)
-        values = output_scores(evaluation, self.output, self.split, partial(ssim, window=self.window))
+        compare = partial(ssim, window=self.window, luminance=self.luminance, border=self.border)
+        values = output_scores(evaluation, self.output, self.split, compare)
         return Scores(
             values={"ssim": float(values.mean())},
             better={"ssim": "higher"},
             protocol={
                 "metric": "ssim",
                 **about_output(self.output, evaluation.dataset(self.split)),
-                "images": "uint8, rounded",
+                **about_restored(self.luminance, self.border),
                 "data_range": RANGE,
                 "window": f"Gaussian, {self.window}x{self.window}, sigma {SIGMA}, within the image",
                 "k": [K1, K2],
@@ -79,7 +86,7 @@ class SSIM:
         )
 
     def _check(self, evaluation: Evaluation) -> None:
-        height, width = evaluation.dataset(self.split).images.shape[2:]
+        height, width = check_restored(evaluation, self.split, self.luminance, self.border)
         if min(height, width) < self.window:
             raise ComponentError(
                 f"images of {height}x{width} are smaller than the window; set `window` to an odd number from 3 to "
@@ -87,13 +94,11 @@ class SSIM:
             )
 
 
-def ssim(made: Tensor, target: Tensor, window: int = 11) -> Tensor:
+def ssim(made: Tensor, target: Tensor, window: int = 11, luminance: bool = False, border: int = 0) -> Tensor:
     """SSIM (n,) of images (n, C, H, W) in [-1, 1], rounded to 256 levels."""
     import torch
 
-    from ganlab import to_uint8
-
-    a, b = (to_uint8(images).double() for images in (made, target))
+    a, b = (restored_pixels(images, luminance, border) for images in (made, target))
     offsets = torch.arange(window, dtype=a.dtype, device=a.device) - window // 2
     weights = (-offsets.square() / (2 * SIGMA**2)).exp()
     weights /= weights.sum()
@@ -110,8 +115,8 @@ def ssim(made: Tensor, target: Tensor, window: int = 11) -> Tensor:
     variances = local(a * a) - mean_a * mean_a + local(b * b) - mean_b * mean_b
     covariance = local(a * b) - mean_a * mean_b
     c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
-    similarity: Tensor = luminance * (2 * covariance + c2) / (variances + c2)
+    brightness = (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
+    similarity: Tensor = brightness * (2 * covariance + c2) / (variances + c2)
     return similarity.flatten(1).mean(1)
 
 

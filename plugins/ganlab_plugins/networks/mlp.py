@@ -1,4 +1,6 @@
-"""Fully connected (MLP) generator and discriminator, as in the first GAN (Goodfellow et al. 2014, arXiv:1406.2661).
+"""Fully connected (MLP) generator and discriminator, as of the first GAN (Goodfellow et al. 2014, arXiv:1406.2661),
+
+but with leaky ReLUs, where its discriminator has maxout units and its generator ReLUs and sigmoids.
 
 Both support images of any size, signals and rows of a table. Hidden layers are linear with a leaky ReLU; the generator
 ends in tanh, or for float32 data in a linear layer, the discriminator in one logit.

@@ -9,6 +9,7 @@ Decisions:
 - Resampling is bilinear, with a 1x1 convolution where the width changes. The generator starts with a learned map, 4x4
   for 32x32 and 4x6 for 32x48, whose channels are weighted by a linear function of the latent; the discriminator ends
   with the reverse.
+- The generator ends in tanh, since images are in [-1, 1]; the authors' has nothing after its last convolution.
 - Widths and depth are options: the paper's for CIFAR-10 are far larger than the defaults, which suit two CPU cores.
 """
 

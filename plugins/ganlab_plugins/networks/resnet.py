@@ -4,6 +4,7 @@ Decisions:
 - The same code for every size: the generator starts at 4x4 and doubles the side; the discriminator halves it to 8x8
   and has two more blocks there or, with doubling channels, to 4x4 and has one more, as in the paper's tables for 32x32
   and larger images.
+- A block of the discriminator has its outputs' feature maps between its two convolutions; the authors' has its inputs'.
 - Weights have Xavier's initialisation, with a gain of sqrt(2) on the blocks' main paths, as in the authors' code.
 """
 
@@ -34,6 +35,9 @@ from ganlab import (
     norm_layer,
     spectrally_normed,
 )
+
+WIDEST = 16
+"""The most feature maps of the generator, as a multiple of those at the images' side: 1,024 for 64 at 128x128."""
 
 
 def _doublings(images: ImageSpec) -> int:
@@ -102,7 +106,8 @@ class _ResNetGenerator(nn.Module):
         doublings = _doublings(images)
         check_tanh(images, "resnet")
         # From the block at 4x4 to the block at the images' side.
-        widths = [config.channels * (2**number if config.doubling else 1) for number in range(doublings, -1, -1)]
+        factors = [min(2**number, WIDEST) if config.doubling else 1 for number in range(doublings, -1, -1)]
+        widths = [config.channels * factor for factor in factors]
         self.first = nn.Linear(config.latent_dim, widths[0] * 16)
         nn.init.xavier_uniform_(self.first.weight)
         nn.init.zeros_(self.first.bias)
@@ -155,8 +160,8 @@ class ResNetGenerator:
 
     latent_dim: size of the latent.
     channels: feature maps at the images' side.
-    doubling: double the feature maps each time the side is halved, as in the paper for images larger than 32x32 (with
-        channels = 64); otherwise their number is constant, as for 32x32 (with 256).
+    doubling: double the feature maps each time the side is halved, up to 16 times, as in the paper for images larger
+        than 32x32 (with channels = 64); otherwise their number is constant, as for 32x32 (with 256).
     norm: of each layer. "conditional_batch" is batch norm with a gain and a bias for each class.
     attention: sides of the feature maps after which self-attention is inserted, such as [32] (SAGAN).
     """

@@ -18,8 +18,8 @@ class Orthogonal:
 
     weight: the factor (beta in the papers).
     player: the name of the network, or of a table, whose layers: "generator" as in BigGAN, "discriminator", another.
-    diagonal: include the diagonal, which pulls the rows' norms to 1, as in the first paper; otherwise only the
-        off-diagonal elements are penalised, as in BigGAN.
+    diagonal: include the diagonal, which pulls the rows' norms to 1, as in the first paper, which however sums absolute
+        values (the squares are BigGAN's); otherwise only the off-diagonal elements are penalised, as in BigGAN.
     every: add the term on every k-th update, times k.
     """
 
