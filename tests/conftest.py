@@ -24,6 +24,7 @@ import forked_python
 import quick_disk  # noqa: F401 - it changes os.fsync
 import quick_loading
 import quick_plots
+import quick_runs  # noqa: F401 - it changes what a run computes before its first step
 import quick_timing as quick_timing_of
 from ganlab.bench import benchmark
 from ganlab.cli import main

@@ -34,7 +34,7 @@ _imported: set[str] = set()
 
 def local_imports(file: Path) -> dict[str, Path]:
     """Returns the local files that a loaded plugin file imports, and that these import, by the name of the module."""
-    loaded = next((name for name, module in list(sys.modules.items()) if _file_of(module) == file), None)
+    loaded = next((name for name, module in list(sys.modules.items()) if _is_of(module, file)), None)
     start = loaded or file.stem
     own = start.partition(".")[0]
     found: dict[str, Path] = {}
@@ -84,6 +84,12 @@ def _standard_library() -> tuple[Path, ...]:
 @cache
 def _has_metadata(root: Path) -> bool:
     return next(root.glob("*.dist-info"), None) is not None
+
+
+def _is_of(module: ModuleType, file: Path) -> bool:
+    """Whether a module is that of a file; of thousands only those of the file's name have their paths compared."""
+    own = getattr(module, "__dict__", {}).get("__file__")
+    return isinstance(own, str) and own.endswith(file.name) and Path(own) == file
 
 
 def _file_of(module: ModuleType) -> Path | None:
