@@ -285,6 +285,7 @@ OTHER_LAST_BITS = (
     "cifar_vqgan",
     "penalty path_length",
     "cifar_r3gan",
+    "cifar_dcgan_best",
     "stacked_mnist_fast",
     "schedule of optimizer.lr",
 )
