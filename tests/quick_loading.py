@@ -1,4 +1,4 @@
-"""Loading plugins in a fifth of the time, for the tests' own processes and those that are forked from them.
+"""Loading plugins in a quarter of the time, for the tests' own processes and those that are forked from them.
 
 What is installed does not change while the tests run, nor do the bundled components. A plugin's file is checked
 whenever it is loaded.

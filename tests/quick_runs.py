@@ -1,8 +1,8 @@
 """What each run of a process would compute again with the same result, computed once: the digits, a loss's optimum.
 
 For the tests' own processes and those that are forked from them. scikit-learn parses its digits from text whenever they
-are loaded, and a run calls its loss some hundred times to find its optimum: together a third of a small run's time. The
-loss of a plugin's file is probed in each run.
+are loaded, and a run calls its loss some hundred times to find its optimum: a twentieth of a second each, where a small
+run takes a few tenths. The loss of a plugin's file is probed in each run.
 """
 
 from __future__ import annotations

@@ -88,13 +88,18 @@ def _has_metadata(root: Path) -> bool:
 
 def _is_of(module: ModuleType, file: Path) -> bool:
     """Whether a module is that of a file; of thousands only those of the file's name have their paths compared."""
-    own = getattr(module, "__dict__", {}).get("__file__")
-    return isinstance(own, str) and own.endswith(file.name) and Path(own) == file
+    own = _path_of(module)
+    return own is not None and own.endswith(file.name) and Path(own) == file
 
 
 def _file_of(module: ModuleType) -> Path | None:
-    file = getattr(module, "__dict__", {}).get("__file__")  # not by getattr, by which some modules import others
-    return Path(file) if isinstance(file, str) else None
+    own = _path_of(module)
+    return None if own is None else Path(own)
+
+
+def _path_of(module: ModuleType) -> str | None:
+    path = getattr(module, "__dict__", {}).get("__file__")  # not by getattr, by which some modules import others
+    return path if isinstance(path, str) else None
 
 
 def _loaded_by_path(module: ModuleType | None) -> Iterator[Path]:

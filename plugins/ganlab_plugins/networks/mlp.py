@@ -1,9 +1,8 @@
-"""Fully connected (MLP) generator and discriminator, as of the first GAN (Goodfellow et al. 2014, arXiv:1406.2661),
+"""Fully connected (MLP) generator and discriminator, like those of the first GAN (Goodfellow et al. 2014, 1406.2661).
 
-but with leaky ReLUs, where its discriminator has maxout units and its generator ReLUs and sigmoids.
-
-Both support images of any size, signals and rows of a table. Hidden layers are linear with a leaky ReLU; the generator
-ends in tanh, or for float32 data in a linear layer, the discriminator in one logit.
+Both support images of any size, signals and rows of a table. Hidden layers are linear with a leaky ReLU, where the
+paper has maxout units in the discriminator, and ReLUs and sigmoids in the generator; the generator ends in tanh, or for
+float32 data in a linear layer, the discriminator in one logit.
 
 For games with codes there are two more, as in BiGAN (Donahue et al. 2017, arXiv:1605.09782, appendix C.1):
 

@@ -22,9 +22,9 @@ class PathLength:
 
     J is the Jacobian of the generated image with respect to its latent, y is noise of the image's shape with standard
     deviation 1 / sqrt(height * width). New latents are drawn. In the paper they are the outputs of StyleGAN's mapping
-    network, here the generator's input. As in the paper, a starts at 0; it is the
-    mean before this update, where the authors' code has the one after it. The forward pass is in training mode: with
-    batch norm an image depends on the other latents too, and the gradient of the sum over the batch is taken, as usual.
+    network, here the generator's input. As in the paper, a starts at 0; it is the mean before this update, where the
+    authors' code has the one after it. The forward pass is in training mode: with batch norm an image depends on the
+    other latents too, and the gradient of the sum over the batch is taken, as usual.
 
     weight: the factor (2 in the paper's code).
     decay: the decay of the running mean a per update.
