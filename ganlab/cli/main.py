@@ -109,6 +109,11 @@ def call(arguments: list[str]) -> int:
     except GanlabError as error:
         report_error(f"{error.trace if isinstance(error, PluginFailed) else ''}{error}", stderr)
         return error.exit_code
+    except PermissionError as error:  # a folder that may not be entered, which `Path.is_file` raises for too
+        if error.filename is None:
+            raise
+        report_error(f"{error.filename}: {error.strerror}", stderr)
+        return 2
     except SystemExit as error:
         # No command raises it, so a plugin did: its exit code 0 must not look like success.
         last = traceback.extract_tb(error.__traceback__)[-1]

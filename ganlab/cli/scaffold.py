@@ -24,6 +24,8 @@ MAX_NAME_LENGTH = 40
 
 def write_plugin(kind: str, name: str, file: Path) -> tuple[Path, Path]:
     """Scaffolds a plugin: writes its file and its test; raises UserError with every problem of kind, name and file."""
+    if file.is_dir():
+        raise UserError(f"--out {file}: is a folder; expected FILE.py")
     test = file.with_name(f"test_{file.name}")
     problems = _name_problems(kind, name)
     if not problems or file.stem != name:  # a bad name is not named again as a file's

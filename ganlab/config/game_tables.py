@@ -95,7 +95,10 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
     given = table.get("game", DEFAULT_GAME)
     name = given.get("name") if isinstance(given, Mapping) else given
     if not isinstance(name, str):
-        TableConverter(registry).component("game", given)  # raises, and says what is wrong
+        try:
+            TableConverter(registry).component("game", given)
+        except ValueError as error:
+            raise InvalidTable([Problem("game", str(error))]) from None
     assert isinstance(name, str)
     try:
         game: Any = registry.find("game", name).cls

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ganlab.data.plain_png import read_plain_png
 from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.memory import is_out_of_memory
 
 ImageHalf = Literal["left", "right"]
 """Half of a picture that has two images of the same size side by side."""
@@ -85,7 +86,8 @@ def looks_like_image(path: Path) -> bool:
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 # What Pillow raises for files that are truncated, damaged or not images.
-_UNREADABLE = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, struct.error, zlib.error)
+_BY_PYTHON = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, RuntimeError)
+_UNREADABLE = (*_BY_PYTHON, struct.error, zlib.error)
 
 
 class UnfitImage(ValueError):
@@ -169,6 +171,8 @@ def naming_image(file: Path | EncodedImage) -> Iterator[None]:
     except UnfitImage as error:
         raise UnreadableImage(f"{file}: {error}") from error
     except _UNREADABLE as error:
+        if is_out_of_memory(error):
+            raise
         raise UnreadableImage(f"{file}: cannot be read as an image ({one_line(error)}); repair or remove it") from error
 
 

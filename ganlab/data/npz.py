@@ -24,6 +24,9 @@ from ganlab.utils.errors import UserError, one_line
 CHANNELS = (1, 2, 3, 4)
 """The numbers of channels that images usually have: grey, grey with alpha, colour, colour with alpha."""
 
+LARGEST_NUMBER = 8
+"""Bytes of the largest numbers that torch has; numpy's long double has more."""
+
 # What numpy and the parsers that it uses raise on a file that is damaged, encrypted or in another format.
 _NO_ARRAYS = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError),
@@ -133,12 +136,13 @@ def _read_condition(path: Path, name: str, array: Any, count: int, is_first: boo
 
     Of other data than images, where `is_first` is None, condition images are (N, height, width, channels).
     """
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb" or array.dtype.itemsize > LARGEST_NUMBER:
         kind = array.dtype if isinstance(array, np.ndarray) else "no array"
         raise UserError(
             f"{path}: {name} is no condition: {kind}; wanted integers (N,), uint8 (N, height, width, channels), or "
             "float32 (N, K)"
         )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind in "ui" and array.ndim == 1:
         condition = torch.from_numpy(array.astype(np.int64))
     elif array.dtype in (np.uint8, np.uint16, np.float32) and array.ndim == 4:

@@ -31,7 +31,8 @@ class Prefetcher:
 
     def __init__(self, tensors: Sequence[Tensor], batch_size: int, device: torch.device) -> None:
         self._tensors, self._device = tensors, device
-        on_cuda = device.type == "cuda"
+        # Elsewhere a buffer could be filled again while it is still being copied.
+        self._on_cuda = on_cuda = device.type == "cuda"
 
         def buffer(tensor: Tensor) -> Tensor:
             return torch.empty((batch_size, *tensor.shape[1:]), dtype=tensor.dtype, pin_memory=on_cuda)
@@ -50,7 +51,7 @@ class Prefetcher:
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] != number:
             ahead = number, self._start(number, index)
-        batch = [part.to(self._device, non_blocking=True) for part in ahead[1].result()]
+        batch = [part.to(self._device, non_blocking=self._on_cuda) for part in ahead[1].result()]
         if self._copied:
             self._copied[self._last].record()
         self._ahead = number + 1, self._start(number + 1, index)

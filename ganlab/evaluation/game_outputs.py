@@ -25,7 +25,7 @@ from ganlab.plugin.registry import Registry
 from ganlab.protocols import Batch, Dataset, GameConfig, ImageSpec, Rules, map_condition
 from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
-from ganlab.utils.errors import ComponentError, UserError, did_you_mean
+from ganlab.utils.errors import ComponentError, SamplesNotFinite, UserError, did_you_mean
 from ganlab.utils.memory import FittingBatches
 from ganlab.utils.rng import derived_seed
 from ganlab.viz.data_picture import as_pixels
@@ -103,7 +103,7 @@ class GameOutputs:
     ) -> Iterator[tuple[Tensor, Tensor, Condition]]:
         """Yields a game's output, the images and their conditions, of this process's share of a split, in order.
 
-        `share` is another half-open range of indices.
+        `share` is another half-open range of indices. Raises `SamplesNotFinite`.
         """
         if self.networks is None:
             return
@@ -127,6 +127,8 @@ class GameOutputs:
             with self.eval_mode():
                 output = fitting(torch.arange(len(images), device=device))
             fitting_size = fitting.size
+            if not output.isfinite().all():
+                raise SamplesNotFinite(f"{self._words(name)} is not finite: NaN or infinity")
             yield output, images, condition
 
     def _latents(self, name: str, generator: torch.Generator) -> Tensor | None:

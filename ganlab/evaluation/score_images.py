@@ -133,7 +133,10 @@ def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
     """To score images: builds the components; `--features` applies to every metric that does not name its own."""
     common = table.pop("features", None)
     classes = {known.name: known.cls for known in registry.of_kind("metric")}
-    for entry in table["metric"] if isinstance(table["metric"], list) and common is not None else ():
+    if isinstance(table["metric"], list):
+        table["metric"] = [{"name": entry} if isinstance(entry, str) else entry for entry in table["metric"]]
+    tables = [entry for entry in table["metric"] if isinstance(entry, dict)] if common is not None else []
+    for entry in tables:
         options: Any = attrs.fields_dict(classes[entry["name"]]) if entry.get("name") in classes else {}
         if "features" in options:
             own = {"name": options["features"].default, **common} if isinstance(common, dict) else common

@@ -122,7 +122,8 @@ def _png_data_url(png: bytes) -> str:
 
 def _sample_grids(run: Path) -> list[tuple[int, Path]]:
     """The sample grids of a run by step."""
-    return sorted((int(path.stem.removeprefix("step-")), path) for path in (run / "samples").glob("step-*.png"))
+    names = ((path.stem.removeprefix("step-"), path) for path in (run / "samples").glob("step-*.png"))
+    return sorted((int(step), path) for step, path in names if step.isdecimal())
 
 
 def _curve_points(entry: ComparedRun, metric: str) -> list[tuple[int, float]]:

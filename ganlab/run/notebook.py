@@ -17,9 +17,12 @@ LIBRARIES = ("pandas", "polars")
 
 
 def run_frame(log: Iterable[Mapping[str, Any]], metrics: Iterable[Mapping[str, Any]], library: str | None) -> Any:
-    """A run's records as a data frame: a row a step, columns `step`, `train/…` of ticks and `score/…` of scores."""
+    """A run's records as a data frame: a row a step, columns `step`, `train/…` of ticks and `score/…` of scores.
+
+    Scores that `ganlab eval` added are left out, since their protocol may be another.
+    """
     rows: dict[int, dict[str, float]] = {}
-    for record in [*log, *metrics]:
+    for record in [*log, *(record for record in metrics if not record.get("eval"))]:
         rows.setdefault(record["step"], {}).update(numbers_of(record))
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     columns = {name: [rows[step].get(name) for step in sorted(rows)] for name in names}

@@ -45,12 +45,22 @@ def choose_folder(request: RunRequest, experiment: Experiment) -> Path:
 
 
 def latest_unfinished(name: str, seed: int) -> Path | None:
-    """The run folder to open where a resume names none: the latest unfinished one of this name and seed in `runs/`."""
-    for path in sorted((Path("runs") / name).glob("*/run.json"), reverse=True):
-        info = read_info(path.parent)
+    """The run folder to open where a resume names none: the latest unfinished one of this name and seed in `runs/`.
+
+    Raises UserError where there is none, and a run of that name is damaged.
+    """
+    unfinished, damaged = [], []
+    for path in sorted((Path("runs") / name).glob("*/run.json")):
+        try:
+            info = read_info(path.parent)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
         if info["status"] != "finished" and info["seed"] == seed:
-            return path.parent
-    return None
+            unfinished.append((str(info.get("started", "")), path.parent))
+    if damaged and not unfinished:
+        raise UserError(*damaged)
+    return max(unfinished)[1] if unfinished else None
 
 
 def _numbered_paths(base: Path) -> Iterable[Path]:

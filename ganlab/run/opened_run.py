@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ class OpenedRun:
     """An opened run, ready to train: its experiment, all that was built for it, and its locked folder.
 
     `earlier` is run.json as the run left it that is resumed, empty for a new run. `start` is the step to train from.
+    `began` is when the command started, by the monotonic clock.
     """
 
     experiment: Experiment
@@ -34,3 +36,9 @@ class OpenedRun:
     view: ProgressView
     stop: StopRequest
     events: EventDispatcher
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        """How long the opened run has taken so far, with its earlier sessions."""
+        return float(self.earlier.get("seconds", 0.0)) + time.monotonic() - self.began

@@ -31,7 +31,7 @@ from ganlab.utils import distributed
 from ganlab.utils.determinism import deterministic
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError
-from ganlab.utils.files import write_whole
+from ganlab.utils.files import check_no_folder, write_whole
 from ganlab.utils.paths import places
 from ganlab.viz.progress import PlainView, progress_bar
 
@@ -60,6 +60,8 @@ def rescore(
     what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
     """
     check_truncation(truncation)
+    if out is not None:
+        check_no_folder("--out", out)
     with distributed.process_group(pick_device(device)) as own_device:
         # Of many processes each has its own device, and the networks are loaded onto that.
         run = load_run_for(NEEDED_TO_SCORE, path, step, str(own_device), overrides, plugin_files, names)

@@ -52,6 +52,16 @@ def asks_for_another_length(path: Path, experiment: Experiment) -> bool:
     return (before.get("steps"), before.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
 
 
+def check_finished(path: Path, experiment: Experiment, table: Mapping[str, Any]) -> None:
+    """Refuses to take a finished run for that of another experiment, whose table is `table`; raises UserError."""
+    before = read_toml(path / "experiment.toml")
+    if lines := _changed_values(path, _flat(before), _flat(table), set(location_keys(experiment))):
+        raise UserError(
+            *lines[:MOST_DIFFERENCES],
+            f"{path}: has finished with the earlier options; choose another --out, or take it as it is by --anyway",
+        )
+
+
 def experiment_identity(table: Mapping[str, Any], locations: Collection[str] = ()) -> str:
     """What must not change on resume, as a hash of the experiment without the options that are `locations`.
 
@@ -157,12 +167,17 @@ def _differences(
     had, wanted = _flat(before) | _flat(earlier), _flat(table) | _flat(environment)
     if "dataset.condition_sha256" not in had:  # of a run that began before the labels' hash was recorded
         wanted.pop("dataset.condition_sha256", None)
+    lines = [*changed, *_changed_values(path, had, wanted, locations)]
+    left_out = len(lines) - MOST_DIFFERENCES
+    return lines[:MOST_DIFFERENCES] + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
+
+
+def _changed_values(path: Path, had: Mapping[str, Any], wanted: Mapping[str, Any], locations: Set[str]) -> list[str]:
+    """A line for each value, by dotted key, that must not change on resume and has changed."""
     keys = filter(_is_bound, (had.keys() | wanted.keys()) - locations)
     differing = sorted(key for key in keys if had.get(key) != wanted.get(key))
     was, now = ({key: one_line(repr(values.get(key))) for key in differing} for values in (had, wanted))
-    lines = [*changed, *(f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing)]
-    left_out = len(lines) - MOST_DIFFERENCES
-    return lines[:MOST_DIFFERENCES] + ([f"{path}: and {left_out} more"] if left_out > 0 else [])
+    return [f"{path}: {one_line(key)}: was {was[key]}, is now {now[key]}" for key in differing]
 
 
 def _changed_imports(run: Path, before: Any, now: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:

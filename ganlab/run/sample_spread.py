@@ -31,8 +31,8 @@ FEWEST = 8
 class _PixelSums:
     """For the sample spread: sums of pixels and of their squares over images; integers, so the same on every device.
 
-    Of float data they are sums in float64, of the differences to the first one, since a large mean would hide a spread.
-    They stay on the images' device, which the host then waits for once.
+    They stay on the images' device, which the host then waits for once. Of float data they are sums in float64 on the
+    CPU, since MPS has no float64, of the differences to the first one, since a large mean would hide a spread.
     """
 
     count: int = 0
@@ -44,8 +44,9 @@ class _PixelSums:
         for part in images.split(8):  # four bytes a value: not of all at once
             pixels = part.to(torch.int32 if part.dtype == torch.uint8 else torch.int64)
             if part.dtype == torch.float32:
-                self.first = part[0].double() if self.first is None else self.first
-                pixels = part.double() - self.first
+                values = part.cpu().double()
+                self.first = values[0] if self.first is None else self.first
+                pixels = values - self.first
             self.count += len(pixels)
             self.total, self.squares = self.total + pixels.sum(0), self.squares + pixels.square().sum(0)
 

@@ -46,6 +46,7 @@ from ganlab.run.records import best_and_final, read_records
 from ganlab.run.request import RunRequest
 from ganlab.run.resume import (
     asks_for_another_length,
+    check_finished,
     check_resumable,
     earlier_experiment,
     experiment_identity,
@@ -107,17 +108,19 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
         folder = _find_folder(request, experiment)
         whole = folder.info.get("status") == "finished" and folder.has_plots
         if whole and not asks_for_another_length(folder.path, experiment):
+            if not request.anyway:
+                check_finished(folder.path, experiment, tomllib.loads(experiment_to_toml(experiment, plugins)))
             view.line(f"already finished: {folder.path}")
             return _finished_before(folder)
         with (
             StopRequest() as stop,
             view,
             deterministic(experiment.train.deterministic),
-            open_run(request, experiment, plugins, folder, device, view, stop) as opened,
+            open_run(request, experiment, plugins, folder, device, view, stop, began) as opened,
         ):
             callbacks = CallbackList(opened)
             error = train_run(opened, callbacks)
-            return finish(opened, callbacks.step, error, began)
+            return finish(opened, callbacks.step, error)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -179,10 +182,12 @@ def open_run(
     device: torch.device,
     view: ProgressView,
     stop: StopRequest,
+    began: float,
 ) -> Iterator[OpenedRun]:
     """Opens a run to train it in the body: builds what trains, makes and locks its folder, restores the run in it.
 
-    `folder.info` is run.json of the run to resume, empty for a new one. Raises UserError where the run is refused.
+    `folder.info` is run.json of the run to resume, empty for a new one. `began` is when the command started, by the
+    monotonic clock. Raises UserError where the run is refused.
     """
 
     def progress(what: str, done: int, total: int) -> None:
@@ -244,7 +249,7 @@ def open_run(
             **({"init_from": first.record} if first and new else {}),
         )
         events = EventDispatcher(plugins, folder, view)
-        yield OpenedRun(experiment, plugins, training, evaluator, folder, earlier, start, view, stop, events)
+        yield OpenedRun(experiment, plugins, training, evaluator, folder, earlier, start, view, stop, events, began)
     finally:
         training.loader.close()
         folder.unlock()
@@ -316,10 +321,10 @@ def train_run(run: OpenedRun, callbacks: CallbackList) -> BaseException | None:
     return guard.error
 
 
-def finish(run: OpenedRun, step: int, error: BaseException | None, began: float) -> Outcome:
+def finish(run: OpenedRun, step: int, error: BaseException | None) -> Outcome:
     """Ends a run that has trained: writes its end into run.json, draws its plots; raises what ended it early.
 
-    `step` is the number of finished steps. `began` is when the command started, by the monotonic clock.
+    `step` is the number of finished steps.
     """
     folder, view = run.folder, run.view
     failure = explain_failure(error, run, step)
@@ -332,7 +337,7 @@ def finish(run: OpenedRun, step: int, error: BaseException | None, began: float)
         path=folder.path,
         status=status_of(failure),
         step=max(list_checkpoints(folder.checkpoints), default=0),
-        seconds=run.earlier.get("seconds", 0.0) + time.monotonic() - began,
+        seconds=run.seconds,
         metrics=metrics,
         weights=run.training.weights,
     )

@@ -154,6 +154,8 @@ def _pack(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
     """Splits a state into JSON and `tensors`."""
     if isinstance(value, Tensor):
         name = at or "value"
+        while name in tensors:  # {"a": {"b": …}} and {"a.b": …} have one path
+            name += "_"
         tensors[name] = value.detach()
         return {"tensor": name}
     if isinstance(value, Mapping):

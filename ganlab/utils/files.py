@@ -41,8 +41,13 @@ def check_file(option: str, path: Path, ending: str) -> None:
     """Raises UserError where no file of this ending can be written to `path`, before the work that is written there."""
     if path.suffix.lower() != ending:
         raise UserError(f"{option} {path}: expected FILE{ending}")
+    check_no_folder(option, path, f"FILE{ending}")
+
+
+def check_no_folder(option: str, path: Path, expected: str = "a file") -> None:
+    """Raises UserError where a file is to be written and `path` is a folder, or below a file."""
     if path.is_dir():
-        raise UserError(f"{option} {path}: is a folder; expected FILE{ending}")
+        raise UserError(f"{option} {path}: is a folder; expected {expected}")
     check_parents(option, path)
 
 
@@ -138,16 +143,20 @@ def check_room(path: Path, size: int, files: int = 1) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Writes a folder atomically: the body fills one under a temporary name, which takes its place or is removed.
 
-    `path` may be an empty folder. Raises CannotWrite.
+    `path` may be an empty folder. A link to one, and a mount point, cannot be replaced: the files move into them, one
+    after another. Raises CannotWrite.
     """
+    stays = path.is_symlink() or path.is_mount()
     with raise_cannot_write(path, 0):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
+        parent = path if stays else path.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}."))
     try:
         folder = temporary / "made"
         folder.mkdir()  # with the usual mode, which that of mkdtemp is not
         yield folder
         with raise_cannot_write(path, 0):
-            os.replace(folder, path)
+            for made, place in [(item, path / item.name) for item in folder.iterdir()] if stays else [(folder, path)]:
+                os.replace(made, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -44,7 +44,8 @@ class PartStates:
             for path, tensor in self._tensors().items():
                 if path in self.before:  # not a state that begins with the first call
                     before = self.before[path] = self.before[path].to(tensor.device)
-                    moved = tensor.double() - before
+                    wide = torch.float32 if tensor.device.type == "mps" else torch.float64  # which MPS has not
+                    moved = tensor.to(wide) - before
                     self.moved[path] = self.moved[path] + moved if path in self.moved else moved
                     tensor.copy_(before)
 

@@ -75,7 +75,9 @@ def running(folder: Path, plugins: list[Path], trackers: int) -> Callable[[], No
     evaluator = Evaluator(experiment.dataset, training.dataset, places(), CPU, False)
     quiet = make_progress_view(Console(file=io.StringIO()))
     events = EventDispatcher(loaded, run, quiet)
-    opened = OpenedRun(experiment, loaded, training, evaluator, run, {}, 0, quiet, StopRequest(), events)
+    opened = OpenedRun(
+        experiment, loaded, training, evaluator, run, {}, 0, quiet, StopRequest(), events, time.monotonic()
+    )
     callbacks = CallbackList(opened)
     callbacks.started(0)
     events.started(experiment.tracker)

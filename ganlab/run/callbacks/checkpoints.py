@@ -53,6 +53,7 @@ class CheckpointsCallback(Callback):
             state["progress"] |= {"experiment": run.folder.info["identity"], "records": self._record_counts()}
             path = save_checkpoint(run.folder.checkpoints, step, state)
             self._remove_old()
+            run.folder.write_info(seconds=round(run.seconds, 3))  # of a session that is killed, nothing else tells it
             run.events.saved(path)
         self._saved = step
 

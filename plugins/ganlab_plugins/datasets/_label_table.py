@@ -51,9 +51,11 @@ class LabelTable:
 
     def classes(self, column: str) -> tuple[str, ...]:
         """All values of a label table's column, in order: the names of the classes."""
+        if empty := next((line for line, row in self.rows.values() if not row[column]), None):
+            raise ComponentError(f"{self.where}: line {empty}: {column} is empty; wanted a class")
         values = {row[column] for _, row in self.rows.values()}
         whole = all(value.removeprefix("-").isdecimal() for value in values)
-        return tuple(sorted(values, key=int) if whole else sorted(values))
+        return tuple(sorted(values, key=lambda value: (int(value), value)) if whole else sorted(values))
 
     def labels(self, images: Sequence[str], column: str, classes: Sequence[str]) -> Tensor:
         """Class labels int64 (N,) of images, by a label table's column."""

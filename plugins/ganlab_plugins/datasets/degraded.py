@@ -90,6 +90,10 @@ class Degraded:
 
         original = load_dataset(self.dataset, places, split, progress)
         images, name = original.images, f"degraded:{original.name}"
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ComponentError(
+                f"degraded: {original.name} has {images.dtype} {tuple(images.shape)}; wanted uint8 images (N, C, H, W)"
+            )
         _, channels, height, width = images.shape
         if self.grey and channels != 3:
             raise ComponentError(f"grey: the images of {original.name} have {channels} channels; wanted 3, in colour")
@@ -103,7 +107,8 @@ class Degraded:
             report("images degraded", first, len(images))
             parts.append(self._degraded(torch.as_tensor(images[first : first + PART]), drawn))
         skipped, left_out = getattr(original, "skipped", 0), getattr(original, "left_out", {})
-        return ImageDataset(images, name, split, torch.cat(parts), skipped=skipped, left_out=left_out)
+        weights = getattr(original, "weights", None)
+        return ImageDataset(images, name, split, torch.cat(parts), skipped=skipped, left_out=left_out, weights=weights)
 
     def _degraded(self, images: Tensor, drawn: np.random.RandomState) -> Tensor:
         """Degraded images (n, c, h, w) uint8 of images (n, C, H, W) uint8, with random numbers of `drawn`."""
@@ -136,6 +141,11 @@ class Degraded:
         for dimension, view in ((2, (1, 1, -1, 1)), (3, (1, 1, 1, -1))):
             side = values.shape[dimension]
             length = max(1, round(self.hole * side))
+            if length == side and self.filled == "border":
+                raise ComponentError(
+                    f"hole: {self.hole} of {side} pixels leaves no border to fill it with; set a smaller one, or "
+                    'filled = "grey"'
+                )
             first = torch.from_numpy(drawn.randint(side - length + 1, size=(len(values), 1, 1, 1)))
             at = torch.arange(side).view(view)
             inside = inside & (at >= first) & (at < first + length)

@@ -221,6 +221,8 @@ class _Files(Sequence["EncodedImage"]):
 
         if isinstance(row, slice):
             return [self[index] for index in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)  # which ends an iteration
         return EncodedImage(f"{self.where}: row {row}", lambda: self._read(row))
 
     def _read(self, row: int) -> bytes:

@@ -102,8 +102,9 @@ class Adversary:
         turn.log(f"d_fake{self.suffix}", _mean_probability(fake_logits))
         if measures := getattr(self.loss, "measures", None):
             with torch.no_grad():
-                for name, value in measures(logits_per_image(real_logits), logits_per_image(fake_logits)).items():
-                    turn.log(f"{name}{self.suffix}", value)
+                found = [measures(*pair) for pair in zip(real_logits, fake_logits, strict=True)]
+                for name in found[0]:
+                    turn.log(f"{name}{self.suffix}", _sum(values[name] for values in found))
         turn.observe(logits_per_image(real_logits))
         seen = condition if given is None else given
         self._show(turn, self.name, (real, fake), (real_output, fake_output), latents, seen, generator)

@@ -111,8 +111,14 @@ def judged(turn: Turn, images: Tensor, condition: Condition = None) -> Tensor:
     return turn.gather(logits_per_image(output).float())
 
 
+def features_of_discriminator(turn: Turn, images: Tensor) -> Tensor:
+    """Features (n, …) float32 of the discriminator of a game with codes, of this process, of images as they are."""
+    features: Tensor = turn.forward("discriminator", images, None, True)[1]
+    return features.float()
+
+
 def judged_with_features(turn: Turn, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits as `judged` of a game with codes, and features (n, …) float32 of its discriminator, of this process."""
+    """Logits as `judged` of a game with codes, and features (n, …) float32 of the same pass, of this process."""
     output, features = turn.forward("discriminator", turn.augment(images), None, True)
     return turn.gather(logits_per_image(output).float()), features.float()
 

@@ -80,7 +80,7 @@ class Pix2Pix:
             raise ValueError("adversarial: is 0, and absolute and perceptual too; the generator would learn nothing")
 
     def build(self, data: DataSpec) -> Rules:
-        if data.images.condition_shape is None:
+        if len(data.images.condition_shape or ()) != 3:
             raise ComponentError("pix2pix translates images: [dataset] must have images as conditions, as 'glyphs' has")
         alone = attrs.evolve(data.images, classes=None, condition_shape=None)
         play = _Play(self, Adversary(self.loss), data.images.shape)
@@ -140,7 +140,14 @@ class _Play:
 
     def given(self, turn: Turn) -> Condition:
         """The conditions that the discriminator is given."""
-        return turn.condition if self.game.conditional else None
+        if not self.game.conditional:
+            return None
+        if turn.augmentations:
+            raise ComponentError(
+                "augmentation: it would change images and not the condition images that the discriminator judges with "
+                "them; leave it out, or set conditional = false in [game]"
+            )
+        return turn.condition
 
 
 def _used(weight: object) -> bool:

@@ -40,6 +40,7 @@ from ganlab_plugins.games._codes import (
     code_of,
     encoded,
     encoder_of,
+    features_of_discriminator,
     judged,
     judged_with_features,
     log_probabilities,
@@ -128,10 +129,12 @@ class _Play:
         made = turn.kept.pop("made", None) or self.made(turn)
         with torch.no_grad():
             real, wanted = judged_with_features(turn, turn.real)
+            if turn.augmentations:  # which would change the image and its reconstruction differently
+                wanted = features_of_discriminator(turn, turn.real)
         # The error of features reaches the encoder by codes whose gradient is 1 / gamma times that of the decoder: the
         # term counts gamma for the decoder and 1 for the encoder, which the adversarial loss does not reach.
         codes = made.codes.detach() + (made.codes - made.codes.detach()) / self.game.gamma
-        _, found = judged_with_features(turn, generated(turn, self.shape, None, latents=codes)[0])
+        found = features_of_discriminator(turn, generated(turn, self.shape, None, latents=codes)[0])
         fakes = [judged(turn, images) for images in (made.reconstructions, made.samples)]
         self.show(turn, "generator", made)
         return {

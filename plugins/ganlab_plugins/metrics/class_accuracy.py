@@ -56,26 +56,33 @@ class ClassAccuracy:
         classifying(built_features(self.features, evaluation), NEEDED_BY)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
-        """`class_accuracy`, from 0 to 1."""
+        """`class_accuracy`, from 0 to 1; nan if a logit is not finite."""
         import torch
 
         features = built_features(self.features, evaluation)
         logits_of = classifying(features, NEEDED_BY)
-        right = []
+        right = [torch.empty(0, dtype=torch.float64, device=evaluation.device)]
         done = 0
         images = None
         for images, condition in evaluation.conditioned(self.samples, self.seed):
             labels = labels_in(condition)
             if labels is None:
                 raise ComponentError("class_accuracy needs images that were generated for a class; these were not")
-            right.append(logits_of(images).argmax(1) == labels)
+            logits = logits_of(images)
+            if len(labels) and int(labels.max()) >= logits.shape[1]:
+                raise ComponentError(
+                    f"the features {features.name!r} know {logits.shape[1]} classes; the data have class "
+                    f"{int(labels.max())} too"
+                )
+            is_right = (logits.argmax(1) == labels).double()
+            right.append(torch.where(logits.isfinite().all(1), is_right, torch.nan))
             done += len(images)
             evaluation.progress("classes of generated images", done, self.samples)
-        if not right:
+        correct = evaluation.gather(torch.cat(right))
+        if not len(correct):
             raise ComponentError("class_accuracy needs images that were generated for a class; there are none")
-        correct = evaluation.gather(torch.cat(right).to(torch.uint8))
         return Scores(
-            values={"class_accuracy": float(correct.double().mean())},
+            values={"class_accuracy": float(correct.mean())},
             better={"class_accuracy": "higher"},
             protocol={
                 "metric": "class_accuracy",

@@ -36,12 +36,12 @@ class CodebookUse:
         """`codes_used`, a number of codes, and `code_perplexity`, at most that."""
         import torch
 
-        found = []
+        found = [torch.empty(0, dtype=torch.int64, device=evaluation.device)]
         done, total = 0, len(evaluation.dataset(self.split).images)
         for codes, images, _ in evaluation.outputs(self.output, self.split):
             if codes.dtype != torch.int64:
                 raise ComponentError(f"the output {self.output!r} is {codes.dtype}; wanted codes, int64")
-            found.append(codes.reshape(len(codes), -1))
+            found.append(codes.flatten())
             done += len(images)
             evaluation.progress(f"codes of {self.split} images", done, total)
         _, counts = evaluation.gather(torch.cat(found)).unique(return_counts=True)

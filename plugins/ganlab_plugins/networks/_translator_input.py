@@ -26,7 +26,7 @@ class TranslatorInput(nn.Module):
 
     def __init__(self, name: str, latent_dim: int, images: ImageSpec, latent_maps: int = 0) -> None:
         super().__init__()
-        if images.condition_shape is None:
+        if images.condition_shape is None or len(images.condition_shape) != 3:
             raise ComponentError(f"{name} translates images: it needs images as conditions, and the data set has none")
         channels, height, width = images.condition_shape
         self.name = name

@@ -60,12 +60,22 @@ def _inner_sides(images: ImageSpec) -> list[int]:
     return [height * 2**number for number in range(1, doublings)]
 
 
+def _check_hidden(config: DCGANGenerator | DCGANDiscriminator) -> None:
+    """DCGAN: refuses instance norm of the layer of `hidden`, whose maps have one position."""
+    if config.hidden and config.norm == "instance":
+        raise ComponentError(
+            'dcgan: norm = "instance" normalises over positions, of which the maps of `hidden` have one; set '
+            "hidden = 0, or another norm"
+        )
+
+
 class _DCGANGenerator(nn.Module):
     def __init__(self, config: DCGANGenerator, images: ImageSpec) -> None:
         super().__init__()
         self.latent_dim = config.latent_dim
         base, doublings = _base_and_doublings(images)
         check_tanh(images, "dcgan")
+        _check_hidden(config)
         side = base[0]
         width = config.channels * 2 ** (doublings - 1)
         bias = config.norm == "none"
@@ -95,6 +105,7 @@ class _DCGANGenerator(nn.Module):
 class _DCGANDiscriminator(nn.Module):
     def __init__(self, config: DCGANDiscriminator, images: ImageSpec) -> None:
         super().__init__()
+        _check_hidden(config)
         base, doublings = _base_and_doublings(images)
         width, side, slope = config.channels, images.height // 2, config.slope
         bias = config.norm == "none"

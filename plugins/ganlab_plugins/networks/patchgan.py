@@ -38,6 +38,10 @@ class _PatchGAN(nn.Module):
                 f"patchgan needs images of at least {least}x{least} pixels with halvings = {config.halvings}; here "
                 f"they are {images.height}x{images.width}"
             )
+        if images.condition_shape and len(images.condition_shape) != 3:
+            raise ComponentError(
+                f"patchgan judges images and their condition images; here conditions are {images.condition_shape}"
+            )
         self.condition_channels = images.condition_shape[0] if images.condition_shape else 0
         # Without halvings each pixel is judged by itself, by convolutions of 1x1 (appendix 6.1.2, "PixelGAN").
         side, padding = (4, 1) if config.halvings else (1, 0)

@@ -79,8 +79,10 @@ class _Resampled(nn.Module):
         return self._resampled(x) if self.factor > 1 else x
 
     def _resampled(self, x: Tensor) -> Tensor:
-        # Antialiased, so that downsampling uses all pixels and not every second one.
-        return interpolate(x, scale_factor=self.factor, mode="bilinear", antialias=self.factor < 1)
+        if self.factor > 1:
+            return interpolate(x, scale_factor=self.factor, mode="bilinear")
+        # Antialiased, so that downsampling uses all pixels and not every second one; on the CPU in float32 alone.
+        return interpolate(x.float(), scale_factor=self.factor, mode="bilinear", antialias=True).to(x.dtype)
 
 
 class _R3GANGenerator(nn.Module):

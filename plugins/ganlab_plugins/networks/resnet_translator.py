@@ -18,7 +18,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, NetworkConfig, NormName, Register, hookimpl, norm_layer
+from ganlab import ComponentError, ImageSpec, NetworkConfig, NormName, Register, check_tanh, hookimpl, norm_layer
 from ganlab_plugins.networks._translator_input import TranslatorInput
 from ganlab_plugins.networks.unet import initialise
 
@@ -62,6 +62,7 @@ class _Enlarge(nn.Module):
 class _Translator(nn.Module):
     def __init__(self, config: ResnetTranslator, images: ImageSpec) -> None:
         super().__init__()
+        check_tanh(images, "resnet_translator")
         self.latent_dim = config.latent_dim
         self.given = TranslatorInput("resnet_translator", config.latent_dim, images, config.latent_maps)
         least = max(4, 2 ** (config.halvings + 1))

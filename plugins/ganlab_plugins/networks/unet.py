@@ -18,7 +18,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le, lt, optional
 from torch import Tensor, nn
 
-from ganlab import ComponentError, ImageSpec, NetworkConfig, NormName, Register, hookimpl, norm_layer
+from ganlab import ComponentError, ImageSpec, NetworkConfig, NormName, Register, check_tanh, hookimpl, norm_layer
 from ganlab_plugins.networks._translator_input import TranslatorInput
 
 WIDEST = 8
@@ -49,6 +49,8 @@ class _Up(nn.Module):
 class _UNet(nn.Module):
     def __init__(self, config: UNet, images: ImageSpec) -> None:
         super().__init__()
+        if not config.residual:
+            check_tanh(images, "unet")
         self.latent_dim = config.latent_dim
         self.given = TranslatorInput("unet", config.latent_dim, images)
         deepest = min(images.height, images.width).bit_length() - 1

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le, lt
 from torch import Tensor
 
-from ganlab import Penalty, Register, Step, hookimpl
+from ganlab import ComponentError, Penalty, Register, Step, hookimpl, latent_dim_of
 
 
 @frozen
@@ -21,10 +21,10 @@ class PathLength:
     """Path length: `weight` times the mean of (|J^T y| - a)^2, where a is the running mean of |J^T y| so far.
 
     J is the Jacobian of the generated image with respect to its latent, y is noise of the image's shape with standard
-    deviation 1 / sqrt(height * width). New latents are drawn. In the paper they are the outputs of StyleGAN's mapping
-    network, here the generator's input. As in the paper, a starts at 0; it is the mean before this update, where the
-    authors' code has the one after it. The forward pass is in training mode: with batch norm an image depends on the
-    other latents too, and the gradient of the sum over the batch is taken, as usual.
+    deviation 1 / sqrt(height * width). New latents are drawn, standard normal ones in every game. In the paper they are
+    the outputs of StyleGAN's mapping network, here the generator's input. As in the paper, a starts at 0; it is the
+    mean before this update, where the authors' code has the one after it. The forward pass is in training mode: with
+    batch norm an image depends on the other latents too, and the gradient of the sum over the batch is taken, as usual.
 
     weight: the factor (2 in the paper's code).
     decay: the decay of the running mean a per update.
@@ -55,7 +55,9 @@ class PathLength:
     def _lengths(self, step: Step) -> Tensor:
         # Batch norm needs at least two images.
         count = min(len(step.fake), max(2, len(step.fake) // self.batch_shrink))
-        latent_dim: Any = step.networks[step.generated_by].latent_dim
+        latent_dim = latent_dim_of(step.networks[step.generated_by])
+        if not latent_dim:
+            raise ComponentError(f"path_length: {step.generated_by} has no latents (latent_dim = 0)")
         z = torch.randn(count, latent_dim, device=step.fake.device, dtype=step.fake.dtype).requires_grad_()
         # Autocast would also apply to the backward pass, which is computed here.
         with torch.autocast(z.device.type, enabled=False):
