@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -121,6 +122,10 @@ def test_the_spread_is_the_root_of_the_mean_variance() -> None:
     images = 255 - torch.randint(0, 2, (2000, 1, 2, 2), dtype=torch.uint8)
     assert spread([(images, None)]) == pytest.approx(float(images.double().var(0).mean().sqrt()), rel=1e-9)
     assert spread([(images[:1].expand(9, -1, -1, -1), None)]) == 0
+    # Of floats, whose mean is a thousand times as large.
+    values = 1000 + torch.randn(50, 3, 4, 5)
+    deviation = np.sqrt(values.numpy().astype(np.float64).var(0, ddof=1).mean())
+    assert spread((part, None) for part in values.split(7)) == pytest.approx(deviation, rel=1e-9)
 
 
 def test_points_are_images() -> None:

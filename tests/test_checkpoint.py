@@ -12,7 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from ganlab.training import checkpoint
-from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from ganlab.training.checkpoint import (
+    DamagedCheckpoint,
+    from_bytes,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    to_bytes,
+)
 from ganlab.utils.state_tree import find_non_finite
 
 
@@ -46,6 +53,14 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     saved["network"] = dict(saved["network"])
     assert same(saved, loaded)
     assert same(load_checkpoint(path, {"odd"}), {"odd": saved["odd"]})
+
+
+def test_tensors_whose_names_are_joined_alike_stay_apart(tmp_path: Path) -> None:
+    """A dot may stand in a name, as in those of parameters, and so may what keeps two names apart."""
+    a, b, c, d = (torch.full((2,), float(value)) for value in range(4))
+    odd = {"a": {"b.c": a}, "a.b": {"c": b}, "a.b.c": c, "a.b.c_": d}
+    assert same(from_bytes(to_bytes(odd)), odd)
+    assert same(load_checkpoint(save_checkpoint(tmp_path, 1, {"part": odd})), {"part": odd})
 
 
 def test_a_network_is_a_plain_safetensors_file(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Gan
         (["run", good, "--plugin", "none.py"], ["none.py", "no such file"]),
         (["run", good, "--plugin", "n" * 300], ["no such file"]),
         (["run", good, "--plugin", wedge], ["wedge", "nothing_of_that_name"]),
+        (["run", good, "--set", "game=3"], ["tiny.toml: game: expected the name of a game or a table, got 3"]),
+        (["run", good, "--set", "game.weight=1"], ["tiny.toml: game: name: expected the name of a game (", "got none"]),
         (["run", good, "--no-plugin", "losses.bcd"], ["did you mean 'losses.bce'"]),
         (["run", good, "--no-plugin", "losses.bce"], ["unknown loss 'bce'"]),
         (["run", good, "--out", "taken"], ["taken: is not empty and holds no run"]),
@@ -112,6 +114,22 @@ def test_refusals_write_nothing(table: dict[str, Any], write: Write, ganlab: Gan
         for word in words:
             assert word in err, (arguments, err)
     assert sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in str(p)) == before
+
+
+def test_a_folder_that_may_not_be_entered_is_named(ganlab: Ganlab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may enter any, so that the file system is stood in for."""
+    plain, name = Path.is_file, ["locked/tiny.toml"]
+
+    def is_file(path: Path) -> bool:
+        if path.parts[:1] == ("locked",):
+            raise PermissionError(13, "Permission denied", *name)
+        return plain(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert ganlab("run", "locked/tiny.toml") == (2, "", "locked/tiny.toml: Permission denied\n")
+    name.clear()
+    with pytest.raises(PermissionError):  # which says of no file that it is to be looked at
+        ganlab("run", "locked/tiny.toml")
 
 
 def test_an_earlier_run_is_not_overwritten(run: Path, write: Write, table: dict[str, Any], ganlab: Ganlab) -> None:
@@ -176,6 +194,13 @@ def test_eval_refusals(run: Path, ganlab: Ganlab) -> None:
     code, _, err = ganlab("eval", run, "--step", 3)
     assert code == 2
     assert "--step 3: r has no such checkpoint; there are: 2, 4" in err
+    Path("folder").mkdir()
+    Path("file").touch()
+    for out, line in (("folder", "is a folder; expected a file"), ("file/s.json", "file is not a folder")):
+        # Before anything is scored, since the run is not even looked at.
+        for path in (run, "nowhere"):
+            code, _, err = ganlab("eval", path, "--out", out)
+            assert (code, err) == (2, f"--out {out}: {line}\n")
 
 
 def test_a_metric_that_the_run_lacks_takes_options(table: dict[str, Any], write: Write, ganlab: Ganlab) -> None:

@@ -75,6 +75,8 @@ MISTAKES = {
     "did you mean 'inception'?",
     "metric = [{ name = 'fid', features = { name = 'classifier', colour = 1 } }]": "metric[0].features.colour",
     "dataset = 3": "dataset: expected the name of a dataset or a table, got 3",
+    "game = 3": "game: expected the name of a game or a table, got 3",
+    "game = { conditional = true }": "game: name: expected the name of a game (aae, bigan, ",
     "name = '../x'": f"name: {NAME_RULE}, got '../x'",
     "name = ''": f"name: {NAME_RULE}, got ''",
     "seed = -1": "seed: must be >= 0, got -1",

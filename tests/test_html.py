@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ganlab.run.records import read_records, record_line
+from ganlab.run.run_folder import RunFolder
 
 Command = Callable[..., tuple[int, str, str]]
 NASTY = "<script>alert(1)</script>"
@@ -104,6 +105,16 @@ def test_a_run_named_script_is_text(swept: Path, ganlab: Command) -> None:
         text = Path(page).read_text()
         assert "&lt;script&gt;" in text
         assert "<script" not in text
+
+
+def test_a_copy_of_a_sample_grid_is_none(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    for name in ("step-00000100.png", "step-00000020.png", "step-00000100 copy.png", "step-.png", "step-00000030.jpg"):
+        (tmp_path / "samples" / name).touch()
+    assert [(step, path.name) for step, path in RunFolder(tmp_path).sample_grids().items()] == [
+        (20, "step-00000020.png"),
+        (100, "step-00000100.png"),
+    ]
 
 
 def test_a_page_is_a_html_file(swept: Path, ganlab: Command) -> None:

@@ -96,7 +96,12 @@ def test_what_is_refused_from_python(table: dict[str, Any]) -> None:
 
 
 LOG = [{"step": 2, "loss_d": 0.5}, {"step": 4, "loss_d": "nan", "penalty_r1": 1.5}]
-METRICS = [{"step": 3, "metric": 0, "name": "fid", "value": 7.5, "protocol": {}}]
+METRICS = [
+    {"step": 3, "metric": 0, "name": "fid", "value": 7.5, "protocol": {}},
+    # What `ganlab eval` adds, of which the protocol may be another.
+    {"eval": True, "step": 3, "metric": 0, "name": "fid", "value": 99.0, "protocol": {}},
+    {"eval": True, "step": 5, "metric": 0, "name": "kid", "value": 99.0, "protocol": {}},
+]
 
 
 def test_a_frame_has_a_row_a_step() -> None:

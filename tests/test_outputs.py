@@ -16,17 +16,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganlab import ComponentError, ImageDataset, load_run, to_float, to_uint8
+from ganlab import ComponentError, ImageDataset, ImageSpec, Rules, load_run, to_float, to_uint8
+from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.run.records import read_records
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import SamplesNotFinite, UserError
 from ganlab.utils.paths import places
 from ganlab.viz.image_grid import save_grid
 from ganlab.viz.pairs import side_by_side
 from ganlab_plugins.datasets.digits import Digits
-from ganlab_plugins.metrics import code_accuracy, output_fid, psnr, reconstruction_error, ssim, target_accuracy
+from ganlab_plugins.metrics import (
+    code_accuracy,
+    codebook_use,
+    output_fid,
+    psnr,
+    reconstruction_error,
+    ssim,
+    target_accuracy,
+)
 from ganlab_plugins.metrics._restored_pixels import restored_pixels
 from paired_images import PairedImages
-from stubs import StubConfig, StubFeatures, an_evaluation, photos
+from stubs import CPU, StubConfig, StubFeatures, an_evaluation, photos
 from test_distributed import forked
 
 Write = Callable[..., Path]
@@ -405,6 +414,30 @@ def test_closed_forms() -> None:
     assert ssim.ssim(target, target).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize(("shape", "value"), [((1, 8, 8), math.nan), ((1, 8, 8), math.inf), ((5,), math.nan)])
+def test_an_output_that_is_not_finite_is_no_score(shape: tuple[int, ...], value: float) -> None:
+    """As of samples. Codes are whole numbers, which always are; logits may be masked."""
+
+    def made(networks: Any, images: Tensor, condition: Any) -> Tensor:
+        rows = torch.ones(4, *shape)
+        rows[2] = value
+        return rows
+
+    def masked(networks: Any, images: Tensor, condition: Any) -> Tensor:
+        return torch.tensor([0.0, -math.inf]).expand(4, 2)
+
+    outputs = {"made": made, "codes": lambda networks, images, condition: torch.arange(4), "masked": masked}
+    rules = Rules(networks={}, moves=[], outputs=outputs)
+    data = ImageDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "black", "test")
+    of_game = GameOutputs("coding", rules, ImageSpec(1, 8, 8), networks={})
+    with pytest.raises(SamplesNotFinite, match="the output 'made' of the game 'coding' is not finite: NaN or infinity"):
+        list(of_game.batches("made", data, CPU))
+    ((codes, _, _),) = of_game.batches("codes", data, CPU)
+    assert codes.tolist() == [0, 1, 2, 3]
+    ((logits, _, _),) = of_game.batches("masked", data, CPU)
+    assert logits.tolist() == [[0.0, -math.inf]] * 4
+
+
 def evaluated(metric: Any, tmp_path: Path, *batches: tuple[Tensor, Tensor, Tensor | None]) -> dict[str, Any]:
     """The values of a metric that is given these batches of an output."""
     reference = torch.cat([to_uint8(images) for _, images, _ in batches])
@@ -484,6 +517,21 @@ def test_code_accuracy_is_the_best_of_all_assignments(tmp_path: Path) -> None:
     best = max(sum(counts[row, column] for row, column in enumerate(chosen)) for chosen in permutations(range(5)))
     batch = (torch.eye(5)[codes], torch.zeros(200, 1, 4, 4), labels)
     assert evaluated(code_accuracy.CodeAccuracy(), tmp_path, batch) == {"code_accuracy": best / 200}
+
+
+def test_codebook_use_of_shares_is_that_of_all_codes(tmp_path: Path) -> None:
+    """Maps of codes of images; of many processes one may have no image, and the others' rows all the same."""
+    codes = torch.tensor([[[0, 0], [0, 7]], [[7, 3], [7, 3]]])
+    shares = np.array([3, 3, 2]) / 8
+    wanted = {"codes_used": 3.0, "code_perplexity": pytest.approx(np.exp(-(shares * np.log(shares)).sum()))}
+    images = torch.zeros(2, 1, 4, 4)
+    assert evaluated(codebook_use.CodebookUse(), tmp_path, (codes, images, None)) == wanted
+    without_a_share = attrs.evolve(
+        an_evaluation(tmp_path, to_uint8(images)),
+        outputs=lambda name, split: iter([]),
+        gather=lambda own: torch.cat([own, codes.flatten()]),
+    )
+    assert codebook_use.CodebookUse().evaluate(without_a_share).values == wanted
 
 
 def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:

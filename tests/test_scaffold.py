@@ -124,6 +124,11 @@ def test_nothing_is_overwritten(ganlab: Ganlab, tmp_path: Path) -> None:
     assert not (tmp_path / "mine.py").exists()
     assert (tmp_path / "test_mine.py").read_text() == "precious"
     assert ganlab("new", "loss", "mine", "--out", "no/mine.py")[::2] == (2, "no: no such folder\n")
+    for folder in (".", "..", tmp_path):
+        assert ganlab("new", "loss", "mine", "--out", folder)[::2] == (
+            2,
+            f"--out {folder}: is a folder; expected FILE.py\n",
+        )
     assert ganlab("new", "loss", "mine", "--out", "mine.txt")[::2] == (
         2,
         "mine.txt: expected the name of a Python file, such as my_loss.py\n",

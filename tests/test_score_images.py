@@ -194,6 +194,17 @@ def test_refusals(arguments: list[str], said: str, ganlab: Command) -> None:
     assert "Traceback" not in err
 
 
+def test_a_metric_that_is_given_as_a_text_has_the_common_features(ganlab: Command) -> None:
+    write_npz(Path("a.npz"), noise(30))
+    common = ("--against", "digits", "--features", "pixels", "--no-floor")
+    (wanted,) = scored(ganlab, "a.npz", *common, "--set", "metric=[{name='fid',features='pixels'}]")
+    for setting in ("metric.0=fid", "metric=['fid']"):
+        (found,) = scored(ganlab, "a.npz", *common, "--set", setting)
+        assert (found["value"], found["protocol"]) == (wanted["value"], wanted["protocol"])
+    code, out, err = ganlab("score", "a.npz", *common, "--set", "metric.0=3")
+    assert (code, out, err) == (2, "", "score: metric[0]: expected the name of a metric or a table, got 3\n")
+
+
 def test_an_array_of_objects_is_not_unpickled(ganlab: Command) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -348,7 +359,13 @@ def test_an_archive_is_read_with_its_conditions() -> None:
     _, condition = read_npz(Path("pairs.npz"))
     assert condition is not None
     assert torch.equal(condition, images[:, :, ::2])
-    bad = {
+    rows = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    np.savez("rows.npz", images=pixels, condition=rows.astype(">f4"))
+    _, condition = read_npz(Path("rows.npz"))
+    assert condition is not None
+    assert (condition.dtype, condition.tolist()) == (torch.float32, rows.tolist())
+    bad: dict[str, dict[str, np.ndarray[Any, Any]]] = {
+        str(np.dtype(np.longdouble)): {"condition": rows.astype(np.longdouble)},
         "float64 (4,) from 0 to 3": {"labels": labels.astype(float)},
         "3 entries for 4 images": {"labels": labels[:3]},
         "class labels from -1": {"labels": labels - 1},

@@ -19,10 +19,12 @@ import torch
 from PIL import Image
 
 import ganlab as package
+from ganlab.run.open_folder import latest_unfinished
 from ganlab.run.records import best_and_final, read_records
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
+from ganlab.utils.errors import UserError
 from image_files import save
-from run_folders import assert_same_bits, records
+from run_folders import HELD, assert_same_bits, records
 from saboteur import interrupted_at
 
 Write = Callable[..., Path]
@@ -152,6 +154,7 @@ def test_ctrl_c_in_a_process_of_its_own(table: dict[str, Any], write: Write, gan
 
 
 def test_resume_finds_the_latest_unfinished_run(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    table["train"]["checkpoint_every"] = 1
     path = write(table)
     code, _, err = ganlab("run", path, "--resume")
     assert code == 2
@@ -159,10 +162,35 @@ def test_resume_finds_the_latest_unfinished_run(table: dict[str, Any], write: Wr
     assert ganlab("run", path)[0] == 0
     (folder,) = Path("runs/tiny").iterdir()
     info = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    (folder / "run.json").write_text(json.dumps(info | {"status": "interrupted", "seconds": 1000.0}))
     code, out, _ = ganlab("run", path, "--resume", "--set", "train.steps=6")
     assert code == 0
     assert out.rstrip().endswith(str(folder))
+    seconds = json.loads((folder / "run.json").read_text())["seconds"]
+    assert 1000 < seconds < 1500, "those before count once, though each checkpoint has noted them"
+
+
+def test_the_latest_unfinished_run_is_the_one_that_began_last() -> None:
+    """Whatever the folders' names; one that is damaged is passed over where there is another, and else named."""
+
+    def write_info(folder: str, text: str) -> None:
+        (Path("runs/r") / folder).mkdir(parents=True)
+        (Path("runs/r") / folder / "run.json").write_text(text)
+
+    for folder, hour, more in (
+        ("0101-seed0", "01", {}),
+        ("0101-seed0-2", "02", {}),
+        ("0101-seed0-10", "10", {}),
+        ("0101-seed0-11", "11", {"status": "finished"}),
+        ("0101-seed1", "12", {"seed": 1}),
+    ):
+        write_info(folder, json.dumps({**HELD, "started": f"2025-01-01T{hour}:00:00+00:00", **more}))
+    assert latest_unfinished("r", 0) == Path("runs/r/0101-seed0-10")
+    write_info("0102-seed0", '{"status": ')
+    assert latest_unfinished("r", 0) == Path("runs/r/0101-seed0-10")
+    assert latest_unfinished("r", 1) == Path("runs/r/0101-seed1")
+    with pytest.raises(UserError, match=r"^runs/r/0102-seed0/run\.json: damaged: [^\n]*$"):
+        latest_unfinished("r", 2)
 
 
 def test_samples_of_steps_that_are_taken_again_are_drawn_again(
@@ -334,6 +362,26 @@ def test_resuming_a_finished_run_does_nothing(table: dict[str, Any], write: Writ
     code, out, _ = ganlab("run", path, "--out", "r", "--resume")
     assert code == 0
     assert "already finished" in out
+    for setting, line in (
+        ("optimizer.lr=123", "r: optimizer.lr: was 0.001, is now 123.0"),
+        ("seed=1", "r: seed: was 0, is now 1"),
+    ):
+        code, out, err = ganlab("run", path, "--out", "r", "--resume", "--set", setting)
+        assert (code, out) == (2, ""), "it is not the run of these options"
+        assert err.splitlines() == [
+            line,
+            "r: has finished with the earlier options; choose another --out, or take it as it is by --anyway",
+        ]
+    for options in (["--anyway", "--set", "optimizer.lr=123"], ["--set", "train.resident_gb=1"]):
+        code, out, _ = ganlab("run", path, "--out", "r", "--resume", *options)
+        assert (code, "already finished" in out) == (0, True), options
+    resolved = Path("r/experiment.toml")
+    whole = resolved.read_text()
+    for of_another_release in (whole.replace("fresh_noise = true\n", ""), f"dropped = 3\n{whole}"):
+        assert of_another_release != whole
+        resolved.write_text(of_another_release)
+        assert "already finished" in ganlab("run", path, "--out", "r", "--resume")[1]
+        assert ganlab("run", path, "--out", "r", "--resume", "--set", "optimizer.lr=123")[0] == 2
     assert (Path("r/run.json").read_bytes(), Path("r/log.jsonl").read_bytes()) == before
 
 
@@ -423,6 +471,7 @@ def test_old_checkpoints_go_and_the_best_stays(
 
 
 TELLING = """
+import json
 from pathlib import Path
 from attrs import frozen
 from ganlab import hookimpl
@@ -440,7 +489,10 @@ def tick_finished(run, record): draw(); told.append(f"tick {record['step']}")
 @hookimpl
 def evaluation_finished(record): told.append(f"{record['name']} {record['step']}")
 @hookimpl
-def checkpoint_saved(run, path): draw(); told.append(f"saved {path.name}")
+def checkpoint_saved(run, path):
+    draw()
+    info = json.loads((run.path / "run.json").read_text())  # as a run that is killed now would leave it
+    told.append(f"saved {path.name}, {info['status']}, {info.get('seconds', 0) > 0}")
 @hookimpl
 def run_finished(run, error):
     told.append(f"finished {error}")
@@ -477,7 +529,7 @@ def test_hooks_and_trackers_are_told(table: dict[str, Any], write: Write, ganlab
         "fid 0",
         "tick 2",
         "tick 4",
-        "saved step-00000004",
+        "saved step-00000004, running, True",
         "fid 4",
         "finished None",
     ]

@@ -127,7 +127,8 @@ class GameOutputs:
             with self.eval_mode():
                 output = fitting(torch.arange(len(images), device=device))
             fitting_size = fitting.size
-            if not output.isfinite().all():
+            # Logits may be masked by minus infinity; pixels may not.
+            if output.isnan().any() or (output.shape == images.shape and not output.isfinite().all()):
                 raise SamplesNotFinite(f"{self._words(name)} is not finite: NaN or infinity")
             yield output, images, condition
 

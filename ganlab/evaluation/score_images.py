@@ -137,7 +137,8 @@ def _build_components(table: dict[str, Any], registry: Registry) -> ScoreConfig:
         table["metric"] = [{"name": entry} if isinstance(entry, str) else entry for entry in table["metric"]]
     tables = [entry for entry in table["metric"] if isinstance(entry, dict)] if common is not None else []
     for entry in tables:
-        options: Any = attrs.fields_dict(classes[entry["name"]]) if entry.get("name") in classes else {}
+        name = entry.get("name")
+        options: Any = attrs.fields_dict(classes[name]) if isinstance(name, str) and name in classes else {}
         if "features" in options:
             own = {"name": options["features"].default, **common} if isinstance(common, dict) else common
             given = entry.setdefault("features", own)

@@ -16,7 +16,7 @@ from ganlab.report.compare import ComparisonTable
 from ganlab.report.table_output import HEADINGS, format_protocol, row_cells, table_notes
 from ganlab.run.alarms import spans
 from ganlab.run.records import read_records
-from ganlab.run.run_folder import read_info
+from ganlab.run.run_folder import RunFolder, read_info
 from ganlab.utils.errors import UserError
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import shell_word
@@ -40,7 +40,7 @@ def _table_content(table: ComparisonTable, by_path: Mapping[Path, ComparedRun]) 
     curves = {variant: [_curve_points(entry, table.metric) for entry in mine] for variant, mine in runs.items()}
     grids = []
     for variant, entry in shown.items():
-        if sample_grids := _sample_grids(entry.path):
+        if sample_grids := [*RunFolder(entry.path).sample_grids().items()]:
             step, path = sample_grids[-1]
             grids.append(
                 {"variant": variant, "seed": entry.seed, "step": step, "image": _png_data_url(path.read_bytes())}
@@ -80,7 +80,7 @@ def report_page(path: Path) -> str:
                 "best": f"{float(best['value']):.5g} at step {best['step']:,}" if best else "",
             }
         )
-    sample_grids = _sample_grids(path)
+    sample_grids = [*RunFolder(path).sample_grids().items()]
     last = len(sample_grids) - 1
     some = sorted({round(i * last / (MAX_SAMPLE_GRIDS - 1)) for i in range(MAX_SAMPLE_GRIDS)}) if sample_grids else []
     plots = [path / "plots" / f"{name}.png" for name in ("losses", "schedules", "scores", "metrics")]
@@ -118,12 +118,6 @@ def _render_template(template: str, **content: Any) -> str:
 
 def _png_data_url(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _sample_grids(run: Path) -> list[tuple[int, Path]]:
-    """The sample grids of a run by step."""
-    names = ((path.stem.removeprefix("step-"), path) for path in (run / "samples").glob("step-*.png"))
-    return sorted((int(step), path) for step, path in names if step.isdecimal())
 
 
 def _curve_points(entry: ComparedRun, metric: str) -> list[tuple[int, float]]:

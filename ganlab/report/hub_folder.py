@@ -23,6 +23,7 @@ from ganlab.run.export import write_program
 from ganlab.run.exported_network import ExportedNetwork
 from ganlab.run.load_run import Run
 from ganlab.run.records import best_and_final, read_records, to_json
+from ganlab.run.run_folder import RunFolder
 from ganlab.training.checkpoint import folder_name, load_checkpoint, save_checkpoint
 from ganlab.utils.errors import UserError, counted
 from ganlab.utils.files import write_whole
@@ -48,7 +49,7 @@ def write_hub_folder(run: Run, network: ExportedNetwork, path: Path) -> tuple[fl
     parts = {file.stem for file in checkpoint.glob("*.safetensors")} & _parts(run)
     saved = save_checkpoint(path / "checkpoints", run.step, load_checkpoint(checkpoint, parts))
     write_whole(path / "run.json", json.dumps(to_json(run.info | {"step": run.step}), indent=2) + "\n")
-    grids = [file for file in sorted((run.path / "samples").glob("step-*.png")) if _step(file) <= run.step]
+    grids = [file for step, file in RunFolder(run.path).sample_grids().items() if step <= run.step]
     if grids:
         shutil.copyfile(grids[-1], path / GRID)
     difference, reason = None, ""
@@ -65,11 +66,6 @@ def _parts(run: Run) -> set[str]:
     """The parts of a checkpoint that a hub folder has: the networks', and their running averages."""
     names = {*run.rules.networks}
     return names | {"ema"} | {f"ema.{name}" for name in names}
-
-
-def _step(grid: Path) -> int:
-    digits = grid.stem.removeprefix("step-")
-    return int(digits) if digits.isdecimal() else 0
 
 
 def _card(run: Run, network: ExportedNetwork, checkpoint: Path, folder: Path, reason: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ganlab.run.records import best_and_final, numbers_of
+from ganlab.run.run_folder import RunFolder
 from ganlab.utils.errors import UserError, quote
 from ganlab.viz.show_images import png_html
 
@@ -62,6 +63,6 @@ def run_html(path: Path, step: int, info: Mapping[str, Any], metrics: list[dict[
         if best := entry.get("best"):
             facts[name] += f", best {float(best['value']):.4g} at step {best['step']:,}"
     rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in facts.items())
-    grids = sorted((path / "samples").glob("step-*.png"))
+    grids = [*RunFolder(path).sample_grids().values()]
     image = png_html(grids[-1].read_bytes(), f"samples, {grids[-1].stem}") if grids else ""
     return f"<div><b>{escape(str(info['name']))}</b><table>{rows}</table>{image}</div>"

@@ -17,11 +17,14 @@ from typing import Any
 
 import attrs
 
+from ganlab.config.converter import InvalidTable
 from ganlab.config.game_tables import file_path
+from ganlab.config.load import convert_experiment, experiment_to_table
 from ganlab.config.schema import NO_RESULTS, Experiment, InitFrom
 from ganlab.config.toml import LONGEST_PATH, read_toml
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.fields import COMPONENT, LOCATION
+from ganlab.plugin.loader import Plugins
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import RunFolder
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
@@ -52,10 +55,17 @@ def asks_for_another_length(path: Path, experiment: Experiment) -> bool:
     return (before.get("steps"), before.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
 
 
-def check_finished(path: Path, experiment: Experiment, table: Mapping[str, Any]) -> None:
-    """Refuses to take a finished run for that of another experiment, whose table is `table`; raises UserError."""
+def check_finished(path: Path, experiment: Experiment, plugins: Plugins) -> None:
+    """Refuses to take a finished run for that of another experiment; raises UserError."""
+    now = _flat(experiment_to_table(experiment, plugins))
     before = read_toml(path / "experiment.toml")
-    if lines := _changed_values(path, _flat(before), _flat(table), set(location_keys(experiment))):
+    try:  # an option that a later release has added had its default
+        was = _flat(experiment_to_table(convert_experiment(before, plugins), plugins))
+    except InvalidTable:  # what a later release has dropped cannot be asked for
+        was = _flat(before)
+        now = {key: value for key, value in now.items() if key in was}
+        was = {key: value for key, value in was.items() if key in now}
+    if lines := _changed_values(path, was, now, set(location_keys(experiment))):
         raise UserError(
             *lines[:MOST_DIFFERENCES],
             f"{path}: has finished with the earlier options; choose another --out, or take it as it is by --anyway",

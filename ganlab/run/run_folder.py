@@ -76,6 +76,11 @@ class RunFolder:
     def sample_file(self, step: int) -> Path:
         return self.samples / f"step-{step:08d}.png"
 
+    def sample_grids(self) -> dict[int, Path]:
+        """A run folder's sample grids by step, in order; other files beside them are left out."""
+        steps = ((path.stem.removeprefix("step-"), path) for path in self.samples.glob("step-*.png"))
+        return dict(sorted((int(step), path) for step, path in steps if step.isdecimal()))
+
     @property
     def resumed_from(self) -> int | None:
         """Of a run folder: the step at which its run was resumed; later records were dropped. None for a new run."""
@@ -142,9 +147,8 @@ class RunFolder:
         """Makes the run folder forget records and sample grids of steps after `step`, and an incomplete last line."""
         if not self.writes:
             return
-        for grid in self.samples.glob("step-*.png"):
-            step_text = grid.stem.removeprefix("step-")
-            if step_text.isdecimal() and int(step_text) > step:
+        for made, grid in self.sample_grids().items():
+            if made > step:
                 grid.unlink()
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]

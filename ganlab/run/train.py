@@ -109,7 +109,7 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
         whole = folder.info.get("status") == "finished" and folder.has_plots
         if whole and not asks_for_another_length(folder.path, experiment):
             if not request.anyway:
-                check_finished(folder.path, experiment, tomllib.loads(experiment_to_toml(experiment, plugins)))
+                check_finished(folder.path, experiment, plugins)
             view.line(f"already finished: {folder.path}")
             return _finished_before(folder)
         with (

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, features
 
 from ganlab import ComponentError, ImageDataset, Places
-from ganlab.data.image_file import image_extensions, image_formats
+from ganlab.data.image_file import UnreadableImage, image_extensions, image_formats, naming_image
 from ganlab_plugins.datasets.image_folder import ImageFolder
 from image_files import noise, save
 
@@ -126,6 +127,39 @@ def test_bombs_are_left_out_too(side: int, size: int | str, places: Places, fold
         assert "images: a/0.png, b/6.png, b/8.png; the first: refused as a decompression bomb" in warned
     with pytest.raises(ComponentError, match=r"a/0\.png: refused as a decompression bomb"):
         build(places, size=size, skip_unreadable=False)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_is_left_out_too(places: Places, folder: Path) -> None:
+    """Its decoder raises RuntimeError, which is also what torch raises for other reasons."""
+    Image.fromarray(noise(8, 8, 3)).save(folder / "a" / "0.avif")
+    content = (folder / "a" / "0.avif").read_bytes()
+    data = content.index(b"mdat") + len(b"mdat")
+    (folder / "a" / "0.avif").write_bytes(content[:data] + bytes(len(content) - data))
+    dataset, (warned,) = build(places)
+    assert dataset.skipped == 3
+    assert "images: a/0.avif, b/6.png, b/8.png; the first: " in warned
+    with pytest.raises(ComponentError, match=r"a/0\.avif: cannot be read as an image \(.*\); repair or remove it"):
+        build(places, skip_unreadable=False)
+
+
+def test_an_image_for_which_memory_runs_out_is_not_called_damaged() -> None:
+    """RuntimeErrors are told apart by what they say."""
+
+    def read(error: Exception) -> None:
+        with naming_image(Path("a.png")):
+            raise error
+
+    for error in (
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ):
+        with pytest.raises(type(error)) as caught:
+            read(error)
+        assert caught.value is error
+    with pytest.raises(UnreadableImage, match=r"^a\.png: cannot be read as an image \(broken\); repair or remove it$"):
+        read(RuntimeError("broken"))
 
 
 def test_pipes_and_broken_links_are_left_out_too(places: Places, folder: Path) -> None:

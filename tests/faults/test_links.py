@@ -1,4 +1,7 @@
-"""Links that lead out: a run root whose folder is one, and an untrusted run folder that holds one."""
+"""Links that lead out: a run root whose folder is one, an untrusted run folder that holds one, and one that is `--out`.
+
+The last is filled, and so is a mount point, which cannot be replaced either.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ganlab.utils.files import whole_folder
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -58,3 +63,37 @@ def test_a_link_in_a_run_folder(
     assert code == 2
     assert err == f"r/{name}: is a link; a run's files lie in its own folder\n"
     assert (tmp_path / "precious").stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("kind", ["link", "mount point"])
+def test_an_empty_folder_that_cannot_be_replaced_is_filled(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left in it, or beside it, where what would fill it is not made."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    out = tmp_path / "out"
+    if kind == "link":
+        out.symlink_to(disk)
+    else:
+        out = disk
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == disk)
+    before, beside = disk.stat().st_ino, sorted(tmp_path.iterdir())
+
+    def fill(fails: bool) -> None:
+        with whole_folder(out) as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "a.txt").write_text("a")
+            (folder / "b.txt").write_text("b")
+            if fails:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill(fails=True)
+    assert list(disk.iterdir()) == []
+    fill(fails=False)
+    files = {str(path.relative_to(disk)): path.read_text() for path in disk.rglob("*") if path.is_file()}
+    assert files == {"inner/a.txt": "a", "b.txt": "b"}
+    assert len(list(disk.iterdir())) == 2
+    assert sorted(tmp_path.iterdir()) == beside
+    assert (disk.stat().st_ino, out.is_symlink()) == (before, kind == "link")

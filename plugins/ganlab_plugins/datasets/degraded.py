@@ -141,14 +141,14 @@ class Degraded:
         for dimension, view in ((2, (1, 1, -1, 1)), (3, (1, 1, 1, -1))):
             side = values.shape[dimension]
             length = max(1, round(self.hole * side))
-            if length == side and self.filled == "border":
-                raise ComponentError(
-                    f"hole: {self.hole} of {side} pixels leaves no border to fill it with; set a smaller one, or "
-                    'filled = "grey"'
-                )
             first = torch.from_numpy(drawn.randint(side - length + 1, size=(len(values), 1, 1, 1)))
             at = torch.arange(side).view(view)
             inside = inside & (at >= first) & (at < first + length)
+        if self.filled == "border" and inside.all((1, 2, 3)).any():
+            raise ComponentError(
+                f"hole: {self.hole} of {values.shape[3]}x{values.shape[2]} pixels leaves no border to fill it with; "
+                'set a smaller one, or filled = "grey"'
+            )
         return inside
 
 

@@ -146,7 +146,7 @@ class MLflow:
         store.log_batch(tracker.id, params=[Param(*option) for option in options(tomllib.loads(toml))])
         store.log_text(tracker.id, toml, "experiment.toml")
         tracker.log_all([*run.ticks(), *run.scores()])
-        for grid in sorted(run.samples.glob("step-*.png")):
+        for grid in run.sample_grids().values():
             tracker.samples(0, grid)
         return tracker
 

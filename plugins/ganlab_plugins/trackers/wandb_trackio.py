@@ -67,7 +67,7 @@ class LoggedRun:
 
     def begin(self, run: RunFolder, first: int) -> None:
         """Logs to wandb or trackio what the run recorded before, in the order of its steps, from step `first` on."""
-        grids = {int(grid.stem.removeprefix("step-")): grid for grid in run.samples.glob("step-*.png")}
+        grids = run.sample_grids()
         records = [record for record in [*run.ticks(), *run.scores()] if record["step"] >= first]
         steps = sorted({record["step"] for record in records} | {step for step in grids if step >= first})
         for step in steps:

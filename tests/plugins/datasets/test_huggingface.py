@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import sys
 import threading
@@ -97,6 +98,15 @@ def test_values_are_those_of_an_image_folder(options: dict[str, Any], places: Pl
     found, wanted = built(places, **options).images, as_files(places, files, **options).images
     assert found.dtype == wanted.dtype
     assert np.array_equal(np.asarray(found), np.asarray(wanted))
+
+
+def test_the_files_of_a_column_are_a_sequence_with_an_end() -> None:
+    files = plugin._Files([{"picture": {"bytes": bytes([value])}} for value in range(3)], "picture", "set")
+    assert [file.read() for file in itertools.islice(files, 9)] == [b"\0", b"\1", b"\2"]
+    assert [files[index].read() for index in (-1, -3)] == [b"\2", b"\0"]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            files[index]
 
 
 @pytest.mark.parametrize("how", ["save_to_disk", "parquet"])

@@ -18,6 +18,7 @@ from ganlab import ComponentError, ImageDataset, Places
 from ganlab.data.image_archive import open_images
 from ganlab.data.image_values import read_samples
 from ganlab.utils.progress import no_progress
+from ganlab_plugins.datasets._label_table import read_table
 from ganlab_plugins.datasets.image_folder import ImageFolder
 from ganlab_plugins.datasets.image_pairs import ImagePairs, Unpaired
 from image_files import noise, save
@@ -181,6 +182,21 @@ def test_classes_and_attributes_of_a_table(folder: Path, places: Places) -> None
     alone = build(places, table="about.csv", classes="none", attributes=("age",))
     assert alone.condition.tolist() == [[3], [4], [5]]  # type: ignore[union-attr]
     assert alone.classes == ()
+
+
+def test_classes_that_are_one_number_are_in_the_order_of_their_text() -> None:
+    """Not in that of a set, which another process has in another order."""
+    table = read_table(b"file,kind\na,2\nb,1\nc,01\nd,001\ne,0001\nf,10\ng,-1\nh,1\n", "about.csv")
+    assert table.classes("kind") == ("-1", "0001", "001", "01", "1", "2", "10")
+    assert table.labels(["a", "b.png", "c", "h"], "kind", table.classes("kind")).tolist() == [5, 4, 3, 4]
+
+
+def test_an_image_without_a_class_is_named_with_its_line() -> None:
+    table = read_table(b"file,kind,age\na,2,\nb, ,3\n", "about.csv")
+    with pytest.raises(ComponentError, match=r"^about\.csv: line 3: kind is empty; wanted a class$"):
+        table.classes("kind")
+    with pytest.raises(ComponentError, match=r"^about\.csv: line 2: age is empty; wanted a class$"):
+        table.classes("age")
 
 
 BAD_TABLES = {

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from matplotlib.ft2font import FT2Font
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from ganlab import ComponentError, Places
+from ganlab import ComponentError, ImageDataset, Places
 from ganlab_plugins.datasets import glyphs
 from ganlab_plugins.datasets.blended import Blended
 from ganlab_plugins.datasets.degraded import Degraded
@@ -224,6 +224,23 @@ def test_degradations_combine(places: Places) -> None:
     assert small.shape == (len(images), 1, 16, 16)
 
 
+@frozen
+class Given:
+    """A data set of 4 given entries, drawn by the weights 0 to 3."""
+
+    values: torch.Tensor
+
+    def build(self, places: Places, split: str) -> ImageDataset:
+        return ImageDataset(self.values, "given", split, weights=torch.arange(4.0))
+
+
+def test_degraded_images_are_drawn_as_often_as_the_originals(places: Places) -> None:
+    given = Given(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    weights = Degraded(given, blur=1.0).build(places, "train").weights
+    assert weights is not None
+    assert weights.tolist() == [0, 1, 2, 3]
+
+
 def test_what_cannot_be_degraded_is_refused(places: Places) -> None:
     with pytest.raises(ValueError, match="nothing is degraded; set blur, smaller, grey, hole or noise"):
         Degraded(PATCHES)
@@ -233,6 +250,20 @@ def test_what_cannot_be_degraded_is_refused(places: Places) -> None:
         Degraded(Digits(), grey=True).build(places, "train")
     with pytest.raises(ComponentError, match="smaller: 3 does not divide the size of the images of photographs, 32x32"):
         Degraded(PATCHES, smaller=3).build(places, "train")
+    for values, told in (
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint16), r"torch.uint16 \(4, 1, 8, 8\)"),
+        (torch.zeros(4, 1, 8, 8), r"torch.float32 \(4, 1, 8, 8\)"),
+        (torch.zeros(4, 8, dtype=torch.uint8), r"torch.uint8 \(4, 8\)"),
+    ):
+        with pytest.raises(ComponentError, match=rf"^degraded: given has {told}; wanted uint8 images \(N, C, H, W\)$"):
+            Degraded(Given(values), blur=1.0).build(places, "train")
+    with pytest.raises(
+        ComponentError, match=r"^hole: 0\.95 of 8x8 pixels leaves no border to fill it with; set a smaller"
+    ):
+        Degraded(Digits(), hole=0.95, filled="border").build(places, "train")
+    assert (pixels_of(places, Degraded(Digits(), hole=0.95))[1] == 128).all()
+    wide = Given(torch.full((4, 1, 8, 40), 7, dtype=torch.uint8))
+    assert (pixels_of(places, Degraded(wide, hole=0.95, filled="border"))[1] == 7).all(), "two columns are left"
 
 
 # Blended --------------------------------------------------------------------------------------------------------------

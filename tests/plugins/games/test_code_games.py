@@ -51,13 +51,23 @@ def features(discriminator: nn.Module, images: Tensor) -> Tensor:
     return seen
 
 
+@pytest.mark.parametrize("augmented", [False, True])
 @pytest.mark.parametrize("options", [{}, {"gamma": 0.3, "prior": 0.5}], ids=str)
-def test_vae_gan_by_hand(options: dict[str, float]) -> None:
-    """Algorithm 1, each network by its own loss; torch's own divergence of normal distributions."""
-    training = training_of(game={"name": "vae_gan", **options}, **NETWORKS, **ENCODER)
+def test_vae_gan_by_hand(options: dict[str, float], augmented: bool) -> None:
+    """Algorithm 1, each network by its own loss; torch's own divergence of normal distributions.
+
+    Images are augmented, here by a flip of each, for the adversarial losses, and not for the error of features.
+    """
+    flip = [{"name": "flip", "probability": 1.0}] if augmented else []
+    training = training_of(game={"name": "vae_gan", **options}, augmentation=flip, **NETWORKS, **ENCODER)
     nets = copy.deepcopy(dict(training.game.networks))
     decode, encode, judge = (nets[name] for name in ("generator", "encoder", "discriminator"))
     gamma, weight = options.get("gamma", 0.01), options.get("prior", 1.0)
+
+    def logits(images: Tensor) -> Tensor:
+        judged: Tensor = judge(images.flip(3) if augmented else images)
+        return judged
+
     for step in range(STEPS):
         real = images_of(training, step)
         torch.randn(8, 0)
@@ -69,9 +79,9 @@ def test_vae_gan_by_hand(options: dict[str, float]) -> None:
             Independent(Normal(torch.zeros(6), torch.ones(6)), 1),
         ).mean()
         again, sample = decode(z, None), decode(drawn, None)
-        descend(weighted(judge(real), judge(again.detach()), judge(sample.detach())), judge)
+        descend(weighted(logits(real), logits(again.detach()), logits(sample.detach())), judge)
         error = 0.5 * (features(judge, again) - features(judge, real).detach()).square().sum(1).mean()
-        fooled = 0.5 * (truth(judge(again), 1.0) + truth(judge(sample), 1.0))
+        fooled = 0.5 * (truth(logits(again), 1.0) + truth(logits(sample), 1.0))
         of_decoder = torch.autograd.grad(gamma * error + fooled, list(decode.parameters()), retain_graph=True)
         descend(weight * divergence + error, encode)
         for parameter, gradient in zip(decode.parameters(), of_decoder, strict=True):

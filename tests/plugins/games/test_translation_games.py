@@ -15,7 +15,7 @@ from torch.nn.functional import l1_loss
 from torchvision.transforms.functional import normalize
 
 from games_by_hand import STEPS, assert_same, descend, problem, training_of
-from ganlab import ImageSpec
+from ganlab import ComponentError, ImageSpec
 from ganlab.training.loop import take_step
 
 NO_LATENT = torch.zeros(8, 0)
@@ -161,6 +161,10 @@ def test_what_a_game_cannot_translate_is_refused() -> None:
     assert "[dataset] must have images as conditions, as 'glyphs' has" in problem(
         game="pix2pix", dataset=SOURCE, **both
     )
+    attributes = ImageSpec(1, 16, 16, None, (3,), condition_dtype="float32")
+    training = training_of(game="pix2pix", dataset=BLURRED, **both)
+    with pytest.raises(ComponentError, match=r"^pix2pix translates images: \[dataset\] must have images as conditions"):
+        training.game_config.build(attrs.evolve(training.data, images=attributes))
     nothing = {"name": "pix2pix", "adversarial": 0.0, "absolute": 0.0}
     assert "the generator would learn nothing" in problem(game=nothing, dataset=BLURRED, **both)
     compares = {"name": "pix2pix", "perceptual": 1.0}
@@ -178,6 +182,16 @@ def test_what_a_game_cannot_translate_is_refused() -> None:
     )
     said = problem(game="cut", **{"dataset": BLURRED, "source": SOURCE, "generator": {"name": "unet", "channels": 2}})
     assert "shows no features of its encoder" in said
+
+
+def test_images_with_conditions_are_not_augmented_for_their_discriminator() -> None:
+    """The condition images would have to be changed alike; without `conditional` it judges images alone."""
+    options: dict[str, Any] = {"dataset": BLURRED, "generator": {"name": "unet", "channels": 4}}
+    options |= {"discriminator": PATCHES, "augmentation": [{"name": "flip"}]}
+    line = r"^augmentation: it would change images .* leave it out, or set conditional = false in \[game\]$"
+    with pytest.raises(ComponentError, match=line):
+        take_step(training_of(game="pix2pix", **options), 0)
+    take_step(training_of(game={"name": "pix2pix", "conditional": False}, **options), 0)
 
 
 def test_a_network_that_the_options_leave_out_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganlab import ComponentError
+from ganlab import ComponentError, Evaluation
 from ganlab_plugins.metrics.class_accuracy import ClassAccuracy
 from stubs import StubClassifier, StubConfig, an_evaluation, images
 
@@ -39,3 +40,39 @@ def test_images_of_no_class_are_refused(tmp_path: Path) -> None:
     bare = attrs.evolve(evaluation, conditioned=lambda count, seed: iter([(images(4, 0), None)]))
     with pytest.raises(ComponentError, match="these were not"):
         ClassAccuracy(features=StubConfig(StubClassifier())).evaluate(bare)
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_logits_that_are_not_finite_score_nan(tmp_path: Path, poison: float) -> None:
+    """An argmax would take the place of the NaN for a class, and be right now and then."""
+    features = StubClassifier(poison=poison, poisoned=slice(3, 4))
+    given, labels = images(8, 3), torch.zeros(8, dtype=torch.int64)
+    evaluation = attrs.evolve(an_evaluation(tmp_path, given), conditioned=lambda count, seed: iter([(given, labels)]))
+    scores = ClassAccuracy(samples=8, features=StubConfig(features)).evaluate(evaluation)
+    assert math.isnan(scores.values["class_accuracy"])
+
+
+def test_a_class_that_the_features_do_not_know_is_refused(tmp_path: Path) -> None:
+    """It could never be right."""
+    metric, given = ClassAccuracy(samples=2, features=StubConfig(StubClassifier(dim=4))), images(2, 3)
+
+    def of_class(label: int) -> Evaluation:
+        drawn = (given, torch.tensor([0, label]))
+        return attrs.evolve(an_evaluation(tmp_path, given), conditioned=lambda count, seed: iter([drawn]))
+
+    metric.evaluate(of_class(3))
+    with pytest.raises(ComponentError, match="'stub classifier' know 4 classes; the data have class 4 too"):
+        metric.evaluate(of_class(4))
+
+
+def test_a_process_without_a_share_has_the_score_of_the_others(tmp_path: Path) -> None:
+    """They wait for its rows, so that it must not end before."""
+    others = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    evaluation = attrs.evolve(
+        an_evaluation(tmp_path, images(4, 0)),
+        conditioned=lambda count, seed: iter([]),
+        gather=lambda own: torch.cat([own, others]),
+    )
+    scores = ClassAccuracy(samples=4, features=StubConfig(StubClassifier())).evaluate(evaluation)
+    assert scores.values == {"class_accuracy": 0.75}
+    assert scores.protocol["generated"] == 4

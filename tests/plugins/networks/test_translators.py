@@ -133,7 +133,31 @@ def test_what_does_not_fit_is_refused() -> None:
         ResnetTranslator(halvings=4).build(ImageSpec(3, 8, 8, None, (3, 8, 8)))
     with pytest.raises(ComponentError, match=r"patchgan needs images of at least 24x24 pixels with halvings = 3"):
         PatchGAN().build(ImageSpec(1, 8, 8))
+    attributes = ImageSpec(3, 32, 32, None, (5,), condition_dtype="float32")
+    for config in (UNet(), ResnetTranslator()):
+        with pytest.raises(ComponentError, match="translates images: it needs images as conditions"):
+            config.build(attributes)
+    with pytest.raises(ComponentError, match=r"judges images and their condition images; here conditions are \(5,\)"):
+        PatchGAN().build(attributes)
     with pytest.raises(ComponentError, match="patchgan judges images and their conditions"):
         PatchGAN().build(pair)(torch.zeros(1, 3, 32, 32), None)
     with pytest.raises(ComponentError, match="resnet_translator translates images: it was called without"):
         ResnetTranslator(channels=2, blocks=1).build(pair)(NO_LATENT, torch.tensor([1, 2]))
+
+
+def test_what_ends_in_a_tanh_refuses_data_outside_of_its_range() -> None:
+    """A residual is added to a condition, without a tanh."""
+    wide, within = (
+        ImageSpec(1, 16, 16, None, (1, 16, 16), dtype="float32", condition_dtype="float32", range=limits)
+        for limits in ((-1.0, 3.0), (-0.5, 1.0))
+    )
+    for name, config in (("unet", UNet(channels=2)), ("resnet_translator", ResnetTranslator(channels=2, blocks=1))):
+        with pytest.raises(
+            ComponentError, match=rf"^{name} makes values in \[-1, 1\], and the data set's are from -1 to 3"
+        ):
+            config.build(wide)
+        config.build(within)
+    condition = torch.full((2, 1, 16, 16), 3.0)
+    network = UNet(channels=2, residual=True).build(wide).eval()
+    nn.init.zeros_(network.up[-1].enlarge.weight)
+    assert torch.equal(network(NO_LATENT, condition), condition)

@@ -144,6 +144,20 @@ def test_a_residual_block_of_r3gan_is_nothing_at_first() -> None:
     assert not torch.equal(network.layers[2](x), x)
 
 
+def test_r3gan_judges_in_bfloat16_what_it_judges_in_float32() -> None:
+    """Within the 8 bits of its numbers, after weights that are not zero at first."""
+    network = R3GANDiscriminator(widths=(8, 8, 8), group_width=4).build(ImageSpec(3, 16, 16))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        images = torch.randn(16, 3, 16, 16)
+        exact = network(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = network(images)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).norm() < 0.03 * exact.norm()
+
+
 @pytest.mark.parametrize(
     ("config", "images", "told"),
     [
@@ -157,6 +171,12 @@ def test_a_residual_block_of_r3gan_is_nothing_at_first() -> None:
         ),
         (R3GANGenerator(group_width=7), CIFAR, "group_width: 7 does not divide 256 inner channels"),
         (MLPDiscriminator(head="projection"), ImageSpec(1, 8, 8), 'head = "projection" needs class labels'),
+        (
+            DCGANGenerator(hidden=8, norm="instance"),
+            CIFAR,
+            'norm = "instance" normalises over positions, of which .* one',
+        ),
+        (DCGANDiscriminator(hidden=8, norm="instance"), CIFAR, 'norm = "instance" .*; set hidden = 0, or another norm'),
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ganlab import Step
+from ganlab import ComponentError, Step
 from ganlab_plugins.penalties.path_length import PathLength
 from penalty_steps import Flat, step_of
 
@@ -117,6 +117,13 @@ def test_under_bfloat16_it_is_that_of_float32() -> None:
         assert generator(torch.zeros(1, LATENT), None).dtype == torch.bfloat16
         assert PathLength().penalty(made).item() == expected
     assert math.isfinite(expected)
+
+
+def test_a_generator_without_latents_is_refused() -> None:
+    generator = deep()
+    generator.latent_dim = 0
+    with pytest.raises(ComponentError, match=r"^path_length: generator has no latents \(latent_dim = 0\)$"):
+        PathLength().penalty(step(generator))
 
 
 @pytest.mark.extended
