@@ -234,7 +234,7 @@ def test_a_runs_own_image_is_found_again(run: Path, ganlab: Ganlab) -> None:
         f"0.png: error {first['error']:.3g} of 255, of the best of 64 random latents "
     )
     assert out.splitlines()[-1] == "2 images projected by plain weights at step 1: p"
-    names = {"00000-0.png", "00001-1.png", "pairs.png", "latents.safetensors", "way.webp", "projection.json"}
+    names = {"00000-0.png", "00001-1.png", "pairs.png", "latents.safetensors", "trajectory.webp", "projection.json"}
     assert {path.name for path in Path("p").iterdir()} == names
     result = np.asarray(Image.open("p/00000-0.png")).astype(int)
     assert np.sqrt(np.square(result - images[0, 0].numpy()).mean()) == pytest.approx(first["error"])
@@ -242,7 +242,7 @@ def test_a_runs_own_image_is_found_again(run: Path, ganlab: Ganlab) -> None:
     assert given.condition.tolist() == [label, label]
     (made,) = generate_images(loaded.sampler, given.z, loaded.device, given.condition)
     assert np.abs(made[0, 0].numpy().astype(int) - result).max() <= 1
-    film = Image.open("p/way.webp")
+    film = Image.open("p/trajectory.webp")
     assert film.n_frames > 10
     assert ganlab("sample", run, "--latents", "p/latents.safetensors", "--walk", "--out", "w.gif")[0] == 0
     html = loaded.project(images, updates=1, starts=4, label=label)._repr_html_()
@@ -252,7 +252,7 @@ def test_a_runs_own_image_is_found_again(run: Path, ganlab: Ganlab) -> None:
     free = loaded.project(images[:1], updates=5, starts=256)
     assert free.errors[0] <= free.first_errors[0]
     assert 0 <= int(free.condition[0]) < 10
-    assert free.film().frames.shape[0] == len(free.way)
+    assert free.film().frames.shape[0] == len(free.trajectory)
     assert torch.equal(loaded.project(["0.png"], updates=1, starts=4, label=label).targets, images[:1])
     free.save("z.npz")
     assert torch.equal(read_latents(loaded, Path("z.npz")).z, free.latents)

@@ -45,7 +45,7 @@ def project(
         Pictures, or folders of pictures; resized and cropped to what the run samples. Also .npy, DICOM and video files.
     out
         A new folder: what the latents make of each picture, pairs.png beside the pictures, latents for ganlab sample,
-        a film of the way, and projection.json.
+        a film of the optimisation, and projection.json.
     updates
         Updates of Adam.
     starts
@@ -72,7 +72,7 @@ def project(
     latents
         The form of the file of latents.
     film
-        The form of the film of the way.
+        The form of the film of the optimisation.
     step
         Which checkpoint. Default: the latest.
     sampler

@@ -4,7 +4,8 @@ Decisions:
 - The latents are those of the game's sampler: z, or styles where the sampler draws these, as StyleGAN's does (Abdal et
   al. 2019, arXiv:1904.03189). They begin at the best of many random ones, whose condition, such as a class, is kept.
 - Adam makes each image's latents by themselves, so an image's result does not depend on the others. The learning rate
-  is a share of the random latents' standard deviation, and falls to 0 as a cosine. The best latents on the way count.
+  is a share of the random latents' standard deviation, and falls to 0 as a cosine. The best latents of all updates
+  count.
 - Distances of pixels and of features are each divided by their mean over the random images: 1 is as far as chance.
 """
 
@@ -40,10 +41,10 @@ TOGETHER = 32
 """Images that are projected at a time."""
 
 WAY = 91
-"""Latents that are kept of the way, at equal distances, the random ones and the last ones among them."""
+"""Latents of the trajectory that are kept, at equal distances, the random ones and the last ones among them."""
 
 MOST_FILMED = 16
-"""The most images whose way a film shows."""
+"""The most images whose trajectory a film shows."""
 
 MOST = 10**7
 
@@ -84,8 +85,8 @@ class Projection:
 
     `latents` (N, …), with their `condition` in the type of the data set, make `images` (N, C, H, W) of its type, which
     are near `targets`. `errors` (N,) are the roots of the mean squared differences, in the data's unit (levels of uint8
-    images), `first_errors` those of the best random latents. `way` (K, N, …) are latents on the way, of which `film`
-    makes images by `sampler`.
+    images), `first_errors` those of the best random latents. `trajectory` (K, N, …) are latents in the course of the
+    optimisation, of which `film` makes images by `sampler`.
     """
 
     latents: Tensor = field(repr=False)
@@ -94,7 +95,7 @@ class Projection:
     targets: Tensor = field(repr=False)
     errors: Tensor
     first_errors: Tensor
-    way: Tensor = field(repr=False)
+    trajectory: Tensor = field(repr=False)
     sampler: NetworkSampler = field(repr=False)
     device: torch.device = field(repr=False)
 
@@ -107,14 +108,14 @@ class Projection:
         write_latents(path, self.latents, self.condition, errors=self.errors)
 
     def film(self) -> Film:
-        """The way of the first 16 projected images, beside their targets; UserError for rows of a table."""
+        """The optimisation of the first 16 projected images, beside their targets; UserError for rows of a table."""
         if self.images.ndim < 3:
             raise UserError("film: films are of images; these are rows of a table")
         condition = map_condition(lambda part: as_input(part[:MOST_FILMED]), self.condition)
         targets = as_pixels(self.targets[:MOST_FILMED])
         columns = columns_of_pairs(len(targets), 2)
         frames = []
-        for z in self.way[:, :MOST_FILMED]:
+        for z in self.trajectory[:, :MOST_FILMED]:
             (made,) = generate_images(self.sampler, z, self.device, condition)
             frames.append(image_grid(side_by_side([targets, as_pixels(made.cpu())]), columns))
         return Film(torch.stack(frames))
@@ -153,7 +154,7 @@ def project(
         images,
         torch.cat([part.errors for part in parts]),
         torch.cat([part.first_errors for part in parts]),
-        torch.cat([part.way for part in parts], 1),
+        torch.cat([part.trajectory for part in parts], 1),
         run.sampler,
         run.device,
     )
@@ -247,7 +248,7 @@ def _projected(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
     kept = {round(index * options.updates / (WAY - 1)) for index in range(WAY)}
     best, least = drawn.clone(), torch.full((len(z),), math.inf, device=device)
-    way: list[Tensor] = []
+    trajectory: list[Tensor] = []
     weights = [parameter for parameter in sampler.parameters() if parameter.requires_grad]
     with eval_mode(sampler), frozen_parameters(weights), torch.enable_grad():
         for update in range(options.updates + 1):
@@ -261,7 +262,7 @@ def _projected(
             best = torch.where(better, whole.detach(), best)
             least = torch.minimum(loss.detach(), least)
             if update in kept:
-                way.append(best.cpu())
+                trajectory.append(best.cpu())
             if update == options.updates:
                 break
             z.grad = _gradient(run, loss.sum(), z)
@@ -278,7 +279,7 @@ def _projected(
         images,
         _errors(found, images),
         _errors(first, images),
-        torch.stack(way),
+        torch.stack(trajectory),
         sampler,
         device,
     )

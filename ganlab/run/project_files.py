@@ -2,7 +2,7 @@
 
 Decisions:
 - The folder has, for each picture, what the latents make of it, all of them beside their targets, the latents, a film
-  of the way, and `projection.json`, which says how they were found. It is written whole or not at all.
+  of the optimisation, and `projection.json`, which says how they were found. It is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _check(run: Run, out: Path, files: ProjectedFiles) -> None:
         raise UserError(f"--out {out}: is a file; expected a folder")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"--out {out}: a folder that is not empty; choose another")
-    check_film(out / f"way.{'webp' if files.film == 'none' else files.film}", 1, 30.0)
+    check_film(out / f"trajectory.{'webp' if files.film == 'none' else files.film}", 1, 30.0)
 
 
 def _about(
@@ -127,11 +127,11 @@ def _about(
 
 
 def _write(run: Run, found: Projection, names: Sequence[str], folder: Path, files: ProjectedFiles) -> None:
-    """Writes what was projected: pictures, pairs, latents and the film of the way."""
+    """Writes what was projected: pictures, pairs, latents and the film of the optimisation."""
     for name, image in zip(names, found.images, strict=True):
         write_whole(folder / f"{name}.png", encode_pixels(image.permute(1, 2, 0).contiguous().numpy()))
     columns = columns_of_pairs(len(names), 2)
     save_grid(side_by_side([as_pixels(found.targets), as_pixels(found.images)]), folder / "pairs.png", columns)
     found.save(folder / f"latents.{files.latents}")
     if files.film != "none":
-        found.film().save(folder / f"way.{files.film}")
+        found.film().save(folder / f"trajectory.{files.film}")
