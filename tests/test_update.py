@@ -293,16 +293,46 @@ class Average:
     def state_dict(self): return {"a": self.a, "calls": self.calls}
     def load_state_dict(self, state): self.a.copy_(state["a"]); self.calls.copy_(state["calls"])
 
+class Plain:
+    def __init__(self, losses): self.losses = losses
+    def discriminator(self, real, fake): return sum(loss.discriminator(real, fake) for loss in self.losses)
+    def generator(self, real, fake): return sum(loss.generator(real, fake) for loss in self.losses)
+
+@frozen
+class Halved:
+    inner: ganlab.Loss
+    def discriminator(self, real, fake): return 0.5 * self.inner.discriminator(real, fake)
+    def generator(self, real, fake): return 0.5 * self.inner.generator(real, fake)
+
+@frozen
+class Halves:
+    def __call__(self, loss): return Halved(loss)
+
+@frozen
+class Sums:
+    def __call__(self, loss): return Plain([loss])
+
 @ganlab.hookimpl
 def register_losses(register): register("began", Began)
 @ganlab.hookimpl
 def register_penalties(register): register("average", Average)
+@ganlab.hookimpl
+def register_loss_wrappers(register): register("halves", Halves); register("sums", Sums)
 """
 
 
-def test_a_state_moves_once_an_update_however_many_parts(table: dict[str, Any], tmp_path: Path) -> None:
-    """That of a loss and that of a penalty, by one batch in 1, 2 and 4 parts; in parts it moved 2 and 4 times."""
+@pytest.mark.parametrize(
+    ("wrappers", "name"), [([], "loss"), (["halves"], "loss.inner"), (["sums", "halves"], "loss.inner.losses.0")]
+)
+def test_a_state_moves_once_an_update_however_many_parts(
+    wrappers: list[str], name: str, table: dict[str, Any], tmp_path: Path
+) -> None:
+    """That of a loss, also of one that another holds, and that of a penalty, by one batch in 1, 2 and 4 parts.
+
+    In parts it moved 2 and 4 times.
+    """
     (tmp_path / "began.py").write_text(BEGAN)
+    table["loss_wrapper"] = wrappers
     table |= {"loss": "began", "discriminator": {"name": "mlp", "hidden": [16], "dropout": 0.0}, "penalty": ["average"]}
     states = []
     for accumulate in (1, 2, 4):
@@ -312,7 +342,7 @@ def test_a_state_moves_once_an_update_however_many_parts(table: dict[str, Any], 
             convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu")
         )
         training.game.make_update(training.game.rules.moves[0], training.loader.batch(0), 0)
-        states.append([training.stateful[name].state_dict() for name in ("loss", "penalty.0")])
+        states.append([training.stateful[part].state_dict() for part in (name, "penalty.0")])
     for loss, penalty in states:
         assert int(loss["calls"]) == int(penalty["calls"]) == 1
         torch.testing.assert_close(loss["k"], states[0][0]["k"])

@@ -87,7 +87,8 @@ def _looked_at(av: Any, source: Path | Callable[[], io.BytesIO]) -> Video:
     """A video's number of frames and their times. Raises what PyAV raises; IndexError where there is no video."""
     with _open(av, source) as container:
         stream = container.streams.video[0]
-        times = [packet.pts for packet in container.demux(stream) if packet.size]
+        # Packets that an edit list leaves out, as trimming does, are decoded and not shown.
+        times = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
         if None not in times and len(set(times)) == len(times):
             return Video(source, len(times), tuple(sorted(times)))
     with _open(av, source) as container:

@@ -50,6 +50,7 @@ from ganlab.protocols.loss import Loss as Loss
 from ganlab.protocols.loss import LossWrapper as LossWrapper
 from ganlab.protocols.loss import TargetedLoss as TargetedLoss
 from ganlab.protocols.loss import generator_uses_real as generator_uses_real
+from ganlab.protocols.loss import losses_within as losses_within
 from ganlab.protocols.metric import Direction as Direction
 from ganlab.protocols.metric import Evaluation as Evaluation
 from ganlab.protocols.metric import Metric as Metric

@@ -6,7 +6,8 @@ Decisions:
 - Adam makes each image's latents by themselves, so an image's result does not depend on the others. The learning rate
   is a share of the random latents' standard deviation, and falls to 0 as a cosine. The best latents of all updates
   count.
-- Distances of pixels and of features are each divided by their mean over the random images: 1 is as far as chance.
+- Distances of pixels and of features are each divided by the image's own mean distance from the random images: 1 is as
+  far as chance.
 """
 
 from __future__ import annotations
@@ -234,11 +235,11 @@ def _projected(
     with torch.no_grad():
         wanted = None if options.features is None else _features(options.features, target)
     pixels = torch.cdist(target.cpu().flatten(1).double(), random.made.flatten(1).double()).square() / target[0].numel()
-    scale = float(pixels.mean()) or 1.0
-    distances, feature_scale = pixels / scale, 1.0
+    scale = _means(pixels)
+    distances, feature_scale = pixels / scale, torch.ones_like(scale)
     if wanted is not None and options.features is not None:
         apart = random.feature_distances(options.features, wanted)
-        feature_scale = float(apart.mean()) or 1.0
+        feature_scale = _means(apart)
         distances = distances + options.feature_weight * apart / feature_scale
     nearest = distances.argmin(1)
     drawn = random.z[nearest].to(device)
@@ -246,6 +247,7 @@ def _projected(
     condition = map_condition(lambda part: part[nearest].to(device), random.condition)
     optimizer = torch.optim.Adam([z], lr=options.lr * (float(random.z.std()) if random.z.numel() > 1 else 1.0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
+    pixel_unit, feature_unit = (of[:, 0].to(device, torch.float32) for of in (scale, feature_scale))
     kept = {round(index * options.updates / (WAY - 1)) for index in range(WAY)}
     best, least = drawn.clone(), torch.full((len(z),), math.inf, device=device)
     trajectory: list[Tensor] = []
@@ -254,10 +256,10 @@ def _projected(
         for update in range(options.updates + 1):
             whole = z.expand_as(drawn)
             made = sampler(whole, condition)
-            loss = (made - target).square().flatten(1).mean(1) / scale
+            loss = (made - target).square().flatten(1).mean(1) / pixel_unit
             if options.features is not None and wanted is not None:
                 apart = (_features(options.features, made) - wanted).square().sum(1)
-                loss = loss + options.feature_weight * apart / feature_scale
+                loss = loss + options.feature_weight * apart / feature_unit
             better = (loss.detach() < least).view(-1, *[1] * (z.ndim - 1))
             best = torch.where(better, whole.detach(), best)
             least = torch.minimum(loss.detach(), least)
@@ -283,6 +285,12 @@ def _projected(
         sampler,
         device,
     )
+
+
+def _means(distances: Tensor) -> Tensor:
+    """The mean distance of each projected image from the random ones, (N, 1); 1 where that is 0."""
+    means = distances.mean(1, keepdim=True)
+    return torch.where(means == 0, 1.0, means)
 
 
 def _gradient(run: SampledRun, loss: Tensor, z: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ganlab.config.schema import Experiment
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Loss, generator_uses_real
+from ganlab.protocols import Loss, generator_uses_real, losses_within
 from ganlab.training.game import Game
 
 
@@ -35,17 +35,19 @@ class StepComponents:
 
     @property
     def stateful_losses(self) -> list[Any]:
-        """The losses among the step components that have a `state_dict`."""
-        losses = [getattr(self.game, f.name) for _, f in _losses(self.game)]
-        return [loss for loss in losses if hasattr(loss, "state_dict")]
+        """The losses among the step components that have a `state_dict`, also those that another loss holds."""
+        return [loss for loss in self._all_losses().values() if hasattr(loss, "state_dict")]
 
     @property
     def stateful(self) -> dict[str, Any]:
         """The step components that have a `state_dict`, by their name in a checkpoint."""
-        found = {name: getattr(self.game, f.name) for name, f in _losses(self.game)}
+        found: dict[str, Any] = self._all_losses()
         for kind in ("penalty", "augmentation"):
             found |= {f"{kind}.{index}": part for index, part in enumerate(getattr(self.experiment, kind))}
         return {name: part for name, part in found.items() if hasattr(part, "state_dict")}
+
+    def _all_losses(self) -> dict[str, Loss]:
+        return dict(one for name, f in _losses(self.game) for one in losses_within(getattr(self.game, f.name), name))
 
 
 def resolve_step_components(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_id", "path")
-"""Names of a column that names images; without one it is the first column."""
+"""Names of a column that names images, the first of them that there is; without one it is the first column."""
 
 NAMED = 5
 """How many images without a row an error names."""
@@ -112,10 +112,11 @@ def read_table(content: bytes, where: str) -> LabelTable:
         raise ComponentError(
             f"{where}: its first line is {one_line(repr(head), 60)}; wanted different names of columns"
         )
-    of_file = next((name for name in header if name.lower() in FILE_COLUMNS), header[0])
+    named = {name.lower(): name for name in reversed(header)}
+    of_file = next((named[name] for name in FILE_COLUMNS if name in named), header[0])
     rows: dict[str, tuple[int, dict[str, str]]] = {}
     for line, values in enumerate(lines[1:], start=2):
-        if not values:
+        if not any(value.strip() for value in values):  # spreadsheets end with rows of separators
             continue
         if len(values) != len(header):
             raise ComponentError(f"{where}: line {line} has {len(values)} values; its header has {len(header)}")

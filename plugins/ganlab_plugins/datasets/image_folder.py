@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -123,8 +123,7 @@ class ImageFolder:
         labelled = self._labelled(train, source)
         if self.table is not None and source.has(self.table):
             source = _without(source, self.table)
-        if source.left_out:
-            _warn_of_left_out(source)
+        warn_of_left_out("image_folder", source.path, len(source.names), source.left_out)
         size = None if self.size == "original" else self.size
         options = Options(size, self.channels, None, self.skip_unreadable, form=self.form)
         images, skipped = decode_images(source, options, places.cache, progress)
@@ -228,14 +227,17 @@ def _without(source: ImageArchive, table: str) -> ImageArchive:
     return attrs.evolve(source, left_out={name: count for name, count in left_out.items() if count})
 
 
-def _warn_of_left_out(source: ImageArchive) -> None:
-    """Warns of the files of an image folder that are not taken for images, by the endings of their names."""
-    count = sum(source.left_out.values())
-    warnings.warn(
-        f"image_folder: left out {count:,} of {count + len(source.names):,} files in {source.path}, which are not in a "
-        f"supported image format: {by_ending(source.left_out)}",
-        stacklevel=3,
-    )
+def warn_of_left_out(kind: str, path: Path, images: int, left_out: Mapping[str, int]) -> None:
+    """Warns of the files of a folder that are not taken for images, by the endings of their names, if there are any.
+
+    `kind` is the data set's name, and `images` the number of images in the folder.
+    """
+    if count := sum(left_out.values()):
+        warnings.warn(
+            f"{kind}: left out {count:,} of {count + images:,} files in {path}, which are not in a supported image "
+            f"format: {by_ending(left_out)}",
+            stacklevel=3,
+        )
 
 
 def _warn_of_skipped(source: ImageArchive, skipped: list[int], options: Options) -> None:

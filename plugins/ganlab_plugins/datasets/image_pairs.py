@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,6 +37,7 @@ from ganlab_plugins.datasets.image_folder import (
     find_folder,
     original_or_size,
     value_form,
+    warn_of_left_out,
 )
 
 if TYPE_CHECKING:
@@ -103,21 +105,24 @@ class ImagePairs:
         path, condition_path = (getattr(self, f"{prefix}{name}") for name in ("path", "condition_path"))
         folder = find_folder(f"{prefix}path", path, places)
         listed = list_images(folder, progress)
-        names = listed.names
+        names, left_out = listed.names, Counter(listed.left_out)
+        warn_of_left_out("image_pairs", folder, len(names), listed.left_out)
         if condition_path is None:
             other: Literal["left", "right"] = "right" if self.half == "left" else "left"
             images = self._decoded(folder, names, self.channels, places, progress, self.half)
             conditions = self._decoded(folder, names, self.condition_channels, places, progress, other)
         else:
             other_folder = find_folder(f"{prefix}condition_path", condition_path, places)
-            other_names = list_images(other_folder, progress).names
-            pairs = _pairs(folder, names, other_folder, other_names)
+            others = list_images(other_folder, progress)
+            warn_of_left_out("image_pairs", other_folder, len(others.names), others.left_out)
+            left_out += Counter(others.left_out)
+            pairs = _pairs(folder, names, other_folder, others.names)
             check_proportions(pairs, progress)
             partners = [str(partner.relative_to(other_folder)) for _, partner in pairs]
             images = self._decoded(folder, names, self.channels, places, progress)
             conditions = self._decoded(other_folder, partners, self.condition_channels, places, progress)
         name = f"image_pairs:{folder.resolve().name}"
-        return ImageDataset(images, name, split, conditions, left_out=listed.left_out)
+        return ImageDataset(images, name, split, conditions, left_out=dict(left_out))
 
     def _decoded(
         self,
@@ -198,9 +203,10 @@ def _upright_size(file: Path | EncodedImage) -> tuple[int, int] | None:
     try:
         content = file if isinstance(file, Path) else io.BytesIO(file.read())
         with Image.open(content, formats=image_formats()) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            tags = getattr(image, "tag_v2", {})  # of TIFF, whose sides some versions of Pillow have exchanged already
+            width, height = (tags.get(tag, side) for tag, side in zip((256, 257), image.size, strict=True))
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
         return None
     return (height, width) if turned else (width, height)
 
@@ -247,6 +253,7 @@ class Unpaired:
                 f"unpaired: {folder} has no folder {wanted.name}; wanted trainA, trainB, testA and testB, of images"
             )
         listed = list_images(wanted, progress)
+        warn_of_left_out("unpaired", wanted, len(listed.names), listed.left_out)
         size = None if self.size == "original" else self.size
         images = decode_files(
             wanted,

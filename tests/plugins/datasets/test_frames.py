@@ -115,6 +115,22 @@ def test_a_video_that_was_filmed_on_its_side_is_upright(av: Any, places: Places)
     assert image[0, -4, 4] < 50
 
 
+def test_frames_that_were_trimmed_are_no_images(av: Any, places: Places) -> None:
+    """The edit list of an .mp4 file begins five frames later, as trimming without encoding anew leaves it."""
+    path = places.data / "folder" / "clip.mp4"
+    write_video(av, path)
+    whole = np.asarray(build(places).images)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 16
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        ticks = round(1 / (stream.average_rate * stream.time_base))
+    begins = int.from_bytes(content[at : at + 4], "big") + 5 * ticks
+    content[at : at + 4] = begins.to_bytes(4, "big")
+    path.write_bytes(content)
+    assert np.array_equal(np.asarray(build(places).images), whole[5:])
+
+
 def test_a_video_that_cannot_be_read_is_named(av: Any, places: Places, ganlab: Callable[..., Any]) -> None:
     folder = places.data / "folder"
     write_video(av, folder / "good.mp4")

@@ -15,7 +15,7 @@ import scipy.ndimage
 import torch
 from attrs import evolve, frozen
 from matplotlib.ft2font import FT2Font
-from PIL import Image
+from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_image
 
 from ganlab import ComponentError, ImageDataset, Places
@@ -340,6 +340,25 @@ def test_files_of_equal_names_are_pairs(places: Places, folder: Path) -> None:
     assert torch.equal(test.images, found.condition)
     with pytest.raises(ComponentError, match=r"there is no test split; set dataset\.test_path"):
         config.build(places, "test")
+    (folder / "a.heic").touch()
+    (places.data / "other" / "a.heic").touch()
+    with pytest.warns(UserWarning, match=r"image_pairs: left out 1 of 4 files in .*: 1 \.heic") as told:
+        assert config.build(places, "train").left_out == {".heic": 2}
+    assert [str(warning.message).partition(" files in ")[2].partition(",")[0] for warning in told] == [
+        str(folder),
+        str(places.data / "other"),
+    ]
+
+
+def test_a_pair_is_compared_upright(places: Places, folder: Path) -> None:
+    """Pillow exchanges the sides of a TIFF file when it opens it, and those of a JPEG file later."""
+    upright = np.full((30, 20, 3), 7, np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees
+    for name in ("a.tif", "b.jpg"):
+        save(places.data / "other" / f"{name[0]}.png", upright)
+        Image.fromarray(upright.transpose(1, 0, 2)).save(folder / name, exif=exif)
+    assert len(ImagePairs("set", "other", size=8).build(places, "train").images) == 2
 
 
 def test_pairs_that_do_not_match_are_refused(places: Places, folder: Path) -> None:
