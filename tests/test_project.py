@@ -80,6 +80,16 @@ def test_a_linear_generator_is_inverted_as_least_squares_does() -> None:
     assert layer.weight.grad is None
 
 
+def test_the_balance_of_pixels_and_features_is_each_images_own() -> None:
+    """Beside images that are far from all that is generated, the few updates lead to the same latents."""
+    run = Sampled(Linear())
+    target = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    options = ProjectionOptions(updates=5, starts=8, features=lambda images: images[:, 0, 0] ** 3)
+    alone = project(run, target, options)
+    beside = project(run, torch.cat([target, torch.full((3, 1, 4, 4), 9.0)]), options)
+    assert torch.allclose(beside.latents[0], alone.latents[0], atol=1e-5)
+
+
 class Styled(nn.Module):
     """Images that are linear in the styles of two layers, (N, 2, 3)."""
 
