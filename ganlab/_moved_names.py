@@ -34,7 +34,7 @@ MODULES: dict[str, str] = {
     "images": "viz.image_grid",
     "interrupts": "utils.signals",
     "layers": "nn.layers nn.class_head",
-    "levers": "nn.dropout nn.memory_format training.cuda_graphs",
+    "levers": "nn.dropout nn.memory_format utils.capturable",
     "listing": "cli.list_plugins",
     "loop": "training.loop",
     "mapped": "data.memmap",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from ganlab.bench import game_loop, hand_written_loop, tutorial_loop
+from ganlab.bench import benchmark, game_loop, hand_written_loop, tutorial_loop
+from ganlab.bench.baseline_parts import RealBatch
 from ganlab.bench.benchmark import MIN_ROUNDS, median_ratio, run_benchmark, time_in_turns, timed_loops
 from ganlab.config.load import convert_experiment
 from ganlab.config.schema import Experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import Places
 from ganlab.training.build import build
+from ganlab.training.cuda_graphs import EagerRecorder
 from ganlab.training.loop import Training, take_step, train
 from tiers import spread
 
@@ -75,6 +78,46 @@ def test_a_baseline_takes_the_same_steps(case: str, baseline: str, table: dict[s
     ):
         for (name, value), other in zip(ours.network.state_dict().items(), theirs.state_dict().values(), strict=True):
             assert torch.allclose(value, other, rtol=1e-3, atol=1e-5), f"{case}: {ours.name} {name} differs"
+
+
+class Refusing(EagerRecorder):
+    """A recorder on a device that cannot capture the work."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted")
+
+
+def test_a_plain_step_that_cannot_be_captured_is_eager() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    parts: Any = SimpleNamespace(names=("g", "d"), penalties={}, g_optimizer=optimizer, d_optimizer=optimizer)
+    taken: list[tuple[float, int]] = []
+
+    def arithmetic(reals: list[RealBatch], turn: int) -> None:
+        taken.append((reals[0][0].item(), turn))
+
+    step = hand_written_loop.capture_cuda_graphs(arithmetic, parts, 1, Refusing())
+
+    def six_steps() -> None:
+        for turn in range(6):
+            step([(torch.tensor(10.0 + turn), None)], turn)
+
+    with pytest.warns(UserWarning, match=r"^the plain loop's steps are not captured: operation not permitted$") as told:
+        six_steps()
+    assert taken == [(10.0 + turn, turn) for turn in range(6)]
+    assert len(told) == 1
+
+
+def test_each_kind_of_step_is_captured_before_it_is_timed(
+    table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A penalty at every third step is there in steps 0, 3, 6 and 9, of which the last is captured."""
+    table["penalty"] = [{"name": "r1", "every": 3}]
+    plugins = load_plugins()
+    experiment = convert_experiment(table, plugins)
+    training = build(experiment, plugins.registry, Places(tmp_path, tmp_path), torch.device("cpu"))
+    assert benchmark.warm_up_steps(training) == 4
+    monkeypatch.setattr(benchmark, "can_capture", lambda device: True)
+    assert benchmark.warm_up_steps(training) == 10
 
 
 PAIRS = {"name": "degraded", "dataset": {"name": "digits", "size": 16}, "blur": 1.0}

@@ -28,9 +28,10 @@ from ganlab.protocols import ImageSpec, Places, Step
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, EagerRecorder, dry_run_capture
-from ganlab.training.graph_check import OperationTrace
+from ganlab.training.graph_check import OperationTrace, find_capture_fault
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
+from ganlab.utils.determinism import deterministic
 from replay import ReplayRecorder
 from tiers import spread
 
@@ -170,7 +171,8 @@ def test_captured_steps_have_the_bits_of_eager_ones(
     table["train"]["capture"] = False
     eager = built(table, plugins, tmp_path, torch.device(device))
     assert eager.capture is None
-    train(eager, 0, lambda step: None)
+    with deterministic(device == "cuda"):  # there two eager trainings differ too
+        train(eager, 0, lambda step: None)
     wanted, means = flat(eager), eager.game.meters.means()
 
     table["train"]["capture"] = True
@@ -180,13 +182,39 @@ def test_captured_steps_have_the_bits_of_eager_ones(
         training, _ = captured(training, plugins, recorder)
     turns = training.capture
     assert turns is not None
-    train(training, 0, lambda step: None)
+    with deterministic(device == "cuda"):
+        train(training, 0, lambda step: None)
     assert turns.refusal is None
     assert turns.captured == len({training.train_step.signature(step) for step in range(STEPS)})
     if device == "cpu":
         assert recorder.replays == STEPS - 3 * turns.captured, "each kind of step is eager three times"
     assert_same(flat(training), wanted)
     assert training.game.meters.means() == means
+
+
+COUNT = torch.zeros(())
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (lambda x: x * torch.rand(()), "draws random numbers on the CPU"),
+        (lambda x: COUNT.add_(1), "changes a tensor on the CPU"),
+        (lambda x: x + COUNT, "uses a number on the CPU"),
+        (lambda x: x * torch.tensor(2.0), None),
+        (lambda x: x * 2.0 + torch.rand(3, device="meta"), None),
+    ],
+    ids=["random numbers", "a count", "a number", "a constant", "nothing"],
+)
+def test_work_on_the_cpu_beside_a_device_is_a_fault(work: Callable[[Tensor], Any], told: str | None) -> None:
+    """A graph repeats none of it. The meta device stands for a GPU."""
+    traces = []
+    for _ in range(2):
+        with OperationTrace(torch.device("meta")) as trace:
+            work(torch.zeros(3, device="meta"))
+        traces.append(trace)
+    fault = find_capture_fault(*traces)
+    assert (fault and told and told in fault.what) if told else fault is None
 
 
 def test_kinds_of_steps_are_sets_of_penalties(table: dict[str, Any], plugins: Plugins, tmp_path: Path) -> None:
@@ -663,6 +691,7 @@ class FakeCuda:
             "Stream": lambda device: FakeStream("side", self),
             "current_stream": lambda device: FakeStream("main", self),
             "stream": lambda stream: self.doing(f"on {stream.name}"),
+            "set_stream": lambda stream: self.asked.append(f"{stream.name} is current"),
             "graph_pool_handle": object,
             "current_device": lambda: 0,
             "default_generators": [self],
@@ -719,8 +748,8 @@ def test_what_cuda_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cuda.pools[0] is cuda.pools[1]
 
 
-def test_a_capture_that_cuda_breaks_off_gives_the_random_numbers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_capture_that_cuda_breaks_off_gives_random_numbers_and_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = FakeCuda(monkeypatch, fails=True)
     with pytest.raises(RuntimeError, match="not permitted"):
         CudaGraphs(torch.device("cuda", 0)).record(lambda: None)
-    assert cuda.asked[-1] == "random numbers from the state before"
+    assert cuda.asked[-2:] == ["random numbers from the state before", "main is current"]

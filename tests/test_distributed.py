@@ -192,6 +192,22 @@ def test_shares_do_not_overlap(monkeypatch: pytest.MonkeyPatch, table: dict[str,
     assert json.dumps([len(part) for part in parts]) == "[4, 4, 4]"
 
 
+def test_a_process_without_rows_need_not_know_their_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a split has fewer images than there are processes."""
+    from ganlab.utils import distributed
+
+    rows = torch.arange(6.0).view(2, 3)
+    of_the_other = [torch.tensor([2, 3, -1, -1, -1, -1, -1, -1]), rows]
+
+    def all_gather(parts: list[torch.Tensor], own: torch.Tensor) -> None:
+        parts[0].copy_(own)
+        parts[1].copy_(of_the_other.pop(0))
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    assert torch.equal(distributed.all_gather_rows(torch.empty(0)), rows)
+
+
 @pytest.mark.extended
 @pytest.mark.torchrun
 def test_nothing_of_the_group_outlives_it(tmp_path: Path) -> None:

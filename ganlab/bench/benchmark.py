@@ -32,7 +32,7 @@ from ganlab.plugin.loader import Plugins
 from ganlab.training.build import build, captured_train_step
 from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step
-from ganlab.utils.device import device_name, pick_device, synchronize
+from ganlab.utils.device import can_capture, device_name, pick_device, synchronize
 from ganlab.utils.errors import UserError, quote
 from ganlab.utils.paths import places
 
@@ -40,6 +40,10 @@ TURN_SECONDS = 0.4
 """How many seconds one loop runs before the next has its turn, at least."""
 
 MIN_ROUNDS = 5
+
+CAPTURED_AT = 4
+"""The step of a kind that is captured as a graph; the first ones allocate memory and choose kernels."""
+
 STEP_KINDS = ("loss_wrapper", "penalty", "augmentation")
 """The kinds of component whose cost in the step is measured by leaving them out."""
 
@@ -69,7 +73,7 @@ def run_benchmark(
     if game != DEFAULT_GAME:
         game_loop.check_plain_options(experiment, training)
     loops = timed_loops(experiment, training, game == DEFAULT_GAME)
-    rounds = time_in_turns(loops, seconds, on, partial(progress, "loops"))
+    rounds = time_in_turns(loops, seconds, on, partial(progress, "loops"), warm_up_steps(training))
     result: dict[str, Any] = {
         "experiment": experiment.name,
         "device": device_name(on),
@@ -144,13 +148,29 @@ def ganlab_step(experiment: Experiment, training: Training) -> StepFunction:
     return step
 
 
+def warm_up_steps(training: Training) -> int:
+    """How many steps the loops of a benchmark take until each kind of step is captured, where steps are captured."""
+    if not can_capture(training.game.device):
+        return CAPTURED_AT
+    signature, steps = training.train_step.signature, 0
+    left = dict.fromkeys(map(signature, range(1000)), CAPTURED_AT)
+    while max(left.values()) > 0:
+        left[signature(steps)] -= 1
+        steps += 1
+    return steps
+
+
 def time_in_turns(
-    loops: Mapping[str, StepFunction], seconds: float, device: torch.device, progress: Callable[[int, int], None]
+    loops: Mapping[str, StepFunction],
+    seconds: float,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+    warm_up: int = CAPTURED_AT,
 ) -> dict[str, list[float]]:
-    """Benchmarks loops in turns; returns the steps per second of each in each round."""
+    """Benchmarks loops in turns, after `warm_up` steps; returns the steps per second of each in each round."""
     lengths = {}
     for name, step in loops.items():
-        for _ in range(4):  # the first allocate memory and choose kernels; the fourth captures a graph
+        for _ in range(warm_up):
             step()
         once = _timed(step, 1, device)
         lengths[name] = max(1, round(TURN_SECONDS / max(once, 1e-9)))
@@ -213,7 +233,7 @@ def time_step_parts(experiment: Experiment, training: Training, steps: int = 15)
 def measure_machine_limits(training: Training, steps_per_second: float) -> dict[str, Any]:
     """Benchmarks the machine: its peak rate of matrix products, memory bandwidth, and a step's share of the rate."""
     device = training.game.device
-    dtype = torch.bfloat16 if device.type == "cuda" or training.game.autocast else torch.float32
+    dtype = training.game.autocast or torch.float32  # "tf32" is set for the process
     size = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     product = min(_timed(lambda: torch.mm(a, b), 3, device) for _ in range(4)) / 3
@@ -264,10 +284,10 @@ def time_plugins(
         for index, component in enumerate(components):
             name = plugins.registry.component_of(kind, component).name
             without: Any = attrs.evolve(experiment, **{kind: components[:index] + components[index + 1 :]})
-            loops = {
-                label: ganlab_step(variant, _build_training(path, variant, plugins, device))
-                for label, variant in (("with", experiment), ("without", without))
-            }
-            rates = time_in_turns(loops, seconds, device, partial(progress, name))
+            variants = {"with": experiment, "without": without}
+            built = {label: _build_training(path, variant, plugins, device) for label, variant in variants.items()}
+            loops = {label: ganlab_step(variants[label], training) for label, training in built.items()}
+            warm_up = max(map(warm_up_steps, built.values()))
+            rates = time_in_turns(loops, seconds, device, partial(progress, name), warm_up)
             found.append({"kind": kind, "name": name, "time": median_ratio(rates["without"], rates["with"])})
     return found

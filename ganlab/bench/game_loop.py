@@ -22,6 +22,7 @@ from ganlab.data.loader import BatchLoader
 from ganlab.data.pixels import as_input
 from ganlab.protocols import Batch, map_condition
 from ganlab.training.loop import Training
+from ganlab.utils.capturable import expect_eager_steps
 from ganlab.utils.errors import UserError, quote
 from ganlab.utils.rng import derived_seed, seed_everything
 
@@ -35,6 +36,8 @@ def plain_game_step(experiment: Experiment, training: Training) -> tuple[Callabl
     players = {name: player.optimizer for name, player in game.players.items()}
     # Copied together, so that the optimisers have the copies' parameters.
     networks, optimizers = copy.deepcopy((dict(game.networks), players))
+    for optimizer in optimizers.values():
+        expect_eager_steps(optimizer)
     main, streams = _batches(training.loader.main), {n: _batches(of) for n, of in training.loader.streams.items()}
 
     def next_batch() -> Batch:

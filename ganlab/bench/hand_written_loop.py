@@ -8,8 +8,10 @@ recorded. On CUDA the whole step is a captured graph.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,10 +29,15 @@ from ganlab.bench.baseline_parts import (
 from ganlab.config.schema import Experiment
 from ganlab.data.pixels import as_input
 from ganlab.protocols import batch_independent, generator_uses_real
-from ganlab.training import cuda_graphs
+from ganlab.training.cuda_graphs import CudaGraphs, Recorder
 from ganlab.training.loop import Training
+from ganlab.utils.capturable import make_capturable
 from ganlab.utils.device import can_capture
+from ganlab.utils.errors import one_line
 from ganlab.utils.rng import derived_seed
+
+WARM_UP = 3
+"""How many eager steps of a kind precede its capture."""
 
 
 def hand_written_step(experiment: Experiment, training: Training) -> tuple[Callable[[], None], BaselineParts]:
@@ -92,6 +99,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
                 total.backward()
                 clip_gradients(d, game.players[judging])
                 parts.d_optimizer.step()
+                torch.clear_autocast_cache()  # of weights before this update
             for parameter in frozen_with:
                 parameter.requires_grad_(False)
             if fresh or turn % every:
@@ -113,7 +121,7 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
             with torch.no_grad():
                 torch._foreach_lerp_(kept, weights, 1 - decay)
 
-    turns = capture_cuda_graphs(arithmetic, parts, every) if can_capture(device) else arithmetic
+    turns = capture_cuda_graphs(arithmetic, parts, every, CudaGraphs(device)) if can_capture(device) else arithmetic
 
     def step() -> None:
         nonlocal turn
@@ -126,37 +134,43 @@ def hand_written_step(experiment: Experiment, training: Training) -> tuple[Calla
 StepArithmetic = Callable[[list[RealBatch], int], None]
 
 
-def capture_cuda_graphs(arithmetic: StepArithmetic, parts: BaselineParts, every: int) -> StepArithmetic:
-    """Captures the hand-written step as CUDA graphs; three warm-up steps come first, as torch's notes advise."""
+def capture_cuda_graphs(
+    arithmetic: StepArithmetic, parts: BaselineParts, every: int, recorder: Recorder
+) -> StepArithmetic:
+    """Captures the hand-written step as CUDA graphs; three warm-up steps come first, as torch's notes advise.
+
+    A step that cannot be captured is taken eagerly.
+    """
     making, judging = parts.names
     own = {judging: every, making: 1}
     period = math.lcm(every, *(own[name] * term.every for name, due in parts.penalties.items() for term in due))
     for optimizer in (parts.g_optimizer, parts.d_optimizer):
-        cuda_graphs.make_capturable(optimizer)
-    stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        make_capturable(optimizer)
     seen: Counter[int] = Counter()
-    graphs: dict[int, torch.cuda.CUDAGraph] = {}
+    replays: dict[int, Callable[[], None] | None] = {}
     inputs: list[RealBatch] = []
 
     def step(reals: list[RealBatch], turn: int) -> None:
         kind = turn % period
         seen[kind] += 1
-        if seen[kind] <= 3:
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                arithmetic(reals, turn)
-            torch.cuda.current_stream().wait_stream(stream)
+        if seen[kind] <= WARM_UP or replays.get(kind, arithmetic) is None:
+            recorder.run(partial(arithmetic, reals, turn))
             return
         if not inputs:
             inputs.extend((torch.empty_like(real), None if c is None else torch.empty_like(c)) for real, c in reals)
-        if kind not in graphs:
-            graphs[kind] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graphs[kind], pool=pool, stream=stream):
-                arithmetic(inputs, turn)
+        if kind not in replays:
+            try:
+                replays[kind] = recorder.record(partial(arithmetic, inputs, turn))
+            except RuntimeError as error:
+                replays[kind] = None
+                warnings.warn(f"the plain loop's steps are not captured: {one_line(error, 120)}", stacklevel=2)
+                recorder.run(partial(arithmetic, reals, turn))
+                return
         for places, tensors in zip(inputs, reals, strict=True):
             for place, tensor in zip(places, tensors, strict=True):
                 if place is not None and tensor is not None:
                     place.copy_(tensor)
-        graphs[kind].replay()
+        if (replay := replays[kind]) is not None:
+            replay()
 
     return step

@@ -70,7 +70,7 @@ def spread(batches: Iterable[tuple[Tensor, Tensor | None]]) -> float:
         of = [0] * len(images) if labels is None else labels.tolist()
         for label in sorted(set(of)):
             chosen = torch.tensor([index for index, one in enumerate(of) if one == label]).to(images.device)
-            classes.setdefault(label, _PixelSums()).add(images[chosen])
+            classes.setdefault(label, _PixelSums()).add(rows_of(images, chosen))
     freedom = sum(sums.count - 1 for sums in classes.values())
     variance = float(sum(sums.deviation.mean() for sums in classes.values())) / freedom
     return math.sqrt(max(0.0, variance))

@@ -41,7 +41,7 @@ from ganlab.protocols import (
     parameters_of,
 )
 from ganlab.protocols.rules_check import built_network_problems, rules_problems
-from ganlab.training import cuda_graphs, probes, schedules
+from ganlab.training import probes, schedules
 from ganlab.training.component_names import component_names
 from ganlab.training.cuda_graphs import CapturedTrainStep, CudaGraphs, Recorder
 from ganlab.training.ema import EMA, ema_decay
@@ -53,6 +53,7 @@ from ganlab.training.step_components import penalties_by_player, penalty_tables,
 from ganlab.training.train_step import TrainStep, build_phases
 from ganlab.training.update import Player
 from ganlab.utils import distributed
+from ganlab.utils.capturable import make_capturable
 from ganlab.utils.device import can_capture, counts_updates, set_float32_precision
 from ganlab.utils.errors import ComponentError, InvalidRules, UserError, did_you_mean
 from ganlab.utils.named import Named
@@ -335,7 +336,7 @@ def _build_optimizer(
 ) -> torch.optim.Optimizer:
     optimizer = build_optimizer(config, parameters_of(player, network))
     if counts_updates(device):
-        cuda_graphs.make_capturable(optimizer)
+        make_capturable(optimizer)
     return optimizer
 
 

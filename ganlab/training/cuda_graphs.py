@@ -62,14 +62,15 @@ class CudaGraphs:
     def record(self, work: Work) -> Work:
         index = torch.cuda.current_device() if self.device.index is None else self.device.index
         generator = torch.cuda.default_generators[index]
-        state = generator.clone_state()
+        state, stream = generator.clone_state(), torch.cuda.current_stream(self.device)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 work()
         except RuntimeError:
-            # A failed capture leaves the random generator in capture mode.
+            # A failed capture leaves the random generator in capture mode, and its stream the current one.
             generator.graphsafe_set_state(state)
+            torch.cuda.set_stream(stream)
             raise
         return graph.replay
 
@@ -186,12 +187,3 @@ def dry_run_capture(captured_step: CapturedTrainStep, batch: Callable[[int], Bat
         for _ in range(WARM + WATCHED + 1):
             captured_step([batch(index) for index in range(train_step.batches_per_step)], step)
     return captured_step.refusal
-
-
-def make_capturable(optimizer: torch.optim.Optimizer) -> None:
-    """Prepares an optimiser for CUDA graphs: on CUDA it counts updates on the device, to be capturable."""
-    for group in optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = True
-    # torch would warn of eager steps of such an optimiser, which the first ones are.
-    vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True

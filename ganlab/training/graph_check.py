@@ -36,6 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ganlab.utils.fake_cuda import needs_values_on_cuda
+from ganlab.utils.host_work import host_work
 from ganlab.utils.paths import PACKAGE
 
 _READS, _TAKES_SHAPE = "reads a value back from the device", "takes a shape from values"
@@ -84,6 +85,7 @@ class OperationTrace:
     operations: list[Operation] = field(factory=list)
     created: dict[int, StorageWeakRef] = field(factory=dict)
     kept: set[int] = field(factory=set, init=False)
+    constants: set[int] = field(factory=set, init=False)
     _modes: list[Any] = field(factory=list, init=False)
     _own_call: bool = field(default=False, init=False)
     _numpy: str = field(default="", init=False)
@@ -180,6 +182,7 @@ class _OperationTracer(TorchDispatchMode):
         if func is torch.ops.aten.lift_fresh.default and tensors[0].device.type == "cpu":
             self.trace._own_call = True
             arguments = (*arguments, str(tensors[0].tolist()))
+            self.trace.constants |= {_storage_address(tensor) for tensor in made}
             self.trace._own_call = False
         self.trace.operations.append(Operation(str(func), arguments, _plugin_line(sys._getframe(1)), fault))
         known = {_storage_address(tensor) for tensor in tensors}
@@ -202,6 +205,9 @@ class _OperationTracer(TorchDispatchMode):
             devices = {tensor.device.type for tensor in (*given, *made)}
             if len(devices) > 1:
                 return f"copies between {' and '.join(sorted(devices))}"
+        given = [tensor for tensor in given if _storage_address(tensor) not in self.trace.constants]
+        if self.trace.device.type != "cpu" and (work := host_work(func, given, made)):
+            return work
         if any(_storage_address(tensor) in self.trace.kept for tensor in given):
             return "keeps a tensor of one step for the next, which a graph would not find; change a buffer in place"
         return None

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ganlab.config.schedule_targets import ScheduleTarget, with_option
 from ganlab.protocols import OptimizerConfig, build_optimizer, parameters_of
-from ganlab.training import cuda_graphs
 from ganlab.training.update import Player
+from ganlab.utils.capturable import make_capturable
 from ganlab.utils.device import counts_updates
 
 
@@ -119,7 +119,7 @@ def accepts_tensor(config: OptimizerConfig, device: torch.device) -> bool:
         weight = nn.Parameter(torch.ones(2, device=device))
         optimizer = build_optimizer(config, [("weight", weight)])
         if counts_updates(device):
-            cuda_graphs.make_capturable(optimizer)
+            make_capturable(optimizer)
         for group in optimizer.param_groups:
             group["lr"] = lr
         weight.grad = torch.ones_like(weight)

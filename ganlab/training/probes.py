@@ -30,6 +30,7 @@ from ganlab.training.meters import Meters
 from ganlab.training.step_components import StepComponents
 from ganlab.training.update import optimizer_tensors, step_unless_stopped
 from ganlab.utils import distributed
+from ganlab.utils.capturable import expect_eager_steps
 from ganlab.utils.errors import ComponentError, UserError
 
 FEW = 4
@@ -117,6 +118,8 @@ class GameTrial:
             memo |= {id(player.optimizer): player.optimizer for player in game.players.values()}
         memo[id(game.rules)] = self.with_losses(copy.deepcopy(config, memo)).build(data)
         copied = evolve(copy.deepcopy(game, memo), batch_size=batch_size, accumulate=accumulate, meters=Meters())
+        for player in copied.players.values():
+            expect_eager_steps(player.optimizer)
         self.game = self.with_checks(copied)
         for network in self.game.networks.values():
             note_condition(network, self._note_condition)

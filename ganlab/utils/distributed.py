@@ -10,6 +10,7 @@ Decisions:
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import json
 import os
@@ -22,6 +23,12 @@ from torch import Tensor, distributed
 
 from ganlab.utils.device import process_device
 from ganlab.utils.errors import GanlabError, LostProcess, RaisedElsewhere, UserError, is_lost_process
+
+MOST_DIMENSIONS = 8
+"""How many dimensions rows that are gathered have at most."""
+
+TIMEOUT = datetime.timedelta(hours=1)
+"""How long a process waits for the others in a collective operation: what the first one alone does may be slow."""
 
 
 @contextmanager
@@ -39,18 +46,22 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     # sometimes abort the process when Python exits.
     importlib.import_module("torch.distributed.nn")
     backend = _backend(device)
-    distributed.init_process_group(backend)
+    distributed.init_process_group(backend, timeout=TIMEOUT)
     if backend != "gloo":
-        _groups.append(distributed.new_group(backend="gloo"))
+        _groups.append(distributed.new_group(backend="gloo", timeout=TIMEOUT))
+    ended_well = False
     try:
         yield device
+        ended_well = True
     except RuntimeError as error:
         if not is_lost_process(error):
             raise
         raise LostProcess("another process of this job has ended, as its own message says") from error
     finally:
+        # Communicators of NCCL wait, when they are destroyed, for operations in which others may never take part. The
+        # group of gloo tells these at once that this process ends.
+        distributed.destroy_process_group(None if ended_well else _host_group())
         _groups.clear()
-        distributed.destroy_process_group()
 
 
 def _backend(device: torch.device) -> str:
@@ -82,17 +93,23 @@ def local_share(count: int) -> tuple[int, int]:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """All-gathers rows (n, …) in rank order; n may differ between processes. Every process must call it."""
+    """All-gathers rows (n, …) in rank order; n may differ between processes. Every process must call it.
+
+    A process without rows need not know their shape.
+    """
     if world_size() == 1:
         return rows
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
-    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    longest = max(int(count) for count in counts)
-    padded = rows.new_zeros(longest, *rows.shape[1:])
-    padded[: len(rows)] = rows
+    own = torch.tensor([*rows.shape, *[-1] * (MOST_DIMENSIONS - rows.ndim)], device=rows.device)
+    shapes = [torch.empty_like(own) for _ in range(world_size())]
+    distributed.all_gather(shapes, own)
+    counts = [int(shape[0]) for shape in shapes]
+    shape = [side for side in shapes[counts.index(max(counts))].tolist() if side >= 0]
+    padded = rows.new_zeros(shape)
+    if len(rows):
+        padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(world_size())]
     distributed.all_gather(parts, padded)
-    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def all_gather_scalars(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
