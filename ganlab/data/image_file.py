@@ -2,8 +2,11 @@
 
 Decisions:
 - The pixels do not depend on the file format: rotated upright by the EXIF orientation, grey or RGB, transparency kept
-  or laid on a colour, 16-bit grey rounded to 8 bits, the first frame of an animation.
-- `image_values` decodes files to other types than uint8, and opens them by what is here.
+  or laid on a colour, 16-bit grey rounded to 8 bits, the first frame of an animation. A TIFF file with several pages is
+  refused: they are images of their own.
+- `image_values` decodes files to other types than uint8, and TIFF files of which Pillow does not give the numbers.
+- Files are opened as streams: of a path Pillow maps uncompressed TIFF files into memory, and those that are to be
+  rotated with their width and height exchanged.
 - Only the formats in `FORMATS` are tried, whatever the file's extension: some of Pillow's other readers start programs.
 - What is an image is asked of Pillow: the extensions that it registers for these formats, and for a name without an
   extension the file's content.
@@ -21,16 +24,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 from attrs import field, frozen
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps, TiffImagePlugin
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from ganlab.data.opened_image import deep_grey_values, has_deep_colour, has_deep_grey, in_mode, upright
 from ganlab.data.plain_png import read_plain_png
+from ganlab.data.tiff_tags import count_pages, is_misread, is_tiff
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.memory import is_out_of_memory
 
@@ -86,12 +91,16 @@ def looks_like_image(path: Path) -> bool:
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 # What Pillow raises for files that are truncated, damaged or not images.
-_BY_PYTHON = (OSError, SyntaxError, ValueError, LookupError, EOFError, ZeroDivisionError, RuntimeError)
+_BY_PYTHON = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ZeroDivisionError, RuntimeError)
 _UNREADABLE = (*_BY_PYTHON, struct.error, zlib.error)
 
 
 class UnfitImage(ValueError):
     """An image file can be read, and nothing that is wanted can be made of it; the text says why."""
+
+
+class MissingPackage(Exception):
+    """A package that reads an image file is not installed; the text says which, and how to install it."""
 
 
 class UnreadableImage(ComponentError):
@@ -149,25 +158,43 @@ class DecodedImage:
 
 
 @contextmanager
-def opened_image(file: Path | EncodedImage) -> Iterator[Image.Image]:
-    """Opens an image file with Pillow. What is raised inside becomes `UnreadableImage` with the file's name."""
-    with naming_image(file), Image.open(content_of(file), formats=image_formats()) as image:
-        yield image
+def opened_image(file: Path | EncodedImage) -> Iterator[Image.Image | None]:
+    """Opens an image file with Pillow; None for a TIFF file of which Pillow does not give the numbers.
+
+    Raises what Pillow raises, and UnfitImage for a TIFF file with several pages.
+    """
+    with content_of(file) as stream:
+        try:
+            image = Image.open(stream, formats=image_formats())
+        except UnidentifiedImageError:
+            stream.seek(0)
+            if not is_tiff(stream.read(4)):
+                raise UnidentifiedImageError("cannot identify image file") from None
+            image = None
+        may_have_pages = image is None or (image.format == "TIFF" and getattr(image, "is_animated", True))
+        if may_have_pages and (pages := count_pages(stream)) > 1:
+            raise UnfitImage(f"has {pages:,} pages; wanted a file of one image; write each page to a file of its own")
+        yield None if image is None or is_misread(image) else image
 
 
-def content_of(file: Path | EncodedImage) -> Path | io.BytesIO:
-    """What an image file is opened by: its path, or its bytes as a stream."""
-    return file if isinstance(file, Path) else io.BytesIO(file.read())
+def content_of(file: Path | EncodedImage) -> BinaryIO:
+    """An image file's bytes as a stream, which the caller closes."""
+    return file.open("rb") if isinstance(file, Path) else io.BytesIO(file.read())
 
 
 @contextmanager
 def naming_image(file: Path | EncodedImage) -> Iterator[None]:
-    """Turns what an image file's decoder raises into `UnreadableImage` with the file's name."""
+    """Turns what an image file's decoder raises into `UnreadableImage` with the file's name.
+
+    A missing package is no fault of the file's, so it is another `ComponentError`.
+    """
     try:
         yield
     except _BOMBS as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise UnreadableImage(f"{file}: refused as a decompression bomb; wanted at most {limit} pixels") from error
+    except MissingPackage as error:
+        raise ComponentError(f"{file}: {error}") from error
     except UnfitImage as error:
         raise UnreadableImage(f"{file}: {error}") from error
     except _UNREADABLE as error:
@@ -190,12 +217,16 @@ def decode_image(
     It is cropped to its central square of `crop` pixels if `crop` is set, resized to cover `size` (Lanczos,
     antialiased) and cropped to the centre of it. Without a size it keeps its own. Transparency is laid on the colour
     `background` where `channels` has no opacity. Raises `UnreadableImage` with the file's name.
+
+    TIFF files of which Pillow does not give the numbers are refused: `is_plain` leaves them to `decode_values`.
     """
     if size is None and crop is None and half is None and isinstance(file, Path) and channels in (None, 1, 3):
         quick = read_plain_png(file)
         if quick is not None and channels in (None, len(quick)):
             return DecodedImage(quick)
-    with opened_image(file) as image:
+    with naming_image(file), opened_image(file) as image:
+        if image is None:
+            raise UnfitImage("Pillow does not give its samples as they are; convert it to grey or RGB of 8 bits")
         plain, largest = _plain(image, _own_mode(image) if channels is None else MODES[channels], background)
         plain = plain if half is None else _half(plain, half)
         fitted = plain if size is None else _fitted(plain, size, crop)
@@ -214,59 +245,23 @@ def _plain(image: Image.Image, mode: str, background: str) -> tuple[Image.Image,
     deep_grey = has_deep_grey(image)
     deep_colour = not deep_grey and has_deep_colour(image)
     largest, is_ppm = None, image.format == "PPM"
-    image = ImageOps.exif_transpose(image)
     if deep_grey:
-        values = np.asarray(image).astype(np.int32)
+        values = deep_grey_values(image).astype(np.int32)
         largest = int(values.max())
         # 65535 = 255 * 257, so this rounds to the nearest level; Pillow's own conversion would clip at 255.
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
+        return in_mode(Image.fromarray(((values + 128) // 257).astype(np.uint8)), mode, background), largest
+    image = upright(image)
+    if image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
         raise UnfitImage(
             f"its samples are {kind}, for which no value stands for white; set range to the values of black and white, "
             "or convert it to 8 or 16 bits a sample"
         )
-    elif deep_colour:
+    if deep_colour:
         colours = len(image.getbands()) - ("A" in image.getbands())  # opacity says nothing of the colours' range
         level = int(np.asarray(image)[..., :colours].max())
         largest = 257 * level if is_ppm else 256 * level + 255  # of a PPM Pillow rounds, of others it keeps 8 bits
     return in_mode(image, mode, background), largest
-
-
-def in_mode(image: Image.Image, mode: str, background: str) -> Image.Image:
-    """A Pillow image with 8 bits a sample in one of `MODES`; its opacity is kept, or laid on a colour."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if "A" in mode:
-            return image if mode == "RGBA" else image.convert(mode)
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background_colour(background)), image)
-    # Palette and CMYK images are converted to grey by way of RGB.
-    return image if image.mode == mode else image.convert("RGB").convert(mode)
-
-
-def background_colour(name: str) -> tuple[int, int, int]:
-    """The colour that an image file's transparency is laid on, 0 to 255 each; ValueError for an unknown name."""
-    return ImageColor.getrgb(name)[:3]
-
-
-def has_deep_grey(image: Image.Image) -> bool:
-    """Whether the file of an opened image in grey has 16 bits a sample, which Pillow keeps."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-
-
-def has_deep_colour(image: Image.Image) -> bool:
-    """Whether the file of an opened, not yet decoded image in colour has 16 bits a sample: Pillow keeps the upper 8."""
-    if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, ())
-        return max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8
-    tiles = getattr(image, "tile", [])
-    if image.format not in ("PNG", "PPM") or not tiles:
-        return False
-    arguments = tiles[0][3]
-    if image.format == "PNG":  # the raw mode, such as "RGB;16B"; Pillow keeps all bits of "I;16B", which is grey
-        return ";16" in str(arguments) and not has_deep_grey(image)
-    # The raw mode and the largest value that the file declares, of which Pillow makes 255.
-    return isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255
 
 
 def _half(image: Image.Image, half: ImageHalf) -> Image.Image:

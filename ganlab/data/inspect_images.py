@@ -25,9 +25,9 @@ from attrs import frozen
 from PIL import Image
 
 from ganlab.data.image_archive import ImageArchive
-from ganlab.data.image_file import DARK, MAX_16_BIT, EncodedImage, UnreadableImage, decode_image, naming_image
+from ganlab.data.image_file import DARK, MAX_16_BIT, EncodedImage, decode_image, naming_image
 from ganlab.data.image_values import ValueForm, decode_values, is_plain, read_samples
-from ganlab.utils.errors import one_line
+from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.progress import Progress
 
 SHARE = 64
@@ -145,7 +145,7 @@ def inspect_images(source: ImageArchive, progress: Progress) -> Inspection:
                 return
             try:
                 found[name] = _inspected(name, files[name])
-            except UnreadableImage as error:
+            except ComponentError as error:
                 unreadable[name] = str(error).removeprefix(f"{files[name]}: ")
 
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
@@ -174,7 +174,7 @@ def inspect_images(source: ImageArchive, progress: Progress) -> Inspection:
 
 
 def _inspected(name: str, file: Path | EncodedImage) -> ImageFound:
-    """One image file, decoded and measured. Raises `UnreadableImage`."""
+    """One image file, decoded and measured. Raises `UnreadableImage`, and `ComponentError` without a package."""
     with naming_image(file):
         if isinstance(file, Path) and not file.is_file():  # reading a pipe would block forever
             raise OSError("there is no such file" if not file.exists() else "is not a file")
@@ -241,7 +241,7 @@ def _refused(
             try:
                 reasons[kind] = None
                 _decoded(files[image.name], table)
-            except UnreadableImage as error:
+            except ComponentError as error:
                 reasons[kind] = str(error).removeprefix(f"{files[image.name]}: ")
         if (reason := reasons[kind]) is not None:
             refused[image.name] = reason
@@ -277,7 +277,7 @@ def _with_range(
 
 
 def _decoded(file: Path | EncodedImage, table: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """An image file, decoded with the proposed options. Raises `UnreadableImage`."""
+    """An image file, decoded with the proposed options. Raises `ComponentError`, mostly `UnreadableImage`."""
     limits = table.get("range")
     form = ValueForm(table.get("dtype", "uint8"), None if limits is None else (limits[0], limits[1]))
     size, channels = None if table["size"] == "original" else table["size"], table["channels"]

@@ -4,6 +4,8 @@ Decisions:
 - A file is an image if Pillow registers its name's extension for an image format, or if its name has no extension and
   its header is an image's. Arrays, DICOM files and videos are images only where there are no others: an image folder
   that has some beside its pictures is what it was before these were read.
+- A UID is a DICOM file's name and has no ending, though its last number looks like one: such files are known by their
+  content, and counted as those without an ending.
 - Links are followed; a link to a folder that contains it is refused with its name.
 """
 
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ganlab.data.dicom import DICOM, is_dicom
+from ganlab.data.dicom import DICOM, is_dicom, may_be_dicom
 from ganlab.data.image_file import image_extensions, looks_like_image
 from ganlab.data.video import VIDEO
 from ganlab.utils.errors import ComponentError, one_line
@@ -80,7 +82,7 @@ def list_images(folder: Path, progress: Progress, others: bool = False) -> Liste
                         names.append(f"{below}{entry.name}")
                     elif others and (kind := other_kind(ending)):
                         found[kind].append(f"{below}{entry.name}")
-                    elif others and not ending and is_dicom(Path(entry.path)):
+                    elif others and may_be_dicom(ending) and is_dicom(Path(entry.path)):
                         found["DICOM"].append(f"{below}{entry.name}")
                     else:
                         left_out[ending or NO_ENDING] += 1
@@ -107,7 +109,8 @@ def chosen_kind(pictures: list[str], others: Mapping[str, list[str]], left_out: 
         if not taken:
             taken = names
         else:
-            left_out.update(Path(name).suffix.lower() or NO_ENDING for name in names)
+            endings = (Path(name).suffix.lower() for name in names)
+            left_out.update(NO_ENDING if may_be_dicom(ending) else ending for ending in endings)
     return taken
 
 

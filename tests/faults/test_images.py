@@ -17,7 +17,10 @@ import torch
 from PIL import Image, features
 
 from ganlab import ComponentError, ImageDataset, Places
+from ganlab.data.image_archive import open_images
 from ganlab.data.image_file import UnreadableImage, image_extensions, image_formats, naming_image
+from ganlab.data.inspect_images import inspect_images
+from ganlab.utils.progress import no_progress
 from ganlab_plugins.datasets.image_folder import ImageFolder
 from image_files import noise, save
 
@@ -129,6 +132,40 @@ def test_bombs_are_left_out_too(side: int, size: int | str, places: Places, fold
         build(places, size=size, skip_unreadable=False)
 
 
+def write_pages(path: Path, pages: list[np.ndarray], kind: int | None = None) -> None:
+    """A TIFF file of several pages; `kind` is NewSubfileType of all but the first."""
+    first, *others = [Image.fromarray(page) for page in pages]
+    for other in others:
+        other.encoderinfo = {} if kind is None else {"tiffinfo": {254: kind}}  # type: ignore[attr-defined]
+    first.save(path, save_all=True, append_images=others)
+
+
+def test_a_tiff_of_several_pages_is_no_image(places: Places, folder: Path) -> None:
+    write_pages(folder / "a" / "0.tif", [noise(8, 8), noise(8, 8), noise(8, 8)])
+    (folder / "b" / "6.png").unlink()
+    (folder / "b" / "8.png").unlink()
+    expected = "has 3 pages; wanted a file of one image; write each page to a file of its own"
+    for options in ({}, {"dtype": "uint16"}):
+        with pytest.raises(ComponentError) as caught:
+            build(places, skip_unreadable=False, **options)
+        assert str(caught.value) == f"{folder / 'a' / '0.tif'}: {expected}"
+        dataset, (warned,) = build(places, **options)
+        assert dataset.skipped == 1
+        assert "left out 1 of 9 files" in warned
+        assert warned.endswith(f"which cannot be read as images: a/0.tif; it: {expected}")
+    found = inspect_images(open_images(folder, no_progress), no_progress)
+    assert found.unreadable == {"a/0.tif": expected}
+
+
+@pytest.mark.parametrize("kind", [1, 4])
+def test_smaller_copies_and_masks_are_no_pages(kind: int, places: Places, folder: Path) -> None:
+    pages = [np.full((8, 8), 77, np.uint8), noise(4, 4)]
+    write_pages(folder / "a" / "0.tif", pages, kind)
+    with Image.open(folder / "a" / "0.tif") as image:
+        assert image.n_frames == 2  # type: ignore[attr-defined]
+    assert values(build(places)[0])[1] == 77
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_a_damaged_avif_is_left_out_too(places: Places, folder: Path) -> None:
     """Its decoder raises RuntimeError, which is also what torch raises for other reasons."""
@@ -158,8 +195,11 @@ def test_an_image_for_which_memory_runs_out_is_not_called_damaged() -> None:
         with pytest.raises(type(error)) as caught:
             read(error)
         assert caught.value is error
-    with pytest.raises(UnreadableImage, match=r"^a\.png: cannot be read as an image \(broken\); repair or remove it$"):
-        read(RuntimeError("broken"))
+    for kind in (RuntimeError, TypeError):
+        with pytest.raises(
+            UnreadableImage, match=r"^a\.png: cannot be read as an image \(broken\); repair or remove it$"
+        ):
+            read(kind("broken"))
 
 
 def test_pipes_and_broken_links_are_left_out_too(places: Places, folder: Path) -> None:

@@ -5,6 +5,7 @@ Where one of these packages is not installed, its tests are skipped and say so.
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import sys
@@ -18,7 +19,10 @@ import pytest
 
 from ganlab import ComponentError, ImageDataset, Places, open_images
 from ganlab.data import image_archive
+from ganlab.data.dicom import dicom_frames
+from ganlab.data.image_file import UnreadableImage, naming_image
 from ganlab.data.image_values import read_samples
+from ganlab.data.inspect_images import inspect_images
 from ganlab.utils.progress import no_progress
 from ganlab_plugins.datasets.image_folder import ImageFolder
 from image_files import COUNT, HEIGHT, WIDTH, save, write_dicom, write_video
@@ -226,3 +230,185 @@ def test_colour_and_what_is_no_dicom_file(pydicom: Any, places: Places, ganlab: 
     assert code == 0, err
     assert "1 DICOM (CT)" in out
     assert "unreadable  b.dcm: cannot be read as an image (it is no DICOM file)" in out
+
+
+def test_a_number_sign_in_a_path_is_no_frames(pydicom: Any, places: Places) -> None:
+    """Of files below `study #2` the cache looks at the files themselves, a table finds them, and frames are counted."""
+    folder = places.data / "folder"
+    (folder / "study #2").mkdir()
+    path = folder / "study #2" / "a.dcm"
+    write_dicom(pydicom, path, VALUES)
+    options = {"channels": 1, "dtype": "uint16", "table": "labels.csv", "classes": "kind"}
+    (folder / "labels.csv").write_text("file,kind\nstudy #2/a.dcm,cat\nstudy #2/b #1.dcm,dog\n")
+    write_dicom(pydicom, folder / "study #2" / "b #1.dcm", np.stack([VALUES, VALUES]))
+    source = open_images(folder, no_progress)
+    assert source.names == ["study #2/a.dcm", "study #2/b #1.dcm#0", "study #2/b #1.dcm#1"]
+    assert source.file_names == ["study #2/a.dcm", *["study #2/b #1.dcm"] * 2]
+    dataset = build(places, **options)
+    assert (dataset.classes, dataset.condition.tolist()) == (("cat", "dog"), [0, 1, 1])
+    assert "2 frames of 1 file; frame_step = k takes every k-th" in inspect_images(source, no_progress).notes
+    write_dicom(pydicom, path, 4095 - VALUES, Modality="ANOTHER LENGTH")
+    image = np.asarray(build(places, **options).images[0])
+    assert np.array_equal(image[0], np.rint((4095 - VALUES) * (65535 / 4095)))
+
+
+def rescale(pydicom: Any, slope: float, intercept: float) -> Any:
+    made = pydicom.Dataset()
+    made.RescaleSlope, made.RescaleIntercept = slope, intercept
+    return made
+
+
+def test_the_rescale_of_functional_groups_is_that_of_each_frame(pydicom: Any, places: Places) -> None:
+    """Enhanced CT has it in these, of all frames or of each; pydicom applies it only where it is in the header."""
+
+    def group(slope: float, intercept: float) -> Any:
+        made = pydicom.Dataset()
+        made.PixelValueTransformationSequence = [rescale(pydicom, slope, intercept)]
+        return made
+
+    folder, frames = places.data / "folder", np.stack([VALUES, VALUES + 5])
+    shared, each = [group(1, -1024)], [group(0.5, -1000), group(2, 7)]
+    write_dicom(pydicom, folder / "a.dcm", frames, SharedFunctionalGroupsSequence=shared)
+    more = {"SharedFunctionalGroupsSequence": shared, "PerFrameFunctionalGroupsSequence": each}
+    write_dicom(pydicom, folder / "b.dcm", frames, **more)
+    write_dicom(pydicom, folder / "c.dcm", frames, PerFrameFunctionalGroupsSequence=[pydicom.Dataset()] * 2)
+    made = [read_samples(file) for file in open_images(folder, no_progress).files()]
+    for sample, frame, one in zip(made, [*frames, *frames], [(1, -1024)] * 2 + [(0.5, -1000), (2, 7)], strict=False):
+        wanted = pydicom.pixels.apply_modality_lut(frame, rescale(pydicom, *one))
+        assert np.array_equal(sample.values[:, :, 0], wanted)
+        assert sample.white is None
+    assert np.array_equal(made[4].values[:, :, 0], VALUES), "none in them, and none in the header"
+    assert made[4].white == 4095
+    write_dicom(pydicom, folder / "a.dcm", frames, PerFrameFunctionalGroupsSequence=each[:1])
+    with pytest.raises(ComponentError, match=r"a\.dcm#1: .*functional groups for 1 frames, and none for frame 1"):
+        build(places, channels=1, dtype="float32")
+
+
+def test_whether_values_have_a_unit_is_not_guessed_from_them(pydicom: Any, places: Places) -> None:
+    """A slice of a PET scan that is empty has the unit of the others; slope 1 and intercept 0 are no unit."""
+    folder = places.data / "folder"
+    for name, values in (("a", VALUES * 0), ("b", VALUES)):
+        write_dicom(pydicom, folder / f"{name}.dcm", values, RescaleSlope=2.37, RescaleIntercept=0, Modality="PT")
+    images = np.asarray(build(places, channels=1, dtype="float32").images)
+    wanted = pydicom.pixels.apply_modality_lut(VALUES, rescale(pydicom, 2.37, 0))
+    assert np.allclose(images[:, 0], [VALUES * 0, wanted])
+    for name in ("a", "b"):
+        write_dicom(pydicom, folder / f"{name}.dcm", VALUES, RescaleSlope=1, RescaleIntercept=0)
+    assert build(places, channels=1, dtype="uint16").images.numpy().max() == round(4089 * 65535 / 4095)
+    write_dicom(pydicom, folder / "a.dcm", VALUES, RescaleIntercept=-1024)
+    with pytest.raises(ComponentError, match=r"a\.dcm: has a rescale slope without an intercept, or an intercept"):
+        build(places, channels=1, dtype="uint16")
+
+
+@pytest.mark.parametrize("first", [0, 1000, -300])
+def test_a_modality_lookup_table_is_applied(first: int, pydicom: Any, places: Places) -> None:
+    """As pydicom does; from values of 8 bits too, for which its own arithmetic has no place."""
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "SS", [512, first, 16])
+    table.add_new("LUTData", "OW", (np.arange(512)[::-1] * 100).astype("<u2").tobytes())
+    table.ModalityLUTType = "OD"
+    small = (np.arange(48).reshape(6, 8) * 5).astype(np.uint8)
+    write_dicom(pydicom, places.data / "folder" / "a.dcm", VALUES, ModalityLUTSequence=[table])
+    write_dicom(pydicom, places.data / "folder" / "b.dcm", small, bits=8, ModalityLUTSequence=[table])
+    images = np.asarray(build(places, channels=1, dtype="uint16", range=[0.0, 65535.0]).images)[:, 0]
+    header = pydicom.dcmread(places.data / "folder" / "a.dcm")
+    assert np.array_equal(images[0], pydicom.pixels.apply_modality_lut(VALUES.astype(np.int32), header))
+    assert np.array_equal(images[1], (511 - (small.astype(int) - first).clip(0, 511)) * 100)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")  # of pydicom, where a UID is cut off
+def test_a_dicom_file_that_is_cut_off_is_named(pydicom: Any, places: Places) -> None:
+    """Wherever it ends, and where an element has a length that its type cannot have, or what is deflated is not."""
+    folder = places.data / "folder"
+    write_dicom(pydicom, folder / "a.dcm", np.stack([VALUES] * 2))
+    whole = (folder / "a.dcm").read_bytes()
+    assert whole.count(b"UL\x04\x00") == 1
+    damaged = {f"b{end}.dcm": whole[:end] for end in (132, 140, 152, 154, 180, 290, 302, 310)}
+    damaged["c.dcm"] = whole.replace(b"UL\x04\x00", b"UL\x03\x00")
+    header = pydicom.dcmread(folder / "a.dcm")
+    header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    header.save_as(folder / "a.dcm")
+    deflated = (folder / "a.dcm").read_bytes()
+    damaged |= {"d.dcm": deflated[:-40], "e.dcm": deflated[:-40] + b"\xff" * 40}
+    for name, content in damaged.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(ComponentError) as caught:
+        build(places, channels=1)
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines[:10]] == [f"{folder}/{name}" for name in sorted(damaged)[:10]]
+    assert all(": cannot be read as an image (" in line for line in lines[:10])
+    with pytest.warns(UserWarning, match=f"left out {len(damaged)} of {len(damaged) + 2} files"):
+        images = build(places, channels=1, dtype="uint16", skip_unreadable=True).images
+    assert np.array_equal(np.asarray(images), np.stack([np.rint(VALUES * (65535 / 4095))[None]] * 2))
+    for end in range(132, len(whole) - VALUES.nbytes, 5):
+        for frame in dicom_frames(lambda end=end: io.BytesIO(whole[:end]), "a")[:1]:  # type: ignore[misc]
+            with pytest.raises(UnreadableImage, match=r"^a(#0)?: cannot be read"), naming_image(frame):
+                read_samples(frame)
+
+
+@pytest.mark.parametrize("syntax", ["ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "RLELossless"])
+def test_a_frame_costs_the_reading_of_its_own_bytes(syntax: str, pydicom: Any, places: Places) -> None:
+    """The header is read twice, to list the frames and to decode them, and then each frame; whole only if deflated."""
+    frames = np.random.default_rng(0).integers(0, 4096, (12, 40, 50), dtype=np.uint16)
+    path = places.data / "folder" / "a.dcm"
+    write_dicom(pydicom, path, frames, Modality="C" * 16)
+    header = pydicom.dcmread(path)
+    if syntax == "RLELossless":
+        header.compress(pydicom.uid.RLELossless)
+        frames = header.pixel_array
+    else:
+        header.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    header.save_as(path)
+    content, opened, count = path.read_bytes(), [], 0
+
+    class Counting(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal count
+            found = super().read(size)
+            count += len(found)
+            return found
+
+    def opens() -> io.BytesIO:
+        opened.append(Counting(content))
+        return opened[-1]
+
+    made = [read_samples(frame).values[:, :, 0] for frame in dicom_frames(opens, "a")]
+    assert np.array_equal(np.stack(made), frames)
+    assert count < len(content) * 1.3
+    assert [stream.closed for stream in opened] == [True, True]
+
+
+def test_dicom_files_without_an_ending_are_known_by_their_content(pydicom: Any, places: Places) -> None:
+    """By a UID, whose last number is no ending, or IM0001; in a zip file, of which only the first bytes are read."""
+    folder, path = places.data / "folder", places.data / "a.zip"
+    for index, name in enumerate(["1.2.840.113619.2.55.3.1", "1.2.840.113619.2.55.3.12", "IM0001", "in/IM0001"]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_dicom(pydicom, folder / name, VALUES - index)
+    write_dicom(pydicom, folder / "DICOMDIR", VALUES)
+    for name in ("server.log.1", "notes"):
+        (folder / name).write_text("no image")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.rglob("*"):
+            archive.write(file, file.relative_to(folder))
+    source, zipped = open_images(folder, no_progress), open_images(path, no_progress)
+    assert zipped.names == source.names == zipped.file_names
+    assert zipped.left_out == source.left_out == {".1": 1, "no ending": 2}
+    for one, other in zip(source.files(), zipped.files(), strict=True):
+        assert np.array_equal(read_samples(one).values, read_samples(other).values)
+    assert len(read_samples(source.files()[3]).values) == len(VALUES)
+    save(folder / "a.png")
+    assert open_images(folder, no_progress).left_out == {".1": 1, "no ending": 6}
+
+
+def test_a_dicom_file_in_a_zip_file_is_known_by_its_first_bytes(pydicom: Any, places: Places) -> None:
+    """Its end is damaged, which is found when all of it is read."""
+    folder, path = places.data / "folder", places.data / "a.zip"
+    write_dicom(pydicom, folder / "IM0001", np.full((64, 64), 7, np.uint16))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(folder / "IM0001", "IM0001")
+    content = path.read_bytes()
+    end = content.rindex(b"\7\0\7\0") + 2
+    path.write_bytes(content[:end] + b"\1" + content[end + 1 :])
+    (file,) = open_images(path, no_progress).files()
+    with pytest.raises(UnreadableImage, match=r"IM0001: cannot be read as an image \(Bad CRC-32"), naming_image(file):
+        read_samples(file)

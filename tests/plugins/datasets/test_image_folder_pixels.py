@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ganlab import ComponentError, Places
+from ganlab import ComponentError, Places, decode_image
 from image_files import built, hwc, noise, save
 
 
@@ -92,6 +94,38 @@ def test_exif_orientation_is_applied(orientation: int, places: Places, folder: P
     exif[274] = orientation
     Image.fromarray(pixels).save(folder / "a.png", exif=exif)
     assert np.array_equal(hwc(built(places))[0], UPRIGHT[orientation](pixels))
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA", "CMYK"])
+def test_a_turned_tiff_that_is_not_compressed_is_what_a_stream_of_it_is(
+    mode: str, orientation: int, folder: Path
+) -> None:
+    """By its path Pillow would map it into memory with its width and height exchanged."""
+    height, width = 6, 10
+    whole = np.arange(height * width * len(Image.new(mode, (1, 1)).getbands())).astype("u2" if mode == "I;16" else "u1")
+    values = whole.reshape(height, width, -1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.frombytes(mode, (width, height), values.tobytes()).save(folder / "a.tif", exif=exif)
+    with Image.open(io.BytesIO((folder / "a.tif").read_bytes())) as image:
+        read = np.asarray(image).reshape(image.height, image.width, -1)
+        plain = read // 257 if mode == "I;16" else np.asarray(image.convert("RGB")) if mode == "CMYK" else read
+    assert np.array_equal(read, UPRIGHT[orientation](values))
+    channels = plain.shape[2]
+    assert np.array_equal(decode_image(folder / "a.tif", None, channels, None).pixels.transpose(1, 2, 0), plain)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_a_turned_picture_with_unusual_exif_is_read(format: str, places: Places, folder: Path) -> None:
+    """Its resolution is text, which Pillow cannot write again."""
+    entries = [struct.pack(">HHIHH", 274, 3, 1, 6, 0), struct.pack(">HHI4s", 282, 2, 3, b"72\0\0")]
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    Image.fromarray(noise(8, 16, 3)).save(folder / f"a.{format.lower()}", format, exif=exif)
+    with Image.open(folder / f"a.{format.lower()}") as image:
+        expected = np.rot90(np.asarray(image.convert("RGB")), -1)
+    assert np.array_equal(hwc(built(places, size="original"))[0], expected)
+    assert np.array_equal(hwc(built(places, size="original", dtype="uint16"))[0], expected.astype(int) * 257)
 
 
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40), (31, 97), (8, 128), (5, 4), (6, 6)])

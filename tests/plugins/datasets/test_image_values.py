@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ganlab import ComponentError, ImageDataset, Places
 from ganlab.data.image_archive import open_images
+from ganlab.data.image_file import decode_image
 from ganlab.data.image_values import read_samples
 from ganlab.utils.progress import no_progress
 from ganlab_plugins.datasets._label_table import read_table
@@ -199,6 +201,13 @@ def test_an_image_without_a_class_is_named_with_its_line() -> None:
         table.classes("age")
 
 
+def test_rows_of_separators_and_other_columns_of_files() -> None:
+    """Spreadsheets end with empty rows; of several columns that could name images it is `file`."""
+    table = read_table(b"path;file;kind\nx/1.png;1.png;cat\nx/2.png;2.png;dog\n;;\n ; ;\n", "about.csv")
+    assert table.labels(["2.png", "1.png"], "kind", ("cat", "dog")).tolist() == [1, 0]
+    assert read_table(b"Image,kind\n1,cat\n", "about.csv").row_of("1.png") == (2, {"Image": "1", "kind": "cat"})
+
+
 BAD_TABLES = {
     "a,b\n1,2\n": "has no row for 1 of 1 images: 1.png",
     "file,b\n1,x\n": r"line 2: b is 'x'; wanted a finite number",
@@ -218,6 +227,183 @@ def test_what_is_wrong_with_a_table_is_named(text: str, folder: Path, places: Pl
         (folder / "about.csv").write_text("a,b\n7,2\n")
     with pytest.raises(ComponentError, match=BAD_TABLES[text]):
         build(places, table="about.csv", classes="none", attributes=("b",))
+
+
+# TIFF -----------------------------------------------------------------------------------------------------------------
+
+# What each orientation asks for, in NumPy's words.
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+def random_bands(count: int, dtype: Any, height: int = 6, width: int = 8) -> np.ndarray:
+    return RNG.integers(0, np.iinfo(dtype).max, (height, width, count), dtype=dtype, endpoint=True)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("extra", [["unspecified"], ["unspecified"] * 3, ["assocalpha", "unspecified"]])
+def test_bands_that_are_no_opacity_are_those_of_an_array(
+    dtype: Any, extra: list[str], folder: Path, places: Places
+) -> None:
+    """Near infrared, say: neither laid on white, nor a weight of the colours, nor 255 in its place.
+
+    The layout is known, so as many rows as bands are no guess.
+    """
+    values = random_bands(3 + len(extra), dtype)
+    tifffile.imwrite(folder / "a.tif", values, photometric="rgb", extrasamples=extra)
+    count = values.shape[2]
+    assert np.array_equal(build(places, dtype=dtype, channels=count).images.numpy()[0].transpose(1, 2, 0), values)
+    small = build(places, dtype=dtype, channels=count, size=4).images.numpy()[0]
+    for band in range(count):
+        alone = values[:, :, band].astype(np.float32)
+        resized = np.asarray(Image.fromarray(alone).resize((5, 4), Image.Resampling.LANCZOS))[:, :4]
+        assert np.abs(small[band] - resized.clip(alone.min(), alone.max())).max() <= 0.51
+    with pytest.raises(ComponentError, match=rf"a\.tif: is an array of shape \(6, 8, {count}\); wanted 3 channels"):
+        build(places, dtype=dtype, channels=3)
+    with pytest.raises(ComponentError, match=r"a\.tif: Pillow does not give its samples as they are; convert it"):
+        decode_image(folder / "a.tif", None, 3, None)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "minisblack"])
+def test_associated_opacity_is_divided_out_once(kind: str, folder: Path, places: Places) -> None:
+    colours = 3 if kind == "rgb" else 1
+    opacity = RNG.integers(1, 65536, (6, 8, 1))
+    opacity[0, 0] = 0
+    within = (RNG.uniform(0, 1, (6, 8, colours)) * opacity).astype(np.uint16)
+    values = np.concatenate([within, opacity], axis=2).astype(np.uint16)
+    more = {"photometric": kind, "extrasamples": ["assocalpha"], "planarconfig": "contig"}
+    tifffile.imwrite(folder / "a.tif", values, **more)
+    kept = build(places, dtype="uint16", channels=colours + 1).images.numpy()[0].transpose(1, 2, 0)
+    assert np.abs(kept[..., :-1] * (opacity / 65535) - within).max() <= 0.5
+    assert np.array_equal(kept[..., -1:], opacity)
+    laid = build(places, dtype="uint16", channels=colours).images.numpy()[0].transpose(1, 2, 0)
+    assert np.abs(laid - (within + 65535.0 - opacity)).max() <= 1
+
+
+def test_opacity_of_grey_with_16_bits(folder: Path, places: Places) -> None:
+    values = random_bands(2, np.uint16)
+    tifffile.imwrite(folder / "a.tif", values, photometric="minisblack", extrasamples=["unassalpha"], planarconfig=1)
+    assert read_samples(folder / "a.tif").mode == "16-bit grey with opacity"
+    laid = build(places, dtype="uint16").images.numpy()[0, 0]
+    share = values[..., 1] / 65535
+    assert np.abs(laid - (values[..., 0] * share + 65535 * (1 - share))).max() <= 0.5
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_turned_tiff_is_upright_with_any_bits_and_bands(orientation: int, folder: Path) -> None:
+    """Also where it is not compressed: such files Pillow would map into memory by their path."""
+    for name, count, dtype, kind in (
+        *(("grey", 1, "u1", "minisblack"), ("grey16", 1, "u2", "minisblack"), ("colour", 3, "u1", "rgb")),
+        *(("opacity", 4, "u1", "rgb"), ("colour16", 3, "u2", "rgb"), ("bands", 5, "u1", "minisblack")),
+        *(("float", 1, "f4", "minisblack"), ("cmyk", 4, "u1", "separated")),
+    ):
+        values = random_bands(count, np.uint16).astype(dtype)
+        path = folder / f"{name}.tif"
+        written = values[..., 0] if count == 1 else values
+        tifffile.imwrite(path, written, photometric=kind, planarconfig=1, extratags=[(274, "H", 1, orientation, True)])
+        samples = read_samples(path)
+        if name == "cmyk":
+            with Image.open(io.BytesIO(path.read_bytes())) as image:
+                expected = np.asarray(image.convert("RGB"))
+        else:
+            expected = UPRIGHT[orientation](values)
+        assert np.array_equal(samples.values, expected[..., :3] if name == "opacity" else expected), name
+        if name in ("grey", "colour", "cmyk"):
+            pixels = decode_image(path, None, expected.shape[2], None).pixels
+            assert np.array_equal(pixels.transpose(1, 2, 0), expected), name
+        if name == "grey16":
+            pixels = decode_image(path, None, 1, None).pixels[0]
+            assert np.abs(pixels - expected[..., 0] / 257).max() <= 0.5
+
+
+@pytest.mark.filterwarnings("ignore:.*rounded to 8 bits")
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_files_in_which_0_is_white(bits: int, byteorder: Any, folder: Path, places: Places) -> None:
+    values = random_bands(1, f"u{bits // 8}")[..., 0]
+    tifffile.imwrite(folder / "a.tif", values, photometric="miniswhite", byteorder=byteorder)
+    expected = (2**bits - 1 - values.astype(float)) / (2**bits - 1)
+    assert np.abs(build(places).images.numpy()[0, 0] - 255 * expected).max() <= 0.5001
+    assert np.abs(build(places, dtype="uint16").images.numpy()[0, 0] - 65535 * expected).max() <= 0.5
+    tifffile.imwrite(folder / "a.tif", values.astype(np.float32), photometric="miniswhite", byteorder=byteorder)
+    with pytest.raises(ComponentError, match=r"a\.tif: its samples are MINISWHITE, which is read with 8 or 16 bits"):
+        build(places, dtype="float32")
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_bands_of_8_bits_need_no_dtype(count: int, folder: Path, places: Places) -> None:
+    values = random_bands(count, np.uint8)
+    for place, bands in enumerate((values, values.transpose(2, 0, 1))):
+        layout = "separate" if place else "contig"
+        tifffile.imwrite(folder / f"{place}.tif", bands, photometric="minisblack", planarconfig=layout)
+    for image in build(places, channels=count).images.numpy():
+        assert np.array_equal(image.transpose(1, 2, 0), values)
+
+
+def test_bands_of_4_bits_have_the_range_of_8(folder: Path, places: Places) -> None:
+    values = RNG.integers(0, 16, (6, 8, 3), dtype=np.uint8)
+    tifffile.imwrite(folder / "a.tif", values, photometric="rgb", bitspersample=4)
+    assert np.array_equal(build(places, channels=3).images.numpy()[0].transpose(1, 2, 0), values * 17)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_grey_needs_pillow_only(byteorder: Any, folder: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("minisblack", "miniswhite") if byteorder == "<" else ("minisblack",):
+        tifffile.imwrite(folder / f"{kind}.tif", DEEP[0], photometric=kind, byteorder=byteorder)
+    tifffile.imwrite(places.data / "f.tif", FLOATS[0], photometric="minisblack", byteorder=byteorder)
+    tifffile.imwrite(places.data / "i.tif", FLOATS[0].astype("i4"), photometric="minisblack", byteorder=byteorder)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    found = build(places, dtype="uint16").images.numpy()[:, 0]
+    assert np.array_equal(found[0], DEEP[0])
+    assert np.array_equal(found[-1], DEEP[0] if byteorder == ">" else 65535 - DEEP[0])
+    assert np.array_equal(read_samples(places.data / "f.tif").values[..., 0], FLOATS[0])
+    assert np.array_equal(read_samples(places.data / "i.tif").values[..., 0], FLOATS[0].astype("i4"))
+
+
+def test_a_missing_package_is_no_reason_to_leave_a_file_out(
+    folder: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the cache would go on without the file when the package is there."""
+    save(folder / "a.png")
+    tifffile.imwrite(folder / "b.tif", np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ComponentError, match=r"b\.tif: its samples are .* pip install 'ganlab\[images\]'"):
+        build(places, dtype="uint16", channels=5, skip_unreadable=True)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i4", "i2", "u4", "i1"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_numbers_of_any_order_of_bytes_and_sign(dtype: str, byteorder: Any, tmp_path: Path) -> None:
+    """Pillow exchanges the bytes of compressed numbers once too often, and takes some signed ones for unsigned."""
+    values = RNG.integers(0, 256, (6, 8, int(dtype[1])), dtype=np.uint8).view(dtype)[..., 0]
+    values = RNG.normal(size=(6, 8)).astype("f4") if dtype == "f4" else values
+    for compression in (None, "deflate"):
+        kind = {"photometric": "minisblack", "byteorder": byteorder, "compression": compression}
+        tifffile.imwrite(tmp_path / "a.tif", values, **kind)
+        samples = read_samples(tmp_path / "a.tif")
+        assert np.array_equal(samples.values[..., 0], values)
+        assert samples.values.dtype == np.dtype(dtype)
+
+
+def test_many_bands_count_for_a_decompression_bomb(
+    folder: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    tifffile.imwrite(folder / "a.tif", random_bands(8, np.uint16), photometric="minisblack", planarconfig="contig")
+    assert build(places, channels=8, dtype="uint16").images.shape == (1, 8, 6, 8)
+    tifffile.imwrite(folder / "a.tif", random_bands(9, np.uint16), photometric="minisblack", planarconfig="contig")
+    expected = r"a\.tif: refused as a decompression bomb: 8x6 pixels of 9 samples of 16 bits; wanted at most 800 bytes"
+    for options in ({"dtype": "uint16"}, {}):
+        with pytest.raises(ComponentError, match=expected):
+            build(places, channels=9, **options)
 
 
 def test_what_would_be_a_guess_is_refused(folder: Path, places: Places) -> None:
