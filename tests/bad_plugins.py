@@ -16,7 +16,7 @@ BadPlugin = tuple[str, str, str, str]
 
 
 HEAD = """
-import itertools, os, random, signal, subprocess
+import itertools, os, random, signal, subprocess, threading
 import numpy as np
 import torch
 from attrs import field, frozen
@@ -201,18 +201,20 @@ class Bad:
     )
 
 
-def launcher(code: str, end: str) -> str:
+def launcher(code: str, end: str, jobs: str = "jobs", mode: str = "ab") -> str:
     return of(
         "launcher",
         f"""
 @frozen
 class Bad:
     def launch(self, tasks, jobs):  # launch
-        running = {{}}
+        waiting, running = list(tasks), {{}}
         try:
-            for task in tasks:
-                running[subprocess.Popen(task.command, stdout=task.log.open("ab"), start_new_session=True)] = task
-            while running:
+            while waiting or running:
+                while waiting and len(running) < {jobs}:
+                    task = waiting.pop(0)
+                    log = task.log.open("{mode}")
+                    running[subprocess.Popen(task.command, stdout=log, start_new_session=True)] = task
                 for process in [process for process in running if process.poll() is not None]:
                     yield running.pop(process), {code}
         finally:
@@ -220,6 +222,9 @@ class Bad:
                 {end}
 """,
     )
+
+
+LOCK = "lock: object = field(factory=threading.Lock, init=False, eq=False)"
 
 
 MEMORY = "memory: torch.Tensor = field(factory=lambda: torch.zeros(()), init=False, eq=False)"

@@ -10,11 +10,12 @@ from torch import Tensor
 from ganlab.testing.check_result import Fault, summarize_refusals
 from ganlab.testing.finite_differences import check_gradient
 from ganlab.testing.fixed_inputs import IMAGE_SHAPES, Shape, fixed_noise, shape_text
+from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.state_comparison import first_difference
-from ganlab.testing.tensor_checks import check_scalar, describe_value, is_finite
+from ganlab.testing.tensor_checks import check_kept, check_scalar, describe_value, is_finite, tensor_versions
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
@@ -88,20 +89,33 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
 
 def _check_input_kept(inspection: Inspection, tiny: TinyTraining) -> None:
     """Checks that an augmentation does not change its input in place."""
-    images = _images(tiny.shape, 7)
-    inspection.fresh().augment(images)
-    if not torch.equal(images, _images(tiny.shape, 7)):
-        raise Fault("changes its input images in place", inspection.line_of("augment"))
+    inputs = {"its input images": _images(tiny.shape, 7)}
+    before = tensor_versions(inputs)
+    inspection.fresh().augment(*inputs.values())
+    check_kept(inputs, before, inspection.line_of("augment"))
 
 
 def _check_images_independent(inspection: Inspection, tiny: TinyTraining) -> None:
-    """Checks that an augmentation treats each image by itself: NaN in one image must not reach another."""
-    images = _images(tiny.shape, 6)
+    """Checks that an augmentation treats each image by itself: NaN in one image must not reach another.
+
+    Nor must other values; and where it draws no random numbers, an image's place in the batch must not matter.
+    """
+    at, plain = inspection.line_of("augment"), _images(tiny.shape, 6)
+    images = plain.clone()
     images[3:] = torch.nan
     seed_everything(0)
     if not is_finite(inspection.fresh().augment(images)[:3]):
-        at = inspection.line_of("augment")
         raise Fault("an image depends on the others in its batch: NaN in three of six reaches the rest", at)
+    found: list[Tensor] = []
+    draws = global_generators_used(lambda: found.append(inspection.fresh().augment(plain.clone())))
+    seed_everything(0)
+    others = inspection.fresh().augment(torch.cat([plain[:3], -plain[3:]]))
+    if not torch.allclose(found[0][:3], others[:3], rtol=1e-3, atol=1e-4):
+        raise Fault("an image depends on the others in its batch: it changes with the rest", at)
+    if not draws:
+        flipped = inspection.fresh().augment(plain.flip(0)).flip(0)
+        if not torch.allclose(found[0], flipped, rtol=1e-3, atol=1e-4):
+            raise Fault("an image depends on its place in the batch: in another order it is another", at)
 
 
 def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
@@ -129,7 +143,8 @@ def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | N
         output: Tensor = inspection.fresh().augment(images * 1)
         return (output * weights).sum()
 
-    return check_gradient(value, [images], "its output", inspection.line_of("augment"))
+    at = inspection.line_of("augment")
+    return check_gradient(value, [images], "its output", at, stopped=inspection.stops_gradient)
 
 
 def _check_observed_state(inspection: Inspection, tiny: TinyTraining) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import attrs
 import tomli_w
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ganlab.config.converter import InvalidTable, TableConverter
 from ganlab.config.describe import option_docs
@@ -62,8 +64,9 @@ def _check_documented(inspection: Inspection) -> str:
 
 
 def _check_defaults(inspection: Inspection) -> str:
-    """Checks a component's declared defaults."""
+    """Checks a component's declared defaults, and that no two instances share a tensor, which would be one state."""
     if inspection.instance is not None:
+        _check_shares_nothing(inspection)
         return "given with options"
     chosen = tiny_options(inspection.cls)
     fields = [f for f in attrs.fields(inspection.cls) if f.init and f.alias not in chosen]
@@ -72,7 +75,21 @@ def _check_defaults(inspection: Inspection) -> str:
             f"{', '.join(needed)} must be given, by --set NAME.{needed[0]}=VALUE; nothing else is checked without"
         )
     inspection.instance = inspection.cls(**chosen)
+    _check_shares_nothing(inspection)
     return ", ".join(f"{name}: the suite's own" for name in chosen)
+
+
+def _check_shares_nothing(inspection: Inspection) -> None:
+    """Checks that two instances of a declared class, made with the same options, share no tensor that is no option."""
+    one, other = (attrs.evolve(inspection.instance) for _ in range(2))
+    for f in attrs.fields(inspection.cls):
+        leaves = [tree_leaves(getattr(made, f.name)) for made in (one, other)]
+        shared = any(isinstance(leaf, Tensor) and any(leaf is its for its in leaves[1]) for leaf in leaves[0])
+        if shared and not f.init:
+            raise Fault(
+                f"all instances share one tensor, {f.name!r}, as their state: field(factory=...) makes one for each",
+                inspection.line_of_class(),
+            )
 
 
 def _check_experiment_file(inspection: Inspection, registry: Registry) -> None:

@@ -15,7 +15,7 @@ from ganlab.testing.fixed_inputs import CHANNELS
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.state_comparison import states_equal
-from ganlab.testing.tensor_checks import describe_value, is_finite
+from ganlab.testing.tensor_checks import check_kept, describe_value, is_finite, tensor_versions
 from ganlab.testing.tiny_components import TinyImages
 from ganlab.testing.tiny_evaluator import tiny_evaluator
 from ganlab.testing.tiny_training import TinyTraining
@@ -114,12 +114,14 @@ def _check_shapes(inspection: Inspection, built: dict[int, Any]) -> str:
             if not is_finite(found):
                 raise Fault(f"returns NaN or infinity for {count} images of {channels} channels", at)
             if hasattr(features, "spatial"):
-                _check_spatial(inspection, features, channels, count)
+                rows = _check_spatial(inspection, features, channels, count)
+                if count > 2:
+                    _check_each_by_itself(inspection, features, "spatial", channels, rows)
     return summarize_refusals(refused, tried)
 
 
-def _check_spatial(inspection: Inspection, features: Any, channels: int, count: int) -> None:
-    """Checks that spatial features are float32 (N, spatial_dim) and finite."""
+def _check_spatial(inspection: Inspection, features: Any, channels: int, count: int) -> Tensor:
+    """Checks that spatial features are float32 (N, spatial_dim) and finite; returns them."""
     found, dim = features.spatial(_test_images(channels, count)), getattr(features, "spatial_dim", None)
     at = inspection.line_of("spatial", features)
     if not isinstance(found, Tensor) or found.dtype != torch.float32 or tuple(found.shape) != (count, dim):
@@ -127,6 +129,7 @@ def _check_spatial(inspection: Inspection, features: Any, channels: int, count: 
         raise Fault(f"spatial returns {got} for {count} images, expected torch.float32 {(count, dim)}", at)
     if not is_finite(found):
         raise Fault(f"spatial returns NaN or infinity for {count} images of {channels} channels", at)
+    return found
 
 
 def _check_rows(inspection: Inspection, built: dict[int, Any]) -> None:
@@ -137,17 +140,30 @@ def _check_rows(inspection: Inspection, built: dict[int, Any]) -> None:
             raise Fault(
                 "returns other features for the same images in a second call", _line_of_call(inspection, features)
             )
-        if not torch.allclose(features(_test_images(channels, 1)), one[:1], rtol=1e-3, atol=1e-4):
-            raise Fault("an image's features depend on the others in its batch", _line_of_call(inspection, features))
+        _check_each_by_itself(inspection, features, "__call__", channels, one)
+
+
+def _check_each_by_itself(inspection: Inspection, features: Any, method: str, channels: int, rows: Tensor) -> None:
+    """Checks a method of features, of which `rows` are the results for several images: each is its image's own.
+
+    It must be the same again, in a smaller batch and in another place.
+    """
+    call, three = getattr(features, method), _test_images(channels, 3).flip(0)
+    found = call(three)
+    if not torch.allclose(found.flip(0).double(), rows[:3].double(), rtol=1e-3, atol=1e-4):
+        at, what = inspection.line_of(method, features), "features" if method == "__call__" else method
+        if not torch.equal(call(three), found):
+            raise Fault(f"returns other {what} for the same images in a second call", at)
+        raise Fault(f"an image's {what} depend on the others in its batch, or on its place in it", at)
 
 
 def _check_input_kept(inspection: Inspection, built: dict[int, Any]) -> None:
     """Checks that features do not change the input images in place."""
     for channels, features in built.items():
-        images = _test_images(channels, SEVERAL).clone()
-        features(images)
-        if not states_equal(images, _test_images(channels, SEVERAL)):
-            raise Fault("changes its input images in place", _line_of_call(inspection, features))
+        inputs = {"its input images": _test_images(channels, 2).clone()}
+        before = tensor_versions(inputs)
+        features(*inputs.values())
+        check_kept(inputs, before, _line_of_call(inspection, features))
 
 
 def _check_randomness(inspection: Inspection, built: dict[int, Any]) -> None:
@@ -184,6 +200,7 @@ def _check_classes(inspection: Inspection, built: dict[int, Any]) -> str:
                 at = inspection.line_of("logits", features)
                 wanted = f"expected finite ({SEVERAL}, classes)"
                 raise Fault(f"logits returns {describe_value(found)} for {SEVERAL} images, {wanted}", at)
+            _check_each_by_itself(inspection, features, "logits", channels, found)
             notes.append(f"{found.shape[1]} classes")
         if hasattr(features, "belongs"):
             found = features.belongs(images)
@@ -191,6 +208,7 @@ def _check_classes(inspection: Inspection, built: dict[int, Any]) -> str:
                 at = inspection.line_of("belongs", features)
                 wanted = f"expected torch.bool ({SEVERAL},)"
                 raise Fault(f"belongs returns {describe_value(found)} for {SEVERAL} images, {wanted}", at)
+            _check_each_by_itself(inspection, features, "belongs", channels, found)
             notes.append("recognizes images of no class")
     return ", ".join(dict.fromkeys(notes)) or "it has none"
 

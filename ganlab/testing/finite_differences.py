@@ -19,11 +19,14 @@ _STEPS = ((1e-6, 1e-3), (1e-4, 1e-3), (1e-2, 2e-2))
 _DTYPE = re.compile(r"dtype|scalar type|[Ii]nput type")
 
 
-def check_gradient(value: Callable[[], Tensor], leaves: Sequence[Tensor], of: str, at: str) -> str | None:
+def check_gradient(
+    value: Callable[[], Tensor], leaves: Sequence[Tensor], of: str, at: str, stopped: bool = False
+) -> str | None:
     """Checks the gradient of `value` with respect to float64 leaves against central finite differences.
 
     Both are taken along one random direction. `value` must not depend on earlier calls; it draws the same random
-    numbers in each call. Raises Fault where they differ; returns a note where the code does not support float64.
+    numbers in each call. Raises Fault where they differ, or returns a note where the author declares that gradients are
+    `stopped` on purpose. Returns a note where the code does not support float64.
     """
 
     def seeded() -> Tensor:
@@ -53,10 +56,14 @@ def check_gradient(value: Callable[[], Tensor], leaves: Sequence[Tensor], of: st
             _move(leaves, directions, -sign * size)
         difference = (ends[0] - ends[1]) / (2 * size)
         if abs(slope - difference) <= tolerance * max(abs(slope), abs(difference)) + 1e-9:
-            return None
+            return "stops_gradient is True, and this gradient is not stopped" if stopped else None
         seen = seen or difference
+    values = f"along a random direction it is {slope:.6g}, by finite differences {seen:.6g}"
+    if stopped:
+        return f"the gradient of {of} is stopped on purpose: {values}"
     raise Fault(
-        f"the gradient of {of} is wrong: along a random direction it is {slope:.6g}, by finite differences {seen:.6g}",
+        f"the gradient of {of} is wrong: {values}; where it is stopped on purpose (detach), declare "
+        "stops_gradient: ClassVar[bool] = True",
         at,
     )
 

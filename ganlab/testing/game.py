@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor, nn
 
 from ganlab.config.game_tables import component_fields, network_tables
 from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.game_samplers import game_samplers
 from ganlab.evaluation.sampling import sample
+from ganlab.nn.modes import eval_mode
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.protocols import DataSpec
 from ganlab.protocols.rules_check import rules_problems
@@ -27,9 +30,10 @@ from ganlab.testing.fixed_inputs import (
 )
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.scheduled_options import check_scheduled_options
+from ganlab.testing.tensor_checks import describe_value
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.testing.training_checks import run_training_checks
-from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.errors import ComponentError, SamplesNotFinite, one_line
 from ganlab.utils.rng import preserve_random_state, seed_everything
 
 
@@ -110,10 +114,22 @@ def _check_rules(inspection: Inspection, tiny: TinyTraining) -> str:
 
 
 def _check_samples(inspection: Inspection, tiny: TinyTraining) -> str:
-    """Checks that a game's samples repeat, and leave the weights and modes of its networks as they are."""
+    """Checks that a game's samples repeat, and leave the weights and modes of its networks as they are.
+
+    Also that its `judge` returns a logit of each image, and its `levers` a mapping.
+    """
     training = tiny.build()
     at = inspection.line_of("build")
     game = training.game
+    if game.rules.levers is not None and not isinstance(found := game.rules.levers(game.networks), Mapping):
+        raise Fault(f"levers returns {type(found).__name__}, expected a mapping", at)
+    if game.rules.judge is not None:
+        batch = training.loader.batch(0)
+        with eval_mode(nn.ModuleDict(game.networks)):
+            judged = game.rules.judge(game.networks, batch.images, batch.condition)
+        if not isinstance(judged, Tensor) or len(judged) != len(batch.images) or judged.ndim != 1:
+            got = f"{describe_value(judged)} for {len(batch.images)} images"
+            raise Fault(f"judge returns {got}, expected a logit of each", at)
     if game.rules.sampler is None:
         return "it makes none, only outputs"
     samplers = game_samplers(
@@ -144,12 +160,15 @@ def _check_outputs(inspection: Inspection, tiny: TinyTraining) -> str:
         for seed in range(2):
             with preserve_random_state():
                 seed_everything(seed)
-                found.append(torch.cat([made for made, _, _ in outputs.batches(name, training.dataset, CPU)]))
+                try:
+                    found.append(torch.cat([made for made, _, _ in outputs.batches(name, training.dataset, CPU)]))
+                except SamplesNotFinite:
+                    raise Fault(f"the output {name!r} has values that are not finite", at) from None
         one, other = found
-        if not torch.equal(one, other):
-            raise Fault(f"the output {name!r} is another one when it is made again; draw nothing in eval mode", at)
         if not one.isfinite().all():
             raise Fault(f"the output {name!r} has values that are not finite", at)
+        if not torch.equal(one, other):
+            raise Fault(f"the output {name!r} is another one when it is made again; draw nothing in eval mode", at)
         shape, images = tuple(one.shape[1:]), tuple(training.dataset.images.shape[1:])
         if name in ("translation", "reconstruction") and shape != images:
             raise Fault(

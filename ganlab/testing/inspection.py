@@ -67,9 +67,10 @@ class Inspection:
         note: str | None = None
         with CatchPluginErrors() as caught:
             note = work()
-        error = caught.error
-        if error is None:
-            return Check(what, "passed", note or "")
+        return Check(what, "passed", note or "") if caught.error is None else self._failed(what, caught.error)
+
+    def _failed(self, what: str, error: BaseException) -> Check:
+        """The result of an inspection's check that raised an error."""
         if isinstance(error, Fault):
             return Check(what, "fault", one_line(error), error.at)
         if isinstance(error, InvalidRules):
@@ -81,9 +82,31 @@ class Inspection:
             error = error.__cause__
         return Check(what, "fault", error_text(error), self.line_that_raised(error))
 
+    def run_all(self, work: Callable[[], None]) -> None:
+        """Runs all checks of an inspection; what the component raises outside of them is a fault of its own."""
+        with CatchPluginErrors() as caught:
+            work()
+        if caught.error is not None:
+            self.checks.append(self._failed("complete: the checks of its kind come to their end", caught.error))
+
     def fresh(self) -> Any:
         """Returns an unused copy of the inspected component, with the same options and a state of its own."""
-        return copy.deepcopy(attrs.evolve(self.instance))
+        made = attrs.evolve(self.instance)
+        try:
+            return copy.deepcopy(made)
+        except Exception as error:
+            what = f"cannot be copied, as a run copies it before it trains: {error_text(error)}"
+            raise Fault(what, self.line_of_class()) from error
+
+    def shorten(self, **options: Any) -> None:
+        """Sets options of the inspected component to values that take less time, unless it refuses them."""
+        with CatchPluginErrors():
+            self.instance = attrs.evolve(self.instance, **options)
+
+    @property
+    def stops_gradient(self) -> bool:
+        """Whether the inspected component's class declares `stops_gradient`: that gradients are stopped on purpose."""
+        return getattr(self.cls, "stops_gradient", False) is True
 
     def line_that_raised(self, error: BaseException) -> str:
         """Returns the deepest line, "file:line", of the inspected component's own file that led to an exception."""

@@ -25,6 +25,29 @@ pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(600)
 """
 
+# Two of them wait for a third, which a launcher of two at a time does not start before one has ended: whichever sees
+# the marks of all three says so. They wait longer where they have started late, as the third does then.
+NOTES_A_THIRD = """
+import os, sys, time
+name, code, folder, late = sys.argv[1], int(sys.argv[2]), sys.argv[3], time.time() - float(sys.argv[4])
+print('this is ' + name, flush=True)
+mark = os.path.join(folder, 'running-' + name)
+open(mark, 'w').close()
+end = time.monotonic() + (0.2 + min(2, 2 * max(0, late))) * (name != 'three')
+while True:
+    if len([file for file in os.listdir(folder) if file.startswith('running-')]) > 2:
+        open(os.path.join(folder, 'too-many'), 'w').close()
+        break
+    if time.monotonic() >= end:
+        break
+    time.sleep(0.02)
+if name != 'three':
+    os.remove(mark)
+raise SystemExit(code)
+"""
+
+EARLIER = "the output of an earlier session"
+
 ENDS_WHEN_STARTED = """
 import os, sys, time
 while not os.path.exists(sys.argv[1]):
@@ -44,18 +67,22 @@ def check_launcher(inspection: Inspection, tiny: TinyTraining) -> None:
 
 
 def _check_launches(inspection: Inspection) -> str:
-    """Checks that a launcher runs each task once, returns its exit code and writes its output to its log."""
+    """Checks that a launcher runs each task once, returns its exit code and appends its output to its log.
+
+    Also that it runs no more of them at a time than it is asked to.
+    """
     at = inspection.line_of("launch")
     codes = {"one": 0, "two": 3, "three": 0}
     with temporary_folder() as folder:
         tasks = [
             Task(
                 name,
-                (sys.executable, "-c", f"print('this is {name}'); raise SystemExit({code})"),
+                (sys.executable, "-S", "-c", NOTES_A_THIRD, name, str(code), str(folder), str(time.time())),
                 folder / f"{name}.log",
             )
             for name, code in codes.items()
         ]
+        tasks[0].log.write_text(f"{EARLIER}\n")
         start = time.perf_counter()
         ended = [(task.name, code) for task, code in inspection.fresh().launch(tasks, 2)]
         seconds = time.perf_counter() - start
@@ -64,6 +91,10 @@ def _check_launches(inspection: Inspection) -> str:
         for task in tasks:
             if not task.log.is_file() or f"this is {task.name}" not in task.log.read_text():
                 raise Fault("what a task prints is not in its log", at)
+        if EARLIER not in tasks[0].log.read_text():
+            raise Fault("overwrites a task's log: append to it, since a run that is resumed has one already", at)
+        if (folder / "too-many").exists():
+            raise Fault("runs 3 tasks at a time where it is asked for 2", at)
     return f"3 tasks, 2 at a time, in {seconds:.1f} s"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import traceback
@@ -11,17 +12,26 @@ from typing import Any
 import attrs
 import torch
 
-from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
 from ganlab.data.dataset import image_spec
-from ganlab.evaluation import evaluator
+from ganlab.evaluation import evaluator as evaluator_module
+from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.network_sampler import NetworkSampler, sampler_of
 from ganlab.protocols import ImageSpec, taken_by
 from ganlab.run.records import to_json
 from ganlab.testing.check_result import Fault
 from ganlab.testing.fixed_inputs import CHANNELS, CLASSES
 from ganlab.testing.inspection import Inspection, temporary_folder
+from ganlab.testing.tensor_checks import check_kept, tensor_versions
 from ganlab.testing.tiny_components import TINY
-from ganlab.testing.tiny_evaluator import MAX_SAMPLES, tiny_evaluator, tiny_outputs, tiny_signal_evaluator
+from ganlab.testing.tiny_evaluator import (
+    FEW,
+    MAX_SAMPLES,
+    small_evaluator,
+    tiny_evaluator,
+    tiny_outputs,
+    tiny_signal_evaluator,
+)
 from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import CPU, TinyTraining
 from ganlab.utils.errors import ComponentError, one_line
@@ -37,7 +47,7 @@ def check_metric(inspection: Inspection, tiny: TinyTraining) -> None:
     found: dict[int, list[dict[str, Any]]] = {}
     samples = attrs.fields_dict(inspection.cls).get("samples")
     if samples is not None and type(inspection.instance.samples) is int and inspection.instance.samples > MAX_SAMPLES:
-        inspection.instance = attrs.evolve(inspection.instance, samples=MAX_SAMPLES)  # the speed is not checked
+        inspection.shorten(samples=MAX_SAMPLES)  # the speed is not checked
     every = run_check("every: an interval", lambda: _check_interval(inspection))
     scored = run_check(
         "scores: named numbers with a protocol, for images of 1 and of 3 channels",
@@ -51,6 +61,11 @@ def check_metric(inspection: Inspection, tiny: TinyTraining) -> None:
     )
     if getattr(inspection.instance, "takes", "uint8 images") != "uint8 images":
         run_check("takes: scores signals of float32, or refuses them", lambda: _check_signals(inspection), scored)
+    run_check(
+        "other data: scores few real images, and data without labels, or refuses them",
+        lambda: _check_other_data(inspection, found),
+        scored,
+    )
     run_check("cost of a score", lambda: _report_cost(found), scored)
 
 
@@ -68,12 +83,27 @@ def score_tiny_network(
     inspection: Inspection, channels: int, cache: Path, device: torch.device = CPU
 ) -> list[dict[str, Any]]:
     """Scores the suite's own generator by the metric under check; returns the records."""
+    evaluator = tiny_evaluator(channels, cache, device)
+    return _score_network(inspection, inspection.fresh(), evaluator, CONDITIONS)[0]
+
+
+def _score_network(
+    inspection: Inspection, metric: Any, evaluator: Evaluator, conditions: ConditionSampler
+) -> tuple[list[dict[str, Any]], bool]:
+    """Scores the suite's own generator by a metric; returns the records, and whether they are of outputs.
+
+    The metric must not change the evaluator's data in place.
+    """
     seed_everything(0)
-    evaluator, metric = tiny_evaluator(channels, cache, device), inspection.fresh()
+    splits = {f"the images of the {split} split": evaluator.dataset(split).images for split in ("train", "test")}
+    channels, before = splits["the images of the train split"].shape[1], tensor_versions(splits)
     outputs = tiny_outputs(metric, channels)
     evaluator.prepare(metric, outputs=outputs)
-    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(device)
-    return evaluator.for_network(network, "plain", CONDITIONS, outputs=outputs).score(metric)
+    network = TINY[GENERATES]().build(ImageSpec(channels, 8, 8)).to(evaluator.device)
+    runner = evaluator.for_network(network, "plain", conditions, outputs=outputs)
+    records = runner.score(metric)
+    check_kept(splits, before, inspection.line_of("evaluate"))
+    return records, runner.uses_outputs
 
 
 def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
@@ -85,7 +115,7 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
                 records = score_tiny_network(inspection, channels, cache)
             except ComponentError as error:
                 # The core's own check of the scores raises the same error as a metric that refuses the data.
-                if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator.__file__:
+                if traceback.extract_tb(error.__traceback__)[-1].filename == evaluator_module.__file__:
                     raise Fault(one_line(error), at) from None
                 refusals.append(f"refuses {channels} channel{'s' * (channels > 1)}: {one_line(error, limit=200)}")
                 continue
@@ -147,6 +177,41 @@ def _check_reproducible(inspection: Inspection, found: dict[int, list[dict[str, 
             what = "score" if one["value"] != other["value"] else "protocol"
             at = inspection.line_of("evaluate")
             raise Fault(f"{one['name']}: the same images have another {what} under another seed", at)
+
+
+def _check_other_data(inspection: Inspection, found: dict[int, list[dict[str, Any]]]) -> str:
+    """Checks that a metric scores real images of which there are few, and the images of a network without labels.
+
+    It may refuse either by ComponentError. Real images are scored for the floor, where it asks for more than there are.
+    Returns a note where it refuses them, or where everything has one score.
+    """
+    (channels, before), notes = next(iter(found.items())), []
+    inspection = copy.copy(inspection)
+    seen = {tuple(record["value"] for record in before)}
+
+    def without_labels(cache: Path) -> list[dict[str, Any]]:
+        inspection.shorten(samples=FEW)
+        evaluator = small_evaluator(channels, cache, labels=False)
+        return _score_network(inspection, inspection.fresh(), evaluator, UNCONDITIONAL)[0]
+
+    def few_real_images(cache: Path) -> list[dict[str, Any]]:
+        evaluator, metric = small_evaluator(channels, cache), inspection.fresh()
+        outputs, real = tiny_outputs(metric, channels), evaluator.dataset("test")
+        evaluator.prepare(metric, outputs=outputs)
+        runner = evaluator.for_images(real.images, real.condition)
+        runner.outputs = outputs  # for a metric of these, of which there are as few
+        return runner.score(metric)
+
+    cases = {"few real images": few_real_images, "data without labels": without_labels}
+    for what, score in cases.items():
+        try:
+            with temporary_folder() as cache:
+                seen.add(tuple(record["value"] for record in score(cache)))
+        except ComponentError as error:
+            notes.append(f"refuses {what}: {one_line(error, limit=200)}")
+    if len(seen) == 1 and not notes:
+        notes.append("all images have the same score: is one kept from an earlier call?")
+    return "; ".join(notes)
 
 
 def _report_cost(found: dict[int, list[dict[str, Any]]]) -> str:

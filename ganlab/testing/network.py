@@ -7,12 +7,13 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 
 from ganlab.nn.initialise import initialise_network
 from ganlab.nn.modes import eval_mode
 from ganlab.protocols import all_logits, batch_independent
+from ganlab.testing.built_network import BuiltNetwork
 from ganlab.testing.check_result import Fault
 from ganlab.testing.finite_differences import check_gradient
 from ganlab.testing.fixed_inputs import (
@@ -20,8 +21,6 @@ from ganlab.testing.fixed_inputs import (
     OTHER_FORMS,
     Shape,
     condition_in_words,
-    data_spec,
-    fixed_condition,
     fixed_noise,
     in_words,
     shape_text,
@@ -29,7 +28,7 @@ from ganlab.testing.fixed_inputs import (
 from ganlab.testing.global_randomness import global_generators_used
 from ganlab.testing.inspection import Inspection, error_text
 from ganlab.testing.line_tracer import LineTracer
-from ganlab.testing.network_conditions import find_condition, network_inputs
+from ganlab.testing.network_conditions import find_condition
 from ganlab.testing.state_comparison import first_difference
 from ganlab.testing.tensor_checks import float_tensors, is_finite
 from ganlab.testing.tiny_game import GENERATES
@@ -45,58 +44,6 @@ BATCH_SIZES = (2, 7)
 
 POWER_ITERATIONS = 50
 """How often a network with spectral norm is called before its gradient is held against finite differences."""
-
-
-class _BuiltNetwork:
-    """A generator or discriminator under check, built for one shape of images, with inputs for it."""
-
-    def __init__(
-        self, inspection: Inspection, tiny: TinyTraining, shape: Shape, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.generates = inspection.kind == GENERATES
-        self.shape, self.dtype = shape, dtype
-        self.condition_shape = tiny.conditions.get(shape, ())
-        seed_everything(0)
-        self.network: nn.Module = inspection.fresh().build(data_spec(shape, self.condition_shape))
-        if not isinstance(self.network, nn.Module):
-            at = inspection.line_of("build")
-            raise Fault(f"build returns {type(self.network).__name__}, expected a torch.nn.Module", at)
-        self.at = inspection.line_of("forward", self.network)
-        latent_dim: Any = getattr(self.network, "latent_dim", None)
-        if self.generates and type(latent_dim) is not int:
-            at = inspection.line_of("__init__", self.network)
-            raise Fault(f"{type(self.network).__name__} has no whole number latent_dim, but {latent_dim!r}", at)
-        self.network.to(dtype)
-
-    def inputs(self, count: int, seed: int = 1) -> Tensor:
-        """Returns inputs of the network under check: latents or images."""
-        return network_inputs(self.network if self.generates else None, self.shape, count, self.dtype, seed)
-
-    def condition(self, count: int) -> Any:
-        """Returns the condition of inputs of the network under check, in the form that it takes."""
-        return fixed_condition(self.condition_shape, count, self.dtype)
-
-    def output(self, inputs: Tensor) -> Any:
-        """Returns all that the network under check returns."""
-        return self.network(inputs, self.condition(len(inputs)))
-
-    def results(self, inputs: Tensor) -> list[Tensor]:
-        """Returns every tensor of floats in the network's output: images or logits, and what a penalty may use."""
-        return float_tensors(self.output(inputs))
-
-    def __call__(self, inputs: Tensor) -> Any:
-        return self.main_result(self.output(inputs))
-
-    def main_result(self, output: Any) -> Any:
-        """Returns the images in an output of the network, or the logits, those of several tensors in one."""
-        if self.generates:
-            return output
-        # In the precision that it has: the core takes float32.
-        try:
-            parts = all_logits(output)
-        except ComponentError:  # the check of shapes says what it is
-            return getattr(output, "logits", output)
-        return parts[0] if len(parts) == 1 else torch.cat([part.reshape(len(part), -1) for part in parts], 1)
 
 
 def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
@@ -137,14 +84,17 @@ def check_network(inspection: Inspection, tiny: TinyTraining) -> None:
                 shaped,
             )
         )
-    if hasattr(inspection.fresh(), "initialise"):
+    if hasattr(inspection.instance, "initialise"):
         title = "initialise: changes weights and buffers in place, to finite values"
         before.append(run_check(title, lambda: _check_initialise(inspection, tiny), shaped))
     run_training_checks(inspection, tiny, *before)
 
 
 def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
-    """Checks that a network can be built for several shapes of images, and the shapes of its finite outputs."""
+    """Checks that a network can be built for several shapes of images, and the shapes of its finite outputs.
+
+    Also that it changes nothing in place that it is given.
+    """
     refused: list[str] = []
     accepted: list[Shape] = []
     outside = 0.0
@@ -154,7 +104,7 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
         by = shape_text(shape)
         tiny.conditions[shape] = find_condition(inspection.fresh(), shape, inspection.kind == GENERATES)
         try:
-            built = _BuiltNetwork(inspection, tiny, shape)
+            built = BuiltNetwork(inspection, tiny, shape)
         except ComponentError as error:
             refused.append(f"refuses {by}: {one_line(error, limit=200)}")
             continue
@@ -168,12 +118,14 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
         for count in BATCH_SIZES:
             try:
                 with LineTracer(inspection.file) as lines, torch.no_grad():
-                    everything = built.output(built.inputs(count))
+                    everything = built.output_keeping_inputs(built.inputs(count))
             except RuntimeError as error:
                 at = inspection.line_that_raised(error) or built.at
                 raise Fault(f"fails for {count} images of {by}: {error_text(error)}", at) from error
             output = built.main_result(everything)
             expected = (count, *shape) if built.generates else (count,)
+            if not built.generates and not isinstance(output, Tensor):
+                raise Fault(_why_no_logits(everything), built.at)
             if not _has_shape(output, expected, built.generates):
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 what = "images" if built.generates else "logits"
@@ -198,6 +150,15 @@ def _check_shapes(inspection: Inspection, tiny: TinyTraining) -> str:
     return "; ".join(refused)
 
 
+def _why_no_logits(output: Any) -> str:
+    """What is wrong with the shape of a discriminator's output that has no tensor of logits."""
+    try:
+        all_logits(output)
+    except ComponentError as error:
+        return one_line(error)
+    return "returns logits whose tensors are of different forms"
+
+
 def _has_shape(output: Any, expected: tuple[int, ...], exactly: bool) -> bool:
     """Whether a network's output is a tensor of this shape; logits may be several of each image, as of its patches."""
     if not isinstance(output, Tensor) or exactly or output.ndim < 2:
@@ -207,11 +168,11 @@ def _has_shape(output: Any, expected: tuple[int, ...], exactly: bool) -> bool:
 
 def _check_weights(inspection: Inspection, tiny: TinyTraining) -> str:
     """Checks that a network built with the same seed has the same weights, and that its state dict is complete."""
-    one, other = (_BuiltNetwork(inspection, tiny, tiny.shape).network for _ in range(2))
+    one, other = (BuiltNetwork(inspection, tiny, tiny.shape).network for _ in range(2))
     at = inspection.line_of("__init__", one)
     if where := first_difference(dict(one.state_dict()), dict(other.state_dict())):
         raise Fault(f"two networks built after torch.manual_seed(0) differ in {where}", at)
-    built = _BuiltNetwork(inspection, tiny, tiny.shape)
+    built = BuiltNetwork(inspection, tiny, tiny.shape)
     with torch.no_grad():
         for parameter in built.network.parameters():
             parameter.add_(0.01)
@@ -237,7 +198,7 @@ def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
 
     Weights may be reached by anything that it returns: a head of class logits is trained by a penalty alone.
     """
-    built = _BuiltNetwork(inspection, tiny, tiny.shape)
+    built = BuiltNetwork(inspection, tiny, tiny.shape)
     fault = _gradient_fault(built)
     if fault is not None:
         # A layer that begins at 0 lets no gradient through at first.
@@ -249,7 +210,7 @@ def _check_gradient_reaches(inspection: Inspection, tiny: TinyTraining) -> None:
         raise Fault(fault, built.at)
 
 
-def _gradient_fault(built: _BuiltNetwork) -> str | None:
+def _gradient_fault(built: BuiltNetwork) -> str | None:
     """Returns what is wrong with a network's gradient by its weights and, of a discriminator, its images, or None."""
     inputs = built.inputs(7).requires_grad_()
     output = built.output(inputs * 1)
@@ -277,7 +238,7 @@ def _gradient_fault(built: _BuiltNetwork) -> str | None:
 
 def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | None:
     """Checks a network's gradient with respect to weights and inputs against finite differences."""
-    built = _BuiltNetwork(inspection, tiny, tiny.shape, torch.float64)
+    built = BuiltNetwork(inspection, tiny, tiny.shape, torch.float64)
     inputs = built.inputs(4)
     if any(parametrize.is_parametrized(module) for module in built.network.modules()):
         # Until the power iteration of spectral norm has converged, its estimate depends on the weights beyond what the
@@ -297,12 +258,12 @@ def _check_gradient_value(inspection: Inspection, tiny: TinyTraining) -> str | N
         terms = [(part * fixed_noise(*part.shape, seed=6 + number, dtype=part.dtype)).sum() for number, part in results]
         return torch.stack(terms).sum()
 
-    return check_gradient(value, leaves, "its output", built.at)
+    return check_gradient(value, leaves, "its output", built.at, stopped=inspection.stops_gradient)
 
 
 def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str | None:
     """Checks a discriminator's `batch_independent`: compares logits with other images in the batch."""
-    built = _BuiltNetwork(inspection, tiny, tiny.shape)
+    built = BuiltNetwork(inspection, tiny, tiny.shape)
     declared = batch_independent(built.network)
 
     def first_half(images: Tensor, count: int) -> Tensor | None:
@@ -339,7 +300,7 @@ def _check_batch_independent(inspection: Inspection, tiny: TinyTraining) -> str 
 
 def _check_initialise(inspection: Inspection, tiny: TinyTraining) -> None:
     """Checks that a network's configuration initialises it such that a checkpoint holds what was done."""
-    built = _BuiltNetwork(inspection, tiny, tiny.shape)
+    built = BuiltNetwork(inspection, tiny, tiny.shape)
     at = inspection.line_of("initialise")
     try:
         initialise_network(inspection.fresh(), built.network)
@@ -350,9 +311,12 @@ def _check_initialise(inspection: Inspection, tiny: TinyTraining) -> None:
 
 
 def _check_eval_mode(inspection: Inspection, tiny: TinyTraining) -> None:
-    """Checks that a network in eval mode draws no random numbers, and a generator treats each latent by itself."""
-    built = _BuiltNetwork(inspection, tiny, tiny.shape)
-    inputs = built.inputs(7)
+    """Checks that a network in eval mode draws no random numbers, and a generator treats each latent by itself.
+
+    Neither an image nor, where `batch_independent` is True, a logit may depend on its place in the batch.
+    """
+    built = BuiltNetwork(inspection, tiny, tiny.shape)
+    inputs = built.inputs(8)
     with eval_mode(built.network), LineTracer(inspection.file) as lines:
         whose = global_generators_used(lambda: built(inputs))
         if whose:
@@ -360,6 +324,13 @@ def _check_eval_mode(inspection: Inspection, tiny: TinyTraining) -> None:
                 f"draws {whose} global random numbers in eval mode, so that sampling would change the run",
                 lines.random or built.at,
             )
-        one, all_ = built(inputs[:1]), built(inputs)[:1]
-    if built.generates and not torch.allclose(one, all_, rtol=1e-3, atol=1e-4):
+        alone = built.generates or batch_independent(built.network)
+        if not alone:
+            return
+        all_, moved = built(inputs), built.in_another_order(inputs)
+        one = built(inputs[:1]) if built.generates else all_[:1]
+    if not torch.allclose(one, all_[:1], rtol=1e-3, atol=1e-4):
         raise Fault("in eval mode an output depends on the others in its batch", built.at)
+    if not torch.allclose(all_, moved, rtol=1e-3, atol=1e-4):
+        what = "an output" if built.generates else "batch_independent is True, and a logit"
+        raise Fault(f"in eval mode {what} depends on its place in the batch", built.at)

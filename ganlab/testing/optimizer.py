@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -60,15 +61,14 @@ def _take_steps(network: nn.Linear, optimizer: torch.optim.Optimizer, steps: int
 def _check_builds(inspection: Inspection) -> None:
     """Checks that an optimiser is built from an iterator of parameters, and draws no random numbers."""
     at = inspection.line_of("build")
-    weight = nn.Parameter(fixed_noise(3))
+    given = {f"network.{name}": nn.Parameter(fixed_noise(3)) for name in ("weight", "bias")}
     built: list[Any] = []
-    whose = global_generators_used(
-        lambda: built.append(build_optimizer(inspection.fresh(), iter([("network.weight", weight)])))
-    )
+    whose = global_generators_used(lambda: built.append(build_optimizer(inspection.fresh(), iter(given.items()))))
     if not isinstance(built[0], torch.optim.Optimizer):
         raise Fault(f"build returns {type(built[0]).__name__}, expected a torch.optim.Optimizer", at)
-    if not any(weight is one for group in built[0].param_groups for one in group["params"]):
-        raise Fault("the optimiser does not hold the parameter that build was called with", at)
+    held = {id(one) for group in built[0].param_groups for one in group["params"]}
+    if lacking := [name for name, weight in given.items() if id(weight) not in held]:
+        raise Fault(f"the optimiser does not hold the parameter {lacking[0]!r} that build was called with", at)
     if whose:
         raise Fault(f"build draws {whose} global random numbers", at)
 
@@ -76,12 +76,16 @@ def _check_builds(inspection: Inspection) -> None:
 def _check_lowers(inspection: Inspection) -> str:
     """Checks that 100 steps of an optimiser lower a quadratic, and that its weights stay finite."""
     network, optimizer = _quadratic(inspection)
+    first = copy.deepcopy(dict(network.state_dict()))
     values = _take_steps(network, optimizer, 100)
     at = inspection.line_of("step", optimizer)
     if not all(map(is_finite, network.parameters())):
         raise Fault("weights are not finite after 100 steps on a quadratic", at)
     if not values[-1] < values[0]:
         raise Fault(f"100 steps took a quadratic from {values[0]:.4g} to {values[-1]:.4g}", at)
+    for name, value in network.state_dict().items():
+        if torch.equal(value, first[name]):
+            raise Fault(f"100 steps leave one of its parameters as it was, the {name} of a linear layer", at)
     return f"from {values[0]:.4g} to {values[-1]:.4g}"
 
 
@@ -93,6 +97,7 @@ def _check_state(inspection: Inspection) -> None:
     other.load_state_dict(one.state_dict())
     resumed.load_state_dict(from_bytes(to_bytes(optimizer.state_dict())))
     for network, its_optimizer in ((one, optimizer), (other, resumed)):
+        seed_everything(1)  # whatever either draws is the same
         _take_steps(network, its_optimizer, 5)
     if first_difference(dict(one.state_dict()), dict(other.state_dict())) is not None:
         at = inspection.line_of("step", optimizer)

@@ -16,7 +16,7 @@ from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.network_conditions import network_inputs
 from ganlab.testing.penalty_networks import PenaltyNetworks, choose_networks, is_tiny
 from ganlab.testing.scheduled_options import check_scheduled_options
-from ganlab.testing.tensor_checks import check_scalar, is_finite
+from ganlab.testing.tensor_checks import check_kept, check_scalar, is_finite, tensor_versions
 from ganlab.testing.tiny_game import GENERATES, JUDGES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
@@ -24,6 +24,9 @@ from ganlab.utils.errors import ComponentError, one_line
 
 PLAYERS = (JUDGES, GENERATES)
 """The players of the tiny game, in the order in which they are checked."""
+
+INPUTS = ("real", "fake", "real_logits", "fake_logits", "latents", "condition")
+"""What a step has that a penalty must not change in place."""
 
 IMAGES_SEEN = (0, 64, 10**4, 10**6, 10**9)
 """The `images_seen` of the calls in which a penalty may begin to have a gradient."""
@@ -67,17 +70,24 @@ def _check_declaration(inspection: Inspection) -> str:
 
 
 def _check_finite(inspection: Inspection, networks: PenaltyNetworks) -> str:
-    """Checks that a penalty is a finite scalar for images of several shapes and batches of several sizes."""
+    """Checks that a penalty is a finite scalar for images of several shapes and batches of several sizes.
+
+    Also that it changes nothing in place that the step has.
+    """
     refusals = []
     player, at = inspection.instance.player, inspection.line_of("penalty")
     cases = [(shape, count) for shape in networks.shapes for count in networks.counts]
     for shape, count in cases:
         try:
             with LineTracer(inspection.file) as lines:
-                value = inspection.fresh().penalty(networks.step(player, shape, count))
+                step = networks.step(player, shape, count)
+                inputs = {f"step.{name}": getattr(step, name) for name in INPUTS}
+                before = tensor_versions(inputs)
+                value = inspection.fresh().penalty(step)
         except ComponentError as error:
             refusals.append(f"refuses {count} images of {shape_text(shape)}: {one_line(error, limit=200)}")
             continue
+        check_kept(inputs, before, at)
         check_scalar(value, at)
         if not is_finite(value):
             raise Fault(f"is {value.item():g} for {count} images of {shape_text(shape)}", lines.not_finite or at)
@@ -89,9 +99,16 @@ def _check_finite(inspection: Inspection, networks: PenaltyNetworks) -> str:
 def _check_gradient_reaches(inspection: Inspection, networks: PenaltyNetworks) -> None:
     """Checks that a penalty's gradient reaches its player's weights and is finite.
 
-    The weight of a penalty may begin at 0, and grow with its state or with the images seen.
+    The weight of a penalty may begin at 0, and grow with its state or with the images seen. The gradient must be finite
+    for a discriminator too whose logits are all 0, and so their gradient, as a square root's is not.
     """
     player, at = inspection.instance.player, inspection.line_of("penalty")
+    if is_tiny(networks.configs[JUDGES]):
+        step = networks.step(player, networks.largest, 7, zeros=True)
+        weights = list(step.networks[player].requires_grad_(True).parameters())
+        value = inspection.fresh().penalty(step)
+        if value.requires_grad and not all(map(is_finite, torch.autograd.grad(value, weights, allow_unused=True))):
+            raise Fault(f"its gradient with respect to the {player}'s weights is not finite where all logits are 0", at)
     penalty = inspection.fresh()
     reached = dict.fromkeys(PLAYERS, False)
     for images_seen in IMAGES_SEEN:
@@ -131,4 +148,5 @@ def _check_gradient_value(inspection: Inspection, networks: PenaltyNetworks) -> 
         penalty: Tensor = inspection.fresh().penalty(attrs.evolve(step, **changed))
         return penalty
 
-    return check_gradient(value, list(step.networks[player].parameters()), "the penalty", at)
+    weights = list(step.networks[player].parameters())
+    return check_gradient(value, weights, "the penalty", at, stopped=inspection.stops_gradient)

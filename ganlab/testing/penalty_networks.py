@@ -48,9 +48,18 @@ class PenaltyNetworks:
         return self.shapes[-1]
 
     def step(
-        self, player: str, shape: Shape, count: int, dtype: torch.dtype = torch.float32, images_seen: int = 0
+        self,
+        player: str,
+        shape: Shape,
+        count: int,
+        dtype: torch.dtype = torch.float32,
+        images_seen: int = 0,
+        zeros: bool = False,
     ) -> Step:
-        """Returns the `Step` that a penalty under check is called with, of one update of `player`."""
+        """Returns the `Step` that a penalty under check is called with, of one update of `player`.
+
+        `zeros` sets the discriminator's weights to 0.
+        """
         condition_shape = self.conditions.get(shape, ())
         images = data_spec(shape, condition_shape)
         condition = fixed_condition(condition_shape, count, dtype)
@@ -58,6 +67,10 @@ class PenaltyNetworks:
         networks: dict[str, nn.Module] = {name: of.build(images).to(dtype) for name, of in self.configs.items()}
         judge = networks[JUDGES]
         judges = player == JUDGES
+        if zeros:
+            with torch.no_grad():
+                for weight in judge.parameters():
+                    weight.zero_()
         if not judges:
             judge.requires_grad_(False)
         real = network_inputs(None, shape, count, dtype, seed=3)
@@ -98,7 +111,7 @@ def choose_networks(fresh: Callable[[], Any], player: str, tiny: TinyTraining) -
     for networks in (plain, classifying, of_images, *_own_networks(tiny)):
         step = None
         with CatchPluginErrors() as caught:
-            step = networks.step(player, networks.largest, 2)
+            step = networks.step(player, networks.largest, 7)  # 2 logits could be taken for a list of two
             fresh().penalty(step)
         if caught.error is None:
             found = networks

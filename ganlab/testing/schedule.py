@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ganlab.testing.check_result import Fault
 from ganlab.testing.inspection import Inspection
 from ganlab.testing.tiny_training import TinyTraining
@@ -46,7 +48,9 @@ def _check_finite(inspection: Inspection) -> str:
     for first, step, total in _cases():
         value = schedule.value(first, step, total)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise Fault(f"returns {value!r} in step {step} of {total}, expected a finite number", at)
+            # NumPy's float64 is a Python float; its other numbers are not, and a checkpoint could not hold them.
+            own = "a Python float; float(...) converts it" if isinstance(value, np.generic) else "a finite number"
+            raise Fault(f"returns {value!r} in step {step} of {total}, expected {own}", at)
         values.append(value)
     options = " or ".join(f"{first:g}" for first in FIRST_VALUES)
     return f"from {min(values):g} to {max(values):g}, of an option that is {options}"

@@ -75,9 +75,13 @@ def check(
             register_given(registry, inspection.instance)
         needed = check_declaration(inspection, registry)
         if all(found.result == "passed" for found in needed):
-            tiny = TinyTraining(inspection, registry, networks or {})
-            CHECKS[kind](inspection, tiny)
-            check_on_device(inspection, tiny, pick_device(device))
+            tiny, where = TinyTraining(inspection, registry, networks or {}), pick_device(device)
+
+            def all_of_its_kind() -> None:
+                CHECKS[kind](inspection, tiny)
+                check_on_device(inspection, tiny, where)
+
+            inspection.run_all(all_of_its_kind)
     return inspection.checks
 
 

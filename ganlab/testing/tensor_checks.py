@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ganlab.testing.check_result import Fault
 
@@ -29,6 +30,22 @@ def float_tensors(value: Any) -> list[Tensor]:
     else:
         parts = list(getattr(value, "__dict__", {}).values())
     return [tensor for part in parts for tensor in float_tensors(part)]
+
+
+def tensor_versions(inputs: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The versions of each input's tensors, by its name, for the check that none is changed in place."""
+    return {
+        name: [leaf._version for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+        for name, value in inputs.items()
+    }
+
+
+def check_kept(inputs: Mapping[str, Any], before: Mapping[str, list[int]], at: str) -> None:
+    """Checks that a call left the tensors of its inputs as they were; raises Fault for one that is changed in place."""
+    after = tensor_versions(inputs)
+    for name in inputs:
+        if after[name] != before[name]:
+            raise Fault(f"changes {name} in place", at)
 
 
 def check_scalar(value: Any, at: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import attrs
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -123,6 +123,41 @@ class TinyLoss(PlainLoss):
 
     def with_targets(self, *, real: float, fake: float) -> TinyLoss:
         return attrs.evolve(self, real_target=real, fake_target=fake)
+
+
+@frozen
+class RelativisticLoss(TinyLoss):
+    """The suite's loss whose generator's part uses the real logits, as a relativistic one does, with label targets."""
+
+    generator_uses_real: ClassVar[bool] = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().discriminator(real - fake.mean(), fake - real.mean())
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().generator(real, fake - real.mean())
+
+
+@frozen
+class StatefulLoss(TinyLoss):
+    """The suite's loss with a state, the running mean of the logits, for wrappers under check, which must keep it."""
+
+    state: dict[str, Tensor] = field(init=False, eq=False, repr=False, factory=lambda: {"mean": torch.zeros(())})
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        mean = self.state["mean"] = self.state["mean"].to(real.device)
+        value = super().discriminator(real - mean, fake - mean)
+        mean.lerp_((real.detach().mean() + fake.detach().mean()).to(mean.dtype) / 2, 0.1)
+        return value
+
+    def generator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().generator(real, fake - self.state["mean"].to(fake.device))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.state)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.state["mean"].copy_(state["mean"])
 
 
 @frozen
@@ -286,6 +321,7 @@ def tiny_registry(others: Registry | None = None) -> Registry:
     registry = Registry() if others is None else others.copy()
     for kind, cls in TINY.items():
         registry.register(kind, f"tiny_{kind}", cls, ORIGIN)
+    registry.register("loss", "stateful_loss", StatefulLoss, ORIGIN)
     return registry
 
 
@@ -305,11 +341,15 @@ def register_given(registry: Registry, instance: Any) -> None:
 def tiny_options(cls: type, given: Iterable[str] = ()) -> dict[str, Any]:
     """Returns a tiny component for each option of a class under check that takes one and is not in `given`.
 
-    An option whose default is another component keeps it.
+    An option whose default is another component keeps it; a list of components, empty by default, gets one.
     """
     chosen: dict[str, Any] = {}
     for f in attrs.fields(cls):
         kind = f.metadata.get(COMPONENT)
-        if kind in TINY and f.alias not in given and (f.default is attrs.NOTHING or isinstance(f.default, str)):
+        if kind not in TINY or f.alias in given:
+            continue
+        if f.default is attrs.NOTHING or isinstance(f.default, str):
             chosen[f.alias] = TINY[kind]()
+        elif getattr(f.default, "factory", None) is tuple:
+            chosen[f.alias] = (TINY[kind](),)
     return chosen

@@ -19,11 +19,20 @@ from ganlab.utils.paths import places
 MAX_SAMPLES = 2000
 """Images in each split of the data, and the most that a checked metric is asked to generate."""
 
+FEW = 200
+"""Images in each split of data that have few."""
+
 
 def tiny_evaluator(channels: int, cache: Path | None = None, device: torch.device = CPU) -> Evaluator:
     """Returns an evaluator on the suite's own 8x8 images, with a cache folder of a check or the user's own."""
     where = places() if cache is None else Places(places().data, cache)
     return Evaluator(TinyImages((channels, 8, 8), count=MAX_SAMPLES), None, where, device, floors=False)
+
+
+def small_evaluator(channels: int, cache: Path, labels: bool = True) -> Evaluator:
+    """Returns an evaluator on `FEW` of the suite's own 8x8 images in each split, for metrics under check."""
+    images = TinyImages((channels, 8, 8), count=FEW, condition=() if labels else None)
+    return Evaluator(images, None, Places(places().data, cache), CPU, floors=False)
 
 
 def tiny_signal_evaluator() -> Evaluator:

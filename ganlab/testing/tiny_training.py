@@ -21,7 +21,7 @@ from ganlab.protocols import Move
 from ganlab.run.first_updates import FirstUpdates
 from ganlab.testing.fixed_inputs import ConditionShape, Shape
 from ganlab.testing.inspection import Inspection
-from ganlab.testing.tiny_components import TINY, TinyImages, tiny_networks
+from ganlab.testing.tiny_components import TINY, StatefulLoss, TinyImages, tiny_networks
 from ganlab.testing.tiny_game import TinyGame
 from ganlab.training.build import build
 from ganlab.training.loop import Training, take_step
@@ -73,7 +73,8 @@ class TinyTraining:
     def experiment(self, without: bool = False) -> Experiment:
         """The tiny training's experiment with an unused component; `without` it, or with the suite's own instead."""
         kind = self.inspection.kind
-        own: dict[str, Any] = {**self.networks, "loss": TINY["loss"]()}
+        loss = StatefulLoss if kind == "loss_wrapper" else TINY["loss"]
+        own: dict[str, Any] = {**self.networks, "loss": loss()}
         dataset = TinyImages(self.shape, condition=self.conditions.get(self.shape, ()))
         parts: dict[str, Any] = {"optimizer": TINY["optimizer"](), "dataset": dataset}
         fresh = None if without else self.inspection.fresh()

@@ -1,4 +1,8 @@
-"""The conformance checks of a tracker: an empty run, records and sample grids, a run that is resumed."""
+"""The conformance checks of a tracker: an empty run, records and sample grids, a run that is resumed.
+
+As in a run, run.json has all its keys, a record is on disk before the tracker gets it, and a resumed run has forgotten
+what came after its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from typing import Any
 
+from ganlab.plugin.loader import Plugins
+from ganlab.run.environment import run_environment
 from ganlab.run.run_folder import RunFolder, now
 from ganlab.testing.check_result import Fault
 from ganlab.testing.inspection import Inspection, temporary_folder
@@ -15,6 +21,7 @@ from ganlab.testing.step_timing import median_milliseconds
 from ganlab.testing.tiny_components import TinyImages
 from ganlab.testing.tiny_game import GENERATES, JUDGES
 from ganlab.testing.tiny_training import TinyTraining
+from ganlab.utils.hashing import sha256
 from ganlab.utils.paths import places
 from ganlab.viz.image_grid import save_grid
 
@@ -42,44 +49,73 @@ SCORE: dict[str, Any] = {
 
 def check_tracker(inspection: Inspection, tiny: TinyTraining) -> None:
     """Runs all conformance checks of a tracker."""
-    run_check = inspection.run_check
-    empty = run_check("empty run: opened and closed", lambda: _check_track(inspection, 0))
+    run_check, info = inspection.run_check, run_info(tiny)
+    empty = run_check("empty run: opened and closed", lambda: _check_track(inspection, info, 0))
     tracked = run_check(
         "records: accepts ticks, scores (NaN too) and sample grids, and does not change them",
-        lambda: _check_track(inspection, 3),
+        lambda: _check_track(inspection, info, 3),
         empty,
     )
     run_check(
         "resumes: continues when opened again in the folder of a run",
-        lambda: _check_track(inspection, 3, again=True),
+        lambda: _check_track(inspection, info, 3, again=True),
         tracked,
     )
-    run_check("cost of a record", lambda: _measure_cost(inspection), tracked)
+    run_check("cost of a record", lambda: _measure_cost(inspection, info), tracked)
+
+
+def run_info(tiny: TinyTraining) -> dict[str, Any]:
+    """What run.json has while a run trains, for a tracker under check that reads it: of a tiny training without it."""
+    experiment = tiny.experiment(without=True)
+    training = tiny.build_experiment(experiment)
+    return {
+        "images": training.images.record(),
+        "streams": {},
+        "condition": training.conditions.record(),
+        "classes": list(training.conditions.names) or None,
+        "resident": True,
+        "resident_bytes": training.loader.resident_bytes,
+        "total_steps": training.total_steps,
+        "weights": training.weights,
+        "step_levers": training.step_optimizations,
+        **run_environment(experiment, Plugins(registry=tiny.registry), training),
+        "status": "running",
+        "name": experiment.name,
+        "seed": experiment.seed,
+        "identity": sha256(b"check"),
+        "started": now(),
+        "resumed": [],
+        "initialised": training.initialised,
+    }
 
 
 @contextmanager
-def _run_folder() -> Iterator[RunFolder]:
+def _run_folder(info: dict[str, Any]) -> Iterator[RunFolder]:
     """The temporary folder of a run that a tracker under check follows; it is the current folder meanwhile."""
     with temporary_folder() as folder, chdir(folder):  # where a relative path of a tracker leads
         run = RunFolder(folder / "run")
         run.samples.mkdir(parents=True)
         run.experiment_file.write_text('name = "check"\n')
-        run.write_info(name="check", seed=0, started=now(), resumed=[], status="running")
+        run.write_info(**info)
         yield run
 
 
-def _check_track(inspection: Inspection, ticks: int, again: bool = False) -> None:
+def _check_track(inspection: Inspection, info: dict[str, Any], ticks: int, again: bool = False) -> None:
     """Checks that a tracker takes the records and sample grids of a run, and with `again` of the resumed run."""
-    with _run_folder() as run:
-        for _ in range(1 + again):
+    with _run_folder(info) as run:
+        for resumed in range(1 + again):
+            if resumed:
+                run.forget_after(10)
+                run.write_info(resumed=[{"at": now(), "step": 10}])
             tracker: Any = inspection.fresh().build(run)
             for method in ("log", "samples", "close"):
                 if not callable(getattr(tracker, method, None)):
                     at = inspection.line_of("build")
                     raise Fault(f"build returns {type(tracker).__name__}, which lacks {method}()", at)
-            for tick in range(ticks):
+            for tick in range(resumed, ticks):
                 for record in (TICK, SCORE, {**TICK, f"loss_{GENERATES}": math.nan}):
                     expected = {**record, "step": 10 * (tick + 1)}
+                    run.append("metrics.jsonl" if record is SCORE else "log.jsonl", expected)
                     tracker.log(given := json.loads(json.dumps(expected)))
                     if repr(given) != repr(expected):
                         raise Fault("changes the record", inspection.line_of("log", tracker))
@@ -89,9 +125,10 @@ def _check_track(inspection: Inspection, ticks: int, again: bool = False) -> Non
             tracker.close()
 
 
-def _measure_cost(inspection: Inspection) -> str:
+def _measure_cost(inspection: Inspection, info: dict[str, Any]) -> str:
     """Measures how long a tracker under check takes for one record."""
-    with _run_folder() as run:
+    with _run_folder(info) as run:
+        run.append("log.jsonl", TICK)
         tracker = inspection.fresh().build(run)
         milliseconds = median_milliseconds({"log": lambda: tracker.log(TICK)})["log"]
         tracker.close()

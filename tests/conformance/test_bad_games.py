@@ -127,6 +127,24 @@ BAD: dict[str, BadPlugin] = {
         "samples",
         "two samplings by the sampler 'more' with one seed gave other images",
     ),
+    "a judge that raises": (
+        game(OUTPUTS="judge=lambda networks, images, condition: images.none(),  # here"),
+        "# here",
+        "samples",
+        "AttributeError",
+    ),
+    "a judge of maps": (
+        game(OUTPUTS="judge=lambda networks, images, condition: images,"),
+        "# build",
+        "samples",
+        "judge returns torch.float32 (8, 3, 8, 8) for 8 images, expected a logit of each",
+    ),
+    "levers that raise": (
+        game(OUTPUTS="levers=lambda networks: 1 / 0,  # here"),
+        "# here",
+        "samples",
+        "ZeroDivisionError",
+    ),
     "an output that is drawn": (
         game(OUTPUTS='outputs={"drawn": lambda networks, images, condition: torch.rand_like(images)},'),
         "# build",
@@ -166,6 +184,8 @@ def test_a_sound_game_passes(tmp_path: Path) -> None:
 
 
 SLOW = (
+    "a judge of maps",
+    "levers that raise",
     "samples of another sampler that differ",
     "an output that is drawn",
     "an output that is not finite",

@@ -15,6 +15,26 @@ BAD: dict[str, BadPlugin] = {
     "tracker changes": (tracker('record["mine"] = 1'), "# log", "records", "changes the record"),
     "tracker raises": (tracker('record["no such"]  # here'), "# here", "records", "KeyError"),
     "tracker close": (tracker(close="pass"), "# build", "empty run", "lacks close()"),
+    "tracker resumed": (
+        tracker().replace(
+            "return Log()", "return Log() if run.resumed_from is None else Log(run.resumed_from)  # here"
+        ),
+        "# here",
+        "resumes",
+        "TypeError: Log() takes no arguments",
+    ),
+    "launcher at once": (
+        launcher("process.returncode", "process.terminate(); process.wait()", jobs="9"),
+        "# launch",
+        "launches",
+        "runs 3 tasks at a time where it is asked for 2",
+    ),
+    "launcher overwrites": (
+        launcher("process.returncode", "process.terminate(); process.wait()", mode="wb"),
+        "# launch",
+        "launches",
+        "overwrites a task's log",
+    ),
     "launcher codes": (launcher("0", "process.terminate(); process.wait()"), "# launch", "launches", "ended with"),
     "launcher leaves": (launcher("process.returncode", "pass"), "# launch", "stops", "leaves a task running"),
     "launcher kills": (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bad_plugins import MEMORY, MOVES, STATE, WRONG, BadPlugin, assert_one_fault, loss, of
+from bad_plugins import LOCK, MEMORY, MOVES, STATE, WRONG, BadPlugin, assert_one_fault, loss, of
 from tiers import spread
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
@@ -38,6 +38,37 @@ BAD: dict[str, BadPlugin] = {
         "gradient: agrees",
         "the gradient of the generator's loss is wrong",
     ),
+    "loss gradient of equal logits": (
+        loss(g="softplus(-fake).mean() + (fake - fake.mean()).square().mean().sqrt()"),
+        "# generator",
+        "gradient: reaches",
+        "the gradient of the generator's loss is not finite where all logits are equal",
+    ),
+    "loss in place": (
+        loss(d="softplus(fake.mul_(2) - real).mean()"),
+        "# discriminator",
+        "finite",
+        "changes the fake logits in place",
+    ),
+    "loss measures": (
+        loss(more="def measures(self, real, fake): return {'gap': 0.5}  # here"),
+        "# here",
+        "finite",
+        "returns float, expected a scalar tensor",
+    ),
+    "loss measures raise": (
+        loss(more="def measures(self, real, fake): return {'gap': real.no_such}  # here"),
+        "# here",
+        "finite",
+        "AttributeError",
+    ),
+    "loss shared": (
+        loss(d=MOVES, options="memory: torch.Tensor = field(default=torch.zeros(()), init=False, eq=False)"),
+        "@frozen",
+        "defaults",
+        "all instances share one tensor, 'memory', as their state",
+    ),
+    "loss locked": (loss(options=LOCK), "@frozen", "finite", "cannot be copied, as a run copies it"),
     "loss compares real": (
         loss(g="((fake < real.mean()).float() * fake).mean()", more="generator_uses_real = False"),
         "# generator",
@@ -102,6 +133,40 @@ BAD: dict[str, BadPlugin] = {
         "# here",
         "label targets",
         "leaves the discriminator's loss as it was",
+    ),
+    "wrapper of real logits": (
+        of(
+            "loss_wrapper",
+            """
+@frozen
+class Doubled:
+    loss: object
+    generator_uses_real = False
+    def discriminator(self, real, fake): return self.loss.discriminator(real, fake)
+    def generator(self, real, fake): return 2 * self.loss.generator(real, fake)  # here
+@frozen
+class Bad:
+    def __call__(self, loss): return Doubled(loss)
+""",
+        ),
+        "# here",
+        "real logits",
+        "generator_uses_real is False, and the generator's loss changes with the real logits",
+    ),
+    "wrapper hides a state": (
+        of(
+            "loss_wrapper",
+            """
+class Same:
+    def __init__(self, loss): self.discriminator, self.generator = loss.discriminator, loss.generator
+@frozen  # here
+class Bad:
+    def __call__(self, loss): return Same(loss)
+""",
+        ),
+        "# here",
+        "resumes",
+        "from one that never stopped",
     ),
     "wrapper": (
         of("loss_wrapper", "@frozen\nclass Bad:\n    def __call__(self, loss): return None  # here\n"),

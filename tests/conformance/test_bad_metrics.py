@@ -25,6 +25,24 @@ def test_a_metric_that_refuses_data_is_not_at_fault(tmp_path: Path) -> None:
 BAD: dict[str, BadPlugin] = {
     "metric random": (metric("float(torch.rand(()))"), "# evaluate", "again", "another score"),
     "metric nan": (metric("float('nan')"), "# evaluate", "scores", "bad is nan"),
+    "metric in place": (
+        metric("float(evaluation.dataset('train').images.clamp_(1, 254).float().mean())"),
+        "# evaluate",
+        "scores",
+        "changes the images of the train split in place",
+    ),
+    "metric of labels": (
+        metric("float(sum((labels == 0).sum() for _, labels in evaluation.conditioned(16, 0)))"),
+        "return ganlab.Scores",
+        "other data",
+        "AttributeError",
+    ),
+    "metric of many": (
+        metric("float(torch.cat([*evaluation.generated(1000, 0)])[999].float().mean())"),
+        "return ganlab.Scores",
+        "other data",
+        "IndexError",
+    ),
     "metric text": (metric("'good'"), "# evaluate", "scores", "the value 'bad' is 'good', wanted a number"),
     "metric better": (metric("0.5", better='{"bad": "more"}'), "# evaluate", "scores", "better is 'more'"),
     "metric protocol": (

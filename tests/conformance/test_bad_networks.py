@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bad_plugins import DOWN, UP, BadPlugin, assert_one_fault, network
+from bad_plugins import DOWN, LOCK, UP, BadPlugin, assert_one_fault, network
 from ganlab.testing import conformance
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
@@ -91,6 +91,50 @@ BAD: dict[str, BadPlugin] = {
         "# here",
         "shape",
         "fails for 2 images of 1x28x28: RuntimeError: The size of tensor",
+    ),
+    "generator in place": (
+        network("generator", f"x.clamp_(-1, 1); return {UP}"),
+        "# forward",
+        "shape",
+        "changes its latents in place",
+    ),
+    "generator place": (
+        network("generator", f"return {UP} + 0.1 * torch.arange(len(x)).view(-1, 1, 1, 1)"),
+        "# forward",
+        "evaluation",
+        "in eval mode an output depends on its place in the batch",
+    ),
+    "discriminator in place": (
+        network("discriminator", "return self.down(nn.functional.leaky_relu_(x, 0.2).flatten(1)).squeeze(1)"),
+        "# forward",
+        "shape",
+        "changes its images in place",
+    ),
+    "discriminator place": (
+        network("discriminator", f"return {DOWN} + torch.linspace(-1, 1, len(x))", "self.batch_independent = True"),
+        "# forward",
+        "evaluation",
+        "batch_independent is True, and a logit depends on its place in the batch",
+    ),
+    "discriminator tuple": (
+        network("discriminator", f"return ({DOWN},)"),
+        "# forward",
+        "shape",
+        "returns tuple; expected a tensor of logits, an object that has them as 'logits', or a list of these",
+    ),
+    "discriminator locked": (
+        network("discriminator", f"return {DOWN}").replace("class Bad:", f"class Bad:\n    {LOCK}"),
+        "@frozen",
+        "shape",
+        "cannot be copied, as a run copies it",
+    ),
+    "discriminator initialises": (
+        network("discriminator", f"return {DOWN}").replace(
+            "class Bad:", "class Bad:\n    @property\n    def initialise(self): return {}['none']  # here"
+        ),
+        "# here",
+        "complete",
+        "KeyError",
     ),
     "discriminator shape": (
         network("discriminator", "return self.down(x.flatten(1))"),

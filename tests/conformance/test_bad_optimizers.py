@@ -45,6 +45,28 @@ BAD: dict[str, BadPlugin] = {
         "state: another",
         "keeps more than its state",
     ),
+    "optimizer of some": (
+        of(
+            "optimizer",
+            "@frozen\nclass Bad:\n"
+            "    def build(self, parameters): return torch.optim.SGD(list(parameters)[:1], 0.1)  # here\n",
+        ),
+        "# here",
+        "builds",
+        "does not hold the parameter 'network.bias'",
+    ),
+    "optimizer leaves some": (
+        optimizer("weight.sub_(weight.grad, alpha=0.1 * (weight.ndim > 1))"),
+        "# step",
+        "steps",
+        "leave one of its parameters as it was, the bias",
+    ),
+    "schedule of NumPy": (
+        schedule("np.float32(first)"),
+        "# value",
+        "values: a finite number",
+        "expected a Python float; float(...) converts it",
+    ),
     "optimizer none": (
         of("optimizer", "@frozen\nclass Bad:\n    def build(self, parameters): return None  # here\n"),
         "# here",

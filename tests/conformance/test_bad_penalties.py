@@ -31,6 +31,18 @@ BAD: dict[str, BadPlugin] = {
         "player",
         "player is 'critic'",
     ),
+    "penalty in place": (
+        penalty("step.judge(step.real.clamp_(-0.5, 0.5)).square().mean()"),
+        "# penalty",
+        "finite",
+        "changes step.real in place",
+    ),
+    "penalty root": (
+        penalty("(step.gradient_at(step.real).square().flatten(1).sum(1).sqrt() - 1).square().mean()"),
+        "# penalty",
+        "gradient: reaches",
+        "is not finite where all logits are 0",
+    ),
     "penalty never": (penalty("step.fake_logits.mean()", every="0"), "# every", "player", "every is 0"),
     "augmentation rounds": (
         augmentation("(images * 4).round() / 4"),
@@ -42,6 +54,18 @@ BAD: dict[str, BadPlugin] = {
     "augmentation shape": (augmentation("images[..., 1:]"), "# augment", "shape", "returns torch.float32 (1, 1, 8, 7)"),
     "augmentation in place": (augmentation("images.mul_(0.9)"), "# augment", "images", "in place"),
     "augmentation mixes": (augmentation("images + images.mean(0)"), "# augment", "each image", "NaN in three of six"),
+    "augmentation place": (
+        augmentation("images * (1 - 0.5 * torch.linspace(0, 1, len(images)).view(-1, 1, 1, 1))"),
+        "# augment",
+        "each image",
+        "depends on its place in the batch",
+    ),
+    "augmentation counts": (
+        augmentation("images * (0.5 + (images > 0).float().mean())"),
+        "# augment",
+        "each image",
+        "it changes with the rest",
+    ),
     "augmentation forgets what it observed": (
         augmentation("images * (1 - self.dark)").replace(
             "    def",
