@@ -92,11 +92,13 @@ class Inspection:
     def fresh(self) -> Any:
         """Returns an unused copy of the inspected component, with the same options and a state of its own."""
         made = attrs.evolve(self.instance)
-        try:
-            return copy.deepcopy(made)
-        except Exception as error:
-            what = f"cannot be copied, as a run copies it before it trains: {error_text(error)}"
-            raise Fault(what, self.line_of_class()) from error
+        copied: Any = None
+        with CatchPluginErrors() as caught:
+            copied = copy.deepcopy(made)
+        if caught.error is not None:
+            what = f"cannot be copied, as a run copies it before it trains: {error_text(caught.error)}"
+            raise Fault(what, self.line_of_class()) from caught.error
+        return copied
 
     def shorten(self, **options: Any) -> None:
         """Sets options of the inspected component to values that take less time, unless it refuses them."""
