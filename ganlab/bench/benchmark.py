@@ -30,7 +30,7 @@ from ganlab.config.load import load_experiment
 from ganlab.config.schema import DEFAULT_GAME, Experiment
 from ganlab.plugin.loader import Plugins
 from ganlab.training.build import build, captured_train_step
-from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
+from ganlab.training.cuda_graphs import WARM, WATCHED, EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step
 from ganlab.utils.device import can_capture, device_name, pick_device, synchronize
 from ganlab.utils.errors import UserError, quote
@@ -41,7 +41,7 @@ TURN_SECONDS = 0.4
 
 MIN_ROUNDS = 5
 
-CAPTURED_AT = 4
+CAPTURED_AT = WARM + WATCHED + 1
 """The step of a kind that is captured as a graph; the first ones allocate memory and choose kernels."""
 
 STEP_KINDS = ("loss_wrapper", "penalty", "augmentation")

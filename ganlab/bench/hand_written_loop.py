@@ -147,13 +147,14 @@ def capture_cuda_graphs(
     for optimizer in (parts.g_optimizer, parts.d_optimizer):
         make_capturable(optimizer)
     seen: Counter[int] = Counter()
-    replays: dict[int, Callable[[], None] | None] = {}
+    replays: dict[int, Callable[[], None]] = {}
+    refused: set[int] = set()
     inputs: list[RealBatch] = []
 
     def step(reals: list[RealBatch], turn: int) -> None:
         kind = turn % period
         seen[kind] += 1
-        if seen[kind] <= WARM_UP or replays.get(kind, arithmetic) is None:
+        if seen[kind] <= WARM_UP or kind in refused:
             recorder.run(partial(arithmetic, reals, turn))
             return
         if not inputs:
@@ -162,7 +163,7 @@ def capture_cuda_graphs(
             try:
                 replays[kind] = recorder.record(partial(arithmetic, inputs, turn))
             except RuntimeError as error:
-                replays[kind] = None
+                refused.add(kind)
                 warnings.warn(f"the plain loop's steps are not captured: {one_line(error, 120)}", stacklevel=2)
                 recorder.run(partial(arithmetic, reals, turn))
                 return
@@ -170,7 +171,6 @@ def capture_cuda_graphs(
             for place, tensor in zip(places, tensors, strict=True):
                 if place is not None and tensor is not None:
                     place.copy_(tensor)
-        if (replay := replays[kind]) is not None:
-            replay()
+        replays[kind]()
 
     return step

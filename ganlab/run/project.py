@@ -41,7 +41,7 @@ from ganlab.viz.show_images import png_html
 TOGETHER = 32
 """Images that are projected at a time."""
 
-WAY = 91
+KEPT = 91
 """Latents of the trajectory that are kept, at equal distances, the random ones and the last ones among them."""
 
 MOST_FILMED = 16
@@ -248,7 +248,7 @@ def _projected(
     optimizer = torch.optim.Adam([z], lr=options.lr * (float(random.z.std()) if random.z.numel() > 1 else 1.0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
     pixel_unit, feature_unit = (of[:, 0].to(device, torch.float32) for of in (scale, feature_scale))
-    kept = {round(index * options.updates / (WAY - 1)) for index in range(WAY)}
+    kept = {round(index * options.updates / (KEPT - 1)) for index in range(KEPT)}
     best, least = drawn.clone(), torch.full((len(z),), math.inf, device=device)
     trajectory: list[Tensor] = []
     weights = [parameter for parameter in sampler.parameters() if parameter.requires_grad]

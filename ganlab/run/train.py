@@ -14,7 +14,7 @@ import contextlib
 import time
 import tomllib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,19 +209,7 @@ def open_run(
         before = earlier_experiment(folder, view, request.anyway)
         check_resumable(folder, before, table, environment, training, view, locations, request.anyway)
         identities.add(experiment_identity(before))  # that of a checkpoint of an earlier release
-    facts = {  # before the folder is made: what fails here leaves none behind
-        "images": training.images.record(),
-        "streams": {name: images.record() for name, images in training.data.streams.items()},
-        "condition": training.conditions.record(),
-        **_further_samplers(training),
-        "classes": list(training.conditions.names) or None,
-        "resident": not training.loader.main.prefetches,
-        "resident_bytes": training.loader.resident_bytes,
-        "total_steps": training.total_steps,
-        "weights": training.weights,
-        "step_levers": training.step_optimizations,
-        **environment,
-    }
+    facts = run_facts(training, environment)  # before the folder is made: what fails here leaves none behind
     open_folder(folder, request, training)
     try:
         start = restore_latest(folder, training, view, identities, request.anyway) if earlier else None
@@ -253,6 +241,23 @@ def open_run(
     finally:
         training.loader.close()
         folder.unlock()
+
+
+def run_facts(training: Training, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What an opened run writes into run.json of its data, its training and its environment."""
+    return {
+        "images": training.images.record(),
+        "streams": {name: images.record() for name, images in training.data.streams.items()},
+        "condition": training.conditions.record(),
+        **_further_samplers(training),
+        "classes": list(training.conditions.names) or None,
+        "resident": not training.loader.main.prefetches,
+        "resident_bytes": training.loader.resident_bytes,
+        "total_steps": training.total_steps,
+        "weights": training.weights,
+        "step_levers": training.step_optimizations,
+        **environment,
+    }
 
 
 def _further_samplers(training: Training) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from ganlab.plugin.loader import Plugins
 from ganlab.run.environment import run_environment
 from ganlab.run.run_folder import RunFolder, now
+from ganlab.run.train import run_facts
 from ganlab.testing.check_result import Fault
 from ganlab.testing.inspection import Inspection, temporary_folder
 from ganlab.testing.step_timing import median_milliseconds
@@ -69,16 +70,7 @@ def run_info(tiny: TinyTraining) -> dict[str, Any]:
     experiment = tiny.experiment(without=True)
     training = tiny.build_experiment(experiment)
     return {
-        "images": training.images.record(),
-        "streams": {},
-        "condition": training.conditions.record(),
-        "classes": list(training.conditions.names) or None,
-        "resident": True,
-        "resident_bytes": training.loader.resident_bytes,
-        "total_steps": training.total_steps,
-        "weights": training.weights,
-        "step_levers": training.step_optimizations,
-        **run_environment(experiment, Plugins(registry=tiny.registry), training),
+        **run_facts(training, run_environment(experiment, Plugins(registry=tiny.registry), training)),
         "status": "running",
         "name": experiment.name,
         "seed": experiment.seed,
