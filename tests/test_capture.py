@@ -141,7 +141,7 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"accumulate": 4, "fresh_noise": False, "stop_generator_under": 0.7},
     },
     "momentum": {"optimizer": {"name": "sgd", "momentum": 0.9}},
-    "rmsprop": {"optimizer": {"name": "rmsprop"}},
+    "rmsprop": {"optimizer": {"name": "rmsprop", "clip_weights": 0.05}},
     "bfloat16": {"train": {"precision": "bfloat16"}},
     "schedules": {
         "penalty": [{"name": "lazy"}],

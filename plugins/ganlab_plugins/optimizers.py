@@ -5,12 +5,12 @@ Adam and SGD are fused: one kernel updates all parameters, a sixth faster than a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, lt
+from attrs.validators import ge, gt, le, lt, optional
 from torch import nn
 
 from ganlab import OptimizerConfig, Register, hookimpl
@@ -67,6 +67,8 @@ class RMSprop:
     eps: added to the denominator.
     momentum: decay rate of the running sum of scaled gradients.
     weight_decay: factor of the L2 penalty that is added to the gradient.
+    clip_weights: clips each parameter to [-clip_weights, clip_weights] after each update. WGAN does it with 0.01 for
+        its critic alone (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1), so in `[discriminator.optimizer]`.
     """
 
     lr: float = field(default=5e-5, validator=[gt(0), le(1e6)])
@@ -74,9 +76,27 @@ class RMSprop:
     eps: float = field(default=1e-8, validator=[gt(0), le(1e6)])
     momentum: float = field(default=0.0, validator=_decay)
     weight_decay: float = field(default=0.0, validator=[ge(0), le(1e6)])
+    clip_weights: float | None = field(default=None, validator=optional([gt(0.0), le(1e6)]))
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(parameters, self.lr, self.alpha, self.eps, self.weight_decay, self.momentum)
+        kind = torch.optim.RMSprop if self.clip_weights is None else ClippingRMSprop
+        optimizer = kind(parameters, self.lr, self.alpha, self.eps, self.weight_decay, self.momentum)
+        if self.clip_weights is not None:
+            for group in optimizer.param_groups:
+                group["clip_weights"] = self.clip_weights
+        return optimizer
+
+
+class ClippingRMSprop(torch.optim.RMSprop):
+    """RMSprop that clips each parameter after its update, to the bound that its group has as "clip_weights"."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.clamp_(-group["clip_weights"], group["clip_weights"])
+        return loss
 
 
 @hookimpl

@@ -37,16 +37,29 @@ def rmsprop(w: torch.Tensor) -> torch.Tensor:
     return w
 
 
+def clipped_rmsprop(w: torch.Tensor) -> torch.Tensor:
+    v = torch.zeros(2, dtype=torch.float64)
+    for g in GRADIENTS:
+        v = 0.8 * v + 0.2 * g**2
+        w = (w - 0.1 * g / (v.sqrt() + 1e-8)).clip(-0.7, 0.7)
+    return w
+
+
 @frozen
 class Case:
     config: Adam | SGD | RMSprop
     rule: Callable[[torch.Tensor], torch.Tensor]
 
 
-CASES = [Case(Adam(0.1, (0.5, 0.9)), adam), Case(SGD(0.1, 0.9), sgd), Case(RMSprop(0.1, 0.8), rmsprop)]
+CASES = {
+    "adam": Case(Adam(0.1, (0.5, 0.9)), adam),
+    "sgd": Case(SGD(0.1, 0.9), sgd),
+    "rmsprop": Case(RMSprop(0.1, 0.8), rmsprop),
+    "rmsprop that clips": Case(RMSprop(0.1, 0.8, clip_weights=0.7), clipped_rmsprop),
+}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: type(case.config).__name__)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_two_updates(case: Case) -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
     optimizer = case.config.build([weight])

@@ -1,7 +1,8 @@
 """The Wasserstein loss of WGAN (Arjovsky et al. 2017, arXiv:1701.07875).
 
-The discriminator is a critic, which must be kept Lipschitz: by the penalty `gradient_penalty` (WGAN-GP), or by spectral
-normalisation. Its output is unbounded, and its offset may drift.
+The discriminator is a critic, which must be kept Lipschitz: by the penalty `gradient_penalty` (WGAN-GP), by spectral
+normalisation, or by clipping its weights (`clip_weights` of the optimiser `rmsprop`), as WGAN did. Its output is
+unbounded, and its offset may drift.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ class Events:
     def close(self) -> None:
         """Nothing to do: events are written at once."""
 
-    def begin(self, run: RunFolder) -> None:
-        """Writes the first TensorBoard events: the experiment, and a resumed run's records of its current step."""
+    def begin(self, run: RunFolder, first: int) -> None:
+        """Writes the first TensorBoard events: the experiment, and a resumed run's records from step `first` on."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from torch.utils.tensorboard import summary
 
@@ -68,10 +68,11 @@ class Events:
         toml = run.experiment_file.read_text(encoding="utf-8")
         self.write(start, [summary.text("experiment", "".join(f"    {line}\n" for line in toml.splitlines()))])
         for record in [*run.ticks(), *run.scores()]:
-            if record["step"] == start:
+            if record["step"] >= first:
                 self.log(record)
-        if run.sample_file(start).exists():
-            self.samples(start, run.sample_file(start))
+        for step, grid in run.sample_grids().items():
+            if step >= first:
+                self.samples(step, grid)
 
     def summaries(self, record: Mapping[str, Any]) -> list[Any]:
         from torch.utils.tensorboard import summary
@@ -112,8 +113,10 @@ class TensorBoard:
 
     def build(self, run: RunFolder) -> Events:
         self.prepare()
-        events = Events(event_file(run.path / "tensorboard"))
-        events.begin(run)
+        folder = run.path / "tensorboard"
+        is_late = not any(folder.glob(f"{PREFIX}*"))  # it was added on resume, so no earlier file has the records
+        events = Events(event_file(folder))
+        events.begin(run, 0 if is_late else run.resumed_from or 0)
         return events
 
 

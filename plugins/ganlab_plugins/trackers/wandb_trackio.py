@@ -68,12 +68,12 @@ class LoggedRun:
     def begin(self, run: RunFolder, first: int) -> None:
         """Logs to wandb or trackio what the run recorded before, in the order of its steps, from step `first` on."""
         grids = run.sample_grids()
-        records = [record for record in [*run.ticks(), *run.scores()] if record["step"] >= first]
-        steps = sorted({record["step"] for record in records} | {step for step in grids if step >= first})
-        for step in steps:
-            for record in records:
-                if record["step"] == step:
-                    self.log(record)
+        by_step: dict[int, list[dict[str, Any]]] = {step: [] for step in grids}
+        for record in [*run.ticks(), *run.scores()]:
+            by_step.setdefault(record["step"], []).append(record)
+        for step in sorted(step for step in by_step if step >= first):
+            for record in by_step[step]:
+                self.log(record)
             if step in grids:
                 self.samples(step, grids[step])
 
