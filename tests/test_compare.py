@@ -114,13 +114,29 @@ def test_the_paired_difference_is_scipys() -> None:
         (Estimate(-1, -2, 0.1, 3), "lower", "cannot tell"),
         (Estimate(-9, None, None, 1), "lower", "cannot tell"),
         (Estimate(-1, -2, -0.1, 3), None, "cannot tell"),
-        (Estimate(-1, -1, -1, 3), "lower", "better"),
+        (Estimate(-1, -1, -1, 5), "lower", "cannot tell"),
+        (Estimate(-1, -1, -1, 6), "lower", "better"),
         (Estimate(0, 0, 0, 3), "lower", "cannot tell"),
         (Estimate(math.nan, None, None, 3), "lower", "cannot tell"),
     ],
 )
 def test_a_verdict_on_one_variant_is_its_interval(difference: Estimate, better: str | None, said: str) -> None:
     assert holm_verdicts({"ours": difference}, better) == {"ours": said}
+
+
+def test_the_same_difference_with_every_seed_has_the_p_value_of_the_sign_test() -> None:
+    for count in range(2, 9):
+        values = {seed: 0.1 * seed for seed in range(count)}
+        differences = paired_difference({seed: value + 0.7 for seed, value in values.items()}, values)
+        assert p_value(differences) == pytest.approx(scipy.stats.binomtest(count, count).pvalue), count
+
+
+def test_small_whole_numbers_by_chance_seldom_have_a_verdict() -> None:
+    """By simulation of two and three seeds, of a score that is 7 or 8: by the t test 12% and 3% had one."""
+    for seeds in (2, 3):
+        draws = np.random.default_rng(0).integers(7, 9, (1000, 2, seeds)).tolist()
+        differences = (paired_difference(dict(enumerate(one)), dict(enumerate(other))) for one, other in draws)
+        assert {holm_verdicts({"": difference}, "higher")[""] for difference in differences} == {"cannot tell"}
 
 
 def with_p(p: float, mean: float = -1.0) -> Estimate:
@@ -192,6 +208,12 @@ def test_what_is_not_finite_is_not_dropped() -> None:
     assert math.isnan(mean_with_interval([1.0, math.nan]).mean)
     assert mean_with_interval([1.0, math.inf]).low is None
     assert mean_with_interval([]).count == 0
+
+
+def test_values_whose_squares_are_no_numbers_have_an_interval() -> None:
+    """As KID, which is cubic, of a generator whose images are large and finite."""
+    ours, scaled = mean_with_interval([1e200, 3e200]), mean_with_interval([1.0, 3.0])
+    assert (ours.low, ours.high) == (pytest.approx(scaled.low * 1e200), pytest.approx(scaled.high * 1e200))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,6 +290,49 @@ def test_a_value_of_an_earlier_step_is_not_the_final_one(tmp_path: Path) -> None
     assert [(row.variant, row.final.mean) for row in table.rows] == [("late", 2.5), ("bce", 5.5)]
 
 
+def test_a_baseline_without_a_value_yet_is_not_replaced(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "wedge": [3.0, 4.0], "hinge": [3.1, 4.2]})
+    for seed in range(2):
+        (sweep / "bce" / f"seed-{seed}" / "run.json").unlink()
+    (table,) = comparison_tables(collect_runs([sweep]), None, "bce", split=False)
+    assert table.baseline == "bce"
+    assert {row.variant: row.verdict for row in table.rows}["hinge"] == "cannot tell"
+    (table,) = comparison_tables(collect_runs([sweep]), None, None, split=False)
+    assert table.baseline == "wedge", "by default the first with values"
+
+
+def test_runs_of_a_sweep_have_its_variants_also_by_themselves(tmp_path: Path, ganlab: Command) -> None:
+    """Their experiments may all have the name of the base."""
+    sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "wedge": [3.0, 4.0]})
+    for run in sweep.glob("*/seed-*"):
+        (run / "run.json").write_text(json.dumps(read_info(run) | {"name": "digits"}))
+    whole = ganlab("compare", sweep, "--json")
+    assert ganlab("compare", sweep / "bce", sweep / "wedge", "--json") == whole
+    assert ganlab("compare", sweep, sweep / "bce" / "seed-0", "--json") == whole
+    assert whole[0] == 0
+
+
+def test_other_code_of_a_plugin_is_said(tmp_path: Path, ganlab: Command) -> None:
+    """As where the file of a loss was edited between two seeds. Other code of a tracker changes no result."""
+    sweep = make_sweep(tmp_path / "s", {"wedge": [5.0, 6.0]})
+    origins = {"loss.wedge": {"plugin": "wedge", "source": "file"}, "tracker.own": {"plugin": "own", "source": "file"}}
+
+    def set_code(seed: int, sha256: str, imported: str = "a", source: str = "file") -> None:
+        run = sweep / "wedge" / f"seed-{seed}"
+        components = {label: of | {"sha256": sha256, "source": source} for label, of in origins.items()}
+        imports = {"wedge": {"helper": {"file": "helper.py", "sha256": imported}}}
+        (run / "run.json").write_text(json.dumps(read_info(run) | {"components": components, "imports": imports}))
+
+    line = "not all these runs had the same code of: loss.wedge\n"
+    set_code(0, "1")
+    for code, said in ((("1",), False), (("2",), True), (("1", "b"), True)):
+        set_code(1, *code)
+        assert (line in ganlab("compare", sweep)[1]) == said, code
+    for seed in range(2):
+        set_code(seed, str(seed), source="bundled")
+    assert line not in ganlab("compare", sweep)[1], "of bundled plugins the release is in the protocol"
+
+
 def test_seeds_that_the_baseline_has_not_are_said(tmp_path: Path, ganlab: Command) -> None:
     sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0], "wedge": [3.0, 4.0, 5.0]})
     (sweep / "bce" / "seed-2").mkdir()
@@ -278,7 +343,7 @@ def test_seeds_that_the_baseline_has_not_are_said(tmp_path: Path, ganlab: Comman
 def test_nothing_is_said_of_verdicts_where_there_can_be_none(tmp_path: Path, ganlab: Command) -> None:
     sweep = make_sweep(tmp_path / "s", {"a": [5.0, 6.0], "b": [1.0, 2.0], "c": [1.0, 2.1]}, better=None)
     (table,) = comparison_tables(collect_runs([sweep]), "fid", "a", split=False)
-    assert table.rows[0].p == 0, "the differences are all the same"
+    assert table.rows[0].p == 0.5, "the differences are all the same"
     assert {row.verdict for row in table.rows} == {"cannot tell", "baseline"}
     _, out, _ = ganlab("compare", sweep)
     assert "Holm" not in out
@@ -321,6 +386,9 @@ def test_values_of_different_protocols_are_refused_or_split(tmp_path: Path, ganl
     code, out, _ = ganlab("compare", tmp_path, "--split", "--json")
     assert code == 0
     assert [[row["variant"] for row in table["rows"]] for table in json.loads(out)] == [["bce"], ["wedge"]]
+    assert ganlab("compare", tmp_path, "--split", "--csv", "x.csv")[0] == 0
+    bce, wedge = csv.DictReader(io.StringIO(Path("x.csv").read_text()))
+    assert ("sha256 abc" in bce["protocol"], "sha256 def" in wedge["protocol"]) == (True, True)
 
 
 def test_rescored_values_do_not_count(tmp_path: Path) -> None:
@@ -350,6 +418,7 @@ def test_refusals(tmp_path: Path, ganlab: Command) -> None:
     sweep = make_sweep(tmp_path / "s", {"bce": [5.0, 6.0]})
     make_run(tmp_path / "scoreless", [], name="none")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     for arguments, words in (
         ([], "name at least one"),
         (["nowhere"], "nowhere: no run or sweep folder"),
@@ -357,6 +426,7 @@ def test_refusals(tmp_path: Path, ganlab: Command) -> None:
         ([sweep, "--metric", "fdi"], "--metric fdi: no run has it; did you mean 'fid'?"),
         ([sweep, "--baseline", "bcd"], "--baseline bcd: no such variant; did you mean 'bce'?"),
         (["scoreless"], "these runs have no scores"),
+        (["deep.json"], "deep.json: cannot be read as the JSON of `ganlab score` (maximum recursion depth"),
         ([sweep, "scoreless"], "scoreless: finished without 'fid'"),
     ):
         code, out, err = ganlab("compare", *arguments)
@@ -547,6 +617,31 @@ def test_stopping_a_sweep_saves_its_runs(
         assert list((log.parent / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_terminal_that_is_closed_stops_a_sweep_too(
+    number: signal.Signals, table: dict[str, Any], write: Callable[..., Path], ganlab: Command, monkeypatch: Any
+) -> None:
+    """Else its runs, which have sessions of their own, would go on without it."""
+    stopped = []
+
+    def launch(*_: object) -> Any:
+        try:
+            os.kill(os.getpid(), number)
+            yield from ()
+        finally:
+            stopped.append(number)
+
+    monkeypatch.setattr("ganlab_plugins.launchers.local.Local.launch", launch)
+    write(table)
+    path = write({"base": "tiny.toml", "variants": {"bce": {}}}, "sweep.toml")
+    before = signal.signal(number, lambda *_: None)
+    try:
+        code, _, err = ganlab("sweep", path, "--out", "s")
+    finally:
+        signal.signal(number, before)
+    assert (code, err, stopped) == (75, "the sweep was stopped; start it again to go on\n", [number])
+
+
 def test_a_variants_plugins_lie_beside_the_sweep_file(
     table: dict[str, Any], write: Callable[..., Path], wedge: Path
 ) -> None:
@@ -591,6 +686,7 @@ def test_a_variant_changes_what_it_names(table: dict[str, Any], write: Callable[
         ({"launcher": {"name": "local", "threads": 0}}, "launcher.threads: must be >= 1, got 0"),
         ({"launcher": ["local"]}, "launcher: expected the name of a launcher or a table, got ['local']"),
         ({"variants": {"../x": {}}}, "variants.'../x': a name is letters"),
+        ({"variants": {"x": {"seed": 7}}}, "variants.x.seed: cannot be varied; give the seeds by the sweep's key"),
         ({"variants": {"x": {"loss": {"margn": 1}}}}, "loss.margn: unknown key"),
         ({"variants": {"x": {"loss": {"name": "bec"}}}}, "unknown loss 'bec'; did you mean 'bce'?"),
         (

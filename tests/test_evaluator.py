@@ -13,8 +13,9 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 
-from ganlab import ComponentError, FittingBatches, ImageDataset, Places, Scores
+from ganlab import ComponentError, FittingBatches, ImageDataset, Places, Scores, UserError
 from ganlab.evaluation.evaluator import Evaluator
+from ganlab.evaluation.run_metrics import run_metrics_with_progress
 from ganlab.evaluation.sampling import sample
 from stubs import CPU, StubFeatures, images
 
@@ -95,6 +96,24 @@ def test_no_floor_where_there_is_none(tmp_path: Path, recwarn: pytest.WarningsRe
 
 
 @define(eq=False)
+class Refusing(MeanShade):
+    """It is given no images when it prepares."""
+
+    def prepare(self, evaluation: Any) -> None:
+        assert list(evaluation.generated(30, 0)) == []
+        raise ComponentError("has no weights")
+
+
+def test_no_metric_runs_where_another_refuses(tmp_path: Path) -> None:
+    """Else the scores of hours would be lost, since records are written when all metrics have run."""
+    first, runner = MeanShade(), an_evaluator(tmp_path).for_images(images(30, 9))
+    with pytest.raises(UserError, match=r"^r: metric 'second': has no weights$"):
+        run_metrics_with_progress(runner, [("first", "", first), ("second", "", Refusing())], "r")
+    assert first.asked == []
+    assert len(run_metrics_with_progress(runner, [("first", "", first)], "r")) == 2
+
+
+@define(eq=False)
 class Wrong:
     """A third-party metric that returns what no metric may."""
 
@@ -111,6 +130,7 @@ class Wrong:
         (None, "evaluate gave NoneType, wanted ganlab.Scores"),
         (Scores({"x": "high"}, {}, {}), "the value 'x' is 'high', wanted a number"),  # type: ignore[dict-item]
         (Scores({"x": 1.0}, {}, {"y": "lower"}), "better names 'y', and the values are x"),
+        (Scores({"x": 1.0}, {}, {"x": "min"}), "better of 'x' is 'min', wanted 'lower' or 'higher'"),  # type: ignore[dict-item]
         (Scores({"x": 1.0}, {}, {}, {"z": {}}), "details names 'z', and the values are x"),
     ],
 )

@@ -176,6 +176,7 @@ def test_lines_for_people(ganlab: Command) -> None:
         ),
         (["a.npz", "--against", "digits", "--set", "metric.0.samples=31"], "metric.0.samples: 31, but a.npz has 30"),
         (["a.npz", "--against", "digits", "--plugin", "no.py"], "no.py"),
+        (["a.npz", "--against", "digits", "--set", "metric=[]"], "score: metric: is empty; name one with --metric"),
     ],
 )
 def test_refusals(arguments: list[str], said: str, ganlab: Command) -> None:

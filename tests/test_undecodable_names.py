@@ -146,7 +146,7 @@ def test_a_sweep_of_a_base_with_such_a_plugin(table: dict[str, Any], write: Writ
     Path(ODD).mkdir()
     shutil.move(wedge, Path(ODD) / "wedge.py")
     shutil.move(write(table | {"loss": "wedge", "plugins": ["wedge.py"]}), Path(ODD) / "tiny.toml")
-    (Path(ODD) / "sweep.toml").write_text('base = "tiny.toml"\n[variants.a]\n[variants.b]\nseed = 1\n')
+    (Path(ODD) / "sweep.toml").write_text('base = "tiny.toml"\n[variants.a]\n[variants.b]\ntrain.checkpoint_keep = 2\n')
     code, out, err = ganlab("sweep", Path(ODD) / "sweep.toml", "--out", "s")
     assert (code, out) == (2, "")
     assert all("is not UTF-8" in line or "same experiment" in line for line in err.splitlines())

@@ -43,7 +43,7 @@ from ganlab.protocols import (
 from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
-from ganlab.utils.errors import ComponentError
+from ganlab.utils.errors import ComponentError, quote
 from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, preserve_random_state
@@ -223,6 +223,9 @@ def _check_scores(scores: Any) -> None:
     for of, names in (("better", scores.better), ("details", scores.details)):
         if strange := [name for name in names if name not in scores.values]:
             raise ComponentError(f"{of} names {strange[0]!r}, and the values are {', '.join(scores.values)}")
+    for name, better in scores.better.items():
+        if better not in (None, "lower", "higher"):  # it would be ranked by some and not by others
+            raise ComponentError(f"better of {name!r} is {quote(better)}, wanted 'lower' or 'higher'")
 
 
 @define

@@ -77,6 +77,8 @@ def score_images(
         apply_override(table, *parse_override(text))
     chosen = copy.deepcopy(table["dataset"])
     wanted = _build_components(table, registry)
+    if not wanted.metric:
+        raise UserError("score: metric: is empty; name one with --metric")
     where = places()
     with progress_bar() as progress_of:
         try:

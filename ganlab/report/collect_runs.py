@@ -16,7 +16,7 @@ from attrs import field, frozen
 from ganlab.config.differing_options import compared_options_sha256, differing_options
 from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
-from ganlab.run.run_folder import read_info
+from ganlab.run.run_folder import read_info, variant_of
 from ganlab.sweep.sweep_folder import FILE, wanted_runs
 from ganlab.utils.errors import UserError, one_line, printable
 
@@ -63,10 +63,10 @@ class ComparedRun:
 
 
 def collect_runs(paths: Iterable[Path]) -> list[ComparedRun]:
-    """Collects the runs below the paths: all that a sweep folder lists, and single run folders by experiment name.
+    """Collects the runs below the paths: all that a sweep folder lists, and single run folders.
 
-    A path can also be a file that `ganlab score --json` printed, whose name without .json is the variant, or one that
-    `ganlab eval --out` wrote.
+    The variant of a single one is that of its sweep, or the experiment's name. A path can also be a file that
+    `ganlab score --json` printed, whose name without .json is the variant, or one that `ganlab eval --out` wrote.
 
     Raises UserError where a path holds no run, or where two runs of one variant differ in more than their seed.
     """
@@ -94,14 +94,14 @@ def _runs_below(path: Path) -> Iterable[ComparedRun]:
     for file in sorted(path.rglob("run.json")) if path.is_dir() else []:
         if not any(file.is_relative_to(sweep) for sweep in sweeps):
             info = read_info(file.parent)
-            yield _read_run(file.parent, info["name"], info["seed"])
+            yield _read_run(file.parent, variant_of(file.parent, info), info["seed"])
 
 
 def _read_score_file(path: Path) -> ComparedRun:
     """Collects the records of a file of `ganlab score --json` or `ganlab eval --out` for a comparison."""
     try:
         records = json.loads(path.read_bytes())  # also in UTF-16, as some shells write what is redirected to a file
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as the JSON of `ganlab score` ({one_line(error)})") from None
     if not isinstance(records, list) or not records or not all(map(_is_record, records)):
         raise UserError(f"{path}: expected the list of records that {SCORES} writes")

@@ -55,6 +55,7 @@ class ComparisonTable:
     """A comparison table of one metric under one score protocol: rows, best first.
 
     `given` names the rows of files of `ganlab score`, `scored` those of `ganlab eval --out`, with the files.
+    `changed_code` are components whose plugin's code is not the same in all runs.
     """
 
     metric: str
@@ -64,6 +65,7 @@ class ComparisonTable:
     baseline: str
     given: tuple[str, ...]
     scored: tuple[str, ...]
+    changed_code: tuple[str, ...]
     rows: tuple[ComparisonRow, ...]
 
 
@@ -103,9 +105,10 @@ def comparison_tables(
         inside = {entry.variant for entry in group}
         # A variant that has no value yet is a row too, of every table.
         rows = inside | (set(variants) - scored_somewhere)
-        mine = [entry for entry in entries if entry in group or (entry.variant in rows and not entry.curve(metric))]
+        paths = {entry.path for entry in group}
+        mine = [e for e in entries if e.path in paths or (e.variant in rows and not e.curve(metric))]
         first = next(entry.variant for entry in mine if entry.variant in inside)
-        result.append(_build_table(mine, metric, baseline if baseline in inside else first))
+        result.append(_build_table(mine, metric, baseline if baseline in rows else first))
     return result
 
 
@@ -188,7 +191,24 @@ def _build_table(entries: Sequence[ComparedRun], metric: str, baseline: str) -> 
     floor = next((curve[-1]["floor"] for curve in curves if curve and "floor" in curve[-1]), None)
     names = tuple(entry.variant for entry in given)
     scored = tuple(f"{entry.variant} ({printable(entry.path)})" for entry in entries if entry.scores)
-    return ComparisonTable(metric, better, last["protocol"], floor, baseline, names, scored, tuple(rows))
+    code = _changed_code(entries)
+    return ComparisonTable(metric, better, last["protocol"], floor, baseline, names, scored, code, tuple(rows))
+
+
+def _changed_code(entries: Iterable[ComparedRun]) -> tuple[str, ...]:
+    """The components of compared runs whose plugin's files, by hash, are not the same in all of them.
+
+    Of bundled plugins the release is in each protocol, and a tracker changes no result.
+    """
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        imports = entry.info.get("imports") or {}
+        for label, origin in entry.info.get("components", {}).items():
+            if origin.get("source") != "bundled" and not label.startswith("tracker."):
+                files = {name: of["sha256"] for name, of in imports.get(origin.get("plugin"), {}).items()}
+                code = json.dumps([origin.get("sha256"), files], sort_keys=True)
+                found.setdefault(label, set()).add(code)
+    return tuple(label for label, codes in found.items() if len(codes) > 1)
 
 
 def _final_values(entries: Iterable[ComparedRun], metric: str) -> dict[int | None, float]:

@@ -18,7 +18,7 @@ from ganlab.run.notebook import data_frame
 from ganlab.utils.errors import UserError
 from ganlab.utils.from_python import from_python
 
-TEXTS = ("metric", "variant", "others", "best_steps", "verdict", "baseline")
+TEXTS = ("metric", "variant", "others", "best_steps", "verdict", "baseline", "protocol")
 """Columns of a comparison's data frame that are no numbers."""
 
 

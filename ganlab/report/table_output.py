@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ganlab.report.compare import ComparisonRow, ComparisonTable
-from ganlab.report.statistics import Estimate
+from ganlab.report.statistics import Estimate, has_no_spread
 from ganlab.viz.progress_text import format_duration
 
 HEADINGS = ("variant", "seeds", "final", "best", "at step", "against {baseline}", "verdict", "time", "img/s")
@@ -49,6 +49,7 @@ def tables_as_csv(tables: Sequence[ComparisonTable]) -> str:
                 flat |= {f"{name}_{key}": value for key, value in (attrs.asdict(part) if part else empty).items()}
             flat |= {"best_steps": " ".join(map(str, row.best_steps)), "p": row.p, "verdict": row.verdict}
             flat |= {"seconds": row.seconds, "images_per_second": row.images_per_second, "baseline": table.baseline}
+            flat["protocol"] = format_protocol(table.protocol)
             if writer is None:
                 writer = csv.DictWriter(stream, flat)
                 writer.writeheader()
@@ -143,6 +144,11 @@ def table_notes(table: ComparisonTable) -> list[str]:
             f"{', '.join(alone)}: the interval leaves 0 out, but not as clearly as {len(tried)} at once ask; a sweep "
             "of more seeds may tell"
         )
+    if same := [row.variant for row in tried if row.difference is not None and has_no_spread(row.difference)]:
+        lines.append(
+            f"{', '.join(same)}: the same difference with every seed, so the interval has no width; the verdict is "
+            "that of the sign test, which needs six seeds"
+        )
     if table.floor is not None:
         floor = (
             f"{float(table.floor['value']):.4g} ({table.floor['count']:,} images of the {table.floor['split']} split)"
@@ -152,6 +158,8 @@ def table_notes(table: ComparisonTable) -> list[str]:
         lines.append(f"whether EMA or plain weights generated these images is not recorded: {', '.join(table.given)}")
     if table.scored:
         lines.append(f"checkpoints of runs, scored by `ganlab eval --out`: {', '.join(table.scored)}")
+    if table.changed_code:
+        lines.append(f"not all these runs had the same code of: {', '.join(table.changed_code)}")
     if few := [row.variant for row in table.rows if row.final.count < 2]:
         lines.append(f"{', '.join(few)}: fewer than two finished seeds, so no interval and no verdict; add seeds")
     for row in table.rows:

@@ -54,10 +54,9 @@ def rescore(
     """Rescores a run's checkpoint (`ganlab eval`); the records are also added to its metrics.jsonl with "eval": true.
 
     With `out` they are written to that file instead, as JSON with the run's name, and the run folder is only read.
-    `truncation` is the
-    distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds the means over
-    classes. `plugin_files` are loaded besides those that the run names. `options` are those of the sampler. They, and
-    what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
+    `truncation` is the distance from 0 at which latents are cut off. `per_class` scores each class by itself, and adds
+    the means over classes. `plugin_files` are loaded besides those that the run names. `options` are those of the
+    sampler. They, and what `overrides` and `plugin_files` change of what is sampled, are in the protocol of each score.
     """
     check_truncation(truncation)
     if out is not None:

@@ -154,6 +154,8 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
             strange.append(f"{path}: variants.{quote_key(name)}: {NAME_RULE}")
         elif not isinstance(changes, dict):
             strange.append(f"{path}: variants.{name}: expected a table, got {quote(changes)}")
+        elif "seed" in changes:
+            strange.append(f"{path}: variants.{name}.seed: cannot be varied; give the seeds by the sweep's key seeds")
     problems += _limit_problems(strange, path)
     found = None
     load = cache(load_plugins)  # once, and not for every run

@@ -23,11 +23,11 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "S
 
 @contextmanager
 def signals_as_keyboard_interrupt() -> Iterator[None]:
-    """Makes the signals SIGINT and SIGTERM raise KeyboardInterrupt in the body. Only for the main thread.
+    """Makes each of `SIGNALS` raise KeyboardInterrupt in the body. Only for the main thread.
 
     SIGINT is included because a process that a shell script started in the background ignores it by default.
     """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = _handle_signals(signal.default_int_handler)
     try:
         yield
     finally:

@@ -184,7 +184,7 @@ def test_bombs_are_refused_by_every_command_that_reads_an_experiment(
     if "cannot be read" in wanted:  # which is found when it is built
         return
     sweep = tmp_path / "sweep.toml"
-    sweep.write_text('base = "bomb.toml"\n[variants.a]\nloss.name = "bce"\n[variants.b]\nseed = 1\n')
+    sweep.write_text('base = "bomb.toml"\n[variants.a]\nloss.name = "bce"\n[variants.b]\ntrain.checkpoint_keep = 2\n')
     code, _, said = ganlab("sweep", sweep, "--out", tmp_path / "s")
     assert code == 2
     refused("\n".join(said.splitlines()[:20]), wanted)
