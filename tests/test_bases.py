@@ -91,6 +91,13 @@ def test_what_is_wrong_is_named_with_the_file_that_has_it(write: Write, table: d
     assert any(line.startswith(f"{last}: loss.margn: ") for line in refused(last, "loss.margn=2.0"))
 
 
+def test_a_file_with_a_base_gives_steps_or_epochs(write: Write, table: dict[str, Any]) -> None:
+    base = write(table, "first.toml")
+    last = write({"base": "first.toml", "train": {"steps": 3, "epochs": 2}}, "last.toml")
+    assert refused(last) == (f"{last}: train: give one of 'steps' and 'epochs', not both",)
+    assert "steps" in resolved(base)["train"]
+
+
 @pytest.mark.parametrize(
     ("base", "line"),
     [

@@ -20,6 +20,7 @@ from ganlab.training.checkpoint import (
     save_checkpoint,
     to_bytes,
 )
+from ganlab.utils.optimizer_state import load_optimizer_state
 from ganlab.utils.state_tree import find_non_finite
 
 
@@ -61,6 +62,25 @@ def test_tensors_whose_names_are_joined_alike_stay_apart(tmp_path: Path) -> None
     odd = {"a": {"b.c": a}, "a.b": {"c": b}, "a.b.c": c, "a.b.c_": d}
     assert same(from_bytes(to_bytes(odd)), odd)
     assert same(load_checkpoint(save_checkpoint(tmp_path, 1, {"part": odd})), {"part": odd})
+
+
+def test_keys_that_are_tuples_are_read_again(tmp_path: Path) -> None:
+    odd = {("up", 1): torch.arange(2), ("up", 2): {3: "x"}, None: 1.5}
+    assert same(load_checkpoint(save_checkpoint(tmp_path, 1, {"part": odd})), {"part": odd})
+
+
+def test_an_optimisers_state_keeps_its_types() -> None:
+    """torch itself makes of it what the weights are: float32 here."""
+    weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3, 1, 1), ())]
+    weights[0].data = weights[0].data.to(memory_format=torch.channels_last)
+    one, other = (torch.optim.SGD(weights) for _ in range(2))
+    for weight in weights:
+        mean = torch.full_like(weight, 1 / 3, dtype=torch.float64)
+        one.state[weight] = {"mean": mean, "count": torch.tensor(2**24 + 1), "seen": torch.tensor([True]), "plain": 3}
+    load_optimizer_state(other, from_bytes(to_bytes(one.state_dict())))
+    for weight in weights:
+        assert same(one.state[weight], other.state[weight])
+        assert other.state[weight]["mean"].stride() == weight.stride()
 
 
 def test_a_network_is_a_plain_safetensors_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ganlab.config.load import experiment_to_toml, load_experiment
 from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NAME_RULE, Train
 from ganlab.sweep.plan import load_sweep
-from ganlab.utils.errors import UserError
+from ganlab.utils.errors import PluginFailed, UserError
 from ganlab.utils.interval import Interval
 
 Write = Callable[..., Path]
@@ -65,6 +65,7 @@ MISTAKES = {
     "optimizer.betas = [0.5, 'x']": "optimizer.betas[1]: expected a number, got 'x'",
     "generator.hidden = [16, 0]": "generator.hidden: must be >= 1, got [16, 0]",
     "generator.hidden = 16": "generator.hidden: expected a list of whole numbers, got 16",
+    "generator.optimiser = 'sgd'": "generator.optimiser: unknown key; did you mean 'optimizer'?",
     "generator.optimizer.lr = -1": "generator.optimizer.lr: must be > 0, got -1.0",
     "generator.clip_norm = 0": "generator.clip_norm: must be > 0, got 0.0",
     "generator.optimizer = 'adma'": "generator.optimizer.name: unknown optimizer 'adma'; did you mean 'adam'?",
@@ -76,6 +77,7 @@ MISTAKES = {
     "metric = [{ name = 'fid', features = { name = 'classifier', colour = 1 } }]": "metric[0].features.colour",
     "dataset = 3": "dataset: expected the name of a dataset or a table, got 3",
     "game = 3": "game: expected the name of a game or a table, got 3",
+    "game = { name = 'gan', discriminator_steps = 2 }": "game.discriminator_steps: is written in [train]",
     "game = { conditional = true }": "game: name: expected the name of a game (aae, bigan, ",
     "name = '../x'": f"name: {NAME_RULE}, got '../x'",
     "name = ''": f"name: {NAME_RULE}, got ''",
@@ -154,9 +156,10 @@ def test_overrides_of_lists_and_tables(table: dict[str, Any], write: Write) -> N
 
 
 def test_choosing_another_component_drops_the_options_of_the_one_before() -> None:
-    table: dict[str, Any] = {"generator": {"name": "mlp", "hidden": [1], "optimizer": {"name": "adam", "lr": 1}}}
+    of_the_player = {"optimizer": {"name": "adam", "lr": 1}, "clip_norm": 2.0}
+    table: dict[str, Any] = {"generator": {"name": "mlp", "hidden": [1], **of_the_player}}
     apply_override(table, ["generator", "name"], "dcgan")
-    assert table == {"generator": {"name": "dcgan", "optimizer": {"name": "adam", "lr": 1}}}
+    assert table == {"generator": {"name": "dcgan", **of_the_player}}
     apply_override(table, ["generator", "optimizer", "name"], "sgd")
     assert table["generator"]["optimizer"] == {"name": "sgd"}
 
@@ -269,3 +272,63 @@ def test_a_sweep_whose_file_or_base_has_no_name(write: Write, table: dict[str, A
     assert load_sweep(sweep, ["name=mine"]).planned[0].toml.startswith('name = "mine"')
     sweep = write({"base": base.name, "variants": {"a": {"name": "own"}}}, "sweep.toml")
     assert load_sweep(sweep).planned[0].toml.startswith('name = "own"')
+
+
+STRICT = """
+import ganlab
+from attrs import Factory, field, frozen
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+class Loss:
+    def discriminator(self, real, fake): ...
+    def generator(self, real, fake): ...
+
+@frozen
+class Refuses(Loss):
+    places: Sequence[str] = ()
+    sizes: tuple = ()
+    table: dict = field(factory=dict)
+    file: Path = Path("a")
+    rate: float = 1.0
+    twice: float = Factory(lambda self: 2 * self.rate, takes_self=True)
+
+    def __attrs_post_init__(self):
+        if self.rate > 2:
+            raise ganlab.ComponentError("rate: of at most 2")
+        assert self.rate > 0, "positive"
+
+@frozen
+class Unwritten(Loss):
+    some: Any = frozenset([1])
+
+@ganlab.hookimpl
+def register_losses(register):
+    register("refuses", Refuses)
+    register("unwritten", Unwritten)
+"""
+
+
+def test_what_a_plugins_class_refuses_is_named_with_its_key(
+    write: Write, table: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "strict.py").write_text(STRICT)
+    path = write(table | {"plugins": ["strict.py"], "loss": {"name": "refuses", "rate": 3.0}, "sed": 1})
+    assert problems(path) == ["loss.rate: of at most 2", "sed: unknown key; did you mean 'seed'?"][::-1]
+    table |= {"plugins": ["strict.py"]}
+    for value, line in {
+        "places = 'abc'": "places: expected a list of texts, got 'abc'",
+        "sizes = 'abc'": "sizes: expected a list, got 'abc'",
+        "table = [1]": "table: expected a table, got [1]",
+        "file = 3": "file: expected text, got 3",
+    }.items():
+        path = write(table | {"loss": {"name": "refuses", **tomllib.loads(value)}})
+        assert problems(path) == [f"loss.{line}"]
+    path = write(table | {"loss": {"name": "refuses", "sizes": [1, "a"], "table": {"a": 1}}})
+    assert load_experiment(path)[0].game.loss.sizes == (1, "a")  # type: ignore[attr-defined]
+    raised = r"strict\.py\) raised when loss 'refuses' was made from its options: AssertionError: positive \(line 24\)"
+    with pytest.raises(PluginFailed, match=raised):
+        load_experiment(write(table | {"loss": {"name": "refuses", "rate": -1.0}}))
+    with pytest.raises(UserError, match=r"^loss\.some: TOML has no frozenset, so the run"):
+        experiment_to_toml(*load_experiment(write(table | {"loss": "unwritten"})))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
 import pytest
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ganlab import Interval, component, components
 from ganlab.config.converter import InvalidTable, TableConverter
@@ -71,6 +71,8 @@ class Everything:
     parts: Any = components("features")
     often: Interval = Interval(2, "epochs")
     pair: tuple[float, float] = (0.5, 1.0)
+    twice: int = Factory(lambda self: 2 * self.low, takes_self=True)
+    wrong: int = Factory(lambda: 1 // 0)
 
 
 def test_options_with_their_defaults_and_what_the_docstring_says() -> None:
@@ -81,6 +83,8 @@ def test_options_with_their_defaults_and_what_the_docstring_says() -> None:
         ("parts", "a list of tables ([[features]])", "[]"),
         ("often", 'a number of steps or "N epochs"', "'2 epochs'"),
         ("pair", "a list of 2 numbers", "[0.5, 1.0]"),
+        ("twice", "a whole number", "made from the other options"),
+        ("wrong", "a whole number", "none, since it raises ZeroDivisionError"),
     ]
     assert option_docs(Everything) == {
         "low": "the two ends of the range.",

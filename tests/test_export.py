@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 
 import hub_server
 import paired_images
-from ganlab import load_run, to_uint8
+from ganlab import UserError, load_run, to_uint8
 from ganlab.evaluation.sampling import sample_inputs
+from ganlab.report import hub_folder
 from ganlab.run import export
+from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
 
 Write = Callable[..., Path]
@@ -98,6 +100,23 @@ def test_weights_are_exported_or_refused_in_one_line(
         assert line in err
         assert err.count("\n") == 1
         assert left_here() == before
+
+
+@pytest.mark.extended
+@pytest.mark.large
+def test_weights_that_onnx_keeps_in_a_second_file_are_refused(
+    table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of over 1.5 GB: only the first file would have been moved to its place."""
+    from torch.onnx._internal.exporter import _onnx_program
+
+    monkeypatch.setattr(_onnx_program, "_LARGE_MODEL_THRESHOLD", 1000)
+    table["generator"] |= {"hidden": [64]}
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    before = left_here()
+    code, _, err = ganlab("export", "r", "--to", "onnx")
+    line = "--to onnx: the weights are too large for one file of ONNX; --to torch has them in one\n"
+    assert (code, err, left_here()) == (2, line, before)
 
 
 @pytest.mark.extended
@@ -249,6 +268,29 @@ def test_a_hub_folder_is_pushed_by_the_hubs_client(
     written = {path.relative_to("again").as_posix(): path for path in Path("again").rglob("*") if path.is_file()}
     assert server.files == {name: path.read_bytes() for name, path in written.items()}
     assert torch.equal(load_run("pushed").sample(4, seed=1), load_run("r").sample(4, seed=1))
+
+
+def test_a_hub_folder_has_the_records_of_its_checkpoint_and_no_later_ones(
+    table: dict[str, Any], write: Write, ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later scores are of weights that it does not have."""
+
+    def no_program(*arguments: object) -> float:
+        raise UserError("not traced here")
+
+    monkeypatch.setattr(hub_folder, "write_program", no_program)
+    table["train"] |= {"checkpoint_every": 2, "log_every": 1}
+    table["metric"] = [{"name": "fid", "every": 2, "samples": 16, "features": "pixels"}]
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    assert ganlab("export", "r", "--to", "hub-folder", "--step", 2)[0] == 0
+    for name, steps in (("log.jsonl", [1, 2]), ("metrics.jsonl", [0, 2])):
+        held = read_records(Path("tiny-hub", name))
+        assert [record["step"] for record in held] == steps
+        assert held == read_records(Path("r", name))[: len(held)]
+    info, of_run = read_info(Path("tiny-hub")), read_info(Path("r"))
+    assert info["metrics"]["fid"]["final"]["step"] == 2
+    assert of_run["metrics"]["fid"]["final"]["step"] == 4
+    assert info.keys() == of_run.keys()
 
 
 @pytest.mark.extended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,21 @@ def test_the_public_functions_say_what_their_callers_can_write(table: dict[str, 
 def ganlab_run(table: dict[str, Any], write: Callable[..., Path], ganlab: Ganlab) -> Path:
     assert ganlab("run", write(table), "--out", "r", "--set", "train.steps=1")[0] == 0
     return Path("r")
+
+
+def test_a_run_is_trained_in_the_main_thread_alone() -> None:
+    raised: list[BaseException | None] = []
+    thread = threading.Thread(target=lambda: raised.append(_error_of(lambda: ganlab.train({"name": "x"}))))
+    thread.start()
+    thread.join()
+    assert [str(error) for error in raised] == [
+        "train: is for the main thread, which alone hears signals; elsewhere start `ganlab run`"
+    ]
+
+
+def _error_of(call: Callable[[], Any]) -> BaseException | None:
+    try:
+        call()
+    except UserError as error:
+        return error
+    return None

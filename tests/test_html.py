@@ -107,6 +107,20 @@ def test_a_run_named_script_is_text(swept: Path, ganlab: Command) -> None:
         assert "<script" not in text
 
 
+def test_a_run_without_scores_has_no_empty_table_and_no_empty_plot(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Command
+) -> None:
+    table["metric"] = []
+    assert ganlab("run", write(table), "--out", "r")[0] == 0
+    assert Path("r/plots/metrics.png").is_file()
+    assert ganlab("report", "r", "--html", "run.html")[0] == 0
+    text = Path("run.html").read_text()
+    assert "The run has no scores." in text
+    assert "<table>" not in text
+    assert 'alt="losses"' in text
+    assert 'alt="metrics"' not in text
+
+
 def test_a_copy_of_a_sample_grid_is_none(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     for name in ("step-00000100.png", "step-00000020.png", "step-00000100 copy.png", "step-.png", "step-00000030.jpg"):

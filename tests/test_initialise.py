@@ -15,6 +15,7 @@ from ganlab import ComponentError, initialise_network, load_run
 from ganlab.config.load import load_experiment
 from ganlab.plugin.loader import load_plugins
 from ganlab.protocols import ImageSpec
+from ganlab.run.environment import hashes_by_name
 from ganlab.run.run_folder import read_info
 from ganlab.training.build import build
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
@@ -253,6 +254,12 @@ READS = COUNTING.replace(
     "    def initialise",
     1,
 )
+
+
+def test_of_two_weights_files_of_one_name_both_bind_the_run() -> None:
+    both = hashes_by_name({"/a/w.pt": "1", "/b/w.pt": "2", "/b/v.pt": "3"})
+    assert both == {"w.pt": "1, 2", "v.pt": "3"}
+    assert both == hashes_by_name({"/b/v.pt": "3", "/c/w.pt": "2", "/d/w.pt": "1", "/e/w.pt": "2"})
 
 
 def test_weights_that_are_read_whenever_a_component_is_built_bind_the_run(

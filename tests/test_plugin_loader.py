@@ -19,6 +19,7 @@ from ganlab.config.load import load_experiment
 from ganlab.plugin import hookspecs
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import Plugins, load_plugins
+from ganlab.sweep.plan import load_sweep
 from ganlab.utils.errors import UserError
 from support import REPOSITORY, WEDGE
 
@@ -115,6 +116,12 @@ def test_a_blocked_plugin_is_not_even_imported(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for name in ("none.py", "n" * 300):
         assert load_plugins([tmp_path / name]).problems == [f"plugin file '{tmp_path / name}': no such file"]
+
+
+def test_the_home_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANLAB_PLUGINS", "~nobody_of_this_name/plugins")
+    (problem,) = load_plugins([Path("~nobody_of_this_name/a.py")]).problems
+    assert problem == f"plugin file '{tmp_path}/~nobody_of_this_name/a.py': no such file"
 
 
 ADAM = "from attrs import frozen\nfrom ganlab import hookimpl\n"
@@ -368,6 +375,24 @@ def test_a_failed_plugin_is_fatal_only_where_it_is_needed(
         load_experiment(write(table))
 
 
+def test_a_run_that_is_resumed_has_its_observers(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A plugin with hooks alone is in the resolved file, which a sweep trains and a resume reads, and in the folder."""
+    source = "import ganlab\n@ganlab.hookimpl\ndef run_started(run): print('from', run.resumed_from)\n"
+    for name in ("listed.py", "given.py"):
+        Path(name).write_text(source)
+    table |= {"plugins": ["listed.py"], "metric": []}
+    code, out, err = ganlab("run", write(table, "tiny.toml"), "--plugin", "given.py", "--out", "r")
+    assert (code, out.count("from None")) == (0, 2), err
+    sweep = write({"base": "tiny.toml", "variants": {"a": {}}}, "sweep.toml")
+    assert f'"{Path("listed.py").resolve()}"' in load_sweep(sweep).planned[0].toml
+    for name in ("listed.py", "given.py"):
+        Path(name).unlink()
+    code, out, err = ganlab("run", "r", "--resume", "--set", "train.steps=6")
+    assert (code, out.count("from 4")) == (0, 2), err
+
+
 class FakeDistribution(importlib.metadata.Distribution):
     """An installed distribution with one entry point, as its metadata files would describe it."""
 
@@ -375,8 +400,9 @@ class FakeDistribution(importlib.metadata.Distribution):
         self._name, self._module = name, module
 
     def read_text(self, filename: str) -> str | None:
+        name = f"Name: {self._name}\n" if self._name else ""
         files = {
-            "METADATA": f"Metadata-Version: 2.1\nName: {self._name}\nVersion: 1.2\n",
+            "METADATA": f"Metadata-Version: 2.1\n{name}Version: 1.2\n",
             "entry_points.txt": f"[ganlab]\nplugin = {self._module}\n",
         }
         return files.get(filename)
@@ -400,6 +426,26 @@ def test_installed_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (failure,) = plugins.failures
     assert failure.origin.plugin == "dist_broken:plugin"
     assert "No module named 'dist_broken'" in failure.cause
+
+
+def test_a_distribution_that_was_installed_badly_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entry points that name no module, and metadata without a name, as an installation that was cut short leaves."""
+    wrong = {"": "cut_short", "dashed": "ganlab-wedge", "dotted": "a..b", "relative": ".a", "partial": "a:b-c"}
+    points: list[Any] = []
+    for name, module in wrong.items():
+        distribution = FakeDistribution(name, module)
+        points += distribution.entry_points
+        vars(points[-1])["dist"] = distribution
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    plugins = load_plugins()
+    assert names(plugins, "loss") == BUNDLED["loss"]
+    causes = {failure.origin.plugin: failure.cause for failure in plugins.failures}
+    assert causes.pop("unknown:plugin") == "ModuleNotFoundError: No module named 'cut_short'"
+    assert causes == {
+        f"{name}:plugin": f"ImportError: its entry point is {module!r}; expected 'package.module'"
+        for name, module in wrong.items()
+        if name
+    }
 
 
 def test_a_mistake_in_an_installed_plugin_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,7 +528,8 @@ def test_bundled_plugins_use_only_public_names() -> None:
         (
             "margin: float = 1.0",
             "margin = 1.0",
-            r"margin = 1\.0 has no type annotation, so it is not an option; write margin: float",
+            r"margin = 1\.0 has no type annotation, so it is not an option; write margin: float"
+            r" = 1\.0, margin: ClassVar\[float\] for what is no option, or ",
         ),
         ("(self, real, fake)", "(self, fake, real)", r"expected discriminator\(self, real, fake\), in this order"),
         (

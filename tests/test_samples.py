@@ -29,7 +29,7 @@ from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.run import sample_images
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
-from ganlab.run.sample_files import ABOUT, file_names_of_classes
+from ganlab.run.sample_files import ABOUT, SampleFolder, file_names_of_classes
 from ganlab.utils.errors import UserError
 from image_files import save
 
@@ -151,6 +151,14 @@ def test_an_interrupted_folder_is_gone_on_with(run: Path, ganlab: Ganlab, monkey
     }
 
 
+def test_samples_of_given_latents_are_other_samples(tmp_path: Path) -> None:
+    """The earlier folder depends on something that these samples do not."""
+    (tmp_path / ABOUT).write_text(json.dumps({"seed": 0, "latents_sha256": "a1b2"}))
+    assert SampleFolder(tmp_path, {"seed": 0, "latents_sha256": "a1b2"}, 3).is_begun()
+    with pytest.raises(UserError, match="holds other samples: latents_sha256 was 'a1b2', and is None now"):
+        SampleFolder(tmp_path, {"seed": 0}, 3).is_begun()
+
+
 def test_weights_that_have_changed_are_other_samples(run: Path, ganlab: Ganlab) -> None:
     assert ganlab("sample", run, "--count", 3, "--step", 4, "--out", "d")[0] == 0
     note = json.loads(Path("d", ABOUT).read_text())
@@ -161,6 +169,12 @@ def test_weights_that_have_changed_are_other_samples(run: Path, ganlab: Ganlab) 
     Path("d", ABOUT).write_text("damaged")
     code, _, err = ganlab("sample", run, "--count", 3, "--out", "d")
     assert (code, err.strip()) == (2, "--out d: a folder that is not empty; choose another")
+
+
+def test_a_place_below_a_file_is_refused(run: Path, ganlab: Ganlab) -> None:
+    Path("file").touch()
+    for out in ("file/d", "file/d.npz", "file/d.png"):
+        assert ganlab("sample", run, "--out", out) == (2, "", f"--out {out}: file is not a folder\n")
 
 
 @pytest.mark.parametrize("out", ["d", "d.npz", "d.png"])

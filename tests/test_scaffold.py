@@ -133,6 +133,9 @@ def test_nothing_is_overwritten(ganlab: Ganlab, tmp_path: Path) -> None:
         2,
         "mine.txt: expected the name of a Python file, such as my_loss.py\n",
     )
+    for module in ("torch", "sys", "os"):  # a test beside the file would import it in the module's place
+        line = f"{module}.py: an installed Python module is called {module!r}; choose another by --out\n"
+        assert ganlab("new", "loss", module)[::2] == (2, line)
     assert ganlab("new", "loss", "mine", "--out", "optimizers.py")[::2] == (
         2,
         "optimizers.py: a plugin of the name 'optimizers' is already loaded; choose another by --out\n",

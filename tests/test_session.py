@@ -19,8 +19,10 @@ import torch
 from PIL import Image
 
 import ganlab as package
+from ganlab.run import train
 from ganlab.run.open_folder import latest_unfinished
 from ganlab.run.records import best_and_final, read_records
+from ganlab.run.run_folder import RunFolder, is_unstarted
 from ganlab.training.checkpoint import list_checkpoints, load_checkpoint
 from ganlab.utils.errors import UserError
 from image_files import save
@@ -316,6 +318,57 @@ def test_a_changed_local_plugin_is_refused(table: dict[str, Any], write: Write, 
     assert code == 2
     assert re.match(r"r: components\.loss\.wedge\.sha256: was '[0-9a-f]{64}', is now '[0-9a-f]{64}'\n", err), err
     assert ganlab("run", path, "--out", "r", "--resume", "--anyway", "--set", "train.steps=6")[0] == 0
+
+
+def test_a_plugin_that_is_edited_while_a_run_begins_is_refused(
+    table: dict[str, Any], write: Write, ganlab: Command, wedge: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.json would have the hash of a file that the run does not train with, and its copy."""
+    monkeypatch.syspath_prepend(str(wedge.parent))
+    (wedge.parent / "beside_wedge.py").write_text("")
+    wedge.write_text(f"import beside_wedge\n{wedge.read_text()}")
+    path, build = write(table | {"plugins": ["wedge.py"], "loss": {"name": "wedge"}}), train.build_run
+    for file in (wedge, wedge.parent / "beside_wedge.py"):
+
+        def edited(*arguments: Any, file: Path = file) -> Any:
+            file.write_text(file.read_text() + "# edited\n")
+            return build(*arguments)
+
+        monkeypatch.setattr(train, "build_run", edited)
+        code, out, err = ganlab("run", path, "--out", "r")
+        assert (code, out, err) == (2, "", f"{file}: has changed since it was loaded; begin again\n")
+        assert not Path("r").exists()
+
+
+def test_a_run_that_died_before_it_had_a_run_json_is_begun_again(tmp_path: Path) -> None:
+    """With copies of plugins, one of them half written."""
+    for file in (".lock", "experiment.toml", "plugins/0123/wedge.py", "plugins/0123/.wedge.py.a_b1c2d3"):
+        (tmp_path / "r" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "r" / file).touch()
+    assert is_unstarted(tmp_path / "r")
+    folder = RunFolder(tmp_path / "r")
+    folder.lock()
+    folder.unlock()
+    assert [file.name for file in (tmp_path / "r/plugins/0123").iterdir()] == ["wedge.py"]
+
+
+def test_plots_of_an_earlier_end_are_not_those_of_a_finished_run(tmp_path: Path) -> None:
+    """A run that is stopped, resumed, and killed when it has finished and not yet drawn draws them on a resume."""
+    folder = RunFolder(tmp_path)
+    folder.plots.mkdir()
+    (folder.plots / "metrics.png").touch()
+    assert folder.has_plots
+    folder.forget_after(4)
+    assert not folder.has_plots
+
+
+def test_a_dry_run_refuses_a_folder_that_a_run_would_refuse(
+    table: dict[str, Any], write: Write, ganlab: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/other.txt").touch()
+    code, _, err = ganlab("run", write(table), "--out", "r", "--dry-run")
+    assert (code, err) == (2, "--out r: is not empty and holds no run (no run.json); choose another folder\n")
 
 
 def test_a_run_never_goes_back(table: dict[str, Any], write: Write, ganlab: Command) -> None:

@@ -6,6 +6,7 @@ import io
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import attrs
 import numpy as np
@@ -19,7 +20,7 @@ from ganlab import UserError, load_run, to_float, to_uint8
 from ganlab.cli import main
 from ganlab.run import translate_files
 from ganlab.run.sample_files import as_array
-from ganlab.run.translate import translator
+from ganlab.run.translate import sampler_to, translator
 from ganlab.viz import plots
 from ganlab_plugins.datasets.degraded import Degraded
 from ganlab_plugins.datasets.image_folder import ImageFolder
@@ -135,6 +136,12 @@ def test_the_main_direction_has_the_name_that_others_begin_with(run: Path) -> No
     assert torch.equal(loaded.translate(images, to="b"), main_one)
     assert main_one.shape == (3, 1, 8, 12)
     assert main_one.dtype == torch.uint8
+
+
+def test_only_directions_that_there_are_are_offered() -> None:
+    rules = SimpleNamespace(samplers=dict.fromkeys(("photo_b", "b_to_a"), SimpleNamespace(source="other")))
+    with pytest.raises(UserError, match=r"it has: a, photo_b$"):
+        sampler_to(SimpleNamespace(rules=rules), "x")  # type: ignore[arg-type]
 
 
 def test_latents_depend_on_the_seed_and_not_on_the_count_and_options_are_the_samplers(run: Path) -> None:
@@ -271,6 +278,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
         lambda folder: [np.save(folder / "x.npy", noise(2, 4, 4, 3)), folder / "x.npy"][1],  # type: ignore[list-item]
         ["--out", "new.npz"],
         "x.npy: is one array without a name; wanted an .npz file: numpy.savez('x.npz', images=numpy.load('x.npy'))",
+    ),
+    "a place below a file": (
+        lambda folder: _picture(folder / "x.png", 8, 8, 3),
+        ["--out", "../given/x.png/y.png"],
+        "--out ../given/x.png/y.png: ../given/x.png is not a folder",
     ),
     "no such file": (lambda folder: folder / "x.png", ["--out", "new.png"], "x.png: no such file or folder"),
     "another kind of file": (

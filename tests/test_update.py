@@ -23,6 +23,7 @@ from ganlab.training.loop import Training, take_step
 from ganlab.training.probes import can_undo_updates
 from ganlab.training.state import restore_training, training_state
 from ganlab.training.update import step_unless_stopped
+from ganlab.utils.part_states import PartStates
 
 Command = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
@@ -209,6 +210,31 @@ def test_a_relativistic_average_is_that_of_a_part(table: dict[str, Any], tmp_pat
     table |= {"discriminator": {"name": "mlp", "hidden": [16]}, "loss": {"name": "relativistic_average"}}
     whole, parts = (trained(table, tmp_path, accumulate=count) for count in (1, 4))
     assert (weights(whole) - weights(parts)).abs().max() > 1e-5
+
+
+class Moved:
+    """A component that keeps a mean and a flag in a module, whose `state_dict` returns new tensors each time."""
+
+    def __init__(self) -> None:
+        self.kept = nn.BatchNorm1d(1)
+        self.kept.register_buffer("seen", torch.tensor(False))
+        self.state_dict = self.kept.state_dict
+
+    def move(self, by: float) -> None:
+        self.kept.running_mean.add_(by)
+        self.kept.seen.fill_(True)
+
+
+@pytest.mark.parametrize("players", [1, 2])
+def test_the_state_of_a_module_moves_once_by_the_mean_of_the_parts(players: int) -> None:
+    part = Moved()
+    states = PartStates([part] * players)
+    for by in (1.0, 3.0):
+        with states.part():
+            part.move(by)
+        assert (part.kept.running_mean.item(), part.kept.seen.item()) == (0, False)
+    states.finish(2)
+    assert (part.kept.running_mean.item(), part.kept.seen.item()) == (2, True)
 
 
 def test_what_is_logged(table: dict[str, Any], write: Write, ganlab: Command) -> None:

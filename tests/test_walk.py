@@ -182,6 +182,15 @@ def test_latents_of_a_file_are_sampled_and_walked_through(classes: Path, ganlab:
             read_latents(loaded, Path(file))
 
 
+def test_a_damaged_file_of_latents_is_refused() -> None:
+    np.savez_compressed("z.npz", latents=np.random.default_rng(0).random((9, 9)))
+    data = bytearray(Path("z.npz").read_bytes())
+    data[80:90] = bytes(10)
+    Path("z.npz").write_bytes(data)
+    with pytest.raises(UserError, match=r"^--latents z.npz: cannot be read as npz \(Error -3 while decompressing"):
+        read_latents(None, Path("z.npz"))  # type: ignore[arg-type]
+
+
 def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
     """The frames of a film and its length in seconds, as Pillow or FFmpeg reads them; equal frames may be one."""
     if path.suffix == ".mp4":
@@ -324,6 +333,12 @@ def test_a_run_without_latents_or_samples_has_no_walk(
     monkeypatch.setattr(library.Rules, "why_no_samples", "it makes none")
     with pytest.raises(UserError, match="it makes none"):
         loaded.walk()
+
+
+def test_equal_frames_that_a_gif_file_cannot_hold_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^a GIF file cannot hold equal frames of more than 655 s together; use .webp"):
+        Film(torch.zeros(70, 1, 8, 8, dtype=torch.uint8), 0.1).save("w.gif")
+    assert [*Path().iterdir()] == []
 
 
 def test_the_frames_of_float_data_and_signals_are_drawn(tmp_path: Path) -> None:

@@ -73,9 +73,11 @@ def complete_directions(context: CompletionContext) -> Completions:
 
 def _samplers_of_line(context: CompletionContext) -> list[str]:
     """The names of the further samplers of the run on the line under shell completion, of its run.json."""
+    from ganlab.utils.paths import expand_home
+
     run = context.get("run")
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        content = json.loads(Path(run.raw_tokens[0]).expanduser().joinpath("run.json").read_text(encoding="utf-8"))
+        content = json.loads(expand_home(run.raw_tokens[0]).joinpath("run.json").read_text(encoding="utf-8"))
         return list(content.get("samplers", {}))
     return []
 
@@ -105,8 +107,10 @@ def complete_plugins(context: CompletionContext) -> Completions:
 
 def _plugin_files_of_line(context: CompletionContext) -> list[Path]:
     """The files of `--plugin` on the line under shell completion."""
+    from ganlab.utils.paths import expand_home
+
     named = context.get("--plugin")
-    files = [Path(file).expanduser().resolve() for file in named.raw_tokens] if named is not None else []
+    files = [expand_home(file).resolve() for file in named.raw_tokens] if named is not None else []
     return [file for file in files if file.is_file()]
 
 

@@ -9,6 +9,7 @@ other exit codes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -109,8 +110,8 @@ def call(arguments: list[str]) -> int:
     except GanlabError as error:
         report_error(f"{error.trace if isinstance(error, PluginFailed) else ''}{error}", stderr)
         return error.exit_code
-    except PermissionError as error:  # a folder that may not be entered, which `Path.is_file` raises for too
-        if error.filename is None:
+    except OSError as error:  # `Path.is_file` raises for a folder that may not be entered, and for a name too long
+        if error.filename is None or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
             raise
         report_error(f"{error.filename}: {error.strerror}", stderr)
         return 2

@@ -2,7 +2,8 @@
 
 Decisions:
 - A written file passes `ganlab check` and its own test as it is; a test checks that for every kind.
-- No file is overwritten, and a name that a loaded plugin has is an error now, not when the file is used.
+- No file is overwritten, and a name that a loaded plugin has is an error now, not when the file is used. So is that of
+  an installed module: Python finds the file in its place wherever the file's folder is searched first, as pytest does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.loader import load_plugins
+from ganlab.plugin.local_imports import find_spec, is_local
 from ganlab.utils.errors import UserError, did_you_mean, quote
 from ganlab.utils.files import write_whole
 
@@ -87,6 +89,9 @@ def _file_problems(file: Path, test: Path) -> list[str]:
     if not file.parent.is_dir():
         return [f"{file.parent}: no such folder"]
     problems = [f"{path}: is there already, and is not overwritten" for path in (file, test) if path.exists()]
+    spec = find_spec(file.stem)
+    if spec is not None and spec.origin and not (spec.has_location and is_local(Path(spec.origin), file.stem)):
+        problems.append(f"{file}: an installed Python module is called {file.stem!r}; choose another by --out")
     if file.stem in load_plugins().origins:
         problems.append(f"{file}: a plugin of the name {file.stem!r} is already loaded; choose another by --out")
     return problems

@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,11 @@ from attrs import frozen
 
 from ganlab.config.describe import describe_component, describe_option_type, describe_type, is_component_list
 from ganlab.plugin.component import Component, MissingComponent
+from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.fields import COMPONENT, NESTED
 from ganlab.plugin.kinds import KINDS
 from ganlab.plugin.registry import Registry
-from ganlab.utils.errors import UserError, did_you_mean, one_line, quote, quote_key
+from ganlab.utils.errors import ComponentError, PluginFailed, UserError, did_you_mean, one_line, quote, quote_key
 from ganlab.utils.interval import Interval
 
 MAX_NAMED_PROBLEMS = 10
@@ -77,6 +78,7 @@ class TableConverter:
         self.converter = cattrs.Converter(detailed_validation=True)
         for kind in (bool, int, str, float):
             self.converter.register_structure_hook(kind, _strict(kind))
+        self.converter.register_structure_hook(Path, lambda value, _: Path(_strict(str)(value, str)))
         self.converter.register_structure_hook(Interval, lambda value, _: Interval.parse(value))
         self.converter.register_structure_hook_func(_is_literal, _literal)
         self.converter.register_structure_hook_func(_is_sequence, self._sequence)
@@ -161,15 +163,22 @@ class TableConverter:
             if kind in self.optional:
                 return MissingComponent(kind, name, {key: item for key, item in table.items() if key != "name"})
             raise InvalidTable([Problem("name", line) for line in error.problems]) from None
-        return self._table({key: item for key, item in table.items() if key != "name"}, component.cls)
+        with CatchPluginErrors() as caught:  # a validator, a converter or a default that a plugin computes
+            return self._table({key: item for key, item in table.items() if key != "name"}, component.cls)
+        raised = caught.error
+        assert raised is not None
+        if not isinstance(raised, InvalidTable | PluginFailed):
+            raised = attribute_to_plugin(raised, self.registry, f"when {kind} {name!r} was made from its options")
+        raise raised
 
     def _sequence(self, value: object, kind: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
         if len(value) > MOST_VALUES:
             raise ValueError(f"expected at most {MOST_VALUES:,} values, got {len(value):,}")
-        inner = [argument for argument in typing.get_args(kind) if argument is not Ellipsis]
-        fixed = typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind)
+        arguments = typing.get_args(kind) or (Any, ...)
+        inner = [argument for argument in arguments if argument is not Ellipsis]
+        fixed = typing.get_origin(kind) is tuple and Ellipsis not in arguments
         if fixed and len(value) != len(inner):
             raise ValueError(f"expected {describe_type(kind)}, got {quote(value)}")
         problems: list[Problem] = []
@@ -184,7 +193,7 @@ class TableConverter:
                 else []
             )
             raise InvalidTable([*problems[:MAX_NAMED_PROBLEMS], *more])
-        return tuple(made) if typing.get_origin(kind) is tuple else made
+        return tuple(made) if tuple in (kind, typing.get_origin(kind)) else made
 
     def _mapping(self, value: object, kind: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -279,7 +288,7 @@ def _error_to_problems(error: BaseException) -> Iterator[Problem]:
     elif isinstance(error, BaseExceptionGroup):  # cattrs, for its own containers
         for inner in error.exceptions:
             yield from _error_to_problems(inner)
-    elif isinstance(error, (ValueError, TypeError, UserError, cattrs.StructureHandlerNotFoundError)):
+    elif isinstance(error, (ValueError, TypeError, UserError, ComponentError, cattrs.StructureHandlerNotFoundError)):
         yield Problem("", one_line(error))
 
 
@@ -329,11 +338,11 @@ def _literal(value: object, kind: Any) -> Any:
 
 
 def _is_sequence(kind: Any) -> bool:
-    return typing.get_origin(kind) in (list, tuple)
+    return (typing.get_origin(kind) or kind) in (list, tuple, Sequence)
 
 
 def _is_mapping(kind: Any) -> bool:
-    return typing.get_origin(kind) in (dict, Mapping)
+    return (typing.get_origin(kind) or kind) in (dict, Mapping)
 
 
 def _is_union(kind: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
+from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.plugin.fields import COMPONENT, NESTED, TABLE
 from ganlab.plugin.kinds import KINDS
 from ganlab.utils.errors import quote
@@ -31,6 +32,7 @@ _NOUNS = {
     dict: ("a table", "tables"),
     Mapping: ("a table", "tables"),
     list: ("a list", "lists"),
+    Sequence: ("a list", "lists"),
     tuple: ("a list", "lists"),
     Interval: (INTERVAL_SYNTAX, INTERVAL_SYNTAX),
     Any: ("any value", "any values"),
@@ -152,7 +154,12 @@ def _default(f: attrs.Attribute[Any]) -> str | None:
         return None
     value: Any = f.default
     if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
-        value = value.factory()
+        if value.takes_self:
+            return "made from the other options"
+        with CatchPluginErrors() as caught:
+            value = value.factory()
+        if caught.error is not None:
+            return f"none, since it raises {type(caught.error).__name__}"
     if value is None:
         return "none"
     if isinstance(value, Interval):

@@ -21,6 +21,7 @@ from attrs import field, frozen
 
 from ganlab.config import schema
 from ganlab.config.converter import InvalidTable, Problem, TableConverter
+from ganlab.config.overrides import OF_A_PLAYER
 from ganlab.config.schema import DEFAULT_GAME, Experiment, Train
 from ganlab.plugin.component import MissingComponent
 from ganlab.plugin.fields import COMPONENT, TABLE
@@ -29,7 +30,7 @@ from ganlab.plugin.registry import Registry
 from ganlab.protocols import Rules
 from ganlab.utils.errors import UserError
 
-OPTIMIZER, CLIP_NORM = "optimizer", "clip_norm"
+OPTIMIZER, CLIP_NORM = OF_A_PLAYER
 
 
 @frozen
@@ -111,23 +112,32 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
     functions = _function_tables(flat, game)
     optimizers, norms = _take_optimizers(flat, game, functions), _take_norms(flat, game, registry, functions)
     for f in game_fields(game):
-        source = flat.get(f.metadata.get(TABLE, "game"))
-        if COMPONENT in f.metadata:
-            if isinstance(given, Mapping) and f.alias in given:
-                problems.append(Problem(f"game.{f.alias}", f"is a table of its own: [{f.alias}]"))
-            source = flat
+        home = f.metadata.get(TABLE, "game")
+        source = flat if COMPONENT in f.metadata else flat.get(home)
+        if isinstance(given, Mapping) and f.alias in given and source is not given:
+            where = f"a table of its own: [{f.alias}]" if source is flat else f"written in [{home}]"
+            problems.append(Problem(f"game.{f.alias}", f"is {where}"))
         if isinstance(source, Mapping) and f.alias in source:
             own[f.alias] = source[f.alias]
     taken = {f.alias for f in game_fields(game) if f.metadata.get(TABLE) == "train"}
     if isinstance(flat.get("train"), Mapping):
         flat["train"] = {key: value for key, value in flat["train"].items() if key not in taken}
-    rest = {k: v for k, v in given.items() if k not in component_fields(game)} if isinstance(given, Mapping) else {}
+    elsewhere = {*component_fields(game), *taken}
+    rest = {k: v for k, v in given.items() if k not in elsewhere} if isinstance(given, Mapping) else {}
+    taken_keys: dict[type, Collection[str]] = {Train: sorted(taken), Experiment: list(component_fields(game))}
+    taken_keys |= {
+        part.cls: OF_A_PLAYER
+        for table_name, kind in component_fields(game).items()
+        if kind in NETWORK_KINDS and isinstance(network := flat.get(table_name), Mapping)
+        for part in registry.of_kind(kind)
+        if part.name == network.get("name")
+    }
     strange = _tables_of_other_games(flat, game, registry)
     whose = f"the game {name!r}, whose tables are: {', '.join(component_fields(game)) or 'none'}"
     problems += [Problem(key, f"is no table of {whose}; remove it") for key in strange]
     flat = {key: value for key, value in flat.items() if key not in {*component_fields(game), *functions, *strange}}
     flat["game"] = {**rest, **own, "name": name}
-    converter = TableConverter(registry, optional, {Train: sorted(taken), Experiment: list(component_fields(game))})
+    converter = TableConverter(registry, optional, taken_keys)
     made = {}
     for key, value in optimizers.items():
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ganlab.config.overrides import apply_override, parse_override
 from ganlab.config.schema import NAME, NAME_RULE, Experiment
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.utils.errors import UserError, one_line, printable, quote
+from ganlab.utils.paths import expand_home
 
 
 def load_experiment(
@@ -113,7 +115,7 @@ def experiment_from_table(
     problems = list(problems)
     local = table.get("plugins", [])
     written = [file for file in local if isinstance(file, str)][:MOST_VALUES] if isinstance(local, list) else []
-    plugin_files = [file.expanduser().resolve() for file in plugin_files]
+    plugin_files = [expand_home(file).resolve() for file in plugin_files]
     originals: dict[Path, Path] = {}
     for place, file in enumerate(written):
         try:
@@ -160,9 +162,10 @@ def convert_experiment(table: Mapping[str, Any], plugins: Plugins, optional: Col
 
 
 def used_plugin_files(experiment: Experiment, plugins: Plugins) -> list[str]:
-    """Returns the plugin files that were loaded and that an experiment's components come from, by absolute path."""
+    """Returns the loaded plugin files that an experiment's components come from, or that observe its runs; absolute."""
     used = TableConverter(plugins.registry).components_in(experiment)
-    return sorted({str(part.origin.file) for part in used if part.origin.source == "file"})
+    origins = {*(part.origin for part in used), *plugins.observers}
+    return sorted(str(origin.file) for origin in origins if origin.source == "file")
 
 
 def experiment_to_table(experiment: Experiment, plugins: Plugins) -> dict[str, Any]:
@@ -179,23 +182,28 @@ def experiment_to_toml(experiment: Experiment, plugins: Plugins) -> str:
     table = experiment_to_table(experiment, plugins)
     files = map(Path, used_plugin_files(experiment, plugins))
     table["plugins"] = sorted(str(plugins.originals.get(file, file)) for file in files)
-    problems = [
-        f"{key}: '{printable(text)}' is not UTF-8, so the run's experiment.toml cannot hold it; rename it"
-        for key, text in _texts(table, "")
-        if printable(text) != text
-    ]
+    problems = [f"{key}: {why}" for key, value in _values(table, "") if (why := _why_not_toml(value))]
     if problems:
         raise UserError(*problems)
     return tomli_w.dumps(table)
 
 
-def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
-    """Of a loaded experiment, yields every text with its key."""
-    if isinstance(value, str):
-        yield at, value
-    elif isinstance(value, Mapping):
+def _why_not_toml(value: object) -> str:
+    """Why the resolved file of a loaded experiment cannot hold a value; empty where it can."""
+    if isinstance(value, str) and printable(value) != value:
+        return f"'{printable(value)}' is not UTF-8, so the run's experiment.toml cannot hold it; rename it"
+    if isinstance(value, str | int | float | date | time):
+        return ""
+    return f"TOML has no {type(value).__name__}, so the run's experiment.toml cannot hold {quote(value)}"
+
+
+def _values(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+    """Of a loaded experiment, yields every value that is neither a table nor a list, with its key."""
+    if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _texts(item, f"{at}.{key}" if at else str(key))
-    elif isinstance(value, list):
+            yield from _values(item, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _texts(item, f"{at}[{index}]")
+            yield from _values(item, f"{at}[{index}]")
+    else:
+        yield at, value

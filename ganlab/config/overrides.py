@@ -15,6 +15,9 @@ from typing import Any
 from ganlab.config.toml import LONGEST_PATH, MAX_BYTES, MAX_DEPTH, parse_toml
 from ganlab.utils.errors import UserError, quote, quote_key
 
+OF_A_PLAYER = ("optimizer", "clip_norm")
+"""The keys of a network's table that are not of the network."""
+
 
 def parse_override(text: str, of: str = "--set", example: str = "train.steps=100") -> tuple[list[str], Any]:
     """Parses a `--set` override: `loss.margin=0.5` becomes (["loss", "margin"], 0.5). `of` is the argument's name."""
@@ -57,9 +60,9 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
 def apply_override(table: dict[str, Any], parts: list[str], value: Any, of: str = "--set ") -> None:
     """Applies a `--set` override to an experiment's table. A number in the key is a list index: `metric.0.samples`.
 
-    Setting another component's name drops the options of the previous component, but not the table `optimizer` of a
-    network. Setting one of train.steps and
-    train.epochs drops the other. `of` is put before the key in an error.
+    Setting another component's name drops the options of the previous component, but not what is of a network's player:
+    `optimizer` and `clip_norm`. Setting one of train.steps and train.epochs drops the other. `of` is put before the key
+    in an error.
     """
     where = ".".join(map(quote_key, parts))
     at: Any = table
@@ -75,7 +78,7 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any, of: str 
         at[_list_index(at, last, f"{of}{where}")] = value
         return
     if last == "name" and len(parts) > 1 and at.get("name") != value:
-        for key in [key for key in at if key != "optimizer" or len(parts) > 2]:
+        for key in [key for key in at if key not in OF_A_PLAYER or len(parts) > 2]:
             del at[key]
     if parts[0] == "train" and last in ("steps", "epochs"):
         at.pop("epochs" if last == "steps" else "steps", None)
@@ -91,6 +94,8 @@ def apply_changes(table: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _apply_changes(table: dict[str, Any], at: Any, changes: Mapping[str, Any], parts: list[str]) -> None:
+    if parts == ["train"] and {"steps", "epochs"} <= changes.keys():
+        raise UserError("train: give one of 'steps' and 'epochs', not both")
     # A component's name first, since it drops the options before it.
     for key, value in sorted(changes.items(), key=lambda item: item[0] != "name"):
         if not isinstance(value, Mapping):

@@ -27,11 +27,11 @@ CHANNELS = (1, 2, 3, 4)
 LARGEST_NUMBER = 8
 """Bytes of the largest numbers that torch has; numpy's long double has more."""
 
-# What numpy and the parsers that it uses raise on a file that is damaged, encrypted or in another format.
-_NO_ARRAYS = (
+NO_ARRAYS = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
+"""What numpy and the parsers that it uses raise on a file that is damaged, encrypted or in another format."""
 
 
 def read_npz(path: Path, reference: Sequence[int] | None = None, dtype: str = "uint8") -> tuple[Tensor, Condition]:
@@ -58,7 +58,7 @@ def read_npz(path: Path, reference: Sequence[int] | None = None, dtype: str = "u
             conditions = {key: arrays[key] for key in given}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except _NO_ARRAYS as error:
+    except NO_ARRAYS as error:
         raise UserError(f"{path}: cannot be read as an .npz file ({one_line(error)})") from None
     if not isinstance(array, np.ndarray):  # what lies in the archive is not an .npy file
         raise UserError(f"{path}: {one_line(name, 60)} is not an array; write the file with numpy.savez")

@@ -51,8 +51,6 @@ def transfer_weights(network: nn.Module, given: Mapping[str, Tensor]) -> Transfe
 
     `given` has the network's own names. Raises ComponentError for values that are not finite.
     """
-    import torch
-
     state = network.state_dict()
     layers: dict[str, list[str]] = {}
     for name in state:
@@ -62,8 +60,10 @@ def transfer_weights(network: nn.Module, given: Mapping[str, Tensor]) -> Transfe
         for layer, names in layers.items()
     }
     taken = tuple(layer for layer, reason in reasons.items() if not reason)
+    parameters = dict(network.named_parameters())
     for name in (name for layer in taken for name in layers[layer]):
-        if given[name].is_floating_point() and not torch.isfinite(given[name]).all():
+        # A buffer may be a mask, which is infinite.
+        if given[name].isnan().any() or (name in parameters and given[name].isinf().any()):
             raise ComponentError(f"{name}: its weights are not finite")
         state[name] = given[name]
     try:

@@ -54,7 +54,8 @@ def component_class_problems(kind: Kind, cls: Any) -> list[str]:
         problems.append(f"{cls.__name__}: options without a type: {', '.join(untyped)}; write {typed}")
     problems += [
         f"{cls.__name__}: {name} = {quote(value)} has no type annotation, so it is not an option; write {name}: "
-        f"{type(value).__name__} = {quote(value)}, or name a constant in capitals"
+        f"{type(value).__name__} = {quote(value)}, {name}: ClassVar[{type(value).__name__}] for what is no option, or "
+        "name a constant in capitals"
         for name, value in vars(cls).items()
         if type(value) in (bool, int, float, str, tuple)
         if name.islower() and name[0] != "_" and name not in (*kind.members, *kind.flags, *inspect.get_annotations(cls))

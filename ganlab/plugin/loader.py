@@ -32,9 +32,10 @@ from ganlab.plugin.component_checks import name_or_repr
 from ganlab.plugin.failures import CatchPluginErrors, PluginFailure, describe_error, line_in_plugin
 from ganlab.plugin.hook_checks import find_hooks
 from ganlab.plugin.kinds import KINDS
-from ganlab.plugin.local_imports import SourceLoader, forget_local_imports, watched_imports
+from ganlab.plugin.local_imports import SourceLoader, find_spec, forget_local_imports, watched_imports
 from ganlab.plugin.registry import RegistrationError, Registry
 from ganlab.utils.errors import did_you_mean, printable, quote
+from ganlab.utils.paths import expand_home
 
 BUNDLED = "ganlab_plugins"
 ENTRY_POINT_GROUP = "ganlab"
@@ -46,6 +47,7 @@ class Plugins:
 
     `problems` are mistakes in the command's options: a plugin file that does not exist, an unknown name to block.
     `originals` are plugin files that are gone, by the copy that was loaded in place of each.
+    `observers` are those plugin files of the command and its experiment that implement a hook of a run.
     """
 
     registry: Registry = field(factory=Registry)
@@ -53,6 +55,7 @@ class Plugins:
     problems: list[str] = field(factory=list)
     origins: dict[str, Origin] = field(factory=dict)
     originals: dict[Path, Path] = field(factory=dict)
+    observers: list[Origin] = field(factory=list)
     manager: pluggy.PluginManager = field(factory=lambda: pluggy.PluginManager("ganlab"))
 
     def __deepcopy__(self, memo: object) -> Plugins:
@@ -83,7 +86,7 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
     `blocked` are names of plugins (as `ganlab plugins` shows them) that are not imported.
     """
     plugins = Plugins()
-    files = [file.expanduser().resolve() for file in files]
+    files = [expand_home(file).resolve() for file in files]
     plugins.problems += [
         f"plugin file '{printable(file)}': "
         + ("a folder; expected a Python file" if os.path.isdir(file) else "no such file")
@@ -110,6 +113,10 @@ def load_plugins(files: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plu
         f"--no-plugin {name}: no such plugin{did_you_mean(name, seen) or hint}" for name in sorted(blocked - seen)
     ]
     plugins.registry.freeze()
+    for origin in plugins.origins.values():
+        callers = plugins.manager.get_hookcallers(plugins.manager.get_plugin(origin.plugin)) or []
+        if origin.file in files and not all(caller.name.startswith("register_") for caller in callers):
+            plugins.observers.append(origin)
     return plugins
 
 
@@ -126,11 +133,12 @@ def plugin_sources(files: Iterable[Path]) -> Iterator[tuple[Origin, Callable[[],
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for point in sorted(points, key=lambda point: (_distribution(point), point.name)):
         distribution = _distribution(point)
-        version, code = _version(distribution), _module_file(point.module)
-        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, version, code)
-        yield origin, point.load
+        spec = find_spec(named) if (named := _module_of(point)) else None
+        code = Path(spec.origin) if spec is not None and spec.origin else None
+        origin = Origin(f"{distribution}:{point.name}", "installed", distribution, _version(distribution), code)
+        yield origin, lambda point=point: _load_entry_point(point)  # type: ignore[misc]
 
-    folders = [Path(folder).expanduser() for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
+    folders = [expand_home(folder) for folder in os.environ.get("GANLAB_PLUGINS", "").split(os.pathsep) if folder]
     found = [file.resolve() for folder in folders for file in sorted(folder.glob("*.py")) if file.name[0] != "_"]
     for file in dict.fromkeys([*found, *files]):
         origin = Origin(file.stem, "file", "", "", file)
@@ -149,14 +157,18 @@ def _walk(locations: Iterable[str], prefix: str) -> Iterator[tuple[str, Path]]:
                 yield f"{prefix}{module.name}", Path(location) / f"{module.name}.py"
 
 
-def _module_file(name: str) -> Path | None:
-    """Finds the file of an installed plugin's module without importing it or its packages; None if not found."""
-    head, *rest = name.split(".")
-    spec = importlib.util.find_spec(head)
-    for part in rest:
-        if spec is not None:
-            spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
-    return Path(spec.origin) if spec is not None and spec.origin else None
+def _module_of(point: importlib.metadata.EntryPoint) -> str:
+    """The module that the entry point of an installed plugin names; empty where its text names none."""
+    match = point.pattern.match(point.value)
+    module: str = match["module"] if match else ""
+    return module if all(part.isidentifier() for part in module.split(".")) else ""
+
+
+def _load_entry_point(point: importlib.metadata.EntryPoint) -> Any:
+    """Imports an installed plugin; ImportError where its entry point names no module."""
+    if not _module_of(point):
+        raise ImportError(f"its entry point is {quote(point.value)}; expected 'package.module'")
+    return point.load()
 
 
 def _import_file(file: Path) -> ModuleType:
@@ -227,7 +239,8 @@ def _register_function(registry: Registry, kind: str, origin: Origin, problems: 
 
 
 def _distribution(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "unknown"
+    """The name of an installed plugin's distribution; an installation that was cut short has none."""
+    return (point.dist.name if point.dist is not None else None) or "unknown"
 
 
 def _version(distribution: str) -> str:

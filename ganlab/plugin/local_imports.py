@@ -51,7 +51,7 @@ def local_imports(file: Path) -> dict[str, Path]:
         if name in seen or name.partition(".")[0] in installed:
             continue
         seen.add(name)
-        spec = _find_spec(name)
+        spec = find_spec(name)
         if spec is None:
             continue
         if spec.has_location and spec.origin:
@@ -142,8 +142,8 @@ def _absolute(name: str, package: str) -> str:
         return ""
 
 
-def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Finds a module that a plugin imports, without importing anything; None where there is none."""
+def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Finds a module that a plugin is or imports, without importing anything; None where there is none."""
     if (loaded := sys.modules.get(name)) is not None:
         spec = getattr(loaded, "__dict__", {}).get("__spec__")
         return spec if isinstance(spec, importlib.machinery.ModuleSpec) else None
@@ -153,7 +153,7 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
             return importlib.util.find_spec(name)
         except (ImportError, ValueError):
             return None
-    package = _find_spec(parent)
+    package = find_spec(parent)
     if package is None or package.submodule_search_locations is None:
         return None
     return importlib.machinery.PathFinder.find_spec(name, package.submodule_search_locations)

@@ -83,7 +83,8 @@ def report_page(path: Path) -> str:
     sample_grids = [*RunFolder(path).sample_grids().items()]
     last = len(sample_grids) - 1
     some = sorted({round(i * last / (MAX_SAMPLE_GRIDS - 1)) for i in range(MAX_SAMPLE_GRIDS)}) if sample_grids else []
-    plots = [path / "plots" / f"{name}.png" for name in ("losses", "schedules", "scores", "metrics")]
+    plots = [path / "plots" / f"{name}.png" for name in ("losses", "schedules", "scores")]
+    plots += [path / "plots" / "metrics.png"] if records else []  # without scores it has no curve
     protocols = {f"{record['name']}: {format_protocol(record['protocol'])}": None for record in records}
     alarmed = [
         f"{name}, from step {first:,} to step {last:,}" for name, first, last in spans(read_records(path / "log.jsonl"))

@@ -22,14 +22,14 @@ from ganlab.report.table_output import format_protocol
 from ganlab.run.export import write_program
 from ganlab.run.exported_network import ExportedNetwork
 from ganlab.run.load_run import Run
-from ganlab.run.records import best_and_final, read_records, to_json
+from ganlab.run.records import best_and_final, read_records, record_line, to_json
 from ganlab.run.run_folder import RunFolder
 from ganlab.training.checkpoint import folder_name, load_checkpoint, save_checkpoint
 from ganlab.utils.errors import UserError, counted
 from ganlab.utils.files import write_whole
 
-KEPT = ("experiment.toml", "log.jsonl", "metrics.jsonl")
-"""The files of a run folder that a hub folder has too, where they are there."""
+RECORDS = ("log.jsonl", "metrics.jsonl")
+"""The records of a run that a hub folder has too, where they are there, up to the step of its checkpoint."""
 
 PROGRAM, CARD, GRID = "model.pt2", "README.md", "samples.png"
 
@@ -40,15 +40,19 @@ def write_hub_folder(run: Run, network: ExportedNetwork, path: Path) -> tuple[fl
     `network` is what is sampled, as it is exported.
     """
     path.mkdir()
-    for name in KEPT:
+    shutil.copyfile(run.path / "experiment.toml", path / "experiment.toml")
+    for name in RECORDS:
         if (run.path / name).is_file():
-            shutil.copyfile(run.path / name, path / name)
+            # Later ones are of weights that the folder does not have.
+            of_it = [record for record in read_records(run.path / name) if record["step"] <= run.step]
+            write_whole(path / name, "".join(map(record_line, of_it)))
     if (run.path / "plugins").is_dir():
         shutil.copytree(run.path / "plugins", path / "plugins")
     checkpoint = run.path / "checkpoints" / folder_name(run.step)
     parts = {file.stem for file in checkpoint.glob("*.safetensors")} & _parts(run)
     saved = save_checkpoint(path / "checkpoints", run.step, load_checkpoint(checkpoint, parts))
-    write_whole(path / "run.json", json.dumps(to_json(run.info | {"step": run.step}), indent=2) + "\n")
+    scored = {"metrics": best_and_final(read_records(path / "metrics.jsonl"))}
+    write_whole(path / "run.json", json.dumps(to_json(run.info | {"step": run.step} | scored), indent=2) + "\n")
     grids = [file for step, file in RunFolder(run.path).sample_grids().items() if step <= run.step]
     if grids:
         shutil.copyfile(grids[-1], path / GRID)
@@ -70,7 +74,7 @@ def _parts(run: Run) -> set[str]:
 
 def _card(run: Run, network: ExportedNetwork, checkpoint: Path, folder: Path, reason: str) -> str:
     """The card of a hub folder, in Markdown."""
-    records = [record for record in read_records(run.path / "metrics.jsonl") if record["step"] <= run.step]
+    records = read_records(folder / "metrics.jsonl")
     latest = {record["name"]: record for record in records if not record.get("eval")}
     files = [checkpoint / file.name for file in sorted((folder / checkpoint).glob("*.safetensors"))]
     sizes = {name: sum(p.numel() for p in of.parameters()) for name, of in run.networks.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,29 @@ def _origin_record(origin: Origin, plugins: Plugins) -> dict[str, str]:
     return origin.record() | ({"file": str(original)} if original else {})
 
 
+def plugin_code(experiment: Experiment, plugins: Plugins) -> dict[str, dict[str, Any]]:
+    """The code in a run's environment: the plugins of its components, its observers, and the files that they import."""
+    used = list(TableConverter(plugins.registry).components_in(experiment))
+    imports = {origin: origin.imports() for origin in [*(part.origin for part in used), *plugins.observers]}
+    return {
+        "components": {f"{part.kind}.{part.name}": _origin_record(part.origin, plugins) for part in used},
+        "observers": {origin.plugin: _origin_record(origin, plugins) for origin in plugins.observers},
+        "imports": {origin.plugin: files for origin, files in imports.items() if files},
+    }
+
+
+def edited_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The files of a run's plugins that are not bundled, and of what they import, that differ in two of its records."""
+    pairs = [(was, now[key][name]) for key in ("components", "observers") for name, was in before[key].items()]
+    pairs = [(was, later) for was, later in pairs if was["source"] != "bundled"]
+    for plugin, files in before["imports"].items():
+        pairs += [(was, now["imports"].get(plugin, {}).get(module, was)) for module, was in files.items()]
+    return sorted({was["file"] for was, later in pairs if was.get("sha256") != later.get("sha256")})
+
+
 def run_environment(experiment: Experiment, plugins: Plugins, training: Training) -> dict[str, Any]:
     """The environment of a run, as run.json records it and a resume compares it: versions, device, plugins, data."""
     device = training.game.device
-    used = list(TableConverter(plugins.registry).components_in(experiment))
-    imports = {part.origin: part.origin.imports() for part in used}
     streams = {name: _dataset_record(stream) for name, stream in training.streams.items()}
     return {
         "versions": versions(),
@@ -53,13 +72,22 @@ def run_environment(experiment: Experiment, plugins: Plugins, training: Training
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
-        "components": {f"{part.kind}.{part.name}": _origin_record(part.origin, plugins) for part in used},
-        "imports": {origin.plugin: files for origin, files in imports.items() if files},
-        # By name, since a file may lie elsewhere; what a network is initialised by is read once, and not among them.
-        "weights_files": {Path(file).name: sha256 for file, sha256 in training.weights_files.items()},
+        **plugin_code(experiment, plugins),
+        "weights_files": hashes_by_name(training.weights_files),
         "dataset": _dataset_record(training.dataset),
         **({"streams_data": streams} if streams else {}),
     }
+
+
+def hashes_by_name(files: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of the weights files in a run's environment: by name, since a file may lie elsewhere; of one name all.
+
+    What a network is initialised by is read once, and not among them.
+    """
+    hashes: dict[str, set[str]] = {}
+    for file, sha256 in files.items():
+        hashes.setdefault(Path(file).name, set()).add(sha256)
+    return {name: ", ".join(sorted(of)) for name, of in hashes.items()}
 
 
 def _dataset_record(dataset: Dataset) -> dict[str, Any]:

@@ -168,6 +168,8 @@ def write_onnx(network: ExportedNetwork, path: Path) -> float:
             raise UserError(f"--to onnx: {_why_no_onnx(program, error)}") from None
     made.model.metadata_props["ganlab"] = json.dumps(network.facts)
     made.save(str(path))
+    if len(list(path.parent.iterdir())) > 1:
+        raise UserError("--to onnx: the weights are too large for one file of ONNX; --to torch has them in one")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     used = {given.name for given in session.get_inputs()}
 

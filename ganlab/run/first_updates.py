@@ -33,6 +33,7 @@ from ganlab.protocols import Batch, DataSpec, GameConfig, Move, Penalty, Step, T
 from ganlab.protocols.rules_check import LOGGED
 from ganlab.run.finite_hooks import replacing
 from ganlab.run.log_names import LogNames
+from ganlab.training.checkpoint import check_state
 from ganlab.training.game import Game
 from ganlab.training.meters import Meters
 from ganlab.training.probes import GameTrial, with_owner
@@ -137,9 +138,32 @@ class FirstUpdates(GameTrial):
             with deterministic(self.experiment.train.deterministic), self._explained(move.name):  # names the operation
                 self.game.make_update(move, batch, 0)
             self._moved = True
+            self._check_states()
         finally:
             if self.error is None:  # the first that a move raises is told, and where it was raised
                 self._failed, self._move = self.failed, move.name
+
+    def _check_states(self) -> None:
+        """Refuses what a component of the trial keeps and no checkpoint would give back, before a run relies on it."""
+        game = self.game
+        parts: list[tuple[str, Any]] = [*game.networks.items()]
+        parts += [("loss", part) for part in game.stateful_losses]
+        parts += [("game", part) for part in game.rules.state.values()]
+        parts += [(f"augmentation[{index}]", part) for index, part in enumerate(game.augmentations)]
+        for player in game.players.values():
+            parts += [*player.penalties, (f"{player.name}.optimizer", player.optimizer)]
+        for name, part in parts:
+            if not hasattr(part, "state_dict"):
+                continue
+            state, problem = part.state_dict(), ""
+            try:
+                check_state(state)
+            except TypeError as error:
+                problem = f"its state_dict() cannot be saved: {one_line(error)}"
+            if not callable(getattr(part, "load_state_dict", None)):
+                problem = "it has state_dict() and no load_state_dict(state)"
+            if problem:
+                raise UserError(f"{self._table(name)}: {problem} ({self.names[name]})")
 
     def take_back(self) -> None:
         """Gives the trial's networks their first weights again."""

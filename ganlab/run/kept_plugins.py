@@ -32,14 +32,14 @@ Imports = Mapping[str, Mapping[str, str]]
 
 
 def keep_plugins(folder: RunFolder, experiment: Experiment, plugins: Plugins, imports: Mapping[str, Imports]) -> None:
-    """Copies the local plugin files of a run's components into its folder, to keep them, and the files they import.
+    """Copies the local plugin files of a run's components and observers into its folder, and the files they import.
 
     `imports` are those of each plugin. Raises CannotWrite.
     """
     if not folder.writes:
         return
     used = TableConverter(plugins.registry).components_in(experiment)
-    for origin in {part.origin for part in used if part.origin.source == "file"}:
+    for origin in {*(part.origin for part in used if part.origin.source == "file"), *plugins.observers}:
         assert origin.file is not None
         content = origin.file.read_bytes()
         own = imports.get(origin.plugin, {})
@@ -110,8 +110,9 @@ def kept_plugin_finder(run: Path, info: Mapping[str, Any], instead_of_changed: b
 
 def _plugins_of(info: Mapping[str, Any]) -> Iterator[tuple[Path, str, Imports]]:
     """Yields the plugin files of a run, with their hashes and what they import, of which copies may be kept."""
-    components, imports = info.get("components"), info.get("imports")
-    for origin in components.values() if isinstance(components, Mapping) else ():
+    imports = info.get("imports")
+    parts = [part for key in ("components", "observers") if isinstance(part := info.get(key), Mapping)]
+    for origin in (origin for part in parts for origin in part.values()):
         if isinstance(origin, Mapping) and {"file", "sha256"} <= origin.keys():
             of = imports.get(origin.get("plugin")) if isinstance(imports, Mapping) else None
             yield Path(origin["file"]), origin["sha256"], of if isinstance(of, Mapping) else {}

@@ -7,7 +7,6 @@ networks use that: `labels` int64 (N,), else `condition` in the type of the data
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ganlab.data.condition_sampler import ConditionSampler
+from ganlab.data.npz import NO_ARRAYS
 from ganlab.data.pixels import as_input
 from ganlab.evaluation.network_sampler import NetworkSampler, draw_latents
 from ganlab.protocols import ImageSpec, map_condition, named_conditions
@@ -122,7 +122,7 @@ def read_latents(run: SampledRun, path: Path) -> GivenLatents:
         arrays = _npz(path) if path.suffix == ".npz" else safetensors.torch.load(path.read_bytes())
     except OSError as error:
         raise UserError(f"--latents {path}: {error.strerror or one_line(error)}") from None
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
+    except (*NO_ARRAYS, SafetensorError) as error:
         raise UserError(f"--latents {path}: cannot be read as {path.suffix[1:]} ({one_line(error, 120)})") from None
     if "latents" not in arrays:
         names = ", ".join(arrays) or "nothing"

@@ -17,6 +17,7 @@ from ganlab.evaluation.sampling import check_sampling, generate_images, sample_i
 from ganlab.protocols import map_condition
 from ganlab.run.latents_file import SampledRun
 from ganlab.utils.errors import UserError, quote, whole_number
+from ganlab.utils.files import check_parents
 from ganlab.viz.data_picture import as_pixels, save_picture
 
 COUNT = 6
@@ -75,6 +76,7 @@ def write_mix(run: SampledRun, images: Tensor, out: Path) -> str:
     """Writes mixed images, as `mix` returns them, as one picture with an empty corner; returns how many, in words."""
     if out.suffix != ".png" or out.is_dir():
         raise UserError(f"--out {out}: mixed styles are a grid; expected FILE.png")
+    check_parents("--out", out)
     shown = as_pixels(images.flatten(0, 1), run.sampled.range)
     shown[0] = 255
     save_picture(shown, out, images.shape[1])

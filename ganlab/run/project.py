@@ -32,7 +32,7 @@ from ganlab.run.latents_file import SampledRun, check_latents, write_latents
 from ganlab.utils.errors import UserError, whole_number
 from ganlab.utils.from_python import from_python
 from ganlab.utils.progress import Progress, no_progress, paced
-from ganlab.viz.data_picture import as_pixels
+from ganlab.viz.data_picture import Limits, as_pixels
 from ganlab.viz.film import Film
 from ganlab.viz.image_grid import grid_png, image_grid
 from ganlab.viz.pairs import columns_of_pairs, side_by_side
@@ -87,7 +87,7 @@ class Projection:
     `latents` (N, …), with their `condition` in the type of the data set, make `images` (N, C, H, W) of its type, which
     are near `targets`. `errors` (N,) are the roots of the mean squared differences, in the data's unit (levels of uint8
     images), `first_errors` those of the best random latents. `trajectory` (K, N, …) are latents in the course of the
-    optimisation, of which `film` makes images by `sampler`.
+    optimisation, of which `film` makes images by `sampler`. Pictures show float32 data between `limits`.
     """
 
     latents: Tensor = field(repr=False)
@@ -99,6 +99,7 @@ class Projection:
     trajectory: Tensor = field(repr=False)
     sampler: NetworkSampler = field(repr=False)
     device: torch.device = field(repr=False)
+    limits: Limits = field(repr=False)
 
     @from_python
     def save(self, path: str | Path) -> None:
@@ -113,18 +114,18 @@ class Projection:
         if self.images.ndim < 3:
             raise UserError("film: films are of images; these are rows of a table")
         condition = map_condition(lambda part: as_input(part[:MOST_FILMED]), self.condition)
-        targets = as_pixels(self.targets[:MOST_FILMED])
+        targets = as_pixels(self.targets[:MOST_FILMED], self.limits)
         columns = columns_of_pairs(len(targets), 2)
         frames = []
         for z in self.trajectory[:, :MOST_FILMED]:
             (made,) = generate_images(self.sampler, z, self.device, condition)
-            frames.append(image_grid(side_by_side([targets, as_pixels(made.cpu())]), columns))
+            frames.append(image_grid(side_by_side([targets, as_pixels(made.cpu(), self.limits)]), columns))
         return Film(torch.stack(frames))
 
     def _repr_html_(self) -> str:
         if self.images.ndim < 3:
             return f"<pre>{escape(repr(self))}</pre>"
-        pairs = side_by_side([as_pixels(self.targets), as_pixels(self.images)])
+        pairs = side_by_side([as_pixels(part, self.limits) for part in (self.targets, self.images)])
         errors = ", ".join(
             f"{error:.3g} ({first:.3g})" for error, first in zip(self.errors, self.first_errors, strict=True)
         )
@@ -158,6 +159,7 @@ def project(
         torch.cat([part.trajectory for part in parts], 1),
         run.sampler,
         run.device,
+        run.sampled.range,
     )
 
 
@@ -284,6 +286,7 @@ def _projected(
         torch.stack(trajectory),
         sampler,
         device,
+        run.sampled.range,
     )
 
 

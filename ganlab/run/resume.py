@@ -40,7 +40,10 @@ MOST_DIFFERENCES = 20
 """How many differences between a run and the one to resume it as are reported, a line each."""
 
 
-FREE = ("train.steps", "train.epochs", "plugins", "components.tracker", "dataset.left_out_files", *NO_RESULTS)
+FREE = (
+    *("train.steps", "train.epochs", "plugins", "components.tracker", "observers", "dataset.left_out_files"),
+    *NO_RESULTS,
+)
 """What may change on resume, since the finished steps do not depend on it."""
 
 RELEASE = ("source", "distribution", "version")

@@ -28,7 +28,9 @@ from ganlab.utils.files import raise_cannot_write, remove_path, write_whole
 SWEEP_FILE = "sweep.json"
 """The file of a sweep's folder, whose run folders are VARIANT/seed-N in it."""
 
-HALF_WRITTEN = re.compile(r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.png)\.\w{8})")
+HALF_WRITTEN = re.compile(
+    r"\.(step-\d+-\d+|room-\d+|(run\.json|experiment\.toml|\w+\.(jsonl|csv)|[\w-]+\.(png|py))\.\w{8})"
+)
 """Temporary names of files in a run folder while they are written."""
 
 
@@ -117,9 +119,9 @@ class RunFolder:
                 remove_path(item)
 
     def _items(self) -> list[Path]:
-        """All files and folders of a run folder, down to those in its own folders."""
-        folders = (self.path, self.checkpoints, self.plots, self.samples, self.plugins)
-        return [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
+        """All files and folders of a run folder, down to those in its own folders, and all of kept plugins."""
+        folders = (self.path, self.checkpoints, self.plots, self.samples)
+        return [*(item for folder in folders if folder.is_dir() for item in folder.iterdir()), *self.plugins.rglob("*")]
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -150,6 +152,7 @@ class RunFolder:
         for made, grid in self.sample_grids().items():
             if made > step:
                 grid.unlink()
+        (self.plots / "metrics.png").unlink(missing_ok=True)  # the plots are of an earlier end
         for file in ("log.jsonl", "metrics.jsonl"):
             kept = [record for record in read_records(self.path / file) if record["step"] <= step]
             write_whole(self.path / file, "".join(map(record_line, kept)))
@@ -167,7 +170,7 @@ def is_unstarted(path: Path) -> bool:
     if not names:
         return True
     saved = path / "checkpoints"
-    return ".lock" in names <= {".lock", "experiment.toml", saved.name} and not any(saved.glob("step-*"))
+    return ".lock" in names <= {".lock", "experiment.toml", saved.name, "plugins"} and not any(saved.glob("step-*"))
 
 
 NEEDED: dict[str, type] = {"status": str, "name": str, "seed": int, "images": dict, "total_steps": int, "device": str}

@@ -117,11 +117,12 @@ class SampleFolder:
             earlier = None
         if not isinstance(earlier, dict):
             raise UserError(f"--out {self.path}: a folder that is not empty; choose another")
-        for key, value in self.about.items():
-            if earlier.get(key) != value:
+        for key in {**self.about, **earlier}:  # also what only the earlier samples depend on, such as given latents
+            was, now = earlier.get(key), self.about.get(key)
+            if was != now:
                 raise UserError(
-                    f"--out {self.path}: holds other samples: {key} was {quote(earlier.get(key))}, and is "
-                    f"{quote(value)} now; choose another folder"
+                    f"--out {self.path}: holds other samples: {key} was {quote(was)}, and is {quote(now)} now; choose "
+                    "another folder"
                 )
         return True
 

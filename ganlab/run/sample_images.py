@@ -28,6 +28,7 @@ from ganlab.run.sample_arrays import write_csv, write_npz
 from ganlab.run.sample_files import SampleFolder, condition_record, file_names_of_classes
 from ganlab.run.sampling_changes import sampling_changes
 from ganlab.utils.errors import Interrupted, UserError, counted, quote
+from ganlab.utils.files import check_parents
 from ganlab.utils.hashing import tensors_sha256
 from ganlab.utils.rng import derived_seed
 from ganlab.utils.signals import signals_as_keyboard_interrupt
@@ -121,6 +122,7 @@ def _write_images(run: Run, request: SampleRequest, out: Path) -> str:
 def _check_out(run: Run, request: SampleRequest, out: Path) -> None:
     """Refuses a place that sample images cannot be written to."""
     data = run.sampled
+    check_parents("--out", out)
     if out.suffix == ".csv" and len(data.shape) > 1:
         raise UserError(
             f"--out {out}: a .csv file holds rows of a table, and the run samples {data.in_words}; use FILE.npz"

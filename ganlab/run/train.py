@@ -33,7 +33,7 @@ from ganlab.nn.pretrained import noted_weights
 from ganlab.plugin.failures import CatchPluginErrors, attribute_to_plugin
 from ganlab.plugin.loader import Plugins
 from ganlab.run.callbacks.callback_list import CallbackList
-from ganlab.run.environment import run_environment
+from ganlab.run.environment import edited_files, plugin_code, run_environment
 from ganlab.run.events import EventDispatcher
 from ganlab.run.failure import explain_failure, status_of
 from ganlab.run.final_plots import draw_plots
@@ -91,6 +91,7 @@ class Outcome:
 def dry_run(request: RunRequest) -> str:
     """`ganlab run --dry-run`: trains and writes nothing; refuses what a run would, returns the resolved experiment."""
     experiment, plugins = _load(request)
+    earlier_run(choose_folder(request, experiment), request)
     # What metrics need is loaded or trained too, which may take minutes and fails as it would in the run.
     with deterministic(experiment.train.deterministic), progress_bar() as progress_of:
         progress, new = progress_of(experiment.name), not request.resume
@@ -195,11 +196,14 @@ def open_run(
         if stop.requested:
             raise KeyboardInterrupt
 
+    code = plugin_code(experiment, plugins)  # what follows may take minutes, in which files may be edited
     earlier = dict(folder.info)
     new = not distributed.broadcast_json(lambda: bool(earlier and list_checkpoints(folder.checkpoints)))
     training, evaluator, first = build_run(request, experiment, plugins, device, progress, new)
     view.progress("", 0, 0)
     environment = run_environment(experiment, plugins, training)
+    if edited := edited_files(code, environment):
+        raise UserError(*(f"{file}: has changed since it was loaded; begin again" for file in edited))
     toml = experiment_to_toml(experiment, plugins)
     table = tomllib.loads(toml)
     locations = set(location_keys(experiment))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def train(
     `info["status"]` is then "interrupted". Only for the main thread. Raises UserError where `ganlab run` refuses, and
     Diverged where the training diverges; the run is then in its folder.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError("train: is for the main thread, which alone hears signals; elsewhere start `ganlab run`")
     files = tuple(map(Path, plugins))
     with tempfile.TemporaryDirectory() as folder:
         table = experiment if isinstance(experiment, Mapping) else None

@@ -70,7 +70,7 @@ def sampler_to(run: LoadedRun, to: str) -> str:
     starts = {name.partition("_to_")[0] for name in names if "_to_" in name and _is_back(run.rules.samplers[name])}
     if to in starts:
         return ""
-    known = sorted({name.rpartition("to_")[2] for name in names} | starts)
+    known = sorted({name.rpartition("_to_")[2].removeprefix("to_") for name in names} | starts)
     near = did_you_mean(to, known) or (f"; it has: {', '.join(known)}" if known else "; it has one, without a name")
     raise UserError(f"--to {quote(to)}: the game of this run has no such direction{near}")
 

@@ -35,7 +35,7 @@ from ganlab.run.sample_arrays import write_npz
 from ganlab.run.sample_files import as_array
 from ganlab.run.translate import Translator
 from ganlab.utils.errors import ComponentError, Interrupted, UserError, counted, printable
-from ganlab.utils.files import raise_cannot_write, whole_folder, write_whole
+from ganlab.utils.files import check_parents, raise_cannot_write, whole_folder, write_whole
 from ganlab.utils.progress import Progress
 from ganlab.utils.signals import signals_as_keyboard_interrupt
 from ganlab.viz.image_grid import encode_pixels, fits_png
@@ -87,6 +87,7 @@ def _check_pictures(way: Translator, given: Path) -> None:
 
 def _check_out(given: Path, out: Path, is_array: bool) -> None:
     """Refuses a place that a translation of `given` cannot be written to."""
+    check_parents("--out", out)
     if given.is_dir():
         if out.exists() and not out.is_dir():
             raise UserError(f"--out {out}: is a file, and {given} a folder; expected a folder")

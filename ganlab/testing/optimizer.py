@@ -19,6 +19,7 @@ from ganlab.testing.tensor_checks import is_finite
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
+from ganlab.utils.optimizer_state import load_optimizer_state
 from ganlab.utils.rng import seed_everything
 
 
@@ -95,7 +96,7 @@ def _check_state(inspection: Inspection) -> None:
     _take_steps(one, optimizer, 5)
     other, resumed = _quadratic(inspection)
     other.load_state_dict(one.state_dict())
-    resumed.load_state_dict(from_bytes(to_bytes(optimizer.state_dict())))
+    load_optimizer_state(resumed, from_bytes(to_bytes(optimizer.state_dict())))
     for network, its_optimizer in ((one, optimizer), (other, resumed)):
         seed_everything(1)  # whatever either draws is the same
         _take_steps(network, its_optimizer, 5)

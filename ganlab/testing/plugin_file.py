@@ -21,6 +21,7 @@ from ganlab.testing.check_result import Check
 from ganlab.testing.suite import check
 from ganlab.testing.tiny_components import tiny_options, tiny_registry
 from ganlab.utils.errors import UserError, did_you_mean, quote
+from ganlab.utils.paths import expand_home
 
 
 @frozen
@@ -72,7 +73,7 @@ def load_with_file(path: Path) -> tuple[Plugins, list[PluginFailure]]:
 
     A file that is loaded anyway, bundled or from a folder in GANLAB_PLUGINS, is not loaded twice.
     """
-    path = path.expanduser().resolve()
+    path = expand_home(path).resolve()
     plugins = load_plugins()
     if all(origin.file != path for origin in plugins.origins.values()):
         plugins = load_plugins([path])
@@ -86,7 +87,7 @@ def subjects_of(path: Path, plugins: Plugins, options: Mapping[str, Mapping[str,
 
     Raises UserError for options of a component that it did not register, and for options that do not fit.
     """
-    path = path.expanduser().resolve()
+    path = expand_home(path).resolve()
     mine = [part for kind in KINDS for part in plugins.registry.of_kind(kind) if part.origin.file == path]
     chosen, problems = _options_by_component(mine, options)
     instances: dict[Component, Any] = {}

@@ -129,6 +129,12 @@ def _hashes(path: Path, manifest: Any) -> dict[str, str]:
     return hashes
 
 
+def check_state(state: Any) -> None:
+    """Raises TypeError for a state that a checkpoint would not give back; copies no tensor."""
+    tensors: dict[str, Tensor] = {}
+    _unpack(json.loads(json.dumps(_pack(state, "", tensors))), tensors)
+
+
 def to_bytes(state: Any) -> bytes:
     """Serialises a nested state as a checkpoint does, but to bytes that another process can read."""
     tensors: dict[str, Tensor] = {}
@@ -177,7 +183,8 @@ def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _unpack(item, tensors) for key, item in content}
+        # JSON has made lists of keys that were tuples.
+        return {tuple(key) if isinstance(key, list) else key: _unpack(item, tensors) for key, item in content}
     if kind not in ("list", "tuple") or not isinstance(content, list):
         raise ValueError(f"state.json: {one_line(kind, 60)} is not a kind of value")
     items = [_unpack(item, tensors) for item in content]

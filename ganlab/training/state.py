@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import nn
 
 from ganlab.training.checkpoint import from_bytes, sizes, to_bytes
@@ -18,6 +17,7 @@ from ganlab.training.game import Game
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
 from ganlab.utils.errors import UserError, one_line
+from ganlab.utils.optimizer_state import load_optimizer_state
 from ganlab.utils.rng import global_state, set_global_state
 
 
@@ -80,12 +80,7 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
     for player in game.players.values():
         saved = state["optimizers"][player.name]
         options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
-        player.optimizer.load_state_dict({**saved, **options})
-        for parameter, values in player.optimizer.state.items():
-            # A fused optimiser needs its state in the memory format of the weights, which may be channels last.
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        load_optimizer_state(player.optimizer, {**saved, **options})
     sums = {name: distributed.own_scalar(value) for name, value in state["meters"]["sums"].items()}
     game.meters.sums = {name: value.to(game.device) for name, value in sums.items()}
     game.meters.counts = dict(state["meters"]["counts"])

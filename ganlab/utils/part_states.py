@@ -31,9 +31,9 @@ class PartStates:
     def _tensors(self) -> dict[str, Tensor]:
         # Asked for again each time: a component may move its state to the images' device when it is first called.
         states = [part.state_dict() for part in self.components if hasattr(part, "state_dict")]
-        paths = {
-            id(tensor): (path, tensor) for path, tensor in tensors_with_paths(states, "")
-        }  # one of two players once
+        # A component may be of two players, or hold another. Its state counts once, also where `state_dict` returns
+        # other objects of the same memory each time, as that of a module does.
+        paths = {_place_of(tensor): (path, tensor) for path, tensor in tensors_with_paths(states, "")}
         return dict(paths.values())
 
     @contextmanager
@@ -45,7 +45,7 @@ class PartStates:
                 if path in self.before:  # not a state that begins with the first call
                     before = self.before[path] = self.before[path].to(tensor.device)
                     wide = torch.float32 if tensor.device.type == "mps" else torch.float64  # which MPS has not
-                    moved = tensor.to(wide) - before
+                    moved = tensor.to(wide) - before.to(wide)  # torch does not subtract bools
                     self.moved[path] = self.moved[path] + moved if path in self.moved else moved
                     tensor.copy_(before)
 
@@ -56,3 +56,8 @@ class PartStates:
                 if path in self.moved:
                     total = self.before[path] + self.moved[path] / parts
                     tensor.copy_(total if tensor.is_floating_point() else total.round())
+
+
+def _place_of(tensor: Tensor) -> tuple[int, int, torch.Size]:
+    """Where in memory a tensor of a component's state lies."""
+    return int(tensor.untyped_storage()._cdata), int(tensor.storage_offset()), tensor.shape

@@ -38,9 +38,12 @@ def places() -> Places:
     if not home.is_absolute():  # the user has no home folder, as in some containers; old platformdirs return "~"
         home = Path(tempfile.gettempdir()) / f"ganlab-{os.getuid()}"
     data, cache = os.environ.get("GANLAB_DATA"), os.environ.get("GANLAB_CACHE")
-    return Places(
-        Path(data).expanduser() if data else home / "data", Path(cache).expanduser() if cache else home / "cache"
-    )
+    return Places(expand_home(data) if data else home / "data", expand_home(cache) if cache else home / "cache")
+
+
+def expand_home(path: str | Path) -> Path:
+    """Expands `~` in a path; `~name` of no user stays as it is, so that the path is not found, where pathlib raises."""
+    return Path(os.path.expanduser(path))
 
 
 def cache_bound() -> int | None:

@@ -18,6 +18,7 @@ import itertools
 import math
 import numbers
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -31,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganlab.utils.errors import UserError, did_you_mean, printable, quote
-from ganlab.utils.files import raise_cannot_write, whole_file, whole_folder
+from ganlab.utils.files import check_parents, raise_cannot_write, whole_file, whole_folder
 from ganlab.utils.from_python import from_python
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.viz.data_picture import Limits, as_pixels
@@ -63,8 +64,7 @@ def check_film(path: Path, frames: int, fps: float) -> None:
         raise UserError(f"--out {path}: is a file; expected FILE.mp4, FILE.webp, FILE.gif or a folder")
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"--out {path}: a folder that is not empty; choose another")
-    if file := next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None):
-        raise UserError(f"--out {path}: {file} is not a folder")
+    check_parents("--out", path)
     check_length(frames, fps, path.suffix)
     if path.suffix == ".mp4" and importlib.util.find_spec("av") is None:
         raise UserError(f"--out {path}: needs av: pip install 'ganlab[video]'; .webp and .gif files need nothing")
@@ -96,7 +96,7 @@ def write_film(
     """
     check_film(path, frames, fps)
     if path.suffix not in ENDINGS:
-        _write_folder(batches, path, frames, progress)
+        _write_folder(batches, path, frames, limits, progress)
         return
     with whole_file(path, 0) as stream:
         _encode(_counted(_pictures(batches, limits), frames, progress), stream, path.suffix, frames, fps)
@@ -139,7 +139,10 @@ def _encode(pictures: Iterator[NDArray[Any]], stream: Any, ending: str, frames: 
         # Enlarged pixels are sharp squares, small without loss; quality then is the time that is spent, from 0 to 100.
         small = max(first.size) < 2 * SMALLEST
         options |= {"lossless": True, "quality": 0} if small else {"quality": 90}
-    first.save(stream, ending[1:].upper(), append_images=images, **options)
+    try:
+        first.save(stream, ending[1:].upper(), append_images=images, **options)
+    except struct.error:  # Pillow joins equal frames, and a GIF file counts hundredths of a second up to 65,535
+        raise UserError("a GIF file cannot hold equal frames of more than 655 s together; use .webp or .mp4") from None
 
 
 def _durations(frames: int, fps: float, unit: int) -> list[int]:
@@ -167,7 +170,7 @@ def _write_mp4(pictures: Iterator[NDArray[Any]], stream: BinaryIO, fps: float) -
         container.mux(video.encode())
 
 
-def _write_folder(batches: Batches, path: Path, frames: int, progress: Progress) -> None:
+def _write_folder(batches: Batches, path: Path, frames: int, limits: Limits, progress: Progress) -> None:
     """Writes a film's images as PNG files, by their numbers, of their own size."""
     digits = max(5, len(str(frames - 1)))
     done = 0
@@ -181,7 +184,7 @@ def _write_folder(batches: Batches, path: Path, frames: int, progress: Progress)
 
         for batch in batches:
             own = batch.dtype == torch.uint8 or (batch.dtype == torch.uint16 and batch.shape[1] == 1)
-            images = _drawable(batch.cpu() if own and batch.ndim == 4 else as_pixels(batch.cpu()))
+            images = _drawable(batch.cpu() if own and batch.ndim == 4 else as_pixels(batch.cpu(), limits))
             pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
             list(pool.map(write, range(done, done + len(pixels)), pixels))
             done += len(pixels)

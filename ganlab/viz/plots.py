@@ -39,17 +39,23 @@ def _encode_figure(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def _plot_values(axes: Any, log: Sequence[Mapping[str, Any]], name: str, label: str | None = None) -> None:
+    """Plots a value over steps. Records without it, as of a lazy penalty, are left out: they would break the line."""
+    points = [(record["step"], float(record[name])) for record in log if name in record]
+    alone = "o" if len(points) == 1 else None  # there is no line to see
+    axes.plot([step for step, _ in points], [value for _, value in points], label=label, linewidth=1.2, marker=alone)
+
+
 @_default_style()
 def plot_losses(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Plots every term of both losses, averaged per tick, over steps."""
-    # A lazy penalty need not be in every record.
     seen = dict.fromkeys(name for record in log for name in record)
     names = [name for name in seen if name.startswith(("loss_", "penalty_"))]
     figure = _figure(8, 4.5)
     axes = figure.subplots()
     for name in names:
         label = name.removeprefix("loss_").replace("_", " ")
-        axes.plot([r["step"] for r in log], [float(r.get(name, "nan")) for r in log], label=label, linewidth=1.2)
+        _plot_values(axes, log, name, label)
     axes.set(xlabel="step", ylabel="loss, mean of a tick", title="Loss terms")
     axes.grid(alpha=0.3)
     if names:
@@ -62,7 +68,7 @@ def plot_scheduled_options(log: Sequence[Mapping[str, Any]], keys: Sequence[str]
     """Plots scheduled options with matplotlib, one panel each: the option's value at the end of each tick."""
     figure = _figure(8, 2.4 * len(keys))
     for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
-        axes.plot([record["step"] for record in log], [float(record.get(key, "nan")) for record in log], linewidth=1.2)
+        _plot_values(axes, log, key)
         axes.set(xlabel="step", title=key)
         axes.grid(alpha=0.3)
     write_whole(path, _encode_figure(figure))

@@ -27,6 +27,9 @@ from ganlab.viz.progress_text import alarm_lines, amount_done, floor_note, forma
 NARROW = 60
 """On terminals with fewer columns than this there is no progress bar."""
 
+BESIDE_NAME = 32
+"""The columns that a progress bar, its percentage and the time left need beside the name."""
+
 PLAIN_SECONDS = 5.0
 """The least seconds between two plain progress lines, so that a log file stays readable."""
 
@@ -186,7 +189,9 @@ def progress_bar() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]
 
         def progress_of(name: str) -> Callable[[str, int, int], None]:
             def progress(what: str, done: int, total: int) -> None:
-                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=total or None)
+                text, room = f"{name}: {what}", max(10, console.width - BESIDE_NAME)
+                text = text if len(text) <= room else f"…{text[1 - room :]}"  # a long path would leave no bar
+                bar.update(task, description=escape(text), completed=done, total=total or None)
                 if is_first_rank and not has_bar:
                     plain.progress(f"{name}: {what}", done, total)
 

@@ -16,12 +16,17 @@ def format_duration(seconds: float) -> str:
 def tick_values(record: Mapping[str, Any]) -> dict[str, str]:
     """Progress display: formats a tick's record, as labels and values."""
     names = {**_loss_labels(record), "d_real": "D(real)", "d_fake": "D(fake)"}
-    shown = {label: f"{record[name]:.3f}" for name, label in names.items() if name in record}
+    shown = {label: _short(record[name]) for name, label in names.items() if name in record}
     for name, value in record.items():
         if name.startswith("penalty_"):
             shown[name.removeprefix("penalty_")] = f"{value:.3g}"
     shown["img/s"] = f"{record['images_per_second']:,.0f}"
     return shown
+
+
+def _short(value: float) -> str:
+    """Progress display: a loss with three decimals, a huge one with four digits."""
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _loss_labels(record: Mapping[str, Any]) -> dict[str, str]:

@@ -156,6 +156,20 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"MORE_LOSS": "def discriminator(self, real, fake): raise ganlab.ComponentError('no such logits')"},
         r"loss: no such logits",
     ),
+    "a state that no checkpoint holds": (
+        {"MORE_LOSS": "def state_dict(self): return {'seen': {1}}\n    def load_state_dict(self, state): pass"},
+        r"loss: its state_dict\(\) cannot be saved: a checkpoint holds tensors and plain values; seen is a set "
+        rf"\({of('loss')}\)",
+    ),
+    "a network's state that no checkpoint holds": (
+        {"JUDGED": "logits * self.scale\n    def get_extra_state(self): return b''"},
+        r"discriminator: its state_dict\(\) cannot be saved: a checkpoint holds tensors and plain values; _extra_state "
+        rf"is a bytes \({of('discriminator')}\)",
+    ),
+    "a state that is not read again": (
+        {"MORE_AUGMENTATION": "def state_dict(self): return {'p': torch.zeros(())}"},
+        rf"augmentation\[0\]: it has state_dict\(\) and no load_state_dict\(state\) \({of('augmentation')}\)",
+    ),
     "a measure": (
         {"MORE_LOSS": "def measures(self, real, fake): return {'gap': real - fake}"},
         r"game, loss or augmentation: the measure 'gap' is torch.float32 \(4,\); expected a scalar of floats, .*",

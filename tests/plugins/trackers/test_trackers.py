@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from ganlab.run.run_folder import read_info
 from ganlab_plugins.trackers.csv import CSV
 from ganlab_plugins.trackers.mlflow import MLflow
 from ganlab_plugins.trackers.tensorboard import TensorBoard
+from ganlab_plugins.trackers.wandb_trackio import LoggedRun
 from run_folders import TIMED, assert_same_run
 from saboteur import AtFileOperation, AtUpdate
 
@@ -323,6 +325,40 @@ def test_a_tracker_may_be_added_and_dropped_on_resume(
     code, out, err = ganlab("compare", "r", "s", "--json")
     assert code == 0, err
     assert out.count('"variant"') == 1, "a variant with two seeds"
+
+
+def test_event_files_that_come_late_begin_at_the_first_step_too(tmp_path: Path) -> None:
+    """Then once: the next resume adds what its own step may lack."""
+    run = RunFolder(tmp_path, {"name": "tiny", "status": "running", "resumed": [{"at": "now", "step": 3}]})
+    run.experiment_file.write_text('name = "tiny"\n')
+    for step in (1, 2, 3):
+        run.append("log.jsonl", {"step": step, "loss_generator": float(step)})
+    run.samples.mkdir()
+    for step in (0, 3):
+        Image.new("L", (2, 2)).save(run.sample_file(step))
+    for _ in range(2):
+        TensorBoard().build(run)
+        assert in_tensorboard(tmp_path)["train/loss_generator"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+        assert [image.step for image in events(tmp_path).Images("samples")] == [0, 3]
+
+
+def test_the_time_of_a_resume_grows_with_the_records_and_not_with_their_square() -> None:
+    """Each record is looked at a few times, and logged in the order of the steps."""
+    looks: list[str] = []
+
+    class Record(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            looks.append(key)
+            return super().__getitem__(key)
+
+    ticks = [Record(step=step, loss_generator=1.0) for step in range(1, 101)]
+    scores = [Record(step=step, name="fid", value=1.0) for step in (0, 50)]
+    logged: list[int] = []
+    client = SimpleNamespace(log=lambda values, step: logged.append(step))
+    run: Any = SimpleNamespace(ticks=lambda: ticks, scores=lambda: scores, sample_grids=lambda: {100: Path("g.png")})
+    LoggedRun(SimpleNamespace(Image=str), client).begin(run, 20)
+    assert logged == sorted([*range(20, 101), 50, 100])
+    assert len(looks) < 5 * (len(ticks) + len(scores))
 
 
 @pytest.mark.parametrize(
