@@ -130,7 +130,7 @@ class Wrong:
         (None, "evaluate gave NoneType, wanted ganlab.Scores"),
         (Scores({"x": "high"}, {}, {}), "the value 'x' is 'high', wanted a number"),  # type: ignore[dict-item]
         (Scores({"x": 1.0}, {}, {"y": "lower"}), "better names 'y', and the values are x"),
-        (Scores({"x": 1.0}, {}, {"x": "min"}), "better of 'x' is 'min', wanted 'lower' or 'higher'"),  # type: ignore[dict-item]
+        (Scores({"x": 1.0}, {}, {"x": "min"}), "better is 'min' for 'x', wanted 'lower' or 'higher'"),  # type: ignore[dict-item]
         (Scores({"x": 1.0}, {}, {}, {"z": {}}), "details names 'z', and the values are x"),
     ],
 )

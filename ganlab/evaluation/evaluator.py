@@ -225,7 +225,7 @@ def _check_scores(scores: Any) -> None:
             raise ComponentError(f"{of} names {strange[0]!r}, and the values are {', '.join(scores.values)}")
     for name, better in scores.better.items():
         if better not in (None, "lower", "higher"):  # it would be ranked by some and not by others
-            raise ComponentError(f"better of {name!r} is {quote(better)}, wanted 'lower' or 'higher'")
+            raise ComponentError(f"better is {quote(better)} for {name!r}, wanted 'lower' or 'higher'")
 
 
 @define

@@ -122,8 +122,6 @@ def _check_scores(inspection: Inspection, found: dict[int, list[dict[str, Any]]]
         for record in records:
             if not math.isfinite(record["value"]):
                 raise Fault(f"{record['name']} is {record['value']} for images of {channels} channels", at)
-            if record["better"] not in (None, "lower", "higher"):
-                raise Fault(f"better is {record['better']!r} for {record['name']}, expected 'lower' or 'higher'", at)
             try:
                 json.dumps(to_json(record))
             except (TypeError, ValueError) as error:

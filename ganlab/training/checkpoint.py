@@ -184,7 +184,7 @@ def _unpack(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[content]
     if kind == "dict":
         # JSON has made lists of keys that were tuples.
-        return {tuple(key) if isinstance(key, list) else key: _unpack(item, tensors) for key, item in content}
+        return {tuple(key) if isinstance(key, list) and key else key: _unpack(item, tensors) for key, item in content}
     if kind not in ("list", "tuple") or not isinstance(content, list):
         raise ValueError(f"state.json: {one_line(kind, 60)} is not a kind of value")
     items = [_unpack(item, tensors) for item in content]

@@ -169,7 +169,7 @@ def test_the_names_of_a_sweep_and_of_its_variants(name: str, variant: str) -> No
     with own_folder() as here:
         (here / "base.toml").write_text(tomli_w.dumps(TABLE))
         file = here / "s.toml"
-        table = {"name": name, "base": "base.toml", "variants": {variant: {"seed": 1}}}
+        table = {"name": name, "base": "base.toml", "variants": {variant: {"train": {"checkpoint_keep": 1}}}}
         file.write_text(tomli_w.dumps(table), encoding="utf-8")
         try:
             sweep = load_sweep(file)
@@ -188,7 +188,7 @@ def test_the_names_of_a_sweep_and_of_its_variants(name: str, variant: str) -> No
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/ganlab-escaped", 3, ["a"], ""])
 def test_a_sweep_by_such_a_name_writes_nothing(name: object, ganlab: Command, write: Write, tmp_path: Path) -> None:
     write(TABLE, "base.toml")
-    file = write({"name": name, "base": "base.toml", "variants": {"a": {"seed": 1}}}, "s.toml")
+    file = write({"name": name, "base": "base.toml", "variants": {"a": {"train": {"checkpoint_keep": 1}}}}, "s.toml")
     code, _, said = ganlab("sweep", file)
     assert code == 2
     assert said.startswith(f"{file}: name: a name is letters, digits, '.', '_' and '-', at most 100")
