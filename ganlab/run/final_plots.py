@@ -24,8 +24,10 @@ SCORED = 1024
 def draw_plots(training: Training, folder: RunFolder, step: int, sound: bool) -> None:
     """Draws the final plots of a run: losses, schedules and metrics from its records, and D(real) and D(fake).
 
-    D(real) and D(fake) are computed at this `step`, and only where the run is `sound`: what broke it, such as a disk,
-    might break this too. The plot of metrics is the last, and every run has it (`RunFolder.has_plots`).
+    D(real) and D(fake) are computed at this `step`, in evaluation mode: where the discriminator has batch norm, its
+    running statistics are of real and generated images together, and the log's `d_real` and `d_fake`, of training, may
+    lie elsewhere. They are computed only where the run is `sound`: what broke it, such as a disk, might break this too.
+    The plot of metrics is the last, and every run has it (`RunFolder.has_plots`).
     """
     log = read_records(folder.path / "log.jsonl")
     plots.plot_losses(log, folder.plots / "losses.png")

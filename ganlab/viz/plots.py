@@ -92,7 +92,7 @@ def plot_real_and_fake(real: Sequence[float], fake: Sequence[float], path: Path,
         xlabel="sigmoid of the logit",
         ylabel="images",
         xlim=(0, 1),
-        title=f"D(real) and D(fake) at step {step:,}",
+        title=f"D(real) and D(fake) at step {step:,}, in evaluation mode",
     )
     axes.legend()
     write_whole(path, _encode_figure(figure))
