@@ -187,7 +187,7 @@ def test_numbers_of_other_libraries_are_arguments_of_sample(run: Path) -> None:
             ({"step": True}, "load_run: step: expected a whole number or None, got True"),
             ({"step": -1}, "step -1: expected at least 0"),
             ({"step": 3}, "step 3: r has no such checkpoint; there are: 4"),
-            ({"device": "gpu"}, "device 'gpu': expected auto or a device that is here: cpu"),
+            ({"device": "gpu"}, "device 'gpu': expected auto or a device that is here: cpu; did you mean 'cuda'?"),
             ({"device": "pretend"}, "; call ganlab.testing.pretend.install() first, before any backward pass"),
             ({"device": None}, "load_run: device: expected a text, got None"),
             ({"device": "cuda:99"}, "device cuda:99: torch finds "),

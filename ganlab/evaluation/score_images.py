@@ -35,7 +35,7 @@ from ganlab.protocols import Dataset, DatasetConfig, Metric, Places
 from ganlab.utils import distributed
 from ganlab.utils.device import pick_device
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean
-from ganlab.utils.paths import places
+from ganlab.utils.paths import expand_home, places
 from ganlab.utils.progress import Progress
 from ganlab.viz.progress import progress_bar
 
@@ -109,7 +109,7 @@ def score_images(
 
 def registry_with(plugin_files: Sequence[Path]) -> Registry:
     """To score images: the components that there are with these plugin files. Raises UserError where one fails."""
-    files = [file.expanduser().resolve() for file in plugin_files]
+    files = [expand_home(file).resolve() for file in plugin_files]
     plugins = load_plugins(files)
     problems = [*plugins.problems, *(str(failure) for failure in plugins.failures if failure.origin.file in files)]
     if problems:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganlab.utils.errors import ComponentError, one_line
 from ganlab.utils.hashing import file_sha256
+from ganlab.utils.paths import expand_home
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ def load_weights(network: nn.Module, weights: str | Path, partly: bool = False) 
     With `partly` the file may hold more than the network does, such as later layers. Raises `ComponentError` for a file
     that cannot be read, or that does not fit.
     """
-    path = Path(weights).expanduser()
+    path = expand_home(weights)
     found, own = read_weights(path), network.state_dict()
     problems = []
     if missing := [name for name in own if name not in found]:

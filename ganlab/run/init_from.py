@@ -28,6 +28,7 @@ from ganlab.protocols.rules_check import NOT_NETWORKS
 from ganlab.run.run_folder import read_info
 from ganlab.training.checkpoint import DamagedCheckpoint, list_checkpoints, load_checkpoint
 from ganlab.utils.errors import ComponentError, UserError, did_you_mean, one_line, quote
+from ganlab.utils.paths import expand_home
 
 EMA = "ema"
 """The part of a checkpoint with the running average of the one network that is averaged; of several, `ema.NETWORK`."""
@@ -119,7 +120,7 @@ class InitialWeights:
             for file in {source.file_of(there[tensor]) for tensor in given}:
                 note_weights(file)
             if config.names_file is not None:
-                note_weights(Path(config.names_file).expanduser())
+                note_weights(expand_home(config.names_file))
             initialise_by(partial(_transfer, given, done), network)
         (found,) = done
         left = [f"{_joined(name, layer)} begins anew: {why}" for layer, why in found.left.items()]
@@ -144,7 +145,7 @@ def with_names_of_file(config: InitFrom) -> InitFrom:
     """What a run is to begin with, with the names of `names_file` among its names. Raises UserError."""
     if config.names_file is None:
         return config
-    path = Path(config.names_file).expanduser()
+    path = expand_home(config.names_file)
     try:
         read = json.loads if path.suffix == ".json" else tomllib.loads
         names = _flat(read(path.read_text(encoding="utf-8")))
@@ -177,7 +178,7 @@ def _transfer(given: Mapping[str, Tensor], done: list[Transferred], network: nn.
 def _read_run(config: InitFrom, wanted: Iterable[str]) -> Source:
     """Reads what a run is to begin with from a checkpoint of another."""
     assert config.run is not None
-    folder = Path(config.run).expanduser()
+    folder = expand_home(config.run)
     try:
         read_info(folder)
     except UserError as error:
@@ -243,7 +244,7 @@ def _shapes(file: Path) -> dict[str, list[int]]:
 def _read_file(config: InitFrom, wanted: tuple[str, ...], networks: Mapping[str, nn.Module]) -> Source:
     """Reads what a run is to begin with from a file: of one network, or of several with their names before each."""
     assert config.file is not None
-    path = Path(config.file).expanduser()
+    path = expand_home(config.file)
     try:
         tensors = read_weights(path, nested=True)
     except ComponentError as error:

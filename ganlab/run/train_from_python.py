@@ -17,6 +17,7 @@ from ganlab.run.load_run import Run, load_run
 from ganlab.run.request import RunRequest
 from ganlab.utils.errors import Interrupted, UserError, one_line, quote
 from ganlab.utils.from_python import from_python
+from ganlab.utils.paths import expand_home
 from ganlab.viz.progress import make_progress_view
 
 FILE = "experiment.toml"
@@ -85,7 +86,7 @@ def _write(table: Mapping[str, Any], file: Path) -> None:
     here = Path.cwd() / FILE
     whole = {"name": "experiment", **with_absolute_plugins(here, table)}
     if isinstance(whole.get(BASE), str):
-        whole[BASE] = str(here.parent / Path(whole[BASE]).expanduser())
+        whole[BASE] = str(here.parent / expand_home(whole[BASE]))
     if problem := _unfit(table):
         raise UserError(f"experiment: {problem}")
     try:

@@ -51,6 +51,8 @@ def _advice(wanted: object) -> str:
     name = str(wanted)
     if name.partition(":")[0] == "pretend":
         return "; call ganlab.testing.pretend.install() first, before any backward pass"
+    if name.lower().startswith("gpu"):
+        return "; did you mean 'cuda'?"
     return did_you_mean(name.lower(), ["auto", "cpu", "cuda", "mps", "xpu", "pretend"])
 
 
