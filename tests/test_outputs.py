@@ -190,7 +190,8 @@ def test_a_game_without_samples(coding: dict[str, Any], write: Write, ganlab: Ga
     assert f"metric[0] 'kid': scores samples, and {none}" in err
     assert not Path("q").exists()
     code, _, err = ganlab("eval", "r", "--set", "metric=[{name='kid',features='pixels'}]")
-    assert (code, err.splitlines()[-1]) == (2, f"r: metric 'kid': {none}")
+    said = f"scores samples, and {none}; a metric of these asks for them when it prepares"
+    assert (code, err.splitlines()[-1]) == (2, f"r: metric 'kid': {said}"), "as a run says it"
 
 
 def test_a_truncation_that_no_latents_have_is_refused(coding: dict[str, Any], write: Write, ganlab: Ganlab) -> None:

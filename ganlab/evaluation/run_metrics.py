@@ -12,8 +12,6 @@ from ganlab.evaluation.evaluator import MetricRunner
 from ganlab.plugin.registry import Registry
 from ganlab.protocols import Metric
 from ganlab.utils.errors import ComponentError, UserError
-from ganlab.utils.progress import Progress
-from ganlab.utils.rng import preserve_random_state
 from ganlab.viz.progress import progress_bar
 
 
@@ -25,10 +23,11 @@ def run_metrics_with_progress(
     All are prepared before the first is run: the scores of hours would be lost where a later metric refuses.
     """
     records = []
+    outputs = None if runner.outputs is None else attrs.evolve(runner.outputs, networks=None)
     with progress_bar() as progress_of:
         for name, _, metric in metrics:
             with _named(name, where):
-                _prepare(metric, runner, progress_of(name))
+                runner.evaluator.prepare(metric, progress_of(name), outputs)
         for name, suffix, metric in metrics:
             with _named(name, where):
                 records += runner.score(metric, suffix, progress_of(name))
@@ -42,15 +41,6 @@ def _named(name: str, where: str) -> Iterator[None]:
         yield
     except ComponentError as error:
         raise UserError(f"{where}: metric {name!r}: {error}") from None
-
-
-def _prepare(metric: Metric, runner: MetricRunner, progress: Progress) -> None:
-    """Prepares a metric before it runs, without images and networks; what it keeps meanwhile is of none."""
-    if hasattr(metric, "prepare"):
-        outputs = None if runner.outputs is None else attrs.evolve(runner.outputs, networks=None)
-        trial = MetricRunner(runner.evaluator, lambda count, seed: iter(()), runner.weights, outputs=outputs)
-        with preserve_random_state():
-            metric.prepare(trial.evaluation(progress))
 
 
 def named_metrics(registry: Registry, metrics: Sequence[Metric]) -> list[tuple[str, str, Metric]]:
