@@ -407,6 +407,16 @@ def test_runs_that_differ_in_more_than_their_seed_share_no_row(tmp_path: Path) -
         collect_runs([tmp_path])
 
 
+def test_runs_before_and_after_their_project_was_moved_share_a_row(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [5.0], experiment={"plugins": ["/old/z.py", "/old/more/b.py"]})
+    make_run(tmp_path / "b", [5.0], seed=1, experiment={"plugins": ["/new/more/b.py", "/new/z.py"]})
+    (table,) = comparison_tables(collect_runs([tmp_path]), None, None, split=False)
+    assert table.rows[0].final.count == 2
+    make_run(tmp_path / "c", [5.0], seed=2, experiment={"plugins": ["/new/other.py"]})
+    with pytest.raises(UserError, match=r"'bce' is two experiments: .* differ in plugins"):
+        comparison_tables(collect_runs([tmp_path]), None, None, split=False)
+
+
 def test_a_seed_twice_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [5.0])
     make_run(tmp_path / "b", [5.0])
@@ -564,8 +574,36 @@ def test_what_finished_as_another_experiment_is_not_taken_for_this_one(
     before = Path("s/sweep.json").read_text()
     code, _, err = ganlab("sweep", sweep_file, "--out", "s", "--set", "train.batch_size=8")
     assert code == 2
-    assert "has finished with another train.batch_size; choose another --out, or remove it" in err
+    assert "s/bce/seed-0: train.batch_size: was 16, is now 8" in err
+    assert "s/bce/seed-0: has finished with the earlier options; choose another --out, or remove it" in err
+    code, _, err = ganlab("sweep", sweep_file, "--out", "s", "--set", "train.steps=1000")
+    assert code == 2
+    assert "has finished with another number of steps; choose another --out, or remove it" in err
     assert Path("s/sweep.json").read_text() == before
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_processes")
+def test_a_sweep_goes_on_after_its_project_with_a_plugin_file_was_moved(
+    table: dict[str, Any], ganlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Path("first")
+    first.mkdir()
+    assert ganlab("new", "loss", "mine", "--out", first / "mine.py")[0] == 0
+    (first / "tiny.toml").write_text(tomli_w.dumps(table | {"plugins": ["mine.py"], "loss": {"name": "mine"}}))
+    sweep = {"base": "tiny.toml", "seeds": [0], "variants": {"mine": {}}}
+    (first / "sweep.toml").write_text(tomli_w.dumps(sweep))
+    monkeypatch.chdir(first)
+    assert ganlab("sweep", "sweep.toml", "--out", "s")[0] == 0
+    monkeypatch.chdir("..")
+    moved = first.rename("moved")
+    monkeypatch.chdir(moved)
+    Path("sweep.toml").write_text(tomli_w.dumps(sweep | {"seeds": [0, 1]}))
+    code, out, err = ganlab("sweep", "sweep.toml", "--out", "s")
+    assert (code, err) == (0, "")
+    assert "2 runs in s, 1 finished already" in out
+    assert [run.seed for run in collect_runs([Path("s")])] == [0, 1]
 
 
 @pytest.mark.extended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,15 @@ UNCOMPARED = ("seed", *NO_RESULTS)
 
 
 def differing_options(one: Any, other: Any, at: str = "") -> list[str]:
-    """Returns the differences between two experiments: paths of options, without seeds and what changes no result."""
+    """Returns the differences between two experiments: paths of options, without seeds and what changes no result.
+
+    Of plugin files only the names count, since a project may have been moved; a comparison sees their contents by hash.
+    """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         paths = {key: f"{at}.{key}" if at else key for key in {**one, **other}}
         compared = {key: path for key, path in paths.items() if path not in UNCOMPARED}
         return [d for key, path in compared.items() for d in differing_options(one.get(key), other.get(key), path)]
-    return [] if one == other else [at]
+    return [] if _compared(one, at) == _compared(other, at) else [at]
 
 
 def compared_options_sha256(experiment: Mapping[str, Any]) -> str:
@@ -28,7 +32,9 @@ def compared_options_sha256(experiment: Mapping[str, Any]) -> str:
 
 
 def _compared(value: Any, at: str) -> Any:
-    """An experiment's table without the options in which runs of one variant may differ."""
+    """A value of an experiment without the options in which runs of one variant may differ, and folders of plugins."""
+    if at == "plugins" and isinstance(value, list):
+        return sorted(os.path.basename(str(file)) for file in value)
     if not isinstance(value, Mapping):
         return value
     paths = {key: f"{at}.{key}" if at else key for key in value}

@@ -142,7 +142,8 @@ def experiment_from_table(
     except InvalidTable as error:
         problems += [f"{file_of(problem.path, path, table, bases)}: {problem}" for problem in error.problems]
         if any("unknown" in problem.message for problem in error.problems):
-            problems += [f"{failure} (so what it registers is unknown)" for failure in plugins.failures]
+            unsaid = [failure for failure in plugins.failures if str(failure) not in problems]
+            problems += [f"{failure} (so what it registers is unknown)" for failure in unsaid]
     if problems:
         raise UserError(*dict.fromkeys(problems))
     return experiment, plugins

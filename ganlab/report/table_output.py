@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -175,8 +176,12 @@ def format_protocol(protocol: Mapping[str, Any]) -> str:
     parts = []
     for key, value in protocol.items():
         if isinstance(value, Mapping):
-            inner = ", ".join(f"{k} {str(v)[:12] if k in ('sha256', 'fingerprint') else v}" for k, v in value.items())
+            inner = ", ".join(f"{k} {str(v)[:12] if k == 'fingerprint' or _is_sha256(v) else v}" for k, v in value.items())
             parts.append(f"{key} ({inner})")
         else:
             parts.append(f"{key} {value}")
     return "; ".join(parts)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

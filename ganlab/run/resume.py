@@ -58,8 +58,12 @@ def asks_for_another_length(path: Path, experiment: Experiment) -> bool:
     return (before.get("steps"), before.get("epochs")) != (experiment.train.steps, experiment.train.epochs)
 
 
-def check_finished(path: Path, experiment: Experiment, plugins: Plugins) -> None:
-    """Refuses to take a finished run for that of another experiment; raises UserError."""
+def check_finished(path: Path, experiment: Experiment, plugins: Plugins, advice: str) -> None:
+    """Refuses to take a finished run for that of another experiment; raises UserError, which ends in `advice`.
+
+    Where plugin files and data lie does not matter, nor does the number of steps, for which there is
+    `asks_for_another_length`.
+    """
     now = _flat(experiment_to_table(experiment, plugins))
     before = read_toml(path / "experiment.toml")
     try:  # an option that a later release has added had its default
@@ -71,7 +75,7 @@ def check_finished(path: Path, experiment: Experiment, plugins: Plugins) -> None
     if lines := _changed_values(path, was, now, set(location_keys(experiment))):
         raise UserError(
             *lines[:MOST_DIFFERENCES],
-            f"{path}: has finished with the earlier options; choose another --out, or take it as it is by --anyway",
+            f"{path}: has finished with the earlier options; {advice}",
         )
 
 

@@ -110,7 +110,8 @@ def run(request: RunRequest, view: ProgressView) -> Outcome:
         whole = folder.info.get("status") == "finished" and folder.has_plots
         if whole and not asks_for_another_length(folder.path, experiment):
             if not request.anyway:
-                check_finished(folder.path, experiment, plugins)
+                advice = "choose another --out, or take it as it is by --anyway"
+                check_finished(folder.path, experiment, plugins, advice)
             view.line(f"already finished: {folder.path}")
             return _finished_before(folder)
         with (

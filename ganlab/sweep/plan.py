@@ -12,7 +12,6 @@ Decisions:
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,14 +22,14 @@ from attrs import field, frozen
 
 from ganlab.config.base_files import read_experiment_table, with_absolute_plugins
 from ganlab.config.converter import MAX_NAMED_PROBLEMS, InvalidTable, Problem, TableConverter
-from ganlab.config.differing_options import differing_options
 from ganlab.config.load import add_name, experiment_from_table, experiment_to_toml
 from ganlab.config.overrides import apply_changes, apply_override, parse_override
-from ganlab.config.schema import NAME, NAME_RULE
+from ganlab.config.schema import NAME, NAME_RULE, Experiment
 from ganlab.config.toml import read_toml
 from ganlab.plugin.fields import DEFAULT, component
 from ganlab.plugin.loader import Plugins, load_plugins
 from ganlab.protocols import Launcher
+from ganlab.run.resume import asks_for_another_length, check_finished
 from ganlab.run.run_folder import read_info
 from ganlab.sweep.matrix import matrix_variants
 from ganlab.sweep.sweep_folder import are_seeds
@@ -67,11 +66,17 @@ class SweepFile:
 
 @frozen
 class PlannedRun:
-    """One planned run of a sweep: its variant, its seed, and its resolved experiment file as TOML."""
+    """One planned run of a sweep: its variant, its seed, its experiment, and the plugins that this was read with."""
 
     variant: str
     seed: int
-    toml: str
+    experiment: Experiment
+    plugins: Plugins
+
+    @property
+    def toml(self) -> str:
+        """The resolved experiment file."""
+        return experiment_to_toml(self.experiment, self.plugins)
 
     def folder(self, out: Path) -> Path:
         return out / self.variant / f"seed-{self.seed}"
@@ -91,9 +96,10 @@ class PlannedRun:
         folder = self.folder(out)
         if not (folder / "run.json").is_file() or read_info(folder)["status"] != "finished":
             return False
-        keys = differing_options(read_toml(folder / "experiment.toml"), tomllib.loads(self.toml))
-        if keys:
-            raise UserError(f"{folder}: has finished with another {keys[0]}; choose another --out, or remove it")
+        advice = "choose another --out, or remove it"
+        if asks_for_another_length(folder, self.experiment):
+            raise UserError(f"{folder}: has finished with another number of steps; {advice}")
+        check_finished(folder, self.experiment, self.plugins, advice)
         return True
 
 
@@ -176,13 +182,15 @@ def load_sweep(path: Path, overrides: Iterable[str] = (), launcher: str | None =
         at = f"variants.{name}" if name in written else f"matrix, {name}"
         for seed in seeds:
             try:
-                toml = _resolve_run(path.parent / base, with_absolute_plugins(path, changes), seed, settings, load)
+                own_changes = with_absolute_plugins(path, changes)
+                run = PlannedRun(name, seed, *_resolve_run(path.parent / base, own_changes, seed, settings, load))
             except UserError as error:
                 problems += [f"{path}: {at}: {line}" for line in error.problems]
                 failed += 1
                 break
-            planned.append(PlannedRun(name, seed, toml))
+            planned.append(run)
             if seed == seeds[0]:
+                toml = run.toml
                 twin = next((other for other, text in resolved.items() if text == toml), None)
                 if twin is not None:
                     problems.append(f"{path}: {at}: resolves to the same experiment as {twin!r}")
@@ -252,8 +260,8 @@ def _resolve_run(
     seed: int,
     settings: list[tuple[list[str], Any]],
     load: Callable[[tuple[Path, ...], tuple[str, ...]], Plugins],
-) -> str:
-    """Plans one run: resolves the experiment file of one variant of a sweep with one seed; returns it as TOML."""
+) -> tuple[Experiment, Plugins]:
+    """Plans one run: resolves the experiment file of one variant of a sweep with one seed."""
     read = read_experiment_table(base)
     table = read.table
     problems = [] if any(parts == ["name"] for parts, _ in settings) or "name" in changes else add_name(table, base)
@@ -261,4 +269,4 @@ def _resolve_run(
     for parts, value in settings:
         apply_override(table, parts, value)
     table["seed"] = seed
-    return experiment_to_toml(*experiment_from_table(table, base, problems, load=load, bases=read.bases))
+    return experiment_from_table(table, base, problems, load=load, bases=read.bases)
