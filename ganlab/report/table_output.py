@@ -176,8 +176,8 @@ def format_protocol(protocol: Mapping[str, Any]) -> str:
     parts = []
     for key, value in protocol.items():
         if isinstance(value, Mapping):
-            inner = ", ".join(f"{k} {str(v)[:12] if k == 'fingerprint' or _is_sha256(v) else v}" for k, v in value.items())
-            parts.append(f"{key} ({inner})")
+            shown = {k: str(v)[:12] if k == "fingerprint" or _is_sha256(v) else v for k, v in value.items()}
+            parts.append(f"{key} ({', '.join(f'{k} {v}' for k, v in shown.items())})")
         else:
             parts.append(f"{key} {value}")
     return "; ".join(parts)
