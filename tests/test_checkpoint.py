@@ -20,7 +20,7 @@ from ganlab.training.checkpoint import (
     save_checkpoint,
     to_bytes,
 )
-from ganlab.utils.optimizer_state import load_optimizer_state
+from ganlab.utils.optimizer_state import load_optimizer_state, load_state_that_fits
 from ganlab.utils.state_tree import find_non_finite
 
 
@@ -81,6 +81,27 @@ def test_an_optimisers_state_keeps_its_types() -> None:
     for weight in weights:
         assert same(one.state[weight], other.state[weight])
         assert other.state[weight]["mean"].stride() == weight.stride()
+
+
+def adam(*shapes: tuple[int, ...], kind: Any = torch.optim.Adam, **options: Any) -> torch.optim.Optimizer:
+    """An optimiser of weights of these shapes after a step."""
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    optimizer: torch.optim.Optimizer = kind(weights, **options)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return optimizer
+
+
+def test_a_state_of_other_weights_or_of_another_optimiser_is_not_loaded() -> None:
+    saved = adam((2, 3), (3,), lr=1.0).state_dict()
+    alike = adam((2, 3), (3,), lr=2.0)
+    assert load_state_that_fits(alike, saved)
+    assert alike.param_groups[0]["lr"] == 2.0, "the options are its own"
+    for other in (adam((2, 3)), adam((3,), (2, 3)), adam((2, 3), (3,), kind=torch.optim.SGD, lr=1.0)):
+        before = other.state_dict()
+        assert not load_state_that_fits(other, saved)
+        assert same(other.state_dict(), before)
 
 
 def test_a_network_is_a_plain_safetensors_file(tmp_path: Path) -> None:

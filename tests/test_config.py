@@ -162,6 +162,13 @@ def test_choosing_another_component_drops_the_options_of_the_one_before() -> Non
     assert table == {"generator": {"name": "dcgan", **of_the_player}}
     apply_override(table, ["generator", "optimizer", "name"], "sgd")
     assert table["generator"]["optimizer"] == {"name": "sgd"}
+    table["generator"] = {"name": "mlp", "hidden": [1], **of_the_player}
+    for _ in range(2):  # a name alone, over a table and over a name
+        apply_override(table, ["generator"], "dcgan")
+        assert table == {"generator": {"name": "dcgan", **of_the_player}}
+    table["optimizer"] = {"name": "adam", "lr": 1}
+    apply_override(table, ["optimizer"], "sgd")
+    assert table["optimizer"] == "sgd"
 
 
 def test_a_players_optimizer_changes_the_common_one(table: dict[str, Any], write: Write) -> None:

@@ -149,13 +149,16 @@ def probed_independence(
 ) -> bool:
     """NaN probe: whether NaN in half a batch leaves the other half's output bare finite logits."""
     network, augmentations = copy.deepcopy((discriminator, augmentations))
-    batch = torch.zeros(4, images.channels, images.height, images.width)
-    batch[2:] = torch.nan
-    for augmentation in augmentations:
-        batch = augmentation.augment(batch)
-    with torch.no_grad():
-        output = network.train()(batch, condition)
-    return isinstance(output, Tensor) and len(output) == 4 and bool(output[:2].isfinite().all())
+    for half in (2, 3):
+        batch = torch.zeros(2 * half, images.channels, images.height, images.width)
+        batch[half:] = torch.nan
+        for augmentation in augmentations:
+            batch = augmentation.augment(batch)
+        with torch.no_grad():
+            output = network.train()(batch, None if condition is None else condition[: 2 * half])
+        if not isinstance(output, Tensor) or len(output) != 2 * half or not output[:half].isfinite().all():
+            return False
+    return True
 
 
 HEADS = [{"head": head} for head in ("plain", "projection", "class_logits")]
@@ -190,7 +193,7 @@ ALWAYS = {"vgg": {True}}
 
 CLS = {part.name: part.cls for part in REGISTRY.of_kind("discriminator")}
 SPEC = ImageSpec(1, 16, 16, classes=3)
-LABELS = torch.tensor([0, 1, 2, 0])
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def configs(name: str) -> Iterator[Any]:
@@ -204,7 +207,7 @@ def configs(name: str) -> Iterator[Any]:
     elif name == "packed":
         inner = [CLS["mlp"](hidden=(8,)), CLS["mlp"](hidden=(8,), norm="batch"), CLS["resnet"](channels=2)]
         inner += [CLS["dcgan"](channels=2, norm="layer", minibatch_stddev=group) for group in (0, 1, 2)]
-        # Four images are one pack of four or more, of which batch norm has no statistics.
+        # Four images, of the first two halves, are one pack of four or more, of which batch norm has no statistics.
         sizes = {True: (1, 2, 3), False: (1, 2, 3, 4, 5)}
         for network in inner:
             for size in sizes[getattr(network, "norm", "none") == "batch"]:

@@ -26,6 +26,7 @@ from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
 from ganlab.utils.errors import UserError
+from games_by_hand import problem
 
 CPU = torch.device("cpu")
 STEPS = 12
@@ -311,6 +312,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a number is made": ([{"key": "loss.margin"}], "schedule[0].key: 'loss.margin' cannot be moved: its class makes a"),
 }
+
+
+def test_a_schedule_of_a_network_that_the_game_leaves_out_is_refused() -> None:
+    table: dict[str, Any] = {
+        "dataset": {"name": "glyphs", "size": 16},
+        "game": {"name": "pix2pix", "adversarial": 0.0},
+        "generator": {"name": "unet", "channels": 2},
+        "schedule": [{"name": "linear", "key": "discriminator.optimizer.lr", "to": 1e-5}],
+    }
+    assert problem(**table) == (
+        "schedule[0].key: 'discriminator.optimizer.lr' has no effect: the game trains no network with it"
+    )
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -85,15 +85,89 @@ def test_the_default_folder(table: dict[str, Any], write: Write, ganlab: Command
     assert all("-seed5" in folder.name for folder in folders)
 
 
-def test_looking_never_changes_the_training(table: dict[str, Any], write: Write, ganlab: Command) -> None:
-    """Sampling, scoring, logging and saving as often as possible, against a run that does none of it on the way."""
+NOISY = """
+import torch
+from attrs import frozen
+from torch import nn
+import ganlab
+
+class Network(nn.Module):
+    latent_dim = 4
+
+    def __init__(self, images):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, images.size), nn.Unflatten(1, images.shape))
+
+    def forward(self, z, condition=None):
+        made = self.layers(z)
+        return (made + torch.randn_like(made)).tanh()
+
+@frozen
+class Noisy:
+    def build(self, images):
+        return Network(images)
+
+@ganlab.hookimpl
+def register_generators(register):
+    register("noisy", Noisy)
+"""
+
+
+@pytest.mark.parametrize("generator", ["mlp", "noisy"])
+def test_looking_never_changes_the_training(
+    generator: str, table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """Sampling, scoring, logging and saving as often as possible, against a run that does none of it on the way.
+
+    Also of a generator that draws noise in eval mode too, as StyleGAN's does.
+    """
     table["train"]["steps"] = 6
+    if generator == "noisy":
+        Path("noisy.py").write_text(NOISY)
+        table |= {"plugins": ["noisy.py"], "generator": {"name": "noisy"}}
     quiet = table | {"train": table["train"] | {"sample_every": 0, "checkpoint_every": 0, "log_every": 100}}
     busy = table | {"train": table["train"] | {"sample_every": 1, "checkpoint_every": 1, "log_every": 1}}
     busy["metric"] = [{"name": "fid", "every": 1, "samples": 16, "features": CLASSIFIER}]
     assert ganlab("run", write(quiet), "--out", "quiet")[0] == 0
     assert ganlab("run", write(busy), "--out", "busy")[0] == 0
     assert_same_bits(Path("quiet"), Path("busy"))
+
+
+DRIFT = """
+import torch
+from attrs import field, frozen
+import ganlab
+
+@frozen
+class Drift:
+    calls: torch.Tensor = field(init=False, eq=False, factory=lambda: torch.zeros(()))
+
+    def augment(self, images):
+        return images * (1 + self.calls.add_(1))
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls.copy_(state["calls"])
+
+@ganlab.hookimpl
+def register_augmentations(register):
+    register("drift", Drift)
+"""
+
+
+def test_the_state_of_an_augmentation_in_a_penalty_is_resumed(
+    table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    Path("drift.py").write_text(DRIFT)
+    table |= {"plugins": ["drift.py"], "penalty": [{"name": "consistency", "augmentation": "drift", "weight": 1e-3}]}
+    path = write(table)
+    assert ganlab("run", path, "--out", "whole")[0] == 0
+    assert ganlab("run", path, "--out", "parts", "--set", "train.steps=2")[0] == 0
+    assert ganlab("run", path, "--out", "parts", "--resume")[0] == 0
+    assert_same_bits(Path("whole"), Path("parts"))
+    assert load_checkpoint(list_checkpoints(Path("parts/checkpoints"))[4])["components"]["penalty.0.augmentation"]
 
 
 def test_the_resolved_file_repeats_the_run_to_the_bit(table: dict[str, Any], write: Write, ganlab: Command) -> None:
@@ -260,6 +334,29 @@ def test_resuming_with_another_declaration_of_the_discriminator_is_refused(
     assert code == 2
     assert err.startswith("r: step_levers.joined: was False, is now True\n")
     assert ganlab("run", path, "--out", "r", *more, "--anyway")[0] == 0
+
+
+def test_resuming_as_another_game_is_refused(table: dict[str, Any], write: Write, ganlab: Command) -> None:
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    game = "game={name='infogan', categories=[2], continuous=0}"
+    code, _, err = ganlab("run", path, "--out", "r", "--resume", "--set", "train.steps=6", "--set", game)
+    assert code == 2
+    assert "r: game.name: was None, is now 'infogan'\n" in err
+
+
+@pytest.mark.parametrize("change", ["train.freeze=['generator.layers.0']", "optimizer={name='rmsprop', lr=1e-3}"])
+def test_an_optimiser_begins_anew_where_its_state_is_of_others(
+    change: str, table: dict[str, Any], write: Write, ganlab: Command
+) -> None:
+    """torch would give the moments to other weights, and a fused step write beyond their end."""
+    path = write(table)
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    more = ["--resume", "--anyway", "--set", "train.steps=6", "--set", change]
+    code, out, _ = ganlab("run", path, "--out", "r", *more)
+    who = "generator" if "freeze" in change else "generator, discriminator"
+    assert code == 0
+    assert f"optimisers begin anew, as their state is of other weights or of another one: {who}\n" in out
 
 
 def test_a_changed_bundled_file_is_reported_and_the_run_resumes_exactly(

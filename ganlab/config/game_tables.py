@@ -132,7 +132,7 @@ def read_experiment(table: Mapping[str, Any], registry: Registry, optional: Coll
         for part in registry.of_kind(kind)
         if part.name == network.get("name")
     }
-    strange = _tables_of_other_games(flat, game, registry)
+    strange = [key for key in _tables_of_other_games(flat, game, registry) if key not in functions]
     whose = f"the game {name!r}, whose tables are: {', '.join(component_fields(game)) or 'none'}"
     problems += [Problem(key, f"is no table of {whose}; remove it") for key in strange]
     flat = {key: value for key, value in flat.items() if key not in {*component_fields(game), *functions, *strange}}

@@ -61,8 +61,8 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any, of: str 
     """Applies a `--set` override to an experiment's table. A number in the key is a list index: `metric.0.samples`.
 
     Setting another component's name drops the options of the previous component, but not what is of a network's player:
-    `optimizer` and `clip_norm`. Setting one of train.steps and train.epochs drops the other. `of` is put before the key
-    in an error.
+    `optimizer` and `clip_norm`; so does a name in place of a network's table. Setting one of train.steps and
+    train.epochs drops the other. `of` is put before the key in an error.
     """
     where = ".".join(map(quote_key, parts))
     at: Any = table
@@ -80,6 +80,9 @@ def apply_override(table: dict[str, Any], parts: list[str], value: Any, of: str 
     if last == "name" and len(parts) > 1 and at.get("name") != value:
         for key in [key for key in at if key not in OF_A_PLAYER or len(parts) > 2]:
             del at[key]
+    if len(parts) == 1 and isinstance(value, str) and isinstance(before := at.get(last), Mapping):
+        of_player = {key: before[key] for key in OF_A_PLAYER if key in before}
+        value = {"name": value, **of_player} if of_player else value
     if parts[0] == "train" and last in ("steps", "epochs"):
         at.pop("epochs" if last == "steps" else "steps", None)
     at[last] = value

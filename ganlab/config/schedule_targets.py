@@ -160,7 +160,11 @@ def _unknown(key: str, known: Mapping[str, ScheduleTarget], tables: Sequence[str
     common, dot, option = key.partition(".")
     both = [f"{table}.optimizer.{option}" for table in tables]
     if both and common == "optimizer" and dot and all(name in known for name in both):
-        return f"{quote(key)}: a player has an optimiser of its own; name {' or '.join(map(repr, both))}"
+        named = " or ".join(map(repr, both))
+        return (
+            f"{quote(key)}: a player has an optimiser of its own; name {named}, or that of another network that has a "
+            "table [NETWORK.optimizer]"
+        )
     listed = did_you_mean(key, known) or f"; there are: {', '.join(known)}"
     return (
         f"{quote(key)} is not an option that can be moved, a number with a fraction of a term, of an optimiser or of "

@@ -121,12 +121,14 @@ def sample_inputs(
     first, end = share or (0, count)
     generator = torch.Generator().manual_seed(derived_seed(seed, label))
     drawing = torch.Generator().manual_seed(derived_seed(seed, label, "condition"))
-    for start in range(0, end, BATCH):
+    period = network.sampler.period if isinstance(network, NetworkSampler) else 1
+    batch = max(1, BATCH // period) * period
+    for start in range(0, end, batch):
         # Latents are drawn in whole batches, so that the number of images does not change which they are.
         rows = slice(max(0, first - start), end - start)
-        z = draw_latents(network, BATCH, generator, truncation)[rows]
-        condition = conditions.drawn(BATCH, drawing)
-        if first >= start + BATCH < end:  # it is drawn for the numbers that follow
+        z = draw_latents(network, batch, generator, truncation)[rows]
+        condition = conditions.drawn(batch, drawing)
+        if first >= start + batch < end:  # it is drawn for the numbers that follow
             continue
         yield z, map_condition(lambda part, rows=rows: part[rows], condition)
 

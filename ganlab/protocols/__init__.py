@@ -40,6 +40,7 @@ from ganlab.protocols.game import Output as Output
 from ganlab.protocols.game import Rules as Rules
 from ganlab.protocols.game import Sampler as Sampler
 from ganlab.protocols.game import Terms as Terms
+from ganlab.protocols.held_components import components_within as components_within
 from ganlab.protocols.image_spec import ConditionSpec as ConditionSpec
 from ganlab.protocols.image_spec import ImageSpec as ImageSpec
 from ganlab.protocols.launcher import Launcher as Launcher
@@ -50,7 +51,6 @@ from ganlab.protocols.loss import Loss as Loss
 from ganlab.protocols.loss import LossWrapper as LossWrapper
 from ganlab.protocols.loss import TargetedLoss as TargetedLoss
 from ganlab.protocols.loss import generator_uses_real as generator_uses_real
-from ganlab.protocols.loss import losses_within as losses_within
 from ganlab.protocols.metric import Direction as Direction
 from ganlab.protocols.metric import Evaluation as Evaluation
 from ganlab.protocols.metric import Metric as Metric

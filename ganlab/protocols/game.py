@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from attrs import field, frozen
+from attrs.validators import ge
 
 from ganlab.protocols.image_spec import ImageSpec
 from ganlab.protocols.loss import Loss
@@ -25,6 +26,9 @@ from ganlab.utils.errors import ComponentError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+Levers = Callable[[Mapping[str, "nn.Module"]], Mapping[str, Any]]
+"""What a move of a game does depending on the networks that changes the last bits."""
 
 Output = Callable[[Mapping[str, "nn.Module"], "Tensor", Any], "Tensor"]
 """What a game makes of real images and their conditions by its networks, by name: a tensor with a row for each."""
@@ -104,6 +108,8 @@ class Sampler:
     source: the game's data set whose images are the conditions of samples, by its field, or "dataset" for the images of
         `[dataset]`, as for reconstructions; empty for the conditions of `[dataset]`.
     makes: the game's data set whose images it makes, by its field, for a further sampler; empty for `[dataset]`.
+    period: how many consecutive latents belong together, such as those with each value of a code in turn; latents are
+        drawn in whole groups.
     styles: whether latents are styles (count, layers, dim), those of two samples to be mixed (`ganlab sample --mix`).
     options: what a user may choose when sampling, by name, with default values (`ganlab sample --option`); `images` is
         given them by name. They are in the protocol of each score.
@@ -116,6 +122,11 @@ class Sampler:
     options: Mapping[str, float | int | bool | str] = field(factory=dict)
     makes: str = ""
     styles: bool = False
+    period: int = field(default=1, validator=ge(1))
+
+
+def _or_none_of_them(levers: Levers | None) -> Levers:
+    return (lambda networks: {}) if levers is None else levers
 
 
 @frozen
@@ -145,7 +156,7 @@ class Rules:
     judge: Callable[[Mapping[str, nn.Module], Tensor, Any], Tensor] | None = None
     loss: Loss | None = None
     state: Mapping[str, Any] = field(factory=dict)
-    levers: Callable[[Mapping[str, nn.Module]], Mapping[str, Any]] | None = None
+    levers: Levers = field(default=None, converter=_or_none_of_them)
     outputs: Mapping[str, Output] = field(factory=dict)
     samplers: Mapping[str, Sampler] = field(factory=dict)
 

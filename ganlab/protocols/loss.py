@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import attrs
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ganlab.utils.errors import ComponentError, one_line
 
@@ -50,23 +47,6 @@ class LossWrapper(Protocol):
     def __call__(self, loss: Loss, /) -> Loss:
         """A loss's protocol, for wrappers: returns the wrapped loss; raises `ComponentError` where it cannot."""
         ...
-
-
-def losses_within(loss: Loss, name: str) -> Iterator[tuple[str, Loss]]:
-    """A loss's protocol: yields a loss by its name, and those that it holds in its attributes, as a wrapper does.
-
-    Their names are paths: "loss.inner", and "loss.terms.0" in a list.
-    """
-    yield name, loss
-    kind: Any = type(loss)
-    slots = [f.name for f in attrs.fields(kind)] if attrs.has(kind) else []
-    held = {attribute: getattr(loss, attribute) for attribute in slots} or getattr(loss, "__dict__", {})
-    for attribute, value in held.items():
-        items = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
-        for index, item in items:
-            if isinstance(item, Loss) and not isinstance(item, type):
-                path = f"{name}.{attribute}"
-                yield from losses_within(item, path if index is None else f"{path}.{index}")
 
 
 def generator_uses_real(loss: Loss) -> bool:

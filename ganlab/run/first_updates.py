@@ -147,11 +147,9 @@ class FirstUpdates(GameTrial):
         """Refuses what a component of the trial keeps and no checkpoint would give back, before a run relies on it."""
         game = self.game
         parts: list[tuple[str, Any]] = [*game.networks.items()]
-        parts += [("loss", part) for part in game.stateful_losses]
+        parts += [(self._owner(path), part) for path, part in game.stateful.items()]
         parts += [("game", part) for part in game.rules.state.values()]
-        parts += [(f"augmentation[{index}]", part) for index, part in enumerate(game.augmentations)]
-        for player in game.players.values():
-            parts += [*player.penalties, (f"{player.name}.optimizer", player.optimizer)]
+        parts += [(f"{player.name}.optimizer", player.optimizer) for player in game.players.values()]
         for name, part in parts:
             if not hasattr(part, "state_dict"):
                 continue
@@ -164,6 +162,13 @@ class FirstUpdates(GameTrial):
                 problem = "it has state_dict() and no load_state_dict(state)"
             if problem:
                 raise UserError(f"{self._table(name)}: {problem} ({self.names[name]})")
+
+    def _owner(self, path: str) -> str:
+        """The part of the trial that is, or holds, a component of this name in a checkpoint, such as "penalty.0"."""
+        kind, index, *_ = [*path.split("."), ""]
+        table = f"{kind}[{index}]"
+        part = next((part for part, of in self.tables.items() if of == table), table)
+        return part if part in self.names else "loss"
 
     def take_back(self) -> None:
         """Gives the trial's networks their first weights again."""

@@ -176,11 +176,12 @@ def _differences(
     for values in (earlier, environment):  # a data set may be called after its folder; its fingerprint is compared
         if isinstance(of := values.get("dataset"), Mapping):
             values["dataset"] = {key: item for key, item in of.items() if key != "name"}
-    optimizations = folder.info.get("step_levers")
-    if isinstance(optimizations, Mapping) and "joined" in optimizations:
-        # A discriminator may declare `batch_independent` now and not have done so before, or the other way round.
-        earlier["step_levers"] = {"joined": optimizations["joined"]}
-        environment["step_levers"] = {"joined": training.step_optimizations["joined"]}
+    if isinstance(optimizations := folder.info.get("step_levers"), Mapping):
+        # Those of the game depend on the networks: a discriminator may declare `batch_independent` now and not have
+        # done so before, or the other way round. The others depend on the device.
+        now = training.game.rules.levers(training.game.networks)
+        both = {name: value for name, value in now.items() if name in optimizations}
+        earlier["step_levers"], environment["step_levers"] = {name: optimizations[name] for name in both}, both
     had, wanted = _flat(before) | _flat(earlier), _flat(table) | _flat(environment)
     if "dataset.condition_sha256" not in had:  # of a run that began before the labels' hash was recorded
         wanted.pop("dataset.condition_sha256", None)
@@ -306,9 +307,12 @@ def restore_latest(
         if progress.get("experiment") not in identities and not anyway:
             raise UserError(f"{path}: belongs to another experiment; to resume from it nevertheless: --resume --anyway")
         try:
-            restore_training(training, state, new_options=anyway)
+            begin_anew = restore_training(training, state, new_options=anyway)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        if begin_anew:
+            of = ", ".join(begin_anew)
+            view.line(f"{path}: optimisers begin anew, as their state is of other weights or of another one: {of}")
         _report_missing_records(folder, progress.get("records", {}), step, view)
         _rename_damaged(folder, damaged)
         folder.forget_after(step)

@@ -71,7 +71,7 @@ class PlannedRun:
     variant: str
     seed: int
     experiment: Experiment
-    plugins: Plugins
+    plugins: Plugins = field(eq=False, repr=False)
 
     @property
     def toml(self) -> str:

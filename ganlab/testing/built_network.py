@@ -62,14 +62,8 @@ class BuiltNetwork:
         return output
 
     def in_another_order(self, inputs: Tensor) -> Any:
-        """Returns the images or logits of the network under check for a batch in another order, in the first order.
-
-        Latents are in reverse order. Of images the halves change places, as real and fake ones may: a discriminator of
-        packs of images, which stay packs, is batch-independent too.
-        """
-        order = (
-            torch.arange(len(inputs)).flip(0) if self.generates else torch.arange(len(inputs)).roll(len(inputs) // 2)
-        )
+        """Returns the images or logits of the network under check for a batch in reverse order, in the first order."""
+        order = torch.arange(len(inputs)).flip(0)
         condition = map_condition(lambda part: part[order], self.condition(len(inputs)))
         return self.main_result(self.network(inputs[order], condition))[order.argsort()]
 

@@ -121,7 +121,7 @@ def _check_samples(inspection: Inspection, tiny: TinyTraining) -> str:
     training = tiny.build()
     at = inspection.line_of("build")
     game = training.game
-    if game.rules.levers is not None and not isinstance(found := game.rules.levers(game.networks), Mapping):
+    if not isinstance(found := game.rules.levers(game.networks), Mapping):
         raise Fault(f"levers returns {type(found).__name__}, expected a mapping", at)
     if game.rules.judge is not None:
         batch = training.loader.batch(0)

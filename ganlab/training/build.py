@@ -115,7 +115,7 @@ def build(
         device=device,
         accumulate=train.accumulate,
         autocast=torch.bfloat16 if train.precision == "bfloat16" else None,
-        stateful_losses=components.stateful_losses,
+        stateful=components.stateful,
     )
 
     # Try everything once, on copies.

@@ -35,8 +35,8 @@ class Game:
     """A game as it is trained: its rules, its networks by name, and the players, the networks that are trained.
 
     `batch_size` is that of all processes together; it passes in `accumulate` parts.
-    `noise` is the random generator of what moves draw, None for torch's default one. `stateful_losses` are the losses
-    with a state of their own.
+    `noise` is the random generator of what moves draw, None for torch's default one. `stateful` are the components of
+    the step with a state of their own, by their names in a checkpoint.
     """
 
     rules: Rules
@@ -48,7 +48,7 @@ class Game:
     accumulate: int = 1
     autocast: torch.dtype | None = None
     noise: torch.Generator | None = None
-    stateful_losses: Sequence[Any] = ()
+    stateful: Mapping[str, Any] = field(factory=dict)
     meters: Meters = field(factory=Meters)
     images_seen: Tensor = field(init=False)
     _kept: list[dict[str, Any]] = field(init=False)
@@ -82,7 +82,8 @@ class Game:
         own: list[StateUpdate] = []
         states = None
         if len(parts) > 1:
-            states = PartStates([*self.stateful_losses, *(one for player in players for _, one in player.penalties)])
+            # Augmentations add up what they observe of each part.
+            states = PartStates([one for name, one in self.stateful.items() if not name.startswith("augmentation.")])
         with self.frozen_in(move):
             for index, part in enumerate(parts):
                 turn = self.turn(move, part, index, draws, own)

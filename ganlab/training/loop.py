@@ -66,9 +66,8 @@ class Training:
         def networks_with(has: Callable[[nn.Module], bool]) -> list[str]:
             return [name for name, network in networks.items() if has(network)]
 
-        levers = self.game.rules.levers
         return {
-            **(levers(networks) if levers else {}),
+            **self.game.rules.levers(networks),
             "channels_last": networks_with(memory_format.has_convolutions),
             "quick_dropout": networks_with(dropout.has_quick_dropout),
             "captured": (self.capture.refusal or True) if self.capture else False,

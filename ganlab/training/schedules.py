@@ -100,6 +100,9 @@ def build_schedules(
         else:
             of_all = target.key.startswith("optimizer.")
             moved = [player for player in players.values() if of_all or player.table in target.tables]
+            if not moved:
+                problems.append(f"{at}.key: {quote(target.key)} has no effect: the game trains no network with it")
+                continue
             config, option = optimizer_option(experiment, target)
             name = option[0]
             extremes = [value(step, total) for step in _spread_steps(total)]

@@ -17,7 +17,7 @@ from ganlab.training.game import Game
 from ganlab.training.loop import Training
 from ganlab.utils import distributed
 from ganlab.utils.errors import UserError, one_line
-from ganlab.utils.optimizer_state import load_optimizer_state
+from ganlab.utils.optimizer_state import load_optimizer_state, load_state_that_fits
 from ganlab.utils.rng import global_state, set_global_state
 
 
@@ -60,27 +60,30 @@ def expected_sizes(training: Training) -> dict[str, int]:
     return {**sizes(parts), "optimizers": max(2 * weights, sum(optimizer_sizes.values()))}
 
 
-def restore_training(training: Training, state: dict[str, Any], new_options: bool = False) -> None:
-    """Restores the state of a training that `training_state` returned.
+def restore_training(training: Training, state: dict[str, Any], new_options: bool = False) -> list[str]:
+    """Restores the state of a training that `training_state` returned; returns the players whose optimiser begins anew.
 
     An optimiser's state includes its options, such as the learning rate. With `new_options` those of the present
-    experiment are kept; otherwise the saved ones are restored. Raises UserError for a state that does not fit.
+    experiment are kept, and a state of other weights or of another optimiser is left out; otherwise the saved ones are
+    restored. Raises UserError for a state that does not fit.
     """
     try:
-        _restore(training, state, new_options)
+        return _restore(training, state, new_options)
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         kind = type(error).__name__
         raise UserError(f"the checkpoint does not fit the experiment: {kind}: {one_line(error)}") from error
 
 
-def _restore(training: Training, state: dict[str, Any], new_options: bool) -> None:
-    game = training.game
+def _restore(training: Training, state: dict[str, Any], new_options: bool) -> list[str]:
+    game, begin_anew = training.game, []
     for name, network in {**game.networks, **ema_parts(training)}.items():
         network.load_state_dict(state[name])
     for player in game.players.values():
         saved = state["optimizers"][player.name]
-        options = {"param_groups": player.optimizer.state_dict()["param_groups"]} if new_options else {}
-        load_optimizer_state(player.optimizer, {**saved, **options})
+        if not new_options:
+            load_optimizer_state(player.optimizer, saved)
+        elif not load_state_that_fits(player.optimizer, saved):
+            begin_anew.append(player.name)
     sums = {name: distributed.own_scalar(value) for name, value in state["meters"]["sums"].items()}
     game.meters.sums = {name: value.to(game.device) for name, value in sums.items()}
     game.meters.counts = dict(state["meters"]["counts"])
@@ -88,6 +91,7 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> No
     for name, part in training.stateful.items():
         part.load_state_dict(state["components"][name])
     _set_random_state(game, state["random"])
+    return begin_anew
 
 
 def _random_state(game: Game) -> dict[str, Any]:

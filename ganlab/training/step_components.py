@@ -17,7 +17,7 @@ from ganlab.config.schema import Experiment
 from ganlab.plugin.component_errors import collect_component_errors
 from ganlab.plugin.fields import COMPONENT
 from ganlab.plugin.registry import Registry
-from ganlab.protocols import Loss, generator_uses_real, losses_within
+from ganlab.protocols import Loss, components_within, generator_uses_real
 from ganlab.training.game import Game
 
 
@@ -34,20 +34,13 @@ class StepComponents:
     game: Any
 
     @property
-    def stateful_losses(self) -> list[Any]:
-        """The losses among the step components that have a `state_dict`, also those that another loss holds."""
-        return [loss for loss in self._all_losses().values() if hasattr(loss, "state_dict")]
-
-    @property
     def stateful(self) -> dict[str, Any]:
-        """The step components that have a `state_dict`, by their name in a checkpoint."""
-        found: dict[str, Any] = self._all_losses()
+        """The step components that have a `state_dict`, also inside others, by their name in a checkpoint."""
+        parts = {name: getattr(self.game, f.name) for name, f in _losses(self.game)}
         for kind in ("penalty", "augmentation"):
-            found |= {f"{kind}.{index}": part for index, part in enumerate(getattr(self.experiment, kind))}
-        return {name: part for name, part in found.items() if hasattr(part, "state_dict")}
-
-    def _all_losses(self) -> dict[str, Loss]:
-        return dict(one for name, f in _losses(self.game) for one in losses_within(getattr(self.game, f.name), name))
+            parts |= {f"{kind}.{index}": part for index, part in enumerate(getattr(self.experiment, kind))}
+        found = (one for name, part in parts.items() for one in components_within(part, name))
+        return {name: part for name, part in found if hasattr(part, "state_dict")}
 
 
 def resolve_step_components(

@@ -49,7 +49,7 @@ def _phase(game: Game, move: Move, first: bool) -> Phase:
         game.make_update(move, batch, updates)
 
     def due(updates: int) -> tuple[str, ...]:
-        return tuple(name for player in players for name in player.due_penalties(updates))
+        return tuple(name for player in players for name, _ in player.due_penalties(updates))
 
     return Phase(move.name, update, due, move.repeats, move.every, move.start, first or move.new_batch)
 

@@ -38,9 +38,9 @@ class Player:
     penalties: Sequence[tuple[str, Penalty]] = ()
     clip_norm: float | None = None
 
-    def due_penalties(self, updates: int) -> tuple[str, ...]:
-        """Names of the penalties that are due."""
-        return tuple(name for name, penalty in self.penalties if updates % penalty.every == 0)
+    def due_penalties(self, updates: int) -> list[tuple[str, Penalty]]:
+        """The penalties that are due, with their names."""
+        return [(name, penalty) for name, penalty in self.penalties if updates % penalty.every == 0]
 
 
 @define
@@ -70,14 +70,12 @@ class Update:
             self._loss = share if self._loss is None else self._loss + share
         total = loss
         for player in self.players:
-            due = player.due_penalties(self.updates)
-            for name, penalty in player.penalties:
-                if name in due:
-                    if player.name not in steps:
-                        raise ComponentError(f"penalty: the game shows the penalties of {player.name!r} nothing")
-                    term = penalty.penalty(steps[player.name])
-                    self.report(name, term)
-                    total = total + (term if penalty.every == 1 else penalty.every * term)
+            for name, penalty in player.due_penalties(self.updates):
+                if player.name not in steps:
+                    raise ComponentError(f"penalty: the game shows the penalties of {player.name!r} nothing")
+                term = penalty.penalty(steps[player.name])
+                self.report(name, term)
+                total = total + (term if penalty.every == 1 else penalty.every * term)
         if not self._gradients_zeroed:
             for player in self.players:
                 player.optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
 from ganlab.run.opened_run import OpenedRun
 from ganlab.utils.errors import one_line
+from ganlab.utils.rng import preserve_random_state
 
 
 @define
@@ -27,7 +28,8 @@ class SamplesCallback(Callback):
         training = self.run.training
         at_end = step == training.total_steps
         if step == 0 or at_end or is_due(training, self.run.experiment.train.sample_every, step):
-            self._draw_grid(step)
+            with preserve_random_state():  # a network may draw in its forward pass, also in eval mode
+                self._draw_grid(step)
 
     def _draw_grid(self, step: int) -> None:
         """Samples callback: writes a step's grid unless its file exists; with a row for each class, or with pairs."""

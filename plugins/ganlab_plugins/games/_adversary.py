@@ -85,6 +85,10 @@ class Adversary:
     name: str = "discriminator"
     suffix: str = ""
 
+    def levers(self, networks: Mapping[str, nn.Module]) -> dict[str, bool]:
+        """Whether real and fake images pass this adversary's discriminator in one batch (`Rules.levers`)."""
+        return {f"joined{self.suffix}": batch_independent(networks[self.name])}
+
     def discriminator_loss(
         self,
         turn: Turn,

@@ -117,6 +117,7 @@ class CUT:
             ],
             sampler=attrs.evolve(sampler_of("generator"), source="source"),
             loss=self.loss,
+            levers=play.adversary.levers,
             outputs=translations(data, "generator"),
         )
 

@@ -94,6 +94,7 @@ class CycleGAN:
             samplers={"b_to_a": attrs.evolve(sampler_of("generator_ba"), source="dataset", makes="source")},
             state=play.pools,
             outputs=translations(data, "generator_ab"),
+            levers=play.levers,
         )
 
     def plain_step(
@@ -122,6 +123,9 @@ class _Play:
     shapes: Mapping[str, tuple[int, ...]]
     pools: Mapping[str, ImagePool]
     keeps: bool
+
+    def levers(self, networks: Mapping[str, nn.Module]) -> dict[str, bool]:
+        return {key: used for of in self.adversaries.values() for key, used in of.levers(networks).items()}
 
     def translate(self, turn: Turn) -> dict[str, Tensor]:
         real, terms = self.real(turn), {}

@@ -25,7 +25,6 @@ from ganlab import (
     Register,
     Rules,
     Turn,
-    batch_independent,
     component,
     hookimpl,
     logits_per_image,
@@ -86,7 +85,7 @@ class GAN:
             sampler=sampler_of("generator"),
             judge=_judge,
             loss=self.loss,
-            levers=lambda networks: {"joined": batch_independent(networks["discriminator"])},
+            levers=play.adversary.levers,
         )
 
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+import attrs
 import torch
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, gt, le, min_len
@@ -53,6 +54,9 @@ from ganlab_plugins.games._codes import (
     with_features,
     without_conditions,
 )
+
+MOST_IN_TURN = 1024
+"""Of at most how many values of a code the sampler `categories` draws all in turn."""
 
 
 class _Head(nn.Module):
@@ -100,6 +104,9 @@ class InfoGAN:
 
     def build(self, data: DataSpec) -> Rules:
         images, play = without_conditions(data.images), _Play(self, data.images.shape)
+        drawn = Sampler(("generator",), self._images, self._latents, options={"category": -1})
+        values = self.categories[0]
+        period = values if values <= MOST_IN_TURN else 1
         return Rules(
             networks={
                 "generator": Network(self.generator, images=images),
@@ -110,8 +117,8 @@ class InfoGAN:
                 Move("discriminator", players=("discriminator", "head"), terms=play.discriminate),
                 Move("generator", players=("generator",), terms=play.generate),
             ],
-            sampler=Sampler(("generator",), self._images, self._latents, options={"category": -1}),
-            samplers={"categories": Sampler(("generator",), self._images, self._in_turn, options={"category": -1})},
+            sampler=drawn,
+            samplers={"categories": attrs.evolve(drawn, latents=self._in_turn, period=period)},
             judge=_judge,
             loss=self.loss,
             outputs={"category_logits": self._category_logits},

@@ -91,7 +91,11 @@ class Pix2Pix:
             networks["discriminator"] = Network(self.discriminator, images=data.images if self.conditional else alone)
             first = Move("discriminator", players=("discriminator",), terms=play.discriminate, unfrozen=("generator",))
             moves.insert(0, first)
-            adversary = {"judge": _judge if self.conditional else None, "loss": self.loss}
+            adversary = {
+                "judge": _judge if self.conditional else None,
+                "loss": self.loss,
+                "levers": play.adversary.levers,
+            }
         if _used(self.perceptual):
             if self.content is None:
                 raise ComponentError(

@@ -125,6 +125,7 @@ class PixelDA:
             ],
             sampler=attrs.evolve(sampler_of("generator"), networks=("generator", "classifier"), source="source"),
             loss=self.loss,
+            levers=play.adversary.levers,
             outputs=outputs,
         )
 

@@ -170,6 +170,7 @@ class VQGAN:
                 source="dataset",
             ),
             loss=self.loss,
+            levers=play.adversary.levers,
             outputs={"codes": _codes},
         )
 

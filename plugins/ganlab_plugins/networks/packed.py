@@ -20,9 +20,9 @@ class _Packed(nn.Module):
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
         self.network, self.size = network, size
-        # Packs of two do not mix the halves of a joined batch, real and fake, where `size` divides the batch as it
-        # should. Larger packs may, such as when a batch is passed in parts.
-        self.batch_independent = size <= 2 and bool(getattr(network, "batch_independent", False))
+        # In a joined batch, real and fake, a pack would have images of both where `size` does not divide each half, as
+        # when a batch passes in parts.
+        self.batch_independent = size == 1 and bool(getattr(network, "batch_independent", False))
 
     def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
         count = len(images)

@@ -13,6 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from games_by_hand import LR, STEPS, assert_same, descend, problem, training_of
 from ganlab import ComponentError
+from ganlab.evaluation.network_sampler import NetworkSampler
+from ganlab.evaluation.sampling import sample_inputs
 from ganlab.training.loop import Training, take_step
 
 DIGITS = {"name": "digits"}
@@ -180,6 +182,8 @@ def test_the_codes_of_infogans_samples() -> None:
     assert in_turn[:, :4].argmax(1).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert torch.equal(in_turn[0, 4:], in_turn[3, 4:])
     assert not torch.equal(in_turn[0, 4:], in_turn[4, 4:])
+    drawn = sample_inputs(NetworkSampler(rules.samplers["categories"], networks), 300, seed=0)
+    assert [int(z[:4].argmax()) for part, _ in drawn for z in part] == [0, 1, 2, 3] * 75
     chosen = rules.sampler.images(networks, in_turn, None, category=2)
     torch.testing.assert_close(chosen[0], networks["generator"](in_turn[2:3])[0])
     assert torch.equal(rules.sampler.images(networks, in_turn, None, category=-1), networks["generator"](in_turn))

@@ -38,6 +38,14 @@ def test_a_codebook_is_the_nearest_code_and_gradients_pass_through() -> None:
     torch.testing.assert_close(to_codes, torch.zeros(7, 3).index_add(0, wanted, -moved))
 
 
+def test_a_network_called_as_another_games_table_has_options_of_its_own() -> None:
+    """`encoder`, which a function makes here, is a table of the game `aae`."""
+    own = {"encoder": {"optimizer": {"lr": 0.125}, "clip_norm": 2.0}}
+    training = training_of(game=SMALL, dataset=DIGITS, discriminator=JUDGE, **own)
+    player = training.game.players["encoder"]
+    assert (player.optimizer.param_groups[0]["lr"], player.clip_norm) == (0.125, 2.0)
+
+
 def test_vqgan_by_hand() -> None:
     """With a discriminator from the second step on: equations 4 to 7, and hinge losses."""
     training = training_of(game={**SMALL, "start": 1}, dataset=DIGITS, discriminator=JUDGE, loss="hinge")
