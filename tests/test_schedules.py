@@ -12,6 +12,7 @@ import pytest
 import torch
 from attrs import field, frozen
 
+from games_by_hand import problem
 from ganlab.config import schedule_targets
 from ganlab.config.converter import InvalidTable
 from ganlab.config.load import convert_experiment
@@ -26,7 +27,6 @@ from ganlab.training.cuda_graphs import EagerRecorder, dry_run_capture
 from ganlab.training.loop import Training, take_step, train
 from ganlab.training.state import restore_training, training_state
 from ganlab.utils.errors import UserError
-from games_by_hand import problem
 
 CPU = torch.device("cpu")
 STEPS = 12
