@@ -140,3 +140,43 @@ def test_what_does_not_go_together(
     table["train"] |= options
     file = write(table)
     assert ganlab("run", file, "--dry-run") == (2, "", f"{file}: {line}\n")
+
+
+REPLACING = """
+import ganlab, torch
+from attrs import frozen
+from torch import nn
+
+class Network(nn.Module):
+    latent_dim = 4
+
+    def __init__(self, images):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, images.size), nn.Unflatten(1, images.shape))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, z, condition=None):
+        self.calls = self.calls + 1
+        return self.layers(z).tanh()
+
+@frozen
+class Replacing:
+    def build(self, images):
+        return Network(images)
+
+@ganlab.hookimpl
+def register_generators(register):
+    register("replacing", Replacing)
+"""
+
+
+def test_a_replaced_buffer_is_refused_where_there_is_an_average(
+    table: dict[str, Any], write: Callable[..., Path], ganlab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The average holds the first tensor, which never changes again."""
+    Path("replacing.py").write_text(REPLACING)
+    path = write(table | {"plugins": ["replacing.py"], "generator": {"name": "replacing"}})
+    code, _, err = ganlab("run", path, "--set", "train.ema=0.9", "--out", "r")
+    assert code == 2
+    assert "generator: replaces its buffer 'calls', of which a running average (train.ema) would keep" in err
+    assert ganlab("run", path, "--out", "r")[0] == 0

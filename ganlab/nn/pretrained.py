@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.errors import ComponentError, error_text, one_line
 from ganlab.utils.hashing import file_sha256
 from ganlab.utils.paths import expand_home
 
@@ -81,7 +81,7 @@ def read_weights(path: Path, nested: bool = False) -> dict[str, Tensor]:
         ) from error
     except (*UNREADABLE, SafetensorError) as error:
         raise ComponentError(
-            f"{path} cannot be read as a weights file: {type(error).__name__}: {one_line(error)}; wanted .safetensors, "
+            f"{path} cannot be read as a weights file: {error_text(error)}; wanted .safetensors, "
             "or what torch.save makes of a state_dict"
         ) from error
     found = _state_dicts(found) if nested else found

@@ -44,6 +44,7 @@ from ganlab.utils.errors import (
     InvalidRules,
     PluginFailed,
     UserError,
+    error_text,
     is_lost_process,
     one_line,
 )
@@ -139,6 +140,7 @@ class FirstUpdates(GameTrial):
                 self.game.make_update(move, batch, 0)
             self._moved = True
             self._check_states()
+            self._check_averaged_buffers()
         finally:
             if self.error is None:  # the first that a move raises is told, and where it was raised
                 self._failed, self._move = self.failed, move.name
@@ -162,6 +164,17 @@ class FirstUpdates(GameTrial):
                 problem = "it has state_dict() and no load_state_dict(state)"
             if problem:
                 raise UserError(f"{self._table(name)}: {problem} ({self.names[name]})")
+
+    def _check_averaged_buffers(self) -> None:
+        """Refuses a buffer that a network has replaced in the trial: the running average would keep the first one."""
+        train = self.experiment.train
+        for name in self.game.rules.sampled if train.ema or train.ema_half_life else ():
+            for part, buffer in self.game.networks[name].named_buffers():
+                if self._watched.get(f"the buffer {part!r} of the {name}") is not buffer:
+                    raise UserError(
+                        f"{name}: replaces its buffer {part!r}, of which a running average (train.ema) would keep the "
+                        f"first values; change it in place, as by copy_() ({self.names[name]})"
+                    )
 
     def _owner(self, path: str) -> str:
         """The part of the trial that is, or holds, a component of this name in a checkpoint, such as "penalty.0"."""
@@ -188,7 +201,7 @@ class FirstUpdates(GameTrial):
                 text = "".join(traceback.format_exception(error))
                 where = f", in the network {self._failed!r}, in the move {self._move!r}"
                 where = where if self._failed in self.game.networks else ""
-                failure = PluginFailed(f"{self.names[self._failed]} raised {BEFORE}: {_in_words(error)}{where}", text)
+                failure = PluginFailed(f"{self.names[self._failed]} raised {BEFORE}: {error_text(error)}{where}", text)
             raise failure from error
         if isinstance(error, ComponentError):
             table, lines = self._table(self._failed), str(error).splitlines()
@@ -385,7 +398,3 @@ def _inputs(inputs: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
 
 def _is_finite(value: Any) -> bool:
     return not isinstance(value, Tensor) or bool(value.detach().isfinite().all())
-
-
-def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"

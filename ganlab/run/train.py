@@ -67,7 +67,7 @@ from ganlab.utils.errors import (
     NotDeterministic,
     PluginFailed,
     UserError,
-    one_line,
+    error_text,
 )
 from ganlab.utils.files import write_whole
 from ganlab.utils.paths import places
@@ -365,7 +365,7 @@ def finish(run: OpenedRun, step: int, error: BaseException | None) -> Outcome:
         with CatchPluginErrors() as guard:  # matplotlib, which users configure, may raise anything
             draw_plots(run.training, folder, outcome.step, outcome.status in ("finished", "interrupted"))
         if guard.error is not None:
-            view.line(f"some plots are missing: {type(guard.error).__name__}: {one_line(guard.error)}")
+            view.line(f"some plots are missing: {error_text(guard.error)}")
     run.events.finished(failure)
     if isinstance(failure, Interrupted):
         failure.path = folder.path

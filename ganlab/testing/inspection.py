@@ -24,7 +24,7 @@ from attrs import define, field
 
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.testing.check_result import Check, Fault
-from ganlab.utils.errors import ComponentError, InvalidRules, PluginFailed, UserError, one_line
+from ganlab.utils.errors import ComponentError, InvalidRules, PluginFailed, UserError, error_text, one_line
 from ganlab.utils.paths import PACKAGE
 
 _CORE = str(PACKAGE)
@@ -134,11 +134,6 @@ class Inspection:
             return f"{self.file}:{inspect.getsourcelines(self.cls)[1]}"
         except (OSError, TypeError):
             return self.file
-
-
-def error_text(error: BaseException) -> str:
-    """An exception in one line, with its type."""
-    return f"{type(error).__name__}: {one_line(error)}"
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from ganlab.testing.check_result import Check, Fault
 from ganlab.testing.finite_differences import check_gradient
 from ganlab.testing.fixed_inputs import fixed_noise
 from ganlab.testing.global_randomness import global_generators_used
-from ganlab.testing.inspection import Inspection, error_text
+from ganlab.testing.inspection import Inspection
 from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.scheduled_options import check_scheduled_options
 from ganlab.testing.tensor_checks import check_kept, check_scalar, is_finite, tensor_versions
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
-from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.errors import ComponentError, error_text, one_line
 
 BATCH_SIZES = (1, 2, 7, 64)
 SPREADS = (0.0, 1.0, 10.0, 100.0)

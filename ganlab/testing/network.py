@@ -26,7 +26,7 @@ from ganlab.testing.fixed_inputs import (
     shape_text,
 )
 from ganlab.testing.global_randomness import global_generators_used
-from ganlab.testing.inspection import Inspection, error_text
+from ganlab.testing.inspection import Inspection
 from ganlab.testing.line_tracer import LineTracer
 from ganlab.testing.network_conditions import find_condition
 from ganlab.testing.state_comparison import first_difference
@@ -35,7 +35,7 @@ from ganlab.testing.tiny_game import GENERATES
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import run_training_checks
 from ganlab.training.checkpoint import from_bytes, to_bytes
-from ganlab.utils.errors import ComponentError, one_line
+from ganlab.utils.errors import ComponentError, error_text, one_line
 from ganlab.utils.rng import seed_everything
 
 SHAPES: tuple[Shape, ...] = (*IMAGE_SHAPES, (3, 64, 64))

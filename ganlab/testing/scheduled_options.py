@@ -21,11 +21,11 @@ from ganlab.config.schedule_targets import ScheduleTarget, schedulable_options, 
 from ganlab.config.schema import Experiment
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.testing.check_result import Check, Fault
-from ganlab.testing.inspection import Inspection, error_text
+from ganlab.testing.inspection import Inspection
 from ganlab.testing.tiny_training import TinyTraining
 from ganlab.testing.training_checks import why_not_capturable
 from ganlab.training.loop import Training
-from ganlab.utils.errors import UserError, one_line
+from ganlab.utils.errors import UserError, error_text, one_line
 
 MIN_EFFECT = 1e-5
 """The least relative change of the weights for which another value of an option has an effect and not just rounding."""

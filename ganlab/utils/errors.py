@@ -113,6 +113,11 @@ def one_line(error: object, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
+def error_text(error: BaseException) -> str:
+    """For error messages: an exception on one line, with its type."""
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def printable(text: object) -> str:
     """For messages and pages: a text whose bytes of a file name that are not UTF-8 are written as `\\xe9`.
 

@@ -13,7 +13,7 @@ from ganlab.evaluation.game_samplers import game_samplers, save_grids
 from ganlab.plugin.failures import CatchPluginErrors
 from ganlab.run.callbacks.base import Callback, is_due
 from ganlab.run.opened_run import OpenedRun
-from ganlab.utils.errors import one_line
+from ganlab.utils.errors import error_text
 from ganlab.utils.rng import preserve_random_state
 
 
@@ -52,6 +52,6 @@ class SamplesCallback(Callback):
         with CatchPluginErrors() as guard:  # no drawing ends a run; a network that cannot be sampled does
             save_grids(grids, limits, path)
         if guard.error is not None:
-            run.view.line(f"{path}: {type(guard.error).__name__}: {one_line(guard.error)}; going on without it")
+            run.view.line(f"{path}: {error_text(guard.error)}; going on without it")
             return
         run.events.sampled(step, path)

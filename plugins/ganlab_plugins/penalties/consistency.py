@@ -29,7 +29,6 @@ class Consistency:
         return self._player or "discriminator"
 
     def penalty(self, step: Step) -> Tensor:
-        assert step.real is not None  # it always is in the discriminator's update
         changed = self.augmentation.augment(step.real)
         return self.weight * (step.judge(step.real) - step.judge(changed)).square().mean()
 

@@ -40,7 +40,6 @@ class GradientPenalty(_GradientNorm):
     """
 
     def penalty(self, step: Step) -> Tensor:
-        assert step.real is not None  # it always is in the discriminator's update
         each = [1] * (step.real.ndim - 1)
         share = torch.rand(len(step.real), *each, device=step.real.device, dtype=step.real.dtype)
         return self._penalty(step, torch.lerp(step.fake, step.real, share))
@@ -62,7 +61,6 @@ class Dragan(_GradientNorm):
     noise: float = field(default=0.5, validator=[ge(0), le(1e6)])
 
     def penalty(self, step: Step) -> Tensor:
-        assert step.real is not None  # it always is in the discriminator's update
         near = step.real + self.noise * step.real.std() * torch.randn_like(step.real)
         return self._penalty(step, near)
 

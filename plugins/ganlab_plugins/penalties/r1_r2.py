@@ -40,7 +40,6 @@ class R1(_ZeroCentred):
     """
 
     def penalty(self, step: Step) -> Tensor:
-        assert step.real is not None  # it always is in the discriminator's update
         return self._penalty(step, step.real)
 
 
