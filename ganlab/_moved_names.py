@@ -250,6 +250,7 @@ RENAMED: dict[str, str] = {
     "structure.NAMED": "config.converter.MAX_NAMED_PROBLEMS",
     "structure.Problems": "config.converter.InvalidTable",
     "structure.Structurer": "config.converter.TableConverter",
+    "sweeps.FILE": "run.run_folder.SWEEP_FILE",
     "sweeps.MOST_RUNS": "sweep.plan.MAX_RUNS",
     "sweeps.Planned": "sweep.plan.PlannedRun",
     "sweeps.SAYS_NAME": "sweep.plan.NAME_RULE",

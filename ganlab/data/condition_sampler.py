@@ -34,10 +34,10 @@ MAX_GRID_ROWS = 32
 
 @frozen(eq=False)
 class ConditionSampler:
-    """A sampler of a data set's conditions: sorted class labels int64 (N,), images uint8 (N, C, H, W), or None.
+    """A sampler of a data set's conditions: sorted class labels int64 (N,), images (N, C, H, W), or None.
 
-    It may also be attributes float32 (N, K, …), or several conditions by name. `names` holds the name of each class
-    where the data set has any.
+    Images are of the data's type. Conditions may also be attributes float32 (N, K, …), or several conditions by name.
+    `names` holds the name of each class where the data set has any.
     """
 
     known: Condition = None

@@ -16,8 +16,8 @@ from attrs import field, frozen
 from ganlab.config.differing_options import compared_options_sha256, differing_options
 from ganlab.config.toml import read_toml
 from ganlab.run.records import read_records
-from ganlab.run.run_folder import read_info, variant_of
-from ganlab.sweep.sweep_folder import FILE, wanted_runs
+from ganlab.run.run_folder import SWEEP_FILE, read_info, variant_of
+from ganlab.sweep.sweep_folder import wanted_runs
 from ganlab.utils.errors import UserError, one_line, printable
 
 SCORES = "`ganlab score --json` or `ganlab eval --out`"
@@ -87,7 +87,7 @@ def _runs_below(path: Path) -> Iterable[ComparedRun]:
     if path.is_file():
         yield _read_score_file(path)
         return
-    sweeps = sorted(file.parent for file in path.rglob(FILE)) if path.is_dir() else []
+    sweeps = sorted(file.parent for file in path.rglob(SWEEP_FILE)) if path.is_dir() else []
     for sweep in sweeps:
         for variant, seed in wanted_runs(sweep):
             yield _read_run(sweep / variant / f"seed-{seed}", variant, seed)

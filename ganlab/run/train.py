@@ -78,7 +78,10 @@ from ganlab.viz.progress import ProgressView, progress_bar
 
 @frozen
 class Outcome:
-    """The outcome of training a run: its status, last step and scores. `weights` ("ema" or "plain") were scored."""
+    """The outcome of training a run: its status, scores, and the step of its last checkpoint.
+
+    `weights` ("ema" or "plain") were scored.
+    """
 
     path: Path
     status: str

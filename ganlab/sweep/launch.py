@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ganlab.protocols import Task
+from ganlab.run.run_folder import SWEEP_FILE
 from ganlab.sweep.plan import PlannedRun, Sweep
-from ganlab.sweep.sweep_folder import FILE
 from ganlab.utils.files import write_whole
 
 
@@ -19,7 +19,7 @@ def launch_runs(sweep: Sweep, out: Path, jobs: int) -> Iterator[tuple[PlannedRun
     out: the sweep's folder. jobs: how many runs the launcher keeps going at a time.
     """
     write_whole(
-        out / FILE,
+        out / SWEEP_FILE,
         json.dumps({"name": sweep.name, "seeds": sweep.seeds, "variants": sweep.variants}, indent=2) + "\n",
     )
     runs: dict[str, PlannedRun] = {}

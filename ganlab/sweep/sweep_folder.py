@@ -11,15 +11,13 @@ from ganlab.config.schema import NAME
 from ganlab.run.run_folder import SWEEP_FILE
 from ganlab.utils.errors import UserError, one_line
 
-FILE = SWEEP_FILE
-
 
 def wanted_runs(folder: Path) -> list[tuple[str, int]]:
     """Returns variant and seed of each run that `sweep.json` in a sweep folder lists.
 
     Raises UserError where the file cannot be read or is damaged.
     """
-    file = folder / FILE
+    file = folder / SWEEP_FILE
     anew = f"`ganlab sweep` with --out {folder} writes it anew"
     try:
         table = json.loads(file.read_text(encoding="utf-8"))

@@ -5,5 +5,6 @@
 - finite_check.py: the check for NaN and infinity that log and checkpoints share.
 - callback_list.py: the order, and the function that the training loop calls.
 
-Imports what `ganlab.run` may import, and of `ganlab.run` only `OpenedRun`, records, alarms and the sample spread.
+Imports what `ganlab.run` may import, and of `ganlab.run` only `OpenedRun`, records, alarms, the sample spread
+and the loss's optimum.
 """

@@ -14,9 +14,9 @@ from ganlab.utils.state_tree import find_non_finite
 
 @define
 class FiniteCheck:
-    """The finite check, at most once a step, of what the next step depends on.
+    """The finite check, at most once a step, of weights, EMA, optimizer state and meters.
 
-    Buffers are not checked: a mask may be infinite.
+    Buffers and the states of components are not checked: a mask may be infinite.
     """
 
     training: Training

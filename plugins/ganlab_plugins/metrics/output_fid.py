@@ -98,7 +98,9 @@ class OutputFID:
     def _check(self, evaluation: Evaluation) -> None:
         dataset = evaluation.dataset(self.split)
         if len(dataset.images) < 2:
-            raise ComponentError(f"FID needs at least 2 images; {dataset.name} ({dataset.split}) has 1")
+            raise ComponentError(
+                f"FID needs at least 2 images; {dataset.name} ({dataset.split}) has {len(dataset.images)}"
+            )
 
 
 @hookimpl
