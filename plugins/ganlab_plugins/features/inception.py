@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,7 +194,7 @@ class Inception:
         if self.weights is None:
             path = downloaded_weights(evaluation.places.cache / "weights")
         else:
-            path = Path(self.weights).expanduser()
+            path = Path(os.path.expanduser(self.weights))
         network = inception_network(path).to(evaluation.device)
         return InceptionFeatures(network, evaluation.device, tensors_sha256(network.state_dict()), self.resize)
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import http.client
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,7 +224,7 @@ def loaded_network(
         tensors = published_tensors(published, model, table, evaluation.places.cache / "weights")
     else:
         source = weights
-        tensors = read_weights(Path(weights).expanduser())
+        tensors = read_weights(Path(os.path.expanduser(weights)))
     # The constructor first draws initial weights from the global generator, which training noise depends on.
     with torch.random.fork_rng(devices=[]):
         network = fitted_network(model, published, tensors, source, options, projects)

@@ -24,6 +24,7 @@ Decisions:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,7 +105,7 @@ class FID:
         """Loads or trains the features of FID, so that missing files are reported before training."""
         features = built_features(self.features, evaluation)
         if self.moments is not None:
-            read_moments(Path(self.moments).expanduser(), features.name, features.dim)
+            read_moments(Path(os.path.expanduser(self.moments)), features.name, features.dim)
         if self.infinity:
             subset_sizes(self.samples, features)
 
@@ -119,7 +120,7 @@ class FID:
                 "fid", features, dataset, evaluation, lambda: reference_moments(measure, dataset, evaluation)
             )
         else:
-            path = Path(self.moments).expanduser()
+            path = Path(os.path.expanduser(self.moments))
             about = about_moments(path)
             reference = rooted_moments(path, features.name, features.dim, evaluation)
         distance = partial(

@@ -14,6 +14,7 @@ Decisions:
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -219,7 +220,7 @@ class LPIPSFiles:
 
 def _fitting(file: str, shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Tensor]:
     """The tensors of LPIPS in a weights file, float32, that have these names and shapes; others may be there too."""
-    tensors = read_weights(Path(file).expanduser())
+    tensors = read_weights(Path(os.path.expanduser(file)))
     for name, shape in shapes.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             got = f"is {tuple(tensors[name].shape)}" if name in tensors else "is missing"

@@ -11,6 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +68,7 @@ class SFID:
         features = built_features(self.features, evaluation)
         _, dim = spatial_of(features, "sfid")
         if self.moments is not None:
-            read_moments(Path(self.moments).expanduser(), _named(features), dim, SPATIAL_KEYS)
+            read_moments(Path(os.path.expanduser(self.moments)), _named(features), dim, SPATIAL_KEYS)
 
     def evaluate(self, evaluation: Evaluation) -> Scores:
         """Computes `sfid`; nan if a feature is not finite."""
@@ -80,7 +81,7 @@ class SFID:
                 "sfid", features, dataset, evaluation, lambda: reference_moments(measure, dataset, evaluation)
             )
         else:
-            path = Path(self.moments).expanduser()
+            path = Path(os.path.expanduser(self.moments))
             about = about_moments(path, SPATIAL_KEYS)
             reference = rooted_moments(path, _named(features), dim, evaluation, SPATIAL_KEYS)
         what = f"spatial {about_features(features)}"
