@@ -141,6 +141,7 @@ from .utils.cache_folder import make_cache_room as make_cache_room
 from .utils.cache_folder import note_cache_use as note_cache_use
 from .utils.errors import ComponentError as ComponentError
 from .utils.errors import GanlabError as GanlabError
+from .utils.errors import NoSplit as NoSplit
 from .utils.errors import UserError as UserError
 from .utils.errors import one_line as one_line
 from .utils.files import file_state as file_state

@@ -206,6 +206,8 @@ def test_samples_have_collapsed_after_long_enough_and_until_they_spread() -> Non
 def test_an_average_is_given_the_time_to_forget_its_first_weights() -> None:
     records = [{"step": step, "sample_spread": 0.0} for step in range(500, 6001, 500)]
     assert min(on_at(Alarms(1.0, ema=0.999), records)) == 4000
+    records.insert(0, {"step": 100, "sample_spread": 1.0})
+    assert min(on_at(Alarms(1.0, ema=0.999), records)) == 4000, "a healthy record does not shorten it"
 
 
 MOVES = ("discriminator", "generator")
@@ -216,6 +218,12 @@ def test_neither_player_is_trained_where_every_update_of_both_is_stopped() -> No
     records = [{"step": at, "stopped_generator": g, "stopped_discriminator": d} for at, (g, d) in shares.items()]
     assert on_at(Alarms(None, moves=MOVES), records) == {1500: [STOPPED], 2600: [STOPPED]}
     assert on_at(Alarms(None, moves=MOVES), [{"step": at, "stopped_generator": 1.0} for at in (1, 2000)]) == {}
+    # The discriminator's move is made in every fourth step, and records are of two.
+    rare = [
+        {"step": at, "stopped_generator": 1.0, **({} if at % 4 else {"stopped_discriminator": 1.0})}
+        for at in range(2, 1201, 2)
+    ]
+    assert min(on_at(Alarms(None, moves=MOVES), rare)) == 1002
 
 
 def test_the_spans_of_alarms() -> None:

@@ -407,6 +407,27 @@ def test_runs_that_differ_in_more_than_their_seed_share_no_row(tmp_path: Path) -
         collect_runs([tmp_path])
 
 
+def test_what_was_changed_for_eval_hides_no_comparable_score(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [5.0, 4.0])
+    of_eval = {"step": 100, "name": "kid", "better": "lower", "eval": True}
+    changed = {**PROTOCOL, "truncation": 0.5}
+    for value, protocol in ((2.0, PROTOCOL), (1.0, PROTOCOL), (0.5, changed)):
+        with (tmp_path / "a" / "metrics.jsonl").open("a") as stream:
+            stream.write(record_line({**of_eval, "value": value, "protocol": protocol}))
+    info = json.loads((tmp_path / "a" / "run.json").read_text())
+    (tmp_path / "a" / "run.json").write_text(json.dumps(info | {"step": 100}))
+    (table,) = comparison_tables(collect_runs([tmp_path]), "kid", None, split=False)
+    assert table.rows[0].final.mean == 1.0
+
+
+def test_a_key_of_a_protocol_with_dots_is_told_with_its_values(tmp_path: Path) -> None:
+    for name, psi in (("a", 0.5), ("b", 0.7)):
+        protocol = {**PROTOCOL, "overrides": {"generator.psi": psi}}
+        make_run(tmp_path / name, [5.0], name=name, protocol=protocol)
+    with pytest.raises(UserError, match=re.escape("protocol.overrides.generator.psi differs: 0.5 (a) against 0.7 (b)")):
+        comparison_tables(collect_runs([tmp_path]), None, None, split=False)
+
+
 def test_runs_before_and_after_their_project_was_moved_share_a_row(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [5.0], experiment={"plugins": ["/old/z.py", "/old/more/b.py"]})
     make_run(tmp_path / "b", [5.0], seed=1, experiment={"plugins": ["/new/more/b.py", "/new/z.py"]})

@@ -13,7 +13,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 
-from ganlab import ComponentError, FittingBatches, ImageDataset, Places, Scores, UserError
+from ganlab import ComponentError, FittingBatches, ImageDataset, NoSplit, Places, Scores, UserError
 from ganlab.evaluation.evaluator import Evaluator
 from ganlab.evaluation.run_metrics import run_metrics_with_progress
 from ganlab.evaluation.sampling import sample
@@ -22,13 +22,13 @@ from stubs import CPU, StubFeatures, images
 
 @frozen
 class TwoSplits:
-    """Noise in a training split, and in a test split of `test` images unless that is 0."""
+    """Noise in a training split, and in a test split of `test` images; 0 for no such split, -1 for a broken one."""
 
     test: int = 20
 
     def build(self, places: Places, split: str) -> ImageDataset:
-        if split == "test" and not self.test:
-            raise ComponentError("no test split")
+        if split == "test" and self.test < 1:
+            raise ComponentError("a.png cannot be read") if self.test else NoSplit("no test split")
         return ImageDataset(images(50, 1) if split == "train" else images(self.test, 2), "noise", split)
 
 
@@ -91,8 +91,27 @@ def test_no_floor_where_there_is_none(tmp_path: Path, recwarn: pytest.WarningsRe
     evaluator = an_evaluator(tmp_path)
     for _ in range(2):
         assert "floor" not in evaluator.for_images(images(30, 9)).score(MeanShade(least=25))[0]
-    (warning,) = recwarn
-    assert str(warning.message) == "shade: no floor from real images: 20 images are fewer than 25"
+    broken = an_evaluator(tmp_path, test=-1)
+    for _ in range(2):
+        assert "floor" not in broken.for_images(images(30, 9)).score(MeanShade())[0]
+    few, unread = (str(warning.message) for warning in recwarn)
+    assert few == "shade: no floor from real images: 20 images are fewer than 25"
+    assert unread == "shade: no floor from real images: a.png cannot be read"
+
+
+def test_a_metric_that_was_edited_has_another_floor(tmp_path: Path) -> None:
+    for factor in (1, 100):
+        scope: dict[str, Any] = {"MeanShade": MeanShade, "Scores": Scores}
+        file = tmp_path / "metric.py"
+        file.write_text(f"""
+class Edited(MeanShade):
+    def evaluate(self, evaluation):
+        made = MeanShade.evaluate(self, evaluation)
+        return Scores({{name: {factor} * value for name, value in made.values.items()}}, made.protocol, made.better)
+""")
+        exec(compile(file.read_text(), str(file), "exec"), scope)
+        (shade, _) = an_evaluator(tmp_path).for_images(images(30, 9)).score(scope["Edited"]())
+        assert shade["floor"]["value"] == pytest.approx(factor * float(images(20, 2).double().mean()))
 
 
 @define(eq=False)

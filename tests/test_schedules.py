@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 from attrs import field, frozen
 
@@ -312,6 +314,43 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a number is made": ([{"key": "loss.margin"}], "schedule[0].key: 'loss.margin' cannot be moved: its class makes a"),
 }
+
+
+def test_what_is_drawn_where_a_run_is_resumed_has_the_values_of_the_last_step(
+    table: dict[str, Any], tmp_path: Path, plugins: Plugins
+) -> None:
+    table |= {"penalty": ["r1"], "schedule": [{"name": "linear", "key": "penalty.0.gamma", "to": 0.5}]}
+    seen: list[dict[int, float]] = []
+    for start in (0, 3):
+        training = build(convert_experiment(table, plugins), plugins.registry, Places(tmp_path, tmp_path), CPU)
+        (_, penalty) = training.game.players["discriminator"].penalties[0]
+        values: dict[int, float] = {}
+        train(training, start, lambda step, values=values, penalty=penalty: values.update({step: float(penalty.gamma)}))
+        seen.append(values)
+    assert seen[1] == {step: value for step, value in seen[0].items() if step >= 3}
+    assert len(set(seen[1].values())) > 1
+
+
+def test_eval_samples_with_the_scheduled_value_of_the_checkpoint(
+    table: dict[str, Any], tmp_path: Path, ganlab: Ganlab
+) -> None:
+    """The sampler of `aae` draws codes of the deviation of its prior."""
+    table |= {
+        "game": {"name": "aae"},
+        "encoder": {"name": "mlp_encoder", "hidden": [16]},
+        "schedule": [{"name": "linear", "key": "game.deviation", "to": 9.0, "end": "1 epoch"}],
+        "metric": [{"name": "fid", "features": "pixels", "every": 2, "samples": 64}],
+        "dataset": {"name": "digits", "size": 4},
+    }
+    table["train"] |= {"steps": 20, "checkpoint_every": 10}
+    path = tmp_path / "aae.toml"
+    path.write_text(tomli_w.dumps(table))
+    assert ganlab("run", path, "--out", "r")[0] == 0
+    recorded = {record["step"]: record["value"] for record in read_records(Path("r/metrics.jsonl"))}
+    for step in (10, 20):
+        assert ganlab("eval", "r", "--step", str(step), "--out", "s.json")[0] == 0
+        (score,) = json.loads(Path("s.json").read_text())
+        assert score["value"] == pytest.approx(recorded[step], rel=1e-6)
 
 
 def test_a_schedule_of_a_network_that_the_game_leaves_out_is_refused() -> None:

@@ -345,18 +345,31 @@ def test_resuming_as_another_game_is_refused(table: dict[str, Any], write: Write
     assert "r: game.name: was None, is now 'infogan'\n" in err
 
 
-@pytest.mark.parametrize("change", ["train.freeze=['generator.layers.0']", "optimizer={name='rmsprop', lr=1e-3}"])
-def test_an_optimiser_begins_anew_where_its_state_is_of_others(
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.freeze=['generator.layers.0']",
+        "optimizer={name='rmsprop', lr=1e-3}",
+        "train.ema=0.9",
+        "augmentation=['ada']",
+    ],
+)
+def test_what_has_no_state_that_fits_begins_anew(
     change: str, table: dict[str, Any], write: Write, ganlab: Command
 ) -> None:
-    """torch would give the moments to other weights, and a fused step write beyond their end."""
+    """Of another optimiser's state torch would give moments to other weights, and a fused step write beyond their end.
+
+    An average that is new begins with the saved weights.
+    """
     path = write(table)
     assert ganlab("run", path, "--out", "r")[0] == 0
     more = ["--resume", "--anyway", "--set", "train.steps=6", "--set", change]
     code, out, _ = ganlab("run", path, "--out", "r", *more)
-    who = "generator" if "freeze" in change else "generator, discriminator"
     assert code == 0
-    assert f"optimisers begin anew, as their state is of other weights or of another one: {who}\n" in out
+    anew = {"freeze": "generator", "rmsprop": "generator, discriminator", "ada": "augmentation.0"}
+    who = next((of for key, of in anew.items() if key in change), None)
+    assert ("begin anew" in out) == (who is not None)
+    assert who is None or f"begin anew, since it has no state that fits: {who}\n" in out
 
 
 def test_a_changed_bundled_file_is_reported_and_the_run_resumes_exactly(

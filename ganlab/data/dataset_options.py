@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from ganlab.utils.errors import ComponentError
+from ganlab.utils.errors import NoSplit
 
 
 def image_size(default: int) -> Any:
@@ -20,6 +20,6 @@ def stream_seed() -> Any:
 
 
 def check_split(name: str, split: str) -> None:
-    """Checks the split that a data set plugin is asked for: ComponentError unless it is "train" or "test"."""
+    """Checks the split that a data set plugin is asked for: NoSplit unless it is "train" or "test"."""
     if split not in ("train", "test"):
-        raise ComponentError(f"{name}: no split {split!r}; there are 'train' and 'test'")
+        raise NoSplit(f"{name}: no split {split!r}; there are 'train' and 'test'")

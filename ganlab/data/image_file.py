@@ -33,7 +33,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ganlab.data.opened_image import deep_grey_values, has_deep_colour, has_deep_grey, in_mode, upright
+from ganlab.data.opened_image import (
+    deep_grey_values,
+    has_deep_colour,
+    has_deep_grey,
+    in_mode,
+    opaque_where,
+    upright,
+)
 from ganlab.data.plain_png import read_plain_png
 from ganlab.data.tiff_tags import count_pages, is_misread, is_tiff
 from ganlab.utils.errors import ComponentError, one_line
@@ -249,7 +256,10 @@ def _plain(image: Image.Image, mode: str, background: str) -> tuple[Image.Image,
         values = deep_grey_values(image).astype(np.int32)
         largest = int(values.max())
         # 65535 = 255 * 257, so this rounds to the nearest level; Pillow's own conversion would clip at 255.
-        return in_mode(Image.fromarray(((values + 128) // 257).astype(np.uint8)), mode, background), largest
+        grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        if (opaque := opaque_where(image, values)) is not None:
+            grey.putalpha(Image.fromarray(np.where(opaque, np.uint8(255), np.uint8(0))))
+        return in_mode(grey, mode, background), largest
     image = upright(image)
     if image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
@@ -341,7 +351,7 @@ class HighBitDepth:
         Each file is judged by itself, because one bright file says nothing of the others. Fewer dark files may be
         photographs of the night, of which the warning tells.
         """
-        if 2 * self.dark >= self.count and self.dark:
+        if 2 * self.dark >= self.files and self.dark:
             raise ComponentError(
                 f"{_and_others(self.dark_first, self.dark, self.files)} 16 bits a sample, but {self._dark_range}; "
                 f"spread the values over 0 to {MAX_16_BIT:,}, or write 8 bits a sample, or, of an image_folder, set "

@@ -31,7 +31,14 @@ from ganlab.data.image_file import (
     naming_image,
     opened_image,
 )
-from ganlab.data.opened_image import deep_grey_values, has_deep_colour, has_deep_grey, in_mode, upright
+from ganlab.data.opened_image import (
+    deep_grey_values,
+    has_deep_colour,
+    has_deep_grey,
+    in_mode,
+    opaque_where,
+    upright,
+)
 from ganlab.data.tiff_tags import ASSOCIATED, UNASSOCIATED, bits_of, is_tiff, white_is_zero
 from ganlab.utils.errors import one_line
 
@@ -57,7 +64,11 @@ def _picture_samples(image: Image.Image) -> Samples:
     """The numbers of an image file that Pillow keeps all bits of."""
     name, mode = image.format or "", image.mode
     if has_deep_grey(image):
-        return Samples(deep_grey_values(image)[:, :, None], MAX_16_BIT, None, "16-bit grey", name)
+        values = deep_grey_values(image)
+        opaque = opaque_where(image, values)
+        alpha = None if opaque is None else opaque.astype(np.float64)
+        words = "16-bit grey" if alpha is None else "16-bit grey with opacity"
+        return Samples(values[:, :, None], MAX_16_BIT, alpha, words, name)
     if mode in ("I", "F"):
         _refuse_negative(white_is_zero(image))
         is_short = mode == "I" and bits_of(image) == 16  # asked first, as the tags are lost where it is rotated

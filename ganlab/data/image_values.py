@@ -143,6 +143,12 @@ def _in_units(samples: Samples, form: ValueForm) -> tuple[NDArray[Any], float, f
             "and white"
         )
     black, white = form.range or (0, samples.white or 0)
+    if values.dtype.kind == "f":
+        # As the file's type has them, so that what the file says is white is white, and nothing is above it.
+        black, white = _as_held(black, values.dtype), _as_held(white, values.dtype)
+        values = values.astype(np.float64)
+        if black == white:
+            raise UnfitImage(f"is {samples.values.dtype}, in which both limits of range are {white:g}")
     if form.clip:
         values = values.clip(black, white)
     elif (lowest := values.min()) < black or values.max() > white:
@@ -152,6 +158,13 @@ def _in_units(samples: Samples, form: ValueForm) -> tuple[NDArray[Any], float, f
         )
     low, high = (-1.0, 1.0) if form.dtype == "float32" else (0.0, float(WHITE[form.dtype]))
     return low + (values.astype(np.float64) - black) * ((high - low) / (white - black)), low, high
+
+
+def _as_held(limit: float, dtype: np.dtype[Any]) -> float:
+    """A limit rounded to a type of floating-point numbers; as it is where it is beyond the type's largest number."""
+    with np.errstate(over="ignore"):
+        held = float(np.asarray(limit).astype(dtype))
+    return held if np.isfinite(held) else limit
 
 
 def _with_channels(

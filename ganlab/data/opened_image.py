@@ -58,6 +58,12 @@ def deep_grey_values(image: Image.Image) -> NDArray[np.uint16]:
     return np.iinfo(np.uint16).max - values if is_negative else values
 
 
+def opaque_where(image: Image.Image, values: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+    """Where an opened image in grey with 16 bits a sample is opaque: not at the value that its file has transparent."""
+    transparent = image.info.get("transparency")
+    return None if not isinstance(transparent, int) else values != transparent
+
+
 def has_deep_colour(image: Image.Image) -> bool:
     """Whether the file of an opened, not yet decoded image in colour has 16 bits a sample: Pillow keeps the upper 8."""
     if image.format == "TIFF":

@@ -16,7 +16,8 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,11 +26,12 @@ from torch import Tensor, nn
 
 from ganlab import __version__
 from ganlab.data.condition_sampler import UNCONDITIONAL, ConditionSampler
-from ganlab.data.load_dataset import UnsupportedData, check_same_type, load_dataset
+from ganlab.data.load_dataset import check_same_type, load_dataset
 from ganlab.data.pixels import as_input
 from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import BATCH, sample
+from ganlab.plugin.local_imports import local_imports
 from ganlab.protocols import (
     Dataset,
     DatasetConfig,
@@ -43,8 +45,8 @@ from ganlab.protocols import (
 from ganlab.protocols.condition import Condition
 from ganlab.utils import distributed
 from ganlab.utils.cache import cached_tensors
-from ganlab.utils.errors import ComponentError, quote
-from ganlab.utils.hashing import tensors_sha256
+from ganlab.utils.errors import ComponentError, NoSplit, quote
+from ganlab.utils.hashing import file_sha256, sha256, tensors_sha256
 from ganlab.utils.progress import Progress, no_progress
 from ganlab.utils.rng import derived_seed, preserve_random_state
 
@@ -180,13 +182,14 @@ class Evaluator:
         try:
             real = self.dataset(split, progress)
         except ComponentError as error:
-            if isinstance(error, UnsupportedData):
+            if not isinstance(error, NoSplit):
                 warnings.warn(f"{protocol.get('metric')}: no floor from real images: {error}", stacklevel=2)
             self._missing.add(split)
             return None
         # A protocol has everything that a score depends on except the images. The metric's options are in the key too,
         # since a third-party metric may omit one from its protocol.
         key = {"format": FLOOR_FORMAT, "protocol": protocol, "images": real.fingerprint, "options": repr(metric)}
+        key["code"] = _code_sha256(type(metric).evaluate)  # which its author may edit without another version
         if real.condition is not None:  # a file that moved to another class's folder may leave the pixels as they are
             key["condition"] = tensors_sha256(named_conditions(real.condition))
         text = json.dumps(key, sort_keys=True)
@@ -211,6 +214,17 @@ class Evaluator:
                 count = protocol.get("generated", len(real.images))
                 self._known[text] = {"values": values, "split": split, "count": min(count, len(real.images))}
         return self._known[text]
+
+
+@cache
+def _code_sha256(evaluate: Callable[..., Any]) -> str:
+    """A hash of the file that a metric's method is written in, and of the local files that it imports; "" without."""
+    code = getattr(evaluate, "__code__", None)
+    file = Path(code.co_filename) if code is not None else Path()
+    if not file.is_file():  # written in a notebook
+        return ""
+    files = [file, *(path for _, path in sorted(local_imports(file).items()))]
+    return sha256(json.dumps([file_sha256(path) for path in files]).encode())
 
 
 def _check_scores(scores: Any) -> None:

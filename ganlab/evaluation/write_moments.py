@@ -68,8 +68,9 @@ def write_moments(
         progress = progress_of(of)
         try:
             dataset = load_dataset(config.dataset, where, split, progress)
-            if dataset.images.dtype != torch.uint8 and taken_by(config.features) != "any":
-                raise ComponentError(f"the features are of uint8 images, and {dataset.name} is {dataset.images.dtype}")
+            if taken_by(config.features) != "any" and (dataset.images.dtype != torch.uint8 or dataset.images.ndim != 4):
+                what = f"{dataset.images.dtype} of shape {tuple(dataset.images.shape)}"
+                raise ComponentError(f"the features are of uint8 images (N, C, H, W), and {dataset.name} is {what}")
             if len(dataset.images) < 2:
                 raise ComponentError(f"moments need at least 2 images, and {dataset.name} has {len(dataset.images)}")
             evaluation = Evaluator(config.dataset, None, where, own_device, floors=False).evaluation(

@@ -53,7 +53,8 @@ class DatasetConfig(Protocol):
     def build(self, places: Places, split: str, /) -> Dataset:
         """A data set's protocol: loads the split "train" or "test", and downloads it first where that is possible.
 
-        Raises `ComponentError` for missing or unreadable data, or for a split that does not exist.
+        Raises `ComponentError` for missing or unreadable data, or `NoSplit`, one of these, for a split that does not
+        exist.
         """
         ...
 

@@ -47,10 +47,12 @@ class ComparedRun:
 
         Where it wrote none, such as of scores per class, those of `ganlab eval`: the last record of each step, if the
         run's last step has one. Where it wrote none of its last step, since the metric failed there, that of `eval`.
+        A record of what was changed for `eval`, such as a truncation, counts only where there is no other.
         """
         records = [record for record in self.records if record["name"] == metric]
         own = [record for record in records if not record.get("eval")]
-        later = {record["step"]: record for record in records if record.get("eval")}
+        by_eval = [record for record in records if record.get("eval")]
+        later = {record["step"]: record for record in sorted(by_eval, key=_is_as_trained)}
         last = self.info.get("step")
         if last not in later or any(record["step"] == last for record in own):
             return own
@@ -60,6 +62,11 @@ class ComparedRun:
         """Whether the last of the run's records of a metric is of its last step; so is that of a score file."""
         last = self.info.get("total_steps")
         return last is None or self.curve(metric)[-1]["step"] == last
+
+
+def _is_as_trained(record: Mapping[str, Any]) -> bool:
+    """Whether nothing was changed for a score of `ganlab eval`, such as the latents by `--truncation`."""
+    return not {"truncation", "overrides", "code", "conditions"} & record["protocol"].keys()
 
 
 def collect_runs(paths: Iterable[Path]) -> list[ComparedRun]:

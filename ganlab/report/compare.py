@@ -158,13 +158,19 @@ def _protocol_problems(metric: str, groups: Mapping[str, Sequence[ComparedRun]])
     for key in sorted(keys):
         values = []
         for protocol, entries in zip(protocols, groups.values(), strict=True):
-            value: Any = protocol
-            for part in key.split(".")[1:]:
-                value = value.get(part) if isinstance(value, Mapping) else None
+            value = _value_at(protocol, key.removeprefix("protocol."))
             who = ", ".join(dict.fromkeys(entry.variant for entry in entries))
             values.append(f"{value!r} ({who})")
         lines.append(f"{metric}: {key} differs: {' against '.join(values)}")
     return [*lines, f"{metric}: values of different protocols do not compare; --split makes a table for each"]
+
+
+def _value_at(table: Any, key: str) -> Any:
+    """The value of a dotted key of a comparison's protocol, whose own keys may have dots; None where there is none."""
+    if not isinstance(table, Mapping) or key in table:
+        return table.get(key) if isinstance(table, Mapping) else None
+    inner = (_value_at(table[own], key.removeprefix(f"{own}.")) for own in table if key.startswith(f"{own}."))
+    return next((value for value in inner if value is not None), None)
 
 
 def _build_table(entries: Sequence[ComparedRun], metric: str, baseline: str) -> ComparisonTable:

@@ -41,7 +41,7 @@ first (mnist_mlp: 0.05 to 0.2), and under 0.03 for up to 600 (a small mnist_dcga
 class Alarm:
     """One alarm: on where its condition holds and has held for `LONG` steps.
 
-    `well` is the last step at which it did not hold.
+    `well` is the last step at which it did not hold, or before which it is not to come.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Alarm:
 
     def update(self, step: int, holds: bool) -> None:
         if not holds:
-            self.well = step
+            self.well = max(self.well, step)
         self.on = holds and step - self.well >= LONG
 
 
@@ -69,6 +69,7 @@ class Alarms:
     _won: Alarm = field(factory=lambda: Alarm(WON), init=False)
     _collapsed: Alarm = field(init=False)
     _stopped: Alarm = field(factory=lambda: Alarm(STOPPED), init=False)
+    _shares: dict[str, float] = field(factory=dict, init=False)
 
     @_collapsed.default
     def _collapsed_after_warm_up(self) -> Alarm:
@@ -89,8 +90,10 @@ class Alarms:
             self._won.update(step, gap / self.gap >= WON_SHARE)
         if "sample_spread" in record:
             self._collapsed.update(step, float(record["sample_spread"]) < SPREAD_SHARE)
+        # A move that is not made in every step may have no update in a record, where its last one counts.
+        self._shares |= {move: record[key] for move in self.moves if (key := f"stopped_{move}") in record}
         if self.moves:
-            self._stopped.update(step, all(record.get(f"stopped_{move}") == 1.0 for move in self.moves))
+            self._stopped.update(step, all(self._shares.get(move) == 1.0 for move in self.moves))
         return self.on
 
     def changes(self, before: Sequence[str], record: Mapping[str, Any]) -> list[str]:

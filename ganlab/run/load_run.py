@@ -33,6 +33,7 @@ from ganlab.run.project import Projection, ProjectionOptions
 from ganlab.run.records import read_records
 from ganlab.run.run_conditions import run_conditions
 from ganlab.run.run_folder import read_info
+from ganlab.run.scheduled_game import game_at_step
 from ganlab.run.translate import translate
 from ganlab.run.walk import WalkRequest, walk_film
 from ganlab.training.checkpoint import list_checkpoints
@@ -350,7 +351,7 @@ def load_run_for(
 
     try:
         experiment, plugins = load(optional)
-        rules = experiment.game.build(_data_spec(info))
+        rules = game_at_step(experiment, step, info).build(_data_spec(info))
         configs: dict[str, Any] = {name: rules.network(name).config for name in rules.networks}
         missing = {name: config for name, config in configs.items() if isinstance(config, MissingComponent)}
         for name in configs:  # a network that is made of a missing one is missing too

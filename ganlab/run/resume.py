@@ -311,8 +311,7 @@ def restore_latest(
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         if begin_anew:
-            of = ", ".join(begin_anew)
-            view.line(f"{path}: optimisers begin anew, as their state is of other weights or of another one: {of}")
+            view.line(f"{path}: begin anew, since it has no state that fits: {', '.join(begin_anew)}")
         _report_missing_records(folder, progress.get("records", {}), step, view)
         _rename_damaged(folder, damaged)
         folder.forget_after(step)

@@ -262,6 +262,7 @@ def run_facts(training: Training, environment: Mapping[str, Any]) -> dict[str, A
         "resident": not training.loader.main.prefetches,
         "resident_bytes": training.loader.resident_bytes,
         "total_steps": training.total_steps,
+        "steps_per_epoch": training.steps_per_epoch,
         "weights": training.weights,
         "step_levers": training.step_optimizations,
         **environment,

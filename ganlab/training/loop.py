@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
-from torch import nn
 
 from ganlab.data.condition_sampler import ConditionSampler
 from ganlab.data.game_loader import GameLoader
@@ -62,14 +61,10 @@ class Training:
         `captured` is True, False, or the reason why steps are eager although capture was asked for.
         """
         networks = self.game.networks
-
-        def networks_with(has: Callable[[nn.Module], bool]) -> list[str]:
-            return [name for name, network in networks.items() if has(network)]
-
         return {
             **self.game.rules.levers(networks),
-            "channels_last": networks_with(memory_format.has_convolutions),
-            "quick_dropout": networks_with(dropout.has_quick_dropout),
+            "channels_last": [name for name in networks if memory_format.has_convolutions(networks[name])],
+            "quick_dropout": [name for name in networks if dropout.has_quick_dropout(networks[name])],
             "captured": (self.capture.refusal or True) if self.capture else False,
         }
 
@@ -91,6 +86,8 @@ class Training:
 
 def train(training: Training, start: int, boundary: Callable[[int], None]) -> None:
     """Runs the training loop from step `start` to the end; calls `boundary(step)` before the first and after each."""
+    if start:
+        training.schedules.fill(start - 1)  # what the boundary draws and scores has the values of the last step
     boundary(start)
     for step in range(start, training.total_steps):
         take_step(training, step)

@@ -87,7 +87,7 @@ def build_schedules(
     for index, (schedule, target) in enumerate(zip(experiment.schedule, targets, strict=True)):
         at = f"schedule[{index}]"
         try:
-            value = _values(_in_steps(schedule, steps_per_epoch), target.first)
+            value = _values(in_steps(schedule, steps_per_epoch), target.first)
         except (TypeError, ValueError) as error:
             problems.append(f"{at}: {one_line(error)}")
             continue
@@ -106,11 +106,9 @@ def build_schedules(
             config, option = optimizer_option(experiment, target)
             name = option[0]
             extremes = [value(step, total) for step in _spread_steps(total)]
-            reached = []
+            others = min(extremes), max(extremes)
             try:
-                for player in moved:
-                    others = min(extremes), max(extremes)
-                    reached.append(find_in_groups(target, config, option, player, others))
+                reached = [find_in_groups(target, config, option, player, others) for player in moved]
             except (TypeError, ValueError) as error:
                 problems.append(f"{at}.key: {quote(target.key)} cannot be moved: {one_line(error)}")
                 continue
@@ -151,7 +149,7 @@ def _warmed_up(half_life: Callable[[int, int], float], share: float, images: int
     return lambda step, total: min(half_life(step, total), share * step * images if share else math.inf)
 
 
-def _in_steps(schedule: Schedule, steps_per_epoch: float) -> Schedule:
+def in_steps(schedule: Schedule, steps_per_epoch: float) -> Schedule:
     """The schedule with intervals in steps."""
     given: Any = schedule
     intervals = {f.alias: getattr(given, f.name) for f in attrs.fields(type(given)) if f.init}

@@ -61,11 +61,11 @@ def expected_sizes(training: Training) -> dict[str, int]:
 
 
 def restore_training(training: Training, state: dict[str, Any], new_options: bool = False) -> list[str]:
-    """Restores the state of a training that `training_state` returned; returns the players whose optimiser begins anew.
+    """Restores the state of a training that `training_state` returned; returns what begins anew.
 
     An optimiser's state includes its options, such as the learning rate. With `new_options` those of the present
-    experiment are kept, and a state of other weights or of another optimiser is left out; otherwise the saved ones are
-    restored. Raises UserError for a state that does not fit.
+    experiment are kept, and optimisers (by player) and components of which no saved state fits begin anew; otherwise
+    the saved ones are restored. Raises UserError for a state that does not fit.
     """
     try:
         return _restore(training, state, new_options)
@@ -76,6 +76,9 @@ def restore_training(training: Training, state: dict[str, Any], new_options: boo
 
 def _restore(training: Training, state: dict[str, Any], new_options: bool) -> list[str]:
     game, begin_anew = training.game, []
+    if new_options and training.ema:  # an average that is new begins with the saved weights
+        parts = zip(ema_parts(training), training.ema.networks, strict=True)
+        state = {**{part: state[name] for part, name in parts}, **state}
     for name, network in {**game.networks, **ema_parts(training)}.items():
         network.load_state_dict(state[name])
     for player in game.players.values():
@@ -89,7 +92,10 @@ def _restore(training: Training, state: dict[str, Any], new_options: bool) -> li
     game.meters.counts = dict(state["meters"]["counts"])
     game.images_seen.copy_(state["progress"]["images_seen"])
     for name, part in training.stateful.items():
-        part.load_state_dict(state["components"][name])
+        if new_options and name not in state["components"]:
+            begin_anew.append(name)
+        else:
+            part.load_state_dict(state["components"][name])
     _set_random_state(game, state["random"])
     return begin_anew
 

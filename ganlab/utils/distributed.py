@@ -207,6 +207,8 @@ def all_reduce_mean_gradients(parameters: Iterable[Tensor]) -> None:
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:  # of a player that the loss does not reach, in all processes
+        return
     flat = all_reduce_mean(torch.cat([gradient.flatten() for gradient in gradients]))
     start = 0
     for gradient in gradients:

@@ -43,6 +43,10 @@ class ComponentError(GanlabError):
     exit_code = 2
 
 
+class NoSplit(ComponentError):
+    """The error class that a data set raises for a split that it does not have, such as that of test images."""
+
+
 class CannotWrite(GanlabError, OSError):
     """The error class for a file that could not be written; the file's previous content is unchanged."""
 

@@ -51,7 +51,7 @@ __all__ = ["NAMED", "Options", "decode_embedded", "decode_files", "decode_images
 
 # To be incremented when a file decodes to other pixels than before, or an entry's note gets another form, so that older
 # cache entries are not used.
-_VERSION = 3
+_VERSION = 4
 
 
 def decode_files(

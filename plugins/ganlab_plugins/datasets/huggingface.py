@@ -29,6 +29,7 @@ from attrs import frozen
 from ganlab import (
     ComponentError,
     DatasetConfig,
+    NoSplit,
     Places,
     Progress,
     Register,
@@ -308,7 +309,7 @@ def _split_of(package: Any, loaded: Any, part: str) -> Any:
     """One split of a folder that `save_to_disk` wrote; a folder of a single split is the training split."""
     splits = loaded if isinstance(loaded, package.DatasetDict) else {"train": loaded}
     if part not in splits:
-        raise ComponentError(f"there is no split {part!r}; there are {', '.join(splits)}")
+        raise NoSplit(f"there is no split {part!r}; there are {', '.join(splits)}")
     return splits[part]
 
 

@@ -14,6 +14,7 @@ from attrs import frozen
 from ganlab import (
     ComponentError,
     DatasetConfig,
+    NoSplit,
     Places,
     Progress,
     Register,
@@ -112,7 +113,7 @@ class ImageFolder:
 
         check_split("image_folder", split)
         if split == "test" and self.test_path is None:
-            raise ComponentError("there is no test split; set dataset.test_path")
+            raise NoSplit("there is no test split; set dataset.test_path")
         train = source = open_images(find_folder("path", self.path, places, or_zip=True), progress, self.frame_step)
         if split == "test" and self.test_path is not None:
             source = open_images(

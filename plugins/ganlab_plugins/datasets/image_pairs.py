@@ -21,6 +21,7 @@ from attrs.validators import ge, le, min_len, optional
 from ganlab import (
     ComponentError,
     DatasetConfig,
+    NoSplit,
     Places,
     Progress,
     Register,
@@ -100,7 +101,7 @@ class ImagePairs:
 
         check_split("image_pairs", split)
         if split == "test" and self.test_path is None:
-            raise ComponentError("there is no test split; set dataset.test_path")
+            raise NoSplit("there is no test split; set dataset.test_path")
         prefix = "" if split == "train" else "test_"
         path, condition_path = (getattr(self, f"{prefix}{name}") for name in ("path", "condition_path"))
         folder = find_folder(f"{prefix}path", path, places)

@@ -94,9 +94,14 @@ class CMMD:
                 "features": {**about_features(features), "unit_length": self.normalize},
                 "reference": about_reference(dataset),
                 **about_generated(len(generated), self.seed, dataset.images),
-                "kernel": f"exp(-|x - y|^2 / (2 * {self.sigma:g}^2)), biased, times {SCALE}",
+                "kernel": f"exp(-|x - y|^2 / (2 * {_exact(self.sigma)}^2)), biased, times {SCALE}",
             },
         )
+
+
+def _exact(number: float) -> str:
+    """A number as short as it can be written without another value."""
+    return short if float(short := f"{number:g}") == number else repr(number)
 
 
 def squared_mmd(a: Tensor, b: Tensor, sigma: float) -> Tensor:

@@ -120,6 +120,8 @@ class FID:
                 "fid", features, dataset, evaluation, lambda: reference_moments(measure, dataset, evaluation)
             )
         else:
+            if evaluation.whole is not None:
+                raise ComponentError("FID of single classes cannot be against moments, which are of all of them")
             path = Path(os.path.expanduser(self.moments))
             about = about_moments(path)
             reference = rooted_moments(path, features.name, features.dim, evaluation)
@@ -132,7 +134,8 @@ class FID:
             raise ComponentError(f"FID needs at least 2 generated images, got {count}")
         values = {"fid": float(distance(*moments_of(generated.split(ROWS))))}
         details = {}
-        if self.infinity:
+        # Of a small test split there is a floor of FID alone.
+        if self.infinity and (count >= self.samples or count >= fewest_for_infinity(features)):
             sizes = subset_sizes(count, features)
             values["fid_infinity"] = extrapolated(distance, generated, sizes, self.seed, evaluation)
             line = {"sizes": sizes, "subsets": "random", "line": "least squares in 1/N, at 1/N = 0"}
@@ -211,13 +214,18 @@ def rooted_moments(path: Path, of: str, dim: int, evaluation: Evaluation, keys: 
     return cached_tensors(evaluation.places.cache / "reference", "moments", key, compute, evaluation.progress)
 
 
+def fewest_for_infinity(features: Features) -> int:
+    """How many images FID-infinity needs at least."""
+    return 4 * features.dim
+
+
 def subset_sizes(count: int, features: Features) -> list[int]:
     """The subset sizes, from few to all images, through which FID-infinity's line is fitted."""
     smallest = max(count // 10, 2 * features.dim)
-    if 2 * smallest > count:
+    if count < fewest_for_infinity(features):
         raise ComponentError(
             f"{count} images are too few for fid_infinity with {features.dim} features: set samples to at least "
-            f"{4 * features.dim}, or infinity = false"
+            f"{fewest_for_infinity(features)}, or infinity = false"
         )
     return [smallest + round(step * (count - smallest) / (SIZES - 1)) for step in range(SIZES)]
 

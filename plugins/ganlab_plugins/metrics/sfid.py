@@ -81,6 +81,8 @@ class SFID:
                 "sfid", features, dataset, evaluation, lambda: reference_moments(measure, dataset, evaluation)
             )
         else:
+            if evaluation.whole is not None:
+                raise ComponentError("sFID of single classes cannot be against moments, which are of all of them")
             path = Path(os.path.expanduser(self.moments))
             about = about_moments(path, SPATIAL_KEYS)
             reference = rooted_moments(path, _named(features), dim, evaluation, SPATIAL_KEYS)

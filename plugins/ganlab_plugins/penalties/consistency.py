@@ -24,6 +24,10 @@ class Consistency:
     every: int = field(default=1, validator=[ge(1), le(10**12)])
     _player: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        if getattr(self.augmentation, "adaptive", False):
+            raise ValueError("augmentation.adaptive: must be false here, where it observes no logits to adapt to")
+
     @property
     def player(self) -> str:
         return self._player or "discriminator"

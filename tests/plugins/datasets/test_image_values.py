@@ -48,6 +48,29 @@ def test_16_bits_of_grey_are_kept(ending: str, folder: Path, places: Places) -> 
     assert all(np.array_equal(coloured[:, band], DEEP) for band in range(3))
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_white_that_the_files_type_rounds_up_is_white(kind: str, folder: Path, places: Places) -> None:
+    """0.3 of either type is above 0.3: scaled by that, it was above 65535, which wraps to black."""
+    np.save(folder / "a.npy", np.array([[0, 0.15], [0.3, 0.3]], dtype=kind))
+    for clip in (False, True):
+        found = build(places, dtype="uint16", range=(0, 0.3), clip=clip).images[0, 0].tolist()
+        assert (found[0][0], found[1]) == (0, [65535, 65535])
+        assert abs(found[0][1] - 32768) < 32
+    assert build(places, dtype="float32", range=(0, 0.3)).images.max() == 1
+    with pytest.raises(ComponentError, match=r"has the value 0\.3"):
+        build(places, dtype="uint16", range=(0, 0.25))
+
+
+def test_the_transparent_value_of_deep_grey_is_laid_on_the_background(folder: Path, places: Places) -> None:
+    """As that of 8 bits is."""
+    image = Image.fromarray(np.array([[1000, 20000], [1000, 65535]], dtype=np.uint16))
+    image.save(folder / "a.png", transparency=1000)
+    with pytest.warns(UserWarning, match="rounded to 8 bits"):
+        assert build(places).images[0, 0].tolist() == [[255, 78], [255, 255]]
+    assert build(places, dtype="uint16").images[0, 0].tolist() == [[65535, 20000], [65535, 65535]]
+    assert build(places, dtype="uint16", channels=2).images[0, 1].tolist() == [[0, 65535], [0, 65535]]
+
+
 def test_16_bits_of_colour_and_opacity_are_kept(folder: Path, places: Places) -> None:
     values = RNG.integers(0, 65536, (8, 8, 4), dtype=np.uint16)
     (folder / "a.png").write_bytes(imagecodecs.png_encode(values))

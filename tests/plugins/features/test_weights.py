@@ -95,5 +95,5 @@ def test_a_file_that_is_not_there(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ComponentError, match=f"there is no weights file {tmp_path}/gone.pth"):
         reader("~/gone.pth").build(an_evaluation(tmp_path))
-    with pytest.raises(ComponentError, match="there is no weights file ~of-no-user/gone.pth"):
+    with pytest.raises(ComponentError, match=r"there is no weights file ~of-no-user/gone\.pth"):
         reader("~of-no-user/gone.pth").build(an_evaluation(tmp_path))

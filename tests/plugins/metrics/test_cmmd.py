@@ -19,6 +19,11 @@ def as_published(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
     return 1000 * (rbf_kernel(a, a, gamma).mean() + rbf_kernel(b, b, gamma).mean() - 2 * rbf_kernel(a, b, gamma).mean())
 
 
+def test_the_protocol_tells_any_two_bandwidths_apart() -> None:
+    written = {10.0: "10", 0.5: "0.5", 1234567.0: "1234567.0", 1.0000001: "1.0000001"}
+    assert {sigma: cmmd._exact(sigma) for sigma in written} == written
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("sigma", [10.0, 0.5])
 def test_the_score_is_the_papers_formula(

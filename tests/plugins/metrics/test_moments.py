@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 from pytorch_fid import fid_score
@@ -63,6 +64,15 @@ def test_a_split_scores_as_its_own_moments(features: StubFeatures, tmp_path: Pat
     split = fid.FID(**options).evaluate(evaluation).values["fid"]
     file = fid.FID(**options, moments=str(tmp_path / "ref.npz")).evaluate(evaluation).values["fid"]
     assert file == pytest.approx(split, rel=1e-9)
+
+
+def test_a_class_is_not_scored_against_the_moments_of_all(features: StubFeatures, tmp_path: Path) -> None:
+    mu, sigma = moments(1, features.dim)
+    np.savez(tmp_path / "ref.npz", mu=mu, sigma=sigma)
+    evaluation = an_evaluation(tmp_path, images(20, 2), images(20, 1))
+    of_a_class = attrs.evolve(evaluation, whole=evaluation)
+    with pytest.raises(ComponentError, match="FID of single classes cannot be against moments"):
+        fid.FID(moments=str(tmp_path / "ref.npz"), features=StubConfig(features)).evaluate(of_a_class)
 
 
 def test_what_is_no_file_of_moments_is_refused(features: StubFeatures, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from ganlab_plugins.augmentations.ada import Ada
 from ganlab_plugins.penalties.consistency import Consistency
 from penalty_steps import Flat, step_of
 
@@ -19,6 +20,12 @@ class Raised:
 
     def augment(self, images: Tensor) -> Tensor:
         return images + self.by
+
+
+def test_an_augmentation_that_would_adapt_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^augmentation\.adaptive: must be false here"):
+        Consistency(augmentation=Ada())
+    Consistency(augmentation=Ada(adaptive=False, p=0.5))
 
 
 def test_of_a_linear_discriminator() -> None:
