@@ -202,7 +202,7 @@ def test_fid_infinity_is_numpys_line_through_the_fids_of_the_papers_sizes(tmp_pa
 
 def test_a_small_test_split_has_a_floor_of_fid_without_infinity(tmp_path):
     """`samples` are asked for, and fewer given: as of real images for the floor."""
-    evaluation = an_evaluation(tmp_path, images(20, 1))
+    evaluation = an_evaluation(tmp_path, images(300, 1), images(20, 2))
     config = StubConfig(StubFeatures())
     assert fid.FID(samples=200, infinity=True, features=config).evaluate(evaluation).values.keys() == {"fid"}
     with pytest.raises(ComponentError, match="20 images are too few for fid_infinity"):
