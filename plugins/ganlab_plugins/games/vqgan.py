@@ -116,7 +116,8 @@ class VQGAN:
     discriminator: the network that judges images, whatever their conditions.
     loss: the losses of discriminator and autoencoder.
     start: the first step with a discriminator.
-    adversarial: the weight of the adversarial loss, besides the adaptive weight.
+    adversarial: the weight of the adversarial loss, besides the adaptive weight, which with `train.accumulate` is each
+        part's own.
     codes: how many codes the codebook has.
     dim: size of a code.
     commitment: the weight of the distance by which vectors move to their codes.
