@@ -29,6 +29,7 @@ from children import Child, Command
 from ganlab import RunFolder, numbers_of
 from ganlab.run.records import read_records
 from ganlab.run.run_folder import read_info
+from ganlab.viz import progress
 from ganlab_plugins.trackers.csv import CSV
 from ganlab_plugins.trackers.mlflow import MLflow
 from ganlab_plugins.trackers.tensorboard import TensorBoard
@@ -371,6 +372,7 @@ def test_a_missing_package_is_told_with_the_command_that_gets_it(
     for module in [module for module in sys.modules if module.startswith((package, "torch.utils.tensorboard"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", math.inf)  # on a busy machine a line of progress would come first
     tracked["tracker"] = [{"name": "csv"}, {"name": name}]
     for more in (["--dry-run"], ["--out", "r"]):
         code, out, err = ganlab("run", write(tracked), *more)
