@@ -154,6 +154,16 @@ def test_a_bright_file_does_not_hide_dark_ones(write: Write, places: Places, fol
         )
 
 
+def test_a_dark_file_among_those_of_8_bits_is_named_and_taken(places: Places, folder: Path) -> None:
+    """Half of all files would have to be dark, not half of those of 16 bits."""
+    dark = grey_png(folder / "a", ramp(4095))
+    for name in "bc":
+        Image.fromarray(np.full((16, 16), 99, dtype=np.uint8)).save(folder / f"{name}.png")
+    with pytest.warns(UserWarning, match="rounded to 8 bits") as warned:
+        assert len(built(places)) == 3
+    assert f"{dark} has no value above 4,095" in str(warned[0].message)
+
+
 @pytest.mark.parametrize("write", GREY)
 def test_black_files_are_not_taken_for_dark_ones(write: Write, places: Places, folder: Path) -> None:
     first = write(folder / "a", ramp(0))
