@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 
 from ganlab import ComponentError, FittingBatches, ImageDataset, NoSplit, Places, Scores, UserError
-from ganlab.evaluation.evaluator import Evaluator
+from ganlab.evaluation.evaluator import Evaluator, _code_sha256
 from ganlab.evaluation.run_metrics import run_metrics_with_progress
 from ganlab.evaluation.sampling import sample
+from ganlab.utils.hashing import file_sha256, sha256
+from ganlab_plugins.metrics import fid
 from stubs import CPU, StubFeatures, images
 
 
@@ -97,6 +100,12 @@ def test_no_floor_where_there_is_none(tmp_path: Path, recwarn: pytest.WarningsRe
     few, unread = (str(warning.message) for warning in recwarn)
     assert few == "shade: no floor from real images: 20 images are fewer than 25"
     assert unread == "shade: no floor from real images: a.png cannot be read"
+
+
+def test_the_floor_of_a_bundled_metric_does_not_depend_on_which_modules_are_loaded() -> None:
+    """Else floors would be computed again in other commands."""
+    own = [file_sha256(Path(fid.__file__))]
+    assert _code_sha256(fid.FID.evaluate) == sha256(json.dumps(own).encode())
 
 
 def test_a_metric_that_was_edited_has_another_floor(tmp_path: Path) -> None:

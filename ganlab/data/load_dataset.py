@@ -21,29 +21,25 @@ from ganlab.utils.errors import ComponentError, one_line, quote
 from ganlab.utils.progress import Progress, no_progress
 
 
-class UnsupportedData(ComponentError):
-    """The error class for a data set whose images or conditions are of a type that is not supported."""
-
-
 def load_dataset(config: DatasetConfig, places: Places, split: str, progress: Progress = no_progress) -> Dataset:
-    """Loads a split of a data set. Raises UnsupportedData for images or conditions that nothing can be made of."""
+    """Loads a split of a data set. Raises ComponentError for images or conditions that nothing can be made of."""
     dataset = build_dataset(config, places, split, progress)
     whose = f"the data set {one_line(dataset.name, 60)!r}, split {split!r}"
     check_data(dataset.images, dataset.condition, whose)
     if problem := weights_problem(getattr(dataset, "weights", None), len(dataset.images)):
-        raise UnsupportedData(f"{whose}: {problem}")
+        raise ComponentError(f"{whose}: {problem}")
     parts = {"images": dataset.images, **named_conditions(dataset.condition)}
     if found := [f"{whose}: {name}: {problem}" for name, part in parts.items() if (problem := not_finite(part))]:
-        raise UnsupportedData("\n".join(found))
+        raise ComponentError("\n".join(found))
     return dataset
 
 
 def check_data(images: Any, condition: Any, whose: str) -> None:
-    """Checks the types and shapes of the data set that `whose` names on loading; raises UnsupportedData."""
+    """Checks the types and shapes of the data set that `whose` names on loading; raises ComponentError."""
     problems = [data_problem(images)]
     problems += [] if problems[0] else condition_problems(condition, len(images))
     if found := [f"{whose}: {problem}" for problem in problems if problem]:
-        raise UnsupportedData("\n".join(found))
+        raise ComponentError("\n".join(found))
 
 
 def weights_problem(weights: Any, count: int) -> str | None:
@@ -57,10 +53,10 @@ def weights_problem(weights: Any, count: int) -> str | None:
 
 
 def check_same_type(dataset: Dataset, train: Dataset) -> None:
-    """Checks on loading that a split's data are of the training split's type and form; raises UnsupportedData."""
+    """Checks on loading that a split's data are of the training split's type and form; raises ComponentError."""
     images, trained = dataset.images, train.images
     if images.dtype != trained.dtype or images.ndim != trained.ndim:
-        raise UnsupportedData(
+        raise ComponentError(
             f"the data set {one_line(dataset.name, 60)!r}, split {dataset.split!r}: images: {described(images)}; "
             f"those of the split {train.split!r} are {described(trained)}"
         )

@@ -31,7 +31,7 @@ from ganlab.data.pixels import as_input
 from ganlab.evaluation.game_outputs import GameOutputs
 from ganlab.evaluation.network_sampler import NetworkSampler
 from ganlab.evaluation.sampling import BATCH, sample
-from ganlab.plugin.local_imports import local_imports
+from ganlab.plugin.local_imports import is_local, local_imports
 from ganlab.protocols import (
     Dataset,
     DatasetConfig,
@@ -218,12 +218,16 @@ class Evaluator:
 
 @cache
 def _code_sha256(evaluate: Callable[..., Any]) -> str:
-    """A hash of the file that a metric's method is written in, and of the local files that it imports; "" without."""
+    """A hash of the file that a metric's method is written in, and of the local files that it imports; "" without.
+
+    What an installed plugin imports does not count: it may be all modules that are loaded, which differ between runs.
+    """
     code = getattr(evaluate, "__code__", None)
     file = Path(code.co_filename) if code is not None else Path()
     if not file.is_file():  # written in a notebook
         return ""
-    files = [file, *(path for _, path in sorted(local_imports(file).items()))]
+    imports = local_imports(file) if is_local(file, getattr(evaluate, "__module__", None) or file.stem) else {}
+    files = [file, *(imports[name] for name in sorted(imports))]
     return sha256(json.dumps([file_sha256(path) for path in files]).encode())
 
 
